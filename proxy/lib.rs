@@ -1,0 +1,24 @@
+//! Slotway: one port in front of a whole Redis or Valkey Cluster.
+//!
+//! # Vocabulary
+//! - **Session**: one client connection.
+//! - **Link**: the worker's shared, pipelined connection to one node, in one lane.
+//! - **Lane**: what must be equal for connections to be shared: RESP version, database, credentials.
+//! - **Dedicated**: a node connection that one session holds alone.
+//! - **Request**: one client command, as the bytes that came.
+//! - **Spec**: a command's row in the table.
+//! - **Plan**: what becomes of a request.
+//! - **Line**: a session's ordered reply places. **Ticket**: the duty to fill one of them, exactly once.
+//! - **Topology**: which node owns which slot, numbered by epoch.
+//!
+//! # Layers
+//! A file imports only from layers below its own; `tests/layers.rs` checks it.
+//! - 0, bytes, pure: [`address`], `address`, `slot`, `resp`, `says`
+//! - 1, meaning, pure: `config`, `metrics`, `command`, `topology`, `plan`, `merge`
+//! - 2, one worker's I/O: `ticket`, `dial`, `link`, `dedicated`, `router`, `session`
+//! - 3, process: `discovery`, `worker`, `admin`, `server`
+#![forbid(unsafe_code)]
+
+pub mod address;
+pub mod resp;
+pub mod slot;

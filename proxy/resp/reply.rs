@@ -1,0 +1,162 @@
+//! Finding where a reply ends, resumably and without a tree: all that a proxy needs to know of most replies.
+
+use super::value::Malformed;
+
+/// The longest line of a reply (a simple string, an error, a head) that is still taken for one.
+const LONGEST_LINE: usize = 1024 * 1024;
+
+/// Finds the end of one reply after the other. It needs no stack: what counts is how many frames are still to come.
+#[derive(Debug, Default)]
+pub struct Scanner {
+    /// How far the reply has been scanned; beyond the bytes at hand within a long bulk string.
+    at: usize,
+    /// Frames still to come before the reply is whole; 0 before its first.
+    pending: u64,
+}
+
+impl Scanner {
+    /// Where the reply at the front of `bytes` ends; `None` where more bytes are needed, and then the next call must
+    /// pass the same bytes with more behind them, less what [`Scanner::passed_on`] has taken.
+    pub fn find(&mut self, bytes: &[u8]) -> Result<Option<usize>, Malformed> {
+        if self.pending == 0 && self.at == 0 {
+            self.pending = 1;
+        }
+        while self.pending > 0 {
+            let Some(rest) = bytes.get(self.at..) else { return Ok(None) };
+            let Some(end) = rest.iter().position(|&byte| byte == b'\n') else {
+                return if rest.len() > LONGEST_LINE { Err(Malformed) } else { Ok(None) };
+            };
+            let line = rest[..end].strip_suffix(b"\r").ok_or(Malformed)?;
+            let (&kind, text) = line.split_first().ok_or(Malformed)?;
+            self.at += end + 1;
+            self.pending -= 1;
+            match kind {
+                b'+' | b'-' | b':' | b'_' | b'#' | b',' | b'(' => {}
+                b'$' | b'=' | b'!' => {
+                    if let Some(length) = length(text)? {
+                        self.at = self.at.checked_add(length).and_then(|at| at.checked_add(2)).ok_or(Malformed)?;
+                    }
+                }
+                b'*' | b'~' | b'>' => self.expect(length(text)?.unwrap_or(0) as u64)?,
+                b'%' => self.expect(2 * length(text)?.unwrap_or(0) as u64)?,
+                // An attribute annotates the value behind it, which is the reply.
+                b'|' => self.expect(2 * length(text)?.unwrap_or(0) as u64 + 1)?,
+                _ => return Err(Malformed),
+            }
+        }
+        if self.at > bytes.len() {
+            // The last frame is a bulk string whose end has not come: come back to this check, scanning nothing.
+            return Ok(None);
+        }
+        Ok(Some(std::mem::take(&mut self.at)))
+    }
+
+    /// The first `count` bytes of an unfinished reply have been passed on and are gone from the input.
+    pub fn passed_on(&mut self, count: usize) {
+        self.at -= count;
+    }
+
+    /// How many of the `held` bytes at hand have been scanned, so that they may be passed on.
+    pub fn scanned(&self, held: usize) -> usize {
+        self.at.min(held)
+    }
+
+    fn expect(&mut self, frames: u64) -> Result<(), Malformed> {
+        self.pending = self.pending.checked_add(frames).ok_or(Malformed)?;
+        Ok(())
+    }
+}
+
+/// A length below 2^32; `None` for -1, the null of RESP2.
+fn length(text: &[u8]) -> Result<Option<usize>, Malformed> {
+    if text == b"-1" {
+        return Ok(None);
+    }
+    if text.is_empty() || text.len() > 10 {
+        return Err(Malformed);
+    }
+    let mut number = 0usize;
+    for digit in text {
+        if !digit.is_ascii_digit() {
+            return Err(Malformed);
+        }
+        number = number * 10 + usize::from(digit - b'0');
+    }
+    u32::try_from(number).map(|_| Some(number)).map_err(|_| Malformed)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const REPLIES: &[&[u8]] = &[
+        b"+OK\r\n",
+        b"-ERR no\r\n",
+        b":12\r\n",
+        b"$-1\r\n",
+        b"$0\r\n\r\n",
+        b"$5\r\na\r\nbc\r\n",
+        b"*-1\r\n",
+        b"*0\r\n",
+        b"*2\r\n*1\r\n$1\r\na\r\n:1\r\n",
+        b"%1\r\n+a\r\n~2\r\n#t\r\n,1.5\r\n",
+        b"|1\r\n+ttl\r\n:3\r\n$1\r\na\r\n",
+        b"_\r\n",
+        b"=7\r\ntxt:abc\r\n",
+    ];
+
+    #[test]
+    fn ends_are_found_however_the_bytes_arrive() {
+        let stream = REPLIES.concat();
+        let ends: Vec<usize> = REPLIES
+            .iter()
+            .scan(0, |end, reply| {
+                *end += reply.len();
+                Some(*end)
+            })
+            .collect();
+        let mut scanner = Scanner::default();
+        let (mut start, mut found) = (0, Vec::new());
+        for end in 0..=stream.len() {
+            while let Some(length) = (start < end).then(|| scanner.find(&stream[start..end]).unwrap()).flatten() {
+                start += length;
+                found.push(start);
+            }
+        }
+        assert_eq!(found, ends);
+    }
+
+    #[test]
+    fn a_reply_may_be_passed_on_in_pieces() {
+        let reply = b"*2\r\n$10\r\n0123456789\r\n:1\r\n";
+        for step in 1..reply.len() {
+            let mut scanner = Scanner::default();
+            let (mut held, mut passed) = (Vec::new(), Vec::new());
+            let mut whole = false;
+            for chunk in reply.chunks(step) {
+                held.extend_from_slice(chunk);
+                match scanner.find(&held).unwrap() {
+                    Some(end) => {
+                        assert_eq!(end, held.len());
+                        passed.append(&mut held);
+                        whole = true;
+                    }
+                    None => {
+                        let ready = scanner.scanned(held.len());
+                        passed.extend(held.drain(..ready));
+                        scanner.passed_on(ready);
+                    }
+                }
+            }
+            assert!(whole, "step {step}");
+            assert_eq!(passed, reply);
+        }
+    }
+
+    #[test]
+    fn nonsense_is_malformed() {
+        for bytes in [&b"?\r\n"[..], b"\r\n", b"$x\r\n", b"$99999999999\r\n", b"+a\n", b"*-2\r\n"] {
+            assert_eq!(Scanner::default().find(bytes), Err(Malformed), "{}", bytes.escape_ascii());
+        }
+    }
+}

@@ -1,0 +1,58 @@
+//! Writing frames into a byte buffer.
+
+use std::io::Write;
+
+/// Appends the head of a request with `count` arguments.
+pub fn request_head(out: &mut Vec<u8>, count: usize) {
+    head(out, b'*', count as i64);
+}
+
+/// Appends a whole request.
+pub fn request<T: AsRef<[u8]>>(out: &mut Vec<u8>, args: &[T]) {
+    request_head(out, args.len());
+    for arg in args {
+        bulk(out, arg.as_ref());
+    }
+}
+
+/// Appends a bulk string.
+pub fn bulk(out: &mut Vec<u8>, text: &[u8]) {
+    head(out, b'$', text.len() as i64);
+    out.extend_from_slice(text);
+    out.extend_from_slice(b"\r\n");
+}
+
+/// Appends `:number`.
+pub fn integer(out: &mut Vec<u8>, number: i64) {
+    head(out, b':', number);
+}
+
+/// Appends `+text`.
+pub fn simple(out: &mut Vec<u8>, text: &str) {
+    out.push(b'+');
+    out.extend_from_slice(text.as_bytes());
+    out.extend_from_slice(b"\r\n");
+}
+
+/// Appends the head of an array of `count` elements.
+pub fn array(out: &mut Vec<u8>, count: usize) {
+    head(out, b'*', count as i64);
+}
+
+/// Appends `-text`; CR and LF in it become spaces, as Redis has it, so that nothing echoed can forge a frame.
+pub fn error(out: &mut Vec<u8>, text: &[u8]) {
+    out.push(b'-');
+    out.extend(text.iter().map(|&byte| if matches!(byte, b'\r' | b'\n') { b' ' } else { byte }));
+    out.extend_from_slice(b"\r\n");
+}
+
+/// Appends a frame's head: its kind and a number.
+pub fn head(out: &mut Vec<u8>, kind: u8, number: i64) {
+    out.push(kind);
+    match number {
+        0..=9 => out.push(b'0' + number as u8),
+        // Writing to a Vec cannot fail.
+        _ => drop(write!(out, "{number}")),
+    }
+    out.extend_from_slice(b"\r\n");
+}
