@@ -20,5 +20,9 @@
 #![forbid(unsafe_code)]
 
 pub mod address;
+pub mod command;
+pub mod merge;
+pub mod plan;
 pub mod resp;
+pub mod says;
 pub mod slot;
