@@ -20,6 +20,13 @@
 #![forbid(unsafe_code)]
 
 pub mod address;
+<<<<<<< HEAD
 pub mod config;
+=======
+pub mod command;
+pub mod merge;
+pub mod plan;
+>>>>>>> commands
 pub mod resp;
+pub mod says;
 pub mod slot;
