@@ -20,5 +20,7 @@
 #![forbid(unsafe_code)]
 
 pub mod address;
+pub mod dial;
 pub mod resp;
 pub mod slot;
+pub mod topology;
