@@ -20,13 +20,12 @@
 #![forbid(unsafe_code)]
 
 pub mod address;
-<<<<<<< HEAD
-pub mod config;
-=======
 pub mod command;
+pub mod config;
+pub mod dial;
 pub mod merge;
 pub mod plan;
->>>>>>> commands
 pub mod resp;
 pub mod says;
 pub mod slot;
+pub mod topology;
