@@ -6,26 +6,28 @@
 //! metrics and in errors) and the one that is dialled.
 
 pub mod address_map;
+pub mod hint;
 pub mod redirect;
 pub mod server;
 pub mod view;
 
-use std::{collections::HashMap, sync::Arc};
+use std::{
+    collections::HashMap,
+    sync::{Arc, OnceLock},
+};
 
 pub use address_map::AddressMap;
+pub use hint::Hint;
 pub use redirect::{Kind, Redirect};
 pub use server::{ServerInfo, ServerKind};
 pub use view::{Seen, View};
 
 use crate::{
     address::Address,
+    command::CommandTable,
     resp::Value,
     slot::{SLOTS, Slot},
 };
-
-/// Stands in for the learnt command table.
-#[derive(Debug, Default, PartialEq)]
-pub struct CommandTable;
 
 /// In [`Topology::slots`]: nobody owns this slot.
 pub const NOBODY: u16 = u16::MAX;
@@ -95,6 +97,7 @@ pub struct Topology {
     pub map: Arc<AddressMap>,
     /// Why slots are uncovered, fit for `-CLUSTERDOWN` and `/readyz`; `None` where all are covered.
     pub trouble: Option<Arc<str>>,
+    first_slots: OnceLock<Vec<Slot>>,
 }
 
 impl Topology {
@@ -105,9 +108,10 @@ impl Topology {
             nodes: Vec::new(),
             slots: Box::new([NOBODY; SLOTS]),
             server: Arc::default(),
-            commands: Arc::default(),
+            commands: CommandTable::builtin(),
             map,
             trouble: Some(why.into()),
+            first_slots: OnceLock::new(),
         }
     }
 
@@ -139,6 +143,26 @@ impl Topology {
     /// The replicas of a primary.
     pub fn replicas<'a>(&'a self, primary: &'a Node) -> impl Iterator<Item = &'a Arc<Node>> {
         self.nodes.iter().filter(|node| node.replicates.as_deref() == Some(&*primary.id))
+    }
+
+    /// The first slot of each primary that owns any, in the order of the slots. A command for all primaries goes to the
+    /// owners of these: whoever owns the slot when it gets there is the one to ask.
+    pub fn first_slots(&self) -> &[Slot] {
+        self.first_slots.get_or_init(|| {
+            let mut seen = vec![false; self.nodes.len()];
+            let first = |(number, &index): (usize, &u16)| {
+                let seen = seen.get_mut(usize::from(index))?;
+                (!std::mem::replace(seen, true)).then(|| Slot::new(number as u64)).flatten()
+            };
+            self.slots.iter().enumerate().filter_map(first).collect()
+        })
+    }
+
+    /// The primary that all publishing goes through: the one with the lowest id among those that own slots, so that
+    /// every proxy in front of this cluster agrees.
+    pub fn home_index(&self) -> Option<usize> {
+        let owners = self.first_slots().iter().filter_map(|slot| self.owner_index(*slot));
+        owners.min_by(|a, b| self.nodes[*a].id.cmp(&self.nodes[*b].id))
     }
 
     /// How many slots have an owner; [`SLOTS`] when the cluster is whole.
@@ -185,7 +209,7 @@ impl Topology {
     /// This snapshot with one slot at another address and all else as it was; `None` where it is there already.
     pub fn with_moved(&self, slot: Slot, address: &Address) -> Option<Topology> {
         let node = self.node_at(address);
-        let mut next = self.clone();
+        let mut next = Topology { first_slots: OnceLock::new(), ..self.clone() };
         let index = match self.nodes.iter().position(|known| known.id == node.id) {
             Some(index) if usize::from(self.slots[slot.index()]) == index => return None,
             Some(index) => index,
