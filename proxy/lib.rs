@@ -21,5 +21,6 @@
 
 pub mod address;
 pub mod config;
+pub mod metrics;
 pub mod resp;
 pub mod slot;
