@@ -20,11 +20,12 @@
 #![forbid(unsafe_code)]
 
 pub mod address;
+pub mod admin;
 pub mod command;
 pub mod config;
-pub mod metrics;
 pub mod dial;
 pub mod merge;
+pub mod metrics;
 pub mod plan;
 pub mod resp;
 pub mod says;

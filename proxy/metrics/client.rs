@@ -212,14 +212,14 @@ impl ClientTally {
         }
     }
 
-    /// A request that a node did not execute goes again.
-    pub fn retried(&self, reason: NodeError) {
-        self.retries[reason as usize].add(1);
+    /// A request that a node did not execute goes again; `reason` is the label of a [`NodeError`].
+    pub fn retried(&self, reason: &'static str) {
+        self.retries[NodeError::named(reason) as usize].add(1);
     }
 
-    /// A request that a node did not execute goes no more: the client gets the error.
-    pub fn gave_up(&self, reason: NodeError) {
-        self.given_up[reason as usize].add(1);
+    /// A request that a node did not execute goes no more: the client gets the error. `reason` as above.
+    pub fn gave_up(&self, reason: &'static str) {
+        self.given_up[NodeError::named(reason) as usize].add(1);
     }
 
     /// A transaction ended.

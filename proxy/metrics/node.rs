@@ -26,8 +26,10 @@ labels! {
         TryAgain = "tryagain",
         /// It said CLUSTERDOWN.
         ClusterDown = "clusterdown",
-        /// It said LOADING or MASTERDOWN.
+        /// It said LOADING.
         Loading = "loading",
+        /// It said MASTERDOWN.
+        MasterDown = "masterdown",
         /// It said READONLY.
         ReadOnly = "readonly",
         /// It did not answer in time.
@@ -36,6 +38,13 @@ labels! {
         Connection = "connection",
         /// Anything else.
         Other = "other",
+    }
+}
+
+impl NodeError {
+    /// The error with this label.
+    pub fn named(label: &str) -> NodeError {
+        NodeError::ALL.into_iter().find(|error| error.label() == label).unwrap_or(NodeError::Other)
     }
 }
 

@@ -60,7 +60,7 @@ fn all_workers_count_into_the_same_series() {
         node.queued(30);
         node.error(NodeError::Moved);
         node.connected();
-        clients.retried(NodeError::Moved);
+        clients.retried("moved");
         nodes.publish();
         clients.publish();
         clients.publish();
