@@ -20,7 +20,12 @@
 #![forbid(unsafe_code)]
 
 pub mod address;
+pub mod command;
+pub mod config;
 pub mod dial;
+pub mod merge;
+pub mod plan;
 pub mod resp;
+pub mod says;
 pub mod slot;
 pub mod topology;
