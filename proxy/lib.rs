@@ -23,6 +23,7 @@ pub mod address;
 pub mod command;
 pub mod config;
 pub mod dial;
+pub mod discovery;
 pub mod merge;
 pub mod plan;
 pub mod resp;

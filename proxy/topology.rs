@@ -19,13 +19,10 @@ pub use view::{Seen, View};
 
 use crate::{
     address::Address,
+    command::CommandTable,
     resp::Value,
     slot::{SLOTS, Slot},
 };
-
-/// Stands in for the learnt command table.
-#[derive(Debug, Default, PartialEq)]
-pub struct CommandTable;
 
 /// In [`Topology::slots`]: nobody owns this slot.
 pub const NOBODY: u16 = u16::MAX;
@@ -105,7 +102,7 @@ impl Topology {
             nodes: Vec::new(),
             slots: Box::new([NOBODY; SLOTS]),
             server: Arc::default(),
-            commands: Arc::default(),
+            commands: CommandTable::builtin(),
             map,
             trouble: Some(why.into()),
         }
@@ -184,24 +181,30 @@ impl Topology {
 
     /// This snapshot with one slot at another address and all else as it was; `None` where it is there already.
     pub fn with_moved(&self, slot: Slot, address: &Address) -> Option<Topology> {
-        let node = self.node_at(address);
         let mut next = self.clone();
-        let index = match self.nodes.iter().position(|known| known.id == node.id) {
-            Some(index) if usize::from(self.slots[slot.index()]) == index => return None,
-            Some(index) => index,
-            None => self.nodes.len(),
-        };
+        next.move_slot(slot, address).then_some(next).map(|next| Topology { epoch: self.epoch + 1, ..next })
+    }
+
+    /// Gives one slot to the node at `address`, which is a primary from now on. Whether that changes anything. The epoch
+    /// stays: a snapshot that has been published is never changed.
+    pub fn move_slot(&mut self, slot: Slot, address: &Address) -> bool {
+        let node = self.node_at(address);
+        let known = self.nodes.iter().position(|known| known.id == node.id);
+        let index = known.unwrap_or(self.nodes.len());
+        let Some(place) = u16::try_from(index).ok().filter(|&place| place != NOBODY) else { return false };
+        if self.slots[slot.index()] == place {
+            return false;
+        }
         let primary = match node.role {
             Role::Primary => node,
             Role::Replica => Arc::new(Node { role: Role::Primary, replicates: None, ..(*node).clone() }),
         };
-        match next.nodes.get_mut(index) {
+        match self.nodes.get_mut(index) {
             Some(place) => *place = primary,
-            None => next.nodes.push(primary),
+            None => self.nodes.push(primary),
         }
-        next.slots[slot.index()] = u16::try_from(index).ok().filter(|&index| index != NOBODY)?;
-        next.epoch += 1;
-        Some(next)
+        self.slots[slot.index()] = place;
+        true
     }
 
     /// The nodes of this snapshot that are gone from a newer one: their links and metric series may go.
