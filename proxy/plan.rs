@@ -248,9 +248,14 @@ pub fn seconds(text: &[u8]) -> Option<f64> {
 }
 
 fn refuse_cross_slot(request: &Request, spec: &Spec) -> Plan {
+    Plan::Refuse(cross_slot_error(request, spec))
+}
+
+/// The error for a request whose keys are in several slots.
+pub fn cross_slot_error(request: &Request, spec: &Spec) -> Vec<u8> {
     let mut indexes = Vec::new();
     spec.keys_of(request, &mut indexes);
-    Plan::Refuse(cross_slot(indexes.iter().map(|&index| request.arg(index))))
+    cross_slot(indexes.iter().map(|&index| request.arg(index)))
 }
 
 /// The error that names keys of different slots: the first key, then those in other slots than all named before.

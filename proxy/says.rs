@@ -92,3 +92,43 @@ pub fn done_in_part(said: &[u8], command: &str, done: usize, of: usize) -> Vec<u
     text.extend_from_slice(note.as_bytes());
     text
 }
+
+/// A command that nobody knows, with the beginnings of its arguments; cut where Redis cuts them.
+pub fn unknown_command(request: &crate::resp::Request) -> Vec<u8> {
+    const LONGEST: usize = 128;
+    let cut = |text: &[u8], most: usize| {
+        let end = text.iter().position(|&byte| byte == 0).unwrap_or(text.len());
+        text[..end.min(most)].to_vec()
+    };
+    let mut shown: Vec<u8> = Vec::new();
+    for arg in request.args().skip(1) {
+        if shown.len() >= LONGEST {
+            break;
+        }
+        let arg = cut(arg, LONGEST - shown.len());
+        shown.push(b'\'');
+        shown.extend_from_slice(&arg);
+        shown.extend_from_slice(b"' ");
+    }
+    [b"ERR unknown command '", &*cut(request.name(), LONGEST), b"', with args beginning with: ", &*shown].concat()
+}
+
+/// A subcommand that nobody knows.
+pub fn unknown_subcommand(request: &crate::resp::Request) -> Vec<u8> {
+    let (sub, name) = (request.arg(1), request.name().to_ascii_uppercase());
+    [b"ERR unknown subcommand '", &sub[..sub.len().min(128)], b"'. Try ", &*name, b" HELP."].concat()
+}
+
+/// A command that is about all nodes or about the connection, between MULTI and EXEC.
+pub fn not_in_transaction(name: &str) -> String {
+    let command = name.replace('|', " ").to_ascii_uppercase();
+    format!("ERR {command} cannot be part of a transaction through the proxy: a transaction runs on one node")
+}
+
+/// A command in a transaction whose keys are not in the slot of those before.
+pub fn cross_slot_in_transaction(first: crate::slot::Slot, other: crate::slot::Slot) -> String {
+    format!(
+        "CROSSSLOT Keys in request don't hash to the same slot: the transaction is in slot {first}, this key in slot \
+         {other}. Give the keys of a transaction one hash tag, as in {{tag}}a and {{tag}}b"
+    )
+}

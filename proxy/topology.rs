@@ -6,13 +6,18 @@
 //! metrics and in errors) and the one that is dialled.
 
 pub mod address_map;
+pub mod hint;
 pub mod redirect;
 pub mod server;
 pub mod view;
 
-use std::{collections::HashMap, sync::Arc};
+use std::{
+    collections::HashMap,
+    sync::{Arc, OnceLock},
+};
 
 pub use address_map::AddressMap;
+pub use hint::Hint;
 pub use redirect::{Kind, Redirect};
 pub use server::{ServerInfo, ServerKind};
 pub use view::{Seen, View};
@@ -92,6 +97,7 @@ pub struct Topology {
     pub map: Arc<AddressMap>,
     /// Why slots are uncovered, fit for `-CLUSTERDOWN` and `/readyz`; `None` where all are covered.
     pub trouble: Option<Arc<str>>,
+    first_slots: OnceLock<Vec<Slot>>,
 }
 
 impl Topology {
@@ -105,6 +111,7 @@ impl Topology {
             commands: CommandTable::builtin(),
             map,
             trouble: Some(why.into()),
+            first_slots: OnceLock::new(),
         }
     }
 
@@ -136,6 +143,26 @@ impl Topology {
     /// The replicas of a primary.
     pub fn replicas<'a>(&'a self, primary: &'a Node) -> impl Iterator<Item = &'a Arc<Node>> {
         self.nodes.iter().filter(|node| node.replicates.as_deref() == Some(&*primary.id))
+    }
+
+    /// The first slot of each primary that owns any, in the order of the slots. A command for all primaries goes to the
+    /// owners of these: whoever owns the slot when it gets there is the one to ask.
+    pub fn first_slots(&self) -> &[Slot] {
+        self.first_slots.get_or_init(|| {
+            let mut seen = vec![false; self.nodes.len()];
+            let first = |(number, &index): (usize, &u16)| {
+                let seen = seen.get_mut(usize::from(index))?;
+                (!std::mem::replace(seen, true)).then(|| Slot::new(number as u64)).flatten()
+            };
+            self.slots.iter().enumerate().filter_map(first).collect()
+        })
+    }
+
+    /// The primary that all publishing goes through: the one with the lowest id among those that own slots, so that
+    /// every proxy in front of this cluster agrees.
+    pub fn home_index(&self) -> Option<usize> {
+        let owners = self.first_slots().iter().filter_map(|slot| self.owner_index(*slot));
+        owners.min_by(|a, b| self.nodes[*a].id.cmp(&self.nodes[*b].id))
     }
 
     /// How many slots have an owner; [`SLOTS`] when the cluster is whole.
@@ -179,14 +206,19 @@ impl Topology {
         }
     }
 
-    /// This snapshot with one slot at another address and all else as it was; `None` where it is there already.
-    pub fn with_moved(&self, slot: Slot, address: &Address) -> Option<Topology> {
-        let mut next = self.clone();
-        next.move_slot(slot, address).then_some(next).map(|next| Topology { epoch: self.epoch + 1, ..next })
+    /// The next snapshot, with these nodes and slots; the epoch grows.
+    pub fn with_layout(&self, nodes: Vec<Arc<Node>>, slots: Box<[u16; SLOTS]>) -> Topology {
+        Topology { epoch: self.epoch + 1, nodes, slots, first_slots: OnceLock::new(), ..self.clone() }
     }
 
-    /// Gives one slot to the node at `address`, which is a primary from now on. Whether that changes anything. The epoch
-    /// stays: a snapshot that has been published is never changed.
+    /// This snapshot with one slot at another address and all else as it was; `None` where it is there already.
+    pub fn with_moved(&self, slot: Slot, address: &Address) -> Option<Topology> {
+        let mut next = self.with_layout(self.nodes.clone(), self.slots.clone());
+        next.move_slot(slot, address).then_some(next)
+    }
+
+    /// Gives one slot to the node at `address`, which is a primary from now on. Whether that changes anything. For a
+    /// snapshot in the making: one that has been published is never changed.
     pub fn move_slot(&mut self, slot: Slot, address: &Address) -> bool {
         let node = self.node_at(address);
         let known = self.nodes.iter().position(|known| known.id == node.id);
@@ -204,12 +236,14 @@ impl Topology {
             None => self.nodes.push(primary),
         }
         self.slots[slot.index()] = place;
+        self.first_slots = OnceLock::new();
         true
     }
 
-    /// The nodes of this snapshot that are gone from a newer one: their links and metric series may go.
+    /// The nodes whose names are gone from a newer snapshot: their metric series may go. A node that has only moved to
+    /// another address is among them, since its series bear the address.
     pub fn departed<'a>(&'a self, newer: &'a Topology) -> impl Iterator<Item = &'a Arc<Node>> {
-        self.nodes.iter().filter(|node| newer.node(&node.id).is_none())
+        self.nodes.iter().filter(|node| !newer.nodes.iter().any(|other| other.label == node.label))
     }
 
     /// Whether routing by this snapshot and by the other is the same.

@@ -13,7 +13,6 @@ use std::{
 use tokio::task::JoinSet;
 use tracing::{info, warn};
 
-use super::status::Mapping;
 use crate::{
     address::Address,
     dial::{Control, Limits, Login},
@@ -27,7 +26,8 @@ const MOST_TRIED: usize = 256;
 
 /// A node to be found.
 pub struct Wanted {
-    id: String,
+    /// Its node id.
+    pub id: String,
     announced: Address,
     aliases: Vec<String>,
 }
@@ -93,12 +93,6 @@ impl Found {
             self.how = before.how;
         }
         self
-    }
-
-    /// The mapping, where it is one.
-    pub fn mapping(&self) -> Option<Mapping> {
-        let (id, announced, reach) = (self.id.clone(), self.announced.clone(), self.reach.clone());
-        (announced != reach).then_some(Mapping { id, announced, reach, how: self.how })
     }
 
     /// Says what is new about this node. `was_lost`: it could not be reached before.
