@@ -3,4 +3,5 @@
 
 mod support;
 
+mod discovery;
 mod harness;
