@@ -3,7 +3,7 @@
 //! Replies stay bytes: only heads are read, bodies are copied. An error in any part makes the whole an error, never a
 //! hole in a list; for a write that was done in part, it says so.
 
-mod elements;
+pub(crate) mod elements;
 pub mod info;
 
 pub use crate::command::treatment::Fold;
