@@ -25,6 +25,8 @@ pub struct Merge {
     write: Option<Box<str>>,
     /// The chance of each part, for [`Fold::RandomKey`].
     weights: Vec<u64>,
+    /// What is known better than by the nodes, for [`Fold::Info`].
+    facts: info::Facts,
     resp3: bool,
 }
 
@@ -38,6 +40,7 @@ impl Merge {
             order: Vec::new(),
             write: write.map(|name| name.to_ascii_uppercase().replace('|', " ").into()),
             weights: Vec::new(),
+            facts: info::Facts::new(),
             resp3,
         }
     }
@@ -51,6 +54,11 @@ impl Merge {
     /// How likely each part is to be chosen for RANDOMKEY: its number of keys, or of slots.
     pub fn weigh(&mut self, weights: Vec<u64>) {
         self.weights = weights;
+    }
+
+    /// Lines of INFO that the proxy itself knows, such as `connected_clients`.
+    pub fn know(&mut self, facts: info::Facts) {
+        self.facts = facts;
     }
 
     /// Takes the whole reply to a part; true once all have come. A second reply to a part is dropped.
@@ -109,7 +117,7 @@ impl Merge {
             Fold::KeyOrder => self.key_order(out),
             Fold::Concat => self.concat(out),
             Fold::RandomKey => self.random_key(out),
-            Fold::Info => info::fold(&self.replies, out),
+            Fold::Info => info::fold(&self.replies, &self.facts, out),
             Fold::Newest(count) => elements::newest(&self.replies, count as usize, out),
             Fold::Fullest => {
                 out.extend_from_slice(self.replies.iter().max_by_key(|reply| reply.len())?);
