@@ -22,8 +22,36 @@ const TABLE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/proxy/command/table.tx
 const REQUESTS: usize = 60;
 /// The words that random requests are made of: keys, numbers of keys, and what looks like an option.
 const WORDS: &[&str] = &[
-    "a", "b", "{c}d", "key", "", "0", "1", "2", "3", "4", "-1", "STORE", "store", "STOREDIST", "STREAMS", "streams",
-    "BLOCK", "COUNT", "GROUP", "NOACK", "LIMIT", "GET", "BY", "KEYS", "AUTH", "AUTH2", "WEIGHTS", "m", "NX", "EX",
+    "a",
+    "b",
+    "{c}d",
+    "key",
+    "",
+    "0",
+    "1",
+    "2",
+    "3",
+    "4",
+    "-1",
+    "STORE",
+    "store",
+    "STOREDIST",
+    "STREAMS",
+    "streams",
+    "BLOCK",
+    "COUNT",
+    "GROUP",
+    "NOACK",
+    "LIMIT",
+    "GET",
+    "BY",
+    "KEYS",
+    "AUTH",
+    "AUTH2",
+    "WEIGHTS",
+    "m",
+    "NX",
+    "EX",
 ];
 
 #[test]
