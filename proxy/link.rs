@@ -33,7 +33,7 @@ use crate::{
     refusal::{Later, Refusal},
     resp::reply::Scanner,
     ticket::{Clock, OWED_LIMIT, Ticket, Why},
-    topology::{Hint, Node, Redirect, redirect},
+    topology::{Hint, Kind, Node},
 };
 
 /// An unfinished reply of this size is passed on in pieces instead of being collected.
@@ -194,17 +194,22 @@ impl Link {
 
     /// Gives every queued request back: none has been written.
     fn refuse(&self, why: &Why) {
-        for (ticket, request) in self.queue.borrow_mut().take_all() {
+        for (ticket, request) in self.take_all() {
             if let Some(ticket) = ticket {
                 ticket.bounce(request.bytes, why.clone());
             }
         }
     }
 
+    fn take_all(&self) -> Vec<(Option<Ticket>, Taken)> {
+        let queue = &mut *self.queue.borrow_mut();
+        self.tally.dropped(queue.entries.len(), queue.bytes.len() - queue.written);
+        queue.take_all()
+    }
+
     /// Answers everything queued after the connection broke.
     fn give_up(&self, lost: &str) {
-        let entries = self.queue.borrow_mut().take_all();
-        for (ticket, request) in entries {
+        for (ticket, request) in self.take_all() {
             let Some(mut ticket) = ticket else { continue };
             let error = || format!("ERR proxy: connection to {} lost ({lost})", self.node.label);
             if !request.written {
@@ -324,17 +329,6 @@ async fn run(link: Rc<Link>) {
                 link.refuse(&if error.permanent { Why::Hopeless(format!("ERR proxy: {error}")) } else { why });
             }
         }
-    }
-}
-
-fn kind_of(refusal: &Refusal) -> NodeError {
-    match refusal {
-        Refusal::Redirect(Redirect { kind: redirect::Kind::Moved, .. }) => NodeError::Moved,
-        Refusal::Redirect(_) => NodeError::Ask,
-        Refusal::Later(Later::TryAgain) => NodeError::TryAgain,
-        Refusal::Later(Later::ClusterDown) => NodeError::ClusterDown,
-        Refusal::Later(Later::Loading | Later::MasterDown) => NodeError::Loading,
-        Refusal::Later(Later::ReadOnly) => NodeError::ReadOnly,
     }
 }
 
@@ -578,16 +572,17 @@ impl Exchange {
     fn bounce(&self, refusal: Refusal, error: Bytes, request: Bytes, mut ticket: Ticket) {
         let Link { node, around, tally, .. } = &*self.link;
         ticket.tries = ticket.tries.saturating_add(1);
-        tally.error(kind_of(&refusal));
         match refusal {
             Refusal::Redirect(redirect) => {
-                if redirect.kind == redirect::Kind::Moved {
+                tally.error(redirect.kind.into());
+                if redirect.kind == Kind::Moved {
                     // A hint that does not fit is no loss: discovery has plenty to do and the next one says the same.
                     let _ = around.hints.try_send(Hint::Moved { redirect: redirect.clone(), from: node.clone() });
                 }
                 ticket.bounce(request, Why::Redirected(redirect, node.clone()));
             }
             Refusal::Later(later) => {
+                tally.error(later.into());
                 if !matches!(later, Later::TryAgain) {
                     let _ = around.hints.try_send(Hint::Unwell { node: node.id.clone() });
                 }

@@ -2,7 +2,10 @@
 
 use bytes::Bytes;
 
-use crate::topology::Redirect;
+use crate::{
+    metrics::NodeError,
+    topology::{Kind, Redirect},
+};
 
 /// A node's word that it did not execute the command.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -46,6 +49,27 @@ impl Refusal {
         // The same error out of a script: the commands before it have run.
         let from_script = text.windows(8).any(|part| part == b"script: ");
         (!from_script).then_some(Refusal::Later(later))
+    }
+}
+
+impl From<Later> for NodeError {
+    fn from(later: Later) -> NodeError {
+        match later {
+            Later::TryAgain => NodeError::TryAgain,
+            Later::ClusterDown => NodeError::ClusterDown,
+            Later::Loading => NodeError::Loading,
+            Later::MasterDown => NodeError::MasterDown,
+            Later::ReadOnly => NodeError::ReadOnly,
+        }
+    }
+}
+
+impl From<Kind> for NodeError {
+    fn from(kind: Kind) -> NodeError {
+        match kind {
+            Kind::Moved => NodeError::Moved,
+            Kind::Ask => NodeError::Ask,
+        }
     }
 }
 

@@ -176,6 +176,12 @@ impl Router {
         &self.settings
     }
 
+    /// Adds what this worker has counted to what all have.
+    pub fn publish(&self) {
+        self.tally.publish();
+        self.nodes.publish();
+    }
+
     /// The worker's time.
     pub fn clock(&self) -> &Rc<Clock> {
         &self.around.clock

@@ -16,6 +16,7 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use crate::{
+    admin::{Admin, View},
     clients::{Clients, Order},
     config::Config,
     discovery::Discovery,
@@ -63,7 +64,7 @@ pub async fn run(config: Config, shutdown: CancellationToken, now: CancellationT
     let listeners = config.listen.iter().map(|address| listen(*address, config.reuse_port));
     let listeners = listeners.collect::<Result<Vec<_>, _>>()?;
     raise_file_limit(config.max_clients);
-    let metrics = Metrics::install().map_err(|error| ServeError::System("cannot set up metrics", error))?;
+    let metrics = Metrics::new();
     let (publisher, topology) = watch::channel(Arc::new(Topology::unknown(Arc::default(), "no seed has answered yet")));
     let (hints, hints_in) = mpsc::channel(HINTS);
     let clients = Arc::new(Clients::new(config.max_buffered));
@@ -84,7 +85,20 @@ pub async fn run(config: Config, shutdown: CancellationToken, now: CancellationT
     let workers =
         workers.collect::<io::Result<Vec<_>>>().map_err(|error| ServeError::System("cannot start a worker", error))?;
     let discovery = tokio::spawn(Discovery::new(&config, publisher, hints_in, metrics.clone()).run(stop.clone()));
-    drop(topology);
+    let admin = match config.admin {
+        Some(address) => {
+            let counted = clients.clone();
+            let view = View {
+                topology,
+                metrics: metrics.clone(),
+                shutdown: shutdown.clone(),
+                buffered: Box::new(move || counted.buffered()),
+            };
+            let admin = Admin::start(address, config.reuse_port, view, stop.clone());
+            Some(admin.map_err(|error| ServeError::Bind(address, error))?)
+        }
+        None => None,
+    };
     let acceptor = Acceptor { config: &config, clients: &clients, metrics: &metrics, workers: &workers };
     tokio::select! {
         () = acceptor.run(&listeners) => {}
@@ -103,6 +117,9 @@ pub async fn run(config: Config, shutdown: CancellationToken, now: CancellationT
         let _ = tokio::task::spawn_blocking(|| worker.join()).await;
     }
     let _ = discovery.await;
+    if let Some(admin) = admin {
+        admin.join();
+    }
     tracing::info!("stopped");
     Ok(())
 }

@@ -19,13 +19,13 @@ use std::{
 use bytes::{Bytes, BytesMut};
 
 use crate::{
-    command::Spec,
+    command::{Flags, Spec},
     merge::Merge,
-    metrics::{ClientTally, CommandClass, CommandId},
+    metrics::{ClientTally, CommandClass, CommandId, NodeError},
     refusal::Later,
     resp::write,
     slot::Slot,
-    topology::{Kind, Node, Redirect},
+    topology::{Node, Redirect},
 };
 
 /// Bytes that a client may be owed before no more of its requests are read: the bound of a slow reader's cost.
@@ -86,16 +86,12 @@ pub enum Why {
 impl Why {
     /// One word for it, as a metric's label.
     pub fn word(&self) -> &'static str {
-        match self {
-            Why::Redirected(Redirect { kind: Kind::Moved, .. }, _) => "moved",
-            Why::Redirected(..) => "ask",
-            Why::Later(Later::TryAgain, _) => "tryagain",
-            Why::Later(Later::ClusterDown, _) => "clusterdown",
-            Why::Later(Later::Loading, _) => "loading",
-            Why::Later(Later::MasterDown, _) => "masterdown",
-            Why::Later(Later::ReadOnly, _) => "readonly",
-            Why::Unsent(_) | Why::Hopeless(_) => "connection",
-        }
+        let error = match self {
+            Why::Redirected(redirect, _) => NodeError::from(redirect.kind),
+            Why::Later(later, _) => NodeError::from(*later),
+            Why::Unsent(_) | Why::Hopeless(_) => NodeError::Connection,
+        };
+        error.label()
     }
 }
 
@@ -136,12 +132,14 @@ pub enum Mute {
 impl Label {
     /// The label of a command; `None` is a command that is not known.
     pub fn of(spec: Option<&Spec>) -> Label {
+        let Some(spec) = spec else { return Label { command: CommandId::OTHER, class: CommandClass::Admin } };
         let class = match spec {
-            Some(spec) if spec.is_readonly() => CommandClass::Read,
-            Some(spec) if spec.is_write() => CommandClass::Write,
-            _ => CommandClass::Other,
+            spec if spec.flags.has(Flags::BLOCKING) => CommandClass::Blocking,
+            spec if spec.is_readonly() => CommandClass::Read,
+            spec if spec.is_write() => CommandClass::Write,
+            _ => CommandClass::Admin,
         };
-        Label { command: CommandId(0), class }
+        Label { command: spec.metric, class }
     }
 }
 

@@ -113,10 +113,11 @@ async fn run(blueprint: Blueprint, mut arrivals: mpsc::UnboundedReceiver<Arrival
                 }
                 None => break,
             },
-            _ = publish.tick() => {}
+            _ = publish.tick() => router.publish(),
             () = blueprint.stop.cancelled() => break,
         }
     }
+    router.publish();
 }
 
 fn build_router(blueprint: &Blueprint) -> Rc<Router> {

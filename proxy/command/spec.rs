@@ -1,6 +1,7 @@
 //! A command's row: what the server says of it, and what becomes of it here.
 
 use super::treatment::{self, Treatment};
+use crate::metrics::CommandId;
 
 /// A command, or one subcommand of a container (`config|get`).
 #[derive(Clone, Debug, PartialEq)]
@@ -17,6 +18,8 @@ pub struct Spec {
     pub request_policy: RequestPolicy,
     /// The tip on how to make one reply of several.
     pub response_policy: ResponsePolicy,
+    /// What it is counted as.
+    pub metric: CommandId,
     /// What becomes of it, by its name and tips.
     pub treatment: Treatment,
     /// Why it is refused unless the configuration allows it.
@@ -62,6 +65,7 @@ impl Spec {
         let name = name.to_ascii_lowercase().into_boxed_str();
         let finder = Finder::of(&name, flags, &keys);
         let mut spec = Spec {
+            metric: CommandId::of(&name),
             name,
             arity,
             flags,

@@ -81,7 +81,7 @@ impl Session {
                 Why::Later(..) | Why::Unsent(_) => late,
             };
             if given_up {
-                self.router.tally().gave_up();
+                self.router.tally().gave_up(bounced.why.word());
                 let error = last_error(&bounced.why);
                 bounced.ticket.fail(&error);
             } else {
