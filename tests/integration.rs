@@ -17,3 +17,4 @@ mod redirects;
 mod safety;
 mod sanity;
 mod splitting;
+mod keys;
