@@ -7,7 +7,7 @@ use std::{
     cell::{Cell, Ref, RefCell},
     collections::HashMap,
     rc::{Rc, Weak},
-    sync::Arc,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
 use bytes::Bytes;
@@ -21,6 +21,7 @@ use crate::{
     link::{Link, Surroundings},
     metrics::{ClientTally, NodeTallies},
     plan::Policy,
+    scan::Scans,
     slot::Slot,
     ticket::{Clock, Route, Ticket, Why},
     topology::{Node, Topology},
@@ -79,6 +80,7 @@ pub struct Router {
     tally: Rc<ClientTally>,
     nodes: NodeTallies,
     clients: Arc<Clients>,
+    scans: Arc<Mutex<Scans>>,
 }
 
 /// The links of one lane: of connections that are alike in RESP version, database and credentials.
@@ -100,6 +102,7 @@ impl Router {
         tally: Rc<ClientTally>,
         nodes: NodeTallies,
         clients: Arc<Clients>,
+        scans: Arc<Mutex<Scans>>,
     ) -> Rc<Router> {
         let topology = news.borrow().clone();
         Rc::new(Router {
@@ -113,6 +116,7 @@ impl Router {
             tally,
             nodes,
             clients,
+            scans,
         })
     }
 
@@ -202,6 +206,11 @@ impl Router {
         &self.around
     }
 
+    /// The scans under way, those of all workers: a client may fetch its next page by another connection.
+    pub fn scans(&self) -> MutexGuard<'_, Scans> {
+        self.scans.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// All clients of the process.
     pub fn clients(&self) -> &Arc<Clients> {
         &self.clients
@@ -289,8 +298,7 @@ fn pick(first_slots: &[Slot], favourite: usize) -> Option<Slot> {
 /// Nobody serves the slot. That may change at any moment, so the request comes back to be sent again.
 fn refuse(router: &Router, request: &[u8], ticket: Ticket) {
     let topology = router.topology.borrow();
-    let why = topology.trouble.as_deref().unwrap_or("no node serves this slot");
-    let error = format!("CLUSTERDOWN proxy: {why}");
+    let error = topology.down();
     let _ = router.around.hints.try_send(crate::topology::Hint::Uncovered);
     ticket.bounce(bytes::Bytes::copy_from_slice(request), Why::Unsent(error));
 }

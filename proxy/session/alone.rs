@@ -24,6 +24,8 @@ impl Session {
                 self.reset();
                 b"+RESET\r\n".to_vec()
             }
+            Plan::Scan(slot) => self.scan(&request, slot).await,
+            Plan::AskServer => return self.forward_by_server(&request).await,
             _ => {
                 let mut reply = Vec::new();
                 write::error(&mut reply, b"ERR proxy: not served yet");
