@@ -7,6 +7,7 @@ mod bounds;
 mod clients;
 mod deadlines;
 mod differential;
+mod discovery;
 mod harness;
 mod layers;
 mod lifecycle;
