@@ -3,11 +3,11 @@
 
 mod support;
 
+mod discovery;
 mod bounds;
 mod clients;
 mod deadlines;
 mod differential;
-mod discovery;
 mod harness;
 mod layers;
 mod lifecycle;
@@ -17,3 +17,4 @@ mod redirects;
 mod safety;
 mod sanity;
 mod splitting;
+mod keys;
