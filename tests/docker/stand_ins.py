@@ -169,7 +169,7 @@ def rust(image, fingerprint):
     tree.packages(
         f"gcc-{version}", f"cpp-{version}", f"libgcc-{version}-dev", "libc6-dev", "linux-libc-dev", "binutils",
         "binutils-common", f"binutils-{os.uname().machine.replace('_', '-')}-linux-gnu", "libcrypt-dev",
-        skip=r"/(lto1|lto-wrapper|liblto_plugin.*\.la|libasan.*|libtsan.*|libubsan.*|liblsan.*)$",
+        skip=r"/(lto1|lib[atlhw]*san\..*|libubsan.*|gcov.*)$",
     )  # fmt: skip
     tree.libraries(output(compiler, "-print-prog-name=cc1").strip())
     for name in ("cc", "gcc"):
@@ -190,7 +190,6 @@ def prometheus(image, fingerprint):
     tree = Tree()
     for name in ("prometheus", "promtool"):
         tree.programs(name)
-        tree.link(f"/bin/{name}" if False else f"/usr/local/bin/{name}", f"/usr/bin/{name}")
     tree.directory("/etc/prometheus")
     tree.directory("/prometheus", owner=65534)
     tree.import_as(
@@ -212,7 +211,7 @@ def python(image, fingerprint):
         tree.link(f"/usr/bin/{name}", "python3.11")
     with tempfile.TemporaryDirectory() as folder:
         requirements = REPOSITORY / "deploy/sidecar/requirements.txt"
-        command = ["python3", "-m", "pip", "install", "--quiet", "--no-deps", "--target", folder, "-r", str(requirements)]
+        command = ["/usr/bin/python3", "-m", "pip", "install", "--quiet", "--target", folder, "-r", str(requirements)]
         subprocess.run(command, check=True)
         tree.everything(folder, "/usr/lib/python3/dist-packages")
     tree.import_as(image, fingerprint, "ENV PIP_NO_INDEX=1 PATH=/usr/local/bin:/usr/bin", 'CMD ["python3"]')
@@ -239,10 +238,7 @@ def make(image):
     if name not in RECIPES:
         sys.exit(f"stand-ins: no recipe for {image}; known: {', '.join(RECIPES)}")
     fingerprint = fingerprint_of(name)
-    if present(image) not in (None, fingerprint):
-        if present(image) == "":
-            return
-    elif present(image) == fingerprint:
+    if present(image) in (fingerprint, ""):
         return
     RECIPES[name](image, fingerprint)
     print(f"stand-in made: {image}")
