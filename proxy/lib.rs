@@ -20,5 +20,6 @@
 #![forbid(unsafe_code)]
 
 pub mod address;
+pub mod config;
 pub mod resp;
 pub mod slot;

@@ -1,0 +1,209 @@
+//! What the operator decides: defaults < TOML file < environment < flags, checked once, at start.
+//!
+//! The defaults are the documented file itself, `config/slotway.toml`, built in: they exist in one place only. A new key
+//! needs a field here and a paragraph there; a test compares the two.
+//!
+//! Nothing here reads the environment or touches a socket: [`Sources`] says what to read, so that tests can say it too.
+
+mod error;
+mod layer;
+mod read;
+mod secret;
+mod shown;
+
+use std::{net::SocketAddr, path::PathBuf, time::Duration};
+
+use figment::Figment;
+use serde::Deserialize;
+
+use crate::address::Address;
+
+pub use error::ConfigError;
+pub use layer::Sources;
+pub use secret::Secret;
+pub use shown::{Shown, shown};
+
+/// The documented default file, which is also the lowest layer.
+pub const DEFAULTS: &str = include_str!("../config/slotway.toml");
+
+/// The configuration in force. Every key's meaning and default stands in `config/slotway.toml`.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Config {
+    /// Where clients connect; never empty.
+    #[serde(deserialize_with = "read::listen")]
+    pub listen: Vec<SocketAddr>,
+    /// The user that clients must name; `None` is `default`.
+    #[serde(deserialize_with = "read::text")]
+    pub client_username: Option<String>,
+    /// The password that clients must know; `None`: none is asked for. Filled from `client_password_file` too.
+    #[serde(deserialize_with = "read::secret")]
+    pub client_password: Option<Secret>,
+    /// Where `client_password` was read from.
+    #[serde(deserialize_with = "read::path")]
+    pub client_password_file: Option<PathBuf>,
+    /// Whether not to warn of an open port without a password.
+    #[serde(deserialize_with = "read::switch")]
+    pub allow_insecure_bind: bool,
+    /// Clients at one time.
+    #[serde(deserialize_with = "read::number")]
+    pub max_clients: usize,
+    /// How long a client may be silent; `None`: for ever.
+    #[serde(deserialize_with = "read::duration_or_none")]
+    pub client_idle_timeout: Option<Duration>,
+    /// Idle time before a TCP probe; `None`: no probes.
+    #[serde(deserialize_with = "read::duration_or_none")]
+    pub tcp_keepalive: Option<Duration>,
+    /// Requests that one client may have under way; at least one.
+    #[serde(deserialize_with = "read::positive")]
+    pub client_window: usize,
+    /// Bytes held for all clients together.
+    #[serde(deserialize_with = "read::size")]
+    pub max_buffered: usize,
+    /// Whether other processes may listen on the same port.
+    #[serde(deserialize_with = "read::switch")]
+    pub reuse_port: bool,
+
+    /// Some nodes of the cluster. May be empty: only serving needs them (see [`Config::ready_to_serve`]).
+    #[serde(deserialize_with = "read::addresses")]
+    pub seeds: Vec<Address>,
+    /// The user that the proxy is to the nodes.
+    #[serde(deserialize_with = "read::text")]
+    pub username: Option<String>,
+    /// The password that the nodes ask for. Filled from `password_file` too.
+    #[serde(deserialize_with = "read::secret")]
+    pub password: Option<Secret>,
+    /// Where `password` was read from.
+    #[serde(deserialize_with = "read::path")]
+    pub password_file: Option<PathBuf>,
+    /// Rules `announced=reachable`.
+    #[serde(deserialize_with = "read::address_map")]
+    pub address_map: Vec<String>,
+    /// Time between refreshes of the topology.
+    #[serde(deserialize_with = "read::duration")]
+    pub refresh_interval: Duration,
+
+    /// How long a client waits for a reply.
+    #[serde(deserialize_with = "read::duration")]
+    pub request_timeout: Duration,
+    /// How long connecting to a node may take, handshake included.
+    #[serde(deserialize_with = "read::duration")]
+    pub connect_timeout: Duration,
+    /// Silence after which a node that owes replies is given up.
+    #[serde(deserialize_with = "read::duration")]
+    pub node_timeout: Duration,
+    /// How long a bounced request is tried again.
+    #[serde(deserialize_with = "read::duration")]
+    pub retry_timeout: Duration,
+    /// Redirections that one request follows.
+    #[serde(deserialize_with = "read::number")]
+    pub max_redirects: usize,
+
+    /// What becomes of MGET and its like over several slots.
+    #[serde(deserialize_with = "read::cross_slot")]
+    pub cross_slot: CrossSlot,
+    /// Commands refused beyond the built-in list, in lower case.
+    #[serde(deserialize_with = "read::commands")]
+    pub deny: Vec<String>,
+    /// Commands let through in spite of the built-in list, in lower case.
+    #[serde(deserialize_with = "read::commands")]
+    pub allow: Vec<String>,
+
+    /// Threads that serve clients; 0: one per core (see [`Config::worker_count`]).
+    #[serde(deserialize_with = "read::number")]
+    pub workers: usize,
+    /// Where the admin server listens; `None`: nowhere.
+    #[serde(deserialize_with = "read::socket_or_off")]
+    pub admin: Option<SocketAddr>,
+    /// The log filter.
+    #[serde(deserialize_with = "read::log_filter")]
+    pub log: String,
+    /// The log's form.
+    #[serde(deserialize_with = "read::log_format")]
+    pub log_format: LogFormat,
+    /// Time between "not ready" and the end of accepting.
+    #[serde(deserialize_with = "read::delay")]
+    pub drain_delay: Duration,
+    /// How long requests under way may take at shutdown.
+    #[serde(deserialize_with = "read::delay")]
+    pub drain_timeout: Duration,
+
+    /// Limits of subscribers.
+    pub pubsub: PubSubLimits,
+}
+
+/// What a subscriber may owe (`client-output-buffer-limit pubsub`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PubSubLimits {
+    /// Bytes above which it is closed at once; 0: no limit.
+    #[serde(deserialize_with = "read::size")]
+    pub hard_limit: usize,
+    /// Bytes above which it is closed after `soft_time`; 0: no limit.
+    #[serde(deserialize_with = "read::size")]
+    pub soft_limit: usize,
+    /// How long it may stay above `soft_limit`.
+    #[serde(deserialize_with = "read::delay")]
+    pub soft_time: Duration,
+}
+
+/// What becomes of a command that can be split, when its keys lie in several slots.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CrossSlot {
+    /// Each node gets its part; the replies are merged.
+    Split,
+    /// CROSSSLOT, as from the cluster.
+    Reject,
+}
+
+/// The log's form.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LogFormat {
+    /// Lines for people.
+    Text,
+    /// One JSON object a line.
+    Json,
+}
+
+impl Config {
+    /// Reads, merges and checks all sources; password files are read here.
+    pub fn load(sources: &Sources) -> Result<Config, ConfigError> {
+        Config::from_layers(&sources.merged()?)
+    }
+
+    /// The built-in defaults.
+    pub fn defaults() -> Config {
+        Config::load(&Sources::default()).expect("config/slotway.toml is tested")
+    }
+
+    fn from_layers(layers: &Figment) -> Result<Config, ConfigError> {
+        let mut config: Config = layers.extract().map_err(|error| ConfigError::of(error, layers))?;
+        secret::read_file(&mut config.password, config.password_file.as_deref(), "password")?;
+        secret::read_file(&mut config.client_password, config.client_password_file.as_deref(), "client_password")?;
+        Ok(config)
+    }
+
+    /// An error where something is missing that only serving needs.
+    pub fn ready_to_serve(&self) -> Result<(), ConfigError> {
+        if self.seeds.is_empty() { Err(ConfigError::NoSeeds) } else { Ok(()) }
+    }
+
+    /// How many workers there are: as configured, or one per core that this process may use.
+    pub fn worker_count(&self) -> usize {
+        match self.workers {
+            0 => std::thread::available_parallelism().map_or(1, usize::from),
+            workers => workers,
+        }
+    }
+
+    /// The listening addresses that anybody on the network can use without a password, and that nobody has allowed.
+    pub fn insecure_binds(&self) -> Vec<SocketAddr> {
+        if self.allow_insecure_bind || self.client_password.is_some() {
+            return Vec::new();
+        }
+        self.listen.iter().filter(|address| !address.ip().is_loopback()).copied().collect()
+    }
+}
+
+#[cfg(test)]
+mod tests;

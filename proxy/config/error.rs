@@ -1,0 +1,132 @@
+//! What can be wrong with a configuration, in words that say where and what to do.
+
+use std::{fmt, path::PathBuf};
+
+use figment::{Figment, error::Kind};
+
+use super::layer::{self, Origin};
+
+/// Why there is no configuration.
+#[derive(Debug)]
+pub enum ConfigError {
+    /// The file named by `--config` or `SLOTWAY_CONFIG` cannot be read.
+    Unreadable {
+        /// The file.
+        file: PathBuf,
+        /// What the system said.
+        why: String,
+    },
+    /// The file is no TOML.
+    Syntax {
+        /// The file.
+        file: PathBuf,
+        /// The line, counted from 1; 0 where it is unknown.
+        line: usize,
+        /// What the parser said.
+        why: String,
+    },
+    /// A key that does not exist.
+    UnknownKey {
+        /// Where it stands.
+        from: Origin,
+        /// The key as written there.
+        key: String,
+        /// The nearest key that exists, as it would be written there.
+        nearest: Option<String>,
+    },
+    /// A value that is not of its key's kind.
+    BadValue {
+        /// Where it stands.
+        from: Origin,
+        /// The key as written there.
+        key: String,
+        /// What is wrong, with an example.
+        why: String,
+    },
+    /// A password is given both itself and by file.
+    BothPasswords {
+        /// The password's key.
+        key: &'static str,
+    },
+    /// A password file cannot be used.
+    PasswordFile {
+        /// The password's key.
+        key: &'static str,
+        /// The file.
+        file: PathBuf,
+        /// Why not.
+        why: String,
+    },
+    /// Serving needs seeds.
+    NoSeeds,
+}
+
+impl ConfigError {
+    /// In our words what figment found wrong.
+    pub(super) fn of(error: figment::Error, layers: &Figment) -> ConfigError {
+        // An unknown key's own place is known by its value, not by the error, whose place is the table around it.
+        let mut path = error.path.clone();
+        if let Kind::UnknownField(name, known) = &error.kind {
+            if path.last() != Some(name) {
+                path.push(name.clone());
+            }
+            let from = Origin::of(layers.find_metadata(&path.join(".")));
+            let nearest = nearest(name, known).map(|known| {
+                let mut path = path.clone();
+                path.pop();
+                path.push(known.to_owned());
+                from.write(&path)
+            });
+            return ConfigError::UnknownKey { key: from.write(&path), from, nearest };
+        }
+        let from = Origin::of(error.metadata.as_ref().or_else(|| layers.find_metadata(&path.join("."))));
+        let why = match error.kind {
+            Kind::Message(why) => why,
+            Kind::InvalidType(actual, expected) => format!("found {actual}, expected {expected}"),
+            other => other.to_string(),
+        };
+        // The place within a list says nothing that the text does not.
+        path.retain(|step| step.parse::<usize>().is_err());
+        ConfigError::BadValue { key: from.write(&path), from, why }
+    }
+}
+
+/// The known key that was probably meant: alike in spelling, or with its words in another order.
+fn nearest<'a>(name: &str, known: &[&'a str]) -> Option<&'a str> {
+    let alike = |known: &str| strsim::jaro_winkler(&name.to_lowercase().replace('-', "_"), known);
+    let best = known.iter().copied().max_by(|a, b| alike(a).total_cmp(&alike(b)))?;
+    (alike(best) > 0.7).then_some(best)
+}
+
+impl fmt::Display for ConfigError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            ConfigError::Unreadable { file, why } => {
+                write!(f, "cannot read the configuration file {}: {why}", file.display())
+            }
+            ConfigError::Syntax { file, line: 0, why } => write!(f, "{}: {why}", file.display()),
+            ConfigError::Syntax { file, line, why } => write!(f, "{}, line {line}: {why}", file.display()),
+            ConfigError::UnknownKey { from, key, nearest: Some(nearest) } => {
+                write!(f, "{from}: there is no key `{key}`; did you mean `{nearest}`?")
+            }
+            ConfigError::UnknownKey { from, key, nearest: None } => {
+                write!(f, "{from}: there is no key `{key}`; `slotway check` prints all there are")
+            }
+            ConfigError::BadValue { from, key, why } => write!(f, "{from}: bad value for `{key}`: {why}"),
+            ConfigError::BothPasswords { key } => {
+                write!(f, "both `{key}` and `{key}_file` are set; keep one of them")
+            }
+            ConfigError::PasswordFile { key, file, why } => {
+                write!(f, "`{key}_file`: cannot take the password from {}: {why}", file.display())
+            }
+            ConfigError::NoSeeds => write!(
+                f,
+                "no seeds: name some nodes of the cluster, as in `slotway --seeds redis-7000:7000,redis-7001:7001`, \
+                 {}SEEDS or `seeds` in a file; or run `slotway dev` to get a cluster to try",
+                layer::PREFIX
+            ),
+        }
+    }
+}
+
+impl std::error::Error for ConfigError {}

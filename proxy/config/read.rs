@@ -1,0 +1,212 @@
+//! One function per kind of value. The environment and flags bring everything as text, so each takes text too; each error
+//! says what was wrong and how it should look.
+
+use std::{fmt, net::SocketAddr, path::PathBuf, str::FromStr, time::Duration};
+
+use bytesize::ByteSize;
+use serde::{
+    Deserialize, Deserializer,
+    de::{Error, SeqAccess, Visitor},
+};
+
+use super::{CrossSlot, LogFormat, Secret};
+use crate::address::Address;
+
+/// A text, number or truth value, as text. An empty one stands for "not set".
+struct Scalar(String);
+
+/// A list of scalars, or one text with commas.
+struct List(Vec<String>);
+
+pub(super) fn text<'de, D: Deserializer<'de>>(from: D) -> Result<Option<String>, D::Error> {
+    Ok(Some(Scalar::deserialize(from)?.0).filter(|text| !text.is_empty()))
+}
+
+pub(super) fn secret<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Secret>, D::Error> {
+    Ok(text(from)?.map(Secret::new))
+}
+
+pub(super) fn path<'de, D: Deserializer<'de>>(from: D) -> Result<Option<PathBuf>, D::Error> {
+    Ok(text(from)?.map(PathBuf::from))
+}
+
+pub(super) fn number<'de, D: Deserializer<'de>, T: FromStr>(from: D) -> Result<T, D::Error> {
+    let text = Scalar::deserialize(from)?.0;
+    text.trim().parse().map_err(|_| D::Error::custom(format!("`{text}` is no whole number, such as 16")))
+}
+
+pub(super) fn positive<'de, D: Deserializer<'de>>(from: D) -> Result<usize, D::Error> {
+    match number(from)? {
+        0 => Err(D::Error::custom("it must be at least 1")),
+        number => Ok(number),
+    }
+}
+
+pub(super) fn switch<'de, D: Deserializer<'de>>(from: D) -> Result<bool, D::Error> {
+    one_of(
+        from,
+        &[("true", true), ("false", false), ("yes", true), ("no", false), ("1", true), ("0", false)],
+        "true or false",
+    )
+}
+
+pub(super) fn cross_slot<'de, D: Deserializer<'de>>(from: D) -> Result<CrossSlot, D::Error> {
+    one_of(from, &[("split", CrossSlot::Split), ("reject", CrossSlot::Reject)], "`split` or `reject`")
+}
+
+pub(super) fn log_format<'de, D: Deserializer<'de>>(from: D) -> Result<LogFormat, D::Error> {
+    one_of(from, &[("text", LogFormat::Text), ("json", LogFormat::Json)], "`text` or `json`")
+}
+
+fn one_of<'de, D: Deserializer<'de>, T: Copy>(from: D, words: &[(&str, T)], expected: &str) -> Result<T, D::Error> {
+    let text = Scalar::deserialize(from)?.0;
+    let found = words.iter().find(|(word, _)| word.eq_ignore_ascii_case(text.trim()));
+    found.map(|&(_, value)| value).ok_or_else(|| D::Error::custom(format!("`{text}` is neither {}", or_nor(expected))))
+}
+
+fn or_nor(expected: &str) -> String {
+    expected.replace(" or ", " nor ")
+}
+
+/// A time that must be above zero.
+pub(super) fn duration<'de, D: Deserializer<'de>>(from: D) -> Result<Duration, D::Error> {
+    match delay(from)? {
+        Duration::ZERO => Err(D::Error::custom("it must be above zero, as in 500ms or 3s")),
+        time => Ok(time),
+    }
+}
+
+/// A time; zero is `None`.
+pub(super) fn duration_or_none<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Duration>, D::Error> {
+    Ok(Some(delay(from)?).filter(|time| !time.is_zero()))
+}
+
+/// A time that may be zero.
+pub(super) fn delay<'de, D: Deserializer<'de>>(from: D) -> Result<Duration, D::Error> {
+    let text = Scalar::deserialize(from)?.0;
+    parse_duration(&text).map_err(D::Error::custom)
+}
+
+fn parse_duration(text: &str) -> Result<Duration, String> {
+    humantime::parse_duration(text.trim()).map_err(|_| {
+        let unit = if text.trim().parse::<f64>().is_ok() { " (the unit is missing)" } else { "" };
+        format!("`{text}` is no duration{unit}: write it as 500ms, 3s or \"1m 30s\"")
+    })
+}
+
+pub(super) fn size<'de, D: Deserializer<'de>>(from: D) -> Result<usize, D::Error> {
+    let text = Scalar::deserialize(from)?.0;
+    let size = text.trim().parse::<ByteSize>().ok().and_then(|size| usize::try_from(size.as_u64()).ok());
+    size.ok_or_else(|| D::Error::custom(format!("`{text}` is no size: write it as 64KiB, 8MiB or 1GiB")))
+}
+
+pub(super) fn addresses<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<Address>, D::Error> {
+    let list = List::deserialize(from)?.0;
+    list.iter().map(|text| text.parse().map_err(D::Error::custom)).collect()
+}
+
+pub(super) fn listen<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<SocketAddr>, D::Error> {
+    let list = List::deserialize(from)?.0;
+    if list.is_empty() {
+        return Err(D::Error::custom("it is empty: write where clients connect, such as 127.0.0.1:6380"));
+    }
+    list.iter().map(|text| parse_socket(text).map_err(D::Error::custom)).collect()
+}
+
+pub(super) fn socket_or_off<'de, D: Deserializer<'de>>(from: D) -> Result<Option<SocketAddr>, D::Error> {
+    let text = Scalar::deserialize(from)?.0;
+    match text.trim() {
+        "" | "off" => Ok(None),
+        text => parse_socket(text).map(Some).map_err(|error| D::Error::custom(format!("{error}, or `off`"))),
+    }
+}
+
+fn parse_socket(text: &str) -> Result<SocketAddr, String> {
+    let text = text.trim();
+    // `:6380` is how other programs write "every interface".
+    let whole = if text.starts_with(':') { format!("0.0.0.0{text}") } else { text.replace("localhost:", "127.0.0.1:") };
+    whole.parse().map_err(|_| {
+        format!("`{text}` is no IP address and port: write it as 127.0.0.1:6380, 0.0.0.0:6380 or [::]:6380")
+    })
+}
+
+/// Only the shape is checked here; `topology` gives the rules their meaning.
+pub(super) fn address_map<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<String>, D::Error> {
+    let list = List::deserialize(from)?.0;
+    for rule in &list {
+        let sides = rule.split_once('=').map(|(from, to)| (from.trim(), to.trim()));
+        if !sides.is_some_and(|(from, to)| !from.is_empty() && !to.is_empty()) {
+            return Err(D::Error::custom(format!(
+                "`{rule}` is no rule: write announced=reachable, as in 172.18.0.2:7000=127.0.0.1:7000 or 172.18.0.0/16=127.0.0.1"
+            )));
+        }
+    }
+    Ok(list)
+}
+
+pub(super) fn commands<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<String>, D::Error> {
+    let list = List::deserialize(from)?.0;
+    Ok(list.iter().map(|name| name.to_lowercase()).collect())
+}
+
+pub(super) fn log_filter<'de, D: Deserializer<'de>>(from: D) -> Result<String, D::Error> {
+    let text = Scalar::deserialize(from)?.0;
+    match tracing_subscriber::EnvFilter::try_new(&text) {
+        Ok(_) if !text.trim().is_empty() => Ok(text),
+        _ => Err(D::Error::custom(format!(
+            "`{text}` is no log filter: write a level (error, warn, info, debug, trace) or info,slotway::discovery=debug"
+        ))),
+    }
+}
+
+impl<'de> Deserialize<'de> for Scalar {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Scalar, D::Error> {
+        struct AsText;
+        impl Visitor<'_> for AsText {
+            type Value = Scalar;
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("one value")
+            }
+            fn visit_str<E>(self, text: &str) -> Result<Scalar, E> {
+                Ok(Scalar(text.to_owned()))
+            }
+            fn visit_i64<E>(self, number: i64) -> Result<Scalar, E> {
+                Ok(Scalar(number.to_string()))
+            }
+            fn visit_u64<E>(self, number: u64) -> Result<Scalar, E> {
+                Ok(Scalar(number.to_string()))
+            }
+            fn visit_f64<E>(self, number: f64) -> Result<Scalar, E> {
+                Ok(Scalar(number.to_string()))
+            }
+            fn visit_bool<E>(self, truth: bool) -> Result<Scalar, E> {
+                Ok(Scalar(truth.to_string()))
+            }
+        }
+        from.deserialize_any(AsText)
+    }
+}
+
+impl<'de> Deserialize<'de> for List {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<List, D::Error> {
+        struct AsTexts;
+        impl<'de> Visitor<'de> for AsTexts {
+            type Value = List;
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a list, or one text with commas")
+            }
+            fn visit_str<E>(self, text: &str) -> Result<List, E> {
+                let items = text.split(',').map(str::trim).filter(|item| !item.is_empty());
+                Ok(List(items.map(str::to_owned).collect()))
+            }
+            fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<List, A::Error> {
+                let mut list = Vec::new();
+                while let Some(Scalar(item)) = items.next_element()? {
+                    list.push(item);
+                }
+                Ok(List(list))
+            }
+        }
+        from.deserialize_any(AsTexts)
+    }
+}

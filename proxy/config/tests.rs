@@ -1,0 +1,218 @@
+use super::*;
+use std::io::Write;
+
+fn sources(variables: &[(&str, &str)], flags: &[(&str, &str)]) -> Sources {
+    let owned = |pairs: &[(&str, &str)]| pairs.iter().map(|(k, v)| (k.to_string(), v.to_string())).collect();
+    Sources { file: None, variables: owned(variables), flags: owned(flags) }
+}
+
+fn file(text: &str) -> tempfile::NamedTempFile {
+    let mut file = tempfile::Builder::new().suffix(".toml").tempfile().unwrap();
+    file.write_all(text.as_bytes()).unwrap();
+    file
+}
+
+fn complaint(sources: &Sources) -> String {
+    Config::load(sources).expect_err("it should be refused").to_string()
+}
+
+#[test]
+fn the_defaults_are_those_of_the_design() {
+    let config = Config::defaults();
+    assert_eq!(config.listen, ["127.0.0.1:6380".parse().unwrap()]);
+    assert_eq!(config.admin, Some("127.0.0.1:9380".parse().unwrap()));
+    assert_eq!((config.workers, config.max_redirects, config.client_window), (0, 16, 1024));
+    assert_eq!(config.max_buffered, 256 << 20);
+    assert_eq!((config.request_timeout, config.connect_timeout), (Duration::from_secs(3), Duration::from_secs(1)));
+    assert_eq!((config.client_idle_timeout, config.tcp_keepalive), (None, Some(Duration::from_secs(60))));
+    assert_eq!(config.pubsub.hard_limit, 32 << 20);
+    assert!(config.password.is_none() && config.seeds.is_empty() && config.cross_slot == CrossSlot::Split);
+    assert!(config.ready_to_serve().unwrap_err().to_string().contains("--seeds"));
+}
+
+#[test]
+fn flags_beat_the_environment_which_beats_the_file() {
+    let file = file("workers = 1\nmax_clients = 1\nmax_redirects = 1\n[pubsub]\nsoft_limit = \"1KiB\"\n");
+    let mut sources = sources(
+        &[
+            ("SLOTWAY_WORKERS", "2"),
+            ("SLOTWAY_MAX_CLIENTS", "2"),
+            ("SLOTWAY_PUBSUB__HARD_LIMIT", "1MiB"),
+            ("HOME", "/"),
+        ],
+        &[("workers", "3")],
+    );
+    sources.file = Some(file.path().to_owned());
+    let config = Config::load(&sources).unwrap();
+    assert_eq!((config.workers, config.max_clients, config.max_redirects), (3, 2, 1));
+    let pubsub = config.pubsub;
+    assert_eq!((pubsub.hard_limit, pubsub.soft_limit, pubsub.soft_time.as_secs()), (1 << 20, 1 << 10, 60));
+
+    let shown = shown(&sources).unwrap();
+    let from = |key: &str| shown.iter().find(|shown| shown.key == key).unwrap().from.clone();
+    assert_eq!(from("workers"), "--workers");
+    assert_eq!(from("pubsub.hard_limit"), "SLOTWAY_PUBSUB__HARD_LIMIT");
+    assert_eq!(from("max_redirects"), file.path().display().to_string());
+    assert_eq!(from("listen"), "default");
+}
+
+#[test]
+fn the_file_may_be_named_by_the_environment() {
+    let file = file("workers = 7");
+    let path = file.path().display().to_string();
+    assert_eq!(Config::load(&sources(&[("SLOTWAY_CONFIG", &path)], &[])).unwrap().workers, 7);
+}
+
+#[test]
+fn values_come_in_every_spelling_that_is_plain() {
+    let config = Config::load(&sources(
+        &[
+            ("SLOTWAY_SEEDS", "a:1, b:2,"),
+            ("SLOTWAY_PASSWORD", "0123"),
+            ("SLOTWAY_ADMIN", "off"),
+            ("SLOTWAY_REUSE_PORT", "yes"),
+            ("SLOTWAY_LISTEN", ":6380"),
+            ("SLOTWAY_USERNAME", ""),
+            ("SLOTWAY_DENY", "KEYS,FlushAll"),
+            ("SLOTWAY_MAX_BUFFERED", "1000"),
+        ],
+        &[],
+    ))
+    .unwrap();
+    assert_eq!(config.seeds, [Address::new("a", 1), Address::new("b", 2)]);
+    assert_eq!(config.password.unwrap().reveal(), "0123", "a password of digits stays text");
+    assert_eq!((config.admin, config.reuse_port, config.username), (None, true, None));
+    assert_eq!(config.listen, ["0.0.0.0:6380".parse().unwrap()]);
+    assert_eq!((config.deny, config.max_buffered), (vec!["keys".into(), "flushall".into()], 1000));
+}
+
+#[test]
+fn variables_of_a_service_called_slotway_are_passed_over() {
+    let kubernetes = [
+        ("SLOTWAY_PORT", "tcp://10.0.0.1:6380"),
+        ("SLOTWAY_SERVICE_HOST", "10.0.0.1"),
+        ("SLOTWAY_SERVICE_PORT", "6380"),
+        ("SLOTWAY_SERVICE_PORT_REDIS", "6380"),
+        ("SLOTWAY_PORT_6380_TCP_PROTO", "tcp"),
+        ("SLOTWAY_ADMIN_PORT_9380_TCP_ADDR", "10.0.0.1"),
+    ];
+    Config::load(&sources(&kubernetes, &[])).unwrap();
+}
+
+#[test]
+fn unknown_keys_name_the_source_the_key_and_the_nearest_right_one() {
+    let file = file("request_timout = \"3s\"");
+    let from_file = Sources { file: Some(file.path().to_owned()), ..Sources::default() };
+    let path = file.path().display();
+    assert_eq!(
+        complaint(&from_file),
+        format!("{path}: there is no key `request_timout`; did you mean `request_timeout`?")
+    );
+    for (sources, text) in [
+        (
+            sources(&[("SLOTWAY_SEED", "a:1")], &[]),
+            "environment: there is no key `SLOTWAY_SEED`; did you mean `SLOTWAY_SEEDS`?",
+        ),
+        (
+            sources(&[("SLOTWAY_PUBSUB__HARDLIMIT", "1")], &[]),
+            "environment: there is no key `SLOTWAY_PUBSUB__HARDLIMIT`; did you mean `SLOTWAY_PUBSUB__HARD_LIMIT`?",
+        ),
+        (
+            sources(&[("SLOTWAY_ZZZ", "1")], &[]),
+            "environment: there is no key `SLOTWAY_ZZZ`; `slotway check` prints all there are",
+        ),
+    ] {
+        assert_eq!(complaint(&sources), text);
+    }
+}
+
+#[test]
+fn bad_values_name_the_source_the_key_what_is_wrong_and_an_example() {
+    for (key, value, text) in [
+        (
+            "request_timeout",
+            "3",
+            "flag: bad value for `--request-timeout`: `3` is no duration (the unit is missing): write it as 500ms",
+        ),
+        ("request_timeout", "soon", "`soon` is no duration: write it as 500ms, 3s or \"1m 30s\""),
+        ("max_buffered", "lots", "`lots` is no size: write it as 64KiB, 8MiB or 1GiB"),
+        ("pubsub.hard_limit", "x", "bad value for `--pubsub-hard-limit`: `x` is no size"),
+        ("seeds", "a:1,7000", "bad value for `--seeds`: `7000` is no address: write host:port"),
+        ("listen", "6380", "`6380` is no IP address and port: write it as 127.0.0.1:6380"),
+        ("listen", "", "it is empty: write where clients connect"),
+        ("admin", "nine", "127.0.0.1:6380, 0.0.0.0:6380 or [::]:6380, or `off`"),
+        ("workers", "-1", "`-1` is no whole number, such as 16"),
+        ("client_window", "0", "it must be at least 1"),
+        ("reuse_port", "maybe", "`maybe` is neither true nor false"),
+        ("cross_slot", "splitt", "`splitt` is neither `split` nor `reject`"),
+        ("log_format", "xml", "`xml` is neither `text` nor `json`"),
+        ("log", "a=b=c", "`a=b=c` is no log filter"),
+        ("address_map", "172.18.0.2", "`172.18.0.2` is no rule: write announced=reachable"),
+    ] {
+        let said = complaint(&sources(&[], &[(key, value)]));
+        assert!(said.contains(text), "{key}={value}: {said}");
+    }
+    let file = file("seeds = [\"a:1\", \"b\"]");
+    let said = complaint(&Sources { file: Some(file.path().to_owned()), ..Sources::default() });
+    assert!(
+        said.starts_with(&format!("{}: bad value for `seeds`: `b` is no address", file.path().display())),
+        "{said}"
+    );
+}
+
+#[test]
+fn a_file_that_is_missing_or_no_toml_is_named() {
+    let missing = Sources { file: Some("/nowhere/slotway.toml".into()), ..Sources::default() };
+    assert!(complaint(&missing).starts_with("cannot read the configuration file /nowhere/slotway.toml: No such file"));
+
+    let file = file("workers = 1\npassword = hunter2\n");
+    let said = complaint(&Sources { file: Some(file.path().to_owned()), ..Sources::default() });
+    assert!(said.starts_with(&format!("{}, line 2: ", file.path().display())), "{said}");
+    assert!(!said.contains("hunter2"), "{said}");
+}
+
+#[test]
+fn secrets_come_from_files_and_are_never_shown() {
+    let secret = file("hunter2\n");
+    let path = secret.path().display().to_string();
+    let from_file = sources(&[], &[("password_file", &path), ("client_password", "hunter2")]);
+    let config = Config::load(&from_file).unwrap();
+    assert!(config.password.as_ref().unwrap().is(b"hunter2") && !config.password.as_ref().unwrap().is(b"hunter2\0"));
+    assert!(!config.password.as_ref().unwrap().is(b"hunter"));
+    let printed = format!("{config:?} {} {:?}", config.password.as_ref().unwrap(), shown(&from_file).unwrap());
+    assert!(!printed.contains("hunter2"), "{printed}");
+
+    let both = sources(&[], &[("password_file", &path), ("password", "x")]);
+    assert_eq!(complaint(&both), "both `password` and `password_file` are set; keep one of them");
+    let missing = sources(&[], &[("client_password_file", "/nowhere")]);
+    assert!(complaint(&missing).starts_with("`client_password_file`: cannot take the password from /nowhere: No such"));
+    let empty = file("\n");
+    let empty = sources(&[], &[("password_file", empty.path().to_str().unwrap())]);
+    assert!(complaint(&empty).ends_with("it is empty"));
+}
+
+#[test]
+fn open_ports_without_a_password_are_pointed_out() {
+    let open = |more: &[(&str, &str)]| {
+        let flags = [&[("listen", "127.0.0.1:1,0.0.0.0:2")][..], more].concat();
+        Config::load(&sources(&[], &flags)).unwrap().insecure_binds()
+    };
+    assert_eq!(open(&[]), ["0.0.0.0:2".parse().unwrap()]);
+    assert!(open(&[("client_password", "x")]).is_empty());
+    assert!(open(&[("allow_insecure_bind", "true")]).is_empty());
+}
+
+#[test]
+fn the_documented_file_names_every_key_with_a_comment() {
+    // Every field must be in the file, or the defaults would not load; here: that each stands under a comment of its own
+    // or of its group.
+    let mut documented = false;
+    for line in DEFAULTS.lines() {
+        match line {
+            "" => documented = false,
+            line if line.starts_with('#') => documented = !line.starts_with("# ---"),
+            line if line.starts_with('[') => {}
+            line => assert!(documented, "no comment above: {line}"),
+        }
+    }
+}
