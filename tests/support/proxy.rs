@@ -1,0 +1,263 @@
+//! The real `slotway` binary, with all it logs.
+
+use std::{
+    fs::{self, File},
+    path::PathBuf,
+    process::{Child, Command, ExitStatus, Stdio},
+    thread,
+    time::Duration,
+};
+
+use super::{Client, Cluster, http, ports::free_port, reaper, wait::until};
+
+/// How the proxy is to run.
+#[derive(Clone, Debug, Default)]
+pub struct Settings {
+    /// `--seeds`.
+    pub seeds: String,
+    /// Flags beyond the usual ones.
+    pub flags: Vec<String>,
+    /// Environment variables.
+    pub env: Vec<(String, String)>,
+    /// Parts of WARN and ERROR lines that this test brings about.
+    pub expected: Vec<String>,
+}
+
+impl Settings {
+    /// In front of these seeds.
+    pub fn new(seeds: impl Into<String>) -> Settings {
+        Settings { seeds: seeds.into(), ..Settings::default() }
+    }
+
+    /// With an environment variable, `SLOTWAY_` before its name.
+    pub fn with(mut self, name: &str, value: impl ToString) -> Settings {
+        self.env.push((format!("SLOTWAY_{name}"), value.to_string()));
+        self
+    }
+
+    /// With a WARN or ERROR line that contains `part`.
+    pub fn expecting(mut self, part: &str) -> Settings {
+        self.expected.push(part.to_owned());
+        self
+    }
+
+    /// Whose nodes fail: any warning may be logged, an error may not.
+    pub fn expecting_warnings(self) -> Settings {
+        self.expecting(" WARN ")
+    }
+}
+
+/// A running proxy. Dropped, it is asked to end (SIGTERM), and must exit with 0 and a clean log.
+pub struct Proxy {
+    /// Its port for clients.
+    pub port: u16,
+    /// Its admin port.
+    pub admin: u16,
+    settings: Settings,
+    log: PathBuf,
+    child: Option<Child>,
+}
+
+impl Proxy {
+    /// Starts a proxy in front of `cluster` and waits until it is ready.
+    #[track_caller]
+    pub fn before(cluster: &Cluster) -> Proxy {
+        Proxy::start(Settings::new(cluster.seeds()))
+    }
+
+    /// Starts a proxy and waits until it is ready.
+    #[track_caller]
+    pub fn start(settings: Settings) -> Proxy {
+        let mut proxy = Proxy::launch(settings);
+        proxy.wait_until_ready(Duration::from_secs(15));
+        proxy
+    }
+
+    /// Starts a proxy and waits until it listens, ready or not.
+    #[track_caller]
+    pub fn launch(settings: Settings) -> Proxy {
+        let (port, admin) = (free_port(), free_port());
+        let folder = reaper::folder(&format!("proxy-{port}"));
+        let log = folder.join("proxy.log");
+        let out = File::create(&log).expect("a log file");
+        let child = Command::new(env!("CARGO_BIN_EXE_slotway"))
+            .arg("serve")
+            .args(["--listen", &format!("127.0.0.1:{port}"), "--admin", &format!("127.0.0.1:{admin}")])
+            .args(["--seeds", &settings.seeds, "--workers", "2"])
+            .args(&settings.flags)
+            .envs(settings.env.iter().map(|(name, value)| (name, value)))
+            .env("NO_COLOR", "1")
+            .current_dir(&folder)
+            .stdin(Stdio::null())
+            .stdout(out.try_clone().expect("the log file twice"))
+            .stderr(out)
+            .spawn()
+            .expect("the proxy's binary");
+        reaper::watch(child.id());
+        let mut proxy = Proxy { port, admin, settings, log, child: Some(child) };
+        until("the proxy to listen", Duration::from_secs(10), || {
+            proxy.assert_running();
+            Client::try_connect(&proxy.address()).ok()
+        });
+        proxy
+    }
+
+    /// Waits for `/readyz` to say 200.
+    #[track_caller]
+    pub fn wait_until_ready(&mut self, patience: Duration) {
+        let end = std::time::Instant::now() + patience;
+        loop {
+            self.assert_running();
+            let answer = http::fetch(&format!("127.0.0.1:{}", self.admin), "/readyz");
+            match answer {
+                Ok((200, _)) => return,
+                other if std::time::Instant::now() > end => {
+                    panic!("the proxy is not ready after {patience:?}: {other:?}; its log:\n{}", self.log())
+                }
+                _ => thread::sleep(Duration::from_millis(10)),
+            }
+        }
+    }
+
+    /// `127.0.0.1:port`.
+    pub fn address(&self) -> String {
+        format!("127.0.0.1:{}", self.port)
+    }
+
+    /// A new connection to it.
+    #[track_caller]
+    pub fn client(&self) -> Client {
+        Client::connect(&self.address())
+    }
+
+    /// A new connection that has said HELLO `version`.
+    #[track_caller]
+    pub fn client_of(&self, version: u8) -> Client {
+        let mut client = self.client();
+        let reply = client.line(&format!("HELLO {version}"));
+        assert!(!reply.is_error(), "HELLO {version}: {reply:?}");
+        client
+    }
+
+    /// The status and body of a page of the admin port.
+    #[track_caller]
+    pub fn page(&self, path: &str) -> (u16, String) {
+        http::fetch(&format!("127.0.0.1:{}", self.admin), path).unwrap_or_else(|error| panic!("{path}: {error}"))
+    }
+
+    /// The sum of a metric over all its series whose labels contain all of `labels`.
+    #[track_caller]
+    pub fn metric(&self, name: &str, labels: &[&str]) -> f64 {
+        let (_, page) = self.page("/metrics");
+        let series = page.lines().filter(|line| !line.starts_with('#')).filter_map(|line| line.rsplit_once(' '));
+        series
+            .filter(|(series, _)| {
+                series.split('{').next() == Some(name) && labels.iter().all(|label| series.contains(label))
+            })
+            .map(|(_, value)| value.parse::<f64>().expect("a number"))
+            .sum()
+    }
+
+    /// Its process id.
+    pub fn pid(&self) -> u32 {
+        self.child.as_ref().expect("it runs").id()
+    }
+
+    /// Its resident memory, in bytes.
+    #[track_caller]
+    pub fn resident(&self) -> u64 {
+        let status = fs::read_to_string(format!("/proc/{}/status", self.pid())).expect("its status");
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("VmRSS");
+        line.trim().trim_end_matches(" kB").parse::<u64>().expect("a number") * 1024
+    }
+
+    /// How many files and sockets it has open.
+    pub fn open_files(&self) -> usize {
+        fs::read_dir(format!("/proc/{}/fd", self.pid())).map_or(0, Iterator::count)
+    }
+
+    /// Everything it has logged.
+    pub fn log(&self) -> String {
+        fs::read_to_string(&self.log).unwrap_or_default()
+    }
+
+    /// Panics where its process has ended.
+    #[track_caller]
+    pub fn assert_running(&mut self) {
+        let ended = self.child.as_mut().expect("it runs").try_wait().expect("its state");
+        assert!(ended.is_none(), "the proxy has ended, {ended:?}; its log:\n{}", self.log());
+    }
+
+    /// Asks it to end, and does not wait.
+    pub fn ask_to_end(&self) {
+        let done = Command::new("kill").args(["-TERM", &self.pid().to_string()]).status().expect("kill");
+        assert!(done.success());
+    }
+
+    /// Asks it to end and waits until it has: its exit status and its log. The log is checked.
+    #[track_caller]
+    pub fn shut_down(mut self) -> String {
+        self.ask_to_end();
+        let status = self.wait_for_end(Duration::from_secs(20));
+        let log = self.log();
+        assert_eq!(status.code(), Some(0), "exit status of the proxy; its log:\n{log}");
+        let unexpected = self.unexpected_lines();
+        assert!(unexpected.is_empty(), "unexpected in the proxy's log:\n{}", unexpected.join("\n"));
+        log
+    }
+
+    /// Waits for its end.
+    #[track_caller]
+    pub fn wait_for_end(&mut self, patience: Duration) -> ExitStatus {
+        let mut child = self.child.take().expect("it runs");
+        let end = std::time::Instant::now() + patience;
+        loop {
+            if let Some(status) = child.try_wait().expect("its state") {
+                reaper::forget(child.id());
+                return status;
+            }
+            if std::time::Instant::now() > end {
+                let _ = child.kill();
+                let _ = child.wait();
+                reaper::forget(child.id());
+                panic!("the proxy did not end within {patience:?}; its log:\n{}", self.log());
+            }
+            thread::sleep(Duration::from_millis(5));
+        }
+    }
+
+    fn unexpected_lines(&self) -> Vec<String> {
+        let bad = |line: &&str| [" WARN ", " ERROR ", "panicked at"].iter().any(|mark| line.contains(mark));
+        let expected = |line: &str| self.settings.expected.iter().any(|part| line.contains(part));
+        self.log().lines().filter(bad).filter(|line| !expected(line)).map(str::to_owned).collect()
+    }
+}
+
+impl Drop for Proxy {
+    fn drop(&mut self) {
+        if self.child.is_none() {
+            return;
+        }
+        if thread::panicking() {
+            let mut child = self.child.take().expect("it runs");
+            let _ = child.kill();
+            let _ = child.wait();
+            reaper::forget(child.id());
+            eprintln!("the log of the proxy on {}:\n{}", self.port, tail(&self.log(), 60));
+            return;
+        }
+        let moved = Proxy {
+            port: self.port,
+            admin: self.admin,
+            settings: std::mem::take(&mut self.settings),
+            log: self.log.clone(),
+            child: self.child.take(),
+        };
+        moved.shut_down();
+    }
+}
+
+fn tail(text: &str, lines: usize) -> String {
+    let all: Vec<&str> = text.lines().collect();
+    all[all.len().saturating_sub(lines)..].join("\n")
+}
