@@ -3,6 +3,7 @@
 #
 #   cluster.sh form REPLICAS NODE:PORT...   join the nodes into one cluster; safe to run again at any time
 #   cluster.sh health SELF:PORT NODE:PORT...  is SELF alive; and if it came back with a new address, tell its peers
+#   cluster.sh serve                        the server itself, with the password of compose.password.yaml
 #
 # Nodes are named by service name: container addresses change, names do not. Redis itself wants addresses in
 # CLUSTER MEET, so names are resolved here. (A tool that prints 172.18.0.2/16 would need its suffix cut off;
@@ -116,6 +117,14 @@ employ() {
         say "$node becomes a replica of $master: $(ask "$node" cluster replicate "$master")"
         until [ "$(ask "$1" cluster nodes | grep -c slave)" -ge 1 ]; do sleep 1; done
     done
+}
+
+# The password reaches the server by its standard input: neither `docker inspect` nor `ps` shows it.
+serve() {
+    exec docker-entrypoint.sh redis-server /usr/local/etc/redis/redis.conf - <<PASSWORD
+requirepass $REDISCLI_AUTH
+masterauth $REDISCLI_AUTH
+PASSWORD
 }
 
 verb=$1

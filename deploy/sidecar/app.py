@@ -21,7 +21,9 @@ from urllib.parse import urlsplit
 import redis
 
 PORT = int(os.environ.get("PORT", "8000"))
-store = redis.Redis.from_url(os.environ.get("REDIS_URL", "redis://localhost:6380"), decode_responses=True)
+URL = os.environ.get("REDIS_URL", "redis://localhost:6380")
+SECRET = os.environ.get("REDIS_PASSWORD_FILE")
+store = redis.Redis.from_url(URL, password=SECRET and open(SECRET).read().strip(), decode_responses=True)
 
 
 def visit():
