@@ -20,6 +20,24 @@
 #![forbid(unsafe_code)]
 
 pub mod address;
+pub mod admin;
+pub mod clients;
+pub mod command;
 pub mod config;
+pub mod dedicated;
+pub mod dial;
+pub mod discovery;
+pub mod link;
+pub mod merge;
+pub mod metrics;
+pub mod plan;
+pub mod refusal;
 pub mod resp;
+pub mod router;
+pub mod says;
+pub mod server;
+pub mod session;
 pub mod slot;
+pub mod ticket;
+pub mod topology;
+pub mod worker;

@@ -1,6 +1,8 @@
 //! Finding requests in what a client sends, resumably: no byte is scanned twice, nothing is allocated by an announced
 //! length. Limits and error texts are those of `processMultibulkBuffer` and `processInlineBuffer` in Redis.
 
+use bytes::Bytes;
+
 use super::write;
 
 /// The longest bulk string (`proto-max-bulk-len`).
@@ -42,6 +44,11 @@ impl<'a> Request<'a> {
         self.spans.is_empty()
     }
 
+    /// A copy that outlives the buffer.
+    pub fn to_owned(&self) -> OwnedRequest {
+        OwnedRequest { frame: Bytes::copy_from_slice(self.frame), spans: self.spans.into() }
+    }
+
     /// The argument at `index`, 0 being the command's name; `None` past the last.
     pub fn get(&self, index: usize) -> Option<&'a [u8]> {
         let span = self.spans.get(index)?;
@@ -67,6 +74,25 @@ impl<'a> Request<'a> {
     /// Whether the argument at `index` is `word`, in any case.
     pub fn is(&self, index: usize, word: &str) -> bool {
         self.arg(index).eq_ignore_ascii_case(word.as_bytes())
+    }
+}
+
+/// A request that has left the buffer it was read into.
+#[derive(Clone, Debug)]
+pub struct OwnedRequest {
+    frame: Bytes,
+    spans: Box<[Span]>,
+}
+
+impl OwnedRequest {
+    /// The request, to look at.
+    pub fn as_request(&self) -> Request<'_> {
+        Request { frame: &self.frame, spans: &self.spans }
+    }
+
+    /// Its bytes.
+    pub fn frame(&self) -> &Bytes {
+        &self.frame
     }
 }
 
@@ -111,6 +137,11 @@ pub struct Found {
 }
 
 impl Parser {
+    /// A parser for a client that may still be `unauthenticated`.
+    pub fn new(unauthenticated: bool) -> Parser {
+        Parser { unauthenticated, ..Parser::default() }
+    }
+
     /// Looks for the end of the request that begins at the front of `bytes`; `None` where more bytes are needed, and
     /// then the next call must pass the same bytes with more behind them.
     pub fn find(&mut self, bytes: &[u8]) -> Result<Option<Found>, ProtocolError> {

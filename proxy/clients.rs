@@ -1,0 +1,196 @@
+//! Who is connected: what CLIENT LIST shows, and how a client is told to leave.
+//!
+//! The one registry of the process, since CLIENT LIST, CLIENT KILL and `max_clients` are about the clients of all
+//! workers. It is locked when a client comes, goes or is looked up, never for a request.
+
+use std::{
+    collections::BTreeMap,
+    net::SocketAddr,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU8, AtomicU32, AtomicU64, AtomicUsize, Ordering::Relaxed},
+    },
+    task::Waker,
+    time::Instant,
+};
+
+/// All clients of the process.
+pub struct Clients {
+    last_id: AtomicU64,
+    live: Mutex<BTreeMap<u64, Arc<Client>>>,
+    /// Bytes held for all clients, and how many they may be.
+    buffered: AtomicUsize,
+    most_buffered: usize,
+}
+
+impl Clients {
+    /// No clients yet; `most_buffered` bytes may be held for all that come.
+    pub fn new(most_buffered: usize) -> Clients {
+        Clients { last_id: AtomicU64::new(0), live: Mutex::default(), buffered: AtomicUsize::new(0), most_buffered }
+    }
+
+    /// Bytes held for all clients: what they are owed, and requests that are not whole.
+    pub fn buffered(&self) -> usize {
+        self.buffered.load(Relaxed)
+    }
+
+    /// A client now costs `new` bytes instead of `old`. Where all of them cost too much, the one that costs most is
+    /// told to leave (as by `maxmemory-clients` of Redis): memory is bounded whatever clients do.
+    pub fn account(&self, old: usize, new: usize) {
+        if new < old {
+            self.buffered.fetch_sub(old - new, Relaxed);
+            return;
+        }
+        let total = self.buffered.fetch_add(new - old, Relaxed) + new - old;
+        if total > self.most_buffered
+            && let Some(dearest) = lock(&self.live).values().max_by_key(|client| client.cost())
+        {
+            dearest.tell(Order::Evict);
+        }
+    }
+
+    /// Registers a client and gives it the next id.
+    pub fn join(&self, peer: SocketAddr, local: SocketAddr) -> Arc<Client> {
+        let id = self.last_id.fetch_add(1, Relaxed) + 1;
+        let client = Arc::new(Client::new(id, peer, local));
+        lock(&self.live).insert(id, client.clone());
+        client
+    }
+
+    /// Forgets a client that has gone.
+    pub fn leave(&self, id: u64) {
+        lock(&self.live).remove(&id);
+    }
+
+    /// How many there are.
+    pub fn count(&self) -> usize {
+        lock(&self.live).len()
+    }
+
+    /// All of them, oldest first.
+    pub fn all(&self) -> Vec<Arc<Client>> {
+        lock(&self.live).values().cloned().collect()
+    }
+}
+
+/// One client, as others may see it.
+pub struct Client {
+    /// Its number, never used twice.
+    pub id: u64,
+    /// Its own address.
+    pub peer: SocketAddr,
+    /// The address it connected to.
+    pub local: SocketAddr,
+    /// When it connected.
+    pub since: Instant,
+    /// What it says of itself.
+    pub about: Mutex<About>,
+    /// The RESP version, 2 or 3.
+    pub resp: AtomicU8,
+    /// The database selected.
+    pub database: AtomicU32,
+    /// When its last request came, in milliseconds after `since`.
+    pub heard: AtomicU64,
+    /// Requests queued in its transaction; `usize::MAX` outside of one.
+    pub queued: AtomicUsize,
+    /// Channel, pattern and shard channel subscriptions.
+    pub subscriptions: [AtomicUsize; 3],
+    /// Bytes that it is owed.
+    pub owed: AtomicUsize,
+    /// Bytes of requests that are not whole yet.
+    pub held: AtomicUsize,
+    order: AtomicU8,
+    waker: Mutex<Option<Waker>>,
+}
+
+/// The texts of a client.
+#[derive(Clone, Debug, Default)]
+pub struct About {
+    /// CLIENT SETNAME.
+    pub name: Vec<u8>,
+    /// CLIENT SETINFO lib-name.
+    pub library: Vec<u8>,
+    /// CLIENT SETINFO lib-ver.
+    pub library_version: Vec<u8>,
+    /// The user it authenticated as.
+    pub user: String,
+    /// The last command, as `get` or `config|get`.
+    pub command: String,
+}
+
+/// What a client's session is to do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Order {
+    /// Serve it.
+    Serve,
+    /// Answer what is under way, then close.
+    Drain,
+    /// Close now.
+    Leave,
+    /// Close now, since it is owed too much.
+    Evict,
+}
+
+impl Client {
+    fn new(id: u64, peer: SocketAddr, local: SocketAddr) -> Client {
+        Client {
+            id,
+            peer,
+            local,
+            since: Instant::now(),
+            about: Mutex::new(About { user: "default".to_owned(), ..About::default() }),
+            resp: AtomicU8::new(2),
+            database: AtomicU32::new(0),
+            heard: AtomicU64::new(0),
+            queued: AtomicUsize::new(usize::MAX),
+            subscriptions: Default::default(),
+            owed: AtomicUsize::new(0),
+            held: AtomicUsize::new(0),
+            order: AtomicU8::new(Order::Serve as u8),
+            waker: Mutex::default(),
+        }
+    }
+
+    /// The texts, locked.
+    pub fn about(&self) -> MutexGuard<'_, About> {
+        lock(&self.about)
+    }
+
+    /// Bytes held for it.
+    pub fn cost(&self) -> usize {
+        self.owed.load(Relaxed) + self.held.load(Relaxed)
+    }
+
+    /// It has sent something.
+    pub fn heard(&self, now: Instant) {
+        self.heard.store(now.saturating_duration_since(self.since).as_millis() as u64, Relaxed);
+    }
+
+    /// Tells the session what to do; a later, stronger order wins.
+    pub fn tell(&self, order: Order) {
+        self.order.fetch_max(order as u8, Relaxed);
+        if let Some(waker) = &*lock(&self.waker) {
+            waker.wake_by_ref();
+        }
+    }
+
+    /// What the session is to do.
+    pub fn order(&self) -> Order {
+        match self.order.load(Relaxed) {
+            0 => Order::Serve,
+            1 => Order::Drain,
+            2 => Order::Leave,
+            _ => Order::Evict,
+        }
+    }
+
+    /// Who is to be woken by an order.
+    pub fn wake_with(&self, waker: &Waker) {
+        *lock(&self.waker) = Some(waker.clone());
+    }
+}
+
+/// A lock whose holder has panicked is as good as any: all that it guards is set in one step.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

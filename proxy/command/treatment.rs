@@ -1,0 +1,335 @@
+//! What a command means for a proxy in front of many nodes: decided once per row, by the server's tips, and by name
+//! where tips say nothing or not enough.
+
+use super::spec::{RequestPolicy, ResponsePolicy, Spec};
+
+/// What becomes of a command's requests.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Treatment {
+    /// It goes to the slot of its keys; without keys to any primary.
+    Keyed,
+    /// Likewise, but keys in several slots are asked for slot by slot.
+    Split(Fold),
+    /// It goes to every primary.
+    Primaries(Fold),
+    /// `KEYS pattern`: every primary, or one slot where the pattern has a hash tag.
+    KeysPattern,
+    /// SCAN: one primary after the other.
+    Scan,
+    /// Its second argument is the number of a slot.
+    SlotNumber,
+    /// It goes to the one primary that all publishing goes through.
+    Home,
+    /// The proxy itself answers or acts.
+    Local(Local),
+    /// It may wait, for as long as an argument says.
+    Blocking(Timeout),
+    /// XREAD and XREADGROUP wait only where BLOCK is given.
+    BlockingStreams,
+    /// CONFIG SET goes to every primary, unless it would break the cluster or the proxy.
+    ConfigSet,
+    /// DEBUG, of which little is harmless.
+    Debug,
+}
+
+/// How several replies become one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fold {
+    /// The sum of integers.
+    Sum,
+    /// The first, where none is an error.
+    AllSucceeded,
+    /// The first that is no error.
+    OneSucceeded,
+    /// The elements of arrays, in the order of the request's keys.
+    KeyOrder,
+    /// The elements of arrays, sets or maps, one reply after the other.
+    Concat,
+    /// Logical and of integers, element by element in arrays.
+    And,
+    /// Logical or, likewise.
+    Or,
+    /// The least integer, likewise.
+    Min,
+    /// The greatest integer, likewise.
+    Max,
+    /// One of those that are not null, by chance.
+    RandomKey,
+    /// The text of INFO, as one server would write it.
+    Info,
+    /// The newest entries of SLOWLOG and COMMANDLOG, at most so many.
+    Newest(u32),
+    /// The longest: the node that has most to say.
+    Fullest,
+    /// Alternating names and integers (`PUBSUB SHARDNUMSUB`): the integers are added up.
+    SumByName,
+}
+
+/// What the session does itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Local {
+    /// `PING [message]`.
+    Ping,
+    /// `ECHO message`.
+    Echo,
+    /// `HELLO [version [AUTH user password] [SETNAME name]]`.
+    Hello,
+    /// `AUTH [user] password`.
+    Auth,
+    /// `SELECT database`.
+    Select,
+    /// `QUIT`.
+    Quit,
+    /// `RESET`.
+    Reset,
+    /// `READONLY`.
+    Readonly,
+    /// `READWRITE`.
+    Readwrite,
+    /// `ASKING`: means nothing to a client of the proxy.
+    Asking,
+    /// `CLIENT` and a subcommand.
+    Client(Client),
+    /// `MULTI`.
+    Multi,
+    /// `EXEC`.
+    Exec,
+    /// `DISCARD`.
+    Discard,
+    /// `WATCH key...`.
+    Watch,
+    /// `UNWATCH`.
+    Unwatch,
+    /// `SUBSCRIBE channel...`.
+    Subscribe,
+    /// `PSUBSCRIBE pattern...`.
+    Psubscribe,
+    /// `SSUBSCRIBE channel...`.
+    Ssubscribe,
+    /// `UNSUBSCRIBE [channel...]`.
+    Unsubscribe,
+    /// `PUNSUBSCRIBE [pattern...]`.
+    Punsubscribe,
+    /// `SUNSUBSCRIBE [channel...]`.
+    Sunsubscribe,
+    /// `MONITOR`.
+    Monitor,
+    /// `WAIT replicas timeout`: about the connections that carried this client's writes.
+    Wait,
+    /// `WAITAOF local replicas timeout`: likewise.
+    Waitaof,
+    /// `CLUSTER KEYSLOT key`.
+    ClusterKeyslot,
+    /// `PROXY ...`.
+    Proxy,
+}
+
+/// The subcommands of CLIENT, which are about the proxy's clients.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[allow(missing_docs)]
+pub enum Client {
+    Caching,
+    Capa,
+    Getname,
+    Getredir,
+    Id,
+    ImportSource,
+    Info,
+    Kill,
+    List,
+    NoEvict,
+    NoTouch,
+    Pause,
+    Reply,
+    Setinfo,
+    Setname,
+    Tracking,
+    Trackinginfo,
+    Unblock,
+    Unpause,
+}
+
+/// How long a blocking command waits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Timeout {
+    /// Its last argument, in seconds with fractions; 0 is for ever.
+    LastSeconds,
+    /// Its first argument, likewise.
+    FirstSeconds,
+    /// Not known: a command that is new to the proxy.
+    Unknown,
+}
+
+/// The treatment of a row.
+pub fn of(spec: &Spec) -> Treatment {
+    by_name(&spec.name).unwrap_or_else(|| by_tips(spec))
+}
+
+fn by_name(name: &str) -> Option<Treatment> {
+    if let Some(sub) = name.strip_prefix("client|") {
+        return client(sub).map(|sub| Treatment::Local(Local::Client(sub)));
+    }
+    if let Some(local) = local(name) {
+        return Some(Treatment::Local(local));
+    }
+    Some(match name {
+        "keys" => Treatment::KeysPattern,
+        "scan" => Treatment::Scan,
+        "randomkey" => Treatment::Primaries(Fold::RandomKey),
+        "info" => Treatment::Primaries(Fold::Info),
+        "cluster|countkeysinslot" | "cluster|getkeysinslot" => Treatment::SlotNumber,
+        "publish" | "pubsub|channels" | "pubsub|numpat" | "pubsub|numsub" => Treatment::Home,
+        "pubsub|shardchannels" => Treatment::Primaries(Fold::Concat),
+        "pubsub|shardnumsub" => Treatment::Primaries(Fold::SumByName),
+        "xread" | "xreadgroup" => Treatment::BlockingStreams,
+        "blpop" | "brpop" | "bzpopmin" | "bzpopmax" | "blmove" | "brpoplpush" => {
+            Treatment::Blocking(Timeout::LastSeconds)
+        }
+        "blmpop" | "bzmpop" => Treatment::Blocking(Timeout::FirstSeconds),
+        "config|set" => Treatment::ConfigSet,
+        "config|resetstat" | "config|rewrite" => Treatment::Primaries(Fold::AllSucceeded),
+        "acl|setuser" | "acl|deluser" | "acl|load" | "acl|save" => Treatment::Primaries(Fold::AllSucceeded),
+        "debug" => Treatment::Debug,
+        // Redis calls MSETNX multi-shard, but then it is not one act any more.
+        "msetnx" => Treatment::Keyed,
+        "slowlog|get" | "commandlog|get" => Treatment::Primaries(Fold::Newest(10)),
+        "latency|reset" => Treatment::Primaries(Fold::Sum),
+        "latency|history" => Treatment::Primaries(Fold::Concat),
+        _ => return None,
+    })
+}
+
+fn local(name: &str) -> Option<Local> {
+    Some(match name {
+        "ping" => Local::Ping,
+        "echo" => Local::Echo,
+        "hello" => Local::Hello,
+        "auth" => Local::Auth,
+        "select" => Local::Select,
+        "quit" => Local::Quit,
+        "reset" => Local::Reset,
+        "readonly" => Local::Readonly,
+        "readwrite" => Local::Readwrite,
+        "asking" => Local::Asking,
+        "multi" => Local::Multi,
+        "exec" => Local::Exec,
+        "discard" => Local::Discard,
+        "watch" => Local::Watch,
+        "unwatch" => Local::Unwatch,
+        "subscribe" => Local::Subscribe,
+        "psubscribe" => Local::Psubscribe,
+        "ssubscribe" => Local::Ssubscribe,
+        "unsubscribe" => Local::Unsubscribe,
+        "punsubscribe" => Local::Punsubscribe,
+        "sunsubscribe" => Local::Sunsubscribe,
+        "monitor" => Local::Monitor,
+        "wait" => Local::Wait,
+        "waitaof" => Local::Waitaof,
+        "cluster|keyslot" => Local::ClusterKeyslot,
+        _ => return None,
+    })
+}
+
+fn client(sub: &str) -> Option<Client> {
+    Some(match sub {
+        "caching" => Client::Caching,
+        "capa" => Client::Capa,
+        "getname" => Client::Getname,
+        "getredir" => Client::Getredir,
+        "id" => Client::Id,
+        "import-source" => Client::ImportSource,
+        "info" => Client::Info,
+        "kill" => Client::Kill,
+        "list" => Client::List,
+        "no-evict" => Client::NoEvict,
+        "no-touch" => Client::NoTouch,
+        "pause" => Client::Pause,
+        "reply" => Client::Reply,
+        "setinfo" => Client::Setinfo,
+        "setname" => Client::Setname,
+        "tracking" => Client::Tracking,
+        "trackinginfo" => Client::Trackinginfo,
+        "unblock" => Client::Unblock,
+        "unpause" => Client::Unpause,
+        _ => return None,
+    })
+}
+
+fn by_tips(spec: &Spec) -> Treatment {
+    let fold = match spec.response_policy {
+        ResponsePolicy::OneSucceeded => Fold::OneSucceeded,
+        ResponsePolicy::AllSucceeded => Fold::AllSucceeded,
+        ResponsePolicy::And => Fold::And,
+        ResponsePolicy::Or => Fold::Or,
+        ResponsePolicy::Min => Fold::Min,
+        ResponsePolicy::Max => Fold::Max,
+        ResponsePolicy::Sum => Fold::Sum,
+        ResponsePolicy::Special => Fold::Fullest,
+        ResponsePolicy::None => Fold::Concat,
+    };
+    match spec.request_policy {
+        // A number of keys has to be written anew in each part, which is known to be right for MSETEX only.
+        RequestPolicy::MultiShard if spec.count_at().is_none() || &*spec.name == "msetex" => {
+            Treatment::Split(if spec.response_policy == ResponsePolicy::None { Fold::KeyOrder } else { fold })
+        }
+        RequestPolicy::AllNodes | RequestPolicy::AllShards if !spec.has_keys() => Treatment::Primaries(fold),
+        _ if spec.flags.has(super::Flags::BLOCKING) => Treatment::Blocking(Timeout::Unknown),
+        _ => Treatment::Keyed,
+    }
+}
+
+/// What is refused by default, and why.
+const REFUSED: &[(&str, &str)] = &[
+    ("shutdown", "it would stop a node of the cluster"),
+    ("replicaof", "it would change the roles of nodes"),
+    ("slaveof", "it would change the roles of nodes"),
+    ("failover", "it would change the roles of nodes"),
+    ("sync", "replication goes from node to node"),
+    ("psync", "replication goes from node to node"),
+    ("replconf", "replication goes from node to node"),
+    ("save", "it would stall a node"),
+    ("bgsave", "persistence is each node's own"),
+    ("bgrewriteaof", "persistence is each node's own"),
+    ("migrate", "its target is named as the node sees it, and keys would leave the cluster's map"),
+    ("swapdb", "it would swap databases on some nodes only"),
+    ("script|debug", "it would hold a node's connection that others share"),
+    ("module|load", "modules must be the same on all nodes"),
+    ("module|loadex", "modules must be the same on all nodes"),
+    ("module|unload", "modules must be the same on all nodes"),
+    ("config|rewrite", "it would change the nodes' own files"),
+    ("acl|setuser", "users must be the same on all nodes, replicas included"),
+    ("acl|deluser", "users must be the same on all nodes, replicas included"),
+    ("acl|load", "users must be the same on all nodes, replicas included"),
+    ("acl|save", "it would change the nodes' own files"),
+    ("cluster|addslots", CLUSTER),
+    ("cluster|addslotsrange", CLUSTER),
+    ("cluster|bumpepoch", CLUSTER),
+    ("cluster|cancelslotmigrations", CLUSTER),
+    ("cluster|delslots", CLUSTER),
+    ("cluster|delslotsrange", CLUSTER),
+    ("cluster|failover", CLUSTER),
+    ("cluster|flushslot", CLUSTER),
+    ("cluster|flushslots", CLUSTER),
+    ("cluster|forget", CLUSTER),
+    ("cluster|meet", CLUSTER),
+    ("cluster|migrateslots", CLUSTER),
+    ("cluster|migration", CLUSTER),
+    ("cluster|replicate", CLUSTER),
+    ("cluster|reset", CLUSTER),
+    ("cluster|saveconfig", CLUSTER),
+    ("cluster|set-config-epoch", CLUSTER),
+    ("cluster|setslot", CLUSTER),
+    ("cluster|syncslots", CLUSTER),
+];
+
+const CLUSTER: &str = "it would change the cluster itself";
+
+/// Why a command is refused unless the configuration allows it.
+pub fn refused(name: &str) -> Option<&'static str> {
+    REFUSED.iter().find(|(refused, _)| *refused == name).map(|(_, reason)| *reason)
+}
+
+/// The names that are refused unless the configuration allows them, for the documentation.
+pub fn all_refused() -> impl Iterator<Item = (&'static str, &'static str)> {
+    REFUSED.iter().copied()
+}

@@ -1,0 +1,344 @@
+//! Connecting to a node: resolve, connect, log in, all within one deadline.
+//!
+//! Names are resolved at every connect and never kept: containers come back under their name with another address.
+//! The login goes out in one write, so that a new connection costs two round trips, not four.
+
+use std::{fmt, future::Future, io, net::SocketAddr, time::Duration};
+
+use bytes::Bytes;
+use socket2::{SockRef, TcpKeepalive};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::{TcpStream, lookup_host},
+    time::{Instant, timeout_at},
+};
+
+use crate::{
+    address::Address,
+    resp::{Value, reply::Scanner, write},
+};
+
+/// The longest part of a node's own error text that is passed on.
+const LONGEST_REASON: usize = 200;
+
+/// How a connection speaks: RESP2 or RESP3.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Version {
+    /// RESP2, what a node speaks unasked.
+    #[default]
+    Resp2,
+    /// RESP3, after HELLO 3.
+    Resp3,
+}
+
+/// Who logs in. Printing it does not show the secret.
+#[derive(Clone, PartialEq, Eq, Hash)]
+pub struct Credentials {
+    /// The ACL user; `None` for the server's password alone (`requirepass`), which is that of the user `default`.
+    pub username: Option<Bytes>,
+    /// The password.
+    pub secret: Bytes,
+}
+
+impl fmt::Debug for Credentials {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Credentials").field("username", &self.username).finish_non_exhaustive()
+    }
+}
+
+/// What is agreed with a node before the first request: connections whose logins are equal may be shared.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Login {
+    /// RESP2 or RESP3.
+    pub version: Version,
+    /// The database to SELECT; 0 is where a connection starts.
+    pub database: u32,
+    /// Whom to log in as; nobody where the nodes ask for nothing.
+    pub credentials: Option<Credentials>,
+    /// Whether to say READONLY, so that a replica answers reads.
+    pub readonly: bool,
+}
+
+/// What a connection may take.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// For all of it: name, connection, login.
+    pub connect: Duration,
+    /// How long a connection is idle before TCP asks whether the peer is still there.
+    pub keepalive: Duration,
+    /// How long sent bytes may stay unacknowledged before TCP gives the peer up: that notices one that is gone without
+    /// a FIN (Linux).
+    pub unacknowledged: Duration,
+}
+
+impl Default for Limits {
+    fn default() -> Limits {
+        Limits {
+            connect: Duration::from_secs(1),
+            keepalive: Duration::from_secs(60),
+            unacknowledged: Duration::from_secs(10),
+        }
+    }
+}
+
+impl Limits {
+    /// These limits with another deadline.
+    pub fn within(self, connect: Duration) -> Limits {
+        Limits { connect, ..self }
+    }
+}
+
+/// What was being done when it failed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Step {
+    /// Looking up the name.
+    Resolve,
+    /// Connecting.
+    Connect,
+    /// HELLO or AUTH.
+    Login,
+    /// SELECT.
+    Select,
+    /// READONLY.
+    Readonly,
+    /// Asking a control connection.
+    Ask,
+}
+
+/// Why a node could not be had. The text says which node, what was being done and why it failed, fit for a client.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DialError {
+    /// The address dialled.
+    pub node: Address,
+    /// What was being done.
+    pub step: Step,
+    /// Why it failed.
+    pub why: String,
+    /// Whether trying again is pointless until somebody changes something: the node refuses the login.
+    pub permanent: bool,
+}
+
+impl fmt::Display for DialError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let doing = match self.step {
+            Step::Resolve => "cannot resolve",
+            Step::Connect => "cannot connect to",
+            Step::Login => "cannot log in to",
+            Step::Select => "cannot select the database on",
+            Step::Readonly => "cannot read from replica",
+            Step::Ask => "no answer from",
+        };
+        write!(f, "{doing} {}: {}", self.node, self.why)
+    }
+}
+
+impl std::error::Error for DialError {}
+
+/// A connection to the node at `target`, logged in and with nothing left to read.
+pub async fn dial(target: &Address, login: &Login, limits: &Limits) -> Result<TcpStream, DialError> {
+    let deadline = Instant::now() + limits.connect;
+    let mut stream = connect(target, deadline, limits).await?;
+    log_in(&mut stream, target, login, deadline).await?;
+    Ok(stream)
+}
+
+/// Looks the name up and tries its addresses in turn, each with its share of the time that is left, so that one that
+/// drops packets does not cost the others their chance.
+async fn connect(target: &Address, deadline: Instant, limits: &Limits) -> Result<TcpStream, DialError> {
+    let failed = |step: Step, why: String| DialError { node: target.clone(), step, why, permanent: false };
+    let found = within(deadline, lookup_host((target.host.as_str(), target.port))).await;
+    let addresses: Vec<SocketAddr> = found.map_err(|why| failed(Step::Resolve, why))?.collect();
+    let mut why = "the name has no address".to_owned();
+    for (index, address) in addresses.iter().enumerate() {
+        let left = deadline.saturating_duration_since(Instant::now());
+        let share = left / u32::try_from(addresses.len() - index).unwrap_or(1);
+        match within(Instant::now() + share, TcpStream::connect(address)).await {
+            Ok(stream) => {
+                return tune(&stream, limits).map(|()| stream).map_err(|why| failed(Step::Connect, plain(&why)));
+            }
+            Err(reason) => why = reason,
+        }
+    }
+    Err(failed(Step::Connect, why))
+}
+
+fn tune(stream: &TcpStream, limits: &Limits) -> io::Result<()> {
+    stream.set_nodelay(true)?;
+    let socket = SockRef::from(stream);
+    socket.set_tcp_keepalive(&TcpKeepalive::new().with_time(limits.keepalive))?;
+    #[cfg(target_os = "linux")]
+    socket.set_tcp_user_timeout(Some(limits.unacknowledged))?;
+    Ok(())
+}
+
+async fn log_in(stream: &mut TcpStream, node: &Address, login: &Login, deadline: Instant) -> Result<(), DialError> {
+    let (out, steps) = handshake(login);
+    let failed = |step: Step, why: String, permanent: bool| DialError { node: node.clone(), step, why, permanent };
+    let Some(&first) = steps.first() else { return Ok(()) };
+    within(deadline, stream.write_all(&out)).await.map_err(|why| failed(first, why, false))?;
+    let mut replies = Replies::default();
+    for step in steps {
+        match replies.next(stream, deadline).await.map_err(|why| failed(step, why, false))? {
+            Value::Error(text) => return Err(failed(step, reason(&text), is_permanent(&text))),
+            _ => continue,
+        }
+    }
+    // Whatever lies behind the last reply would be taken for the answer to the first request.
+    if replies.is_empty() {
+        Ok(())
+    } else {
+        Err(failed(Step::Login, "it said more than it was asked".to_owned(), false))
+    }
+}
+
+/// The requests of a login, and what each is for.
+fn handshake(login: &Login) -> (Vec<u8>, Vec<Step>) {
+    let (mut out, mut steps) = (Vec::new(), Vec::new());
+    let mut say = |step: Step, args: &[&[u8]]| {
+        write::request(&mut out, args);
+        steps.push(step);
+    };
+    match (login.version, &login.credentials) {
+        (Version::Resp2, None) => {}
+        (Version::Resp2, Some(Credentials { username: None, secret })) => say(Step::Login, &[b"AUTH", secret]),
+        (Version::Resp2, Some(Credentials { username: Some(user), secret })) => {
+            say(Step::Login, &[b"AUTH", user, secret])
+        }
+        (Version::Resp3, None) => say(Step::Login, &[b"HELLO", b"3"]),
+        (Version::Resp3, Some(Credentials { username, secret })) => {
+            let user = username.as_deref().unwrap_or(b"default");
+            say(Step::Login, &[b"HELLO", b"3", b"AUTH", user, secret]);
+        }
+    }
+    if login.database != 0 {
+        say(Step::Select, &[b"SELECT", login.database.to_string().as_bytes()]);
+    }
+    if login.readonly {
+        say(Step::Readonly, &[b"READONLY"]);
+    }
+    (out, steps)
+}
+
+/// A node's error, short enough to be passed on.
+fn reason(text: &[u8]) -> String {
+    let text = String::from_utf8_lossy(text);
+    text.chars().take(LONGEST_REASON).map(|c| if c.is_control() { ' ' } else { c }).collect()
+}
+
+fn is_permanent(text: &[u8]) -> bool {
+    let lower = text.to_ascii_lowercase();
+    let says = |what: &[u8]| lower.windows(what.len()).any(|part| part == what);
+    [&b"WRONGPASS"[..], b"NOAUTH", b"NOPERM", b"NOPROTO", b"DENIED"].iter().any(|code| text.starts_with(code))
+        // Before 6.0: no ACL, and AUTH of a node that wants none.
+        || says(b"invalid password")
+        || says(b"without any password")
+        || says(b"unknown command")
+        || says(b"out of range")
+}
+
+/// An I/O error in few words.
+fn plain(error: &io::Error) -> String {
+    match error.kind() {
+        io::ErrorKind::ConnectionRefused => "connection refused".to_owned(),
+        io::ErrorKind::ConnectionReset => "connection reset".to_owned(),
+        io::ErrorKind::UnexpectedEof => "it closed the connection".to_owned(),
+        io::ErrorKind::TimedOut => "timed out".to_owned(),
+        _ => error.to_string(),
+    }
+}
+
+async fn within<T>(deadline: Instant, work: impl Future<Output = io::Result<T>>) -> Result<T, String> {
+    match timeout_at(deadline, work).await {
+        Ok(Ok(done)) => Ok(done),
+        Ok(Err(error)) => Err(plain(&error)),
+        Err(_) => Err("timed out".to_owned()),
+    }
+}
+
+/// Replies as they come, one tree after the other.
+#[derive(Default)]
+struct Replies {
+    bytes: Vec<u8>,
+    scanner: Scanner,
+}
+
+impl Replies {
+    /// The next reply. After an error or a timeout the stream is out of step and must be dropped.
+    async fn next(&mut self, stream: &mut TcpStream, deadline: Instant) -> Result<Value, String> {
+        let malformed = |_| "it does not speak the Redis protocol".to_owned();
+        loop {
+            if let Some(end) = self.scanner.find(&self.bytes).map_err(malformed)? {
+                let parsed = Value::parse(&self.bytes[..end]).map_err(malformed)?;
+                self.bytes.drain(..end);
+                return parsed.map(|(value, _)| value).ok_or_else(|| "its reply is cut short".to_owned());
+            }
+            self.bytes.reserve(4096);
+            if within(deadline, stream.read_buf(&mut self.bytes)).await? == 0 {
+                return Err("it closed the connection".to_owned());
+            }
+        }
+    }
+
+    fn is_empty(&self) -> bool {
+        self.bytes.is_empty()
+    }
+}
+
+/// A connection of the control plane: a request, its reply as a tree, each within a deadline.
+pub struct Control {
+    stream: TcpStream,
+    node: Address,
+    replies: Replies,
+    patience: Duration,
+}
+
+impl Control {
+    /// Connects and logs in, in RESP2 whatever `login` says. `limits.connect` is also the deadline of each [`Control::ask`].
+    pub async fn open(target: &Address, login: &Login, limits: &Limits) -> Result<Control, DialError> {
+        let login = Login { version: Version::Resp2, ..login.clone() };
+        let stream = dial(target, &login, limits).await?;
+        Ok(Control { stream, node: target.clone(), replies: Replies::default(), patience: limits.connect })
+    }
+
+    /// The address dialled.
+    pub fn node(&self) -> &Address {
+        &self.node
+    }
+
+    /// The address of the other end, as resolved.
+    pub fn peer(&self) -> Option<SocketAddr> {
+        self.stream.peer_addr().ok()
+    }
+
+    /// One request, one reply. An error that the node *says* is a [`Value::Error`]. After an `Err` the connection is out
+    /// of step: drop it.
+    pub async fn ask<T: AsRef<[u8]>>(&mut self, args: &[T]) -> Result<Value, DialError> {
+        let mut out = Vec::new();
+        write::request(&mut out, args);
+        Ok(self.exchange(&out, 1).await?.pop().unwrap_or(Value::Null))
+    }
+
+    /// Several requests in one write, and their replies. Words are separated by single spaces.
+    pub async fn ask_all(&mut self, requests: &[&str]) -> Result<Vec<Value>, DialError> {
+        let mut out = Vec::new();
+        for request in requests {
+            write::request(&mut out, &request.split(' ').collect::<Vec<_>>());
+        }
+        self.exchange(&out, requests.len()).await
+    }
+
+    async fn exchange(&mut self, out: &[u8], count: usize) -> Result<Vec<Value>, DialError> {
+        let deadline = Instant::now() + self.patience;
+        let node = &self.node;
+        let failed = |why| DialError { node: node.clone(), step: Step::Ask, why, permanent: false };
+        within(deadline, self.stream.write_all(out)).await.map_err(failed)?;
+        let mut values = Vec::with_capacity(count);
+        for _ in 0..count {
+            values.push(self.replies.next(&mut self.stream, deadline).await.map_err(failed)?);
+        }
+        Ok(values)
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,114 @@
+use super::*;
+
+#[test]
+fn a_login_is_one_write() {
+    let secret = |username: Option<&str>| {
+        Some(Credentials {
+            username: username.map(|user| Bytes::copy_from_slice(user.as_bytes())),
+            secret: Bytes::from("s"),
+        })
+    };
+    let resp3 = Login { version: Version::Resp3, ..Login::default() };
+    for (login, expected) in [
+        (Login::default(), vec![]),
+        (Login { credentials: secret(None), ..Login::default() }, vec!["AUTH s"]),
+        (Login { credentials: secret(Some("u")), database: 3, ..Login::default() }, vec!["AUTH u s", "SELECT 3"]),
+        (resp3.clone(), vec!["HELLO 3"]),
+        (Login { credentials: secret(None), ..resp3.clone() }, vec!["HELLO 3 AUTH default s"]),
+        (Login { credentials: secret(Some("u")), readonly: true, ..resp3 }, vec!["HELLO 3 AUTH u s", "READONLY"]),
+    ] {
+        let mut bytes = Vec::new();
+        for line in &expected {
+            write::request(&mut bytes, &line.split(' ').collect::<Vec<_>>());
+        }
+        let (out, steps) = handshake(&login);
+        assert_eq!((out, steps.len()), (bytes, expected.len()), "{expected:?}");
+    }
+}
+
+#[test]
+fn secrets_are_not_printed() {
+    let credentials = Credentials { username: None, secret: Bytes::from("hunter2") };
+    let login = Login { credentials: Some(credentials), ..Login::default() };
+    assert!(!format!("{login:?}").contains("hunter2"));
+}
+
+#[test]
+fn refusals_are_told_from_hiccups() {
+    for (text, permanent) in [
+        ("WRONGPASS invalid username-password pair or user is disabled.", true),
+        ("NOAUTH Authentication required.", true),
+        ("NOPROTO unsupported protocol version", true),
+        ("ERR unknown command `HELLO`, with args beginning with: `3`, ", true),
+        ("ERR AUTH <password> called without any password configured for the default user.", true),
+        ("ERR DB index is out of range", true),
+        ("DENIED Redis is running in protected mode", true),
+        ("LOADING Redis is loading the dataset in memory", false),
+        ("ERR max number of clients reached", false),
+    ] {
+        assert_eq!(is_permanent(text.as_bytes()), permanent, "{text}");
+    }
+    assert_eq!(reason(b"a\r\nb"), "a  b");
+    assert_eq!(reason(&[b'x'; 999]).len(), LONGEST_REASON);
+}
+
+/// Listeners that only our own side of the connection is judged by.
+mod refusals {
+    use super::*;
+
+    fn run<T>(work: impl Future<Output = T>) -> T {
+        tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(work)
+    }
+
+    fn limits() -> Limits {
+        Limits::default().within(Duration::from_millis(200))
+    }
+
+    #[test]
+    fn a_closed_port_is_named() {
+        run(async {
+            let port = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap().port();
+            let error = dial(&Address::new("127.0.0.1", port), &Login::default(), &limits()).await.unwrap_err();
+            assert_eq!(error.to_string(), format!("cannot connect to 127.0.0.1:{port}: connection refused"));
+            assert_eq!((error.step, error.permanent), (Step::Connect, false));
+        });
+    }
+
+    #[test]
+    fn an_unknown_name_is_named() {
+        run(async {
+            let error = dial(&Address::new("no-such-host.invalid", 1), &Login::default(), &limits()).await.unwrap_err();
+            assert!(error.to_string().starts_with("cannot resolve no-such-host.invalid:1: "), "{error}");
+        });
+    }
+
+    #[test]
+    fn a_peer_that_says_nothing_is_left_in_time() {
+        run(async {
+            let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+            let address = Address::new("127.0.0.1", listener.local_addr().unwrap().port());
+            let login = Login { version: Version::Resp3, ..Login::default() };
+            let started = Instant::now();
+            let error = dial(&address, &login, &limits()).await.unwrap_err();
+            assert_eq!((error.step, error.why.as_str()), (Step::Login, "timed out"));
+            assert!(started.elapsed() < Duration::from_secs(2));
+        });
+    }
+
+    #[test]
+    fn a_peer_that_speaks_something_else_is_told() {
+        run(async {
+            let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+            let address = Address::new("127.0.0.1", listener.local_addr().unwrap().port());
+            let peer = tokio::spawn(async move {
+                let (mut stream, _) = listener.accept().await.unwrap();
+                stream.write_all(b"HTTP/1.1 400 Bad Request\r\n\r\n").await.unwrap();
+                stream
+            });
+            let login = Login { version: Version::Resp3, ..Login::default() };
+            let error = dial(&address, &login, &limits()).await.unwrap_err();
+            assert!(error.to_string().ends_with("it does not speak the Redis protocol"), "{error}");
+            peer.await.unwrap();
+        });
+    }
+}

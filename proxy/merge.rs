@@ -1,0 +1,265 @@
+//! Several nodes' replies as the one that a single server would have given, byte for byte.
+//!
+//! Replies stay bytes: only heads are read, bodies are copied. An error in any part makes the whole an error, never a
+//! hole in a list; for a write that was done in part, it says so.
+
+mod elements;
+pub mod info;
+
+pub use crate::command::treatment::Fold;
+
+use elements::{Elements, Head};
+
+use crate::{plan::Split, resp::write, says};
+
+/// Collects the replies to the parts of one request and makes one of them.
+#[derive(Debug)]
+pub struct Merge {
+    fold: Fold,
+    /// The replies by part; empty where one has not come.
+    replies: Vec<Vec<u8>>,
+    missing: usize,
+    /// The part of each key, for [`Fold::KeyOrder`].
+    order: Vec<u32>,
+    /// The command in upper case where it writes, so that an error can say what was done.
+    write: Option<Box<str>>,
+    /// The chance of each part, for [`Fold::RandomKey`].
+    weights: Vec<u64>,
+    resp3: bool,
+}
+
+impl Merge {
+    /// For a request that goes as it is to `parts` nodes. `write` is the name of a command that writes.
+    pub fn new(fold: Fold, parts: usize, write: Option<&str>, resp3: bool) -> Merge {
+        Merge {
+            fold,
+            replies: vec![Vec::new(); parts],
+            missing: parts,
+            order: Vec::new(),
+            write: write.map(|name| name.to_ascii_uppercase().replace('|', " ").into()),
+            weights: Vec::new(),
+            resp3,
+        }
+    }
+
+    /// For a request that has been split.
+    pub fn of_split(split: &Split, write: Option<&str>, resp3: bool) -> Merge {
+        let order = if split.fold == Fold::KeyOrder { split.part_of_each_key() } else { Vec::new() };
+        Merge { order, ..Merge::new(split.fold, split.parts.len(), write, resp3) }
+    }
+
+    /// How likely each part is to be chosen for RANDOMKEY: its number of keys, or of slots.
+    pub fn weigh(&mut self, weights: Vec<u64>) {
+        self.weights = weights;
+    }
+
+    /// Takes the whole reply to a part; true once all have come. A second reply to a part is dropped.
+    pub fn take(&mut self, part: usize, reply: &[u8]) -> bool {
+        if let Some(place) = self.replies.get_mut(part).filter(|place| place.is_empty()) {
+            place.extend_from_slice(reply);
+            self.missing -= 1;
+        }
+        self.missing == 0
+    }
+
+    /// How many bytes of replies are held.
+    pub fn held(&self) -> usize {
+        self.replies.iter().map(Vec::len).sum()
+    }
+
+    /// Appends the one reply. Parts that have not come count as errors.
+    pub fn finish(&mut self, out: &mut Vec<u8>) {
+        let start = out.len();
+        if self.replies.is_empty() {
+            write::error(out, says::CLUSTERDOWN.as_bytes());
+        } else if self.fold == Fold::OneSucceeded {
+            self.one_succeeded(out);
+        } else if !self.error(out) && self.fold(out).is_none() {
+            out.truncate(start);
+            write::error(out, says::ODD_REPLIES.as_bytes());
+        }
+    }
+
+    /// Appends the error that any part has; false where none has one.
+    fn error(&self, out: &mut Vec<u8>) -> bool {
+        let failed = |reply: &&Vec<u8>| reply.first().is_none_or(|kind| matches!(kind, b'-' | b'!'));
+        let Some(first) = self.replies.iter().find(failed) else { return false };
+        let done = self.replies.len() - self.replies.iter().filter(failed).count();
+        match (&self.write, elements::error_text(first)) {
+            (Some(command), Some(text)) if done > 0 => {
+                write::error(out, &says::done_in_part(text, command, done, self.replies.len()));
+            }
+            (_, Some(_)) => out.extend_from_slice(first),
+            (_, None) => write::error(out, says::ODD_REPLIES.as_bytes()),
+        }
+        true
+    }
+
+    fn fold(&self, out: &mut Vec<u8>) -> Option<()> {
+        match self.fold {
+            Fold::Sum => self.numbers(out, i64::saturating_add),
+            Fold::And => self.numbers(out, |a, b| i64::from(a != 0 && b != 0)),
+            Fold::Or => self.numbers(out, |a, b| i64::from(a != 0 || b != 0)),
+            Fold::Min => self.numbers(out, i64::min),
+            Fold::Max => self.numbers(out, i64::max),
+            Fold::AllSucceeded | Fold::OneSucceeded => {
+                out.extend_from_slice(self.replies.first()?);
+                Some(())
+            }
+            Fold::KeyOrder => self.key_order(out),
+            Fold::Concat => self.concat(out),
+            Fold::RandomKey => self.random_key(out),
+            Fold::Info => info::fold(&self.replies, out),
+            Fold::Newest(count) => elements::newest(&self.replies, count as usize, out),
+            Fold::Fullest => {
+                out.extend_from_slice(self.replies.iter().max_by_key(|reply| reply.len())?);
+                Some(())
+            }
+            Fold::SumByName => elements::sum_by_name(&self.replies, out),
+        }
+    }
+
+    /// Integers, or arrays of them element by element.
+    fn numbers(&self, out: &mut Vec<u8>, both: impl Fn(i64, i64) -> i64) -> Option<()> {
+        let first = self.replies.first()?;
+        if first.first() == Some(&b':') {
+            let mut numbers = self.replies.iter().map(|reply| elements::integer(reply));
+            let mut result = numbers.next()??;
+            for number in numbers {
+                result = both(result, number?);
+            }
+            write::integer(out, result);
+            return Some(());
+        }
+        let mut parts = self.replies.iter().map(|reply| Elements::of(reply)).collect::<Option<Vec<_>>>()?;
+        let count = parts.first()?.head.count;
+        if parts.iter().any(|part| part.head.count != count) {
+            return None;
+        }
+        write::array(out, count);
+        for _ in 0..count {
+            let mut result = None;
+            for part in &mut parts {
+                let number = elements::integer(part.next()?)?;
+                result = Some(result.map_or(number, |result| both(result, number)));
+            }
+            write::integer(out, result?);
+        }
+        Some(())
+    }
+
+    fn key_order(&self, out: &mut Vec<u8>) -> Option<()> {
+        let mut parts = self.replies.iter().map(|reply| Elements::of(reply)).collect::<Option<Vec<_>>>()?;
+        if parts.iter().map(|part| part.head.count).sum::<usize>() != self.order.len() {
+            return None;
+        }
+        out.reserve(self.held());
+        write::array(out, self.order.len());
+        for &part in &self.order {
+            out.extend_from_slice(parts.get_mut(part as usize)?.next()?);
+        }
+        Some(())
+    }
+
+    fn concat(&self, out: &mut Vec<u8>) -> Option<()> {
+        let heads = self.replies.iter().map(|reply| Head::of(reply)).collect::<Option<Vec<_>>>()?;
+        let kind = heads.first()?.kind;
+        if heads.iter().any(|head| head.kind != kind) {
+            return None;
+        }
+        out.reserve(self.held());
+        write::head(out, kind, heads.iter().map(|head| head.count as i64).sum());
+        for (reply, head) in self.replies.iter().zip(&heads) {
+            out.extend_from_slice(reply.get(head.body..)?);
+        }
+        Some(())
+    }
+
+    fn random_key(&self, out: &mut Vec<u8>) -> Option<()> {
+        let weight = |part: usize| self.weights.get(part).copied().unwrap_or(1).max(1);
+        let found = self.replies.iter().enumerate().filter(|(_, reply)| !elements::is_null(reply));
+        let total: u64 = found.clone().map(|(part, _)| weight(part)).sum();
+        if total == 0 {
+            out.extend_from_slice(if self.resp3 { b"_\r\n" } else { b"$-1\r\n" });
+            return Some(());
+        }
+        let mut left = elements::chance() % total;
+        for (part, reply) in found {
+            match left.checked_sub(weight(part)) {
+                Some(rest) => left = rest,
+                None => {
+                    out.extend_from_slice(reply);
+                    break;
+                }
+            }
+        }
+        Some(())
+    }
+
+    /// SCRIPT KILL: a node on which nothing runs has nothing to kill, which is no news while another had.
+    fn one_succeeded(&self, out: &mut Vec<u8>) {
+        let failed = |reply: &[u8]| reply.first().is_none_or(|kind| matches!(kind, b'-' | b'!'));
+        let reply = self
+            .replies
+            .iter()
+            .find(|reply| !failed(reply))
+            .or_else(|| self.replies.iter().find(|reply| !reply.is_empty() && !reply.starts_with(b"-NOTBUSY")))
+            .or_else(|| self.replies.iter().find(|reply| !reply.is_empty()));
+        match reply {
+            Some(reply) => out.extend_from_slice(reply),
+            None => write::error(out, says::ODD_REPLIES.as_bytes()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn merged(fold: Fold, replies: &[&str], write: Option<&str>) -> String {
+        let mut merge = Merge::new(fold, replies.len(), write, false);
+        for (part, reply) in replies.iter().enumerate().rev() {
+            assert_eq!(merge.take(part, reply.as_bytes()), part == 0);
+        }
+        let mut out = Vec::new();
+        merge.finish(&mut out);
+        String::from_utf8(out).unwrap()
+    }
+
+    #[test]
+    fn folds() {
+        for (fold, replies, reply) in [
+            (Fold::Sum, &[":1\r\n", ":2\r\n"][..], ":3\r\n"),
+            (Fold::AllSucceeded, &["+OK\r\n", "+OK\r\n"], "+OK\r\n"),
+            (Fold::AllSucceeded, &["+OK\r\n", "-ERR a\r\n"], "-ERR a\r\n"),
+            (Fold::OneSucceeded, &["-NOTBUSY a\r\n", "+OK\r\n"], "+OK\r\n"),
+            (Fold::OneSucceeded, &["-NOTBUSY a\r\n", "-UNKILLABLE b\r\n"], "-UNKILLABLE b\r\n"),
+            (Fold::And, &["*2\r\n:1\r\n:1\r\n", "*2\r\n:1\r\n:0\r\n"], "*2\r\n:1\r\n:0\r\n"),
+            (Fold::Or, &["*2\r\n:1\r\n:0\r\n", "*2\r\n:0\r\n:0\r\n"], "*2\r\n:1\r\n:0\r\n"),
+            (Fold::Min, &[":3\r\n", ":2\r\n"], ":2\r\n"),
+            (Fold::Max, &[":3\r\n", ":2\r\n"], ":3\r\n"),
+            (Fold::Concat, &["*1\r\n$1\r\na\r\n", "*0\r\n", "*1\r\n$1\r\nb\r\n"], "*2\r\n$1\r\na\r\n$1\r\nb\r\n"),
+            (Fold::Concat, &["~1\r\n+a\r\n", "~0\r\n"], "~1\r\n+a\r\n"),
+            (Fold::RandomKey, &["$-1\r\n", "$1\r\nb\r\n"], "$1\r\nb\r\n"),
+            (Fold::RandomKey, &["$-1\r\n", "$-1\r\n"], "$-1\r\n"),
+            (Fold::Fullest, &["$0\r\n\r\n", "$1\r\na\r\n"], "$1\r\na\r\n"),
+            (Fold::SumByName, &["*2\r\n$1\r\na\r\n:0\r\n", "*2\r\n$1\r\na\r\n:2\r\n"], "*2\r\n$1\r\na\r\n:2\r\n"),
+            (
+                Fold::Newest(2),
+                &["*2\r\n*2\r\n:9\r\n:5\r\n*2\r\n:8\r\n:3\r\n", "*1\r\n*2\r\n:1\r\n:4\r\n"],
+                "*2\r\n*2\r\n:9\r\n:5\r\n*2\r\n:1\r\n:4\r\n",
+            ),
+            (Fold::Sum, &[":1\r\n", "+OK\r\n"], "-ERR proxy: the nodes' replies do not fit together\r\n"),
+        ] {
+            assert_eq!(merged(fold, replies, None), reply, "{fold:?} {replies:?}");
+        }
+    }
+
+    #[test]
+    fn a_write_done_in_part_says_so() {
+        let said = merged(Fold::Sum, &[":1\r\n", "-OOM no\r\n"], Some("del"));
+        assert_eq!(said, "-OOM no (proxy: DEL was done in 1 of 2 parts, not where this error came from)\r\n");
+        assert_eq!(merged(Fold::Sum, &["-OOM no\r\n", "-OOM no\r\n"], Some("del")), "-OOM no\r\n");
+        assert_eq!(merged(Fold::KeyOrder, &["*0\r\n", "-LOADING\r\n"], None), "-LOADING\r\n");
+    }
+}

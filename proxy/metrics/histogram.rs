@@ -1,0 +1,73 @@
+//! Durations counted by size: locally by each worker, exactly, and added up once a second.
+
+use std::{
+    cell::{Cell, RefCell},
+    sync::atomic::{AtomicU64, Ordering::Relaxed},
+    time::Duration,
+};
+
+/// The buckets' upper bounds in microseconds, from what a request on one machine takes to the default request timeout
+/// and beyond; what is longer goes into one more bucket.
+pub const BOUNDS_MICROS: [u64; 16] = [
+    50, 100, 250, 500, 1_000, 2_500, 5_000, 10_000, 25_000, 50_000, 100_000, 250_000, 500_000, 1_000_000, 2_500_000,
+    5_000_000,
+];
+
+/// The buckets, the unbounded one last.
+type Buckets<T> = [T; BOUNDS_MICROS.len() + 1];
+
+/// One worker's durations since the last publication.
+#[derive(Debug, Default)]
+pub(super) struct Local {
+    counts: RefCell<Buckets<u32>>,
+    nanos: Cell<u64>,
+}
+
+impl Local {
+    pub(super) fn observe(&self, took: Duration) {
+        let nanos = took.as_secs().saturating_mul(1_000_000_000).saturating_add(u64::from(took.subsec_nanos()));
+        let bucket = BOUNDS_MICROS.iter().position(|bound| nanos <= bound * 1_000).unwrap_or(BOUNDS_MICROS.len());
+        if let Some(count) = self.counts.borrow_mut().get_mut(bucket) {
+            *count = count.saturating_add(1);
+        }
+        self.nanos.set(self.nanos.get().saturating_add(nanos));
+    }
+
+    pub(super) fn publish(&self, shared: &Shared) {
+        for (count, total) in self.counts.borrow_mut().iter_mut().zip(&shared.counts) {
+            if *count > 0 {
+                total.fetch_add(u64::from(std::mem::take(count)), Relaxed);
+            }
+        }
+        shared.nanos.fetch_add(self.nanos.take(), Relaxed);
+    }
+}
+
+/// All workers' durations.
+#[derive(Debug, Default)]
+pub struct Shared {
+    counts: Buckets<AtomicU64>,
+    nanos: AtomicU64,
+}
+
+impl Shared {
+    /// Counts one duration at once: for what is rare and has no worker.
+    pub fn observe(&self, took: Duration) {
+        let local = Local::default();
+        local.observe(took);
+        local.publish(self);
+    }
+
+    /// For each bound in seconds how many were no longer; then how many there are, and their sum in seconds.
+    pub(super) fn snapshot(&self) -> (Vec<(f64, u64)>, u64, f64) {
+        let mut sum = 0;
+        let mut so_far = |count: &AtomicU64| {
+            sum += count.load(Relaxed);
+            sum
+        };
+        let cumulated: Vec<u64> = self.counts.iter().map(&mut so_far).collect();
+        let bounds = BOUNDS_MICROS.iter().map(|&bound| bound as f64 / 1e6);
+        let total = cumulated.last().copied().unwrap_or(0);
+        (bounds.zip(cumulated).collect(), total, self.nanos.load(Relaxed) as f64 / 1e9)
+    }
+}

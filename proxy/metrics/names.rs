@@ -1,0 +1,142 @@
+//! Every metric's name, kind, labels and help: the one place that knows them.
+//!
+//! A node is always the label `node="host:port"`, as the cluster announces it. No label ever holds a key, a client's
+//! address, or a command name that is not a server's.
+
+use metrics::Unit;
+
+/// What a metric is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// It only grows.
+    Counter,
+    /// It goes up and down.
+    Gauge,
+    /// Counts by size.
+    Histogram,
+}
+
+/// All series of one name.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Family {
+    /// The name.
+    pub name: &'static str,
+    /// What it is.
+    pub kind: Kind,
+    /// What it counts, where that has a unit.
+    pub unit: Option<Unit>,
+    /// Its labels' names.
+    pub labels: &'static [&'static str],
+    /// The help text.
+    pub help: &'static str,
+}
+
+macro_rules! families {
+    ($($constant:ident = $kind:ident $(($unit:ident))? $name:literal [$($label:literal),*] $help:literal;)+) => {
+        $(#[doc = $help] pub static $constant: Family = Family {
+            name: $name,
+            kind: Kind::$kind,
+            unit: families!(@ $($unit)?),
+            labels: &[$($label),*],
+            help: $help,
+        };)+
+
+        /// Every family.
+        pub static ALL: &[&Family] = &[$(&$constant),+];
+    };
+    (@) => { None };
+    (@ $unit:ident) => { Some(Unit::$unit) };
+}
+
+families! {
+    BUILD_INFO = Gauge "slotway_build_info" ["version", "revision"]
+        "Always 1; the labels say what runs.";
+    READY = Gauge "slotway_ready" []
+        "1 where the proxy can serve: the routing table covers a node that can be reached, and no shutdown is under way.";
+
+    CLIENT_CONNECTIONS = Gauge "slotway_client_connections" []
+        "Clients connected now.";
+    CLIENT_CONNECTIONS_TOTAL = Counter "slotway_client_connections_total" []
+        "Clients accepted.";
+    CLIENT_REJECTED = Counter "slotway_client_connections_rejected_total" ["reason"]
+        "Clients turned away.";
+    CLIENT_DISCONNECTS = Counter "slotway_client_disconnects_total" ["reason"]
+        "Clients that left or were closed.";
+    CLIENT_RECEIVED = Counter(Bytes) "slotway_client_received_bytes_total" []
+        "Bytes read from clients.";
+    CLIENT_SENT = Counter(Bytes) "slotway_client_sent_bytes_total" []
+        "Bytes written to clients.";
+    CLIENT_BUFFERED = Gauge(Bytes) "slotway_client_buffered_bytes" []
+        "Bytes held for clients: replies not sent yet, and requests that are not whole.";
+    CLIENT_PROTOCOL_ERRORS = Counter "slotway_client_protocol_errors_total" ["reason"]
+        "Clients that sent what is no request.";
+    COMMANDS = Counter "slotway_commands_total" ["command", "result"]
+        "Commands answered, by whether the reply was an error.";
+    COMMAND_DURATION = Histogram(Seconds) "slotway_command_duration_seconds" ["class"]
+        "Time from a command's arrival to the end of its reply.";
+    REDIRECTS = Counter "slotway_redirects_total" ["type", "outcome"]
+        "Redirects by nodes: absorbed ones were followed, exhausted ones ended in an error for the client.";
+    RETRIES = Counter "slotway_retries_total" ["reason"]
+        "Requests sent again after a node did not execute them.";
+    GIVEN_UP = Counter "slotway_retries_exhausted_total" ["reason"]
+        "Requests that were sent again in vain: the client got the last error.";
+    BLOCKED_CLIENTS = Gauge "slotway_blocked_clients" []
+        "Clients that wait in a blocking command.";
+    SUBSCRIPTIONS = Gauge "slotway_subscriptions" []
+        "Channel, pattern and shard channel subscriptions of all clients.";
+    SUBSCRIPTION_GAPS = Counter "slotway_subscription_gaps_total" []
+        "Times that subscriptions moved to another connection: messages may have been missed in between.";
+    TRANSACTIONS = Counter "slotway_transactions_total" ["result"]
+        "Transactions ended.";
+
+    NODE_REQUESTS = Counter "slotway_node_requests_total" ["node", "role"]
+        "Requests sent to the node, repetitions included.";
+    NODE_ERRORS = Counter "slotway_node_request_errors_total" ["node", "error"]
+        "Requests that the node, or a connection to it, did not serve.";
+    NODE_DURATION = Histogram(Seconds) "slotway_node_request_duration_seconds" ["node"]
+        "Time from a request's queueing for the node to its reply.";
+    NODE_LATE = Counter "slotway_node_late_replies_total" ["node"]
+        "Replies that came after their request had timed out, and were dropped.";
+    NODE_CONNECTIONS = Gauge "slotway_node_connections" ["node"]
+        "Open connections to the node.";
+    NODE_CONNECTS = Counter "slotway_node_connects_total" ["node"]
+        "Connections made to the node.";
+    NODE_CONNECT_FAILURES = Counter "slotway_node_connect_failures_total" ["node"]
+        "Connections to the node that failed, handshake included.";
+    NODE_INFLIGHT = Gauge "slotway_node_inflight_requests" ["node"]
+        "Requests that the node has not answered yet.";
+    NODE_QUEUED = Gauge(Bytes) "slotway_node_queued_bytes" ["node"]
+        "Bytes of requests that have not been written to the node yet.";
+    NODE_SENT = Counter(Bytes) "slotway_node_sent_bytes_total" ["node"]
+        "Bytes written to the node.";
+    NODE_RECEIVED = Counter(Bytes) "slotway_node_received_bytes_total" ["node"]
+        "Bytes read from the node.";
+    NODE_UP = Gauge "slotway_node_up" ["node", "role"]
+        "1 where the node can be reached.";
+    NODE_SLOTS = Gauge "slotway_node_slots" ["node", "role"]
+        "Slots that the node owns.";
+
+    REFRESHES = Counter "slotway_topology_refreshes_total" ["trigger", "outcome"]
+        "Times that the cluster was asked for its layout.";
+    REFRESH_DURATION = Histogram(Seconds) "slotway_topology_refresh_duration_seconds" []
+        "How long a refresh of the topology took.";
+    LAST_SUCCESS = Gauge(Seconds) "slotway_topology_last_success_timestamp_seconds" []
+        "When the topology was last refreshed, in Unix time; 0 before the first time.";
+    EPOCH = Gauge "slotway_topology_epoch" []
+        "Grows with every change of the topology.";
+    SLOTS_ASSIGNED = Gauge "slotway_slots_assigned" []
+        "Slots that have an owner; 16384 when the cluster is whole.";
+
+    PROCESS_CPU = Counter(Seconds) "process_cpu_seconds_total" []
+        "Total user and system CPU time spent in seconds.";
+    PROCESS_MEMORY = Gauge(Bytes) "process_resident_memory_bytes" []
+        "Resident memory size in bytes.";
+    PROCESS_OPEN_FDS = Gauge "process_open_fds" []
+        "Number of open file descriptors.";
+    PROCESS_MAX_FDS = Gauge "process_max_fds" []
+        "Maximum number of open file descriptors; 0 where there is no limit.";
+    PROCESS_START = Gauge(Seconds) "process_start_time_seconds" []
+        "Start time of the process since unix epoch in seconds.";
+    PROCESS_THREADS = Gauge "process_threads" []
+        "Number of OS threads in the process.";
+}

@@ -1,0 +1,145 @@
+//! What discovery knows and does.
+
+use std::{
+    fmt::Write,
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, Ordering::Relaxed},
+    },
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
+
+use metrics::{Counter, Gauge};
+
+use super::{NodeGlance, Registry, histogram, labels::labels, lock, names, node, text};
+
+labels! {
+    /// Why the cluster is asked for its layout.
+    Trigger {
+        /// The proxy starts, or has found no node yet.
+        Start = "start",
+        /// It is time again.
+        Interval = "interval",
+        /// A node said MOVED.
+        Moved = "moved",
+        /// A node could not be connected to.
+        ConnectFailure = "connect_failure",
+        /// A node was silent, or its connection lost.
+        Timeout = "timeout",
+        /// A node said CLUSTERDOWN, LOADING, MASTERDOWN or READONLY.
+        Unwell = "unwell",
+        /// A request's slot had no owner.
+        Uncovered = "uncovered",
+        /// Somebody asked for it.
+        Asked = "asked",
+    }
+}
+
+/// A node as discovery knows it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NodeState {
+    /// `host:port` as announced.
+    pub label: Arc<str>,
+    /// `primary` or `replica`.
+    pub role: &'static str,
+    /// Whether it can be reached.
+    pub up: bool,
+    /// How many slots it owns.
+    pub slots: usize,
+}
+
+pub(super) struct Series {
+    outcomes: [[Counter; 2]; Trigger::ALL.len()],
+    duration: Arc<histogram::Shared>,
+    last_success: Gauge,
+    epoch: Gauge,
+    slots_assigned: Gauge,
+    ready_gauge: Gauge,
+    pub(super) ready: AtomicBool,
+    known: Mutex<Known>,
+}
+
+#[derive(Default)]
+struct Known {
+    last_success: f64,
+    epoch: u64,
+    slots_assigned: usize,
+    /// The series keep a node's numbers shown from when it is known, not from when it is used.
+    nodes: Vec<(NodeState, Arc<node::Series>)>,
+}
+
+impl Series {
+    pub(super) fn new(registry: &Registry) -> Series {
+        let outcomes = |trigger: Trigger| {
+            ["ok", "error"].map(|outcome| {
+                registry.counter(&names::REFRESHES, &[("trigger", trigger.label()), ("outcome", outcome)])
+            })
+        };
+        Series {
+            outcomes: Trigger::ALL.map(outcomes),
+            duration: registry.histogram(&names::REFRESH_DURATION, None),
+            last_success: registry.gauge(&names::LAST_SUCCESS, &[]),
+            epoch: registry.gauge(&names::EPOCH, &[]),
+            slots_assigned: registry.gauge(&names::SLOTS_ASSIGNED, &[]),
+            ready_gauge: registry.gauge(&names::READY, &[]),
+            ready: AtomicBool::new(false),
+            known: Mutex::default(),
+        }
+    }
+
+    pub(super) fn refreshed(&self, trigger: Trigger, well: bool, took: Duration) {
+        self.outcomes[trigger as usize][usize::from(!well)].increment(1);
+        self.duration.observe(took);
+        if well {
+            let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+            lock(&self.known).last_success = now.as_secs_f64();
+        }
+    }
+
+    pub(super) fn topology(
+        &self,
+        epoch: u64,
+        slots_assigned: usize,
+        nodes: Vec<NodeState>,
+        series: Vec<Arc<node::Series>>,
+    ) {
+        let mut known = lock(&self.known);
+        (known.epoch, known.slots_assigned) = (epoch, slots_assigned);
+        known.nodes = nodes.into_iter().zip(series).collect();
+    }
+
+    pub(super) fn nodes(&self) -> Vec<NodeGlance> {
+        let glance = |(state, series): &(NodeState, Arc<node::Series>)| NodeGlance {
+            state: state.clone(),
+            requests: series.all_requests.load(Relaxed),
+            errors: series.all_errors.load(Relaxed),
+            connections: series.connections.load(Relaxed),
+            inflight: series.inflight.load(Relaxed),
+        };
+        lock(&self.known).nodes.iter().map(glance).collect()
+    }
+
+    pub(super) fn touch(&self) {
+        self.outcomes.iter().flatten().for_each(|counter| counter.increment(0));
+        let known = lock(&self.known);
+        self.last_success.set(known.last_success);
+        self.epoch.set(known.epoch as f64);
+        self.slots_assigned.set(known.slots_assigned as f64);
+        self.ready_gauge.set(u8::from(self.ready.load(Relaxed)));
+    }
+
+    /// The series that go with a node's role or with the node, at once.
+    pub(super) fn write_nodes(&self, text: &mut String) {
+        let known = lock(&self.known);
+        let mut write = |family, value: fn(&NodeState) -> usize| {
+            text::head(text, family);
+            for (state, _) in &known.nodes {
+                let node = text::escaped(&state.label);
+                let _ = writeln!(text, "{}{{node=\"{node}\",role=\"{}\"}} {}", family.name, state.role, value(state));
+            }
+            text.push('\n');
+        };
+        write(&names::NODE_UP, |state| usize::from(state.up));
+        write(&names::NODE_SLOTS, |state| state.slots);
+    }
+}

@@ -1,0 +1,104 @@
+//! The Prometheus text format, for what the recorder cannot write.
+
+use std::{collections::BTreeMap, fmt::Write, sync::Arc, time::Instant};
+
+use metrics_exporter_prometheus::formatting;
+
+use super::{
+    KEPT, histogram,
+    names::{Family, Kind},
+};
+
+/// Which series a histogram is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Place {
+    pub(super) family: &'static Family,
+    pub(super) label: Option<(&'static str, String)>,
+}
+
+/// A histogram, and when somebody last had it.
+#[derive(Debug)]
+pub(super) struct Kept {
+    pub(super) histogram: Arc<histogram::Shared>,
+    owned: Instant,
+}
+
+impl Place {
+    fn order(&self) -> (&'static str, &Option<(&'static str, String)>) {
+        (self.family.name, &self.label)
+    }
+}
+
+impl PartialOrd for Place {
+    fn partial_cmp(&self, other: &Place) -> Option<std::cmp::Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl Ord for Place {
+    fn cmp(&self, other: &Place) -> std::cmp::Ordering {
+        self.order().cmp(&other.order())
+    }
+}
+
+impl Default for Kept {
+    fn default() -> Kept {
+        Kept { histogram: Arc::default(), owned: Instant::now() }
+    }
+}
+
+impl Kept {
+    /// Whether it is still to be shown.
+    pub(super) fn still(&mut self) -> bool {
+        if Arc::strong_count(&self.histogram) > 1 {
+            self.owned = Instant::now();
+        }
+        self.owned.elapsed() < KEPT
+    }
+}
+
+/// The two lines above a family's series.
+pub(super) fn head(out: &mut String, family: &Family) {
+    let kind = match family.kind {
+        Kind::Counter => "counter",
+        Kind::Gauge => "gauge",
+        Kind::Histogram => "histogram",
+    };
+    formatting::write_help_line(out, family.name, None, None, family.help);
+    formatting::write_type_line(out, family.name, None, None, kind);
+}
+
+/// A label's value with what must be escaped escaped.
+pub(super) fn escaped(value: &str) -> String {
+    formatting::sanitize_label_value(value)
+}
+
+/// Adds all histograms.
+pub(super) fn histograms(out: &mut String, all: &BTreeMap<Place, Kept>) {
+    let mut family = None;
+    for (place, kept) in all {
+        let name = place.family.name;
+        if family.replace(name) != Some(name) {
+            out.push('\n');
+            head(out, place.family);
+        }
+        let label =
+            place.label.as_ref().map_or_else(String::new, |(name, value)| format!("{name}=\"{}\"", escaped(value)));
+        let comma = if label.is_empty() { "" } else { "," };
+        let braced = if label.is_empty() { String::new() } else { format!("{{{label}}}") };
+        let (buckets, count, sum) = kept.histogram.snapshot();
+        for (bound, count) in buckets {
+            let _ = writeln!(out, "{name}_bucket{{{label}{comma}le=\"{bound}\"}} {count}");
+        }
+        let _ = writeln!(out, "{name}_bucket{{{label}{comma}le=\"+Inf\"}} {count}");
+        let _ = writeln!(out, "{name}_sum{braced} {sum}\n{name}_count{braced} {count}");
+    }
+    out.push('\n');
+}
+
+/// Families by name: the recorder's own order differs from scrape to scrape, which people find hard to read.
+pub(super) fn sorted(text: &str) -> String {
+    let mut families: Vec<&str> = text.split("\n\n").map(str::trim).filter(|family| !family.is_empty()).collect();
+    families.sort_unstable();
+    families.join("\n") + "\n"
+}

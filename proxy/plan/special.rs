@@ -1,0 +1,102 @@
+//! Plans of the commands that are like no other.
+
+use super::{Plan, Policy, tag_of_pattern};
+use crate::{
+    command::{Spec, treatment::Fold},
+    resp::Request,
+    says,
+    slot::Slot,
+};
+
+/// MSETEX with NX or XX sets all keys or none, so that it must stay one request.
+pub fn keeps_together(request: &Request, spec: &Spec) -> bool {
+    &*spec.name == "msetex" && has_keyless_option(request, spec, &["NX", "XX"])
+}
+
+/// Whether one of `options` stands behind the keys of `request` and what belongs to them.
+pub fn has_keyless_option(request: &Request, spec: &Spec, options: &[&str]) -> bool {
+    let mut end = 0;
+    spec.visit_keys(request, |index| end = end.max(index + spec.step()));
+    (end..request.len()).any(|index| options.iter().any(|option| request.is(index, option)))
+}
+
+/// SLOWLOG GET and COMMANDLOG GET: how many entries are wanted.
+pub fn newest(request: &Request, _spec: &Spec) -> Fold {
+    let count = request.get(2).and_then(|count| std::str::from_utf8(count).ok());
+    Fold::Newest(match count.map(str::parse::<i64>) {
+        None => 10,
+        Some(Ok(count)) => u32::try_from(count).unwrap_or(u32::MAX),
+        Some(Err(_)) => u32::MAX,
+    })
+}
+
+/// SCAN: what is no cursor is for a node to refuse.
+pub fn scan(request: &Request) -> Plan {
+    let cursor = std::str::from_utf8(request.arg(1)).ok().and_then(|text| text.parse::<u64>().ok());
+    if cursor.is_none() {
+        return Plan::Any;
+    }
+    let options = (2..request.len().saturating_sub(1)).step_by(2);
+    // The last MATCH counts.
+    let pattern = options.filter(|&at| request.is(at, "MATCH")).last().map(|at| request.arg(at + 1));
+    Plan::Scan(pattern.and_then(tag_of_pattern).map(Slot::of))
+}
+
+/// `CLUSTER COUNTKEYSINSLOT slot` and the like.
+pub fn slot_number(request: &Request) -> Plan {
+    let number = std::str::from_utf8(request.arg(2)).ok().and_then(|text| text.parse().ok());
+    number.and_then(Slot::new).map_or(Plan::Any, Plan::One)
+}
+
+/// Parameters that hold the cluster together, or let the proxy in.
+const HELD_PARAMETERS: &[&str] = &[
+    "aclfile",
+    "bind",
+    "bind-source-addr",
+    "masterauth",
+    "masteruser",
+    "port",
+    "primaryauth",
+    "primaryuser",
+    "requirepass",
+    "unixsocket",
+];
+
+/// CONFIG SET, to every primary, unless a parameter is one that the cluster or the proxy depends on.
+pub fn config_set(request: &Request, policy: &Policy) -> Plan {
+    let held = (2..request.len()).step_by(2).map(|at| request.arg(at).to_ascii_lowercase()).find(|name| {
+        name.starts_with(b"cluster-")
+            || name.starts_with(b"tls-")
+            || HELD_PARAMETERS.iter().any(|held| held.as_bytes() == name)
+    });
+    match held {
+        Some(name) if !policy.allows("config|set") => {
+            let name = name.escape_ascii();
+            Plan::Refuse(
+                says::refused("config|set", &format!("the cluster or the proxy depends on {name}")).into_bytes(),
+            )
+        }
+        _ => Plan::Primaries(Fold::AllSucceeded),
+    }
+}
+
+/// DEBUG: what looks at one key goes by that key, what sets a switch goes to all, what could hurt is refused.
+pub fn debug(request: &Request, policy: &Policy) -> Plan {
+    let is = |names: &[&str]| names.iter().any(|name| request.is(1, name));
+    if is(&["OBJECT", "LISTPACK", "QUICKLIST", "ZIPLIST", "HTSTATS-KEY", "DIGEST-VALUE", "SDSLEN"]) {
+        return request.get(2).map_or(Plan::Any, |key| Plan::One(Slot::of(key)));
+    }
+    if is(&[
+        "SET-ACTIVE-EXPIRE",
+        "QUICKLIST-PACKED-THRESHOLD",
+        "SET-DISABLE-DENY-SCRIPTS",
+        "REPLYBUFFER",
+        "DICT-RESIZING",
+    ]) {
+        return Plan::Primaries(Fold::AllSucceeded);
+    }
+    if request.len() < 2 || is(&["HELP", "PROTOCOL", "STRINGMATCH-LEN"]) || policy.allows("debug") {
+        return Plan::Any;
+    }
+    Plan::Refuse(says::refused("debug", "it could hurt a node").into_bytes())
+}

@@ -1,0 +1,103 @@
+//! Errors by which a node says that it did not execute a command, so that it may go again.
+
+use bytes::Bytes;
+
+use crate::{
+    metrics::NodeError,
+    topology::{Kind, Redirect},
+};
+
+/// A node's word that it did not execute the command.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Refusal {
+    /// MOVED or ASK: another node serves it.
+    Redirect(Redirect),
+    /// It cannot be served now, but may be soon.
+    Later(Later),
+}
+
+/// Why a command cannot be served now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Later {
+    /// TRYAGAIN: the keys of a multi-key command are spread over both ends of a slot's move.
+    TryAgain,
+    /// CLUSTERDOWN: the node does not see a whole cluster.
+    ClusterDown,
+    /// LOADING: the node is reading its data set.
+    Loading,
+    /// MASTERDOWN: a replica has lost its primary.
+    MasterDown,
+    /// READONLY: a primary has become a replica.
+    ReadOnly,
+}
+
+impl Refusal {
+    /// What an error reply says, from its `-` on; `None` where it is the command's own error.
+    pub fn of(reply: &[u8]) -> Option<Refusal> {
+        let text = reply.strip_prefix(b"-")?;
+        let text = text.strip_suffix(b"\r\n").unwrap_or(text);
+        let code = text.split(|&byte| byte == b' ').next()?;
+        let later = match code {
+            b"MOVED" | b"ASK" => return Redirect::parse(text).map(Refusal::Redirect),
+            b"TRYAGAIN" => Later::TryAgain,
+            b"CLUSTERDOWN" => Later::ClusterDown,
+            b"LOADING" => Later::Loading,
+            b"MASTERDOWN" => Later::MasterDown,
+            b"READONLY" => Later::ReadOnly,
+            _ => return None,
+        };
+        // The same error out of a script: the commands before it have run.
+        let from_script = text.windows(8).any(|part| part == b"script: ");
+        (!from_script).then_some(Refusal::Later(later))
+    }
+}
+
+impl From<Later> for NodeError {
+    fn from(later: Later) -> NodeError {
+        match later {
+            Later::TryAgain => NodeError::TryAgain,
+            Later::ClusterDown => NodeError::ClusterDown,
+            Later::Loading => NodeError::Loading,
+            Later::MasterDown => NodeError::MasterDown,
+            Later::ReadOnly => NodeError::ReadOnly,
+        }
+    }
+}
+
+impl From<Kind> for NodeError {
+    fn from(kind: Kind) -> NodeError {
+        match kind {
+            Kind::Moved => NodeError::Moved,
+            Kind::Ask => NodeError::Ask,
+        }
+    }
+}
+
+/// The text of an error reply, without its `-` and line end.
+pub fn text(reply: &Bytes) -> &[u8] {
+    let text = reply.strip_prefix(b"-").unwrap_or(reply);
+    text.strip_suffix(b"\r\n").unwrap_or(text)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn errors_are_told_apart() {
+        let later = |cause| Some(Refusal::Later(cause));
+        for (reply, refusal) in [
+            ("-TRYAGAIN Multiple keys request during rehashing of slot\r\n", later(Later::TryAgain)),
+            ("-CLUSTERDOWN Hash slot not served\r\n", later(Later::ClusterDown)),
+            ("-LOADING Redis is loading the dataset in memory\r\n", later(Later::Loading)),
+            ("-READONLY You can't write against a read only replica.\r\n", later(Later::ReadOnly)),
+            ("-READONLY You can't write against a read only replica. script: 5f1, on @user_script:1.\r\n", None),
+            ("-MOVED nonsense\r\n", None),
+            ("-ERR MOVED 1 a:1\r\n", None),
+            ("+MOVED 1 a:1\r\n", None),
+        ] {
+            assert_eq!(Refusal::of(reply.as_bytes()), refusal, "{reply}");
+        }
+        assert!(matches!(Refusal::of(b"-MOVED 3999 127.0.0.1:6381\r\n"), Some(Refusal::Redirect(_))));
+    }
+}

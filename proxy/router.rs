@@ -1,0 +1,296 @@
+//! One worker's view of the cluster: its topology snapshot, and its links to every node in every lane.
+//!
+//! The router is what the sessions of a worker share. It decides nothing about a request; it knows which link leads
+//! where, and keeps that true when the topology changes.
+
+use std::{
+    cell::{Cell, Ref, RefCell},
+    collections::HashMap,
+    rc::{Rc, Weak},
+    sync::Arc,
+};
+
+use bytes::Bytes;
+use tokio::sync::watch;
+
+use crate::{
+    address::Address,
+    clients::Clients,
+    config::{Config, CrossSlot, Secret},
+    dial::{Credentials, Login},
+    link::{Link, Surroundings},
+    metrics::{ClientTally, NodeTallies},
+    plan::Policy,
+    slot::Slot,
+    ticket::{Clock, Route, Ticket, Why},
+    topology::{Node, Topology},
+};
+
+/// What an operator has decided about sessions.
+#[derive(Debug)]
+pub struct Settings {
+    /// How each command is treated.
+    pub policy: Policy,
+    /// How long a request that comes back unexecuted is sent again.
+    pub retry_timeout: std::time::Duration,
+    /// How many redirects one request may meet.
+    pub max_redirects: u8,
+    /// Requests that one client may have in flight.
+    pub client_window: usize,
+    /// How the proxy logs in for clients that have no credentials of their own.
+    pub login: Login,
+    /// What clients must say in AUTH; `None`: the nodes decide.
+    pub client_credentials: Option<Credentials>,
+}
+
+impl Settings {
+    /// What the configuration decides.
+    pub fn of(config: &Config) -> Settings {
+        let credentials = |name: &Option<String>, secret: &Option<Secret>| {
+            let secret = Bytes::copy_from_slice(secret.as_ref()?.reveal().as_bytes());
+            Some(Credentials { username: name.clone().map(Bytes::from), secret })
+        };
+        let login = Login { credentials: credentials(&config.username, &config.password), ..Login::default() };
+        Settings {
+            policy: Policy {
+                reject_cross_slot: config.cross_slot == CrossSlot::Reject,
+                deny: config.deny.iter().cloned().collect(),
+                allow: config.allow.iter().cloned().collect(),
+            },
+            retry_timeout: config.retry_timeout,
+            max_redirects: u8::try_from(config.max_redirects).unwrap_or(u8::MAX),
+            client_window: config.client_window,
+            login,
+            client_credentials: credentials(&config.client_username, &config.client_password),
+        }
+    }
+}
+
+/// What the sessions of one worker share.
+pub struct Router {
+    topology: RefCell<Arc<Topology>>,
+    news: RefCell<watch::Receiver<Arc<Topology>>>,
+    epoch: Cell<u64>,
+    lanes: RefCell<HashMap<Login, Weak<Lane>>>,
+    /// Lanes of clients without credentials of their own stay open: clients come and go all the time.
+    kept: RefCell<Vec<Rc<Lane>>>,
+    around: Surroundings,
+    settings: Rc<Settings>,
+    tally: Rc<ClientTally>,
+    nodes: NodeTallies,
+    clients: Arc<Clients>,
+}
+
+/// The links of one lane: of connections that are alike in RESP version, database and credentials.
+pub struct Lane {
+    login: Login,
+    /// Links by the index of their node in the topology of `epoch`.
+    links: RefCell<Vec<Option<Rc<Link>>>>,
+    epoch: Cell<u64>,
+    /// Links to nodes that the topology does not have: targets of redirects.
+    strangers: RefCell<HashMap<Address, Rc<Link>>>,
+}
+
+impl Router {
+    /// The router of a worker.
+    pub fn new(
+        news: watch::Receiver<Arc<Topology>>,
+        around: Surroundings,
+        settings: Settings,
+        tally: Rc<ClientTally>,
+        nodes: NodeTallies,
+        clients: Arc<Clients>,
+    ) -> Rc<Router> {
+        let topology = news.borrow().clone();
+        Rc::new(Router {
+            epoch: Cell::new(topology.epoch),
+            topology: RefCell::new(topology),
+            news: RefCell::new(news),
+            lanes: RefCell::default(),
+            kept: RefCell::default(),
+            around,
+            settings: Rc::new(settings),
+            tally,
+            nodes,
+            clients,
+        })
+    }
+
+    /// Takes the newest topology.
+    pub fn refresh(&self) {
+        let mut news = self.news.borrow_mut();
+        if !news.has_changed().unwrap_or(false) {
+            return;
+        }
+        let newest = news.borrow_and_update().clone();
+        self.epoch.set(newest.epoch);
+        let old = self.topology.replace(newest.clone());
+        for node in old.departed(&newest) {
+            self.nodes.forget(&node.label);
+        }
+    }
+
+    /// The topology in use.
+    pub fn topology(&self) -> Ref<'_, Arc<Topology>> {
+        self.topology.borrow()
+    }
+
+    /// Its number.
+    pub fn epoch(&self) -> u64 {
+        self.epoch.get()
+    }
+
+    /// The lane of connections that log in like this.
+    pub fn lane(&self, login: &Login) -> Rc<Lane> {
+        if let Some(lane) = self.lanes.borrow().get(login).and_then(Weak::upgrade) {
+            return lane;
+        }
+        let lane = Rc::new(Lane {
+            login: login.clone(),
+            links: RefCell::default(),
+            epoch: Cell::new(u64::MAX),
+            strangers: RefCell::default(),
+        });
+        let mut lanes = self.lanes.borrow_mut();
+        lanes.retain(|_, lane| lane.strong_count() > 0);
+        lanes.insert(login.clone(), Rc::downgrade(&lane));
+        if login.credentials == self.settings.login.credentials && login.database == 0 {
+            self.kept.borrow_mut().push(lane.clone());
+        }
+        lane
+    }
+
+    /// The lane of a client that has said nothing yet.
+    pub fn first_lane(&self) -> Rc<Lane> {
+        self.lane(&self.settings.login)
+    }
+
+    /// Some primary that owns slots.
+    pub fn any_primary(&self, favourite: usize) -> Option<Arc<Node>> {
+        let topology = self.topology.borrow();
+        topology.owner(pick(topology.first_slots(), favourite)?).cloned()
+    }
+
+    /// What the operator has decided.
+    pub fn settings(&self) -> &Rc<Settings> {
+        &self.settings
+    }
+
+    /// Adds what this worker has counted to what all have.
+    pub fn publish(&self) {
+        self.tally.publish();
+        self.nodes.publish();
+    }
+
+    /// The worker's time.
+    pub fn clock(&self) -> &Rc<Clock> {
+        &self.around.clock
+    }
+
+    /// The worker's read buffer.
+    pub fn buffer(&self) -> &Rc<RefCell<Box<[u8]>>> {
+        &self.around.buffer
+    }
+
+    /// What the worker counts of its clients.
+    pub fn tally(&self) -> &Rc<ClientTally> {
+        &self.tally
+    }
+
+    /// What links and dedicated connections share.
+    pub fn around(&self) -> &Surroundings {
+        &self.around
+    }
+
+    /// All clients of the process.
+    pub fn clients(&self) -> &Arc<Clients> {
+        &self.clients
+    }
+}
+
+impl Lane {
+    /// How its connections log in.
+    pub fn login(&self) -> &Login {
+        &self.login
+    }
+
+    /// Sends a request where its ticket says. `favourite` picks among all primaries, for requests that any may answer.
+    pub fn send(&self, router: &Router, favourite: usize, request: &[u8], ticket: Ticket) {
+        match self.link(router, favourite, ticket.route) {
+            Some(link) => link.send(request, ticket),
+            None => refuse(router, request, ticket),
+        }
+    }
+
+    /// The link to where a request is to go; `None` where no node serves that.
+    pub fn link(&self, router: &Router, favourite: usize, route: Route) -> Option<Rc<Link>> {
+        let topology = router.topology.borrow();
+        if self.epoch.get() != topology.epoch {
+            self.follow(&topology);
+        }
+        let index = match route {
+            Route::Slot(slot) => topology.owner_index(slot)?,
+            Route::Any => topology.owner_index(pick(topology.first_slots(), favourite)?)?,
+            Route::Home => topology.home_index()?,
+        };
+        let links = &mut *self.links.borrow_mut();
+        let place = links.get_mut(index)?;
+        if place.is_none() {
+            *place = Some(self.open(router, topology.nodes.get(index)?));
+        }
+        place.clone()
+    }
+
+    /// The link to this very node.
+    pub fn link_to(&self, router: &Router, node: &Arc<Node>) -> Rc<Link> {
+        let topology = router.topology.borrow();
+        if self.epoch.get() != topology.epoch {
+            self.follow(&topology);
+        }
+        if let Some(index) = topology.nodes.iter().position(|known| known.id == node.id) {
+            let links = &mut *self.links.borrow_mut();
+            if let Some(place) = links.get_mut(index) {
+                return place.get_or_insert_with(|| self.open(router, node)).clone();
+            }
+        }
+        let mut strangers = self.strangers.borrow_mut();
+        strangers.entry(node.reach.clone()).or_insert_with(|| self.open(router, node)).clone()
+    }
+
+    fn open(&self, router: &Router, node: &Arc<Node>) -> Rc<Link> {
+        Link::open(node.clone(), self.login.clone(), router.nodes.of(&node.label), router.around.clone())
+    }
+
+    /// Puts the links in the order of a new topology. A link whose node is still reached at the same address goes on,
+    /// whatever else has changed; the others end once they have answered what they owe.
+    fn follow(&self, topology: &Topology) {
+        let old = self.links.take().into_iter().flatten();
+        let mut spare: HashMap<Address, Rc<Link>> = self.strangers.take();
+        spare.extend(old.map(|link| (link.node().reach.clone(), link)));
+        let links = topology.nodes.iter().map(|node| spare.remove(&node.reach)).collect();
+        self.links.replace(links);
+        spare.into_values().for_each(|link| link.retire());
+        self.epoch.set(topology.epoch);
+    }
+}
+
+impl Drop for Lane {
+    fn drop(&mut self) {
+        self.links.take().iter().flatten().for_each(|link| link.retire());
+        self.strangers.take().values().for_each(|link| link.retire());
+    }
+}
+
+/// The primary that `favourite` stands for, as the first of its slots.
+fn pick(first_slots: &[Slot], favourite: usize) -> Option<Slot> {
+    first_slots.get(favourite.checked_rem(first_slots.len())?).copied()
+}
+
+/// Nobody serves the slot. That may change at any moment, so the request comes back to be sent again.
+fn refuse(router: &Router, request: &[u8], ticket: Ticket) {
+    let topology = router.topology.borrow();
+    let why = topology.trouble.as_deref().unwrap_or("no node serves this slot");
+    let error = format!("CLUSTERDOWN proxy: {why}");
+    let _ = router.around.hints.try_send(crate::topology::Hint::Uncovered);
+    ticket.bounce(bytes::Bytes::copy_from_slice(request), Why::Unsent(error));
+}

@@ -1,0 +1,134 @@
+//! Every fixed text that the proxy itself speaks to a client. Where Redis has a text for the case, it is Redis' own.
+//!
+//! Texts are without the leading `-` and the ending; [`crate::resp::write::error`] writes them.
+
+/// `QUEUED`, the reply to each command of a transaction.
+pub const QUEUED: &str = "QUEUED";
+/// A command outside of what is allowed before AUTH.
+pub const NOAUTH: &str = "NOAUTH Authentication required.";
+/// A wrong user or password.
+pub const WRONGPASS: &str = "WRONGPASS invalid username-password pair or user is disabled.";
+/// AUTH with a password only, where none is set.
+pub const NO_PASSWORD_SET: &str = "ERR AUTH <password> called without any password configured for the default user. Are you sure your configuration is correct?";
+/// HELLO before AUTH.
+pub const HELLO_NOAUTH: &str = "NOAUTH HELLO must be called with the client already authenticated, otherwise the HELLO <proto> AUTH <user> <pass> option can be used to authenticate the client and select the RESP protocol version at the same time";
+/// HELLO with a version other than 2 and 3.
+pub const NOPROTO: &str = "NOPROTO unsupported protocol version";
+/// HELLO with a version that is no number.
+pub const PROTO_NOT_INTEGER: &str = "ERR Protocol version is not an integer or out of range";
+/// One client too many.
+pub const MAX_CLIENTS: &str = "ERR max number of clients reached";
+/// An option that is none.
+pub const SYNTAX: &str = "ERR syntax error";
+/// An argument that should be an integer.
+pub const NOT_INTEGER: &str = "ERR value is not an integer or out of range";
+/// A SCAN cursor that is no number.
+pub const INVALID_CURSOR: &str = "ERR invalid cursor";
+/// SELECT of a database that does not exist.
+pub const DB_OUT_OF_RANGE: &str = "ERR DB index is out of range";
+/// SELECT of another database than 0 where the cluster has one only.
+pub const SELECT_IN_CLUSTER: &str = "ERR SELECT is not allowed in cluster mode";
+/// A client name with a space or control character.
+pub const CLIENT_NAME: &str = "ERR Client names cannot contain spaces, newlines or special characters.";
+/// MULTI within MULTI.
+pub const NESTED_MULTI: &str = "ERR MULTI calls can not be nested";
+/// WATCH within MULTI.
+pub const WATCH_IN_MULTI: &str = "ERR WATCH inside MULTI is not allowed";
+/// EXEC without MULTI.
+pub const EXEC_WITHOUT_MULTI: &str = "ERR EXEC without MULTI";
+/// DISCARD without MULTI.
+pub const DISCARD_WITHOUT_MULTI: &str = "ERR DISCARD without MULTI";
+/// EXEC of a transaction in which a command was refused.
+pub const EXECABORT: &str = "EXECABORT Transaction discarded because of previous errors.";
+/// MONITOR within MULTI, and the like.
+pub const NOT_IN_MULTI: &str = "ERR Command not allowed inside a transaction";
+/// No topology yet, or a slot without an owner.
+pub const CLUSTERDOWN: &str = "CLUSTERDOWN The cluster is down";
+/// A slot without an owner.
+pub const SLOT_NOT_SERVED: &str = "CLUSTERDOWN Hash slot not served";
+/// What a split of one request could not put together.
+pub const ODD_REPLIES: &str = "ERR proxy: the nodes' replies do not fit together";
+
+/// A wrong number of arguments. `name` is in lower case, a subcommand's as `config|get`.
+pub fn wrong_arity(name: &str) -> String {
+    format!("ERR wrong number of arguments for '{name}' command")
+}
+
+/// A command that is refused, and why.
+pub fn refused(name: &str, reason: &str) -> String {
+    let command = name.replace('|', " ").to_ascii_uppercase();
+    format!(
+        "ERR {command} is not served by the proxy: {reason}. To reach one node on purpose: PROXY NODE <node> {command} ..."
+    )
+}
+
+/// A command that the configuration refuses.
+pub const REFUSED_BY_CONFIGURATION: &str = "the proxy's configuration refuses it";
+
+/// Keys in several slots in a command that cannot be split. Each key comes with its slot, at most [`MOST_KEYS_NAMED`].
+pub fn cross_slot(keys: &[(&[u8], crate::slot::Slot)], more: usize) -> String {
+    let named: Vec<String> = keys.iter().map(|(key, slot)| format!("'{}' is in slot {slot}", shown(key))).collect();
+    let more = if more > 0 { format!(" and {more} more") } else { String::new() };
+    format!(
+        "CROSSSLOT Keys in request don't hash to the same slot: {}{more}. Give them one hash tag: keys with the same \
+         text in braces, as in {{tag}}a and {{tag}}b, share a slot",
+        named.join(", ")
+    )
+}
+
+/// How many keys an error names.
+pub const MOST_KEYS_NAMED: usize = 4;
+
+/// The start of a key, made printable.
+fn shown(key: &[u8]) -> String {
+    let cut = if key.len() > 48 { &key[..48] } else { key };
+    format!("{}{}", cut.escape_ascii(), if cut.len() < key.len() { "..." } else { "" })
+}
+
+/// An error that hit some parts of a write only: what the node said, and what was done all the same.
+pub fn done_in_part(said: &[u8], command: &str, done: usize, of: usize) -> Vec<u8> {
+    let mut text = said.to_vec();
+    let note = format!(" (proxy: {command} was done in {done} of {of} parts, not where this error came from)");
+    text.extend_from_slice(note.as_bytes());
+    text
+}
+
+/// A command that nobody knows, with the beginnings of its arguments; cut where Redis cuts them.
+pub fn unknown_command(request: &crate::resp::Request) -> Vec<u8> {
+    const LONGEST: usize = 128;
+    let cut = |text: &[u8], most: usize| {
+        let end = text.iter().position(|&byte| byte == 0).unwrap_or(text.len());
+        text[..end.min(most)].to_vec()
+    };
+    let mut shown: Vec<u8> = Vec::new();
+    for arg in request.args().skip(1) {
+        if shown.len() >= LONGEST {
+            break;
+        }
+        let arg = cut(arg, LONGEST - shown.len());
+        shown.push(b'\'');
+        shown.extend_from_slice(&arg);
+        shown.extend_from_slice(b"' ");
+    }
+    [b"ERR unknown command '", &*cut(request.name(), LONGEST), b"', with args beginning with: ", &*shown].concat()
+}
+
+/// A subcommand that nobody knows.
+pub fn unknown_subcommand(request: &crate::resp::Request) -> Vec<u8> {
+    let (sub, name) = (request.arg(1), request.name().to_ascii_uppercase());
+    [b"ERR unknown subcommand '", &sub[..sub.len().min(128)], b"'. Try ", &*name, b" HELP."].concat()
+}
+
+/// A command that is about all nodes or about the connection, between MULTI and EXEC.
+pub fn not_in_transaction(name: &str) -> String {
+    let command = name.replace('|', " ").to_ascii_uppercase();
+    format!("ERR {command} cannot be part of a transaction through the proxy: a transaction runs on one node")
+}
+
+/// A command in a transaction whose keys are not in the slot of those before.
+pub fn cross_slot_in_transaction(first: crate::slot::Slot, other: crate::slot::Slot) -> String {
+    format!(
+        "CROSSSLOT Keys in request don't hash to the same slot: the transaction is in slot {first}, this key in slot \
+         {other}. Give the keys of a transaction one hash tag, as in {{tag}}a and {{tag}}b"
+    )
+}

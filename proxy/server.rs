@@ -1,0 +1,235 @@
+//! The whole process: built here, served here, drained here.
+
+use std::{
+    fmt, io,
+    net::SocketAddr,
+    sync::Arc,
+    thread,
+    time::{Duration, Instant},
+};
+
+use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
+use tokio::{
+    net::{TcpListener, TcpStream},
+    sync::{mpsc, watch},
+};
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    admin::{Admin, View},
+    clients::{Clients, Order},
+    config::Config,
+    discovery::Discovery,
+    metrics::Metrics,
+    says,
+    topology::Topology,
+    worker::{Blueprint, Worker},
+};
+
+/// Connections that the kernel holds until they are accepted (Redis' `tcp-backlog`).
+const BACKLOG: i32 = 511;
+/// Hints that wait for discovery: it coalesces them, so that more would tell it nothing new.
+const HINTS: usize = 1024;
+/// How long a full process or file table is left alone before the next connection is accepted.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+/// How often a drain looks whether all clients have gone.
+const DRAIN_LOOK: Duration = Duration::from_millis(10);
+
+/// Why the proxy could not serve.
+#[derive(Debug)]
+pub enum ServeError {
+    /// An address cannot be listened on.
+    Bind(SocketAddr, io::Error),
+    /// The system refused something else that is needed.
+    System(&'static str, io::Error),
+}
+
+impl fmt::Display for ServeError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            ServeError::Bind(address, error) if error.kind() == io::ErrorKind::AddrInUse => {
+                write!(f, "cannot listen on {address}: the port is taken; stop what uses it, or choose another")
+            }
+            ServeError::Bind(address, error) => write!(f, "cannot listen on {address}: {error}"),
+            ServeError::System(what, error) => write!(f, "{what}: {error}"),
+        }
+    }
+}
+
+impl std::error::Error for ServeError {}
+
+/// Serves until `shutdown` is cancelled, then drains: what is in flight is answered. Cancelling `now` ends the drain.
+pub async fn run(config: Config, shutdown: CancellationToken, now: CancellationToken) -> Result<(), ServeError> {
+    let config = Arc::new(config);
+    let listeners = config.listen.iter().map(|address| listen(*address, config.reuse_port));
+    let listeners = listeners.collect::<Result<Vec<_>, _>>()?;
+    raise_file_limit(config.max_clients);
+    let metrics = Metrics::new();
+    let (publisher, topology) = watch::channel(Arc::new(Topology::unknown(Arc::default(), "no seed has answered yet")));
+    let (hints, hints_in) = mpsc::channel(HINTS);
+    let clients = Arc::new(Clients::new(config.max_buffered));
+    let stop = CancellationToken::new();
+    let blueprint = Blueprint {
+        config: config.clone(),
+        topology: topology.clone(),
+        hints,
+        clients: clients.clone(),
+        metrics: metrics.clone(),
+        stop: stop.clone(),
+    };
+    let count = match config.workers {
+        0 => thread::available_parallelism().map_or(1, usize::from),
+        count => count,
+    };
+    let workers = (0..count).map(|number| Worker::start(number, blueprint.clone()));
+    let workers =
+        workers.collect::<io::Result<Vec<_>>>().map_err(|error| ServeError::System("cannot start a worker", error))?;
+    let discovery = tokio::spawn(Discovery::new(&config, publisher, hints_in, metrics.clone()).run(stop.clone()));
+    let admin = match config.admin {
+        Some(address) => {
+            let counted = clients.clone();
+            let view = View {
+                topology,
+                metrics: metrics.clone(),
+                shutdown: shutdown.clone(),
+                buffered: Box::new(move || counted.buffered()),
+            };
+            let admin = Admin::start(address, config.reuse_port, view, stop.clone());
+            Some(admin.map_err(|error| ServeError::Bind(address, error))?)
+        }
+        None => None,
+    };
+    let acceptor = Acceptor { config: &config, clients: &clients, metrics: &metrics, workers: &workers };
+    tokio::select! {
+        () = acceptor.run(&listeners) => {}
+        () = async {
+            shutdown.cancelled().await;
+            tracing::info!(clients = clients.count(), "draining");
+            tokio::time::sleep(config.drain_delay).await;
+        } => {}
+    }
+    // Who is in the backlog already has been promised a connection.
+    acceptor.accept_rest(&listeners).await;
+    drop(listeners);
+    drain(&clients, config.drain_timeout, &now).await;
+    stop.cancel();
+    for worker in workers {
+        let _ = tokio::task::spawn_blocking(|| worker.join()).await;
+    }
+    let _ = discovery.await;
+    if let Some(admin) = admin {
+        admin.join();
+    }
+    tracing::info!("stopped");
+    Ok(())
+}
+
+fn listen(address: SocketAddr, reuse_port: bool) -> Result<TcpListener, ServeError> {
+    let bind = || {
+        let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+        if address.is_ipv6() {
+            // `[::]` serves IPv4 as well, whatever the system's default is.
+            socket.set_only_v6(false)?;
+        }
+        socket.set_reuse_address(true)?;
+        socket.set_reuse_port(reuse_port)?;
+        socket.set_nonblocking(true)?;
+        socket.bind(&address.into())?;
+        socket.listen(BACKLOG)?;
+        TcpListener::from_std(socket.into())
+    };
+    bind().map_err(|error| ServeError::Bind(address, error))
+}
+
+/// Accepts clients and hands each to the worker that has the fewest. SO_REUSEPORT instead would hash them: few and
+/// long-lived clients would leave workers idle.
+struct Acceptor<'a> {
+    config: &'a Config,
+    clients: &'a Arc<Clients>,
+    metrics: &'a Metrics,
+    workers: &'a [Worker],
+}
+
+impl Acceptor<'_> {
+    async fn run(&self, listeners: &[TcpListener]) {
+        loop {
+            let accepted = std::future::poll_fn(|cx| {
+                let mut each = listeners.iter().map(|listener| listener.poll_accept(cx));
+                each.find(std::task::Poll::is_ready).unwrap_or(std::task::Poll::Pending)
+            });
+            match accepted.await {
+                Ok((stream, peer)) => self.seat(stream, peer),
+                Err(error) if matches!(error.kind(), io::ErrorKind::ConnectionAborted | io::ErrorKind::Interrupted) => {
+                }
+                Err(error) => {
+                    tracing::warn!(%error, "cannot accept a client");
+                    tokio::time::sleep(ACCEPT_PAUSE).await;
+                }
+            }
+        }
+    }
+
+    async fn accept_rest(&self, listeners: &[TcpListener]) {
+        for listener in listeners {
+            while let Ok(Ok((stream, peer))) = tokio::time::timeout(Duration::ZERO, listener.accept()).await {
+                self.seat(stream, peer);
+            }
+        }
+    }
+
+    fn seat(&self, stream: TcpStream, peer: SocketAddr) {
+        if self.clients.count() >= self.config.max_clients {
+            self.metrics.rejected("max_clients");
+            // One packet into an empty send buffer: where that does not go at once, nobody is listening.
+            let _ = stream.try_write(format!("-{}\r\n", says::MAX_CLIENTS).as_bytes());
+            return;
+        }
+        let Ok(local) = stream.local_addr() else { return };
+        let _ = stream.set_nodelay(true);
+        if let Some(idle) = self.config.tcp_keepalive {
+            let _ = SockRef::from(&stream).set_tcp_keepalive(&TcpKeepalive::new().with_time(idle));
+        }
+        let (Ok(stream), Some(worker)) = (stream.into_std(), self.workers.iter().min_by_key(|worker| worker.load()))
+        else {
+            return;
+        };
+        let client = self.clients.join(peer, local);
+        let id = client.id;
+        if !worker.welcome(stream, client) {
+            self.clients.leave(id);
+        }
+    }
+}
+
+/// Lets every session answer what is in flight, and ends those that take too long.
+async fn drain(clients: &Clients, patience: Duration, now: &CancellationToken) {
+    let tell = |order| clients.all().iter().for_each(|client| client.tell(order));
+    let gone = async {
+        while clients.count() > 0 {
+            // Again each time: a client may have come in between.
+            tell(Order::Drain);
+            tokio::time::sleep(DRAIN_LOOK).await;
+        }
+    };
+    tokio::select! {
+        () = gone => return,
+        () = tokio::time::sleep(patience) => tracing::warn!(clients = clients.count(), "drain_timeout is over: closing the clients that are left"),
+        () = now.cancelled() => tracing::info!(clients = clients.count(), "asked again: closing the clients that are left"),
+    }
+    tell(Order::Leave);
+    let until = Instant::now() + Duration::from_secs(1);
+    while clients.count() > 0 && Instant::now() < until {
+        tokio::time::sleep(DRAIN_LOOK).await;
+    }
+}
+
+/// Every client and every link is an open file: takes as many as the system lets us have.
+fn raise_file_limit(max_clients: usize) {
+    match rlimit::increase_nofile_limit(u64::MAX) {
+        Ok(files) if files < max_clients as u64 + 128 => {
+            tracing::warn!(files, max_clients, "too few open files are allowed for max_clients: raise `ulimit -n`");
+        }
+        Ok(files) => tracing::info!(files, max_clients, "open files allowed"),
+        Err(error) => tracing::warn!(%error, "cannot raise the limit of open files"),
+    }
+}

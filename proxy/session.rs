@@ -1,0 +1,347 @@
+//! One client connection.
+//!
+//! The session reads requests, decides with [`crate::plan`] what becomes of each, sends them to their nodes' links and
+//! writes the replies that its line has ready. Everything that can be pipelined happens in one poll function, so that a
+//! turn of the event loop costs one read and one write however many requests it carries. What needs the connection for
+//! itself (logging in, waiting in BLPOP) leaves the poll function as a [`Turn::Alone`] once the line has settled.
+//!
+//! The order rule: a session never has requests in flight under two topologies, and sends nothing new while one of its
+//! requests waits to be sent again. Otherwise `SET k 1`, on its way to the old owner, could be overtaken by `SET k 2`.
+
+mod alone;
+mod client;
+mod dispatch;
+mod local;
+mod login;
+mod retry;
+mod scan;
+mod transaction;
+
+use std::{
+    future::poll_fn,
+    io,
+    pin::Pin,
+    rc::Rc,
+    sync::{Arc, atomic::Ordering::Relaxed},
+    task::{Context, Poll},
+};
+
+use bytes::{Buf, BytesMut};
+use tokio::{
+    io::{AsyncRead, AsyncWrite, ReadBuf},
+    net::TcpStream,
+};
+
+use self::{retry::Retry, transaction::Transaction};
+use crate::{
+    clients::{Client, Order},
+    metrics::Disconnect,
+    resp::{
+        request::{OwnedRequest, Parser, ProtocolError},
+        write,
+    },
+    router::{Lane, Router},
+    ticket::{Label, Line},
+};
+
+/// How much memory at most is reserved ahead for a request that has announced its size but not sent it.
+const GROWTH: usize = 1024 * 1024;
+
+/// One client connection and all its state.
+pub struct Session {
+    router: Rc<Router>,
+    stream: TcpStream,
+    line: Rc<Line>,
+    lane: Rc<Lane>,
+    client: Arc<Client>,
+    parser: Parser,
+    /// Bytes from the client that have not been dispatched.
+    input: BytesMut,
+    /// There may be a whole request among them.
+    input_ready: bool,
+    /// Nothing is dispatched until every reply is there.
+    settling: bool,
+    retry: Option<Retry>,
+    transaction: Option<Transaction>,
+    /// The topology under which requests are in flight.
+    epoch: u64,
+    /// Which primary gets the requests that any may answer.
+    favourite: usize,
+    /// The client may use what it asks for: it has authenticated, or need not.
+    authenticated: bool,
+    /// Why the session ends once everything is answered and written.
+    ending: Option<Disconnect>,
+    /// Bytes that this session has in the process's account.
+    accounted: usize,
+}
+
+/// What the poll function cannot do itself.
+enum Turn {
+    /// A request that needs the session for itself. Nothing is in flight.
+    Alone(OwnedRequest),
+    /// The end.
+    Ended(Disconnect),
+}
+
+/// What became of a request.
+enum Flow {
+    /// It has been answered or sent.
+    Taken,
+    /// It must wait until every earlier request has been answered.
+    Settle,
+    /// It must wait until there is room.
+    Full,
+    /// It needs the session for itself.
+    Alone,
+}
+
+/// Why reading has stopped.
+enum Stop {
+    /// The socket has no more; it will wake the session.
+    Drained,
+    /// The line must move on first; it will wake the session.
+    Held,
+    /// A request needs the session for itself.
+    Alone(OwnedRequest),
+    /// The socket failed.
+    Broken(io::Error),
+}
+
+impl Session {
+    /// A session for a client that has just connected.
+    pub fn new(router: Rc<Router>, stream: TcpStream, client: Arc<Client>) -> Session {
+        let line = Line::new(router.tally().clone(), router.clock().clone(), router.settings().client_window);
+        let authenticated = router.settings().client_credentials.is_none();
+        let favourite = usize::try_from(client.id).unwrap_or_default();
+        Session {
+            lane: router.first_lane(),
+            epoch: router.epoch(),
+            parser: Parser::new(!authenticated),
+            input: BytesMut::new(),
+            input_ready: false,
+            settling: false,
+            retry: None,
+            transaction: None,
+            ending: None,
+            accounted: 0,
+            router,
+            stream,
+            line,
+            client,
+            favourite,
+            authenticated,
+        }
+    }
+
+    /// Serves the client until it leaves or has to go; says why.
+    pub async fn run(mut self) -> Disconnect {
+        poll_fn(|cx| {
+            self.client.wake_with(cx.waker());
+            Poll::Ready(())
+        })
+        .await;
+        loop {
+            match poll_fn(|cx| self.poll(cx)).await {
+                Turn::Alone(request) => self.alone(request).await,
+                Turn::Ended(reason) => return reason,
+            }
+        }
+    }
+
+    /// One turn: sends again what came back, reads and dispatches what has come, writes what is ready.
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Turn> {
+        self.router.clock().tick();
+        self.line.awake();
+        loop {
+            let stop = match self.poll_retry(cx) {
+                Poll::Ready(()) => self.read_requests(cx),
+                Poll::Pending => Stop::Held,
+            };
+            if let Poll::Ready(Err(error)) = self.poll_flush(cx) {
+                return Poll::Ready(Turn::Ended(Disconnect::of(&error)));
+            }
+            self.account();
+            let drained = match stop {
+                Stop::Alone(request) => return Poll::Ready(Turn::Alone(request)),
+                Stop::Broken(error) => return Poll::Ready(Turn::Ended(Disconnect::of(&error))),
+                // What held it may be gone: something was answered on the spot, or written out.
+                Stop::Held if self.may_go_on() => continue,
+                Stop::Held => false,
+                Stop::Drained => true,
+            };
+            if self.retry.is_none() && self.line.only_bounces_left() {
+                // They came back at once, while nobody could be woken by them.
+                continue;
+            }
+            if let Some(reason) = self.ended(drained) {
+                return Poll::Ready(Turn::Ended(reason));
+            }
+            self.line.wake_with(cx.waker());
+            return Poll::Pending;
+        }
+    }
+
+    /// Whether the session is over, and why.
+    fn ended(&mut self, drained: bool) -> Option<Disconnect> {
+        match self.client.order() {
+            Order::Leave => return Some(Disconnect::Killed),
+            Order::Evict => return Some(Disconnect::OutputLimit),
+            // All that the client had sent when it was told to go is answered.
+            Order::Drain if drained && self.ending.is_none() => self.ending = Some(Disconnect::Drain),
+            Order::Drain | Order::Serve => {}
+        }
+        if self.line.is_broken() {
+            return Some(Disconnect::NodeLost);
+        }
+        self.ending.filter(|_| self.line.is_idle())
+    }
+
+    fn may_go_on(&self) -> bool {
+        let waits_for_line = if self.settling { !self.line.is_settled() } else { self.line.is_full() };
+        !waits_for_line && self.ending.is_none() && self.retry.is_none() && !self.line.has_bounced()
+    }
+
+    /// Dispatches what has come and reads more, until something stops it.
+    fn read_requests(&mut self, cx: &mut Context<'_>) -> Stop {
+        let buffer = self.router.buffer().clone();
+        loop {
+            if self.ending.is_some() || (self.settling && !self.line.is_settled()) {
+                return Stop::Held;
+            }
+            self.settling = false;
+            if self.input_ready {
+                let mut input = std::mem::take(&mut self.input);
+                let (used, alone) = self.take_bytes(&input);
+                input.advance(used);
+                if !input.is_empty() {
+                    self.input = input;
+                }
+                if let Some(request) = alone {
+                    return Stop::Alone(request);
+                }
+                if self.input_ready || self.ending.is_some() {
+                    return Stop::Held;
+                }
+            }
+            if self.line.is_full() {
+                return Stop::Held;
+            }
+            let buffer = &mut *buffer.borrow_mut();
+            let mut read = ReadBuf::new(buffer);
+            match Pin::new(&mut self.stream).poll_read(cx, &mut read) {
+                Poll::Pending => return Stop::Drained,
+                Poll::Ready(Err(error)) => return Stop::Broken(error),
+                Poll::Ready(Ok(())) => {}
+            }
+            let bytes = read.filled();
+            if bytes.is_empty() {
+                // It may have closed its sending side only, and still wait for the replies.
+                self.ending = Some(Disconnect::Eof);
+                return Stop::Held;
+            }
+            self.client.heard(self.router.clock().now());
+            self.router.tally().received(bytes.len());
+            if self.input.is_empty() {
+                let (used, alone) = self.take_bytes(bytes);
+                self.input.extend_from_slice(&bytes[used..]);
+                if let Some(request) = alone {
+                    return Stop::Alone(request);
+                }
+                if self.input_ready || self.ending.is_some() {
+                    return Stop::Held;
+                }
+            } else {
+                let more = self.parser.expected().saturating_sub(self.input.len());
+                self.input.reserve(more.clamp(bytes.len(), GROWTH.max(bytes.len())));
+                self.input.extend_from_slice(bytes);
+                self.input_ready = true;
+            }
+        }
+    }
+
+    /// Dispatches the requests at the front of `bytes`; says how many bytes that took, and which request needs the
+    /// session for itself. Leaves `input_ready` set where a request had to be held back.
+    fn take_bytes(&mut self, bytes: &[u8]) -> (usize, Option<OwnedRequest>) {
+        self.router.refresh();
+        let mut parser = std::mem::take(&mut self.parser);
+        let mut used = 0;
+        let mut alone = None;
+        self.input_ready = true;
+        while self.ending.is_none() {
+            let rest = &bytes[used..];
+            parser.unauthenticated = !self.authenticated;
+            let found = match parser.find(rest) {
+                Ok(Some(found)) => found,
+                Ok(None) => {
+                    self.input_ready = false;
+                    break;
+                }
+                Err(wrong) => {
+                    self.refuse_protocol(&wrong);
+                    used = bytes.len();
+                    break;
+                }
+            };
+            if !found.blank {
+                let request = parser.request(rest, found);
+                match self.dispatch(&request) {
+                    Flow::Taken => {}
+                    Flow::Full => break,
+                    Flow::Alone if self.line.is_settled() => {
+                        alone = Some(request.to_owned());
+                        used += found.used;
+                        break;
+                    }
+                    Flow::Settle | Flow::Alone => {
+                        self.settling = true;
+                        break;
+                    }
+                }
+            }
+            used += found.used;
+        }
+        parser.shrink();
+        self.parser = parser;
+        (used, alone)
+    }
+
+    fn refuse_protocol(&mut self, wrong: &ProtocolError) {
+        self.router.tally().protocol_error(wrong.reason);
+        let mut error = Vec::new();
+        write::error(&mut error, format!("ERR Protocol error: {}", wrong.text).as_bytes());
+        self.line.answer(Label::of(None), &error);
+        self.ending = Some(Disconnect::Protocol);
+    }
+
+    fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        while !self.line.nothing_to_write() {
+            let stream = Pin::new(&mut self.stream);
+            let written = self.line.write_out(|bytes| match stream.poll_write(cx, bytes) {
+                Poll::Ready(Ok(count)) => (count, Poll::Ready(Ok(count))),
+                other => (0, other),
+            });
+            let count = std::task::ready!(written)?;
+            self.router.tally().sent(count);
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    /// Keeps the account of what is held for clients; where that is too much, the one that costs most has to go.
+    fn account(&mut self) {
+        let queued = self.transaction.as_ref().map_or(0, Transaction::size);
+        let held = self.line.owed() + self.input.len() + queued;
+        if held != self.accounted {
+            self.client.owed.store(self.line.owed(), Relaxed);
+            self.client.held.store(self.input.len() + queued, Relaxed);
+            self.router.clients().account(self.accounted, held);
+            self.accounted = held;
+        }
+    }
+}
+
+impl Drop for Session {
+    fn drop(&mut self) {
+        self.router.clients().account(self.accounted, 0);
+        self.line.close();
+    }
+}

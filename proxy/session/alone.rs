@@ -1,0 +1,35 @@
+//! Requests that need the session for themselves: nothing is in flight, and nothing else is read meanwhile.
+
+use super::Session;
+use crate::{
+    command::treatment::Local,
+    plan::{self, Plan},
+    resp::{request::OwnedRequest, write},
+    ticket::Label,
+};
+
+impl Session {
+    pub(super) async fn alone(&mut self, request: OwnedRequest) {
+        let request = request.as_request();
+        let (plan, label) = {
+            let topology = self.router.topology();
+            let spec = topology.commands.find(&request);
+            (plan::plan(&request, spec, &self.router.settings().policy), Label::of(spec))
+        };
+        let reply = match plan {
+            Plan::Local(Local::Hello) => self.hello(&request).await,
+            Plan::Local(Local::Auth) => self.auth(&request).await,
+            Plan::Local(Local::Select) => self.select(&request),
+            Plan::Local(Local::Reset) => {
+                self.reset();
+                b"+RESET\r\n".to_vec()
+            }
+            _ => {
+                let mut reply = Vec::new();
+                write::error(&mut reply, b"ERR proxy: not served yet");
+                reply
+            }
+        };
+        self.line.answer(label, &reply);
+    }
+}

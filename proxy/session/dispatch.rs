@@ -1,0 +1,129 @@
+//! Requests on their way out: each plan carried out.
+
+use super::{Flow, Session};
+use crate::{
+    command::{Flags, Spec, treatment::Fold},
+    dial::Version,
+    merge::Merge,
+    plan::{self, Local, Plan, Split},
+    resp::{Request, write},
+    says,
+    ticket::{Label, Route, Ticket},
+};
+
+impl Session {
+    /// Answers a request or sends it on its way, unless it has to wait.
+    pub(super) fn dispatch(&mut self, request: &Request<'_>) -> Flow {
+        if self.line.has_bounced() {
+            return Flow::Settle;
+        }
+        if self.line.is_full() {
+            return Flow::Full;
+        }
+        if self.epoch != self.router.epoch() {
+            if !self.line.is_settled() {
+                return Flow::Settle;
+            }
+            self.epoch = self.router.epoch();
+        }
+        let router = self.router.clone();
+        let topology = router.topology();
+        let spec = topology.commands.find(request);
+        if !self.authenticated && !spec.is_some_and(|spec| spec.flags.has(Flags::NO_AUTH)) {
+            return self.refuse(spec, says::NOAUTH.as_bytes());
+        }
+        let plan = plan::plan(request, spec, &router.settings().policy);
+        if self.transaction.is_some() && !acts_at_once(&plan) {
+            return self.enqueue(request, spec, plan);
+        }
+        match plan {
+            Plan::One(slot) => self.forward(request, spec, Route::Slot(slot)),
+            Plan::Any => self.forward(request, spec, Route::Any),
+            Plan::Home => self.forward(request, spec, Route::Home),
+            Plan::Split(split) => {
+                let ticket = self.open(request, spec, Route::Any);
+                self.send_split(request, spec, &split, ticket);
+                Flow::Taken
+            }
+            Plan::Primaries(fold) => {
+                let ticket = self.open(request, spec, Route::Any);
+                self.send_to_primaries(request, spec, fold, ticket);
+                Flow::Taken
+            }
+            Plan::Refuse(error) => self.refuse(spec, &error),
+            Plan::Local(local) => self.answer_locally(local, request, spec),
+            Plan::Scan(slot) => self.scan(request, spec, slot),
+            Plan::Blocking(_) | Plan::AskServer => Flow::Alone,
+        }
+    }
+
+    /// Sends a request on as it came.
+    pub(super) fn forward(&mut self, request: &Request<'_>, spec: Option<&Spec>, route: Route) -> Flow {
+        let ticket = self.open(request, spec, route);
+        self.lane.send(&self.router, self.favourite, request.frame(), ticket);
+        Flow::Taken
+    }
+
+    /// The duty to answer a request.
+    pub(super) fn open(&self, request: &Request<'_>, spec: Option<&Spec>, route: Route) -> Ticket {
+        self.line.open(Label::of(spec), request.frame().len(), route, spec.is_some_and(Spec::is_readonly))
+    }
+
+    /// Sends each part of a split request to the owner of its slot.
+    pub(super) fn send_split(&self, request: &Request<'_>, spec: Option<&Spec>, split: &Split, ticket: Ticket) {
+        let merge = Merge::of_split(split, written(spec), self.speaks_resp3());
+        let mut frame = Vec::new();
+        for (index, mut ticket) in ticket.split(merge, split.parts.len()).into_iter().enumerate() {
+            frame.clear();
+            split.encode(index, request, &mut frame);
+            ticket.route = Route::Slot(split.parts[index].slot);
+            self.lane.send(&self.router, self.favourite, &frame, ticket);
+        }
+    }
+
+    /// Sends a request to every primary that owns slots.
+    pub(super) fn send_to_primaries(&self, request: &Request<'_>, spec: Option<&Spec>, fold: Fold, ticket: Ticket) {
+        let slots = self.router.topology().first_slots().to_vec();
+        if slots.is_empty() {
+            // One part all the same: it waits for an owner as any request does.
+            return self.lane.send(&self.router, self.favourite, request.frame(), ticket);
+        }
+        let merge = Merge::new(fold, slots.len(), written(spec), self.speaks_resp3());
+        for (slot, mut ticket) in slots.iter().zip(ticket.split(merge, slots.len())) {
+            // By slot, not by node: where the node fails, the one that takes its place answers.
+            ticket.route = Route::Slot(*slot);
+            self.lane.send(&self.router, self.favourite, request.frame(), ticket);
+        }
+    }
+
+    /// Answers with an error of the proxy's own.
+    pub(super) fn refuse(&mut self, spec: Option<&Spec>, error: &[u8]) -> Flow {
+        if let Some(transaction) = &mut self.transaction {
+            transaction.spoil();
+        }
+        let mut frame = Vec::with_capacity(error.len() + 3);
+        write::error(&mut frame, error);
+        self.answer(spec, &frame)
+    }
+
+    /// Answers a request on the spot.
+    pub(super) fn answer(&self, spec: Option<&Spec>, reply: &[u8]) -> Flow {
+        self.line.answer(Label::of(spec), reply);
+        Flow::Taken
+    }
+
+    pub(super) fn speaks_resp3(&self) -> bool {
+        self.lane.login().version == Version::Resp3
+    }
+}
+
+/// The name of a command that writes: an error in one part of it has to say what the others did.
+fn written(spec: Option<&Spec>) -> Option<&str> {
+    spec.filter(|spec| spec.is_write()).map(|spec| &*spec.name)
+}
+
+/// Whether a command is carried out within MULTI, not queued.
+fn acts_at_once(plan: &Plan) -> bool {
+    use Local::{Discard, Exec, Multi, Quit, Reset, Watch};
+    matches!(plan, Plan::Local(Multi | Exec | Discard | Watch | Quit | Reset))
+}

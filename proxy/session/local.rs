@@ -1,0 +1,79 @@
+//! Commands that the proxy answers itself, since they are about the connection and not about data.
+
+use std::sync::atomic::Ordering::Relaxed;
+
+use super::{Flow, Session};
+use crate::{
+    clients::About,
+    command::{Spec, treatment::Local},
+    metrics::Disconnect,
+    resp::{Request, write},
+    says,
+    slot::Slot,
+    ticket::Mute,
+};
+
+impl Session {
+    pub(super) fn answer_locally(&mut self, local: Local, request: &Request<'_>, spec: Option<&Spec>) -> Flow {
+        match local {
+            Local::Ping => self.ping(request, spec),
+            Local::Echo => self.answer_with(spec, |out| write::bulk(out, request.arg(1))),
+            Local::Quit => {
+                self.ending = Some(Disconnect::Quit);
+                self.answer(spec, b"+OK\r\n")
+            }
+            // Whoever sends these knows of the cluster; behind the proxy they change nothing.
+            Local::Readonly | Local::Readwrite | Local::Asking => self.answer(spec, b"+OK\r\n"),
+            Local::ClusterKeyslot => {
+                self.answer_with(spec, |out| write::integer(out, Slot::of(request.arg(2)).index() as i64))
+            }
+            Local::Multi => self.multi(spec),
+            Local::Exec => self.exec(spec),
+            Local::Discard => self.discard(spec),
+            Local::Client(sub) => self.client_command(sub, request, spec),
+            // What changes the lane waits until nothing is in flight on the old one.
+            Local::Hello | Local::Auth | Local::Select | Local::Reset => Flow::Alone,
+            Local::Proxy
+            | Local::Watch
+            | Local::Unwatch
+            | Local::Subscribe
+            | Local::Psubscribe
+            | Local::Ssubscribe
+            | Local::Unsubscribe
+            | Local::Punsubscribe
+            | Local::Sunsubscribe
+            | Local::Monitor
+            | Local::Wait
+            | Local::Waitaof => {
+                let name = spec.map_or("proxy", |spec| &spec.name);
+                self.refuse(spec, format!("ERR proxy: {name} is not served yet").as_bytes())
+            }
+        }
+    }
+
+    fn ping(&mut self, request: &Request<'_>, spec: Option<&Spec>) -> Flow {
+        match request.get(1) {
+            Some(_) if request.len() > 2 => self.answer_error(spec, &says::wrong_arity("ping")),
+            Some(message) => self.answer_with(spec, |out| write::bulk(out, message)),
+            None => self.answer(spec, b"+PONG\r\n"),
+        }
+    }
+
+    /// Answers with what `write` writes.
+    pub(super) fn answer_with(&self, spec: Option<&Spec>, write: impl FnOnce(&mut Vec<u8>)) -> Flow {
+        let mut reply = Vec::new();
+        write(&mut reply);
+        self.answer(spec, &reply)
+    }
+
+    /// RESET: as if the client had just connected.
+    pub(super) fn reset(&mut self) {
+        self.transaction = None;
+        self.line.mute(Mute::No);
+        self.authenticated = self.router.settings().client_credentials.is_none();
+        self.lane = self.router.first_lane();
+        self.client.resp.store(2, Relaxed);
+        self.client.database.store(0, Relaxed);
+        *self.client.about() = About { user: "default".to_owned(), ..About::default() };
+    }
+}

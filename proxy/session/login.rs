@@ -1,0 +1,186 @@
+//! HELLO, AUTH, SELECT and RESET: what changes the lane. They run alone, when nothing is in flight on the old lane.
+
+use std::sync::atomic::Ordering::Relaxed;
+
+use bytes::Bytes;
+
+use super::Session;
+use crate::{
+    dial::{self, Credentials, Login, Step, Version},
+    resp::{Request, write},
+    says,
+    topology::ServerKind,
+};
+
+/// What a HELLO asks for.
+struct Hello<'a> {
+    version: Option<Version>,
+    credentials: Option<(&'a [u8], &'a [u8])>,
+    name: Option<&'a [u8]>,
+}
+
+impl Session {
+    pub(super) async fn hello(&mut self, request: &Request<'_>) -> Vec<u8> {
+        let hello = match Hello::parse(request) {
+            Ok(hello) => hello,
+            Err(error) => return frame(&error),
+        };
+        if let Some((user, password)) = hello.credentials
+            && let Err(error) = self.log_in(Some(user), password).await
+        {
+            return frame(&error);
+        }
+        if !self.authenticated {
+            return frame(says::HELLO_NOAUTH);
+        }
+        if let Some(name) = hello.name {
+            self.client.about().name = name.to_vec();
+        }
+        if let Some(version) = hello.version {
+            self.client.resp.store(if version == Version::Resp3 { 3 } else { 2 }, Relaxed);
+            self.change_lane(Login { version, ..self.lane.login().clone() });
+        }
+        self.greeting()
+    }
+
+    /// What a server says of itself in HELLO: one standalone server, whatever is behind.
+    fn greeting(&self) -> Vec<u8> {
+        let topology = self.router.topology();
+        let server = match topology.server.kind {
+            ServerKind::Valkey => "valkey",
+            _ => "redis",
+        };
+        let resp3 = self.speaks_resp3();
+        let mut out = Vec::new();
+        let map = |out: &mut Vec<u8>, pairs: i64| match resp3 {
+            true => write::head(out, b'%', pairs),
+            false => write::head(out, b'*', 2 * pairs),
+        };
+        map(&mut out, 7);
+        for (key, value) in [("server", server), ("version", &*topology.server.version)] {
+            write::bulk(&mut out, key.as_bytes());
+            write::bulk(&mut out, value.as_bytes());
+        }
+        write::bulk(&mut out, b"proto");
+        write::integer(&mut out, if resp3 { 3 } else { 2 });
+        write::bulk(&mut out, b"id");
+        write::integer(&mut out, self.client.id as i64);
+        for (key, value) in [("mode", "standalone"), ("role", "master")] {
+            write::bulk(&mut out, key.as_bytes());
+            write::bulk(&mut out, value.as_bytes());
+        }
+        write::bulk(&mut out, b"modules");
+        write::array(&mut out, 0);
+        out
+    }
+
+    pub(super) async fn auth(&mut self, request: &Request<'_>) -> Vec<u8> {
+        let (user, password) = match request.len() {
+            2 => (None, request.arg(1)),
+            3 => (Some(request.arg(1)), request.arg(2)),
+            _ => return frame(says::SYNTAX),
+        };
+        match self.log_in(user, password).await {
+            Ok(()) => b"+OK\r\n".to_vec(),
+            Err(error) => frame(&error),
+        }
+    }
+
+    pub(super) fn select(&mut self, request: &Request<'_>) -> Vec<u8> {
+        let number = std::str::from_utf8(request.arg(1)).ok().and_then(|text| text.parse::<i32>().ok());
+        let Some(number) = number else { return frame(says::NOT_INTEGER) };
+        let databases = self.router.topology().server.databases.max(1);
+        match u32::try_from(number) {
+            Ok(database) if database < databases => {
+                self.client.database.store(database, Relaxed);
+                self.change_lane(Login { database, ..self.lane.login().clone() });
+                b"+OK\r\n".to_vec()
+            }
+            _ => frame(says::DB_OUT_OF_RANGE),
+        }
+    }
+
+    /// Checks the credentials: against the proxy's own where it has some, else by logging in to a node with them, whose
+    /// user the client is from then on.
+    async fn log_in(&mut self, user: Option<&[u8]>, password: &[u8]) -> Result<(), String> {
+        let name = user.unwrap_or(b"default");
+        if let Some(own) = self.router.settings().client_credentials.clone() {
+            let right_name = own.username.as_deref().unwrap_or(b"default") == name;
+            if !(same_secret(&own.secret, password) & right_name) {
+                return Err(says::WRONGPASS.to_owned());
+            }
+        } else {
+            let credentials =
+                Credentials { username: user.map(Bytes::copy_from_slice), secret: Bytes::copy_from_slice(password) };
+            let login = Login { credentials: Some(credentials), ..self.lane.login().clone() };
+            self.try_login(&login).await?;
+            self.change_lane(login);
+        }
+        self.authenticated = true;
+        self.client.about().user = String::from_utf8_lossy(name).into_owned();
+        Ok(())
+    }
+
+    async fn try_login(&self, login: &Login) -> Result<(), String> {
+        let node = self.router.any_primary(self.favourite).ok_or_else(|| {
+            let topology = self.router.topology();
+            format!("CLUSTERDOWN proxy: {}", topology.trouble.as_deref().unwrap_or("no node is known"))
+        })?;
+        // RESP2 says AUTH, whose errors are the ones that a client expects.
+        let login = Login { version: Version::Resp2, ..login.clone() };
+        match dial::dial(&node.reach, &login, &self.router.around().limits.dial).await {
+            Ok(_) => Ok(()),
+            Err(error) if error.step == Step::Login && error.permanent => Err(error.why),
+            Err(error) => Err(format!("ERR proxy: {error}")),
+        }
+    }
+
+    fn change_lane(&mut self, login: Login) {
+        if *self.lane.login() != login {
+            self.lane = self.router.lane(&login);
+        }
+    }
+}
+
+impl<'a> Hello<'a> {
+    fn parse(request: &Request<'a>) -> Result<Hello<'a>, String> {
+        let mut hello = Hello { version: None, credentials: None, name: None };
+        let Some(version) = request.get(1) else { return Ok(hello) };
+        let number = std::str::from_utf8(version).ok().and_then(|text| text.parse::<i64>().ok());
+        hello.version = match number {
+            Some(2) => Some(Version::Resp2),
+            Some(3) => Some(Version::Resp3),
+            Some(_) => return Err(says::NOPROTO.to_owned()),
+            None => return Err(says::PROTO_NOT_INTEGER.to_owned()),
+        };
+        let mut at = 2;
+        while at < request.len() {
+            let left = request.len() - at - 1;
+            if request.is(at, "AUTH") && left >= 2 {
+                hello.credentials = Some((request.arg(at + 1), request.arg(at + 2)));
+                at += 3;
+            } else if request.is(at, "SETNAME") && left >= 1 {
+                let name = request.arg(at + 1);
+                if !name.iter().all(|byte| (b'!'..=b'~').contains(byte)) {
+                    return Err(says::CLIENT_NAME.to_owned());
+                }
+                hello.name = Some(name);
+                at += 2;
+            } else {
+                return Err(format!("ERR Syntax error in HELLO option '{}'", String::from_utf8_lossy(request.arg(at))));
+            }
+        }
+        Ok(hello)
+    }
+}
+
+/// Compares in a time that does not tell how much of a guess is right.
+fn same_secret(a: &[u8], b: &[u8]) -> bool {
+    a.len() == b.len() && a.iter().zip(b).fold(0, |difference, (a, b)| difference | (a ^ b)) == 0
+}
+
+fn frame(error: &str) -> Vec<u8> {
+    let mut frame = Vec::new();
+    write::error(&mut frame, error.as_bytes());
+    frame
+}

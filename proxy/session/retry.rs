@@ -1,0 +1,160 @@
+//! Requests that came back: where they go next, and when to give up.
+
+use std::{
+    pin::Pin,
+    task::{Context, Poll, ready},
+    time::{Duration, Instant},
+};
+
+use tokio::time::Sleep;
+
+use super::Session;
+use crate::{
+    plan,
+    refusal::{self, Later},
+    resp::request::Parser,
+    ticket::{Bounced, Route, Ticket, Why},
+    topology::{Redirect, redirect::Kind},
+};
+
+/// How long a request that cannot be served now waits before it goes again: doubled each time, up to the last.
+const FIRST_PAUSE: Duration = Duration::from_millis(5);
+const LAST_PAUSE: Duration = Duration::from_millis(100);
+/// Redirects after which the cluster is thought to disagree with itself, so that waiting helps more than running on.
+const HASTY_REDIRECTS: u8 = 4;
+const ASKING: &[u8] = b"*1\r\n$6\r\nASKING\r\n";
+
+/// The state of a session that has requests to send again. It ends when the line has settled.
+pub(super) struct Retry {
+    since: Instant,
+    pause: Duration,
+    /// Requests that wait for the pause to end.
+    held: Vec<Bounced>,
+    pause_over: Option<Pin<Box<Sleep>>>,
+}
+
+impl Session {
+    /// Sends again what has bounced, once nothing else is in flight. Pending while anything of it is unanswered: until
+    /// then nothing new may be sent.
+    pub(super) fn poll_retry(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        loop {
+            if let Some(retry) = &mut self.retry
+                && let Some(pause_over) = &mut retry.pause_over
+            {
+                ready!(pause_over.as_mut().poll(cx));
+                retry.pause_over = None;
+                for bounced in std::mem::take(&mut retry.held) {
+                    self.send_again(bounced);
+                }
+            }
+            if self.line.is_settled() {
+                self.retry = None;
+                return Poll::Ready(());
+            }
+            if !self.line.has_bounced() {
+                return if self.retry.is_some() { Poll::Pending } else { Poll::Ready(()) };
+            }
+            if !self.line.only_bounces_left() {
+                return Poll::Pending;
+            }
+            self.take_up_bounced();
+        }
+    }
+
+    /// Nothing but bounced requests is left: answers those that have had their chances, and sends the others again, at
+    /// once or after a pause, all in their order.
+    fn take_up_bounced(&mut self) {
+        let now = self.router.clock().now();
+        let settings = self.router.settings().clone();
+        let retry = self.retry.get_or_insert_with(|| Retry {
+            since: now,
+            pause: FIRST_PAUSE,
+            held: Vec::new(),
+            pause_over: None,
+        });
+        let late = now - retry.since >= settings.retry_timeout;
+        let mut again = Vec::new();
+        for bounced in self.line.take_bounced() {
+            let given_up = match bounced.why {
+                Why::Redirected(..) => late || bounced.ticket.tries > settings.max_redirects,
+                Why::Hopeless(_) => true,
+                Why::Later(..) | Why::Unsent(_) => late,
+            };
+            if given_up {
+                self.router.tally().gave_up(bounced.why.word());
+                let error = last_error(&bounced.why);
+                bounced.ticket.fail(&error);
+            } else {
+                again.push(bounced);
+            }
+        }
+        let waits = |bounced: &Bounced| match &bounced.why {
+            Why::Redirected(..) => bounced.ticket.tries > HASTY_REDIRECTS,
+            // The parts of a command that can be split go again one by one.
+            Why::Later(Later::TryAgain, _) => bounced.ticket.tries > 1,
+            _ => true,
+        };
+        if again.iter().any(waits) {
+            retry.held = again;
+            retry.pause_over = Some(Box::pin(tokio::time::sleep(retry.pause)));
+            retry.pause = (retry.pause * 2).min(LAST_PAUSE);
+        } else {
+            again.into_iter().for_each(|bounced| self.send_again(bounced));
+        }
+    }
+
+    fn send_again(&mut self, bounced: Bounced) {
+        self.router.refresh();
+        self.epoch = self.router.epoch();
+        let Bounced { ticket, request, why } = bounced;
+        self.router.tally().retried(why.word());
+        match why {
+            Why::Redirected(redirect, from) => {
+                let Some(node) = self.router.topology().target(&redirect, &from) else {
+                    // The redirect does not say where to; discovery will know.
+                    return self.lane.send(&self.router, self.favourite, &request, ticket);
+                };
+                let link = self.lane.link_to(&self.router, &node);
+                match redirect.kind {
+                    Kind::Moved => link.send(&request, ticket),
+                    Kind::Ask => link.send_after(ASKING, &request, ticket),
+                }
+            }
+            Why::Later(Later::TryAgain, _) => self.send_by_key(&request, ticket),
+            Why::Later(..) | Why::Unsent(_) | Why::Hopeless(_) => {
+                if ticket.route == Route::Any {
+                    self.favourite = self.favourite.wrapping_add(1);
+                }
+                self.lane.send(&self.router, self.favourite, &request, ticket);
+            }
+        }
+    }
+
+    /// A slot is half moved: of a command that can be split, each key is then found where it is.
+    fn send_by_key(&self, frame: &[u8], ticket: Ticket) {
+        let topology = self.router.topology();
+        let mut parser = Parser::default();
+        // A transaction is more than one frame, and never split.
+        if let Ok(Some(found)) = parser.find(frame)
+            && found.used == frame.len()
+        {
+            let request = parser.request(frame, found);
+            let spec = topology.commands.find(&request);
+            if let Some(split) = spec.and_then(|spec| plan::by_key(&request, spec)) {
+                return self.send_split(&request, spec, &split, ticket);
+            }
+        }
+        self.lane.send(&self.router, self.favourite, frame, ticket);
+    }
+}
+
+/// What a client is told whose request was refused to the last.
+fn last_error(why: &Why) -> String {
+    match why {
+        Why::Redirected(Redirect { kind, slot, host, port }, from) => {
+            format!("ERR proxy: too many redirects for slot {slot}: {} still says {kind:?} {host}:{port}", from.label)
+        }
+        Why::Later(_, error) => String::from_utf8_lossy(refusal::text(error)).into_owned(),
+        Why::Unsent(error) | Why::Hopeless(error) => error.clone(),
+    }
+}

@@ -1,0 +1,34 @@
+//! What workers tell discovery.
+
+use std::sync::Arc;
+
+use super::{Node, Redirect};
+
+/// News from a worker. A hint that is lost is no harm: the next request brings it again.
+#[derive(Clone, Debug)]
+pub enum Hint {
+    /// A node said MOVED.
+    Moved {
+        /// What it said.
+        redirect: Redirect,
+        /// Who said it.
+        from: Arc<Node>,
+    },
+    /// A node could not be connected to.
+    ConnectFailed {
+        /// Its id.
+        node: String,
+    },
+    /// A node did not answer in time, or its connection was lost.
+    Timeout {
+        /// Its id.
+        node: String,
+    },
+    /// A node said CLUSTERDOWN, LOADING, MASTERDOWN or READONLY.
+    Unwell {
+        /// Its id.
+        node: String,
+    },
+    /// A request found no owner for its slot.
+    Uncovered,
+}
