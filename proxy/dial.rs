@@ -15,6 +15,7 @@ use tokio::{
 
 use crate::{
     address::Address,
+    config::Config,
     resp::{Value, reply::Scanner, write},
 };
 
@@ -43,6 +44,15 @@ pub struct Credentials {
 impl fmt::Debug for Credentials {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Credentials").field("username", &self.username).finish_non_exhaustive()
+    }
+}
+
+impl Credentials {
+    /// Those of the configuration, with which the proxy itself goes to the nodes.
+    pub fn of(config: &Config) -> Option<Credentials> {
+        let secret = Bytes::copy_from_slice(config.password.as_ref()?.reveal().as_bytes());
+        let username = config.username.as_ref().map(|name| Bytes::copy_from_slice(name.as_bytes()));
+        Some(Credentials { username, secret })
     }
 }
 

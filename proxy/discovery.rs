@@ -1,44 +1,370 @@
-//! Stub until the real one lands.
-#![allow(missing_docs)]
-use crate::{
-    config::Config,
-    dial::{Control, Limits, Login},
-    metrics::Metrics,
-    topology::{AddressMap, Hint, Topology},
+//! Learning the cluster and keeping up with it: the only writer of the [`Topology`].
+//!
+//! One task, one refresh at a time. A refresh asks at most three nodes that are well, or as many as it takes until one
+//! answers ([`survey`]); what they say goes into the [`Atlas`], which makes snapshots of it. Workers send [`Hint`]s. A
+//! MOVED patches its one slot at once; the refresh that it asks for follows, never sooner than a gap that grows while
+//! hints keep coming. Nobody waits for a refresh: the last snapshot serves until there is a better one.
+
+mod atlas;
+mod reach;
+mod survey;
+
+use std::{
+    collections::{HashMap, HashSet},
+    hash::{BuildHasher, Hasher, RandomState},
+    sync::Arc,
+    time::Duration,
 };
-use std::sync::Arc;
-use tokio::sync::{mpsc, watch};
+
+use tokio::{
+    sync::{mpsc, watch},
+    task::JoinSet,
+    time::{Instant, sleep_until},
+};
 use tokio_util::sync::CancellationToken;
+use tracing::{debug, error, info, warn};
+
+use self::{atlas::Atlas, reach::Found, survey::Survey};
+use crate::{
+    address::Address,
+    config::Config,
+    dial::{Credentials, Limits, Login},
+    metrics::{Metrics, NodeState, Trigger},
+    slot::SLOTS,
+    topology::{AddressMap, Hint, Topology, View},
+};
+
+/// The least time between two refreshes. It doubles while hints keep coming.
+const GAP: Duration = Duration::from_millis(150);
+/// The most time that hints have to wait: what bounds how long a promoted replica stays unknown.
+const LONGEST_GAP: Duration = Duration::from_millis(500);
+/// Refreshes further apart than this do not make the gap grow.
+const CALM: Duration = Duration::from_secs(2);
+/// Time between refreshes while slots are uncovered or nobody answers: a cluster that forms is to be served within a
+/// second.
+const UNEASY_INTERVAL: Duration = Duration::from_millis(500);
+/// How long a node with a failure is asked last.
+const SUSPECT: Duration = Duration::from_secs(10);
+/// How many addresses of former nodes are kept to fall back on.
+const MOST_FORMER: usize = 64;
+
+/// The task that learns the cluster.
 pub struct Discovery {
-    seeds: Vec<crate::address::Address>,
+    /// Where to begin, and what is fallen back on for ever.
+    seeds: Vec<Address>,
+    login: Login,
+    limits: Limits,
+    interval: Duration,
     publisher: watch::Sender<Arc<Topology>>,
     hints: mpsc::Receiver<Hint>,
+    metrics: Metrics,
+
+    atlas: Atlas,
+    /// Addresses that failed lately.
+    suspects: HashMap<Address, Instant>,
+    /// Where nodes were once reached; the latest last.
+    former: Vec<Address>,
+    /// Two nodes at one address, as last complained of.
+    clash: Option<String>,
+    /// Whether nobody answered last time.
+    alone: bool,
+
+    /// Work under way beside the loop.
+    jobs: JoinSet<Done>,
+    /// The survey under way: why, and since when.
+    survey: Option<(Trigger, Instant)>,
+    /// Whether nodes are being searched.
+    searching: bool,
+    /// When the next survey is due, and why.
+    next: (Instant, Trigger),
+    last_survey: Option<Instant>,
+    /// How many surveys in a row came hard on the heels of the one before.
+    rush: u32,
 }
+
+/// Work that has come to its end.
+enum Done {
+    Surveyed(Survey),
+    Searched(Vec<Found>),
+}
+
 impl Discovery {
+    /// A discovery that publishes to `publisher` and takes what workers notice from `hints`.
     pub fn new(
         config: &Config,
         publisher: watch::Sender<Arc<Topology>>,
         hints: mpsc::Receiver<Hint>,
-        _: Metrics,
+        metrics: Metrics,
     ) -> Discovery {
-        Discovery { seeds: config.seeds.clone(), publisher, hints }
-    }
-    pub async fn run(mut self, stop: CancellationToken) {
-        loop {
-            for seed in &self.seeds {
-                if let Ok(mut control) = Control::open(seed, &Login::default(), &Limits::default()).await
-                    && let Ok(slots) = control.ask(&["CLUSTER", "SLOTS"]).await
-                    && let Ok(mut topology) = Topology::from_slots(&slots, seed, Arc::new(AddressMap::default()))
-                {
-                    let old = self.publisher.borrow().clone();
-                    if old.slots != topology.slots {
-                        topology.epoch = old.epoch + 1;
-                        let _ = self.publisher.send(Arc::new(topology));
-                    }
-                    break;
-                }
-            }
-            tokio::select! { _ = stop.cancelled() => return, _ = self.hints.recv() => {}, _ = tokio::time::sleep(std::time::Duration::from_millis(500)) => {} }
+        let map = AddressMap::parse(&config.address_map).unwrap_or_else(|bad| {
+            error!("no address_map rule is used: {bad}");
+            AddressMap::default()
+        });
+        let map = Arc::new(map);
+        publisher.send_replace(Arc::new(Topology::unknown(map.clone(), "no node has been asked yet")));
+        Discovery {
+            seeds: config.seeds.clone(),
+            login: Login { credentials: Credentials::of(config), ..Login::default() },
+            limits: Limits::default().within(config.connect_timeout),
+            interval: config.refresh_interval,
+            publisher,
+            hints,
+            metrics,
+            atlas: Atlas::new(map),
+            suspects: HashMap::new(),
+            former: Vec::new(),
+            clash: None,
+            alone: false,
+            jobs: JoinSet::new(),
+            survey: None,
+            searching: false,
+            next: (Instant::now(), Trigger::Start),
+            last_survey: None,
+            rush: 0,
         }
     }
+
+    /// Learns the cluster until cancelled.
+    pub async fn run(mut self, cancel: CancellationToken) {
+        loop {
+            let due = self.survey.is_none().then_some(self.next.0);
+            tokio::select! {
+                () = cancel.cancelled() => return,
+                Some(hint) = self.hints.recv() => self.take_hints(hint),
+                Some(done) = self.jobs.join_next() => match done {
+                    Ok(Done::Surveyed(survey)) => self.surveyed(survey),
+                    Ok(Done::Searched(found)) => self.searched(found),
+                    Err(fault) => self.job_failed(&fault),
+                },
+                () = sleep_until(due.unwrap_or_else(Instant::now)), if due.is_some() => self.start_survey(),
+            }
+        }
+    }
+
+    // ---- Hints ----
+
+    /// Takes a hint and all that wait behind it, so that many MOVED make one snapshot.
+    fn take_hints(&mut self, first: Hint) {
+        let now = Instant::now();
+        let current = self.current();
+        let mut patched: Option<Topology> = None;
+        let mut waiting = Some(first);
+        while let Some(hint) = waiting {
+            let trigger = match hint {
+                Hint::Moved { redirect, from } => {
+                    if let Some(target) = patched.as_ref().unwrap_or(&current).target(&redirect, &from) {
+                        self.atlas.moved(redirect.slot, target.announced.clone(), now);
+                        let next = || current.with_layout(current.nodes.clone(), current.slots.clone());
+                        patched.get_or_insert_with(next).move_slot(redirect.slot, &target.announced);
+                    }
+                    Trigger::Moved
+                }
+                Hint::ConnectFailed { node } => self.doubt(&node, Trigger::ConnectFailure, now),
+                Hint::Timeout { node } => self.doubt(&node, Trigger::Timeout, now),
+                Hint::Unwell { .. } => Trigger::Unwell,
+                Hint::Uncovered => Trigger::Uncovered,
+            };
+            self.hurry(trigger, now);
+            waiting = self.hints.try_recv().ok();
+        }
+        if let Some(patched) = patched {
+            self.publish(patched);
+        }
+    }
+
+    fn doubt(&mut self, id: &str, trigger: Trigger, now: Instant) -> Trigger {
+        if let Some(address) = self.atlas.doubt(id) {
+            self.suspects.insert(address, now);
+        }
+        trigger
+    }
+
+    /// Brings the next survey forward, as far as the gap allows.
+    fn hurry(&mut self, trigger: Trigger, now: Instant) {
+        let gap = (GAP * (1 << self.rush.min(4))).min(LONGEST_GAP);
+        let due = self.last_survey.map_or(now, |last| last + jittered(gap)).max(now);
+        if due < self.next.0 {
+            self.next = (due, trigger);
+        }
+    }
+
+    // ---- Surveys ----
+
+    fn start_survey(&mut self) {
+        let now = Instant::now();
+        let hard_on = self.last_survey.is_some_and(|last| now - last < CALM);
+        self.rush = if hard_on { self.rush + 1 } else { 0 };
+        self.last_survey = Some(now);
+        self.survey = Some((self.next.1, now));
+        self.next = (now + jittered(self.interval), Trigger::Interval);
+        self.suspects.retain(|_, since| now - *since < SUSPECT);
+        let survey = survey::survey(self.candidates(), self.login.clone(), self.limits, self.atlas.known_servers());
+        self.jobs.spawn(async { Done::Surveyed(survey.await) });
+    }
+
+    /// Whom to ask, the best first: nodes that are well, seeds, nodes that failed lately, former nodes.
+    fn candidates(&self) -> Vec<Address> {
+        let current = self.current();
+        let suspect = |address: &Address| self.suspects.contains_key(address);
+        let seeds = shuffled(self.seeds.clone());
+        let nodes = shuffled(current.nodes.iter().map(|node| node.reach.clone()).collect());
+        // While the view has holes the seeds come first: they may know what the known nodes do not.
+        let (first, second) = if current.covered() < SLOTS { (seeds, nodes) } else { (nodes, seeds) };
+        let (doubtful, well): (Vec<_>, Vec<_>) = first.into_iter().chain(second).partition(suspect);
+        let former = self.former.iter().rev().cloned();
+        let mut named = HashSet::new();
+        well.into_iter().chain(doubtful).chain(former).filter(|one| named.insert(one.clone())).collect()
+    }
+
+    fn surveyed(&mut self, survey: Survey) {
+        let now = Instant::now();
+        let Some((trigger, since)) = self.survey.take() else { return };
+        for failure in &survey.failures {
+            debug!("refresh: {failure}");
+            self.suspects.insert(failure.node.clone(), now);
+        }
+        for answer in &survey.answers {
+            self.suspects.remove(&answer.asked);
+        }
+        let failures = survey.failures_text();
+        let here = self.atlas.meet(&survey);
+        let well = match View::merge(survey.answers.into_iter().map(|answer| answer.view).collect()) {
+            None => self.nobody_answered(&failures),
+            Some(view) if self.atlas.is_stale(&view, now) => false,
+            Some(view) => self.believe(view, &here),
+        };
+        if !well || self.current().covered() < SLOTS {
+            let why = if self.current().nodes.is_empty() { Trigger::Start } else { Trigger::Uncovered };
+            let soon = now + jittered(UNEASY_INTERVAL.min(self.interval));
+            if soon < self.next.0 {
+                self.next = (soon, why);
+            }
+        }
+        self.metrics.refreshed(trigger, well, now - since);
+    }
+
+    fn nobody_answered(&mut self, failures: &str) -> bool {
+        let current = self.current();
+        if current.covered() == 0 {
+            let mut next = (*current).clone();
+            next.trouble = Some(format!("no node answered: {failures}").into());
+            self.publish(next);
+        } else if !self.alone {
+            warn!("no node answered, the last known layout serves on: {failures}");
+        }
+        self.alone = true;
+        false
+    }
+
+    fn believe(&mut self, view: View, here: &[(String, Address)]) -> bool {
+        self.alone = false;
+        self.atlas.believe(view, here);
+        self.search();
+        self.publish_layout();
+        true
+    }
+
+    fn job_failed(&mut self, fault: &tokio::task::JoinError) {
+        error!("a refresh ended in a fault: {fault}");
+        self.survey = None;
+        self.searching = false;
+    }
+
+    // ---- Reaching nodes ----
+
+    /// Searches the nodes that are not known to be reached anywhere, or no longer.
+    fn search(&mut self) {
+        let lost = self.atlas.lost();
+        if self.searching || lost.is_empty() {
+            return;
+        }
+        self.searching = true;
+        let search = reach::search(lost, self.seeds.clone(), self.login.clone(), self.limits);
+        self.jobs.spawn(async { Done::Searched(search.await) });
+    }
+
+    fn searched(&mut self, found: Vec<Found>) {
+        self.searching = false;
+        found.into_iter().for_each(|found| self.atlas.settle(found));
+        if !self.publish_layout() {
+            self.search();
+        }
+    }
+
+    // ---- Snapshots ----
+
+    fn current(&self) -> Arc<Topology> {
+        self.publisher.borrow().clone()
+    }
+
+    /// Publishes what the atlas comes to; `false` where a node of it is still being searched for the first time.
+    fn publish_layout(&mut self) -> bool {
+        let next = self.atlas.layout(&self.current(), Instant::now());
+        next.map(|next| self.publish(next)).is_some()
+    }
+
+    /// Publishes a snapshot where it differs from the current one. The epoch only grows where requests would go
+    /// elsewhere.
+    fn publish(&mut self, mut next: Topology) {
+        let current = self.current();
+        let changed = !next.same_routes(&current);
+        next.epoch = current.epoch + u64::from(changed);
+        if next.trouble != current.trouble {
+            match &next.trouble {
+                Some(why) => info!("not all slots are served: {why}"),
+                None => info!("all slots are served"),
+            }
+        }
+        if changed {
+            self.tell_changes(&current, &next);
+        }
+        if changed || next.trouble != current.trouble {
+            self.publisher.send_replace(Arc::new(next));
+        }
+        self.show_nodes();
+    }
+
+    fn tell_changes(&mut self, current: &Topology, next: &Topology) {
+        let primaries = next.primaries().count();
+        let replicas = next.nodes.len() - primaries;
+        info!("layout {}: {primaries} primaries, {replicas} replicas, {} slots", next.epoch, next.covered());
+        for gone in current.departed(next) {
+            info!("node {} has left ({})", gone.label, gone.id);
+            self.former.push(gone.reach.clone());
+        }
+        self.former.drain(..self.former.len().saturating_sub(MOST_FORMER));
+        let clash = next.clash();
+        if let Some(clash) = clash.as_deref().filter(|_| clash != self.clash) {
+            error!("{clash}");
+        }
+        self.clash = clash;
+    }
+
+    fn show_nodes(&self) {
+        let topology = self.current();
+        let states = topology.nodes.iter().zip(topology.slot_counts()).map(|(node, slots)| NodeState {
+            label: node.label.clone(),
+            role: node.role.label(),
+            up: self.atlas.is_up(&node.id),
+            slots,
+        });
+        self.metrics.topology(topology.epoch, topology.covered(), states.collect());
+    }
+}
+
+/// A time of about this length, so that many proxies do not ask at once: 10 % more or less.
+fn jittered(time: Duration) -> Duration {
+    time.mul_f64(0.9 + 0.2 * (random() % 1024) as f64 / 1024.0)
+}
+
+fn shuffled<T>(mut items: Vec<T>) -> Vec<T> {
+    for last in (1..items.len()).rev() {
+        items.swap(last, (random() % (last as u64 + 1)) as usize);
+    }
+    items
+}
+
+/// The standard library seeds each `RandomState` anew: random enough to choose whom to ask.
+fn random() -> u64 {
+    RandomState::new().build_hasher().finish()
 }

@@ -206,31 +206,44 @@ impl Topology {
         }
     }
 
+    /// The next snapshot, with these nodes and slots; the epoch grows.
+    pub fn with_layout(&self, nodes: Vec<Arc<Node>>, slots: Box<[u16; SLOTS]>) -> Topology {
+        Topology { epoch: self.epoch + 1, nodes, slots, first_slots: OnceLock::new(), ..self.clone() }
+    }
+
     /// This snapshot with one slot at another address and all else as it was; `None` where it is there already.
     pub fn with_moved(&self, slot: Slot, address: &Address) -> Option<Topology> {
+        let mut next = self.with_layout(self.nodes.clone(), self.slots.clone());
+        next.move_slot(slot, address).then_some(next)
+    }
+
+    /// Gives one slot to the node at `address`, which is a primary from now on. Whether that changes anything. For a
+    /// snapshot in the making: one that has been published is never changed.
+    pub fn move_slot(&mut self, slot: Slot, address: &Address) -> bool {
         let node = self.node_at(address);
-        let mut next = Topology { first_slots: OnceLock::new(), ..self.clone() };
-        let index = match self.nodes.iter().position(|known| known.id == node.id) {
-            Some(index) if usize::from(self.slots[slot.index()]) == index => return None,
-            Some(index) => index,
-            None => self.nodes.len(),
-        };
+        let known = self.nodes.iter().position(|known| known.id == node.id);
+        let index = known.unwrap_or(self.nodes.len());
+        let Some(place) = u16::try_from(index).ok().filter(|&place| place != NOBODY) else { return false };
+        if self.slots[slot.index()] == place {
+            return false;
+        }
         let primary = match node.role {
             Role::Primary => node,
             Role::Replica => Arc::new(Node { role: Role::Primary, replicates: None, ..(*node).clone() }),
         };
-        match next.nodes.get_mut(index) {
+        match self.nodes.get_mut(index) {
             Some(place) => *place = primary,
-            None => next.nodes.push(primary),
+            None => self.nodes.push(primary),
         }
-        next.slots[slot.index()] = u16::try_from(index).ok().filter(|&index| index != NOBODY)?;
-        next.epoch += 1;
-        Some(next)
+        self.slots[slot.index()] = place;
+        self.first_slots = OnceLock::new();
+        true
     }
 
-    /// The nodes of this snapshot that are gone from a newer one: their links and metric series may go.
+    /// The nodes whose names are gone from a newer snapshot: their metric series may go. A node that has only moved to
+    /// another address is among them, since its series bear the address.
     pub fn departed<'a>(&'a self, newer: &'a Topology) -> impl Iterator<Item = &'a Arc<Node>> {
-        self.nodes.iter().filter(|node| newer.node(&node.id).is_none())
+        self.nodes.iter().filter(|node| !newer.nodes.iter().any(|other| other.label == node.label))
     }
 
     /// Whether routing by this snapshot and by the other is the same.
@@ -352,7 +365,7 @@ mod tests {
         let reach = clashing.nodes[0].reach.clone();
         clashing.nodes[2] = Arc::new(Node { reach, ..(*clashing.nodes[2]).clone() });
         let text = clashing.clash().unwrap();
-        assert!(text.contains("10.0.0.11:7000 (a)") && text.contains("10.0.0.12:7001 (b)"), "{text}");
+        assert!(text.contains("10.0.0.11:7000 (a)") && text.contains("10.0.0.13:7002 (c)"), "{text}");
     }
 
     #[test]
@@ -360,7 +373,7 @@ mod tests {
         let old = topology("");
         let mut new = old.clone();
         new.nodes.truncate(2);
-        assert_eq!(old.departed(&new).map(|node| node.id.as_str()).collect::<Vec<_>>(), ["b"]);
+        assert_eq!(old.departed(&new).map(|node| node.id.as_str()).collect::<Vec<_>>(), ["c"]);
         assert_eq!(new.departed(&old).count(), 0);
     }
 }

@@ -3,4 +3,18 @@
 
 mod support;
 
+mod discovery;
+mod bounds;
+mod clients;
+mod deadlines;
+mod differential;
 mod harness;
+mod layers;
+mod lifecycle;
+mod observed;
+mod order;
+mod redirects;
+mod safety;
+mod sanity;
+mod splitting;
+mod keys;

@@ -10,7 +10,7 @@ use serde::{
 };
 
 use super::{CrossSlot, LogFormat, Secret};
-use crate::address::Address;
+use crate::{address::Address, topology::AddressMap};
 
 /// A text, number or truth value, as text. An empty one stands for "not set".
 struct Scalar(String);
@@ -130,7 +130,7 @@ fn parse_socket(text: &str) -> Result<SocketAddr, String> {
     })
 }
 
-/// Only the shape is checked here; `topology` gives the rules their meaning.
+/// Rules are kept as they were written, to be shown so; what they mean is the business of [`AddressMap`].
 pub(super) fn address_map<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<String>, D::Error> {
     let list = List::deserialize(from)?.0;
     for rule in &list {
@@ -141,6 +141,7 @@ pub(super) fn address_map<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<Stri
             )));
         }
     }
+    AddressMap::parse(&list).map_err(D::Error::custom)?;
     Ok(list)
 }
 

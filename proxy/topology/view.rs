@@ -160,7 +160,8 @@ impl Seen {
         }
     }
 
-    fn alias(&mut self, host: &str) {
+    /// Notes another host that it goes by.
+    pub fn alias(&mut self, host: &str) {
         if !matches!(host, "" | "?") && host != self.announced.host && !self.aliases.iter().any(|alias| alias == host) {
             self.aliases.push(host.to_owned());
         }

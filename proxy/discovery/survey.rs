@@ -1,0 +1,155 @@
+//! One refresh's questions: asking a few nodes how they see the cluster.
+
+use std::{collections::VecDeque, sync::Arc, time::Duration};
+
+use tokio::{
+    task::JoinSet,
+    time::{Instant, timeout_at},
+};
+use tracing::warn;
+
+use crate::{
+    address::Address,
+    command::CommandTable,
+    dial::{Control, DialError, Limits, Login, Step},
+    resp::Value,
+    topology::{ServerInfo, View},
+};
+
+/// How many answers are enough: one may be behind the times, and each costs its node some work.
+const ENOUGH: usize = 3;
+/// Who has not answered by then may be stuck: others are asked beside.
+const HEDGE: Duration = Duration::from_millis(300);
+/// How long the others are waited for once one has answered.
+const GRACE: Duration = Duration::from_millis(150);
+/// The most time that one node may take.
+const PATIENCE: Duration = Duration::from_secs(1);
+/// Learning the commands is a large reply, of which a busy node may take its time.
+const LEARNING: Duration = Duration::from_secs(3);
+/// How many failures a text names.
+const MOST_FAILURES: usize = 3;
+
+/// What a refresh brought.
+pub struct Survey {
+    /// What nodes said.
+    pub answers: Vec<Answer>,
+    /// Who could not be asked, and why.
+    pub failures: Vec<DialError>,
+    /// A server not met before, and its commands.
+    pub learnt: Option<(ServerInfo, Arc<CommandTable>)>,
+}
+
+/// What one node said.
+pub struct Answer {
+    /// Where it was asked.
+    pub asked: Address,
+    /// Its node id, where it tells.
+    pub id: Option<String>,
+    /// How it sees the cluster.
+    pub view: View,
+    /// What it is.
+    pub server: ServerInfo,
+}
+
+impl Answer {
+    /// Its node id, or else its address.
+    pub fn name(&self) -> String {
+        self.id.clone().unwrap_or_else(|| self.asked.to_string())
+    }
+}
+
+impl Survey {
+    /// Who could not be asked and why, for a person.
+    pub fn failures_text(&self) -> String {
+        let shown =
+            self.failures.iter().take(MOST_FAILURES).map(|failure| format!("{}: {}", failure.node, failure.why));
+        let more = self.failures.len().saturating_sub(MOST_FAILURES);
+        let more = (more > 0).then(|| format!("and {more} more"));
+        let text = shown.chain(more).collect::<Vec<_>>().join("; ");
+        if text.is_empty() { "there is nobody to ask".to_owned() } else { text }
+    }
+}
+
+/// Asks the candidates, the first ones first: as many as are enough, and others only where those fail or hesitate.
+/// A server that is not among `known` is asked for its commands too.
+pub async fn survey(candidates: Vec<Address>, login: Login, limits: Limits, known: Vec<ServerInfo>) -> Survey {
+    let limits = limits.within(limits.connect.min(PATIENCE));
+    let mut waiting = VecDeque::from(candidates);
+    let mut asking = JoinSet::new();
+    let mut survey = Survey { answers: Vec::new(), failures: Vec::new(), learnt: None };
+    let mut wanted = ENOUGH;
+    let mut until = Instant::now() + HEDGE;
+    loop {
+        while asking.len() < wanted
+            && let Some(address) = waiting.pop_front()
+        {
+            let login = login.clone();
+            asking.spawn(async move { ask(address, &login, &limits).await });
+        }
+        match timeout_at(until, asking.join_next()).await {
+            Ok(None) => break,
+            Ok(Some(Ok(Ok(answer)))) => {
+                if survey.answers.is_empty() {
+                    until = Instant::now() + GRACE;
+                    waiting.clear();
+                }
+                survey.answers.push(answer);
+            }
+            Ok(Some(Ok(Err(failure)))) => survey.failures.push(failure),
+            Ok(Some(Err(_))) => {}
+            Err(_) if !survey.answers.is_empty() => break,
+            Err(_) => {
+                wanted = asking.len() + ENOUGH;
+                until = Instant::now() + HEDGE;
+            }
+        }
+    }
+    survey.learnt = learn(&survey.answers, &login, &limits, &known).await;
+    survey
+}
+
+/// Asks one node for everything, in one write.
+async fn ask(address: Address, login: &Login, limits: &Limits) -> Result<Answer, DialError> {
+    const QUESTIONS: [&str; 6] =
+        ["CLUSTER MYID", "CLUSTER SLOTS", "CLUSTER NODES", "CLUSTER SHARDS", "INFO server", "COMMAND COUNT"];
+    let mut control = Control::open(&address, login, limits).await?;
+    let replies = control.ask_all(&QUESTIONS).await?;
+    let useless = |why: String| DialError { node: address.clone(), step: Step::Ask, why, permanent: false };
+    let [id, slots, nodes, shards, info, count] = replies.as_slice() else {
+        return Err(useless("replies are missing".to_owned()));
+    };
+    let view = View::parse(slots, nodes.str(), Some(shards), &address).map_err(|bad| useless(bad.to_string()))?;
+    let command_count = count.integer().and_then(|count| u32::try_from(count).ok()).unwrap_or(0);
+    let server = ServerInfo { command_count, ..ServerInfo::from_info(info.str().unwrap_or_default()) };
+    Ok(Answer { id: id.str().map(str::to_owned), view, server, asked: address })
+}
+
+/// Learns the commands of the newest server among the answers, unless that is `known`.
+async fn learn(
+    answers: &[Answer],
+    login: &Login,
+    limits: &Limits,
+    known: &[ServerInfo],
+) -> Option<(ServerInfo, Arc<CommandTable>)> {
+    let newest = answers.iter().max_by_key(|answer| answer.server.newness())?;
+    if known.iter().any(|known| known.newness() == newest.server.newness()) {
+        return None;
+    }
+    let patient = limits.within(LEARNING);
+    let replies = async {
+        let mut control = Control::open(&newest.asked, login, &patient).await?;
+        control.ask_all(&["COMMAND", "CONFIG GET cluster-databases"]).await
+    };
+    let replies = replies.await.inspect_err(|why| warn!("cannot learn the commands: {why}")).ok()?;
+    let [commands, databases] = replies.as_slice() else { return None };
+    let databases = databases.field("cluster-databases").and_then(Value::integer);
+    let databases = databases.and_then(|count| u32::try_from(count).ok()).unwrap_or(1).max(1);
+    let commands = match CommandTable::learn(commands) {
+        Ok(commands) => Arc::new(commands),
+        Err(why) => {
+            warn!("{} does not tell its commands, the built-in table serves: {why:?}", newest.asked);
+            CommandTable::builtin()
+        }
+    };
+    Some((ServerInfo { databases, ..newest.server.clone() }, commands))
+}
