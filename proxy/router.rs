@@ -16,10 +16,11 @@ use tokio::sync::watch;
 use crate::{
     address::Address,
     clients::Clients,
+    dedicated::Pool,
     config::{Config, CrossSlot, Secret},
     dial::{Credentials, Login},
     link::{Link, Surroundings},
-    metrics::{ClientTally, NodeTallies},
+    metrics::{ClientTally, NodeTallies, NodeTally},
     plan::Policy,
     scan::Scans,
     slot::Slot,
@@ -91,6 +92,8 @@ pub struct Lane {
     epoch: Cell<u64>,
     /// Links to nodes that the topology does not have: targets of redirects.
     strangers: RefCell<HashMap<Address, Rc<Link>>>,
+    /// Connections for those who need one of their own.
+    pool: Rc<Pool>,
 }
 
 impl Router {
@@ -134,6 +137,11 @@ impl Router {
         }
     }
 
+    /// The topologies to come.
+    pub fn news(&self) -> watch::Receiver<Arc<Topology>> {
+        self.news.borrow().clone()
+    }
+
     /// The topology in use.
     pub fn topology(&self) -> Ref<'_, Arc<Topology>> {
         self.topology.borrow()
@@ -154,6 +162,7 @@ impl Router {
             links: RefCell::default(),
             epoch: Cell::new(u64::MAX),
             strangers: RefCell::default(),
+            pool: Rc::default(),
         });
         let mut lanes = self.lanes.borrow_mut();
         lanes.retain(|_, lane| lane.strong_count() > 0);
@@ -201,6 +210,11 @@ impl Router {
         &self.tally
     }
 
+    /// What is counted of a node.
+    pub fn node_tally(&self, node: &Node) -> Rc<NodeTally> {
+        self.nodes.of(&node.label)
+    }
+
     /// What links and dedicated connections share.
     pub fn around(&self) -> &Surroundings {
         &self.around
@@ -218,6 +232,11 @@ impl Router {
 }
 
 impl Lane {
+    /// Idle connections that log in like this, for those who need one of their own.
+    pub fn pool(&self) -> &Rc<Pool> {
+        &self.pool
+    }
+
     /// How its connections log in.
     pub fn login(&self) -> &Login {
         &self.login

@@ -10,8 +10,11 @@
 
 mod alone;
 mod ask;
+mod attend;
+mod blocking;
 mod client;
 mod dispatch;
+mod errand;
 mod local;
 mod login;
 mod retry;

@@ -18,11 +18,11 @@ use crate::{
 };
 
 /// How long a request that cannot be served now waits before it goes again: doubled each time, up to the last.
-const FIRST_PAUSE: Duration = Duration::from_millis(5);
-const LAST_PAUSE: Duration = Duration::from_millis(100);
+pub(super) const FIRST_PAUSE: Duration = Duration::from_millis(5);
+pub(super) const LAST_PAUSE: Duration = Duration::from_millis(100);
 /// Redirects after which the cluster is thought to disagree with itself, so that waiting helps more than running on.
-const HASTY_REDIRECTS: u8 = 4;
-const ASKING: &[u8] = b"*1\r\n$6\r\nASKING\r\n";
+pub(super) const HASTY_REDIRECTS: u8 = 4;
+pub(super) const ASKING: &[u8] = b"*1\r\n$6\r\nASKING\r\n";
 
 /// The state of a session that has requests to send again. It ends when the line has settled.
 pub(super) struct Retry {
