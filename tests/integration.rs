@@ -3,12 +3,13 @@
 
 mod support;
 
-mod discovery;
 mod bounds;
 mod clients;
 mod deadlines;
 mod differential;
+mod discovery;
 mod harness;
+mod keys;
 mod layers;
 mod lifecycle;
 mod observed;
@@ -17,4 +18,3 @@ mod redirects;
 mod safety;
 mod sanity;
 mod splitting;
-mod keys;
