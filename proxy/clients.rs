@@ -62,6 +62,16 @@ impl Clients {
         lock(&self.live).remove(&id);
     }
 
+    /// The client with this number.
+    pub fn find(&self, id: u64) -> Option<Arc<Client>> {
+        lock(&self.live).get(&id).cloned()
+    }
+
+    /// How many wait in a blocking command.
+    pub fn blocked(&self) -> usize {
+        lock(&self.live).values().filter(|client| client.waits()).count()
+    }
+
     /// How many there are.
     pub fn count(&self) -> usize {
         lock(&self.live).len()
@@ -100,7 +110,25 @@ pub struct Client {
     /// Bytes of requests that are not whole yet.
     pub held: AtomicUsize,
     order: AtomicU8,
+    wait: AtomicU8,
     waker: Mutex<Option<Waker>>,
+}
+
+/// How a blocked client's wait is ended (CLIENT UNBLOCK).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Unblock {
+    /// As if its time were over.
+    Timeout,
+    /// With an error.
+    Error,
+}
+
+/// States of [`Client::wait`].
+mod wait {
+    pub const NOT: u8 = 0;
+    pub const WAITS: u8 = 1;
+    pub const ENDS_AS_TIMEOUT: u8 = 2;
+    pub const ENDS_AS_ERROR: u8 = 3;
 }
 
 /// The texts of a client.
@@ -147,6 +175,7 @@ impl Client {
             owed: AtomicUsize::new(0),
             held: AtomicUsize::new(0),
             order: AtomicU8::new(Order::Serve as u8),
+            wait: AtomicU8::new(wait::NOT),
             waker: Mutex::default(),
         }
     }
@@ -181,6 +210,38 @@ impl Client {
             1 => Order::Drain,
             2 => Order::Leave,
             _ => Order::Evict,
+        }
+    }
+
+    /// It begins to wait in a blocking command, or has done so.
+    pub fn set_waiting(&self, waits: bool) {
+        self.wait.store(if waits { wait::WAITS } else { wait::NOT }, Relaxed);
+    }
+
+    /// Whether it waits in a blocking command.
+    pub fn waits(&self) -> bool {
+        self.wait.load(Relaxed) != wait::NOT
+    }
+
+    /// Ends its wait; false where it does not wait.
+    pub fn unblock(&self, how: Unblock) -> bool {
+        let state = match how {
+            Unblock::Timeout => wait::ENDS_AS_TIMEOUT,
+            Unblock::Error => wait::ENDS_AS_ERROR,
+        };
+        let waited = self.wait.compare_exchange(wait::WAITS, state, Relaxed, Relaxed).is_ok();
+        if waited && let Some(waker) = &*lock(&self.waker) {
+            waker.wake_by_ref();
+        }
+        waited
+    }
+
+    /// Whether and how its wait is to end.
+    pub fn unblocked(&self) -> Option<Unblock> {
+        match self.wait.load(Relaxed) {
+            wait::ENDS_AS_TIMEOUT => Some(Unblock::Timeout),
+            wait::ENDS_AS_ERROR => Some(Unblock::Error),
+            _ => None,
         }
     }
 

@@ -5,19 +5,23 @@
 //! popped for a client that has gone.
 
 use std::{
-    cell::RefCell,
-    collections::HashMap,
+    cell::{Cell, RefCell},
+    collections::{HashMap, VecDeque},
     io,
+    mem::MaybeUninit,
     pin::Pin,
-    rc::Rc,
+    rc::{Rc, Weak},
     sync::Arc,
     task::{Context, Poll, ready},
+    time::{Duration, Instant},
 };
 
 use bytes::{Bytes, BytesMut};
+use socket2::SockRef;
 use tokio::{
     io::{AsyncRead, AsyncWriteExt, ReadBuf},
     net::TcpStream,
+    time::timeout,
 };
 
 use crate::{
@@ -27,8 +31,10 @@ use crate::{
     topology::Node,
 };
 
-/// Idle connections that are kept for each node and lane.
-const KEPT: usize = 16;
+/// Idle connections that are kept for each node and lane, and for how long: a client that waits in BLPOP again and
+/// again finds its connection warm, however many such clients there are.
+const KEPT: usize = 1024;
+const KEPT_FOR: Duration = Duration::from_secs(15);
 /// How much is read at a time.
 const READ: usize = 16 * 1024;
 
@@ -36,6 +42,8 @@ const READ: usize = 16 * 1024;
 pub struct Dedicated {
     stream: TcpStream,
     node: Arc<Node>,
+    /// What the node calls this connection (CLIENT ID), once it has been asked.
+    id: Option<i64>,
     partial: BytesMut,
     scanner: Scanner,
     pool: Rc<Pool>,
@@ -44,7 +52,15 @@ pub struct Dedicated {
 /// Idle connections of one lane, ready for the next who needs one.
 #[derive(Default)]
 pub struct Pool {
-    idle: RefCell<HashMap<Address, Vec<TcpStream>>>,
+    /// By node, the longest idle first.
+    idle: RefCell<HashMap<Address, VecDeque<Idle>>>,
+    swept: Cell<bool>,
+}
+
+struct Idle {
+    stream: TcpStream,
+    id: Option<i64>,
+    since: Instant,
 }
 
 impl Pool {
@@ -55,37 +71,109 @@ impl Pool {
         login: &Login,
         limits: &dial::Limits,
     ) -> Result<Dedicated, DialError> {
-        let idle = || self.idle.borrow_mut().get_mut(&node.reach)?.pop();
-        while let Some(stream) = idle() {
-            // An idle connection has nothing to read: what has, is closed or out of step.
-            let mut byte = [0];
-            if matches!(stream.try_read(&mut byte), Err(error) if error.kind() == io::ErrorKind::WouldBlock) {
-                return Ok(self.dedicate(stream, node));
+        let idle = || self.idle.borrow_mut().get_mut(&node.reach)?.pop_back();
+        while let Some(Idle { stream, id, .. }) = idle() {
+            if is_quiet(&stream) {
+                return Ok(self.dedicate(stream, id, node));
             }
         }
-        Ok(self.dedicate(dial::dial(&node.reach, login, limits).await?, node))
+        Ok(self.dedicate(dial::dial(&node.reach, login, limits).await?, None, node))
     }
 
-    fn dedicate(self: &Rc<Pool>, stream: TcpStream, node: &Arc<Node>) -> Dedicated {
+    fn dedicate(self: &Rc<Pool>, stream: TcpStream, id: Option<i64>, node: &Arc<Node>) -> Dedicated {
         Dedicated {
             stream,
             node: node.clone(),
+            id,
             partial: BytesMut::new(),
             scanner: Scanner::default(),
             pool: self.clone(),
         }
     }
 
-    /// Closes what is idle.
-    pub fn clear(&self) {
-        self.idle.take();
+    fn put(self: &Rc<Pool>, address: &Address, idle: Idle) {
+        {
+            let mut all = self.idle.borrow_mut();
+            let kept = all.entry(address.clone()).or_default();
+            if kept.len() >= KEPT {
+                return;
+            }
+            kept.push_back(idle);
+        }
+        if !self.swept.replace(true) {
+            tokio::task::spawn_local(sweep(Rc::downgrade(self)));
+        }
     }
+
+    /// Closes what nobody has needed for long; says whether anything is left.
+    fn close_old(&self) -> bool {
+        let mut all = self.idle.borrow_mut();
+        all.retain(|_, kept| {
+            while kept.front().is_some_and(|idle| idle.since.elapsed() >= KEPT_FOR) {
+                kept.pop_front();
+            }
+            !kept.is_empty()
+        });
+        !all.is_empty()
+    }
+}
+
+/// Closes idle connections when their time is over, as long as there are any.
+async fn sweep(pool: Weak<Pool>) {
+    loop {
+        tokio::time::sleep(KEPT_FOR / 4).await;
+        let Some(pool) = pool.upgrade() else { return };
+        if !pool.close_old() {
+            pool.swept.set(false);
+            return;
+        }
+    }
+}
+
+/// Whether a connection is open and has nothing to read: where nothing is asked, what comes is an end, or out of step.
+/// The socket itself is asked: the runtime would only know after its next turn.
+fn is_quiet(stream: &TcpStream) -> bool {
+    let mut byte = [MaybeUninit::uninit()];
+    matches!(SockRef::from(stream).peek(&mut byte), Err(error) if error.kind() == io::ErrorKind::WouldBlock)
 }
 
 impl Dedicated {
     /// The node that it leads to.
     pub fn node(&self) -> &Arc<Node> {
         &self.node
+    }
+
+    /// What the node calls this connection, where that is known.
+    pub fn id(&self) -> Option<i64> {
+        self.id
+    }
+
+    /// The node has told what it calls this connection.
+    pub fn is_known_as(&mut self, id: i64) {
+        self.id = Some(id);
+    }
+
+    /// Whether it is open and owes nothing.
+    pub fn is_quiet(&self) -> bool {
+        self.partial.is_empty() && is_quiet(&self.stream)
+    }
+
+    /// Sends requests and reads their `count` replies, all within `patience`. After an error the connection is of no
+    /// more use.
+    pub async fn exchange(&mut self, frames: &[u8], count: usize, patience: Duration) -> io::Result<Vec<Bytes>> {
+        let exchange = async {
+            self.send(frames).await?;
+            let mut replies = Vec::with_capacity(count.min(1024));
+            while replies.len() < count {
+                let reply = self.reply().await?;
+                // A push answers nothing.
+                if reply.first() != Some(&b'>') {
+                    replies.push(reply);
+                }
+            }
+            Ok(replies)
+        };
+        timeout(patience, exchange).await.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
     }
 
     /// Sends requests, all of their bytes.
@@ -106,7 +194,7 @@ impl Dedicated {
             {
                 return Poll::Ready(Ok(self.partial.split_to(end).freeze()));
             }
-            self.partial.reserve(READ);
+            // Nothing is held for a reply that may not come for hours.
             let mut chunk = [0; READ];
             let mut read = ReadBuf::new(&mut chunk);
             ready!(Pin::new(&mut self.stream).poll_read(cx, &mut read))?;
@@ -122,10 +210,7 @@ impl Dedicated {
         if !self.partial.is_empty() {
             return;
         }
-        let mut idle = self.pool.idle.borrow_mut();
-        let kept = idle.entry(self.node.reach.clone()).or_default();
-        if kept.len() < KEPT {
-            kept.push(self.stream);
-        }
+        let Dedicated { stream, node, id, pool, .. } = self;
+        pool.put(&node.reach, Idle { stream, id, since: Instant::now() });
     }
 }

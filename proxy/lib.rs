@@ -35,6 +35,7 @@ pub mod refusal;
 pub mod resp;
 pub mod router;
 pub mod says;
+pub mod scan;
 pub mod server;
 pub mod session;
 pub mod slot;

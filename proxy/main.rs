@@ -1,8 +1,6 @@
 //! Stub.
 use slotway::config::{Config, Sources};
 use tokio_util::sync::CancellationToken;
-#[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 fn main() {
     let mut args = std::env::args().skip(1).filter(|a| a != "serve");
     let mut flags: Vec<(String, String)> = vec![];

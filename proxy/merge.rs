@@ -3,7 +3,7 @@
 //! Replies stay bytes: only heads are read, bodies are copied. An error in any part makes the whole an error, never a
 //! hole in a list; for a write that was done in part, it says so.
 
-mod elements;
+pub(crate) mod elements;
 pub mod info;
 
 pub use crate::command::treatment::Fold;
@@ -25,6 +25,8 @@ pub struct Merge {
     write: Option<Box<str>>,
     /// The chance of each part, for [`Fold::RandomKey`].
     weights: Vec<u64>,
+    /// What is known better than by the nodes, for [`Fold::Info`].
+    facts: info::Facts,
     resp3: bool,
 }
 
@@ -38,6 +40,7 @@ impl Merge {
             order: Vec::new(),
             write: write.map(|name| name.to_ascii_uppercase().replace('|', " ").into()),
             weights: Vec::new(),
+            facts: info::Facts::new(),
             resp3,
         }
     }
@@ -51,6 +54,11 @@ impl Merge {
     /// How likely each part is to be chosen for RANDOMKEY: its number of keys, or of slots.
     pub fn weigh(&mut self, weights: Vec<u64>) {
         self.weights = weights;
+    }
+
+    /// Lines of INFO that the proxy itself knows, such as `connected_clients`.
+    pub fn know(&mut self, facts: info::Facts) {
+        self.facts = facts;
     }
 
     /// Takes the whole reply to a part; true once all have come. A second reply to a part is dropped.
@@ -109,7 +117,7 @@ impl Merge {
             Fold::KeyOrder => self.key_order(out),
             Fold::Concat => self.concat(out),
             Fold::RandomKey => self.random_key(out),
-            Fold::Info => info::fold(&self.replies, out),
+            Fold::Info => info::fold(&self.replies, &self.facts, out),
             Fold::Newest(count) => elements::newest(&self.replies, count as usize, out),
             Fold::Fullest => {
                 out.extend_from_slice(self.replies.iter().max_by_key(|reply| reply.len())?);
@@ -213,53 +221,4 @@ impl Merge {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn merged(fold: Fold, replies: &[&str], write: Option<&str>) -> String {
-        let mut merge = Merge::new(fold, replies.len(), write, false);
-        for (part, reply) in replies.iter().enumerate().rev() {
-            assert_eq!(merge.take(part, reply.as_bytes()), part == 0);
-        }
-        let mut out = Vec::new();
-        merge.finish(&mut out);
-        String::from_utf8(out).unwrap()
-    }
-
-    #[test]
-    fn folds() {
-        for (fold, replies, reply) in [
-            (Fold::Sum, &[":1\r\n", ":2\r\n"][..], ":3\r\n"),
-            (Fold::AllSucceeded, &["+OK\r\n", "+OK\r\n"], "+OK\r\n"),
-            (Fold::AllSucceeded, &["+OK\r\n", "-ERR a\r\n"], "-ERR a\r\n"),
-            (Fold::OneSucceeded, &["-NOTBUSY a\r\n", "+OK\r\n"], "+OK\r\n"),
-            (Fold::OneSucceeded, &["-NOTBUSY a\r\n", "-UNKILLABLE b\r\n"], "-UNKILLABLE b\r\n"),
-            (Fold::And, &["*2\r\n:1\r\n:1\r\n", "*2\r\n:1\r\n:0\r\n"], "*2\r\n:1\r\n:0\r\n"),
-            (Fold::Or, &["*2\r\n:1\r\n:0\r\n", "*2\r\n:0\r\n:0\r\n"], "*2\r\n:1\r\n:0\r\n"),
-            (Fold::Min, &[":3\r\n", ":2\r\n"], ":2\r\n"),
-            (Fold::Max, &[":3\r\n", ":2\r\n"], ":3\r\n"),
-            (Fold::Concat, &["*1\r\n$1\r\na\r\n", "*0\r\n", "*1\r\n$1\r\nb\r\n"], "*2\r\n$1\r\na\r\n$1\r\nb\r\n"),
-            (Fold::Concat, &["~1\r\n+a\r\n", "~0\r\n"], "~1\r\n+a\r\n"),
-            (Fold::RandomKey, &["$-1\r\n", "$1\r\nb\r\n"], "$1\r\nb\r\n"),
-            (Fold::RandomKey, &["$-1\r\n", "$-1\r\n"], "$-1\r\n"),
-            (Fold::Fullest, &["$0\r\n\r\n", "$1\r\na\r\n"], "$1\r\na\r\n"),
-            (Fold::SumByName, &["*2\r\n$1\r\na\r\n:0\r\n", "*2\r\n$1\r\na\r\n:2\r\n"], "*2\r\n$1\r\na\r\n:2\r\n"),
-            (
-                Fold::Newest(2),
-                &["*2\r\n*2\r\n:9\r\n:5\r\n*2\r\n:8\r\n:3\r\n", "*1\r\n*2\r\n:1\r\n:4\r\n"],
-                "*2\r\n*2\r\n:9\r\n:5\r\n*2\r\n:1\r\n:4\r\n",
-            ),
-            (Fold::Sum, &[":1\r\n", "+OK\r\n"], "-ERR proxy: the nodes' replies do not fit together\r\n"),
-        ] {
-            assert_eq!(merged(fold, replies, None), reply, "{fold:?} {replies:?}");
-        }
-    }
-
-    #[test]
-    fn a_write_done_in_part_says_so() {
-        let said = merged(Fold::Sum, &[":1\r\n", "-OOM no\r\n"], Some("del"));
-        assert_eq!(said, "-OOM no (proxy: DEL was done in 1 of 2 parts, not where this error came from)\r\n");
-        assert_eq!(merged(Fold::Sum, &["-OOM no\r\n", "-OOM no\r\n"], Some("del")), "-OOM no\r\n");
-        assert_eq!(merged(Fold::KeyOrder, &["*0\r\n", "-LOADING\r\n"], None), "-LOADING\r\n");
-    }
-}
+mod tests;

@@ -279,3 +279,6 @@ fn tag_of_pattern(pattern: &[u8]) -> Option<&[u8]> {
     let close = literal[open..].iter().position(|&byte| byte == b'}')?;
     (close > 1).then_some(literal)
 }
+
+#[cfg(test)]
+mod tests;

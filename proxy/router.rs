@@ -7,7 +7,7 @@ use std::{
     cell::{Cell, Ref, RefCell},
     collections::HashMap,
     rc::{Rc, Weak},
-    sync::Arc,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
 use bytes::Bytes;
@@ -16,11 +16,13 @@ use tokio::sync::watch;
 use crate::{
     address::Address,
     clients::Clients,
+    dedicated::Pool,
     config::{Config, CrossSlot, Secret},
     dial::{Credentials, Login},
     link::{Link, Surroundings},
-    metrics::{ClientTally, NodeTallies},
+    metrics::{ClientTally, NodeTallies, NodeTally},
     plan::Policy,
+    scan::Scans,
     slot::Slot,
     ticket::{Clock, Route, Ticket, Why},
     topology::{Node, Topology},
@@ -79,6 +81,7 @@ pub struct Router {
     tally: Rc<ClientTally>,
     nodes: NodeTallies,
     clients: Arc<Clients>,
+    scans: Arc<Mutex<Scans>>,
 }
 
 /// The links of one lane: of connections that are alike in RESP version, database and credentials.
@@ -89,6 +92,8 @@ pub struct Lane {
     epoch: Cell<u64>,
     /// Links to nodes that the topology does not have: targets of redirects.
     strangers: RefCell<HashMap<Address, Rc<Link>>>,
+    /// Connections for those who need one of their own.
+    pool: Rc<Pool>,
 }
 
 impl Router {
@@ -100,6 +105,7 @@ impl Router {
         tally: Rc<ClientTally>,
         nodes: NodeTallies,
         clients: Arc<Clients>,
+        scans: Arc<Mutex<Scans>>,
     ) -> Rc<Router> {
         let topology = news.borrow().clone();
         Rc::new(Router {
@@ -113,6 +119,7 @@ impl Router {
             tally,
             nodes,
             clients,
+            scans,
         })
     }
 
@@ -128,6 +135,11 @@ impl Router {
         for node in old.departed(&newest) {
             self.nodes.forget(&node.label);
         }
+    }
+
+    /// The topologies to come.
+    pub fn news(&self) -> watch::Receiver<Arc<Topology>> {
+        self.news.borrow().clone()
     }
 
     /// The topology in use.
@@ -150,6 +162,7 @@ impl Router {
             links: RefCell::default(),
             epoch: Cell::new(u64::MAX),
             strangers: RefCell::default(),
+            pool: Rc::default(),
         });
         let mut lanes = self.lanes.borrow_mut();
         lanes.retain(|_, lane| lane.strong_count() > 0);
@@ -197,9 +210,19 @@ impl Router {
         &self.tally
     }
 
+    /// What is counted of a node.
+    pub fn node_tally(&self, node: &Node) -> Rc<NodeTally> {
+        self.nodes.of(&node.label)
+    }
+
     /// What links and dedicated connections share.
     pub fn around(&self) -> &Surroundings {
         &self.around
+    }
+
+    /// The scans under way, those of all workers: a client may fetch its next page by another connection.
+    pub fn scans(&self) -> MutexGuard<'_, Scans> {
+        self.scans.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// All clients of the process.
@@ -209,6 +232,11 @@ impl Router {
 }
 
 impl Lane {
+    /// Idle connections that log in like this, for those who need one of their own.
+    pub fn pool(&self) -> &Rc<Pool> {
+        &self.pool
+    }
+
     /// How its connections log in.
     pub fn login(&self) -> &Login {
         &self.login
@@ -289,8 +317,7 @@ fn pick(first_slots: &[Slot], favourite: usize) -> Option<Slot> {
 /// Nobody serves the slot. That may change at any moment, so the request comes back to be sent again.
 fn refuse(router: &Router, request: &[u8], ticket: Ticket) {
     let topology = router.topology.borrow();
-    let why = topology.trouble.as_deref().unwrap_or("no node serves this slot");
-    let error = format!("CLUSTERDOWN proxy: {why}");
+    let error = topology.down();
     let _ = router.around.hints.try_send(crate::topology::Hint::Uncovered);
     ticket.bounce(bytes::Bytes::copy_from_slice(request), Why::Unsent(error));
 }

@@ -30,6 +30,12 @@ pub const DB_OUT_OF_RANGE: &str = "ERR DB index is out of range";
 pub const SELECT_IN_CLUSTER: &str = "ERR SELECT is not allowed in cluster mode";
 /// A client name with a space or control character.
 pub const CLIENT_NAME: &str = "ERR Client names cannot contain spaces, newlines or special characters.";
+/// CLIENT UNBLOCK with another reason than TIMEOUT and ERROR.
+pub const UNBLOCK_REASON: &str = "ERR CLIENT UNBLOCK reason should be TIMEOUT or ERROR";
+/// The reply to a blocked command that CLIENT UNBLOCK ... ERROR ends.
+pub const UNBLOCKED: &str = "UNBLOCKED client unblocked via CLIENT UNBLOCK";
+/// How a node begins to say that blocked clients must go since it has become a replica.
+pub const FORCED_UNBLOCK: &str = "UNBLOCKED force unblock";
 /// MULTI within MULTI.
 pub const NESTED_MULTI: &str = "ERR MULTI calls can not be nested";
 /// WATCH within MULTI.

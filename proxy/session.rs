@@ -9,8 +9,12 @@
 //! requests waits to be sent again. Otherwise `SET k 1`, on its way to the old owner, could be overtaken by `SET k 2`.
 
 mod alone;
+mod ask;
+mod attend;
+mod blocking;
 mod client;
 mod dispatch;
+mod errand;
 mod local;
 mod login;
 mod retry;

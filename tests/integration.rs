@@ -3,5 +3,18 @@
 
 mod support;
 
+mod bounds;
+mod clients;
+mod deadlines;
+mod differential;
 mod discovery;
 mod harness;
+mod keys;
+mod layers;
+mod lifecycle;
+mod observed;
+mod order;
+mod redirects;
+mod safety;
+mod sanity;
+mod splitting;

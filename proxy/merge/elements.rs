@@ -98,7 +98,7 @@ pub fn newest(replies: &[Vec<u8>], count: usize, out: &mut Vec<u8>) -> Option<()
 /// Alternating names and integers, the same names in each reply.
 pub fn sum_by_name(replies: &[Vec<u8>], out: &mut Vec<u8>) -> Option<()> {
     let mut parts = replies.iter().map(|reply| Elements::of(reply)).collect::<Option<Vec<_>>>()?;
-    let head = parts.first()?.head;
+    let head = parts.first().map(|part| part.head).filter(|head| head.count.is_multiple_of(2))?;
     write::head(out, head.kind, head.count as i64);
     for _ in 0..head.count / 2 {
         let (mut name, mut sum) = (None, 0i64);

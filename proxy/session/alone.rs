@@ -1,4 +1,4 @@
-//! Requests that need the session for themselves: nothing is in flight, and nothing else is read meanwhile.
+//! Requests that need the session for themselves: nothing is in flight, and nothing else is dispatched meanwhile.
 
 use super::Session;
 use crate::{
@@ -11,11 +11,9 @@ use crate::{
 impl Session {
     pub(super) async fn alone(&mut self, request: OwnedRequest) {
         let request = request.as_request();
-        let (plan, label) = {
-            let topology = self.router.topology();
-            let spec = topology.commands.find(&request);
-            (plan::plan(&request, spec, &self.router.settings().policy), Label::of(spec))
-        };
+        let topology = self.router.topology().clone();
+        let spec = topology.commands.find(&request);
+        let plan = plan::plan(&request, spec, &self.router.settings().policy);
         let reply = match plan {
             Plan::Local(Local::Hello) => self.hello(&request).await,
             Plan::Local(Local::Auth) => self.auth(&request).await,
@@ -24,12 +22,18 @@ impl Session {
                 self.reset();
                 b"+RESET\r\n".to_vec()
             }
+            Plan::Scan(slot) => self.scan(&request, slot).await,
+            Plan::AskServer => return self.forward_by_server(&request).await,
+            Plan::Blocking(blocking) => match self.block(&request, spec, blocking).await {
+                Some(reply) => return self.line.answer(Label::of(spec), &reply),
+                None => return,
+            },
             _ => {
                 let mut reply = Vec::new();
                 write::error(&mut reply, b"ERR proxy: not served yet");
                 reply
             }
         };
-        self.line.answer(label, &reply);
+        self.line.answer(Label::of(spec), &reply);
     }
 }

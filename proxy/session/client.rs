@@ -4,7 +4,7 @@ use std::sync::{Arc, atomic::Ordering::Relaxed};
 
 use super::{Flow, Session};
 use crate::{
-    clients::{Client as Connected, Order},
+    clients::{Client as Connected, Order, Unblock},
     command::{Spec, treatment::Client},
     resp::{Request, write},
     says,
@@ -36,6 +36,7 @@ impl Session {
             Client::List => self.list(request, spec),
             Client::Kill => self.kill(request, spec),
             Client::Reply => self.reply_mode(request, spec),
+            Client::Unblock => self.unblock(request, spec),
             // The proxy evicts nobody but who costs too much, and keys are touched as the nodes decide.
             Client::NoEvict | Client::NoTouch | Client::ImportSource => {
                 match request.is(2, "ON") || request.is(2, "OFF") {
@@ -49,8 +50,7 @@ impl Session {
             | Client::Tracking
             | Client::Caching
             | Client::Pause
-            | Client::Unpause
-            | Client::Unblock => {
+            | Client::Unpause => {
                 let name = spec.map_or("client", |spec| &spec.name).replace('|', " ");
                 self.refuse(spec, format!("ERR proxy: {name} is not served yet").as_bytes())
             }
@@ -145,6 +145,21 @@ impl Session {
         self.answer_with(spec, |out| write::integer(out, doomed.len() as i64))
     }
 
+    /// `CLIENT UNBLOCK id [TIMEOUT|ERROR]`
+    fn unblock(&mut self, request: &Request<'_>, spec: Option<&Spec>) -> Flow {
+        let how = match request.len() {
+            3 => Unblock::Timeout,
+            4 if request.is(3, "TIMEOUT") => Unblock::Timeout,
+            4 if request.is(3, "ERROR") => Unblock::Error,
+            _ => return self.refuse(spec, says::UNBLOCK_REASON.as_bytes()),
+        };
+        let id = std::str::from_utf8(request.arg(2)).ok().and_then(|id| id.parse::<i64>().ok());
+        let Some(id) = id else { return self.refuse(spec, says::NOT_INTEGER.as_bytes()) };
+        let client = u64::try_from(id).ok().and_then(|id| self.router.clients().find(id));
+        let waited = client.is_some_and(|client| client.unblock(how));
+        self.answer_with(spec, |out| write::integer(out, i64::from(waited)))
+    }
+
     /// Another client is closed at once, this one when it has its reply.
     fn end(&mut self, client: &Arc<Connected>) {
         if client.id == self.client.id {
@@ -206,11 +221,13 @@ fn line_of(client: &Connected) -> String {
         usize::MAX => -1,
         queued => queued as i64,
     };
-    let flags = match (sub + psub + ssub > 0, multi >= 0) {
-        (true, _) => "P",
-        (false, true) => "x",
-        _ => "N",
-    };
+    let mut flags = String::new();
+    for (flag, set) in [('P', sub + psub + ssub > 0), ('x', multi >= 0), ('b', client.waits())] {
+        flags.extend(set.then_some(flag));
+    }
+    if flags.is_empty() {
+        flags.push('N');
+    }
     format!(
         "id={} addr={} laddr={} fd=0 name={} age={} idle={idle} flags={flags} db={} sub={sub} psub={psub} ssub={ssub} \
          multi={multi} qbuf={} qbuf-free=0 argv-mem=0 multi-mem=0 rbs=0 rbp=0 obl={} oll=0 omem=0 tot-mem={} events=r \

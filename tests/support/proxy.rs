@@ -80,7 +80,12 @@ impl Proxy {
         let folder = reaper::folder(&format!("proxy-{port}"));
         let log = folder.join("proxy.log");
         let out = File::create(&log).expect("a log file");
-        let child = Command::new(env!("CARGO_BIN_EXE_slotway"))
+        let mut command = Command::new(env!("CARGO_BIN_EXE_slotway"));
+        // Only what the test sets: neither the tests' own variables nor the developer's.
+        for (name, _) in std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("SLOTWAY_")) {
+            command.env_remove(name);
+        }
+        let child = command
             .arg("serve")
             .args(["--listen", &format!("127.0.0.1:{port}"), "--admin", &format!("127.0.0.1:{admin}")])
             .args(["--seeds", &settings.seeds, "--workers", "2"])

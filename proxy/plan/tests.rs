@@ -1,0 +1,287 @@
+//! Tables: words of a request, what becomes of it.
+
+use super::*;
+use crate::{
+    command::CommandTable,
+    resp::{request::Parser, write},
+};
+
+/// Runs `check` on the request of these words.
+fn with<T>(words: &[&str], check: impl FnOnce(&Request, Option<&Spec>) -> T) -> T {
+    let mut frame = Vec::new();
+    write::request(&mut frame, words);
+    let mut parser = Parser::default();
+    let found = parser.find(&frame).unwrap().unwrap();
+    let request = parser.request(&frame, found);
+    let table = CommandTable::builtin();
+    check(&request, table.find(&request))
+}
+
+fn planned(line: &str) -> Plan {
+    let words: Vec<&str> = line.split(' ').map(|word| if word == "''" { "" } else { word }).collect();
+    with(&words, |request, spec| plan(request, spec, &Policy::default()))
+}
+
+fn one(key: &str) -> Plan {
+    Plan::One(Slot::of(key.as_bytes()))
+}
+
+#[test]
+fn requests_go_by_their_keys() {
+    for (line, key) in [
+        ("GET a", "a"),
+        ("get {t}a", "t"),
+        ("SET a 1 EX 10", "a"),
+        ("MGET {t}a {t}b", "t"),
+        ("MSET {t}a 1 {t}b 2", "t"),
+        ("MSETNX {t}a 1 {t}b 2", "t"),
+        ("EVAL script 2 {t}a {t}b c", "t"),
+        ("EVALSHA_RO sha 1 a b", "a"),
+        ("FCALL f 1 a b", "a"),
+        ("XREAD COUNT 1 STREAMS a 0", "a"),
+        ("XREAD COUNT STREAMS STREAMS a 0", "a"),
+        ("XREADGROUP GROUP streams block NOACK STREAMS a >", "a"),
+        ("XREAD BLOCK x STREAMS a 0", "a"),
+        ("XREAD BLOCK -1 STREAMS a 0", "a"),
+        ("XGROUP CREATE a g $", "a"),
+        ("OBJECT ENCODING a", "a"),
+        ("MEMORY USAGE a", "a"),
+        ("SORT {t}a BY nosort GET # STORE {t}b", "t"),
+        ("SORT {t}a STORE b STORE {t}c", "t"),
+        ("GEORADIUS {t}a 1 2 3 m STORE {t}b", "t"),
+        ("GEORADIUSBYMEMBER {t}a m 3 m STOREDIST {t}b", "t"),
+        ("ZUNIONSTORE {t}a 2 {t}b {t}c WEIGHTS 1 2", "t"),
+        ("ZINTERCARD 2 {t}a {t}b LIMIT 1", "t"),
+        ("LMPOP 2 {t}a {t}b LEFT", "t"),
+        ("BITOP AND {t}a {t}b {t}c", "t"),
+        ("RENAME {t}a {t}b", "t"),
+        ("SPUBLISH a hello", "a"),
+        ("MSETEX 2 {t}a 1 {t}b 2 NX EX 3", "t"),
+        ("CLUSTERSCAN 0-{06S}-0", "06S"),
+        ("BLPOP a x", "a"),
+        ("BLPOP a -1", "a"),
+        ("KEYS {t}*", "t"),
+        ("DEBUG OBJECT a", "a"),
+        ("GEOSEARCHSTORE {t}a {t}b FROMMEMBER m BYRADIUS 1 m ASC", "t"),
+        ("PFCOUNT {t}a {t}b", "t"),
+        ("SINTERSTORE {t}a {t}b {t}c", "t"),
+    ] {
+        assert_eq!(planned(line), one(key), "{line}");
+    }
+    assert_eq!(planned("CLUSTER COUNTKEYSINSLOT 7"), Plan::One(Slot::new(7).unwrap()));
+}
+
+#[test]
+fn what_has_no_key_or_is_malformed_goes_to_some_primary() {
+    for line in [
+        "TIME",
+        "GET",
+        "FROBNICATE a b",
+        "CONFIG GET x",
+        "CONFIG FROB",
+        "CONFIG",
+        "OBJECT HELP",
+        "XINFO HELP",
+        "EVAL script 0",
+        "EVAL script -1",
+        "EVAL script x",
+        "EVAL script 3 a b",
+        "SINTERCARD 5 a",
+        "ZUNION 0 a",
+        "XREAD COUNT 1",
+        "XREAD STREAMS a",
+        "XREAD STREAMS a 1 b",
+        "LMPOP x a LEFT",
+        "COMMAND COUNT",
+        "CLUSTER COUNTKEYSINSLOT x",
+        "CLUSTER COUNTKEYSINSLOT 16384",
+        "SCAN x",
+        "CLIENT FROB",
+        "CLIENT HELP",
+        "BLPOP a",
+        "CLUSTER NODES",
+        "LOLWUT",
+        "ACL WHOAMI",
+        "DEBUG HELP",
+        "MSETEX x a 1",
+    ] {
+        assert_eq!(planned(line), Plan::Any, "{line}");
+    }
+}
+
+#[test]
+fn what_is_about_all_goes_to_all() {
+    for (line, fold) in [
+        ("DBSIZE", Fold::Sum),
+        ("KEYS *", Fold::Concat),
+        ("KEYS {}*", Fold::Concat),
+        ("KEYS {a*}", Fold::Concat),
+        ("KEYS \\{a}*", Fold::Concat),
+        ("FLUSHALL ASYNC", Fold::AllSucceeded),
+        ("SCRIPT LOAD x", Fold::AllSucceeded),
+        ("SCRIPT EXISTS x", Fold::And),
+        ("SCRIPT KILL", Fold::OneSucceeded),
+        ("FUNCTION LOAD x", Fold::AllSucceeded),
+        ("CONFIG SET maxmemory 1", Fold::AllSucceeded),
+        ("CONFIG RESETSTAT", Fold::AllSucceeded),
+        ("RANDOMKEY", Fold::RandomKey),
+        ("INFO", Fold::Info),
+        ("SLOWLOG GET", Fold::Newest(10)),
+        ("SLOWLOG GET 3", Fold::Newest(3)),
+        ("SLOWLOG GET -1", Fold::Newest(u32::MAX)),
+        ("SLOWLOG LEN", Fold::Sum),
+        ("LATENCY RESET", Fold::Sum),
+        ("MEMORY DOCTOR", Fold::Fullest),
+        ("PUBSUB SHARDCHANNELS", Fold::Concat),
+    ] {
+        assert_eq!(planned(line), Plan::Primaries(fold), "{line}");
+    }
+    assert_eq!(planned("PUBLISH a b"), Plan::Home);
+}
+
+#[test]
+fn scans_know_a_tag() {
+    assert_eq!(planned("SCAN 0"), Plan::Scan(None));
+    assert_eq!(planned("SCAN 0 COUNT 5 match {t}*"), Plan::Scan(Some(Slot::of(b"t"))));
+    assert_eq!(planned("SCAN 0 MATCH {t}* MATCH a*"), Plan::Scan(None));
+    assert_eq!(planned("SCAN 0 MATCH"), Plan::Scan(None));
+}
+
+#[test]
+fn the_session_does_what_is_about_it() {
+    for (line, local) in [
+        ("PING", Local::Ping),
+        ("CLIENT SETINFO lib-name x", Local::Client(Client::Setinfo)),
+        ("MULTI", Local::Multi),
+        ("HELLO 3", Local::Hello),
+        ("WAIT 1 100", Local::Wait),
+        ("PROXY NODES", Local::Proxy),
+        ("SUBSCRIBE a", Local::Subscribe),
+    ] {
+        assert_eq!(planned(line), Plan::Local(local), "{line}");
+    }
+    for (line, text) in [
+        ("MULTI x", "ERR wrong number of arguments for 'multi' command"),
+        ("CLIENT ID x", "ERR wrong number of arguments for 'client|id' command"),
+    ] {
+        assert_eq!(planned(line), Plan::Refuse(text.into()), "{line}");
+    }
+}
+
+#[test]
+fn what_may_wait_waits_alone() {
+    for (line, key, at, unit) in [
+        ("BLPOP {t}a {t}b 1.5", "t", 3, Unit::Seconds),
+        ("BLMOVE {t}a {t}b LEFT RIGHT 0", "t", 5, Unit::Seconds),
+        ("BZMPOP 2 1 a MIN", "a", 1, Unit::Seconds),
+        ("XREAD BLOCK 100 STREAMS a $", "a", 2, Unit::Milliseconds),
+        ("XREADGROUP GROUP g c COUNT 1 BLOCK 0 STREAMS a >", "a", 7, Unit::Milliseconds),
+    ] {
+        let blocking = Blocking { slot: Some(Slot::of(key.as_bytes())), timeout: Some((at, unit)) };
+        assert_eq!(planned(line), Plan::Blocking(blocking), "{line}");
+    }
+}
+
+#[test]
+fn refusals_say_why() {
+    for (line, start) in [
+        ("SHUTDOWN", "ERR SHUTDOWN is not served by the proxy: it would stop a node"),
+        ("CLUSTER MEET a 1", "ERR CLUSTER MEET is not served by the proxy: "),
+        (
+            "CONFIG SET requirepass x",
+            "ERR CONFIG SET is not served by the proxy: the cluster or the proxy depends on requirepass",
+        ),
+        ("CONFIG SET maxmemory 1 Cluster-enabled no", "ERR CONFIG SET is not served"),
+        ("DEBUG SLEEP 10", "ERR DEBUG is not served"),
+        (
+            "RENAME a b",
+            "CROSSSLOT Keys in request don't hash to the same slot: 'a' is in slot 15495, 'b' is in slot 3300. Give",
+        ),
+        ("MSETNX a 1 b 2", "CROSSSLOT Keys in request don't hash to the same slot"),
+        ("MSETEX 2 a 1 b 2 XX", "CROSSSLOT Keys in request don't hash to the same slot"),
+        ("BLPOP a b 0", "CROSSSLOT Keys in request don't hash to the same slot"),
+        ("MSET a 1 b", "ERR wrong number of arguments for 'mset' command"),
+    ] {
+        let Plan::Refuse(text) = planned(line) else { panic!("{line}") };
+        assert!(text.starts_with(start.as_bytes()), "{line}: {}", text.escape_ascii());
+    }
+}
+
+#[test]
+fn operators_choose() {
+    let names = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect::<HashSet<_>>();
+    let policy =
+        Policy { reject_cross_slot: true, deny: names(&["flushall", "config"]), allow: names(&["bgsave", "debug"]) };
+    let planned = |line: &str| {
+        let words: Vec<&str> = line.split(' ').collect();
+        with(&words, |request, spec| plan(request, spec, &policy))
+    };
+    for line in ["FLUSHALL", "CONFIG GET a", "CONFIG FROB", "MGET a b"] {
+        assert!(matches!(planned(line), Plan::Refuse(_)), "{line}");
+    }
+    assert_eq!(planned("BGSAVE"), Plan::Any);
+    assert_eq!(planned("DEBUG SLEEP 0"), Plan::Any);
+    assert_eq!(planned("MGET {t}a {t}b"), one("t"));
+}
+
+/// The requests of a split's parts, each as one line.
+fn parts(line: &str, cut: impl FnOnce(&Request, &Spec) -> Option<Split>) -> Vec<String> {
+    let words: Vec<&str> = line.split(' ').collect();
+    with(&words, |request, spec| {
+        let split = cut(request, spec.unwrap()).unwrap();
+        let lines = (0..split.parts.len()).map(|part| {
+            let mut frame = Vec::new();
+            split.encode(part, request, &mut frame);
+            let mut parser = Parser::default();
+            let found = parser.find(&frame).unwrap().unwrap();
+            assert_eq!(found.used, frame.len());
+            let words = parser.request(&frame, found).args().map(|arg| String::from_utf8_lossy(arg).into_owned());
+            words.collect::<Vec<_>>().join(" ")
+        });
+        lines.collect()
+    })
+}
+
+fn by_slot(request: &Request, spec: &Spec) -> Option<Split> {
+    match plan(request, Some(spec), &Policy::default()) {
+        Plan::Split(split) => Some(*split),
+        _ => None,
+    }
+}
+
+#[test]
+fn splits_keep_each_key_with_what_belongs_to_it() {
+    // Slots: b 3300, c 7365, d 11298, a 15495.
+    for (line, expected) in [
+        ("MGET a b {b}2 a", &["MGET b {b}2", "MGET a a"][..]),
+        ("MSET a 1 b 2 {a}2 3", &["MSET b 2", "MSET a 1 {a}2 3"]),
+        ("DEL d c b", &["DEL b", "DEL c", "DEL d"]),
+        ("MSETEX 3 a 1 b 2 {b}2 3 EX 10", &["MSETEX 2 b 2 {b}2 3 EX 10", "MSETEX 1 a 1 EX 10"]),
+    ] {
+        assert_eq!(parts(line, by_slot), expected, "{line}");
+    }
+}
+
+#[test]
+fn a_half_moved_slot_is_asked_key_by_key() {
+    for (line, expected) in [
+        ("MGET {t}b {t}a {t}b", &["MGET {t}a", "MGET {t}b {t}b"][..]),
+        ("MSET {t}a 1 {t}b 2 {t}a 3", &["MSET {t}a 1 {t}a 3", "MSET {t}b 2"]),
+        ("EXISTS {t}a", &["EXISTS {t}a"]),
+    ] {
+        assert_eq!(parts(line, by_key), expected, "{line}");
+    }
+    for line in ["MSETNX {t}a 1 {t}b 2", "SINTER {t}a {t}b", "MSETEX 1 a 1 NX"] {
+        let words: Vec<&str> = line.split(' ').collect();
+        assert_eq!(with(&words, |request, spec| by_key(request, spec.unwrap())), None, "{line}");
+    }
+}
+
+#[test]
+fn told_keys_decide() {
+    with(&["X.Y", "a"], |request, _| {
+        assert_eq!(of_keys(request, &[]), Plan::Any);
+        assert_eq!(of_keys(request, &[b"{t}a", b"{t}b"]), one("t"));
+        assert!(matches!(of_keys(request, &[b"a", b"b"]), Plan::Refuse(_)));
+    });
+}

@@ -1,0 +1,91 @@
+//! Looking after the client while the session waits for something else: replies it is owed are written, what it sends
+//! is kept for later, and its leaving is noticed at once.
+
+use std::{
+    future::{Future, poll_fn},
+    pin::{Pin, pin},
+    task::{Context, Poll, ready},
+    time::Duration,
+};
+
+use tokio::{
+    io::{AsyncRead, Interest, ReadBuf},
+    time::Sleep,
+};
+
+use super::Session;
+use crate::{clients::Order, metrics::Disconnect};
+
+/// What a client may send ahead while it waits; more stays in its socket.
+const SENT_AHEAD: usize = 256 * 1024;
+/// How often a client that has sent so much is looked at: what it has not been asked for hides that it has gone.
+const LOOK: Duration = Duration::from_millis(100);
+
+/// What it means that a client closes its sending side.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Eof {
+    /// It has gone, as Redis has it for a client that is blocked.
+    Leaves,
+    /// It may still read the reply.
+    Waits,
+}
+
+impl Session {
+    /// Does `work`, unless the client leaves or is told to: then `work` is dropped where it stands.
+    pub(super) async fn attend<T>(&mut self, work: impl Future<Output = T>, eof: Eof) -> Result<T, Disconnect> {
+        let mut work = pin!(work);
+        let mut look = None;
+        poll_fn(|cx| {
+            if let Poll::Ready(done) = work.as_mut().poll(cx) {
+                return Poll::Ready(Ok(done));
+            }
+            self.poll_client(cx, eof, &mut look).map(Err)
+        })
+        .await
+    }
+
+    /// Ready when the client has gone or has to go.
+    fn poll_client(&mut self, cx: &mut Context<'_>, eof: Eof, look: &mut Option<Pin<Box<Sleep>>>) -> Poll<Disconnect> {
+        match self.client.order() {
+            Order::Leave => return Poll::Ready(Disconnect::Killed),
+            Order::Evict => return Poll::Ready(Disconnect::OutputLimit),
+            Order::Drain | Order::Serve => {}
+        }
+        if let Poll::Ready(Err(error)) = self.poll_flush(cx) {
+            return Poll::Ready(Disconnect::of(&error));
+        }
+        if eof == Eof::Leaves
+            && let Poll::Ready(reason) = self.poll_sent_ahead(cx, look)
+        {
+            return Poll::Ready(reason);
+        }
+        self.account();
+        self.line.wake_with(cx.waker());
+        Poll::Pending
+    }
+
+    fn poll_sent_ahead(&mut self, cx: &mut Context<'_>, look: &mut Option<Pin<Box<Sleep>>>) -> Poll<Disconnect> {
+        let buffer = self.router.buffer().clone();
+        while self.input.len() < SENT_AHEAD {
+            let buffer = &mut *buffer.borrow_mut();
+            let mut read = ReadBuf::new(buffer);
+            if let Err(error) = ready!(Pin::new(&mut self.stream).poll_read(cx, &mut read)) {
+                return Poll::Ready(Disconnect::of(&error));
+            }
+            if read.filled().is_empty() {
+                return Poll::Ready(Disconnect::Eof);
+            }
+            self.router.tally().received(read.filled().len());
+            self.input.extend_from_slice(read.filled());
+            self.input_ready = true;
+        }
+        loop {
+            let state = pin!(self.stream.ready(Interest::READABLE)).poll(cx);
+            if matches!(state, Poll::Ready(Ok(state)) if state.is_read_closed()) {
+                return Poll::Ready(Disconnect::Eof);
+            }
+            ready!(look.get_or_insert_with(|| Box::pin(tokio::time::sleep(LOOK))).as_mut().poll(cx));
+            *look = None;
+        }
+    }
+}

@@ -1,0 +1,442 @@
+//! BLPOP and its kin: commands that may wait, each on a warm connection of its own.
+//!
+//! The wait ends with the node's reply, or with the client: when it leaves, its node connection is closed at once, so
+//! that nothing is popped for nobody. Where the node says that it did not execute the command (its slot has moved, it
+//! has become a replica), the command goes to the next with the time that is left. Where the connection is lost, what
+//! only reads goes again; anything else may have run, and its client is told so.
+//!
+//! CLIENT UNBLOCK and a draining proxy do not close the connection but ask the node to end the wait: what was popped in
+//! the last moment still reaches the client.
+
+use std::{
+    future::{pending, poll_fn},
+    rc::Rc,
+    sync::Arc,
+    task::Poll,
+    time::{Duration, Instant},
+};
+
+use bytes::Bytes;
+
+use super::{Session, attend::Eof, errand::Errand};
+use crate::{
+    clients::{Client, Order, Unblock},
+    command::{Spec, keys},
+    dedicated::Dedicated,
+    metrics::{ClientTally, Disconnect},
+    plan::{self, Blocking, Unit},
+    refusal::{Later, Refusal},
+    resp::{Request, Value, write},
+    router::Router,
+    says,
+    slot::Slot,
+    ticket::Why,
+    topology::{Node, Topology},
+};
+
+/// The shortest time that a command is sent again with: a node then looks once more, and says itself that it is over.
+const LAST_LOOK: Duration = Duration::from_millis(1);
+/// After so long a wait, a refusal is not one more of a row.
+const SETTLED: Duration = Duration::from_secs(1);
+const CLIENT_ID: &[u8] = b"*2\r\n$6\r\nCLIENT\r\n$2\r\nID\r\n";
+
+impl Session {
+    /// Carries out a command that may wait; `None` where the client has gone.
+    pub(super) async fn block(
+        &mut self,
+        request: &Request<'_>,
+        spec: Option<&Spec>,
+        blocking: Blocking,
+    ) -> Option<Bytes> {
+        let errand = Errand::new(self.router.clone(), self.lane.clone(), blocking.slot, self.favourite);
+        let wait = Wait::new(errand, self.client.clone(), *request, spec, blocking, self.speaks_resp3());
+        let _blocked = Blocked::new(self.client.clone(), self.router.tally().clone());
+        match self.attend(wait.run(), Eof::Leaves).await {
+            Ok(Some(reply)) => return Some(reply),
+            Ok(None) => self.ending = Some(Disconnect::Drain),
+            Err(reason) => self.ending = Some(reason),
+        }
+        None
+    }
+}
+
+/// A client is blocked as long as this exists.
+pub(super) struct Blocked {
+    client: Arc<Client>,
+    tally: Rc<ClientTally>,
+}
+
+impl Blocked {
+    pub(super) fn new(client: Arc<Client>, tally: Rc<ClientTally>) -> Blocked {
+        client.set_waiting(true);
+        tally.blocked(1);
+        Blocked { client, tally }
+    }
+}
+
+impl Drop for Blocked {
+    fn drop(&mut self) {
+        self.client.set_waiting(false);
+        self.tally.blocked(-1);
+    }
+}
+
+/// What ends a wait from outside.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Told {
+    /// CLIENT UNBLOCK.
+    Unblock(Unblock),
+    /// The proxy is to end.
+    Drain,
+}
+
+/// Ready when the client's wait is to end.
+pub(super) async fn told(client: &Client) -> Told {
+    poll_fn(|_| match client.unblocked() {
+        Some(how) => Poll::Ready(Told::Unblock(how)),
+        // The session's own waker is woken by orders, so that this is looked at again.
+        None if client.order() == Order::Drain => Poll::Ready(Told::Drain),
+        None => Poll::Pending,
+    })
+    .await
+}
+
+impl Told {
+    /// The reply of a command that has not been executed; none where the client is to go.
+    pub(super) fn reply(self, resp3: bool) -> Option<Bytes> {
+        match self {
+            Told::Unblock(Unblock::Timeout) if resp3 => Some(Bytes::from_static(b"_\r\n")),
+            Told::Unblock(Unblock::Timeout) => Some(Bytes::from_static(b"*-1\r\n")),
+            Told::Unblock(Unblock::Error) => Some(error(says::UNBLOCKED)),
+            Told::Drain => None,
+        }
+    }
+}
+
+/// One blocking command on its way.
+struct Wait<'a> {
+    errand: Errand,
+    client: Arc<Client>,
+    request: Request<'a>,
+    /// It only reads, so that it may be sent again though it may have run.
+    repeatable: bool,
+    resp3: bool,
+    timeout: Option<(usize, Unit)>,
+    /// When its own timeout is over; `None`: never.
+    deadline: Option<Instant>,
+    /// Arguments that are `$` (XREAD: from now on), with their keys and what they stood for the first time.
+    news: Vec<FromNow>,
+    sent: bool,
+}
+
+struct FromNow {
+    key: usize,
+    at: usize,
+    id: Option<Bytes>,
+}
+
+/// How one attempt ended.
+enum Attempt {
+    /// With the command's own reply.
+    Answered(Bytes),
+    /// The node did not execute it.
+    Refused(Why),
+    /// The node never had the whole of it; the connection is of no more use.
+    Unsent(Why),
+    /// The connection is of no more use, the command may have run: the node, and what happened.
+    Lost(String),
+    /// As it was told, without having been executed.
+    Ended(Told),
+}
+
+impl<'a> Wait<'a> {
+    fn new(
+        errand: Errand,
+        client: Arc<Client>,
+        request: Request<'a>,
+        spec: Option<&Spec>,
+        Blocking { timeout, .. }: Blocking,
+        resp3: bool,
+    ) -> Wait<'a> {
+        let time = timeout.and_then(|(at, unit)| duration(request.arg(at), unit)).filter(|time| !time.is_zero());
+        let streams = spec.filter(|spec| &*spec.name == "xread").and_then(|_| keys::streams(&request));
+        let news = streams.map_or_else(Vec::new, |streams| {
+            let count = streams.keys.len();
+            let pairs = streams.keys.map(|key| (key, key + count));
+            pairs.filter(|&(_, at)| request.arg(at) == b"$").map(|(key, at)| FromNow { key, at, id: None }).collect()
+        });
+        Wait {
+            errand,
+            client,
+            request,
+            repeatable: spec.is_some_and(Spec::is_readonly),
+            resp3,
+            timeout,
+            deadline: time.and_then(|time| Instant::now().checked_add(time)),
+            news,
+            sent: false,
+        }
+    }
+
+    /// The reply; `None` where the proxy ends and the client has to go.
+    async fn run(mut self) -> Option<Bytes> {
+        let client = self.client.clone();
+        loop {
+            let mut connection = tokio::select! {
+                biased;
+                told = told(&client) => return told.reply(self.resp3),
+                connection = self.errand.connect() => match connection {
+                    Ok(connection) => connection,
+                    Err(text) => return Some(error(&text)),
+                },
+            };
+            let why = match self.wait_on(&mut connection).await {
+                Attempt::Answered(reply) => {
+                    connection.give_back();
+                    return Some(reply);
+                }
+                Attempt::Refused(why) => {
+                    connection.give_back();
+                    why
+                }
+                Attempt::Unsent(why) => why,
+                Attempt::Ended(told) => return told.reply(self.resp3),
+                Attempt::Lost(why) => {
+                    let node = connection.node().clone();
+                    drop(connection);
+                    match self.errand.lost(&node, &why) {
+                        lost if self.repeatable => lost,
+                        Why::Unsent(text) => return Some(error(&format!("{text}, the command may have run"))),
+                        _ => return None,
+                    }
+                }
+            };
+            tokio::select! {
+                biased;
+                told = told(&client) => return told.reply(self.resp3),
+                again = self.errand.again(why) => if let Err(text) = again {
+                    return Some(error(&text));
+                },
+            }
+        }
+    }
+
+    /// Sends the command and waits for its reply.
+    async fn wait_on(&mut self, connection: &mut Dedicated) -> Attempt {
+        let node = connection.node().clone();
+        let patience = self.errand.router.around().limits.node_timeout;
+        let asks_id = connection.id().is_none();
+        let frames = self.frames(asks_id);
+        match tokio::time::timeout(patience, connection.send(&frames)).await {
+            Ok(Ok(())) => {}
+            // The command stands last, so that the node does not have the whole of it.
+            Ok(Err(error)) => return Attempt::Unsent(self.errand.lost(&node, &error.to_string())),
+            Err(_) => return Attempt::Unsent(self.errand.lost(&node, "it takes nothing")),
+        }
+        self.sent = true;
+        let sent = Instant::now();
+        if let Err(error) = self.take_preliminaries(connection, asks_id, patience).await {
+            return Attempt::Lost(error.to_string());
+        }
+        let mut watch = Watchman::new(&self.errand, self.deadline, patience);
+        let mut asked = None;
+        let client = self.client.clone();
+        loop {
+            let reply = tokio::select! {
+                biased;
+                reply = connection.reply() => reply,
+                told = told(&client), if asked.is_none() => {
+                    let Some(id) = connection.id() else { return Attempt::Ended(told) };
+                    asked = Some(told);
+                    watch.hurries(Instant::now() + patience);
+                    let how = if told == Told::Unblock(Unblock::Timeout) { "TIMEOUT" } else { "ERROR" };
+                    tokio::task::spawn_local(unblock(self.errand.router.clone(), node.clone(), id, how));
+                    continue;
+                }
+                why = watch.alarm(&node) => return Attempt::Lost(why),
+            };
+            let reply = match reply {
+                Ok(reply) if reply.first() == Some(&b'>') => continue,
+                Ok(reply) => reply,
+                Err(error) => return Attempt::Lost(error.to_string()),
+            };
+            if sent.elapsed() >= SETTLED {
+                self.errand.fares_well();
+            }
+            return self.judge(connection, reply, asked);
+        }
+    }
+
+    fn judge(&self, connection: &Dedicated, reply: Bytes, asked: Option<Told>) -> Attempt {
+        if let (Some(Told::Drain), Some(b'-')) = (asked, reply.first()) {
+            return Attempt::Ended(Told::Drain);
+        }
+        let forced = reply.strip_prefix(b"-").is_some_and(|text| text.starts_with(says::FORCED_UNBLOCK.as_bytes()));
+        // The node has become a replica, and says so in words of its own to those who wait.
+        let refusal = if forced { Some(Refusal::Later(Later::ReadOnly)) } else { Refusal::of(&reply) };
+        match (refusal, asked) {
+            (None, _) => Attempt::Answered(reply),
+            (Some(_), Some(told)) => Attempt::Ended(told),
+            (Some(refusal), None) => Attempt::Refused(self.errand.refused(refusal, reply, connection.node())),
+        }
+    }
+
+    /// All that is sent in one write: what has to be known first, and the command.
+    fn frames(&self, asks_id: bool) -> Vec<u8> {
+        let mut out = Vec::new();
+        if asks_id {
+            out.extend_from_slice(CLIENT_ID);
+        }
+        // What `$` stands for has to be kept: on another connection it would mean a later now, and pass over what
+        // came in between.
+        for news in self.news.iter().filter(|news| news.id.is_none()) {
+            out.extend_from_slice(self.errand.prefix());
+            write::request::<&[u8]>(&mut out, &[b"XINFO", b"STREAM", self.request.arg(news.key)]);
+        }
+        out.extend_from_slice(self.errand.prefix());
+        if !self.sent {
+            out.extend_from_slice(self.request.frame());
+            return out;
+        }
+        let left = self.deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()).max(LAST_LOOK));
+        write::request_head(&mut out, self.request.len());
+        for (index, arg) in self.request.args().enumerate() {
+            let id = self.news.iter().find(|news| news.at == index).and_then(|news| news.id.as_ref());
+            match (id, self.timeout, left) {
+                (Some(id), ..) => write::bulk(&mut out, id),
+                (_, Some((at, unit)), Some(left)) if at == index => write::bulk(&mut out, time_left(left, unit).as_bytes()),
+                _ => write::bulk(&mut out, arg),
+            }
+        }
+        out
+    }
+
+    /// Takes the replies to what stood in front of the command.
+    async fn take_preliminaries(
+        &mut self,
+        connection: &mut Dedicated,
+        asks_id: bool,
+        patience: Duration,
+    ) -> std::io::Result<()> {
+        let asking = usize::from(self.errand.asks());
+        let unknown = self.news.iter_mut().filter(|news| news.id.is_none());
+        let take = async {
+            if asks_id && let Some(id) = value(&connection.reply().await?).integer() {
+                connection.is_known_as(id);
+            }
+            for news in unknown {
+                for _ in 0..asking {
+                    connection.reply().await?;
+                }
+                news.id = last_id(&connection.reply().await?);
+            }
+            for _ in 0..asking {
+                connection.reply().await?;
+            }
+            Ok(())
+        };
+        tokio::time::timeout(patience, take).await.unwrap_or_else(|_| Err(std::io::ErrorKind::TimedOut.into()))
+    }
+}
+
+/// Says when waiting on has become pointless: the node is overdue, or no longer the one to ask and silent about it.
+struct Watchman {
+    news: tokio::sync::watch::Receiver<Arc<Topology>>,
+    slot: Option<Slot>,
+    /// The node has been the slot's owner.
+    was_owner: bool,
+    patience: Duration,
+    /// When the node should have answered at the latest.
+    overdue: Option<Instant>,
+    /// When it should have said that the slot has moved.
+    unsaid: Option<Instant>,
+}
+
+impl Watchman {
+    fn new(errand: &Errand, deadline: Option<Instant>, patience: Duration) -> Watchman {
+        let overdue = deadline.and_then(|deadline| deadline.checked_add(patience));
+        let mut news = errand.router.news();
+        news.mark_changed();
+        Watchman { news, slot: errand.slot(), was_owner: !errand.asks(), patience, overdue, unsaid: None }
+    }
+
+    fn hurries(&mut self, until: Instant) {
+        self.overdue = Some(self.overdue.map_or(until, |overdue| overdue.min(until)));
+    }
+
+    async fn alarm(&mut self, node: &Node) -> String {
+        loop {
+            tokio::select! {
+                changed = self.news.changed() => {
+                    if changed.is_err() {
+                        // Discovery has ended; so will the proxy.
+                        return pending().await;
+                    }
+                    let topology = self.news.borrow_and_update().clone();
+                    let Some(slot) = self.slot else { continue };
+                    let owns = topology.owner(slot).is_some_and(|owner| owner.id == node.id);
+                    self.was_owner |= owns;
+                    // A node without the slot tells those who wait within a second.
+                    self.unsaid = match self.unsaid {
+                        _ if owns || !self.was_owner => None,
+                        None => Instant::now().checked_add(self.patience),
+                        unsaid => unsaid,
+                    };
+                }
+                () = until(self.overdue) => return "it did not answer in time".to_owned(),
+                () = until(self.unsaid) => return "its slot has moved away and it said nothing".to_owned(),
+            }
+        }
+    }
+}
+
+async fn until(time: Option<Instant>) {
+    match time {
+        Some(time) => tokio::time::sleep_until(time.into()).await,
+        None => pending().await,
+    }
+}
+
+/// Ends the wait of the node's client `id`, by the proxy's own login: the client's may not be allowed to.
+async fn unblock(router: Rc<Router>, node: Arc<Node>, id: i64, how: &'static str) {
+    let lane = router.first_lane();
+    let limits = &router.around().limits;
+    let Ok(mut connection) = lane.pool().take(&node, lane.login(), &limits.dial).await else { return };
+    let mut frame = Vec::new();
+    write::request(&mut frame, &["CLIENT", "UNBLOCK", &id.to_string(), how]);
+    if connection.exchange(&frame, 1, limits.node_timeout).await.is_ok() {
+        connection.give_back();
+    }
+}
+
+fn duration(text: &[u8], unit: Unit) -> Option<Duration> {
+    match unit {
+        Unit::Seconds => Duration::try_from_secs_f64(plan::seconds(text)?).ok(),
+        Unit::Milliseconds => std::str::from_utf8(text).ok()?.parse().ok().map(Duration::from_millis),
+    }
+}
+
+fn time_left(left: Duration, unit: Unit) -> String {
+    match unit {
+        Unit::Seconds => format!("{:.3}", left.as_secs_f64()),
+        Unit::Milliseconds => left.as_millis().max(1).to_string(),
+    }
+}
+
+/// The last id of a stream, from the reply to XINFO STREAM; `None` where that was not told.
+fn last_id(reply: &[u8]) -> Option<Bytes> {
+    match value(reply) {
+        Value::Error(text) if text.starts_with(b"ERR no such key") => Some(Bytes::from_static(b"0-0")),
+        value => value.field("last-generated-id")?.text().map(Bytes::copy_from_slice),
+    }
+}
+
+fn value(reply: &[u8]) -> Value {
+    Value::parse(reply).ok().flatten().map_or(Value::Null, |(value, _)| value)
+}
+
+fn error(text: &str) -> Bytes {
+    let mut frame = Vec::new();
+    write::error(&mut frame, text.as_bytes());
+    frame.into()
+}

@@ -1,0 +1,274 @@
+//! Whatever a client sends or does not read: the same errors as one server, bounded memory, and nobody else notices.
+
+use std::{
+    io,
+    time::{Duration, Instant},
+};
+
+use crate::support::{Client, Node, Proxy, Random, Settings, Setup, client::frame, cluster::shared, eventually};
+
+const MIB: u64 = 1024 * 1024;
+
+/// What both answer to these bytes, up to the end of the connection.
+fn answer(mut client: Client, bytes: &[u8]) -> String {
+    client.patience = Duration::from_secs(5);
+    let _ = client.try_send_raw(bytes);
+    client
+        .read_to_end()
+        .unwrap_or_else(|error| panic!("{}: {error}", bytes[..bytes.len().min(80)].escape_ascii()))
+        .escape_ascii()
+        .to_string()
+}
+
+#[test]
+fn protocol_errors_are_those_of_one_server() {
+    let (proxy, oracle) = (Proxy::before(shared()), Node::standalone());
+    let long = vec![b'a'; 64 * 1024 + 16];
+    let star = [b"*".as_slice(), &vec![b'1'; 64 * 1024 + 16]].concat();
+    let dollar = [b"*1\r\n$".as_slice(), &vec![b'1'; 64 * 1024 + 16]].concat();
+    let nasties: Vec<Vec<u8>> = [
+        &b"*x\r\n"[..],
+        b"*1048577\r\n",
+        b"*2147483648\r\n",
+        b"*99999999999999999999\r\n",
+        b"*01\r\n",
+        b"*+1\r\n",
+        b"* 1\r\n",
+        b"*1 \r\n",
+        b"*\r\n",
+        b"*1\r\n+x\r\n",
+        b"*1\r\nPING\r\n",
+        b"*1\r\n*1\r\n",
+        b"*1\r\n\r\n",
+        b"*1\r\n$-1\r\n",
+        b"*1\r\n$-2\r\n",
+        b"*1\r\n$x\r\n",
+        b"*1\r\n$\r\n",
+        b"*1\r\n$ 4\r\nPING\r\n",
+        b"*1\r\n$04\r\nPING\r\n",
+        b"*1\r\n$536870913\r\n",
+        b"*1\r\n$9223372036854775808\r\n",
+        b"*2\r\n$3\r\nGET\r\n:1\r\n",
+        b"set 'a\r\n",
+        b"set \"a\r\n",
+        b"set 'a'b\r\n",
+        b"set \"a\"b c\r\n",
+        b"PING\r\n*x\r\n",
+        b"*1\r\n$4\r\nPING\r\n*1\r\n!\r\n",
+        b"SET nasty:a 1\r\nGET nasty:a\r\n*-x\r\nPING\r\n",
+        b"QUIT\r\nPING\r\n",
+        b"*-1\r\n*0\r\n\r\nQUIT\r\n",
+        b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n",
+        b"POST / HTTP/1.1\r\n\r\n",
+        b"PING\r\nhost: x\r\nPING\r\n",
+    ]
+    .into_iter()
+    .map(<[u8]>::to_vec)
+    .chain([long, star, dollar])
+    .collect();
+    for bytes in &nasties {
+        let theirs = match bytes.as_slice() {
+            // An HTTP request line is an unknown command to both; the connection is closed at `Host:`.
+            bytes => answer(oracle.client(), bytes),
+        };
+        assert_eq!(answer(proxy.client(), bytes), theirs, "{}", bytes[..bytes.len().min(80)].escape_ascii());
+    }
+    assert_eq!(proxy.client().line("PING"), "+PONG\r\n");
+    assert!(proxy.metric("slotway_client_protocol_errors_total", &[]) >= 20.0);
+}
+
+#[test]
+fn announced_giants_cost_nothing() {
+    let proxy = Proxy::before(shared());
+    proxy.client().line("PING");
+    let before = proxy.resident();
+    let mut giants = Vec::new();
+    for number in 0..120 {
+        let mut client = proxy.client();
+        let head: &[u8] = match number % 4 {
+            0 => b"*2\r\n$3\r\nGET\r\n$536870912\r\nabc",
+            1 => b"*1048576\r\n$3\r\nDEL\r\n$1\r\na\r\n",
+            2 => b"*3\r\n$3\r\nSET\r\n$1\r\nk\r\n$536870912\r\n0123456789",
+            _ => b"*1\r\n$536870912\r\n",
+        };
+        client.send_raw(head);
+        giants.push(client);
+    }
+    // What was sent has been read once a later client has been served by each worker.
+    for _ in 0..4 {
+        assert_eq!(proxy.client().line("SET giants:a 1"), "+OK\r\n");
+    }
+    let grown = proxy.resident().saturating_sub(before);
+    assert!(grown < 64 * MIB, "{} MiB for bytes that were only announced", grown / MIB);
+    drop(giants);
+}
+
+#[test]
+fn mutated_requests_end_nothing_but_their_connection() {
+    let mut proxy = Proxy::start(Settings::new(shared().seeds()).expecting_warnings());
+    let mut random = Random::seeded("mutated_requests_end_nothing_but_their_connection");
+    let mut steady = proxy.client();
+    let corpus: Vec<Vec<u8>> = [
+        "SET mutated:a b",
+        "GET mutated:a",
+        "MSET mutated:a 1 mutated:b 2",
+        "MGET mutated:a mutated:b mutated:c",
+        "EVAL return 1 1 mutated:a",
+        "XREAD COUNT 1 STREAMS mutated:s 0",
+        "ZUNIONSTORE {mutated}d 2 {mutated}a {mutated}b WEIGHTS 1 2",
+        "SORT mutated:a BY nosort STORE mutated:a",
+        "SCAN 0 MATCH mutated:* COUNT 10",
+        "HELLO 3 AUTH default x SETNAME y",
+        "CLIENT LIST ID 1 2 3",
+        "COMMAND GETKEYS EVAL a 2 b c",
+        "OBJECT ENCODING mutated:a",
+        "CLUSTER KEYSLOT mutated",
+        "EVAL x 99999999999 a",
+        "LMPOP -1 a LEFT",
+    ]
+    .iter()
+    .map(|line| frame(&crate::support::words(line)))
+    .collect();
+    steady.line("SET steady:a here");
+    let files = proxy.open_files();
+    for round in 0..3000 {
+        let mut bytes: Vec<u8> = (0..=random.below(3)).flat_map(|_| random.pick(&corpus).clone()).collect();
+        for _ in 0..=random.below(4) {
+            let place = random.below(bytes.len());
+            match random.below(5) {
+                0 => bytes[place] = random.next() as u8,
+                1 => drop(bytes.remove(place)),
+                2 => bytes.insert(place, *random.pick(b"\r\n*$0123456789-+:'\"\\x{}\0")),
+                3 => bytes.truncate(place.max(1)),
+                _ => {
+                    let piece = random.pick(&corpus).clone();
+                    bytes.splice(place..place, piece);
+                }
+            }
+            if bytes.is_empty() {
+                bytes.push(b'*');
+            }
+        }
+        let mut client = proxy.client();
+        let _ = client.try_send_raw(&bytes);
+        if random.one_in(3) {
+            client.finish_sending();
+            client.patience = Duration::from_secs(10);
+            let end = client.read_to_end();
+            assert!(end.is_ok(), "round {round}: {}: {end:?}", bytes.escape_ascii());
+        }
+        if round % 100 == 0 {
+            assert_eq!(steady.line("GET steady:a").string(), "here");
+        }
+    }
+    proxy.assert_running();
+    eventually("the connections to be closed", || proxy.open_files() <= files + 4);
+    assert_eq!(steady.line("GET steady:a").string(), "here");
+    assert!(!proxy.log().contains("panicked"), "{}", proxy.log());
+}
+
+#[test]
+fn slow_readers_are_owed_little() {
+    let proxy = Proxy::before(shared());
+    let value = vec![b'v'; MIB as usize];
+    let mut steady = proxy.client();
+    assert_eq!(steady.call(&[b"SET".as_slice(), b"slow:value", &value]), "+OK\r\n");
+    assert_eq!(steady.call(&[b"SET".as_slice(), b"slow:small", b"here"]), "+OK\r\n");
+    steady.line("GET slow:value");
+    let before = proxy.resident();
+    // Each is owed 300 MiB and reads none of it.
+    let requests = frame(&["GET", "slow:value"]).repeat(300);
+    let mut owed = Vec::new();
+    for _ in 0..4 {
+        let mut client = proxy.client();
+        client.send_raw(&requests);
+        owed.push(client);
+    }
+    let (mut worst_memory, mut worst_wait) = (0, Duration::ZERO);
+    for _ in 0..300 {
+        let start = Instant::now();
+        assert_eq!(steady.line("GET slow:small").string(), "here");
+        worst_wait = worst_wait.max(start.elapsed());
+        worst_memory = worst_memory.max(proxy.resident());
+    }
+    assert!(worst_memory < before + 64 * MIB, "grown by {} MiB for four slow readers", (worst_memory - before) / MIB);
+    assert!(worst_wait < Duration::from_secs(1), "another client waited {worst_wait:?}");
+    // They get everything once they read.
+    for client in &mut owed {
+        for place in 0..300 {
+            let reply = client.reply();
+            assert!(reply.0.len() == value.len() + 12, "reply {place}: {reply:?}");
+        }
+    }
+    steady.line("DEL slow:value");
+}
+
+#[test]
+fn unread_writes_are_not_hoarded() {
+    let proxy = Proxy::before(shared());
+    let mut steady = proxy.client();
+    steady.line("SET hoard:small here");
+    let before = proxy.resident();
+    // Requests of 256 MiB in all, whose replies nobody reads.
+    let request = frame(&[b"SET".as_slice(), b"hoard:value", &vec![b'v'; 256 * 1024]]);
+    let client = proxy.client();
+    let stream = client.stream().try_clone().expect("a second handle");
+    stream.set_write_timeout(Some(Duration::from_secs(2))).expect("a timeout");
+    let mut worst = 0;
+    for _ in 0..1024 {
+        if io::Write::write_all(&mut (&stream), &request).is_err() {
+            break;
+        }
+        worst = worst.max(proxy.resident());
+    }
+    assert!(worst < before + 64 * MIB, "grown by {} MiB", (worst - before) / MIB);
+    assert_eq!(steady.line("GET hoard:small").string(), "here");
+}
+
+#[test]
+fn a_long_pipeline_that_is_never_read_holds_back_its_sender() {
+    let proxy = Proxy::before(shared());
+    let before = proxy.resident();
+    let client = proxy.client();
+    let stream = client.stream().try_clone().expect("a second handle");
+    stream.set_write_timeout(Some(Duration::from_millis(500))).expect("a timeout");
+    let requests = frame(&["ECHO", &"e".repeat(1000)]).repeat(100);
+    let mut blocked = false;
+    for _ in 0..2000 {
+        if io::Write::write_all(&mut (&stream), &requests).is_err() {
+            blocked = true;
+            break;
+        }
+    }
+    assert!(blocked, "200 MB of requests were taken while no reply was read");
+    let grown = proxy.resident().saturating_sub(before);
+    assert!(grown < 64 * MIB, "grown by {} MiB", grown / MIB);
+    assert_eq!(proxy.client().line("PING"), "+PONG\r\n");
+}
+
+#[test]
+fn one_client_too_many_is_told_so() {
+    let proxy = Proxy::start(Settings::new(shared().seeds()).with("MAX_CLIENTS", 10).expecting_warnings());
+    let oracle = Node::start(&Setup { config: vec!["maxclients 10".into()], ..Setup::default() });
+    let mut answers = Vec::new();
+    for address in [proxy.address(), oracle.address()] {
+        eventually("earlier connections to be gone", || {
+            let mut clients: Vec<Client> = (0..10).map(|_| Client::connect(&address)).collect();
+            clients.iter_mut().all(|client| client.try_call(&["PING"]).is_ok_and(|reply| reply == "+PONG\r\n"))
+        });
+        let mut clients: Vec<Client> = Vec::new();
+        eventually("ten clients", || {
+            clients.retain_mut(|client| client.try_call(&["PING"]).is_ok_and(|reply| reply == "+PONG\r\n"));
+            clients.push(Client::connect(&address));
+            clients.len() > 10
+        });
+        let answer = clients.pop().expect("the eleventh").read_to_end().unwrap();
+        answers.push(answer.escape_ascii().to_string());
+        clients.pop();
+        eventually("a place to be free again", || {
+            Client::connect(&address).try_call(&["PING"]).is_ok_and(|reply| reply == "+PONG\r\n")
+        });
+    }
+    assert_eq!(answers[0], answers[1]);
+    assert_eq!(answers[1], "-ERR max number of clients reached\\r\\n");
+}

@@ -1,0 +1,88 @@
+//! What operators see: true per-node counts, clean for Prometheus, and bounded.
+
+use std::{
+    io::Write,
+    process::{Command, Stdio},
+    time::Instant,
+};
+
+use crate::support::{Cluster, Proxy, Settings, cluster::shared, eventually};
+
+#[test]
+fn every_request_is_counted_at_its_node() {
+    let cluster = Cluster::three();
+    let proxy = Proxy::before(&cluster);
+    let mut client = proxy.client();
+    let keys: Vec<String> = (0..3).map(|index| cluster.key_on(index, "counted:")).collect();
+    let label = |index: usize| format!("node=\"{}\"", cluster.node(index).address());
+    let before: Vec<f64> = (0..3).map(|index| proxy.metric("slotway_node_requests_total", &[&label(index)])).collect();
+    for (index, key) in keys.iter().enumerate() {
+        let requests: Vec<Vec<&str>> = (0..500 * (index + 1)).map(|_| vec!["SET", key, "v"]).collect();
+        client.pipeline(&requests);
+    }
+    for index in 0..3 {
+        let sent = 500.0 * (index + 1) as f64;
+        eventually("the counts to be published", || {
+            let counted = proxy.metric("slotway_node_requests_total", &[&label(index)]) - before[index];
+            counted >= sent && counted <= sent * 1.1
+        });
+        eventually("the durations to be published", || {
+            proxy.metric("slotway_node_request_duration_seconds_count", &[&label(index)]) >= sent
+        });
+        assert_eq!(proxy.metric("slotway_node_up", &[&label(index)]), 1.0);
+        assert!(proxy.metric("slotway_node_connections", &[&label(index)]) >= 1.0);
+        assert!(proxy.metric("slotway_node_sent_bytes_total", &[&label(index)]) > sent);
+        assert!(proxy.metric("slotway_node_received_bytes_total", &[&label(index)]) > sent);
+    }
+    assert_eq!(proxy.metric("slotway_node_slots", &[]), 16384.0);
+    assert_eq!(proxy.metric("slotway_slots_assigned", &[]), 16384.0);
+    assert_eq!(proxy.metric("slotway_ready", &[]), 1.0);
+    assert_eq!(proxy.metric("slotway_build_info", &[]), 1.0);
+    assert_eq!(proxy.metric("slotway_client_connections", &[]), 1.0);
+    assert!(proxy.metric("slotway_client_received_bytes_total", &[]) > 3000.0);
+    assert!(proxy.metric("slotway_client_sent_bytes_total", &[]) > 3000.0);
+    assert!(proxy.metric("process_resident_memory_bytes", &[]) > 0.0);
+}
+
+#[test]
+fn prometheus_finds_nothing_to_complain_of() {
+    let proxy = Proxy::before(shared());
+    let mut client = proxy.client();
+    client.line("SET prom:a 1");
+    client.line("MGET prom:a prom:b prom:c");
+    client.line("NOSUCH");
+    let (status, page) = proxy.page("/metrics");
+    assert_eq!(status, 200);
+    let checker = Command::new("promtool")
+        .args(["check", "metrics"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn();
+    let mut checker = checker
+        .unwrap_or_else(|error| panic!("promtool: {error}; Debian's package prometheus has it, tests/run installs it"));
+    checker.stdin.take().expect("its input").write_all(page.as_bytes()).expect("writing");
+    let result = checker.wait_with_output().expect("its result");
+    let said = String::from_utf8_lossy(&[result.stdout, result.stderr].concat()).into_owned();
+    assert!(result.status.success() && said.trim().is_empty(), "{said}\n{page}");
+}
+
+#[test]
+fn series_are_bounded_and_errors_are_told_apart() {
+    let proxy = Proxy::start(Settings::new(shared().seeds()).expecting_warnings());
+    let mut client = proxy.client();
+    client.line("SET bounded:a text");
+    eventually("the first series", || proxy.page("/metrics").1.contains("slotway_commands_total"));
+    let series = |proxy: &Proxy| proxy.page("/metrics").1.lines().filter(|line| !line.starts_with('#')).count();
+    let before = series(&proxy);
+    for number in 0..600 {
+        client.line(&format!("JUNK{number} a{number}"));
+    }
+    assert!(client.line("INCR bounded:a").is_error());
+    let start = Instant::now();
+    let after = series(&proxy);
+    assert!(start.elapsed().as_millis() < 500, "a scrape took {:?}", start.elapsed());
+    assert!(after < before + 60, "{before} series became {after}");
+    eventually("junk to be counted", || proxy.metric("slotway_commands_total", &["command=\"other\""]) >= 600.0);
+    assert!(!proxy.page("/metrics").1.contains("junk"), "a client's word became a label");
+}

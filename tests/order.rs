@@ -1,0 +1,94 @@
+//! Program order: what one connection does to one key takes effect in the order sent, while slots move under load.
+
+use std::{
+    sync::atomic::{AtomicBool, Ordering},
+    thread,
+};
+
+use slotway::slot::Slot;
+
+use crate::support::{Client, Cluster, Proxy, Random};
+
+const CLIENTS: usize = 6;
+const SLOTS_MOVED: usize = 6;
+const ROUNDS: usize = 4;
+
+#[test]
+fn histories_are_exact_while_slots_move() {
+    let cluster = Cluster::three();
+    let proxy = Proxy::before(&cluster);
+    let done = AtomicBool::new(false);
+    let tags: Vec<String> = (0..SLOTS_MOVED).map(|number| format!("t{number}")).collect();
+    let total: usize = thread::scope(|scope| {
+        let writers: Vec<_> = (0..CLIENTS)
+            .map(|number| {
+                let (tags, done, client) = (&tags, &done, proxy.client_of(2 + (number % 2) as u8));
+                scope.spawn(move || write_histories(client, number, tags, done))
+            })
+            .collect();
+        for round in 0..ROUNDS {
+            for tag in &tags {
+                let home = cluster.home_of(tag);
+                let (from, to) = ((home + round) % 3, (home + round + 1) % 3);
+                cluster.move_slot(Slot::of(tag.as_bytes()).index(), from, to);
+            }
+        }
+        done.store(true, Ordering::Release);
+        writers.into_iter().map(|writer| writer.join().expect("an exact history")).sum()
+    });
+    println!("{total} requests, {} redirects", proxy.metric("slotway_redirects_total", &[]));
+    assert!(proxy.metric("slotway_redirects_total", &[]) > 0.0, "nothing was redirected: the test tested nothing");
+}
+
+/// Writes numbered histories in pipelines of random length, checks every reply, and at last each history.
+fn write_histories(mut client: Client, number: usize, tags: &[String], done: &AtomicBool) -> usize {
+    let mut random = Random::new(1000 + number as u64);
+    let keys: Vec<String> = tags.iter().map(|tag| format!("{{{tag}}}client{number}")).collect();
+    let (mut appended, mut counted) = (vec![String::new(); keys.len()], vec![0; keys.len()]);
+    let mut sent = 0;
+    while !done.load(Ordering::Acquire) {
+        let (mut requests, mut expected) = (Vec::new(), Vec::new());
+        for _ in 0..=random.below(60) {
+            let place = random.below(keys.len());
+            let (list, counter) = (format!("{}:list", keys[place]), format!("{}:counter", keys[place]));
+            match random.below(5) {
+                0 | 1 => {
+                    counted[place] += 1;
+                    requests.push(vec!["INCR".to_owned(), counter]);
+                    expected.push(format!(":{}\r\n", counted[place]));
+                }
+                2 | 3 => {
+                    let entry = format!("{sent}-{},", requests.len());
+                    appended[place].push_str(&entry);
+                    requests.push(vec!["APPEND".to_owned(), list, entry]);
+                    expected.push(format!(":{}\r\n", appended[place].len()));
+                }
+                _ => {
+                    // Across all keys of this client, in one command.
+                    requests.push(
+                        [vec!["MGET".to_owned()], keys.iter().map(|key| format!("{key}:list")).collect()].concat(),
+                    );
+                    let null = if number % 2 == 0 { "$-1\r\n" } else { "_\r\n" };
+                    let items = appended.iter().map(|text| match text.as_str() {
+                        "" => null.to_owned(),
+                        text => format!("${}\r\n{text}\r\n", text.len()),
+                    });
+                    expected.push(format!("*{}\r\n{}", keys.len(), items.collect::<String>()));
+                }
+            }
+        }
+        sent += requests.len();
+        for ((request, reply), expected) in requests.iter().zip(client.pipeline(&requests)).zip(&expected) {
+            assert!(reply == expected.as_str(), "{}: expected {expected}, got {reply:?}", request.join(" "));
+        }
+    }
+    for (place, key) in keys.iter().enumerate() {
+        if !appended[place].is_empty() {
+            assert_eq!(client.call(&["GET", &format!("{key}:list")]).string(), appended[place], "{key}");
+        }
+        if counted[place] > 0 {
+            assert_eq!(client.call(&["GET", &format!("{key}:counter")]).string(), counted[place].to_string(), "{key}");
+        }
+    }
+    sent
+}
