@@ -6,6 +6,8 @@
 use std::{
     cell::{Cell, Ref, RefCell},
     collections::HashMap,
+    future::Future,
+    pin::Pin,
     rc::{Rc, Weak},
     sync::Arc,
 };
@@ -16,14 +18,14 @@ use tokio::sync::watch;
 use crate::{
     address::Address,
     clients::Clients,
-    config::{Config, CrossSlot, Secret},
+    config::{Config, CrossSlot, PubSubLimits, Secret},
     dial::{Credentials, Login},
     link::{Link, Surroundings},
-    metrics::{ClientTally, NodeTallies},
+    metrics::{ClientTally, NodeTallies, NodeTally},
     plan::Policy,
     slot::Slot,
     ticket::{Clock, Route, Ticket, Why},
-    topology::{Node, Topology},
+    topology::{Hint, Node, Topology},
 };
 
 /// What an operator has decided about sessions.
@@ -37,6 +39,8 @@ pub struct Settings {
     pub max_redirects: u8,
     /// Requests that one client may have in flight.
     pub client_window: usize,
+    /// What a subscriber may owe.
+    pub pubsub: PubSubLimits,
     /// How the proxy logs in for clients that have no credentials of their own.
     pub login: Login,
     /// What clients must say in AUTH; `None`: the nodes decide.
@@ -60,6 +64,7 @@ impl Settings {
             retry_timeout: config.retry_timeout,
             max_redirects: u8::try_from(config.max_redirects).unwrap_or(u8::MAX),
             client_window: config.client_window,
+            pubsub: config.pubsub,
             login,
             client_credentials: credentials(&config.client_username, &config.client_password),
         }
@@ -138,6 +143,27 @@ impl Router {
     /// Its number.
     pub fn epoch(&self) -> u64 {
         self.epoch.get()
+    }
+
+    /// Ready when there is a newer topology than the one that [`Router::refresh`] has taken last.
+    pub fn next_news(&self) -> Pin<Box<dyn Future<Output = ()>>> {
+        let mut news = self.news.borrow().clone();
+        Box::pin(async move {
+            if news.changed().await.is_err() {
+                // The process ends.
+                std::future::pending().await
+            }
+        })
+    }
+
+    /// Tells discovery something.
+    pub fn hint(&self, hint: Hint) {
+        let _ = self.around.hints.try_send(hint);
+    }
+
+    /// What the worker counts of a node.
+    pub fn node_tally(&self, node: &Node) -> Rc<NodeTally> {
+        self.nodes.of(&node.label)
     }
 
     /// The lane of connections that log in like this.

@@ -3,18 +3,19 @@
 
 mod support;
 
-mod discovery;
 mod bounds;
 mod clients;
 mod deadlines;
 mod differential;
+mod discovery;
 mod harness;
+mod keys;
 mod layers;
 mod lifecycle;
 mod observed;
 mod order;
+mod pubsub;
 mod redirects;
 mod safety;
 mod sanity;
 mod splitting;
-mod keys;
