@@ -9,7 +9,7 @@ use std::{
     future::Future,
     pin::Pin,
     rc::{Rc, Weak},
-    sync::Arc,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
 use bytes::Bytes;
@@ -23,6 +23,7 @@ use crate::{
     link::{Link, Surroundings},
     metrics::{ClientTally, NodeTallies, NodeTally},
     plan::Policy,
+    scan::Scans,
     slot::Slot,
     ticket::{Clock, Route, Ticket, Why},
     topology::{Hint, Node, Topology},
@@ -84,6 +85,7 @@ pub struct Router {
     tally: Rc<ClientTally>,
     nodes: NodeTallies,
     clients: Arc<Clients>,
+    scans: Arc<Mutex<Scans>>,
 }
 
 /// The links of one lane: of connections that are alike in RESP version, database and credentials.
@@ -105,6 +107,7 @@ impl Router {
         tally: Rc<ClientTally>,
         nodes: NodeTallies,
         clients: Arc<Clients>,
+        scans: Arc<Mutex<Scans>>,
     ) -> Rc<Router> {
         let topology = news.borrow().clone();
         Rc::new(Router {
@@ -118,6 +121,7 @@ impl Router {
             tally,
             nodes,
             clients,
+            scans,
         })
     }
 
@@ -228,6 +232,11 @@ impl Router {
         &self.around
     }
 
+    /// The scans under way, those of all workers: a client may fetch its next page by another connection.
+    pub fn scans(&self) -> MutexGuard<'_, Scans> {
+        self.scans.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// All clients of the process.
     pub fn clients(&self) -> &Arc<Clients> {
         &self.clients
@@ -315,8 +324,7 @@ fn pick(first_slots: &[Slot], favourite: usize) -> Option<Slot> {
 /// Nobody serves the slot. That may change at any moment, so the request comes back to be sent again.
 fn refuse(router: &Router, request: &[u8], ticket: Ticket) {
     let topology = router.topology.borrow();
-    let why = topology.trouble.as_deref().unwrap_or("no node serves this slot");
-    let error = format!("CLUSTERDOWN proxy: {why}");
+    let error = topology.down();
     let _ = router.around.hints.try_send(crate::topology::Hint::Uncovered);
     ticket.bounce(bytes::Bytes::copy_from_slice(request), Why::Unsent(error));
 }

@@ -9,6 +9,7 @@
 //! requests waits to be sent again. Otherwise `SET k 1`, on its way to the old owner, could be overtaken by `SET k 2`.
 
 mod alone;
+mod ask;
 mod client;
 mod dispatch;
 mod local;

@@ -30,6 +30,8 @@ impl Session {
             Plan::Local(Local::Unsubscribe) => self.unsubscribe(Kind::Channel, &request).await,
             Plan::Local(Local::Punsubscribe) => self.unsubscribe(Kind::Pattern, &request).await,
             Plan::Local(Local::Sunsubscribe) => self.unsubscribe(Kind::Shard, &request).await,
+            Plan::Scan(slot) => self.scan(&request, slot).await,
+            Plan::AskServer => return self.forward_by_server(&request).await,
             _ => {
                 let mut reply = Vec::new();
                 write::error(&mut reply, b"ERR proxy: not served yet");

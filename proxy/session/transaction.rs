@@ -108,7 +108,7 @@ impl Session {
         batch.extend_from_slice(&transaction.frames);
         batch.extend_from_slice(EXEC);
         let route = transaction.slot.map_or(Route::Any, Route::Slot);
-        let mut ticket = self.line.open(Label::of(spec), batch.len(), route, false);
+        let mut ticket = self.line.open(Some(Label::of(spec)), batch.len(), route, false);
         ticket.replies_before = transaction.queued + 1;
         self.lane.send(&self.router, self.favourite, &batch, ticket);
         Flow::Taken
