@@ -233,3 +233,162 @@ fn notifications_come_from_all_primaries() {
     all.same("k1", 2);
     all.quiet();
 }
+
+/// The node that all publishing goes through: the primary with the lowest id.
+fn home(cluster: &Cluster) -> usize {
+    (0..3).min_by_key(|index| cluster.id(*index)).unwrap()
+}
+
+/// Publishes numbers, from `first` on, until the last of `subscribers` has one.
+#[track_caller]
+fn publish_until_heard(publisher: &mut Client, channel: &str, first: i64, subscriber: &mut Client) -> i64 {
+    subscriber.patience = Duration::from_millis(100);
+    let mut number = first;
+    let heard = until("a message to arrive", Duration::from_secs(30), || {
+        number += 1;
+        publisher.line(&format!("PUBLISH {channel} {number}"));
+        Some(subscriber.read().ok()?.texts()[2].parse::<i64>().unwrap())
+    });
+    subscriber.patience = Duration::from_secs(15);
+    assert!(heard > first, "{heard} is older than {first}");
+    number
+}
+
+#[test]
+fn subscriptions_outlive_the_home_node() {
+    let shape = Shape { replicas: 1, node_timeout: Duration::from_secs(2), ..Shape::default() };
+    let mut cluster = Cluster::start(shape);
+    for node in &cluster.nodes {
+        node.line("CONFIG SET notify-keyspace-events KEA");
+    }
+    let proxy = Proxy::start(Settings::new(cluster.seeds()).expecting_warnings());
+    let (mut subscriber, mut events, mut publisher) = (proxy.client(), proxy.client(), proxy.client());
+    subscriber.line("SUBSCRIBE a");
+    events.line("PSUBSCRIBE __keyevent@0__:set");
+    let dead = home(&cluster);
+    cluster.nodes[dead].kill();
+    let last = publish_until_heard(&mut publisher, "a", 0, &mut subscriber);
+    // What was published in between is lost; from here on nothing is.
+    eventually("a stable state", || publisher.line("PUBLISH a settled") == ":1\r\n");
+    let mut numbers = Vec::new();
+    for number in last + 1..last + 50 {
+        publisher.line(&format!("PUBLISH a {number}"));
+    }
+    publisher.line("PUBLISH a end");
+    loop {
+        match &*subscriber.reply().texts()[2] {
+            "end" => break,
+            text => numbers.extend(text.parse::<i64>()),
+        }
+    }
+    let tail: Vec<i64> = numbers.into_iter().filter(|number| *number > last).collect();
+    assert_eq!(tail, (last + 1..last + 50).collect::<Vec<_>>());
+    assert!(proxy.metric("slotway_subscription_gaps_total", &[]) >= 1.0);
+    assert!(proxy.log().contains("subscriptions interrupted"), "{}", proxy.log());
+
+    // The promoted replica must notify as well.
+    let promoted = dead + 3;
+    cluster.wait_until_primary(promoted);
+    let key = cluster.key_on(dead, "k");
+    events.patience = Duration::from_millis(100);
+    until("a notification of the promoted replica", Duration::from_secs(20), || {
+        publisher.line(&format!("SET {key} v"));
+        events.read().ok().filter(|reply| reply.texts()[3] == key)
+    });
+}
+
+#[test]
+fn a_planned_move_of_the_home_node_loses_nothing() {
+    let cluster = Cluster::start(Shape { replicas: 1, ..Shape::default() });
+    let proxy = Proxy::start(Settings::new(cluster.seeds()).expecting_warnings());
+    let (mut subscriber, mut publisher) = (proxy.client(), proxy.client());
+    subscriber.line("SUBSCRIBE a");
+    subscriber.line("PSUBSCRIBE a*");
+    let old = home(&cluster);
+    let mut number = 0;
+    let mut publish = |count: usize, publisher: &mut Client| {
+        for _ in 0..count {
+            number += 1;
+            assert!(!publisher.line(&format!("PUBLISH a {number}")).is_error());
+        }
+        number
+    };
+    publish(50, &mut publisher);
+    cluster.fail_over_to(old + 3, "");
+    let moved = || proxy.log().matches("layout ").count() > 1;
+    while !moved() {
+        publish(10, &mut publisher);
+    }
+    let before = publish(200, &mut publisher);
+    eventually("the new subscription", || publisher.line("PUBLISH a settled") == ":2\r\n");
+    publish(50, &mut publisher);
+    publisher.line("PUBLISH a end");
+    let mut heard = [Vec::new(), Vec::new()];
+    let mut ends = 0;
+    while ends < 2 {
+        let texts = subscriber.reply().texts();
+        let by_pattern = usize::from(texts[0] == "pmessage");
+        match texts.last().unwrap().as_str() {
+            "end" => ends += 1,
+            text => heard[by_pattern].extend(text.parse::<u32>()),
+        }
+    }
+    for mut heard in heard {
+        heard.sort();
+        let odd: Vec<_> =
+            (1..=before + 50).filter(|one| heard.iter().filter(|other| *other == one).count() != 1).collect();
+        assert!(odd.is_empty(), "lost or doubled: {odd:?} of {}", heard.len());
+    }
+    assert_eq!(proxy.metric("slotway_subscription_gaps_total", &[]), 0.0);
+}
+
+#[test]
+fn shard_subscriptions_follow_their_slot() {
+    let cluster = Cluster::three();
+    let proxy = Proxy::start(Settings::new(cluster.seeds()).expecting_warnings());
+    let (mut subscriber, mut publisher) = (proxy.client(), proxy.client_of(3));
+    let channel = cluster.key_on(0, "c");
+    let stays = cluster.key_on(1, "c");
+    let slot = slotway::slot::Slot::of(channel.as_bytes()).index();
+    subscriber.call(&["SSUBSCRIBE", &channel, &stays]);
+    subscriber.reply();
+    let mut from = 0;
+    for to in [2, 1, 0] {
+        cluster.move_slot(slot, from, to);
+        from = to;
+        eventually("the subscription to follow", || publisher.call(&["SPUBLISH", &channel, "try"]) == ":1\r\n");
+        publisher.call(&["SPUBLISH", &channel, "here"]);
+        publisher.call(&["SPUBLISH", &stays, "end"]);
+        let mut heard = Vec::new();
+        // Two nodes: what the one says may come before what the other has said.
+        while !(heard.contains(&"end".to_owned()) && heard.contains(&"here".to_owned())) {
+            let texts = subscriber.reply().texts();
+            assert_eq!(texts[0], "smessage", "{texts:?}");
+            heard.push(texts[2].clone());
+        }
+        assert_eq!(heard.iter().filter(|text| *text != "try").count(), 2, "{heard:?}");
+    }
+}
+
+#[test]
+fn a_slow_subscriber_is_closed_and_slows_nobody() {
+    let proxy =
+        Proxy::start(Settings::new(shared().seeds()).with("PUBSUB__HARD_LIMIT", "4MiB").expecting("reads too slowly"));
+    let (mut slow, mut quick, mut publisher) = (proxy.client(), proxy.client(), proxy.client());
+    slow.line("SUBSCRIBE big");
+    quick.line("SUBSCRIBE big");
+    let message = "x".repeat(256 * 1024);
+    let mut sent = 0;
+    until("the slow one to be closed", Duration::from_secs(30), || {
+        let receivers = publisher.call(&["PUBLISH", "big", &message]).integer();
+        sent += 1;
+        assert_eq!(quick.reply().texts()[2].len(), message.len());
+        (receivers == 1).then_some(())
+    });
+    assert!(sent >= 16, "closed after {sent} messages");
+    assert!(proxy.log().contains("a subscriber that reads too slowly"));
+    eventually("the count", || proxy.metric("slotway_client_disconnects_total", &["output_limit"]) == 1.0);
+    eventually("its memory to be given back", || proxy.metric("slotway_client_buffered_bytes", &[]) < 1e6);
+    let end = slow.read_to_end().unwrap();
+    assert!(end.len() < sent * message.len());
+}

@@ -162,7 +162,9 @@ impl Subscriber {
     pub fn cancel(&mut self, kind: Kind, names: &[Bytes]) {
         let is_new = |name: &&Bytes| self.topics[kind as usize].get(*name) == Some(&Standing::New);
         let new: Vec<Bytes> = names.iter().filter(is_new).cloned().collect();
-        new.iter().for_each(|name| drop(self.topics[kind as usize].remove(name)));
+        for name in &new {
+            self.topics[kind as usize].remove(name);
+        }
         self.sources.iter_mut().for_each(|source| source.drop_names(kind, &new));
         self.held.clear();
         self.close_idle();
@@ -315,7 +317,9 @@ impl Subscriber {
                     }
                     // The nodes do not agree yet.
                     _ => {
-                        names.iter().for_each(|name| drop(self.moved.remove(name)));
+                        names.iter().for_each(|name| {
+                            self.moved.remove(name);
+                        });
                         source.ask_later(kind, names);
                     }
                 }
@@ -355,10 +359,19 @@ impl Subscriber {
         }
         let home = home_id(&topology);
         for (node, names) in by_node.into_values() {
+            let (soon, now) = names.into_iter().partition(|name| self.is_delivered(kind, name));
             let source = self.source_at(&node, router);
             source.home |= home.as_deref() == Some(&*node.id);
-            source.want(kind, names);
+            source.want(kind, now);
+            source.want_soon(kind, soon);
         }
+    }
+
+    /// Whether some node delivers this already, wherever it belongs. Shard channels and notifications do not go from
+    /// node to node.
+    fn is_delivered(&self, kind: Kind, name: &Bytes) -> bool {
+        let has = |source: &Source| source.home && source.actual[kind as usize].contains(name);
+        kind != Kind::Shard && !may_be_notified(kind, name) && self.sources.iter().any(has)
     }
 
     /// The nodes where this is to be subscribed.
@@ -394,9 +407,7 @@ impl Subscriber {
         for kind in KINDS {
             let wanted = self.topics[kind as usize].iter().filter(|(_, standing)| **standing != Standing::Leaving);
             let names: Vec<Bytes> = wanted.map(|(name, _)| name.clone()).collect();
-            if !names.is_empty() {
-                self.place(kind, names, router);
-            }
+            self.place(kind, names, router);
         }
         let moves = self.sources.iter().zip(before).any(|(source, before)| source.desired != before);
         // A dead node has nothing to wait for.

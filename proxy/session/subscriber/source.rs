@@ -20,6 +20,9 @@ use crate::{
 
 /// When a node is asked again that could not subscribe just now.
 const ASK_AGAIN: Duration = Duration::from_millis(50);
+/// When a node is asked for what another delivers meanwhile: longer than a message takes from node to node, so that it
+/// does not bring again what the other has brought before the move.
+const TAKE_OVER: Duration = Duration::from_millis(150);
 
 /// What can be subscribed to; as an index too.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -129,6 +132,17 @@ impl Source {
         self.ask(kind, true, missing);
     }
 
+    /// Subscribes to these soon: another node delivers them until then.
+    pub fn want_soon(&mut self, kind: Kind, names: Vec<Bytes>) {
+        let missing = |name: &Bytes| !self.actual[kind as usize].contains(name);
+        let late: Vec<Bytes> = names.iter().filter(|name| missing(name)).cloned().collect();
+        self.desired[kind as usize].extend(names);
+        if !late.is_empty() {
+            self.later.extend(late.into_iter().map(|name| (kind, name)));
+            self.again = Some(Box::pin(tokio::time::sleep(TAKE_OVER)));
+        }
+    }
+
     /// Subscribes to these no more.
     pub fn drop_names(&mut self, kind: Kind, names: &[Bytes]) {
         for name in names {
@@ -186,15 +200,20 @@ impl Source {
             && again.as_mut().poll(cx).is_ready()
         {
             self.again = None;
-            for (kind, name) in std::mem::take(&mut self.later) {
-                self.ask(kind, true, vec![name]);
+            // Where it is not open, all that is desired is asked for when it is.
+            let late = std::mem::take(&mut self.later);
+            for kind in KINDS {
+                let names = late.iter().filter(|(other, _)| *other == kind).map(|(_, name)| name.clone()).collect();
+                self.ask(kind, true, names);
             }
         }
         loop {
             match std::task::ready!(self.feed.poll(cx, buffer)) {
                 News::Opened => {
                     for kind in KINDS {
-                        let names = self.desired[kind as usize].iter().cloned().collect();
+                        let later =
+                            |name: &&Bytes| self.later.iter().any(|(other, late)| *other == kind && late == *name);
+                        let names = self.desired[kind as usize].iter().filter(|name| !later(name)).cloned().collect();
                         self.ask(kind, true, names);
                     }
                     return Poll::Ready(Heard::Opened);
@@ -233,7 +252,9 @@ impl Source {
             let ask = self.asks.remove(self.refused_ask(&frame)?)?;
             if !ask.subscribe {
                 // The slot has gone, and the subscription with it.
-                ask.names.iter().for_each(|name| drop(self.actual[ask.kind as usize].remove(name)));
+                for name in &ask.names {
+                    self.actual[ask.kind as usize].remove(name);
+                }
                 return Some(Heard::Confirmed);
             }
             return Some(Heard::Refused { kind: ask.kind, names: ask.names.into(), error: frame });
