@@ -3,12 +3,14 @@
 
 mod support;
 
-mod discovery;
+mod blocking;
 mod bounds;
 mod clients;
 mod deadlines;
 mod differential;
+mod discovery;
 mod harness;
+mod keys;
 mod layers;
 mod lifecycle;
 mod observed;
@@ -17,4 +19,3 @@ mod redirects;
 mod safety;
 mod sanity;
 mod splitting;
-mod keys;
