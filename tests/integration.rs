@@ -3,6 +3,7 @@
 
 mod support;
 
+mod blocking;
 mod bounds;
 mod clients;
 mod deadlines;
