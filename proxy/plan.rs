@@ -197,9 +197,18 @@ fn keyed(request: &Request, spec: &Spec) -> Plan {
     match slots(request, spec) {
         Slots::One(slot) => Plan::One(slot),
         Slots::None | Slots::Malformed => Plan::Any,
+        // Some key lacks what belongs to it (MSETNX with an odd count): one server says that first.
+        Slots::Several if lacks_arguments(request, spec) => Plan::Refuse(says::wrong_arity(&spec.name).into_bytes()),
         Slots::Several => refuse_cross_slot(request, spec),
         Slots::AskServer => Plan::AskServer,
     }
+}
+
+/// Whether the last key has less behind it than belongs to each key.
+fn lacks_arguments(request: &Request, spec: &Spec) -> bool {
+    let mut end = 0;
+    spec.visit_keys(request, |index| end = index + spec.step());
+    end > request.len()
 }
 
 fn split_or_one(request: &Request, spec: &Spec, fold: Fold, policy: &Policy) -> Plan {

@@ -5,6 +5,7 @@ use crate::{
     command::{Flags, Spec, treatment::Fold},
     dial::Version,
     merge::Merge,
+    metrics::Disconnect,
     plan::{self, Local, Plan, Split},
     resp::{Request, write},
     says,
@@ -29,6 +30,14 @@ impl Session {
         let router = self.router.clone();
         let topology = router.topology();
         let spec = topology.commands.find(request);
+        if spec.is_none() && (request.is(0, "POST") || request.is(0, "HOST:")) {
+            // As Redis does: some web page makes a browser talk to us.
+            tracing::warn!(peer = %self.client.peer, "possible SECURITY ATTACK: HTTP from a client; its connection is closed");
+            self.router.tally().protocol_error("http");
+            self.line.close();
+            self.ending = Some(Disconnect::Protocol);
+            return Flow::Taken;
+        }
         if !self.authenticated && !spec.is_some_and(|spec| spec.flags.has(Flags::NO_AUTH)) {
             return self.refuse(spec, says::NOAUTH.as_bytes());
         }
