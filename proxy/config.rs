@@ -11,12 +11,12 @@ mod read;
 mod secret;
 mod shown;
 
-use std::{net::SocketAddr, path::PathBuf, time::Duration};
+use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
 use figment::Figment;
 use serde::Deserialize;
 
-use crate::address::Address;
+use crate::{address::Address, topology::AddressMap};
 
 pub use error::ConfigError;
 pub use layer::Sources;
@@ -76,9 +76,9 @@ pub struct Config {
     /// Where `password` was read from.
     #[serde(deserialize_with = "read::path")]
     pub password_file: Option<PathBuf>,
-    /// Rules `announced=reachable`.
+    /// Where nodes are reached that are not reached where they say.
     #[serde(deserialize_with = "read::address_map")]
-    pub address_map: Vec<String>,
+    pub address_map: Arc<AddressMap>,
     /// Time between refreshes of the topology.
     #[serde(deserialize_with = "read::duration")]
     pub refresh_interval: Duration,

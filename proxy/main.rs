@@ -1,23 +1,26 @@
-//! Stub.
-use slotway::config::{Config, Sources};
-use tokio_util::sync::CancellationToken;
-fn main() {
-    let mut args = std::env::args().skip(1).filter(|a| a != "serve");
-    let mut flags: Vec<(String, String)> = vec![];
-    while let Some(flag) = args.next() {
-        flags.push((flag.trim_start_matches("--").to_owned(), args.next().unwrap()));
-    }
-    let config = Config::load(&Sources::of_process(None, flags)).unwrap();
-    tracing_subscriber::fmt().init();
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-    runtime.block_on(async {
-        let (shutdown, now) = (CancellationToken::new(), CancellationToken::new());
-        let token = shutdown.clone();
-        tokio::spawn(async move {
-            let mut term = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate()).unwrap();
-            term.recv().await;
-            token.cancel()
-        });
-        slotway::server::run(config, shutdown, now).await.unwrap();
-    });
+//! The program `slotway`.
+#![forbid(unsafe_code)]
+
+mod cli;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+use cli::{Cli, Command, Failure};
+
+fn main() -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => return cli::misused(&error),
+    };
+    let done = match cli.command {
+        None => cli::serve::run(&cli.serve),
+        Some(Command::Serve(flags)) => cli::serve::run(&flags),
+        Some(Command::Dev(flags)) => cli::dev::run(&flags),
+        Some(Command::Check(flags)) => cli::check::run(&flags),
+        Some(Command::Slot { keys }) => cli::ask::slot(&keys),
+        Some(Command::Explain { request }) => cli::ask::explain(&request),
+        Some(Command::Healthcheck(flags)) => cli::healthcheck::run(&flags),
+    };
+    done.map_or_else(Failure::report, |()| ExitCode::SUCCESS)
 }

@@ -9,6 +9,7 @@ mod clients;
 mod deadlines;
 mod differential;
 mod discovery;
+mod cli;
 mod harness;
 mod keys;
 mod layers;

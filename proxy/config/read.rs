@@ -1,7 +1,7 @@
 //! One function per kind of value. The environment and flags bring everything as text, so each takes text too; each error
 //! says what was wrong and how it should look.
 
-use std::{fmt, net::SocketAddr, path::PathBuf, str::FromStr, time::Duration};
+use std::{fmt, net::SocketAddr, path::PathBuf, str::FromStr, sync::Arc, time::Duration};
 
 use bytesize::ByteSize;
 use serde::{
@@ -130,19 +130,9 @@ fn parse_socket(text: &str) -> Result<SocketAddr, String> {
     })
 }
 
-/// Rules are kept as they were written, to be shown so; what they mean is the business of [`AddressMap`].
-pub(super) fn address_map<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<String>, D::Error> {
+pub(super) fn address_map<'de, D: Deserializer<'de>>(from: D) -> Result<Arc<AddressMap>, D::Error> {
     let list = List::deserialize(from)?.0;
-    for rule in &list {
-        let sides = rule.split_once('=').map(|(from, to)| (from.trim(), to.trim()));
-        if !sides.is_some_and(|(from, to)| !from.is_empty() && !to.is_empty()) {
-            return Err(D::Error::custom(format!(
-                "`{rule}` is no rule: write announced=reachable, as in 172.18.0.2:7000=127.0.0.1:7000 or 172.18.0.0/16=127.0.0.1"
-            )));
-        }
-    }
-    AddressMap::parse(&list).map_err(D::Error::custom)?;
-    Ok(list)
+    AddressMap::parse(&list).map(Arc::new).map_err(D::Error::custom)
 }
 
 pub(super) fn commands<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<String>, D::Error> {

@@ -1,0 +1,106 @@
+//! The command line: what can be said, and how the program ends.
+
+pub mod ask;
+pub mod check;
+pub mod dev;
+pub mod flags;
+pub mod healthcheck;
+mod log;
+pub mod serve;
+mod signals;
+
+use std::{fmt, process::ExitCode};
+
+use clap::{Parser, Subcommand};
+use slotway::{config::ConfigError, server::ServeError};
+
+use flags::{AdminFlags, DevFlags, ServeFlags};
+
+/// One port in front of a whole Redis or Valkey Cluster.
+#[derive(Parser)]
+#[command(version, args_conflicts_with_subcommands = true, max_term_width = 110)]
+#[command(
+    after_help = "Every setting can also stand in a TOML file (--config) or in the environment (SLOTWAY_SEEDS=...)."
+)]
+pub struct Cli {
+    #[command(flatten)]
+    pub serve: ServeFlags,
+    #[command(subcommand)]
+    pub command: Option<Command>,
+}
+
+#[derive(Subcommand)]
+pub enum Command {
+    /// Serve clients; the same as naming no command.
+    Serve(ServeFlags),
+    /// Start a cluster of real nodes on this machine and serve it: something to try, gone at the end.
+    Dev(DevFlags),
+    /// Print the configuration in force and where each value comes from.
+    Check(ServeFlags),
+    /// Print the hash slot of each key.
+    Slot {
+        /// The keys.
+        #[arg(required = true)]
+        keys: Vec<String>,
+    },
+    /// Say how a command would be served, without running it.
+    Explain {
+        /// The command and its arguments.
+        #[arg(required = true, trailing_var_arg = true, allow_hyphen_values = true)]
+        request: Vec<String>,
+    },
+    /// Exit with 0 if the proxy on this machine can serve, else with 1 (for container health checks).
+    Healthcheck(AdminFlags),
+}
+
+/// Why the program ends otherwise than well.
+pub enum Failure {
+    /// Bad configuration or use: exit code 1.
+    Config(String),
+    /// A port cannot be had: exit code 2.
+    Bind(String),
+    /// Anything else; it has been said already where the text is empty. Exit code 1.
+    Other(String),
+}
+
+impl Failure {
+    /// Says why, and with which code to exit.
+    pub fn report(self) -> ExitCode {
+        let (Failure::Config(text) | Failure::Bind(text) | Failure::Other(text)) = &self;
+        if !text.is_empty() {
+            eprintln!("slotway: {text}");
+        }
+        ExitCode::from(match self {
+            Failure::Bind(_) => 2,
+            Failure::Config(_) | Failure::Other(_) => 1,
+        })
+    }
+}
+
+/// Help and version are no failure; a wrong flag is a bad configuration.
+pub fn misused(error: &clap::Error) -> ExitCode {
+    let _ = error.print();
+    if error.use_stderr() { ExitCode::FAILURE } else { ExitCode::SUCCESS }
+}
+
+impl From<ConfigError> for Failure {
+    fn from(error: ConfigError) -> Failure {
+        Failure::Config(error.to_string())
+    }
+}
+
+impl From<ServeError> for Failure {
+    fn from(error: ServeError) -> Failure {
+        match error {
+            ServeError::Bind(..) => Failure::Bind(error.to_string()),
+            error => Failure::Other(error.to_string()),
+        }
+    }
+}
+
+impl Failure {
+    /// A failure to do `what`.
+    pub fn of(what: &str, why: impl fmt::Display) -> Failure {
+        Failure::Other(format!("{what}: {why}"))
+    }
+}

@@ -1,0 +1,21 @@
+//! `slotway check`.
+
+use slotway::config::{self, Config};
+
+use super::{Failure, flags::ServeFlags};
+
+/// Prints every key, its value and where that came from; fails where `serve` would.
+pub fn run(flags: &ServeFlags) -> Result<(), Failure> {
+    let sources = flags.sources();
+    let config = Config::load(&sources)?;
+    let shown = config::shown(&sources)?;
+    let width = |column: fn(&config::Shown) -> &str| shown.iter().map(|line| column(line).len()).max().unwrap_or(0);
+    let (keys, values) = (width(|line| &line.key), width(|line| &line.value).min(40));
+    for line in &shown {
+        println!("{:keys$} = {:values$}  # {}", line.key, line.value, line.from);
+    }
+    for address in config.insecure_binds() {
+        eprintln!("warning: {address} is open to everyone who can reach it: no client_password is set");
+    }
+    Ok(config.ready_to_serve()?)
+}

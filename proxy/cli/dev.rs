@@ -1,0 +1,184 @@
+//! `slotway dev`: real nodes in a temporary folder, made a cluster, and the proxy in front. All of it ends with this
+//! process.
+
+mod cluster;
+mod nodes;
+
+use std::{
+    net::{SocketAddr, TcpListener},
+    path::{Path, PathBuf},
+    time::{Duration, Instant},
+};
+
+use slotway::{
+    address::Address,
+    config::{self, Config, Sources},
+    dial::{Control, Credentials, Limits, Login},
+    resp::Value,
+};
+use tokio_util::sync::CancellationToken;
+
+use super::{
+    Failure,
+    flags::DevFlags,
+    healthcheck::near,
+    log,
+    serve::{announce, block_on, serve, watch_signals},
+};
+use nodes::{Nodes, Plan};
+
+/// How far a node's bus port is above its own (Redis Cluster specification).
+const BUS: u16 = 10_000;
+/// How long the proxy may take to serve once the cluster is formed, before we say where it is all the same.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// Starts everything and serves until a signal ends it.
+pub fn run(flags: &DevFlags) -> Result<(), Failure> {
+    let plan = Plan::of(flags)?;
+    let sources = sources(flags, &plan);
+    let mut config = Config::load(&sources)?;
+    if config::shown(&sources)?.iter().any(|shown| shown.key == "log" && shown.from == "default") {
+        // What people see here is what we print.
+        config.log = "warn".to_owned();
+    }
+    log::start(&config);
+    announce(&config, &sources)?;
+    check_ports(&config, &plan)?;
+    let program = program(flags.server.as_deref())?;
+    block_on(live(config, plan, program))
+}
+
+/// The usual sources, with our own nodes as the cluster.
+fn sources(flags: &DevFlags, plan: &Plan) -> Sources {
+    let mut sources = flags.serve.sources();
+    let seeds: Vec<String> = plan.addresses().map(|address| address.to_string()).collect();
+    let ours = [("seeds", seeds.join(",")), ("username", String::new()), ("address_map", String::new())];
+    let no_password = ["password", "password_file"].map(|key| (key, String::new()));
+    sources.flags.extend(ours.into_iter().chain(no_password).map(|(key, value)| (key.to_owned(), value)));
+    sources
+}
+
+/// Names the first port that is taken: otherwise some node would end with an error that is hard to find.
+fn check_ports(config: &Config, plan: &Plan) -> Result<(), Failure> {
+    let taken = |address: &SocketAddr| TcpListener::bind(address).is_err();
+    for port in plan.ports() {
+        if let Some(port) = [port, port + BUS].into_iter().find(|port| taken(&([127, 0, 0, 1], *port).into())) {
+            return Err(Failure::Bind(format!(
+                "port {port} is taken: stop what uses it (a node left behind: `redis-cli -p {} shutdown nosave`), or \
+                 choose others with --base-port",
+                if port >= plan.base + BUS { port - BUS } else { port }
+            )));
+        }
+    }
+    let own =
+        config.listen.iter().map(|address| (address, "--listen")).chain(config.admin.iter().map(|a| (a, "--admin")));
+    for (address, flag) in own {
+        if taken(address) {
+            return Err(Failure::Bind(format!(
+                "{address} is taken: stop what uses port {}, or choose another address with {flag}",
+                address.port()
+            )));
+        }
+    }
+    Ok(())
+}
+
+/// The server to run: as named, or the first that is installed.
+fn program(named: Option<&Path>) -> Result<PathBuf, Failure> {
+    let runs = |program: &Path| {
+        let version = std::process::Command::new(program).arg("--version").output();
+        version.map_err(|error| error.to_string()).and_then(|output| match output.status.success() {
+            true => Ok(()),
+            false => Err(String::from_utf8_lossy(&output.stderr).trim().to_owned()),
+        })
+    };
+    if let Some(program) = named {
+        return match runs(program) {
+            Ok(()) => Ok(program.to_owned()),
+            Err(why) => Err(Failure::Config(format!("--server: cannot run {}: {why}", program.display()))),
+        };
+    }
+    let usual = ["redis-server", "valkey-server"].map(PathBuf::from);
+    usual.into_iter().find(|program| runs(program).is_ok()).ok_or_else(|| {
+        Failure::Config(
+            "neither redis-server nor valkey-server is installed: `apt-get install redis-server`, `brew install redis`, \
+             or name one with --server"
+                .to_owned(),
+        )
+    })
+}
+
+async fn live(config: Config, plan: Plan, program: PathBuf) -> Result<(), Failure> {
+    let (shutdown, now) = (CancellationToken::new(), CancellationToken::new());
+    watch_signals(&shutdown, &now)?;
+    let mut nodes = Nodes::start(&plan, program)?;
+    let outcome = tokio::select! {
+        formed = cluster::form(&plan) => formed,
+        why = nodes.death() => Err(why),
+        () = shutdown.cancelled() => Ok(()),
+    };
+    let outcome = match outcome {
+        Ok(()) if !shutdown.is_cancelled() => {
+            let serving = serve(config.clone(), shutdown.clone(), now);
+            let greeting = greet(&config, &plan, &shutdown);
+            let watching = nodes.watch(&shutdown);
+            let (served, (), survived) = tokio::join!(ending(serving, &shutdown), greeting, watching);
+            served.map_err(Failure::from).and(survived)
+        }
+        outcome => outcome,
+    };
+    nodes.stop().await;
+    outcome
+}
+
+/// What ends early ends the rest too.
+async fn ending<T>(work: impl Future<Output = T>, shutdown: &CancellationToken) -> T {
+    let outcome = work.await;
+    shutdown.cancel();
+    outcome
+}
+
+/// Says what runs where, once it does.
+async fn greet(config: &Config, plan: &Plan, shutdown: &CancellationToken) {
+    tokio::select! {
+        () = serving(config) => println!("{}", greeting(config, plan)),
+        () = shutdown.cancelled() => {}
+    }
+}
+
+/// Returns when the proxy reaches the nodes.
+async fn serving(config: &Config) {
+    let Some(address) = config.listen.first().map(|address| near(*address)) else { return };
+    let credentials = config.client_password.as_ref().map(|password| Credentials {
+        username: config.client_username.clone().map(Into::into),
+        secret: password.reveal().to_owned().into(),
+    });
+    let (address, login) =
+        (Address::new(address.ip().to_string(), address.port()), Login { credentials, ..Login::default() });
+    let end = Instant::now() + PATIENCE;
+    while Instant::now() < end {
+        if let Ok(mut proxy) = Control::open(&address, &login, &Limits::default()).await
+            && let Ok(Value::Integer(_)) = proxy.ask(&["EXISTS", "foo"]).await
+        {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+fn greeting(config: &Config, plan: &Plan) -> String {
+    let port = config.listen.first().map_or(6380, SocketAddr::port);
+    let listen: Vec<String> = config.listen.iter().map(ToString::to_string).collect();
+    let mut text = format!("Slotway runs in front of a cluster of {} real nodes.\n\n", plan.ports().count());
+    text += &format!("  {:22} the proxy: connect here as to one Redis\n", listen.join(", "));
+    if let Some(admin) = config.admin {
+        let page = near(admin);
+        text += &format!("  {:22} status page http://{page}/, also /metrics and /readyz\n", admin.to_string());
+    }
+    for node in plan.nodes() {
+        text += &format!("  {:22} {}\n", node.address().to_string(), node.what());
+    }
+    let auth = if config.client_password.is_some() { " -a <client_password>" } else { "" };
+    text += &format!("\nTry this in another terminal:\n\n  redis-cli -p {port}{auth} set foo bar\n");
+    text + "\nCtrl-C ends all of it; nothing is kept."
+}

@@ -1,0 +1,55 @@
+//! `slotway serve`.
+
+use slotway::{
+    config::{self, Config, Sources},
+    server::{self, ServeError},
+};
+use tokio_util::sync::CancellationToken;
+
+use super::{Failure, flags::ServeFlags, log, signals::Signals};
+
+/// Serves until a signal ends it.
+pub fn run(flags: &ServeFlags) -> Result<(), Failure> {
+    let sources = flags.sources();
+    let config = Config::load(&sources)?;
+    config.ready_to_serve()?;
+    log::start(&config);
+    announce(&config, &sources)?;
+    block_on(async {
+        let (shutdown, now) = (CancellationToken::new(), CancellationToken::new());
+        watch_signals(&shutdown, &now)?;
+        Ok(serve(config, shutdown, now).await?)
+    })
+}
+
+/// The proxy itself.
+pub async fn serve(config: Config, shutdown: CancellationToken, now: CancellationToken) -> Result<(), ServeError> {
+    server::run(config, shutdown, now).await
+}
+
+/// One line with all that is in force, for whoever reads the log later, and what people should know beforehand.
+pub fn announce(config: &Config, sources: &Sources) -> Result<(), Failure> {
+    let shown = config::shown(sources)?;
+    let values: Vec<String> = shown.into_iter().map(|shown| format!("{}={}", shown.key, shown.value)).collect();
+    tracing::info!("slotway {} starts: {}", env!("CARGO_PKG_VERSION"), values.join(" "));
+    for address in config.insecure_binds() {
+        tracing::warn!(
+            "{address} is open to everyone who can reach it: set client_password or client_password_file, or say \
+             allow_insecure_bind where the network is closed"
+        );
+    }
+    Ok(())
+}
+
+/// Runs the main thread's part: accepting clients and following the cluster. Requests have threads of their own.
+pub fn block_on(work: impl Future<Output = Result<(), Failure>>) -> Result<(), Failure> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    runtime.map_err(|error| Failure::of("cannot start", error))?.block_on(work)
+}
+
+/// From here on signals cancel these.
+pub fn watch_signals(shutdown: &CancellationToken, now: &CancellationToken) -> Result<(), Failure> {
+    let signals = Signals::catch().map_err(|error| Failure::of("cannot catch signals", error))?;
+    tokio::spawn(signals.watch(shutdown.clone(), now.clone()));
+    Ok(())
+}

@@ -1,0 +1,45 @@
+//! SIGTERM and Ctrl-C: the first asks for an orderly end, the second for one at once.
+
+use std::io;
+
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio_util::sync::CancellationToken;
+
+/// The signals, caught from the moment this exists.
+pub struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+    hangup: Signal,
+}
+
+impl Signals {
+    /// Catches the signals.
+    pub fn catch() -> io::Result<Signals> {
+        Ok(Signals {
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+            hangup: signal(SignalKind::hangup())?,
+        })
+    }
+
+    /// Cancels `shutdown` at the first signal and `now` at the second. SIGHUP changes nothing: a configuration is read
+    /// once.
+    pub async fn watch(mut self, shutdown: CancellationToken, now: CancellationToken) {
+        loop {
+            let name = tokio::select! {
+                _ = self.terminate.recv() => "SIGTERM",
+                _ = self.interrupt.recv() => "SIGINT",
+                _ = self.hangup.recv() => {
+                    tracing::info!("SIGHUP: the configuration is read only at start; restart to change it");
+                    continue;
+                }
+            };
+            if shutdown.is_cancelled() {
+                tracing::info!("{name} again: ending now");
+                return now.cancel();
+            }
+            tracing::info!("{name}: ending, once more to end at once");
+            shutdown.cancel();
+        }
+    }
+}
