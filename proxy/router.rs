@@ -6,6 +6,8 @@
 use std::{
     cell::{Cell, Ref, RefCell},
     collections::HashMap,
+    future::Future,
+    pin::Pin,
     rc::{Rc, Weak},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
@@ -16,8 +18,8 @@ use tokio::sync::watch;
 use crate::{
     address::Address,
     clients::Clients,
+    config::{Config, CrossSlot, PubSubLimits, Secret},
     dedicated::Pool,
-    config::{Config, CrossSlot, Secret},
     dial::{Credentials, Login},
     link::{Link, Surroundings},
     metrics::{ClientTally, NodeTallies, NodeTally},
@@ -25,7 +27,7 @@ use crate::{
     scan::Scans,
     slot::Slot,
     ticket::{Clock, Route, Ticket, Why},
-    topology::{Node, Topology},
+    topology::{Hint, Node, Topology},
 };
 
 /// What an operator has decided about sessions.
@@ -39,6 +41,8 @@ pub struct Settings {
     pub max_redirects: u8,
     /// Requests that one client may have in flight.
     pub client_window: usize,
+    /// What a subscriber may owe.
+    pub pubsub: PubSubLimits,
     /// How the proxy logs in for clients that have no credentials of their own.
     pub login: Login,
     /// What clients must say in AUTH; `None`: the nodes decide.
@@ -62,6 +66,7 @@ impl Settings {
             retry_timeout: config.retry_timeout,
             max_redirects: u8::try_from(config.max_redirects).unwrap_or(u8::MAX),
             client_window: config.client_window,
+            pubsub: config.pubsub,
             login,
             client_credentials: credentials(&config.client_username, &config.client_password),
         }
@@ -150,6 +155,27 @@ impl Router {
     /// Its number.
     pub fn epoch(&self) -> u64 {
         self.epoch.get()
+    }
+
+    /// Ready when there is a newer topology than the one that [`Router::refresh`] has taken last.
+    pub fn next_news(&self) -> Pin<Box<dyn Future<Output = ()>>> {
+        let mut news = self.news.borrow().clone();
+        Box::pin(async move {
+            if news.changed().await.is_err() {
+                // The process ends.
+                std::future::pending().await
+            }
+        })
+    }
+
+    /// Tells discovery something.
+    pub fn hint(&self, hint: Hint) {
+        let _ = self.around.hints.try_send(hint);
+    }
+
+    /// What the worker counts of a node.
+    pub fn node_tally(&self, node: &Node) -> Rc<NodeTally> {
+        self.nodes.of(&node.label)
     }
 
     /// The lane of connections that log in like this.
