@@ -632,12 +632,17 @@ impl Ticket {
 
     fn fill_now(&mut self, reply: &[u8]) {
         let duty = std::mem::replace(&mut self.duty, Duty::Done);
-        let Some(line) = duty.line() else { return };
+        let Some(line) = duty.line().cloned() else { return };
         line.open_tickets.set(line.open_tickets.get() - 1);
         match duty {
-            Duty::Place { line, number } => line.fill(number, reply, true),
+            Duty::Place { number, .. } => line.fill(number, reply, true),
             Duty::Part { gather, index } => gather.take(index, reply),
             Duty::Done => {}
+        }
+        // A reply behind the front, or one part of many, shows nothing to the client; but what has bounced may have
+        // waited for it.
+        if line.only_bounces_left() {
+            line.state.borrow_mut().wake();
         }
     }
 
