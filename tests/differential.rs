@@ -48,20 +48,27 @@ fn compare(flavour: Flavour, version: u8) {
         let count = if random.one_in(3) { 1 } else { 1 + random.below(50) };
         let commands: Vec<Command> = (0..count).map(|_| Command::random(&mut random)).collect();
         let requests: Vec<Vec<Vec<u8>>> = commands.iter().map(|command| command.args.clone()).collect();
-        let replies = exchange(&mut ours, &requests).into_iter().zip(exchange(&mut theirs, &requests));
+        let theirs = exchange(&mut theirs, &requests);
+        let replies = exchange(&mut ours, &requests).into_iter().zip(theirs);
         for (command, (ours, theirs)) in commands.iter().zip(replies) {
             let shown = show(&command.args);
             let equal = match command.compare {
+                // With an argument too many, a value may be taken for a key, by a node of a cluster too.
+                _ if command.mutated && ours.0.starts_with(b"-CROSSSLOT") && theirs.is_error() => true,
                 Compare::Bytes => ours == theirs,
                 Compare::Set => sorted(&ours, 1) == sorted(&theirs, 1),
                 Compare::Pairs => sorted(&ours, 2) == sorted(&theirs, 2),
             };
-            assert!(
-                equal,
-                "seed {}, command {sent} in a pipeline of {count}: {shown}\n the proxy: {ours:?}\none server: {theirs:?}\nbefore it:\n  {}",
-                random.seed,
-                recent.iter().rev().take(12).rev().cloned().collect::<Vec<_>>().join("\n  ")
-            );
+            if !equal {
+                println!("before it:\n  {}", recent[recent.len().saturating_sub(count + 10)..].join("\n  "));
+                let mut keys = [proxy.client(), oracle.client()].map(|mut client| client.line("KEYS *").texts());
+                keys.iter_mut().for_each(|keys| keys.sort_unstable());
+                println!("keys now, by the proxy: {:?}\nkeys now, by one server: {:?}", keys[0], keys[1]);
+                let seed = random.seed;
+                panic!(
+                    "seed {seed}, command {sent} in a pipeline of {count}: {shown}\n the proxy: {ours:?}\none server: {theirs:?}"
+                );
+            }
             recent.push(format!("{shown} -> {ours:?}"));
             sent += 1;
         }
@@ -101,6 +108,7 @@ fn sorted(reply: &Reply, group: usize) -> (Vec<u8>, Vec<Vec<u8>>) {
 struct Command {
     args: Vec<Vec<u8>>,
     compare: Compare,
+    mutated: bool,
 }
 
 impl Command {
@@ -109,13 +117,15 @@ impl Command {
         // All tagged keys of one command lie in one slot.
         let tag = random.below(3);
         let mut args: Vec<Vec<u8>> = row.split(' ').map(|word| fill(word, tag, random)).collect();
-        match random.below(60) {
-            0 if args.len() > 1 => drop(args.pop()),
+        let mutation = random.below(60);
+        match mutation {
+            // COMMAND alone lists all commands, in no defined order.
+            0 if args.len() > 1 && args[0] != b"COMMAND" => drop(args.pop()),
             1 => args.extend(args.last().cloned()),
             2 => args[0] = args[0].to_ascii_lowercase(),
             _ => {}
         }
-        Command { args, compare }
+        Command { args, compare, mutated: mutation < 2 }
     }
 }
 

@@ -210,6 +210,7 @@ impl Cluster {
     pub fn add_node(&mut self) -> usize {
         self.nodes.push(Node::start(&self.shape.setup()));
         self.meet_all();
+        self.wait_until_well();
         self.wait_until_agreed();
         self.nodes.len() - 1
     }

@@ -71,8 +71,6 @@ struct State {
     ranges: Vec<Range>,
     /// Answers of the test for coming requests: the first whose text begins with the given one is used and removed.
     script: VecDeque<(String, Act)>,
-    /// What answers requests that the script does not.
-    always: Option<Answer>,
     heard: Vec<Heard>,
     connections: Vec<TcpStream>,
     released: usize,
@@ -90,6 +88,8 @@ pub struct FakeNode {
     /// Its node id.
     pub id: String,
     state: Arc<Mutex<State>>,
+    /// What answers requests that the script does not.
+    always: Arc<Mutex<Option<Answer>>>,
 }
 
 impl FakeNode {
@@ -112,7 +112,7 @@ impl FakeNode {
     fn listening() -> FakeNode {
         let port = free_port();
         let listener = TcpListener::bind(("127.0.0.1", port)).expect("a free port");
-        let node = FakeNode { port, id: format!("{port:0>40}"), state: Arc::default() };
+        let node = FakeNode { port, id: format!("{port:0>40}"), state: Arc::default(), always: Arc::default() };
         let served = node.clone();
         thread::spawn(move || {
             for (connection, stream) in listener.incoming().flatten().enumerate() {
@@ -145,7 +145,7 @@ impl FakeNode {
 
     /// Answers every request that the script does not.
     pub fn always(&self, answer: impl FnMut(&Heard) -> Option<Act> + Send + 'static) -> &FakeNode {
-        self.state().always = Some(Box::new(answer));
+        *self.always.lock().unwrap_or_else(PoisonError::into_inner) = Some(Box::new(answer));
         self
     }
 
@@ -227,13 +227,9 @@ impl FakeNode {
             return act;
         }
         state.heard.push(heard.clone());
-        let mut always = state.always.take();
         drop(state);
+        let mut always = self.always.lock().unwrap_or_else(PoisonError::into_inner);
         let act = always.as_mut().and_then(|always| always(&heard));
-        let mut state = self.state();
-        if state.always.is_none() {
-            state.always = always;
-        }
         act.unwrap_or_else(|| Act::say(format!("-ERR the script has no answer to {text}")))
     }
 

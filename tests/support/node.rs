@@ -208,7 +208,7 @@ impl Node {
             let running = self.child.as_mut().is_some_and(|child| matches!(child.try_wait(), Ok(None)));
             let alive = Client::try_connect(&self.address())
                 .and_then(|client| client.patient(Duration::from_secs(1)).try_call(&["PING"]))
-                .is_ok_and(|reply| reply == "+PONG\r\n");
+                .is_ok_and(|reply| reply == "+PONG\r\n" || reply.0.starts_with(b"-NOAUTH "));
             if running && alive { Some(true) } else { (!running || Instant::now() > end).then_some(false) }
         })
     }
