@@ -24,7 +24,10 @@ fn main() {
     for key in 0..KEYS {
         client.call(&["SET", &format!("key:{key:012}"), "xxx"]);
     }
-    println!("{:<6} {:>7} {:>8} {:>12} {:>12} {:>10} {:>10}", "", "clients", "pipeline", "requests/s", "us CPU/req", "p50 us", "p99 us");
+    println!(
+        "{:<6} {:>7} {:>8} {:>12} {:>12} {:>10} {:>10}",
+        "", "clients", "pipeline", "requests/s", "us CPU/req", "p50 us", "p99 us"
+    );
     for name in ["GET", "SET", "MGET"] {
         for (clients, depth, rounds) in LOADS {
             let rounds = if name == "MGET" { rounds / 4 } else { rounds };

@@ -16,8 +16,8 @@ use tokio::sync::watch;
 use crate::{
     address::Address,
     clients::Clients,
-    dedicated::Pool,
     config::{Config, CrossSlot, Secret},
+    dedicated::Pool,
     dial::{Credentials, Login},
     link::{Link, Surroundings},
     metrics::{ClientTally, NodeTallies, NodeTally},

@@ -304,7 +304,9 @@ impl<'a> Wait<'a> {
             let id = self.news.iter().find(|news| news.at == index).and_then(|news| news.id.as_ref());
             match (id, self.timeout, left) {
                 (Some(id), ..) => write::bulk(&mut out, id),
-                (_, Some((at, unit)), Some(left)) if at == index => write::bulk(&mut out, time_left(left, unit).as_bytes()),
+                (_, Some((at, unit)), Some(left)) if at == index => {
+                    write::bulk(&mut out, time_left(left, unit).as_bytes())
+                }
                 _ => write::bulk(&mut out, arg),
             }
         }

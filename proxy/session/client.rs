@@ -46,11 +46,7 @@ impl Session {
             }
             Client::Capa => self.answer(spec, b"+OK\r\n"),
             Client::Getredir => self.answer(spec, b":-1\r\n"),
-            Client::Trackinginfo
-            | Client::Tracking
-            | Client::Caching
-            | Client::Pause
-            | Client::Unpause => {
+            Client::Trackinginfo | Client::Tracking | Client::Caching | Client::Pause | Client::Unpause => {
                 let name = spec.map_or("client", |spec| &spec.name).replace('|', " ");
                 self.refuse(spec, format!("ERR proxy: {name} is not served yet").as_bytes())
             }
