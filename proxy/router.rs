@@ -6,6 +6,8 @@
 use std::{
     cell::{Cell, Ref, RefCell},
     collections::HashMap,
+    future::Future,
+    pin::Pin,
     rc::{Rc, Weak},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
@@ -16,7 +18,7 @@ use tokio::sync::watch;
 use crate::{
     address::Address,
     clients::Clients,
-    config::{Config, CrossSlot, Secret},
+    config::{Config, CrossSlot, PubSubLimits, Secret},
     dedicated::Pool,
     dial::{Credentials, Login},
     link::{Link, Surroundings},
@@ -25,7 +27,7 @@ use crate::{
     scan::Scans,
     slot::Slot,
     ticket::{Clock, Route, Ticket, Why},
-    topology::{Node, Topology},
+    topology::{Hint, Node, Topology},
 };
 
 /// What an operator has decided about sessions.
@@ -39,6 +41,8 @@ pub struct Settings {
     pub max_redirects: u8,
     /// Requests that one client may have in flight.
     pub client_window: usize,
+    /// What a subscriber may owe.
+    pub pubsub: PubSubLimits,
     /// How the proxy logs in for clients that have no credentials of their own.
     pub login: Login,
     /// What clients must say in AUTH; `None`: the nodes decide.
@@ -54,14 +58,11 @@ impl Settings {
         };
         let login = Login { credentials: credentials(&config.username, &config.password), ..Login::default() };
         Settings {
-            policy: Policy {
-                reject_cross_slot: config.cross_slot == CrossSlot::Reject,
-                deny: config.deny.iter().cloned().collect(),
-                allow: config.allow.iter().cloned().collect(),
-            },
+            policy: Policy::new(config.cross_slot == CrossSlot::Reject, &config.deny, &config.allow),
             retry_timeout: config.retry_timeout,
             max_redirects: u8::try_from(config.max_redirects).unwrap_or(u8::MAX),
             client_window: config.client_window,
+            pubsub: config.pubsub,
             login,
             client_credentials: credentials(&config.client_username, &config.client_password),
         }
@@ -152,6 +153,27 @@ impl Router {
         self.epoch.get()
     }
 
+    /// Ready when there is a newer topology than the one that [`Router::refresh`] has taken last.
+    pub fn next_news(&self) -> Pin<Box<dyn Future<Output = ()>>> {
+        let mut news = self.news.borrow().clone();
+        Box::pin(async move {
+            if news.changed().await.is_err() {
+                // The process ends.
+                std::future::pending().await
+            }
+        })
+    }
+
+    /// Tells discovery something.
+    pub fn hint(&self, hint: Hint) {
+        let _ = self.around.hints.try_send(hint);
+    }
+
+    /// What the worker counts of a node.
+    pub fn node_tally(&self, node: &Node) -> Rc<NodeTally> {
+        self.nodes.of(&node.label)
+    }
+
     /// The lane of connections that log in like this.
     pub fn lane(&self, login: &Login) -> Rc<Lane> {
         if let Some(lane) = self.lanes.borrow().get(login).and_then(Weak::upgrade) {
@@ -208,11 +230,6 @@ impl Router {
     /// What the worker counts of its clients.
     pub fn tally(&self) -> &Rc<ClientTally> {
         &self.tally
-    }
-
-    /// What is counted of a node.
-    pub fn node_tally(&self, node: &Node) -> Rc<NodeTally> {
-        self.nodes.of(&node.label)
     }
 
     /// What links and dedicated connections share.

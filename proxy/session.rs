@@ -19,6 +19,8 @@ mod local;
 mod login;
 mod retry;
 mod scan;
+mod subscribe;
+mod subscriber;
 mod transaction;
 
 use std::{
@@ -36,7 +38,7 @@ use tokio::{
     net::TcpStream,
 };
 
-use self::{retry::Retry, transaction::Transaction};
+use self::{retry::Retry, subscribe::Overdue, subscriber::Subscriber, transaction::Transaction};
 use crate::{
     clients::{Client, Order},
     metrics::Disconnect,
@@ -67,6 +69,9 @@ pub struct Session {
     settling: bool,
     retry: Option<Retry>,
     transaction: Option<Transaction>,
+    subscriber: Option<Box<Subscriber>>,
+    /// Since when the client owes much of what was published to it.
+    overdue: Overdue,
     /// The topology under which requests are in flight.
     epoch: u64,
     /// Which primary gets the requests that any may answer.
@@ -126,6 +131,8 @@ impl Session {
             settling: false,
             retry: None,
             transaction: None,
+            subscriber: None,
+            overdue: Overdue::default(),
             ending: None,
             accounted: 0,
             router,
@@ -161,10 +168,14 @@ impl Session {
                 Poll::Ready(()) => self.read_requests(cx),
                 Poll::Pending => Stop::Held,
             };
+            let unfit = self.poll_subscriptions(cx);
             if let Poll::Ready(Err(error)) = self.poll_flush(cx) {
                 return Poll::Ready(Turn::Ended(Disconnect::of(&error)));
             }
             self.account();
+            if let Some(reason) = unfit.or_else(|| self.poll_overdue(cx)) {
+                return Poll::Ready(Turn::Ended(reason));
+            }
             let drained = match stop {
                 Stop::Alone(request) => return Poll::Ready(Turn::Alone(request)),
                 Stop::Broken(error) => return Poll::Ready(Turn::Ended(Disconnect::of(&error))),
@@ -346,6 +357,7 @@ impl Session {
 impl Drop for Session {
     fn drop(&mut self) {
         self.router.clients().account(self.accounted, 0);
+        self.drop_subscriptions();
         self.line.close();
     }
 }

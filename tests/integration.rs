@@ -3,6 +3,7 @@
 
 mod support;
 
+mod blocking;
 mod bounds;
 mod clients;
 mod deadlines;
@@ -14,6 +15,7 @@ mod layers;
 mod lifecycle;
 mod observed;
 mod order;
+mod pubsub;
 mod redirects;
 mod safety;
 mod sanity;

@@ -1,6 +1,6 @@
 //! Requests that need the session for themselves: nothing is in flight, and nothing else is dispatched meanwhile.
 
-use super::Session;
+use super::{Session, subscriber::Kind};
 use crate::{
     command::treatment::Local,
     plan::{self, Plan},
@@ -22,6 +22,12 @@ impl Session {
                 self.reset();
                 b"+RESET\r\n".to_vec()
             }
+            Plan::Local(Local::Subscribe) => self.subscribe(Kind::Channel, &request).await,
+            Plan::Local(Local::Psubscribe) => self.subscribe(Kind::Pattern, &request).await,
+            Plan::Local(Local::Ssubscribe) => self.subscribe(Kind::Shard, &request).await,
+            Plan::Local(Local::Unsubscribe) => self.unsubscribe(Kind::Channel, &request).await,
+            Plan::Local(Local::Punsubscribe) => self.unsubscribe(Kind::Pattern, &request).await,
+            Plan::Local(Local::Sunsubscribe) => self.unsubscribe(Kind::Shard, &request).await,
             Plan::Scan(slot) => self.scan(&request, slot).await,
             Plan::AskServer => return self.forward_by_server(&request).await,
             Plan::Blocking(blocking) => match self.block(&request, spec, blocking).await {

@@ -32,6 +32,9 @@ impl Session {
         if !self.authenticated && !spec.is_some_and(|spec| spec.flags.has(Flags::NO_AUTH)) {
             return self.refuse(spec, says::NOAUTH.as_bytes());
         }
+        if let Some(error) = self.not_while_subscribed(request, spec) {
+            return self.refuse(spec, error.as_bytes());
+        }
         let plan = plan::plan(request, spec, &router.settings().policy);
         if self.transaction.is_some() && !acts_at_once(&plan) {
             return self.enqueue(request, spec, plan);

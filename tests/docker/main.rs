@@ -19,5 +19,6 @@ mod replicas;
 mod rolling;
 mod sidecar;
 mod stack;
+#[allow(unused_imports, reason = "shared with tests/integration.rs, which uses all of it")]
 #[path = "../support/mod.rs"]
 mod support;
