@@ -43,6 +43,11 @@ const CALM: Duration = Duration::from_secs(2);
 /// Time between refreshes while slots are uncovered or nobody answers: a cluster that forms is to be served within a
 /// second.
 const UNEASY_INTERVAL: Duration = Duration::from_millis(500);
+/// Time between refreshes for a while after a change, and while a node is nowhere to be found: the nodes themselves take
+/// a moment to agree.
+const WATCHFUL_INTERVAL: Duration = Duration::from_secs(1);
+/// How long a change is watched.
+const SETTLING: Duration = Duration::from_secs(3);
 /// How long a node with a failure is asked last.
 const SUSPECT: Duration = Duration::from_secs(10);
 /// How many addresses of former nodes are kept to fall back on.
@@ -78,6 +83,7 @@ pub struct Discovery {
     /// When the next survey is due, and why.
     next: (Instant, Trigger),
     last_survey: Option<Instant>,
+    last_change: Option<Instant>,
     /// How many surveys in a row came hard on the heels of the one before.
     rush: u32,
 }
@@ -120,6 +126,7 @@ impl Discovery {
             searching: false,
             next: (Instant::now(), Trigger::Start),
             last_survey: None,
+            last_change: None,
             rush: 0,
         }
     }
@@ -167,7 +174,8 @@ impl Discovery {
             self.hurry(trigger, now);
             waiting = self.hints.try_recv().ok();
         }
-        if let Some(patched) = patched {
+        if let Some(mut patched) = patched {
+            patched.trouble = atlas::trouble(patched.covered());
             self.publish(patched);
         }
     }
@@ -235,12 +243,19 @@ impl Discovery {
         };
         if !well || self.current().covered() < SLOTS {
             let why = if self.current().nodes.is_empty() { Trigger::Start } else { Trigger::Uncovered };
-            let soon = now + jittered(UNEASY_INTERVAL.min(self.interval));
-            if soon < self.next.0 {
-                self.next = (soon, why);
-            }
+            self.look_again(UNEASY_INTERVAL, why, now);
+        } else if self.atlas.misses_nodes() || self.last_change.is_some_and(|change| now - change < SETTLING) {
+            self.look_again(WATCHFUL_INTERVAL, Trigger::Interval, now);
         }
         self.metrics.refreshed(trigger, well, now - since);
+    }
+
+    /// Has the next survey in so long, if it is not to be sooner.
+    fn look_again(&mut self, after: Duration, trigger: Trigger, now: Instant) {
+        let soon = now + jittered(after.min(self.interval));
+        if soon < self.next.0 {
+            self.next = (soon, trigger);
+        }
     }
 
     fn nobody_answered(&mut self, failures: &str) -> bool {
@@ -317,6 +332,8 @@ impl Discovery {
         }
         if changed {
             self.tell_changes(&current, &next);
+            self.last_change = Some(Instant::now());
+            self.look_again(WATCHFUL_INTERVAL, Trigger::Interval, Instant::now());
         }
         if changed || next.trouble != current.trouble {
             self.publisher.send_replace(Arc::new(next));
@@ -327,7 +344,12 @@ impl Discovery {
     fn tell_changes(&mut self, current: &Topology, next: &Topology) {
         let primaries = next.primaries().count();
         let replicas = next.nodes.len() - primaries;
-        info!("layout {}: {primaries} primaries, {replicas} replicas, {} slots", next.epoch, next.covered());
+        // A slot that moves is no news: a reshard moves thousands.
+        if current.nodes.len() != next.nodes.len() || current.primaries().count() != primaries {
+            info!("layout {}: {primaries} primaries, {replicas} replicas, {} slots", next.epoch, next.covered());
+        } else {
+            debug!("layout {}: {} slots", next.epoch, next.covered());
+        }
         for gone in current.departed(next) {
             info!("node {} has left ({})", gone.label, gone.id);
             self.former.push(gone.reach.clone());

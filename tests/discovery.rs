@@ -20,7 +20,7 @@ use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
 use crate::support::{
-    Client, Cluster, Flavour, Node as Server, Setup, Shape,
+    Client, Cluster, Flavour, Node as Server, Proxy, Settings, Setup, Shape,
     node::info_field,
     ports::free_port,
     relay::{BlackHole, relay},
@@ -261,6 +261,25 @@ fn moved_to_an_announced_address_leads_to_where_the_node_is_reached() {
 }
 
 #[test]
+fn a_client_reaches_nodes_that_nobody_can_reach_by_name() {
+    let (cluster, announced) = containers();
+    let _holes: Vec<_> = announced.iter().map(|address| BlackHole::at(*address).expect("a black hole")).collect();
+    let proxy = Proxy::start(Settings::new(cluster.seeds()));
+    let mut client = proxy.client();
+    for index in 0..announced.len() {
+        let key = cluster.key_on(index, "reach");
+        assert_eq!(client.line(&format!("SET {key} {index}")), "+OK\r\n");
+        assert_eq!(client.line(&format!("GET {key}")), format!("$1\r\n{index}\r\n").as_str());
+    }
+    // MOVED names the announced address, which the proxy must not dial.
+    let key = cluster.key_on(0, "reach");
+    cluster.move_slot(Slot::of(key.as_bytes()).index(), 0, 1);
+    assert_eq!(client.line(&format!("GET {key}")), "$1\r\n0\r\n");
+    let rule = format!("address_map = [\"{}={}\"]", announced[0], cluster.node(0).address());
+    assert!(proxy.log().contains(&rule), "the log says how to pin it: {}", proxy.log());
+}
+
+#[test]
 fn an_address_map_is_believed() {
     let cluster = Cluster::three();
     let learner = Learner::start(&cluster.node(0).address(), |config| {
@@ -309,12 +328,12 @@ fn a_promoted_replica_is_found_when_the_old_primary_says_so() {
     cluster.fail_over_to(3, "TAKEOVER");
     let promoted = cluster.id(3);
     let old = owner(&before, 0).id.clone();
-    until("the promoted replica", SOON, || {
+    let after = until("the promoted replica, and the old primary as one", SOON, || {
         learner.hint(Hint::Unwell { node: old.clone() });
-        (owner(&learner.topology(), 0).id == promoted).then_some(())
+        let topology = learner.topology();
+        let is_replica = topology.node(&old).is_some_and(|node| node.role == Role::Replica);
+        (owner(&topology, 0).id == promoted && is_replica).then_some(topology)
     });
-    let after =
-        learner.when("the roles", |topology| topology.node(&old).is_some_and(|node| node.role == Role::Replica));
     assert_eq!(after.covered(), SLOTS);
 }
 

@@ -22,6 +22,9 @@ const MOVED_COUNTS: Duration = Duration::from_secs(2);
 /// How long a view older than one seen before is disbelieved. Then it is taken: the cluster was made anew, perhaps.
 const STALE_COUNTS: Duration = Duration::from_secs(15);
 
+/// How many kinds of servers are remembered.
+const MOST_LEARNT: usize = 8;
+
 /// What is known of the cluster.
 pub struct Atlas {
     map: Arc<AddressMap>,
@@ -58,6 +61,8 @@ impl Atlas {
         if let Some((server, commands)) = &survey.learnt {
             info!("{:?} {} has {} commands", server.kind, server.version, commands.rows().len());
             self.learnt.push((server.clone(), commands.clone()));
+            // Each change of modules counts as another kind of server.
+            self.learnt.drain(..self.learnt.len().saturating_sub(MOST_LEARNT));
         }
         let met = survey.answers.iter().map(|answer| {
             self.servers.insert(answer.name(), answer.server.clone());
@@ -141,6 +146,11 @@ impl Atlas {
         lost.map(Wanted::from).collect()
     }
 
+    /// Whether a node of the view is nowhere to be found.
+    pub fn misses_nodes(&self) -> bool {
+        self.reached.values().any(|found| !found.sure)
+    }
+
     /// Whether a node can be reached, as far as is known.
     pub fn is_up(&self, id: &str) -> bool {
         self.reached.get(id).is_none_or(|found| found.sure)
@@ -185,7 +195,7 @@ impl Atlas {
 }
 
 /// Why not all slots are served.
-fn trouble(covered: usize) -> Option<Arc<str>> {
+pub fn trouble(covered: usize) -> Option<Arc<str>> {
     match covered {
         SLOTS => None,
         0 => Some("the nodes answer, but no slot has an owner: the cluster is not formed yet".into()),

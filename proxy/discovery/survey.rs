@@ -6,7 +6,7 @@ use tokio::{
     task::JoinSet,
     time::{Instant, timeout_at},
 };
-use tracing::warn;
+use tracing::{info, warn};
 
 use crate::{
     address::Address,
@@ -147,7 +147,7 @@ async fn learn(
     let commands = match CommandTable::learn(commands) {
         Ok(commands) => Arc::new(commands),
         Err(why) => {
-            warn!("{} does not tell its commands, the built-in table serves: {why:?}", newest.asked);
+            info!("{} does not tell its commands, the built-in table serves: {why}", newest.asked);
             CommandTable::builtin()
         }
     };

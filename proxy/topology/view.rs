@@ -96,10 +96,17 @@ impl View {
         let mut sketch = Sketch::from(base);
         for view in &views {
             sketch.explain(view);
+            // What is known already of each claimant, that may be newer than what this view says.
+            let known: Vec<Option<u64>> = view.seen.iter().map(|seen| sketch.epoch_of(&seen.id)).collect();
             for slot in 0..SLOTS {
-                let Some(claimant) = view.seen.get(usize::from(view.slots[slot])) else { continue };
-                let holder = sketch.seen.get(usize::from(sketch.slots[slot]));
-                if holder.is_none_or(|holder| holder.id != claimant.id && holder.epoch < claimant.epoch) {
+                let index = usize::from(view.slots[slot]);
+                let (Some(claimant), Some(&known)) = (view.seen.get(index), known.get(index)) else { continue };
+                let claim = Some(claimant.epoch);
+                let believed = match sketch.seen.get(usize::from(sketch.slots[slot])) {
+                    Some(holder) => holder.id != claimant.id && holder.epoch < claimant.epoch && known < claim,
+                    None => known <= claim,
+                };
+                if believed {
                     sketch.slots[slot] = sketch.claimed_by(claimant);
                 }
             }
@@ -219,6 +226,10 @@ impl Sketch {
             self.seen.push(seen);
         }
         place
+    }
+
+    fn epoch_of(&self, id: &str) -> Option<u64> {
+        self.seen.get(usize::from(*self.places.get(id)?)).map(|seen| seen.epoch)
     }
 
     /// The place of a node that another view believes in more than this one: what that view says of it counts.

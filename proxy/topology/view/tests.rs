@@ -125,6 +125,10 @@ fn of_two_claims_the_one_with_the_higher_epoch_is_believed() {
     let both = View::merge(vec![failed_over, resharded]).unwrap();
     let owners = [0, 99, 100, 149, 150, 199].map(|slot| at(&both, slot).unwrap().id.as_str());
     assert_eq!(owners, ["c", "c", "d", "d", "b", "b"]);
+    // What an old view says of a node that is known better does not count.
+    let new = told(&[(0, 99, "b")], &[("a", 9), ("b", 2)]);
+    let old = told(&[(0, 99, "a")], &[("a", 4), ("b", 2)]);
+    assert_eq!(View::merge(vec![new.clone(), old]).unwrap(), new);
     assert_eq!(View::merge(Vec::new()), None);
 }
 
