@@ -17,6 +17,7 @@ mod dispatch;
 mod errand;
 mod local;
 mod login;
+mod monitor;
 mod retry;
 mod scan;
 mod subscribe;
@@ -38,7 +39,7 @@ use tokio::{
     net::TcpStream,
 };
 
-use self::{retry::Retry, subscribe::Overdue, subscriber::Subscriber, transaction::Transaction};
+use self::{monitor::Monitor, retry::Retry, subscribe::Overdue, subscriber::Subscriber, transaction::Transaction};
 use crate::{
     clients::{Client, Order},
     metrics::Disconnect,
@@ -70,6 +71,7 @@ pub struct Session {
     retry: Option<Retry>,
     transaction: Option<Transaction>,
     subscriber: Option<Box<Subscriber>>,
+    monitor: Option<Box<Monitor>>,
     /// Since when the client owes much of what was published to it.
     overdue: Overdue,
     /// The topology under which requests are in flight.
@@ -132,6 +134,7 @@ impl Session {
             retry: None,
             transaction: None,
             subscriber: None,
+            monitor: None,
             overdue: Overdue::default(),
             ending: None,
             accounted: 0,

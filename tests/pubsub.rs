@@ -392,3 +392,37 @@ fn a_slow_subscriber_is_closed_and_slows_nobody() {
     let end = slow.read_to_end().unwrap();
     assert!(end.len() < sent * message.len());
 }
+
+#[test]
+fn monitor_shows_what_all_nodes_do() {
+    let cluster = Cluster::three();
+    let proxy = Proxy::before(&cluster);
+    for version in [2, 3] {
+        let (mut monitor, mut writer) = (proxy.client_of(version), proxy.client());
+        assert_eq!(monitor.line("MONITOR"), "+OK\r\n");
+        let keys: Vec<String> = (0..3).map(|index| cluster.key_on(index, "m")).collect();
+        for key in &keys {
+            writer.call(&["SET", key, "v w"]);
+        }
+        let mut shown = Vec::new();
+        until("all three to be shown", Duration::from_secs(10), || {
+            let text = monitor.reply().string();
+            let (time, rest) = text.split_once(' ').unwrap();
+            assert!(time.parse::<f64>().unwrap() > 1e9 && rest.starts_with("[0 127.0.0.1:"), "{text}");
+            shown.extend(
+                rest.split_once("] ")
+                    .filter(|(_, command)| command.starts_with("\"SET\""))
+                    .map(|pair| pair.1.to_owned()),
+            );
+            (shown.len() == 3).then_some(())
+        });
+        shown.sort();
+        let mut expected: Vec<String> = keys.iter().map(|key| format!("\"SET\" \"{key}\" \"v w\"")).collect();
+        expected.sort();
+        assert_eq!(shown, expected);
+        monitor.send(&["RESET"]);
+        until("the end of it", Duration::from_secs(10), || (monitor.reply() == "+RESET\r\n").then_some(()));
+        writer.call(&["SET", &keys[0], "unseen"]);
+        assert_eq!(monitor.line("PING"), "+PONG\r\n");
+    }
+}

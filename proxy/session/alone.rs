@@ -28,6 +28,7 @@ impl Session {
             Plan::Local(Local::Unsubscribe) => self.unsubscribe(Kind::Channel, &request).await,
             Plan::Local(Local::Punsubscribe) => self.unsubscribe(Kind::Pattern, &request).await,
             Plan::Local(Local::Sunsubscribe) => self.unsubscribe(Kind::Shard, &request).await,
+            Plan::Local(Local::Monitor) => self.start_monitor().await,
             Plan::Scan(slot) => self.scan(&request, slot).await,
             Plan::AskServer => return self.forward_by_server(&request).await,
             Plan::Blocking(blocking) => match self.block(&request, spec, blocking).await {

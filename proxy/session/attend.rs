@@ -51,6 +51,9 @@ impl Session {
             Order::Evict => return Poll::Ready(Disconnect::OutputLimit),
             Order::Drain | Order::Serve => {}
         }
+        if let Some(reason) = self.poll_subscriptions(cx).or_else(|| self.poll_overdue(cx)) {
+            return Poll::Ready(reason);
+        }
         if let Poll::Ready(Err(error)) = self.poll_flush(cx) {
             return Poll::Ready(Disconnect::of(&error));
         }

@@ -39,8 +39,9 @@ impl Session {
             | Local::Ssubscribe
             | Local::Unsubscribe
             | Local::Punsubscribe
-            | Local::Sunsubscribe => Flow::Alone,
-            Local::Proxy | Local::Watch | Local::Unwatch | Local::Monitor | Local::Wait | Local::Waitaof => {
+            | Local::Sunsubscribe
+            | Local::Monitor => Flow::Alone,
+            Local::Proxy | Local::Watch | Local::Unwatch | Local::Wait | Local::Waitaof => {
                 let name = spec.map_or("proxy", |spec| &spec.name);
                 self.refuse(spec, format!("ERR proxy: {name} is not served yet").as_bytes())
             }
@@ -71,6 +72,7 @@ impl Session {
     pub(super) fn reset(&mut self) {
         self.transaction = None;
         self.drop_subscriptions();
+        self.monitor = None;
         self.line.mute(Mute::No);
         self.authenticated = self.router.settings().client_credentials.is_none();
         self.lane = self.router.first_lane();

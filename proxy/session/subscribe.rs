@@ -106,8 +106,17 @@ impl Session {
 
     /// Passes on what was published. Says why the client has to go, where it has.
     pub(super) fn poll_subscriptions(&mut self, cx: &mut Context<'_>) -> Option<Disconnect> {
-        if self.ending.is_some() && self.subscriber.is_some() {
-            self.drop_subscriptions();
+        if self.ending.is_some() {
+            self.monitor = None;
+            if self.subscriber.is_some() {
+                self.drop_subscriptions();
+            }
+        }
+        if let Some(monitor) = &mut self.monitor
+            && monitor.poll(cx, &self.router, &self.line).is_ready()
+        {
+            tracing::warn!(client = %self.client.peer, "closed: a node does not allow it to MONITOR any more");
+            return Some(Disconnect::NodeLost);
         }
         let resp3 = self.speaks_resp3();
         let subscriber = self.subscriber.as_mut()?;
@@ -121,7 +130,9 @@ impl Session {
 
     /// The limits of Redis on what a subscriber owes (`client-output-buffer-limit pubsub`).
     pub(super) fn poll_overdue(&mut self, cx: &mut Context<'_>) -> Option<Disconnect> {
-        self.subscriber.as_ref()?;
+        if self.subscriber.is_none() && self.monitor.is_none() {
+            return None;
+        }
         let limits = self.router.settings().pubsub;
         let owed = self.line.owed();
         let above = |limit: usize| limit > 0 && owed > limit;

@@ -1,0 +1,134 @@
+//! MONITOR: what every primary shows, in one stream, each line as its node wrote it.
+//!
+//! The nodes see the proxy's connections, so that the addresses in the lines are its own; what the proxy answers itself
+//! is not shown, and what it splits is shown in parts.
+
+use std::{
+    future::{Future, poll_fn},
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll},
+};
+
+use bytes::Bytes;
+
+use super::Session;
+use crate::{
+    dial::{Login, Version},
+    feed::{Feed, News},
+    resp::write,
+    router::Router,
+    ticket::Line,
+    topology::{Hint, Node, Topology},
+};
+
+const MONITOR: &[u8] = b"*1\r\n$7\r\nMONITOR\r\n";
+
+/// The nodes that are monitored for a client.
+pub(super) struct Monitor {
+    login: Login,
+    nodes: Vec<Monitored>,
+    epoch: u64,
+    news: Pin<Box<dyn Future<Output = ()>>>,
+}
+
+struct Monitored {
+    feed: Feed,
+    /// It has said OK.
+    begun: bool,
+}
+
+impl Monitor {
+    fn new(login: &Login, router: &Router) -> Monitor {
+        let login = Login { version: Version::Resp2, database: 0, ..login.clone() };
+        let mut monitor = Monitor { login, nodes: Vec::new(), epoch: 0, news: router.next_news() };
+        monitor.follow(router);
+        monitor
+    }
+
+    /// Passes on what the nodes show. Ready with an error where a node does not allow it.
+    pub(super) fn poll(&mut self, cx: &mut Context<'_>, router: &Router, line: &Line) -> Poll<Bytes> {
+        while self.news.as_mut().poll(cx).is_ready() {
+            self.news = router.next_news();
+            router.refresh();
+        }
+        if self.epoch != router.epoch() {
+            self.follow(router);
+        }
+        for Monitored { feed, begun } in &mut self.nodes {
+            while let Poll::Ready(news) = feed.poll(cx, router.buffer()) {
+                match news {
+                    News::Opened => feed.send(MONITOR),
+                    News::Frame(frame) if *begun => line.push(&frame),
+                    News::Frame(frame) if frame.starts_with(b"+") => *begun = true,
+                    News::Frame(frame) => return Poll::Ready(frame),
+                    News::Lost(why) => {
+                        *begun = false;
+                        tracing::info!(node = %feed.node().label, why, "MONITOR interrupted");
+                        router.hint(Hint::Timeout { node: feed.node().id.clone() });
+                    }
+                    News::Unreachable { .. } => router.hint(Hint::ConnectFailed { node: feed.node().id.clone() }),
+                }
+            }
+        }
+        Poll::Pending
+    }
+
+    fn has_begun(&self) -> bool {
+        !self.nodes.is_empty() && self.nodes.iter().all(|node| node.begun)
+    }
+
+    /// Monitors the primaries of a new topology.
+    fn follow(&mut self, router: &Router) {
+        self.epoch = router.epoch();
+        let owners = owners(&router.topology());
+        self.nodes.retain(|node| owners.iter().any(|owner| owner.reach == node.feed.node().reach));
+        for owner in owners {
+            if !self.nodes.iter().any(|node| node.feed.node().reach == owner.reach) {
+                let tally = router.node_tally(&owner);
+                let feed = Feed::open(owner, self.login.clone(), router.around().limits.dial, tally);
+                self.nodes.push(Monitored { feed, begun: false });
+            }
+        }
+    }
+}
+
+/// The primaries that own slots.
+pub(super) fn owners(topology: &Topology) -> Vec<Arc<Node>> {
+    topology.first_slots().iter().filter_map(|slot| topology.owner(*slot)).cloned().collect()
+}
+
+impl Session {
+    /// Begins to show the client what the nodes do; OK once all of them have begun, or one at least in time.
+    pub(super) async fn start_monitor(&mut self) -> Vec<u8> {
+        if self.monitor.is_some() {
+            // Redis does not answer this one.
+            return Vec::new();
+        }
+        self.router.refresh();
+        let mut monitor = Box::new(Monitor::new(self.lane.login(), &self.router));
+        let mut patience = Box::pin(tokio::time::sleep(self.router.settings().retry_timeout));
+        let (mut lines, mut reply) = (Vec::new(), Vec::new());
+        let hold = Line::new(self.router.tally().clone(), self.router.clock().clone(), 1);
+        let refused = poll_fn(|cx| {
+            if let Poll::Ready(error) = monitor.poll(cx, &self.router, &hold) {
+                return Poll::Ready(Some(error));
+            }
+            // What comes before the OK goes behind it.
+            hold.write_out(|bytes| (bytes.len(), lines.extend_from_slice(bytes)));
+            if monitor.has_begun() { Poll::Ready(None) } else { patience.as_mut().poll(cx).map(|()| None) }
+        })
+        .await;
+        match refused {
+            Some(error) => return error.to_vec(),
+            None if monitor.nodes.iter().any(|node| node.begun) => reply.extend_from_slice(b"+OK\r\n"),
+            None => {
+                write::error(&mut reply, b"CLUSTERDOWN proxy: no node can be monitored now");
+                return reply;
+            }
+        }
+        self.monitor = Some(monitor);
+        reply.extend_from_slice(&lines);
+        reply
+    }
+}
