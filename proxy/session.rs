@@ -19,6 +19,7 @@ mod login;
 mod retry;
 mod scan;
 mod transaction;
+mod watch;
 
 use std::{
     future::poll_fn,
@@ -35,7 +36,7 @@ use tokio::{
     net::TcpStream,
 };
 
-use self::{retry::Retry, transaction::Transaction};
+use self::{retry::Retry, transaction::Transaction, watch::Watch};
 use crate::{
     clients::{Client, Order},
     metrics::Disconnect,
@@ -66,6 +67,8 @@ pub struct Session {
     settling: bool,
     retry: Option<Retry>,
     transaction: Option<Transaction>,
+    /// Keys that the client watches.
+    watch: Option<Watch>,
     /// The topology under which requests are in flight.
     epoch: u64,
     /// Which primary gets the requests that any may answer.
@@ -125,6 +128,7 @@ impl Session {
             settling: false,
             retry: None,
             transaction: None,
+            watch: None,
             ending: None,
             accounted: 0,
             router,

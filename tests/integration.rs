@@ -19,3 +19,4 @@ mod redirects;
 mod safety;
 mod sanity;
 mod splitting;
+mod transactions;

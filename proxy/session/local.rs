@@ -30,12 +30,16 @@ impl Session {
             Local::Multi => self.multi(spec),
             Local::Exec => self.exec(spec),
             Local::Discard => self.discard(spec),
+            Local::Watch if self.transaction.is_some() => self.answer_error(spec, says::WATCH_IN_MULTI),
+            Local::Watch => Flow::Alone,
+            Local::Unwatch => {
+                self.unwatch();
+                self.answer(spec, b"+OK\r\n")
+            }
             Local::Client(sub) => self.client_command(sub, request, spec),
             // What changes the lane waits until nothing is in flight on the old one.
             Local::Hello | Local::Auth | Local::Select | Local::Reset => Flow::Alone,
             Local::Proxy
-            | Local::Watch
-            | Local::Unwatch
             | Local::Subscribe
             | Local::Psubscribe
             | Local::Ssubscribe
@@ -68,7 +72,8 @@ impl Session {
 
     /// RESET: as if the client had just connected.
     pub(super) fn reset(&mut self) {
-        self.transaction = None;
+        self.take_transaction();
+        self.watch = None;
         self.line.mute(Mute::No);
         self.authenticated = self.router.settings().client_credentials.is_none();
         self.lane = self.router.first_lane();
