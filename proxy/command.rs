@@ -65,12 +65,10 @@ impl CommandTable {
     /// The row of a request: of the subcommand where there is one, else of the command.
     pub fn find(&self, request: &Request) -> Option<&Spec> {
         let spec = self.named(request.name(), b"")?;
-        if spec.container {
-            if let Some(sub) = request.get(1).and_then(|sub| self.named(request.name(), sub)) {
-                return Some(sub);
-            }
+        match request.get(1) {
+            Some(sub) if spec.container => self.named(request.name(), sub).or(Some(spec)),
+            _ => Some(spec),
         }
-        Some(spec)
     }
 
     /// The row of a command, or of its subcommand where `sub` is not empty; both in any case.

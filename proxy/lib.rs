@@ -14,8 +14,10 @@
 //! # Layers
 //! A file imports only from layers below its own; `tests/layers.rs` checks it.
 //! - 0, bytes, pure: [`address`], `address`, `slot`, `resp`, `says`
-//! - 1, meaning, pure: `config`, `metrics`, `command`, `topology`, `plan`, `merge`
+//! - 1, meaning, pure: `config`, `metrics`, `command`, `topology`, `plan`, `merge`, `scan`
 //! - 2, one worker's I/O: `ticket`, `dial`, `link`, `dedicated`, `router`, `session`
+//! - 1, meaning, pure: `config`, `metrics`, `command`, `topology`, `plan`, `merge`
+//! - 2, one worker's I/O: `ticket`, `dial`, `link`, `dedicated`, `feed`, `router`, `session`
 //! - 3, process: `discovery`, `worker`, `admin`, `server`
 #![forbid(unsafe_code)]
 
@@ -27,6 +29,7 @@ pub mod config;
 pub mod dedicated;
 pub mod dial;
 pub mod discovery;
+pub mod feed;
 pub mod link;
 pub mod merge;
 pub mod metrics;

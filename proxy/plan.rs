@@ -6,7 +6,6 @@ mod special;
 pub mod split;
 
 pub use crate::command::treatment::{Client, Fold, Local};
-pub use special::has_keyless_option;
 pub use split::Split;
 
 use std::collections::HashSet;
@@ -77,6 +76,17 @@ pub struct Policy {
 }
 
 impl Policy {
+    /// A policy from names as people write them: `CONFIG GET`, `config get` or `config|get`.
+    pub fn new<T: AsRef<str>>(reject_cross_slot: bool, deny: &[T], allow: &[T]) -> Policy {
+        let names = |names: &[T]| {
+            let words = |name: &T| {
+                name.as_ref().split([' ', '|']).filter(|word| !word.is_empty()).collect::<Vec<_>>().join("|")
+            };
+            names.iter().map(|name| words(name).to_ascii_lowercase()).collect()
+        };
+        Policy { reject_cross_slot, deny: names(deny), allow: names(allow) }
+    }
+
     /// Why `spec` is refused.
     fn refuses(&self, spec: &Spec) -> Option<&'static str> {
         let named = |names: &HashSet<String>| {
@@ -100,10 +110,10 @@ pub fn plan(request: &Request, spec: Option<&Spec>, policy: &Policy) -> Plan {
     let Some(spec) = spec else {
         return if request.is(0, "PROXY") { Plan::Local(Local::Proxy) } else { Plan::Any };
     };
-    if spec.refused.is_some() || !policy.deny.is_empty() {
-        if let Some(reason) = policy.refuses(spec) {
-            return Plan::Refuse(says::refused(&spec.name, reason).into_bytes());
-        }
+    if (spec.refused.is_some() || !policy.deny.is_empty())
+        && let Some(reason) = policy.refuses(spec)
+    {
+        return Plan::Refuse(says::refused(&spec.name, reason).into_bytes());
     }
     match spec.treatment {
         Treatment::Keyed => keyed(request, spec),
@@ -166,16 +176,13 @@ pub fn slots(request: &Request, spec: &Spec) -> Slots {
     }
 }
 
-/// What becomes of `request` once the server has told its keys; none where it answered an error.
-pub fn of_keys(request: &Request, keys: &[&[u8]]) -> Plan {
+/// What becomes of a request once the server has told its keys; none where it answered an error.
+pub fn of_keys(keys: &[&[u8]]) -> Plan {
     let mut slots = keys.iter().map(|key| Slot::of(key));
     match slots.next() {
         None => Plan::Any,
         Some(first) if slots.all(|slot| slot == first) => Plan::One(first),
-        Some(_) => {
-            let _ = request;
-            Plan::Refuse(cross_slot(keys.iter().copied()))
-        }
+        Some(_) => Plan::Refuse(cross_slot(keys.iter().copied())),
     }
 }
 

@@ -6,8 +6,10 @@
 use std::{
     cell::{Cell, Ref, RefCell},
     collections::HashMap,
+    future::Future,
+    pin::Pin,
     rc::{Rc, Weak},
-    sync::Arc,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
 use bytes::Bytes;
@@ -16,15 +18,16 @@ use tokio::sync::watch;
 use crate::{
     address::Address,
     clients::Clients,
-    config::{Config, CrossSlot, Secret},
+    config::{Config, CrossSlot, PubSubLimits, Secret},
     dedicated::Pool,
     dial::{Credentials, Login},
     link::{Link, Surroundings},
     metrics::{ClientTally, NodeTallies, NodeTally},
     plan::Policy,
+    scan::Scans,
     slot::Slot,
     ticket::{Clock, Route, Ticket, Why},
-    topology::{Node, Topology},
+    topology::{Hint, Node, Topology},
 };
 
 /// What an operator has decided about sessions.
@@ -38,6 +41,8 @@ pub struct Settings {
     pub max_redirects: u8,
     /// Requests that one client may have in flight.
     pub client_window: usize,
+    /// What a subscriber may owe.
+    pub pubsub: PubSubLimits,
     /// How the proxy logs in for clients that have no credentials of their own.
     pub login: Login,
     /// What clients must say in AUTH; `None`: the nodes decide.
@@ -61,6 +66,7 @@ impl Settings {
             retry_timeout: config.retry_timeout,
             max_redirects: u8::try_from(config.max_redirects).unwrap_or(u8::MAX),
             client_window: config.client_window,
+            pubsub: config.pubsub,
             login,
             client_credentials: credentials(&config.client_username, &config.client_password),
         }
@@ -80,6 +86,7 @@ pub struct Router {
     tally: Rc<ClientTally>,
     nodes: NodeTallies,
     clients: Arc<Clients>,
+    scans: Arc<Mutex<Scans>>,
 }
 
 /// The links of one lane: of connections that are alike in RESP version, database and credentials.
@@ -105,6 +112,7 @@ impl Router {
         tally: Rc<ClientTally>,
         nodes: NodeTallies,
         clients: Arc<Clients>,
+        scans: Arc<Mutex<Scans>>,
     ) -> Rc<Router> {
         let topology = news.borrow().clone();
         Rc::new(Router {
@@ -118,6 +126,7 @@ impl Router {
             tally,
             nodes,
             clients,
+            scans,
         })
     }
 
@@ -148,6 +157,27 @@ impl Router {
     /// Its number.
     pub fn epoch(&self) -> u64 {
         self.epoch.get()
+    }
+
+    /// Ready when there is a newer topology than the one that [`Router::refresh`] has taken last.
+    pub fn next_news(&self) -> Pin<Box<dyn Future<Output = ()>>> {
+        let mut news = self.news.borrow().clone();
+        Box::pin(async move {
+            if news.changed().await.is_err() {
+                // The process ends.
+                std::future::pending().await
+            }
+        })
+    }
+
+    /// Tells discovery something.
+    pub fn hint(&self, hint: Hint) {
+        let _ = self.around.hints.try_send(hint);
+    }
+
+    /// What the worker counts of a node.
+    pub fn node_tally(&self, node: &Node) -> Rc<NodeTally> {
+        self.nodes.of(&node.label)
     }
 
     /// The lane of connections that log in like this.
@@ -210,14 +240,14 @@ impl Router {
         &self.tally
     }
 
-    /// What is counted of a node.
-    pub fn node_tally(&self, node: &Node) -> Rc<NodeTally> {
-        self.nodes.of(&node.label)
-    }
-
     /// What links and dedicated connections share.
     pub fn around(&self) -> &Surroundings {
         &self.around
+    }
+
+    /// The scans under way, those of all workers: a client may fetch its next page by another connection.
+    pub fn scans(&self) -> MutexGuard<'_, Scans> {
+        self.scans.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// All clients of the process.
@@ -322,8 +352,7 @@ fn pick(first_slots: &[Slot], favourite: usize) -> Option<Slot> {
 /// Nobody serves the slot. That may change at any moment, so the request comes back to be sent again.
 fn refuse(router: &Router, request: &[u8], ticket: Ticket) {
     let topology = router.topology.borrow();
-    let why = topology.trouble.as_deref().unwrap_or("no node serves this slot");
-    let error = format!("CLUSTERDOWN proxy: {why}");
+    let error = topology.down();
     let _ = router.around.hints.try_send(crate::topology::Hint::Uncovered);
     ticket.bounce(bytes::Bytes::copy_from_slice(request), Why::Unsent(error));
 }

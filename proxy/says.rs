@@ -101,6 +101,14 @@ pub fn done_in_part(said: &[u8], command: &str, done: usize, of: usize) -> Vec<u
     text
 }
 
+/// A command that a subscriber in RESP2 may not send. `name` is in lower case, a subcommand's as `config|get`.
+pub fn not_while_subscribed(name: &str) -> String {
+    format!(
+        "ERR Can't execute '{name}': only (P|S)SUBSCRIBE / (P|S)UNSUBSCRIBE / PING / QUIT / RESET are allowed in this \
+         context"
+    )
+}
+
 /// A command that nobody knows, with the beginnings of its arguments; cut where Redis cuts them.
 pub fn unknown_command(request: &crate::resp::Request) -> Vec<u8> {
     const LONGEST: usize = 128;

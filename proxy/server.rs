@@ -74,6 +74,7 @@ pub async fn run(config: Config, shutdown: CancellationToken, now: CancellationT
         topology: topology.clone(),
         hints,
         clients: clients.clone(),
+        scans: Arc::default(),
         metrics: metrics.clone(),
         stop: stop.clone(),
     };

@@ -9,6 +9,7 @@
 //! requests waits to be sent again. Otherwise `SET k 1`, on its way to the old owner, could be overtaken by `SET k 2`.
 
 mod alone;
+mod ask;
 mod attend;
 mod blocking;
 mod client;
@@ -18,6 +19,8 @@ mod local;
 mod login;
 mod retry;
 mod scan;
+mod subscribe;
+mod subscriber;
 mod transaction;
 mod watch;
 
@@ -36,7 +39,7 @@ use tokio::{
     net::TcpStream,
 };
 
-use self::{retry::Retry, transaction::Transaction, watch::Watch};
+use self::{retry::Retry, subscribe::Overdue, subscriber::Subscriber, transaction::Transaction, watch::Watch};
 use crate::{
     clients::{Client, Order},
     metrics::Disconnect,
@@ -69,6 +72,9 @@ pub struct Session {
     transaction: Option<Transaction>,
     /// Keys that the client watches.
     watch: Option<Watch>,
+    subscriber: Option<Box<Subscriber>>,
+    /// Since when the client owes much of what was published to it.
+    overdue: Overdue,
     /// The topology under which requests are in flight.
     epoch: u64,
     /// Which primary gets the requests that any may answer.
@@ -129,6 +135,8 @@ impl Session {
             retry: None,
             transaction: None,
             watch: None,
+            subscriber: None,
+            overdue: Overdue::default(),
             ending: None,
             accounted: 0,
             router,
@@ -164,10 +172,14 @@ impl Session {
                 Poll::Ready(()) => self.read_requests(cx),
                 Poll::Pending => Stop::Held,
             };
+            let unfit = self.poll_subscriptions(cx);
             if let Poll::Ready(Err(error)) = self.poll_flush(cx) {
                 return Poll::Ready(Turn::Ended(Disconnect::of(&error)));
             }
             self.account();
+            if let Some(reason) = unfit.or_else(|| self.poll_overdue(cx)) {
+                return Poll::Ready(Turn::Ended(reason));
+            }
             let drained = match stop {
                 Stop::Alone(request) => return Poll::Ready(Turn::Alone(request)),
                 Stop::Broken(error) => return Poll::Ready(Turn::Ended(Disconnect::of(&error))),
@@ -349,6 +361,7 @@ impl Session {
 impl Drop for Session {
     fn drop(&mut self) {
         self.router.clients().account(self.accounted, 0);
+        self.drop_subscriptions();
         self.line.close();
     }
 }

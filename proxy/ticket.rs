@@ -22,7 +22,7 @@ use crate::{
     command::{Flags, Spec},
     merge::Merge,
     metrics::{ClientTally, CommandClass, CommandId, NodeError},
-    refusal::Later,
+    refusal::{self, Later},
     resp::write,
     slot::Slot,
     topology::{Node, Redirect},
@@ -92,6 +92,18 @@ impl Why {
             Why::Unsent(_) | Why::Hopeless(_) => NodeError::Connection,
         };
         error.label()
+    }
+
+    /// What a client is told whose request was refused to the last.
+    pub fn last_error(&self) -> String {
+        match self {
+            Why::Redirected(Redirect { kind, slot, host, port }, from) => {
+                let label = &from.label;
+                format!("ERR proxy: too many redirects for slot {slot}: {label} still says {kind:?} {host}:{port}")
+            }
+            Why::Later(_, error) => String::from_utf8_lossy(refusal::text(error)).into_owned(),
+            Why::Unsent(error) | Why::Hopeless(error) => error.clone(),
+        }
     }
 }
 
@@ -223,7 +235,7 @@ impl Line {
 
     /// Opens the next place, for a request of `request_bytes` that goes to `route`; it is `repeatable` where it only
     /// reads.
-    pub fn open(self: &Rc<Line>, label: Label, request_bytes: usize, route: Route, repeatable: bool) -> Ticket {
+    pub fn open(self: &Rc<Line>, label: Option<Label>, request_bytes: usize, route: Route, repeatable: bool) -> Ticket {
         let state = &mut *self.state.borrow_mut();
         let place = Place {
             reply: state.spare.pop().unwrap_or_default(),
@@ -233,7 +245,7 @@ impl Line {
             mute: self.takes_mute(),
             request_bytes: u32::try_from(request_bytes).unwrap_or(u32::MAX),
             opened: self.clock.now(),
-            label: Some(label),
+            label,
         };
         state.asked += place.request_bytes as usize;
         state.places.push_back(place);

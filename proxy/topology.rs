@@ -165,6 +165,11 @@ impl Topology {
         owners.min_by(|a, b| self.nodes[*a].id.cmp(&self.nodes[*b].id))
     }
 
+    /// The error for a request that finds no node to go to.
+    pub fn down(&self) -> String {
+        format!("CLUSTERDOWN proxy: {}", self.trouble.as_deref().unwrap_or("no node serves this slot"))
+    }
+
     /// How many slots have an owner; [`SLOTS`] when the cluster is whole.
     pub fn covered(&self) -> usize {
         self.slots.iter().filter(|&&index| index != NOBODY).count()

@@ -6,7 +6,7 @@ use std::{
     net::TcpStream,
     rc::Rc,
     sync::{
-        Arc,
+        Arc, Mutex,
         atomic::{AtomicUsize, Ordering::Relaxed},
     },
     thread::{self, JoinHandle},
@@ -27,6 +27,7 @@ use crate::{
     link::{Limits, Surroundings},
     metrics::Metrics,
     router::{Router, Settings},
+    scan::Scans,
     session::Session,
     ticket::Clock,
     topology::{Hint, Topology},
@@ -55,6 +56,8 @@ pub struct Blueprint {
     pub hints: mpsc::Sender<Hint>,
     /// All clients of the process.
     pub clients: Arc<Clients>,
+    /// The scans under way.
+    pub scans: Arc<Mutex<Scans>>,
     /// The process's metrics.
     pub metrics: Metrics,
     /// Ends the workers at once.
@@ -135,6 +138,7 @@ fn build_router(blueprint: &Blueprint) -> Rc<Router> {
         Rc::new(blueprint.metrics.client_tally()),
         blueprint.metrics.node_tallies(),
         blueprint.clients.clone(),
+        blueprint.scans.clone(),
     )
 }
 

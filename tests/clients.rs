@@ -74,12 +74,12 @@ fn redis_cli_pipes_scans_and_looks_for_big_keys() {
 fn redis_cli_shows_statistics_and_latency() {
     let proxy = Proxy::before(shared());
     let port = proxy.port.to_string();
-    let stat = run("timeout", &["2", "redis-cli", "-p", &port, "--stat", "-i", "0.3"], b"");
+    let stat = run("timeout", &["2", "stdbuf", "-oL", "redis-cli", "-p", &port, "--stat", "-i", "0.3"], b"");
     let stat = said(&stat);
     assert!(stat.contains("keys") && stat.lines().count() >= 3, "{stat}");
     let numbers = stat.lines().nth(2).unwrap_or_default();
     assert!(numbers.split_whitespace().next().is_some_and(|keys| keys.parse::<u64>().is_ok()), "{stat}");
-    let latency = run("timeout", &["2", "redis-cli", "-p", &port, "--latency", "--raw", "-i", "1"], b"");
+    let latency = run("timeout", &["3", "redis-cli", "-p", &port, "--latency", "--raw", "-i", "1"], b"");
     assert!(!said(&latency).to_lowercase().contains("error"), "{}", said(&latency));
 }
 

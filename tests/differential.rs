@@ -111,7 +111,7 @@ impl Command {
         let mut args: Vec<Vec<u8>> = row.split(' ').map(|word| fill(word, tag, random)).collect();
         match random.below(60) {
             0 if args.len() > 1 => drop(args.pop()),
-            1 => args.push(b"extra".to_vec()),
+            1 => args.extend(args.last().cloned()),
             2 => args[0] = args[0].to_ascii_lowercase(),
             _ => {}
         }

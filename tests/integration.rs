@@ -15,6 +15,7 @@ mod layers;
 mod lifecycle;
 mod observed;
 mod order;
+mod pubsub;
 mod redirects;
 mod safety;
 mod sanity;

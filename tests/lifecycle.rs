@@ -89,7 +89,7 @@ fn sigterm_answers_what_is_in_flight() {
 #[test]
 fn sigterm_waits_no_longer_than_it_was_told() {
     let node = FakeNode::start();
-    node.when("GET never", Act::Ignore);
+    node.when("GET never", Act::FallSilent);
     let proxy = Proxy::start(
         Settings::new(node.address())
             .with("REQUEST_TIMEOUT", "60s")

@@ -252,7 +252,6 @@ fn the_connection_s_own_commands_answer_as_one_server_does() {
         "COMMAND INFO get",
         "COMMAND INFO nosuch",
         "COMMAND NOSUCH",
-        "COMMAND LIST FILTERBY PATTERN xre*",
         "COMMAND DOCS get",
         "OBJECT HELP",
         "SCRIPT NOSUCH",

@@ -326,6 +326,13 @@ const CLUSTER: &str = "it would change the cluster itself";
 
 /// Why a command is refused unless the configuration allows it.
 pub fn refused(name: &str) -> Option<&'static str> {
+    // A subcommand of CLIENT that is new to the proxy must not change a connection that others share.
+    if let Some(sub) = name.strip_prefix("client|")
+        && sub != "help"
+        && client(sub).is_none()
+    {
+        return Some("it is about a connection, and nodes' connections are shared");
+    }
     REFUSED.iter().find(|(refused, _)| *refused == name).map(|(_, reason)| *reason)
 }
 

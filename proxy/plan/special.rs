@@ -14,7 +14,7 @@ pub fn keeps_together(request: &Request, spec: &Spec) -> bool {
 }
 
 /// Whether one of `options` stands behind the keys of `request` and what belongs to them.
-pub fn has_keyless_option(request: &Request, spec: &Spec, options: &[&str]) -> bool {
+fn has_keyless_option(request: &Request, spec: &Spec, options: &[&str]) -> bool {
     let mut end = 0;
     spec.visit_keys(request, |index| end = end.max(index + spec.step()));
     (end..request.len()).any(|index| options.iter().any(|option| request.is(index, option)))
@@ -36,9 +36,9 @@ pub fn scan(request: &Request) -> Plan {
     if cursor.is_none() {
         return Plan::Any;
     }
-    let options = (2..request.len().saturating_sub(1)).step_by(2);
+    let mut options = (2..request.len().saturating_sub(1)).step_by(2);
     // The last MATCH counts.
-    let pattern = options.filter(|&at| request.is(at, "MATCH")).last().map(|at| request.arg(at + 1));
+    let pattern = options.rfind(|&at| request.is(at, "MATCH")).map(|at| request.arg(at + 1));
     Plan::Scan(pattern.and_then(tag_of_pattern).map(Slot::of))
 }
 

@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 
-use super::Session;
+use super::{Session, subscriber::Kind};
 use crate::{
     command::treatment::Local,
     plan::{self, Plan},
@@ -29,6 +29,14 @@ impl Session {
             Plan::Local(Local::Exec) => self.exec_alone().await,
             Plan::Local(Local::Watch) if let Some(spec) = spec => self.watch(&request, spec).await,
             Plan::Blocking(blocking) => self.block(&request, spec, blocking).await,
+            Plan::Local(Local::Subscribe) => Some(self.subscribe(Kind::Channel, &request).await.into()),
+            Plan::Local(Local::Psubscribe) => Some(self.subscribe(Kind::Pattern, &request).await.into()),
+            Plan::Local(Local::Ssubscribe) => Some(self.subscribe(Kind::Shard, &request).await.into()),
+            Plan::Local(Local::Unsubscribe) => Some(self.unsubscribe(Kind::Channel, &request).await.into()),
+            Plan::Local(Local::Punsubscribe) => Some(self.unsubscribe(Kind::Pattern, &request).await.into()),
+            Plan::Local(Local::Sunsubscribe) => Some(self.unsubscribe(Kind::Shard, &request).await.into()),
+            Plan::Scan(slot) => Some(self.scan(&request, slot).await.into()),
+            Plan::AskServer => return self.forward_by_server(&request).await,
             _ => {
                 let mut reply = Vec::new();
                 write::error(&mut reply, b"ERR proxy: not served yet");

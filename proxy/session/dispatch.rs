@@ -32,6 +32,9 @@ impl Session {
         if !self.authenticated && !spec.is_some_and(|spec| spec.flags.has(Flags::NO_AUTH)) {
             return self.refuse(spec, says::NOAUTH.as_bytes());
         }
+        if let Some(error) = self.not_while_subscribed(request, spec) {
+            return self.refuse(spec, error.as_bytes());
+        }
         let plan = plan::plan(request, spec, &router.settings().policy);
         if let (Plan::Refuse(error), Some(spec)) = (&plan, spec)
             && &*spec.name == "exec"
@@ -41,6 +44,11 @@ impl Session {
         if self.transaction.is_some() && !acts_at_once(&plan, spec) {
             return self.enqueue(request, spec, plan);
         }
+        self.carry_out(plan, request, spec)
+    }
+
+    /// Does what the plan says.
+    pub(super) fn carry_out(&mut self, plan: Plan, request: &Request<'_>, spec: Option<&Spec>) -> Flow {
         match plan {
             Plan::One(slot) => self.forward(request, spec, Route::Slot(slot)),
             Plan::Any => self.forward(request, spec, Route::Any),
@@ -57,8 +65,7 @@ impl Session {
             }
             Plan::Refuse(error) => self.refuse(spec, &error),
             Plan::Local(local) => self.answer_locally(local, request, spec),
-            Plan::Scan(slot) => self.scan(request, spec, slot),
-            Plan::Blocking(_) | Plan::AskServer => Flow::Alone,
+            Plan::Scan(_) | Plan::Blocking(_) | Plan::AskServer => Flow::Alone,
         }
     }
 
@@ -71,7 +78,7 @@ impl Session {
 
     /// The duty to answer a request.
     pub(super) fn open(&self, request: &Request<'_>, spec: Option<&Spec>, route: Route) -> Ticket {
-        self.line.open(Label::of(spec), request.frame().len(), route, spec.is_some_and(Spec::is_readonly))
+        self.line.open(Some(Label::of(spec)), request.frame().len(), route, spec.is_some_and(Spec::is_readonly))
     }
 
     /// Sends each part of a split request to the owner of its slot.

@@ -9,7 +9,7 @@ use std::{
 
 use bytes::Bytes;
 
-use super::retry::{ASKING, FIRST_PAUSE, HASTY_REDIRECTS, LAST_PAUSE, last_error};
+use super::retry::{ASKING, FIRST_PAUSE, HASTY_REDIRECTS, LAST_PAUSE};
 use crate::{
     dedicated::Dedicated,
     metrics::NodeError,
@@ -50,10 +50,7 @@ impl Errand {
             self.router.refresh();
             let Some(node) = self.node() else {
                 self.hint(Hint::Uncovered);
-                let why = {
-                    let topology = self.router.topology();
-                    format!("CLUSTERDOWN proxy: {}", topology.trouble.as_deref().unwrap_or("no node serves this slot"))
-                };
+                let why = self.router.topology().down();
                 self.again(Why::Unsent(why)).await?;
                 continue;
             };
@@ -136,7 +133,7 @@ impl Errand {
         let late = now - trouble.since >= settings.retry_timeout;
         if late || matches!(why, Why::Hopeless(_)) || trouble.redirects > settings.max_redirects {
             self.router.tally().gave_up(why.word());
-            return Err(last_error(&why));
+            return Err(why.last_error());
         }
         self.router.tally().retried(why.word());
         let pause = (!redirected || trouble.redirects > HASTY_REDIRECTS).then_some(trouble.pause);

@@ -39,16 +39,14 @@ impl Session {
             Local::Client(sub) => self.client_command(sub, request, spec),
             // What changes the lane waits until nothing is in flight on the old one.
             Local::Hello | Local::Auth | Local::Select | Local::Reset => Flow::Alone,
-            Local::Proxy
-            | Local::Subscribe
+            // So that no message on a channel comes before the confirmation, nor that before earlier replies.
+            Local::Subscribe
             | Local::Psubscribe
             | Local::Ssubscribe
             | Local::Unsubscribe
             | Local::Punsubscribe
-            | Local::Sunsubscribe
-            | Local::Monitor
-            | Local::Wait
-            | Local::Waitaof => {
+            | Local::Sunsubscribe => Flow::Alone,
+            Local::Proxy | Local::Monitor | Local::Wait | Local::Waitaof => {
                 let name = spec.map_or("proxy", |spec| &spec.name);
                 self.refuse(spec, format!("ERR proxy: {name} is not served yet").as_bytes())
             }
@@ -58,6 +56,11 @@ impl Session {
     fn ping(&mut self, request: &Request<'_>, spec: Option<&Spec>) -> Flow {
         match request.get(1) {
             Some(_) if request.len() > 2 => self.answer_error(spec, &says::wrong_arity("ping")),
+            message if self.only_subscribes() => self.answer_with(spec, |out| {
+                write::array(out, 2);
+                write::bulk(out, b"pong");
+                write::bulk(out, message.unwrap_or_default());
+            }),
             Some(message) => self.answer_with(spec, |out| write::bulk(out, message)),
             None => self.answer(spec, b"+PONG\r\n"),
         }
@@ -74,6 +77,7 @@ impl Session {
     pub(super) fn reset(&mut self) {
         self.take_transaction();
         self.watch = None;
+        self.drop_subscriptions();
         self.line.mute(Mute::No);
         self.authenticated = self.router.settings().client_credentials.is_none();
         self.lane = self.router.first_lane();

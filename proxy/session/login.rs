@@ -122,10 +122,7 @@ impl Session {
     }
 
     async fn try_login(&self, login: &Login) -> Result<(), String> {
-        let node = self.router.any_primary(self.favourite).ok_or_else(|| {
-            let topology = self.router.topology();
-            format!("CLUSTERDOWN proxy: {}", topology.trouble.as_deref().unwrap_or("no node is known"))
-        })?;
+        let node = self.router.any_primary(self.favourite).ok_or_else(|| self.router.topology().down())?;
         // RESP2 says AUTH, whose errors are the ones that a client expects.
         let login = Login { version: Version::Resp2, ..login.clone() };
         match dial::dial(&node.reach, &login, &self.router.around().limits.dial).await {

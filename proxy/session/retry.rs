@@ -11,10 +11,10 @@ use tokio::time::Sleep;
 use super::Session;
 use crate::{
     plan,
-    refusal::{self, Later},
+    refusal::Later,
     resp::request::Parser,
     ticket::{Bounced, Route, Ticket, Why},
-    topology::{Redirect, redirect::Kind},
+    topology::Kind,
 };
 
 /// How long a request that cannot be served now waits before it goes again: doubled each time, up to the last.
@@ -82,7 +82,7 @@ impl Session {
             };
             if given_up {
                 self.router.tally().gave_up(bounced.why.word());
-                let error = last_error(&bounced.why);
+                let error = bounced.why.last_error();
                 bounced.ticket.fail(&error);
             } else {
                 again.push(bounced);
@@ -145,16 +145,5 @@ impl Session {
             }
         }
         self.lane.send(&self.router, self.favourite, frame, ticket);
-    }
-}
-
-/// What a client is told whose request was refused to the last.
-pub(super) fn last_error(why: &Why) -> String {
-    match why {
-        Why::Redirected(Redirect { kind, slot, host, port }, from) => {
-            format!("ERR proxy: too many redirects for slot {slot}: {} still says {kind:?} {host}:{port}", from.label)
-        }
-        Why::Later(_, error) => String::from_utf8_lossy(refusal::text(error)).into_owned(),
-        Why::Unsent(error) | Why::Hopeless(error) => error.clone(),
     }
 }

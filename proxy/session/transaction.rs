@@ -259,7 +259,7 @@ impl Session {
         }
         let batch = transaction.batch(b"");
         let route = transaction.slot.map_or(Route::Any, Route::Slot);
-        let mut ticket = self.line.open(Label::of(spec), batch.len(), route, false);
+        let mut ticket = self.line.open(Some(Label::of(spec)), batch.len(), route, false);
         ticket.replies_before = transaction.replies() - 1;
         self.lane.send(&self.router, self.favourite, &batch, ticket);
         Flow::Taken

@@ -1,10 +1,12 @@
 //! The cluster as one node sees it, and what several such views come to.
 //!
 //! CLUSTER SLOTS says who owns what and by which address clients should know it: every version speaks it. CLUSTER NODES
-//! adds what it leaves out: config epochs, which tell a newer view from an older one, and primaries without slots.
-//! CLUSTER SHARDS adds the availability zones of Valkey.
+//! adds what it leaves out: config epochs, which tell a newer view from an older one, primaries without slots and new
+//! replicas. CLUSTER SHARDS says by which address clients should know those, and adds the availability zones of Valkey.
 
 use std::{collections::HashMap, fmt, sync::Arc};
+
+use bytes::Bytes;
 
 use super::{NOBODY, Node, Role};
 use crate::{
@@ -64,32 +66,24 @@ impl View {
             _ => return Err(BadView("the reply to CLUSTER SLOTS is no list".to_owned())),
         };
         let lines: HashMap<&str, Line> = nodes.map(lines).unwrap_or_default();
+        let cards: HashMap<&str, &Value> = shards.map(cards).unwrap_or_default();
         let mut sketch = Sketch::default();
         for range in ranges {
             sketch.range(range, &lines, asked)?;
         }
-        for line in lines.values().filter(|line| line.is_spare_primary()) {
-            if !sketch.places.contains_key(line.id)
-                && let Some(announced) = line.address(asked)
-            {
-                sketch.add(Seen { implied: line.host.is_empty(), ..Seen::bare(line.id, announced) });
-            }
+        for line in lines.values().filter(|line| line.is_well() && !sketch.places.contains_key(line.id)) {
+            sketch.seen.extend(line.seen(cards.get(line.id).copied(), asked));
         }
+        sketch.places = places(&sketch.seen);
         for seen in &mut sketch.seen {
             if let Some(line) = lines.get(seen.id.as_str()) {
                 seen.epoch = line.epoch;
                 seen.alias(line.host);
                 seen.alias(line.hostname);
             }
-        }
-        for node in shards.map(Value::items).unwrap_or_default().iter().filter_map(|shard| shard.field("nodes")) {
-            for node in node.items() {
-                let id = node.field("id").and_then(Value::str).unwrap_or_default();
-                let zone = node.field("availability-zone").and_then(Value::str).filter(|zone| !zone.is_empty());
-                if let (Some(&place), Some(zone)) = (sketch.places.get(id), zone) {
-                    sketch.seen[usize::from(place)].zone = Some(zone.to_owned());
-                }
-            }
+            let zone =
+                cards.get(seen.id.as_str()).and_then(|card| card.field("availability-zone")).and_then(Value::str);
+            seen.zone = zone.filter(|zone| !zone.is_empty()).map(str::to_owned);
         }
         Ok(sketch.into_view())
     }
@@ -183,8 +177,7 @@ impl Default for Sketch {
 
 impl Sketch {
     fn from(view: View) -> Sketch {
-        let places = view.seen.iter().zip(0..).map(|(seen, place)| (seen.id.clone(), place)).collect();
-        Sketch { seen: view.seen, places, slots: view.slots }
+        Sketch { places: places(&view.seen), seen: view.seen, slots: view.slots }
     }
 
     /// Takes in one range of CLUSTER SLOTS: first slot, last slot, primary, replicas.
@@ -271,37 +264,54 @@ impl Sketch {
     }
 }
 
-/// One node of a range: endpoint, port, id (since 4.0), metadata (since 7.0). `None` where its address is not to be
-/// had from anything at hand.
+/// One node of a range: endpoint, port, id (since 4.0), metadata (since 7.0).
 fn read_owner(owner: &Value, lines: &HashMap<&str, Line>, asked: &Address) -> Option<Seen> {
     let [endpoint, port, rest @ ..] = owner.items() else { return None };
-    let port = port.integer().and_then(|port| u16::try_from(port).ok()).filter(|&port| port != 0)?;
     let id = rest.first().and_then(Value::str).filter(|id| !id.is_empty());
     let line = id.and_then(|id| lines.get(id));
-    let about = |field: &str| {
-        let metadata = rest.get(1).and_then(|metadata| metadata.field(field)).and_then(Value::str);
-        metadata.filter(|host| !matches!(*host, "" | "?"))
-    };
-    let known = |host: Option<&'_ str>| host.filter(|host| !host.is_empty()).map(str::to_owned);
+    read_place(id, endpoint, port, rest.get(1), line, asked)
+}
+
+/// A node from the way clients are told of it; `about` has what else is known, by the names `ip` and `hostname`. `None`
+/// where its address is not to be had from anything at hand.
+fn read_place(
+    id: Option<&str>,
+    endpoint: &Value,
+    port: &Value,
+    about: Option<&Value>,
+    line: Option<&Line>,
+    asked: &Address,
+) -> Option<Seen> {
+    let port = port.integer().and_then(|port| u16::try_from(port).ok()).filter(|&port| port != 0)?;
     let endpoint = match endpoint {
         Value::Null => "",
         endpoint => endpoint.str()?,
     };
+    let field = |name: &str| about.and_then(|about| about.field(name)).and_then(Value::str);
+    let (ip, hostname) = (field("ip"), field("hostname"));
     let host = match endpoint {
-        "" => asked.host.clone(),
-        "?" => known(about("ip"))
-            .or_else(|| known(line.map(|line| line.host)))
-            .or_else(|| known(about("hostname")))
-            .or_else(|| known(line.map(|line| line.hostname)))?,
-        host => host.to_owned(),
+        "" => &asked.host,
+        "?" => {
+            let known = [ip, line.map(|line| line.host), hostname, line.map(|line| line.hostname)];
+            known.into_iter().flatten().find(|host| !matches!(*host, "" | "?"))?
+        }
+        host => host,
     };
     let announced = Address::new(host, port);
     let id = id.map_or_else(|| announced.to_string(), str::to_owned);
     let mut seen = Seen { implied: endpoint.is_empty(), ..Seen::bare(&id, announced) };
-    for field in ["ip", "hostname"] {
-        seen.alias(about(field).unwrap_or_default());
-    }
+    [ip, hostname].into_iter().flatten().for_each(|host| seen.alias(host));
     Some(seen)
+}
+
+/// The nodes of CLUSTER SHARDS, by id.
+fn cards(shards: &Value) -> HashMap<&str, &Value> {
+    let nodes = shards.items().iter().filter_map(|shard| shard.field("nodes")).flat_map(Value::items);
+    nodes.filter_map(|node| Some((node.field("id")?.str()?, node))).collect()
+}
+
+fn places(seen: &[Seen]) -> HashMap<String, u16> {
+    seen.iter().zip(0..).map(|(seen, place)| (seen.id.clone(), place)).collect()
 }
 
 /// A line of CLUSTER NODES: `id ip:port@busport,hostname flags primary ping pong epoch link slots...`.
@@ -336,14 +346,23 @@ impl<'a> Line<'a> {
         self.flags.split(',').any(|word| word == flag)
     }
 
-    /// A healthy primary: where CLUSTER SLOTS leaves it out it owns nothing, but a slot may be on its way to it.
-    fn is_spare_primary(&self) -> bool {
-        self.has("master") && !["fail", "fail?", "noaddr", "handshake"].iter().any(|flag| self.has(flag))
+    /// Whether it is a member that others believe to be alive. CLUSTER SLOTS leaves out primaries without slots, though
+    /// a slot may be on its way to them, and replicas that have yet to hear from their primary.
+    fn is_well(&self) -> bool {
+        !["fail", "fail?", "noaddr", "handshake"].iter().any(|flag| self.has(flag))
     }
 
-    fn address(&self, asked: &Address) -> Option<Address> {
-        let host = if self.host.is_empty() { asked.host.as_str() } else { self.host };
-        (self.port != 0).then(|| Address::new(host, self.port))
+    /// The node, at the address for clients that its `card` of CLUSTER SHARDS gives, or else at that of this line.
+    fn seen(&self, card: Option<&Value>, asked: &Address) -> Option<Seen> {
+        let told = card.and_then(|card| {
+            read_place(Some(self.id), card.field("endpoint")?, card.field("port")?, Some(card), Some(self), asked)
+        });
+        let seen = told.or_else(|| {
+            let host = Value::Text(Bytes::copy_from_slice(self.host.as_bytes()));
+            read_place(Some(self.id), &host, &Value::Integer(i64::from(self.port)), None, Some(self), asked)
+        })?;
+        let role = if self.replicates.is_some() { Role::Replica } else { Role::Primary };
+        Some(Seen { role, replicates: self.replicates.map(str::to_owned), ..seen })
     }
 }
 

@@ -1,6 +1,11 @@
 //! A real cluster: formed in seconds, resharded and failed over at a test's word.
 
-use std::{sync::LazyLock, time::Duration};
+use std::{
+    collections::BTreeSet,
+    sync::LazyLock,
+    thread,
+    time::{Duration, Instant},
+};
 
 use slotway::{
     resp::Value,
@@ -171,6 +176,17 @@ impl Cluster {
         {
             ok(self.nodes[index].line(&format!("CLUSTER SETSLOT {slot} NODE {target}")));
         }
+        self.wait_until_agreed();
+    }
+
+    /// Waits until all nodes have the same owner and epoch for every slot: a claim still on its way could otherwise undo
+    /// the next move.
+    #[track_caller]
+    pub fn wait_until_agreed(&self) {
+        until("the nodes to agree", Duration::from_secs(20), || {
+            let views: BTreeSet<Vec<String>> = self.nodes.iter().map(view).collect();
+            (views.len() == 1).then_some(())
+        });
     }
 
     /// Moves a whole slot with its keys, as `redis-cli --cluster reshard` does.
@@ -194,6 +210,7 @@ impl Cluster {
     pub fn add_node(&mut self) -> usize {
         self.nodes.push(Node::start(&self.shape.setup()));
         self.meet_all();
+        self.wait_until_agreed();
         self.nodes.len() - 1
     }
 
@@ -208,18 +225,31 @@ impl Cluster {
     /// Makes the replica at `index` the primary (`CLUSTER FAILOVER`, with FORCE or TAKEOVER where given) and waits for it.
     #[track_caller]
     pub fn fail_over_to(&self, index: usize, option: &str) {
-        ok(self.nodes[index].line(format!("CLUSTER FAILOVER {option}").trim()));
-        self.wait_until_primary(index);
+        // The nodes may refuse their votes or run out of time, and then nobody tries again.
+        let asked = format!("CLUSTER FAILOVER {option}");
+        until("the failover", Duration::from_secs(30), || {
+            let reply = self.nodes[index].line(asked.trim());
+            assert!(reply == "+OK\r\n" || self.is_primary(index), "{asked}: {reply:?}");
+            let end = Instant::now() + Duration::from_secs(6);
+            while Instant::now() < end && !self.is_primary(index) {
+                thread::sleep(Duration::from_millis(10));
+            }
+            self.is_primary(index).then_some(())
+        });
     }
 
     /// Waits until the node at `index` is a primary with slots.
     #[track_caller]
     pub fn wait_until_primary(&self, index: usize) {
-        until("the replica to become the primary", Duration::from_secs(30), || {
-            let nodes = self.nodes[index].line("CLUSTER NODES").string();
-            let own = nodes.lines().find(|line| line.contains("myself"))?;
-            (own.contains("myself,master") && own.split(' ').count() > 8).then_some(())
-        });
+        until("the replica to become the primary", Duration::from_secs(30), || self.is_primary(index).then_some(()));
+    }
+
+    /// Whether the node at `index` is a primary with slots, as it sees itself.
+    #[track_caller]
+    pub fn is_primary(&self, index: usize) -> bool {
+        let nodes = self.nodes[index].line("CLUSTER NODES").string();
+        let own = nodes.lines().find(|line| line.contains("myself"));
+        own.is_some_and(|own| own.contains("myself,master") && own.split(' ').count() > 8)
     }
 
     /// The node id of the node at `index`.
@@ -284,6 +314,19 @@ impl Shape {
         config.extend(self.config.iter().cloned());
         Setup { flavour: self.flavour, cluster: true, config }
     }
+}
+
+/// What a node knows of the owners of slots: id, epoch and slots of each.
+fn view(node: &Node) -> Vec<String> {
+    let nodes = node.line("CLUSTER NODES").string();
+    let owners = nodes.lines().filter_map(|line| {
+        let fields: Vec<&str> = line.split(' ').collect();
+        let slots: Vec<&str> = fields.iter().skip(8).copied().filter(|slots| !slots.starts_with('[')).collect();
+        (!slots.is_empty()).then(|| format!("{} {} {}", fields[0], fields[6], slots.join(" ")))
+    });
+    let mut owners: Vec<String> = owners.collect();
+    owners.sort_unstable();
+    owners
 }
 
 #[track_caller]

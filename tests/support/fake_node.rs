@@ -5,14 +5,14 @@ use std::{
     collections::VecDeque,
     io::{self, Read, Write},
     net::{Shutdown, TcpListener, TcpStream},
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError},
     thread,
     time::Duration,
 };
 
 use slotway::resp::{request::Parser, write};
 
-use super::{client::show, ports::free_port, wait::until};
+use super::{Node, client::show, ports::free_port, wait::until};
 
 /// What a scripted node does about a request.
 #[derive(Clone, Debug)]
@@ -25,8 +25,8 @@ pub enum Act {
     SayAndHangUp(Vec<u8>),
     /// Hangs up.
     HangUp,
-    /// Never answers this one; goes on with the next.
-    Ignore,
+    /// Answers neither this one nor anything after it on this connection, which stays open.
+    FallSilent,
     /// Waits for [`FakeNode::release`], then does the other thing; what comes after on this connection waits too.
     Hold(Box<Act>),
 }
@@ -78,6 +78,9 @@ struct State {
     released: usize,
     held: usize,
 }
+
+/// What a real server answers to COMMAND.
+static COMMANDS: LazyLock<Vec<u8>> = LazyLock::new(|| Node::standalone().line("COMMAND").0);
 
 /// A scripted node on a free port.
 #[derive(Clone)]
@@ -218,7 +221,7 @@ impl FakeNode {
         let mut state = self.state();
         if let Some(place) = state.script.iter().position(|(start, _)| text.starts_with(start.as_str())) {
             state.heard.push(heard);
-            return state.script.remove(place).map_or(Act::Ignore, |(_, act)| act);
+            return state.script.remove(place).map_or(Act::HangUp, |(_, act)| act);
         }
         if let Some(act) = self.introduction(&state, &text.to_ascii_uppercase(), version) {
             return act;
@@ -247,7 +250,7 @@ impl FakeNode {
             ("PING", "") => b"+PONG\r\n".to_vec(),
             ("AUTH" | "SELECT" | "READONLY" | "READWRITE", _)
             | ("CLIENT", "SETNAME" | "SETINFO" | "NO-EVICT" | "NO-TOUCH") => b"+OK\r\n".to_vec(),
-            ("COMMAND", "") => b"*0\r\n".to_vec(),
+            ("COMMAND", "") => COMMANDS.clone(),
             ("CLUSTER", "SLOTS") => slots(&state.ranges),
             ("CLUSTER", "NODES") => bulk(&nodes(&state.ranges, &self.id, self.port)),
             ("CLUSTER", "MYID") => bulk(&self.id),
@@ -279,7 +282,10 @@ impl FakeNode {
                 return Ok(false);
             }
             Act::HangUp => return Ok(false),
-            Act::Ignore => {}
+            Act::FallSilent => {
+                io::copy(stream, &mut io::sink())?;
+                return Ok(false);
+            }
             Act::Hold(act) => {
                 let mine = {
                     let mut state = self.state();

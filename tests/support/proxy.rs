@@ -181,6 +181,16 @@ impl Proxy {
         fs::read_dir(format!("/proc/{}/fd", self.pid())).map_or(0, Iterator::count)
     }
 
+    /// [`Proxy::open_files`] once every worker has its links to all nodes.
+    pub fn open_files_with_links(&self) -> usize {
+        let mut clients: Vec<Client> = (0..8).map(|_| self.client()).collect();
+        for client in &mut clients {
+            (0..100).for_each(|number| drop(client.call(&["GET", &format!("links:{number}")])));
+        }
+        let open = self.open_files();
+        open - clients.len()
+    }
+
     /// Everything it has logged.
     pub fn log(&self) -> String {
         fs::read_to_string(&self.log).unwrap_or_default()

@@ -29,8 +29,7 @@ fn real_clusters_are_read_whole() {
             let view = view(&format!("{server}.{version}slots"), Some(&format!("{server}.nodes")));
             let primaries = view.seen.iter().filter(|seen| seen.role == Role::Primary).count();
             assert_eq!((view.covered(), view.epoch(), primaries), (SLOTS, 3, 3), "{server}");
-            // A replica that has not synchronised yet is not in CLUSTER SLOTS; one that has is.
-            assert!(view.seen.len() >= 3 && view.seen.len() <= nodes, "{server}");
+            assert_eq!(view.seen.len(), nodes, "{server}");
             let edges = [0, 5460, 5461, 10922, 10923, 16383];
             let owners = edges.map(|slot| at(&view, slot).unwrap().announced.port);
             assert_eq!(owners, [ports[0], ports[0], ports[1], ports[1], ports[2], ports[2]], "{server}");
@@ -66,6 +65,28 @@ fn every_form_of_endpoint() {
     let lonely = view("lonely.slots", Some("lonely.nodes"));
     assert_eq!(lonely.covered(), 3);
     assert_eq!((lonely.seen[0].announced.to_string().as_str(), lonely.seen[0].implied), ("seed:21720", true));
+}
+
+#[test]
+fn a_new_replica_is_seen_though_no_slots_are_said_to_be_its_own() {
+    let nodes = reply("redis.nodes");
+    let slots = reply("redis.slots");
+    let primaries = slots.items().iter().map(|range| Value::Array(range.items()[..3].to_vec()));
+    let slots = Value::Array(primaries.collect());
+    let view = View::parse(&slots, nodes.str(), Some(&reply("redis.shards")), &asked()).unwrap();
+    let replica = view.seen.iter().find(|seen| seen.announced.port == 21703).unwrap();
+    assert_eq!((replica.role, replica.replicates.as_deref()), (Role::Replica, Some(&*at(&view, 0).unwrap().id)));
+    assert_eq!((replica.epoch, replica.announced.host.as_str()), (1, "127.0.0.1"));
+
+    // Where clients are to use names, an address is not what it announces: it would change once it owns slots.
+    let named = String::from_utf8_lossy(nodes.text().unwrap()).replace("21703@31703", "21703@31703,host-d");
+    let card =
+        b"*1\r\n%2\r\n+slots\r\n*0\r\n+nodes\r\n*1\r\n%3\r\n+id\r\n+90fe50236a0d5135dfeb671d4b6d1416949afe62\r\n\
+        +port\r\n:21703\r\n+endpoint\r\n+host-d\r\n";
+    let (shards, _) = Value::parse(card).unwrap().unwrap();
+    let view = View::parse(&slots, Some(&named), Some(&shards), &asked()).unwrap();
+    let replica = view.seen.iter().find(|seen| seen.announced.port == 21703).unwrap();
+    assert_eq!((replica.announced.host.as_str(), &*replica.aliases), ("host-d", &["127.0.0.1".to_owned()][..]));
 }
 
 #[test]
@@ -142,10 +163,10 @@ fn lines_of_every_version() {
             ("a", host, port, hostname, 1),
             "{text}"
         );
-        assert!(line.is_spare_primary());
+        assert!(line.is_well());
     }
     let replica = Line::parse("a 10.0.0.1:7000@17000 slave,fail p 0 0 9 disconnected").unwrap();
-    assert_eq!((replica.replicates, replica.epoch, replica.is_spare_primary()), (Some("p"), 9, false));
+    assert_eq!((replica.replicates, replica.epoch, replica.is_well()), (Some("p"), 9, false));
     for text in ["", "a", "a b c d e f g", "a 1:x@1 master - 0 0 1 connected", "a 1:1@1 master - 0 0 x connected"] {
         assert!(Line::parse(text).is_none(), "{text}");
     }

@@ -1,0 +1,132 @@
+#!/bin/sh
+# Forms the cluster and keeps it together. POSIX sh, and only what the public redis and valkey images carry.
+#
+#   cluster.sh form REPLICAS NODE:PORT...   join the nodes into one cluster; safe to run again at any time
+#   cluster.sh health SELF:PORT NODE:PORT...  is SELF alive; and if it came back with a new address, tell its peers
+#   cluster.sh serve                        the server itself, with the password of compose.password.yaml
+#
+# Nodes are named by service name: container addresses change, names do not. Redis itself wants addresses in
+# CLUSTER MEET, so names are resolved here. (A tool that prints 172.18.0.2/16 would need its suffix cut off;
+# getent prints none.)
+set -u
+
+# With compose.password.yaml the password is a docker secret.
+[ -r /run/secrets/redis_password ] && REDISCLI_AUTH=$(cat /run/secrets/redis_password) && export REDISCLI_AUTH
+
+host() { echo "${1%:*}"; }
+port() { echo "${1##*:}"; }
+address() { getent hosts "$(host "$1")" | { read -r first _; echo "${first:-}"; }; }
+
+# ask NODE:PORT COMMAND...: one command to one node, empty when it does not answer.
+ask() {
+    node=$1
+    shift
+    timeout 2 redis-cli -h "$(host "$node")" -p "$(port "$node")" "$@" 2>/dev/null | tr -d '\r'
+}
+
+info() { ask "$1" cluster info | sed -n "s/^$2://p"; }
+slots_of() { ask "$1" cluster nodes | awk '/myself/ { print NF - 8 }'; }
+say() { echo "cluster: $*"; }
+
+# introduce SELF PEER: make PEER greet SELF, unless both already see SELF where it is now.
+# CLUSTER MEET is the only message from which a node learns its own new address, so it is the peer that must greet.
+introduce() {
+    here=$(address "$1")
+    id=$(ask "$1" cluster myid)
+    [ -n "$here" ] && [ -n "$id" ] || return 0
+    now="$id $here:$(port "$1")@"
+    { ask "$1" cluster nodes; ask "$2" cluster nodes; } | {
+        seen=0
+        while read -r line; do
+            case $line in *noaddr* | *fail*) ;; "$now"*) seen=$((seen + 1)) ;; esac
+        done
+        [ "$seen" -ge 2 ]
+    } && return 0
+    [ "$(ask "$2" cluster meet "$here" "$(port "$1")")" = OK ] && say "$2 greets $1 at $here:$(port "$1")"
+    return 0
+}
+
+health() {
+    self=$1
+    shift
+    [ "$(ask "$self" ping)" = PONG ] || { say "$self does not answer"; exit 1; }
+    # A node that knows nobody waits for form; greeting it here would stop `--cluster create`.
+    [ "$(info "$self" cluster_known_nodes)" -gt 1 ] || exit 0
+    for peer in "$@"; do
+        [ "$peer" = "$self" ] || introduce "$self" "$peer"
+    done
+    exit 0
+}
+
+form() {
+    replicas=$1
+    shift
+    for node in "$@"; do
+        until [ "$(ask "$node" ping)" = PONG ]; do say "waiting for $node"; sleep 1; done
+    done
+
+    slots=0
+    for node in "$@"; do slots=$((slots + $(slots_of "$node"))); done
+    if [ "$slots" -eq 0 ]; then create "$replicas" "$@" || exit 1; fi
+
+    for node in "$@"; do
+        for peer in "$@"; do [ "$peer" = "$node" ] || introduce "$node" "$peer"; done
+    done
+    tries=0
+    until whole "$@"; do
+        tries=$((tries + 1))
+        if [ $tries -eq 30 ]; then
+            say "still not whole:"
+            ask "$1" cluster nodes
+            exit 1
+        fi
+        sleep 1
+    done
+    [ "$replicas" -eq 0 ] || employ "$@"
+    say "ready: $# nodes, 16384 slots"
+}
+
+# create REPLICAS NODE...: slots for nodes that have none yet.
+create() {
+    replicas=$1
+    shift
+    addresses=
+    for node in "$@"; do addresses="$addresses $(address "$node"):$(port "$node")"; done
+    say "forming from$addresses"
+    # shellcheck disable=SC2086 # one word per address is meant
+    redis-cli --cluster create $addresses --cluster-replicas "$replicas" --cluster-yes
+}
+
+# whole NODE...: every node sees all slots served and all the others joined.
+whole() {
+    for node in "$@"; do
+        [ "$(info "$node" cluster_state)" = ok ] || return 1
+        [ "$(info "$node" cluster_slots_ok)" = 16384 ] || return 1
+        [ "$(info "$node" cluster_known_nodes)" -ge $# ] || return 1
+    done
+}
+
+# employ NODE...: a master without slots (a node added later) becomes the replica of the master with the fewest.
+employ() {
+    for node in "$@"; do
+        [ "$(ask "$node" role | head -n 1)" = master ] && [ "$(slots_of "$node")" -eq 0 ] || continue
+        master=$(ask "$node" cluster nodes | awk '
+            $3 ~ /master/ && NF > 8 { count[$1] += 0 }
+            $3 ~ /slave/ { count[$4]++ }
+            END { for (id in count) if (best == "" || count[id] < count[best]) best = id; print best }')
+        say "$node becomes a replica of $master: $(ask "$node" cluster replicate "$master")"
+        until [ "$(ask "$1" cluster nodes | grep -c slave)" -ge 1 ]; do sleep 1; done
+    done
+}
+
+# The password reaches the server by its standard input: neither `docker inspect` nor `ps` shows it.
+serve() {
+    exec docker-entrypoint.sh redis-server /usr/local/etc/redis/redis.conf - <<PASSWORD
+requirepass $REDISCLI_AUTH
+masterauth $REDISCLI_AUTH
+PASSWORD
+}
+
+verb=$1
+shift
+"$verb" "$@"

@@ -1,0 +1,209 @@
+//! A node connection over which a node speaks unasked: messages of subscriptions, invalidations, what MONITOR shows.
+//!
+//! A feed connects by itself, and again after each loss; what is to be said then is up to its owner, who is told by
+//! [`News::Opened`]. It keeps no read buffer while nothing comes: a thousand idle subscribers cost their sockets.
+
+use std::{
+    cell::RefCell,
+    future::Future,
+    io,
+    pin::Pin,
+    rc::Rc,
+    sync::Arc,
+    task::{Context, Poll, ready},
+    time::Duration,
+};
+
+use bytes::{Bytes, BytesMut};
+use tokio::{
+    io::{AsyncRead, AsyncWrite, ReadBuf},
+    net::TcpStream,
+    time::Sleep,
+};
+
+use crate::{
+    dial::{self, DialError, Login},
+    metrics::NodeTally,
+    resp::reply::Scanner,
+    topology::Node,
+};
+
+/// How long a node that could not be had is left alone: doubled each time from the first to the last.
+const FIRST_PAUSE: Duration = Duration::from_millis(20);
+const LAST_PAUSE: Duration = Duration::from_secs(1);
+/// How many bytes one turn takes from one feed, so that a flood does not keep others of the worker waiting.
+const TURN: usize = 256 * 1024;
+
+/// A node connection that is read all the time.
+pub struct Feed {
+    node: Arc<Node>,
+    login: Login,
+    limits: dial::Limits,
+    tally: Rc<NodeTally>,
+    state: State,
+    /// Requests that the socket has not taken yet.
+    out: BytesMut,
+    /// Frames that have come, and the beginning of one whose end has not.
+    input: BytesMut,
+    scanner: Scanner,
+    pause: Duration,
+    /// Bytes read since it last had nothing.
+    turn: usize,
+}
+
+enum State {
+    Dialling(Pin<Box<dyn Future<Output = Result<TcpStream, DialError>>>>),
+    Open(TcpStream),
+    Pausing(Pin<Box<Sleep>>),
+}
+
+/// What has happened on a feed.
+#[derive(Debug)]
+pub enum News {
+    /// It is connected and logged in; nothing has been asked for on it.
+    Opened,
+    /// A whole frame.
+    Frame(Bytes),
+    /// The connection is gone; it connects again.
+    Lost(String),
+    /// It could not connect; it tries again. `permanent` where the node refuses the login.
+    Unreachable {
+        /// Why, fit for a client.
+        why: String,
+        /// Whether trying again is in vain until somebody changes something.
+        permanent: bool,
+    },
+}
+
+impl Feed {
+    /// A feed from `node`; it connects as soon as it is polled.
+    pub fn open(node: Arc<Node>, login: Login, limits: dial::Limits, tally: Rc<NodeTally>) -> Feed {
+        let state = State::Dialling(Box::pin(dial(node.clone(), login.clone(), limits)));
+        Feed {
+            node,
+            login,
+            limits,
+            tally,
+            state,
+            out: BytesMut::new(),
+            input: BytesMut::new(),
+            scanner: Scanner::default(),
+            pause: FIRST_PAUSE,
+            turn: 0,
+        }
+    }
+
+    /// The node that it leads to.
+    pub fn node(&self) -> &Arc<Node> {
+        &self.node
+    }
+
+    /// Whether it is connected.
+    pub fn is_open(&self) -> bool {
+        matches!(self.state, State::Open(_))
+    }
+
+    /// Queues a request. Only where it is open: what is queued is lost with the connection.
+    pub fn send(&mut self, frame: &[u8]) {
+        self.out.extend_from_slice(frame);
+    }
+
+    /// Connects, writes what is queued and reads; `buffer` is borrowed only while it reads.
+    pub fn poll(&mut self, cx: &mut Context<'_>, buffer: &RefCell<Box<[u8]>>) -> Poll<News> {
+        loop {
+            match &mut self.state {
+                State::Pausing(pause) => {
+                    ready!(pause.as_mut().poll(cx));
+                    self.state = State::Dialling(Box::pin(dial(self.node.clone(), self.login.clone(), self.limits)));
+                }
+                State::Dialling(dialling) => match ready!(dialling.as_mut().poll(cx)) {
+                    Ok(stream) => {
+                        self.tally.connected();
+                        self.state = State::Open(stream);
+                        return Poll::Ready(News::Opened);
+                    }
+                    Err(error) => {
+                        self.tally.connect_failed();
+                        self.rest();
+                        return Poll::Ready(News::Unreachable { why: error.to_string(), permanent: error.permanent });
+                    }
+                },
+                State::Open(_) => match ready!(self.poll_open(cx, buffer)) {
+                    Ok(frame) => {
+                        self.pause = FIRST_PAUSE;
+                        return Poll::Ready(News::Frame(frame));
+                    }
+                    Err(error) => {
+                        self.tally.disconnected();
+                        self.rest();
+                        return Poll::Ready(News::Lost(plain(&error)));
+                    }
+                },
+            }
+        }
+    }
+
+    fn poll_open(&mut self, cx: &mut Context<'_>, buffer: &RefCell<Box<[u8]>>) -> Poll<io::Result<Bytes>> {
+        let State::Open(stream) = &mut self.state else { return Poll::Pending };
+        while !self.out.is_empty() {
+            match Pin::new(&mut *stream).poll_write(cx, &self.out) {
+                Poll::Ready(count) => bytes::Buf::advance(&mut self.out, count?),
+                Poll::Pending => break,
+            }
+        }
+        loop {
+            if !self.input.is_empty() {
+                if let Some(end) = self.scanner.find(&self.input).map_err(|_| io::ErrorKind::InvalidData)? {
+                    return Poll::Ready(Ok(self.input.split_to(end).freeze()));
+                }
+            } else if self.input.capacity() > 0 {
+                self.input = BytesMut::new();
+            }
+            if self.turn >= TURN {
+                self.turn = 0;
+                cx.waker().wake_by_ref();
+                return Poll::Pending;
+            }
+            let buffer = &mut *buffer.borrow_mut();
+            let mut read = ReadBuf::new(buffer);
+            if Pin::new(&mut *stream).poll_read(cx, &mut read)?.is_pending() {
+                self.turn = 0;
+                return Poll::Pending;
+            }
+            if read.filled().is_empty() {
+                return Poll::Ready(Err(io::ErrorKind::UnexpectedEof.into()));
+            }
+            self.turn += read.filled().len();
+            self.input.extend_from_slice(read.filled());
+        }
+    }
+
+    /// Leaves the node alone for a while.
+    fn rest(&mut self) {
+        self.out = BytesMut::new();
+        self.input = BytesMut::new();
+        self.scanner = Scanner::default();
+        self.state = State::Pausing(Box::pin(tokio::time::sleep(self.pause)));
+        self.pause = (self.pause * 2).min(LAST_PAUSE);
+    }
+}
+
+impl Drop for Feed {
+    fn drop(&mut self) {
+        if self.is_open() {
+            self.tally.disconnected();
+        }
+    }
+}
+
+async fn dial(node: Arc<Node>, login: Login, limits: dial::Limits) -> Result<TcpStream, DialError> {
+    dial::dial(&node.reach, &login, &limits).await
+}
+
+fn plain(error: &io::Error) -> String {
+    match error.kind() {
+        io::ErrorKind::UnexpectedEof => "it closed the connection".to_owned(),
+        io::ErrorKind::InvalidData => "it does not speak the Redis protocol".to_owned(),
+        _ => error.to_string(),
+    }
+}

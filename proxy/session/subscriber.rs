@@ -1,0 +1,506 @@
+//! A client's subscriptions: what it wants, and on which nodes that is subscribed for it.
+//!
+//! Classic channels and patterns are subscribed on the home node, where every PUBLISH goes, on a connection of this
+//! client's own: so PUBLISH and PUBSUB count clients, and messages come in the order of one Redis. Shard channels are
+//! subscribed where their slot is. What can match keyspace notifications is subscribed on every primary besides, since
+//! nodes notify of their own keys only; from there nothing but notifications is taken.
+//!
+//! What is wanted is kept here, what is subscribed in each [`Source`]; whatever happens to nodes and slots, the second
+//! follows the first. Where a subscription moves, the new node has confirmed before the old one is left ([`Handover`]).
+//! Messages that were published while nothing was subscribed are lost, as they are when a client of one Redis
+//! reconnects; such gaps are counted and logged.
+
+mod handover;
+mod source;
+
+use std::{
+    collections::HashMap,
+    future::Future,
+    pin::Pin,
+    rc::Rc,
+    sync::Arc,
+    task::{Context, Poll},
+};
+
+use bytes::Bytes;
+
+use self::{
+    handover::{Handover, Step},
+    source::{Heard, KINDS, Names, Source},
+};
+pub use source::Kind;
+
+use crate::{
+    address::Address,
+    dial::{Login, Version},
+    feed::Feed,
+    refusal::Refusal,
+    resp::write,
+    router::Router,
+    slot::Slot,
+    ticket::Line,
+    topology::{Hint, Node, Topology},
+};
+
+/// All subscriptions of one client.
+pub struct Subscriber {
+    login: Login,
+    topics: [HashMap<Bytes, Standing>; 3],
+    sources: Vec<Source>,
+    last_number: u64,
+    /// Shard channels of which a node has said that they are elsewhere than the topology has them.
+    moved: HashMap<Bytes, Arc<Node>>,
+    epoch: u64,
+    news: Pin<Box<dyn Future<Output = ()>>>,
+    handover: Option<Handover>,
+    /// Messages on what the client has not been told yet that it is subscribed to.
+    held: Vec<Bytes>,
+    /// What a node has said against a subscription.
+    refused: Option<Bytes>,
+    /// A node does not allow any more what the client is subscribed to.
+    forbidden: bool,
+}
+
+/// Where a subscription stands with the client.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Standing {
+    /// Asked for, not confirmed.
+    New,
+    /// Confirmed.
+    Confirmed,
+    /// To be ended, which is not confirmed.
+    Leaving,
+}
+
+/// Where messages go and nodes are found.
+pub struct Around<'a> {
+    pub router: &'a Rc<Router>,
+    pub line: &'a Rc<Line>,
+    pub resp3: bool,
+}
+
+impl Subscriber {
+    /// Nothing is subscribed; nodes are logged in to as `login` says.
+    pub fn new(login: &Login, router: &Router) -> Subscriber {
+        Subscriber {
+            // Confirmations and messages are alike in both versions but for their first byte, and RESP2 needs no HELLO.
+            login: Login { version: Version::Resp2, database: 0, ..login.clone() },
+            topics: Default::default(),
+            sources: Vec::new(),
+            last_number: 0,
+            moved: HashMap::new(),
+            epoch: router.epoch(),
+            news: router.next_news(),
+            handover: None,
+            held: Vec::new(),
+            refused: None,
+            forbidden: false,
+        }
+    }
+
+    /// Whether nothing is subscribed.
+    pub fn is_empty(&self) -> bool {
+        self.topics.iter().all(HashMap::is_empty)
+    }
+
+    /// How many channels, patterns and shard channels the client knows to be subscribed to.
+    pub fn counts(&self) -> [usize; 3] {
+        let known = |standing: &&Standing| **standing != Standing::New;
+        [0, 1, 2].map(|kind| self.topics[kind].values().filter(known).count())
+    }
+
+    /// The names of one kind.
+    pub fn names(&self, kind: Kind) -> Vec<Bytes> {
+        self.topics[kind as usize].keys().cloned().collect()
+    }
+
+    /// A node does not allow any more what the client is subscribed to: it has to go, as Redis has it.
+    pub fn is_forbidden(&self) -> bool {
+        self.forbidden
+    }
+
+    /// Begins to subscribe. When [`Subscriber::poll_begun`] is ready, it is to be confirmed or cancelled.
+    pub fn begin(&mut self, kind: Kind, names: &[Bytes], router: &Router) {
+        self.refused = None;
+        let mut new = Vec::new();
+        for name in names {
+            if !self.topics[kind as usize].contains_key(name) {
+                self.topics[kind as usize].insert(name.clone(), Standing::New);
+                new.push(name.clone());
+            }
+        }
+        self.place(kind, new, router);
+    }
+
+    /// Whether these are subscribed where they should be; an error where a node refuses that.
+    pub fn poll_begun(&mut self, kind: Kind, names: &[Bytes]) -> Poll<Result<(), Bytes>> {
+        if let Some(error) = self.refused.take() {
+            return Poll::Ready(Err(error));
+        }
+        let mut new = names.iter().filter(|name| self.topics[kind as usize].get(*name) == Some(&Standing::New));
+        let all = new.all(|name| self.subscribed_at(kind, name).is_some_and(|(all, _)| all));
+        if all { Poll::Ready(Ok(())) } else { Poll::Pending }
+    }
+
+    /// Whether these are subscribed at least where it matters most.
+    pub fn is_begun_at_home(&self, kind: Kind, names: &[Bytes]) -> bool {
+        names.iter().all(|name| self.subscribed_at(kind, name).is_some_and(|(_, home)| home))
+    }
+
+    /// Whether it is subscribed at every node where it should be, and whether at the home node; `None` at none.
+    fn subscribed_at(&self, kind: Kind, name: &Bytes) -> Option<(bool, bool)> {
+        let mut found = None;
+        for source in self.sources.iter().filter(|source| source.desired[kind as usize].contains(name)) {
+            let is = source.actual[kind as usize].contains(name);
+            let (all, home) = found.unwrap_or((true, false));
+            found = Some((all && is, home || is && (source.home || kind == Kind::Shard)));
+        }
+        found
+    }
+
+    /// It has come to nothing: forgets what is new.
+    pub fn cancel(&mut self, kind: Kind, names: &[Bytes]) {
+        let is_new = |name: &&Bytes| self.topics[kind as usize].get(*name) == Some(&Standing::New);
+        let new: Vec<Bytes> = names.iter().filter(is_new).cloned().collect();
+        for name in &new {
+            self.topics[kind as usize].remove(name);
+        }
+        self.sources.iter_mut().for_each(|source| source.drop_names(kind, &new));
+        self.held.clear();
+        self.close_idle();
+    }
+
+    /// Tells the client that it is subscribed to these, then what has come on them.
+    pub fn confirm(&mut self, kind: Kind, names: &[Bytes], around: &Around<'_>) {
+        for name in names {
+            if let Some(standing) = self.topics[kind as usize].get_mut(name) {
+                *standing = Standing::Confirmed;
+            }
+            self.say(kind, true, Some(name), around);
+        }
+        for frame in std::mem::take(&mut self.held) {
+            push(&frame, around);
+        }
+    }
+
+    /// Ends subscriptions.
+    pub fn end(&mut self, kind: Kind, names: &[Bytes]) {
+        for name in names {
+            if let Some(standing) = self.topics[kind as usize].get_mut(name) {
+                *standing = Standing::Leaving;
+            }
+        }
+        self.sources.iter_mut().for_each(|source| source.drop_names(kind, names));
+    }
+
+    /// Whether no node has these any more.
+    pub fn has_ended(&self, kind: Kind, names: &[Bytes]) -> bool {
+        self.sources.iter().all(|source| names.iter().all(|name| !source.actual[kind as usize].contains(name)))
+    }
+
+    /// Tells the client that these are ended. No name: there was none to end.
+    pub fn confirm_end(&mut self, kind: Kind, names: &[Bytes], around: &Around<'_>) {
+        for name in names {
+            self.topics[kind as usize].remove(name);
+            self.say(kind, false, Some(name), around);
+        }
+        if names.is_empty() {
+            self.say(kind, false, None, around);
+        }
+        self.close_idle();
+    }
+
+    /// Closes the connections that nothing is wanted from.
+    fn close_idle(&mut self) {
+        if self.handover.is_none() {
+            self.sources.retain(|source| !source.has_nothing_to_do());
+        }
+    }
+
+    /// A confirmation, with the count that Redis has in it: channels and patterns together, shard channels by themselves.
+    fn say(&self, kind: Kind, subscribe: bool, name: Option<&Bytes>, around: &Around<'_>) {
+        let [channels, patterns, shards] = self.counts();
+        let count = if kind == Kind::Shard { shards } else { channels + patterns };
+        let mut frame = Vec::new();
+        write::head(&mut frame, if around.resp3 { b'>' } else { b'*' }, 3);
+        write::bulk(&mut frame, kind.verb(subscribe).as_bytes());
+        match name {
+            Some(name) => write::bulk(&mut frame, name),
+            None => frame.extend_from_slice(if around.resp3 { b"_\r\n" } else { b"$-1\r\n" }),
+        }
+        write::integer(&mut frame, count as i64);
+        around.line.push(&frame);
+    }
+
+    /// Hears all sources, and follows the topology.
+    pub fn poll(&mut self, cx: &mut Context<'_>, around: &Around<'_>) {
+        let router = around.router;
+        while self.news.as_mut().poll(cx).is_ready() {
+            self.news = router.next_news();
+            router.refresh();
+        }
+        if self.epoch != router.epoch() {
+            self.follow(router);
+        }
+        let mut index = 0;
+        // A source may be added meanwhile, at the end.
+        while let Some(source) = self.sources.get_mut(index) {
+            match source.poll(cx, router.buffer()) {
+                Poll::Ready(heard) => self.heard(index, heard, around),
+                Poll::Pending => index += 1,
+            }
+        }
+        self.poll_handover(cx, router);
+    }
+
+    fn heard(&mut self, index: usize, heard: Heard, around: &Around<'_>) {
+        let router = around.router;
+        let Some(source) = self.sources.get_mut(index) else { return };
+        match heard {
+            Heard::Opened | Heard::Confirmed => {}
+            Heard::Message { kind, name, channel, frame } => {
+                if !source.home && kind != Kind::Shard && !is_notification(&channel) {
+                    return;
+                }
+                let number = source.number;
+                if self.handover.as_mut().is_some_and(|handover| !handover.is_new(number, &frame)) {
+                    return;
+                }
+                match self.topics[kind as usize].get(&name) {
+                    Some(Standing::Confirmed | Standing::Leaving) => push(&frame, around),
+                    Some(Standing::New) => self.held.push(frame),
+                    None => {}
+                }
+            }
+            Heard::Refused { kind, names, error } => self.refused_by(index, kind, names, error, router),
+            Heard::Dropped(name) => {
+                if source.desired[Kind::Shard as usize].contains(&name) {
+                    gap(router, source.feed().node(), "it has given the slot away", 1);
+                    // It will say where the slot has gone.
+                    source.ask_again(Kind::Shard, vec![name]);
+                }
+            }
+            Heard::Lost { why, subscriptions } => {
+                let node = source.feed().node();
+                router.hint(Hint::Timeout { node: node.id.clone() });
+                if subscriptions > 0 && !source.has_nothing_to_do() {
+                    gap(router, node, &why, subscriptions);
+                }
+            }
+            Heard::Unreachable { why, permanent } => {
+                router.hint(Hint::ConnectFailed { node: source.feed().node().id.clone() });
+                if permanent {
+                    self.refuse(format!("ERR proxy: {why}").as_bytes());
+                }
+            }
+        }
+    }
+
+    /// A node has not subscribed to these.
+    fn refused_by(&mut self, index: usize, kind: Kind, names: Vec<Bytes>, error: Bytes, router: &Router) {
+        let Some(source) = self.sources.get_mut(index) else { return };
+        let node = source.feed().node().clone();
+        let wanted = |name: &Bytes| source.desired[kind as usize].contains(name);
+        let names: Vec<Bytes> = names.into_iter().filter(wanted).collect();
+        match Refusal::of(&error) {
+            Some(Refusal::Redirect(redirect)) => {
+                router.hint(Hint::Moved { redirect: redirect.clone(), from: node.clone() });
+                let target = router.topology().target(&redirect, &node).filter(|target| target.id != node.id);
+                let known = |name: &Bytes| self.moved.contains_key(name);
+                match target {
+                    Some(target) if !names.iter().any(known) => {
+                        source.drop_names(kind, &names);
+                        for name in &names {
+                            self.moved.insert(name.clone(), target.clone());
+                        }
+                        self.source_at(&target, router).want(kind, names);
+                    }
+                    // The nodes do not agree yet.
+                    _ => {
+                        names.iter().for_each(|name| {
+                            self.moved.remove(name);
+                        });
+                        source.ask_later(kind, names);
+                    }
+                }
+            }
+            Some(Refusal::Later(_)) => {
+                router.hint(Hint::Unwell { node: node.id.clone() });
+                source.ask_later(kind, names);
+            }
+            // Of what the client has been refused already.
+            None if names.is_empty() => {}
+            None => {
+                let text = error.strip_prefix(b"-").unwrap_or(&error);
+                self.refuse(text.strip_suffix(b"\r\n").unwrap_or(text));
+            }
+        }
+    }
+
+    /// A node will not subscribe: that is the answer to the client where it has just asked; else it is not allowed any
+    /// more what it was.
+    fn refuse(&mut self, error: &[u8]) {
+        let asking = self.topics.iter().any(|topics| topics.values().any(|standing| *standing == Standing::New));
+        if asking {
+            self.refused = Some(Bytes::copy_from_slice(error));
+        } else {
+            self.forbidden = true;
+        }
+    }
+
+    /// Subscribes to these where they belong.
+    fn place(&mut self, kind: Kind, names: Vec<Bytes>, router: &Router) {
+        let topology = router.topology().clone();
+        let mut by_node: HashMap<String, (Arc<Node>, Vec<Bytes>)> = HashMap::new();
+        for name in names {
+            for node in self.places(kind, &name, &topology) {
+                by_node.entry(node.id.clone()).or_insert_with(|| (node, Vec::new())).1.push(name.clone());
+            }
+        }
+        let home = home_id(&topology);
+        for (node, names) in by_node.into_values() {
+            let (soon, now) = names.into_iter().partition(|name| self.is_delivered(kind, name));
+            let source = self.source_at(&node, router);
+            source.home |= home.as_deref() == Some(&*node.id);
+            source.want(kind, now);
+            source.want_soon(kind, soon);
+        }
+    }
+
+    /// Whether some node delivers this already, wherever it belongs. Shard channels and notifications do not go from
+    /// node to node.
+    fn is_delivered(&self, kind: Kind, name: &Bytes) -> bool {
+        let has = |source: &Source| source.home && source.actual[kind as usize].contains(name);
+        kind != Kind::Shard && !may_be_notified(kind, name) && self.sources.iter().any(has)
+    }
+
+    /// The nodes where this is to be subscribed.
+    fn places(&self, kind: Kind, name: &Bytes, topology: &Topology) -> Vec<Arc<Node>> {
+        if kind == Kind::Shard {
+            let node = self.moved.get(name).or_else(|| topology.owner(Slot::of(name)));
+            return node.cloned().into_iter().collect();
+        }
+        if may_be_notified(kind, name) {
+            return topology.first_slots().iter().filter_map(|slot| topology.owner(*slot)).cloned().collect();
+        }
+        topology.home_index().and_then(|index| topology.nodes.get(index)).cloned().into_iter().collect()
+    }
+
+    /// The source at this node, a new one where there is none.
+    fn source_at(&mut self, node: &Arc<Node>, router: &Router) -> &mut Source {
+        let known = |source: &Source| source.leads_to(&node.id, &node.reach);
+        let index = self.sources.iter().position(known).unwrap_or_else(|| {
+            self.last_number += 1;
+            let feed =
+                Feed::open(node.clone(), self.login.clone(), router.around().limits.dial, router.node_tally(node));
+            self.sources.push(Source::new(feed, self.last_number));
+            self.sources.len() - 1
+        });
+        &mut self.sources[index]
+    }
+
+    /// Subscribes to everything where it belongs in a new topology. What is subscribed elsewhere stays until that is done.
+    fn follow(&mut self, router: &Router) {
+        self.epoch = router.epoch();
+        self.moved.clear();
+        let before: Vec<Names> = self.sources.iter_mut().map(|source| std::mem::take(&mut source.desired)).collect();
+        for kind in KINDS {
+            let wanted = self.topics[kind as usize].iter().filter(|(_, standing)| **standing != Standing::Leaving);
+            let names: Vec<Bytes> = wanted.map(|(name, _)| name.clone()).collect();
+            self.place(kind, names, router);
+        }
+        let moves = self.sources.iter().zip(before).any(|(source, before)| source.desired != before);
+        // A dead node has nothing to wait for.
+        self.sources.retain(|source| !source.has_nothing_to_do() || source.feed().is_open());
+        if moves {
+            self.handover.get_or_insert_with(Handover::begin).restart();
+        }
+    }
+
+    fn poll_handover(&mut self, cx: &mut Context<'_>, router: &Router) {
+        let settled = self.sources.iter().all(|source| source.has_nothing_to_do() || source.is_settled());
+        let Some(handover) = &mut self.handover else { return };
+        match handover.poll(cx, settled) {
+            Step::Wait => {}
+            Step::DropOld => {
+                let home = home_id(&router.topology());
+                self.sources.retain_mut(|source| {
+                    source.drop_surplus();
+                    source.home = home.as_deref() == Some(&*source.feed().node().id);
+                    !source.has_nothing_to_do()
+                });
+            }
+            Step::Done => self.handover = None,
+        }
+    }
+}
+
+impl Source {
+    fn leads_to(&self, id: &str, reach: &Address) -> bool {
+        self.feed().node().id == id && self.feed().node().reach == *reach
+    }
+}
+
+/// The node that all publishing goes through.
+fn home_id(topology: &Topology) -> Option<String> {
+    topology.nodes.get(topology.home_index()?).map(|node| node.id.clone())
+}
+
+/// Passes a message on, in the client's version.
+fn push(frame: &Bytes, around: &Around<'_>) {
+    if around.resp3 {
+        let mut message = frame.to_vec();
+        if let Some(first) = message.first_mut() {
+            *first = b'>';
+        }
+        around.line.push(&message);
+    } else {
+        around.line.push(frame);
+    }
+}
+
+/// Messages may have been missed.
+fn gap(router: &Router, node: &Node, why: &str, subscriptions: usize) {
+    router.tally().subscription_gap();
+    tracing::warn!(node = %node.label, why, subscriptions, "subscriptions interrupted: messages may have been missed");
+}
+
+const NOTIFICATIONS: [&[u8]; 2] = [b"__keyspace@", b"__keyevent@"];
+
+fn is_notification(channel: &[u8]) -> bool {
+    NOTIFICATIONS.iter().any(|start| channel.starts_with(start))
+}
+
+/// Whether keyspace notifications can come on this channel or pattern.
+fn may_be_notified(kind: Kind, name: &[u8]) -> bool {
+    if kind == Kind::Channel {
+        return is_notification(name);
+    }
+    let literal = name.iter().position(|byte| b"*?[\\".contains(byte)).map_or(name, |end| &name[..end]);
+    literal.len() == name.len() && is_notification(name)
+        || literal.len() < name.len()
+            && NOTIFICATIONS.iter().any(|start| start.starts_with(literal) || literal.starts_with(start))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn notifications_are_recognised() {
+        for (kind, name, expected) in [
+            (Kind::Channel, "__keyspace@0__:a", true),
+            (Kind::Channel, "news", false),
+            (Kind::Pattern, "*", true),
+            (Kind::Pattern, "__key*__:*", true),
+            (Kind::Pattern, "__keyevent@0__:expired", true),
+            (Kind::Pattern, "__keyevent@0__:*", true),
+            (Kind::Pattern, "_?keyevent@0__:*", true),
+            (Kind::Pattern, "__", false),
+            (Kind::Pattern, "news.*", false),
+            (Kind::Pattern, "[_n]*", true),
+        ] {
+            assert_eq!(may_be_notified(kind, name.as_bytes()), expected, "{name}");
+        }
+    }
+}

@@ -1,0 +1,107 @@
+//! While a subscription moves from one node to another, both deliver: what the one has brought is not taken from the
+//! other again.
+
+use std::{collections::HashMap, pin::Pin, task::Context, time::Duration};
+
+use bytes::Bytes;
+use tokio::time::Sleep;
+
+/// How long the old node is heard beside the new one: longer than a message takes from node to node.
+const OVERLAP: Duration = Duration::from_millis(300);
+/// How many messages are remembered. Beyond it a message may come twice.
+const MOST_REMEMBERED: usize = 10_000;
+/// Longer messages are told apart by their beginnings and lengths.
+const LONGEST_REMEMBERED: usize = 1024;
+
+/// A move under way.
+pub struct Handover {
+    stage: Stage,
+    /// How often each message has come, from each source.
+    seen: HashMap<Bytes, Vec<(u64, u32)>>,
+}
+
+enum Stage {
+    /// The new subscriptions are not all confirmed.
+    Opening,
+    /// They are; both nodes are heard.
+    Overlap(Pin<Box<Sleep>>),
+    /// The old ones are gone; what the new node still brings may have been heard from the old.
+    Fading(Pin<Box<Sleep>>),
+}
+
+/// What is to be done next.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Step {
+    /// Nothing yet.
+    Wait,
+    /// Drop what is surplus.
+    DropOld,
+    /// The move is over.
+    Done,
+}
+
+impl Handover {
+    pub fn begin() -> Handover {
+        Handover { stage: Stage::Opening, seen: HashMap::new() }
+    }
+
+    /// Another change of the topology: again from the start.
+    pub fn restart(&mut self) {
+        self.stage = Stage::Opening;
+    }
+
+    pub fn poll(&mut self, cx: &mut Context<'_>, settled: bool) -> Step {
+        if matches!(self.stage, Stage::Opening) && settled {
+            self.stage = Stage::Overlap(Box::pin(tokio::time::sleep(OVERLAP)));
+        }
+        let over = match &mut self.stage {
+            Stage::Opening => false,
+            Stage::Overlap(end) | Stage::Fading(end) => end.as_mut().poll(cx).is_ready(),
+        };
+        match self.stage {
+            Stage::Overlap(_) if over => {
+                let mut fading = Box::pin(tokio::time::sleep(OVERLAP));
+                // Now it is known whom to wake.
+                let _ = fading.as_mut().poll(cx);
+                self.stage = Stage::Fading(fading);
+                Step::DropOld
+            }
+            Stage::Fading(_) if over => Step::Done,
+            _ => Step::Wait,
+        }
+    }
+
+    /// Whether a message that `source` has brought is new: it is where this source has brought it more often than any
+    /// other has.
+    pub fn is_new(&mut self, source: u64, frame: &Bytes) -> bool {
+        if self.seen.len() >= MOST_REMEMBERED {
+            self.seen.clear();
+        }
+        let start = Bytes::copy_from_slice(&frame[..frame.len().min(LONGEST_REMEMBERED)]);
+        let counts = self.seen.entry(start).or_default();
+        let most = counts.iter().filter(|(other, _)| *other != source).map(|(_, count)| *count).max().unwrap_or(0);
+        let index = counts.iter().position(|(known, _)| *known == source).unwrap_or_else(|| {
+            counts.push((source, 0));
+            counts.len() - 1
+        });
+        let own = &mut counts[index].1;
+        *own += 1;
+        *own > most
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_message_counts_once() {
+        let mut handover = Handover::begin();
+        let (a, b) = (Bytes::from_static(b"a"), Bytes::from_static(b"b"));
+        let news: Vec<bool> = [(1, &a), (2, &a), (2, &a), (1, &a), (2, &b), (1, &b), (1, &b)]
+            .into_iter()
+            .map(|(source, frame)| handover.is_new(source, frame))
+            .collect();
+        assert_eq!(news, [true, false, true, false, true, false, true]);
+    }
+}

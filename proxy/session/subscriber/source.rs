@@ -1,0 +1,330 @@
+//! One node's part of a client's subscriptions: what should be subscribed there, what is, and what has been asked for.
+
+use std::{
+    cell::RefCell,
+    collections::{BTreeMap, HashSet, VecDeque},
+    pin::Pin,
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use bytes::Bytes;
+use tokio::time::Sleep;
+
+use crate::{
+    feed::{Feed, News},
+    refusal::Refusal,
+    resp::write,
+    slot::Slot,
+};
+
+/// When a node is asked again that could not subscribe just now.
+const ASK_AGAIN: Duration = Duration::from_millis(50);
+/// When a node is asked for what another delivers meanwhile: longer than a message takes from node to node, so that it
+/// does not bring again what the other has brought before the move.
+const TAKE_OVER: Duration = Duration::from_millis(150);
+
+/// What can be subscribed to; as an index too.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Kind {
+    /// SUBSCRIBE.
+    Channel,
+    /// PSUBSCRIBE.
+    Pattern,
+    /// SSUBSCRIBE.
+    Shard,
+}
+
+pub const KINDS: [Kind; 3] = [Kind::Channel, Kind::Pattern, Kind::Shard];
+
+impl Kind {
+    /// The commands that begin and end it, in the case of their confirmations.
+    pub fn verb(self, subscribe: bool) -> &'static str {
+        match (self, subscribe) {
+            (Kind::Channel, true) => "subscribe",
+            (Kind::Channel, false) => "unsubscribe",
+            (Kind::Pattern, true) => "psubscribe",
+            (Kind::Pattern, false) => "punsubscribe",
+            (Kind::Shard, true) => "ssubscribe",
+            (Kind::Shard, false) => "sunsubscribe",
+        }
+    }
+}
+
+/// Names of each kind.
+pub type Names = [HashSet<Bytes>; 3];
+
+/// A connection to a node and the subscriptions on it.
+pub struct Source {
+    feed: Feed,
+    /// Tells it from others in a handover.
+    pub number: u64,
+    /// It is, or lately was, the node that all publishing goes through; else only notifications are wanted from it.
+    pub home: bool,
+    /// What should be subscribed here.
+    pub desired: Names,
+    /// What is.
+    pub actual: Names,
+    asks: VecDeque<Ask>,
+    /// What the node could not do just now, and when it is asked again.
+    later: Vec<(Kind, Bytes)>,
+    again: Option<Pin<Box<Sleep>>>,
+}
+
+/// A request that has not been answered in full: by one confirmation for each name, or by one error.
+struct Ask {
+    kind: Kind,
+    subscribe: bool,
+    names: VecDeque<Bytes>,
+}
+
+/// What a node has said.
+pub enum Heard {
+    /// It is connected.
+    Opened,
+    /// A message: of which subscription, and on which channel.
+    Message { kind: Kind, name: Bytes, channel: Bytes, frame: Bytes },
+    /// It has confirmed something.
+    Confirmed,
+    /// It refuses to subscribe to these: its error.
+    Refused { kind: Kind, names: Vec<Bytes>, error: Bytes },
+    /// It has ended the subscription to a shard channel by itself: the slot has gone.
+    Dropped(Bytes),
+    /// The connection is lost, and with it so many subscriptions.
+    Lost { why: String, subscriptions: usize },
+    /// It cannot be reached.
+    Unreachable { why: String, permanent: bool },
+}
+
+impl Source {
+    pub fn new(feed: Feed, number: u64) -> Source {
+        Source {
+            feed,
+            number,
+            home: false,
+            desired: Names::default(),
+            actual: Names::default(),
+            asks: VecDeque::new(),
+            later: Vec::new(),
+            again: None,
+        }
+    }
+
+    pub fn feed(&self) -> &Feed {
+        &self.feed
+    }
+
+    /// Whether all that should be subscribed here is.
+    pub fn is_settled(&self) -> bool {
+        self.feed.is_open() && self.asks.is_empty() && self.later.is_empty()
+    }
+
+    pub fn has_nothing_to_do(&self) -> bool {
+        self.desired.iter().all(HashSet::is_empty)
+    }
+
+    /// Subscribes to these from now on.
+    pub fn want(&mut self, kind: Kind, names: impl IntoIterator<Item = Bytes>) {
+        let desired = &mut self.desired[kind as usize];
+        let new: Vec<Bytes> = names.into_iter().filter(|name| desired.insert(name.clone())).collect();
+        let actual = &self.actual[kind as usize];
+        let missing = new.into_iter().filter(|name| !actual.contains(name)).collect();
+        self.ask(kind, true, missing);
+    }
+
+    /// Subscribes to these soon: another node delivers them until then.
+    pub fn want_soon(&mut self, kind: Kind, names: Vec<Bytes>) {
+        let missing = |name: &Bytes| !self.actual[kind as usize].contains(name);
+        let late: Vec<Bytes> = names.iter().filter(|name| missing(name)).cloned().collect();
+        self.desired[kind as usize].extend(names);
+        if !late.is_empty() {
+            self.later.extend(late.into_iter().map(|name| (kind, name)));
+            self.again = Some(Box::pin(tokio::time::sleep(TAKE_OVER)));
+        }
+    }
+
+    /// Subscribes to these no more.
+    pub fn drop_names(&mut self, kind: Kind, names: &[Bytes]) {
+        for name in names {
+            self.desired[kind as usize].remove(name);
+            self.later.retain(|(other, later)| *other != kind || later != name);
+        }
+        let asked =
+            |name: &Bytes| self.asks.iter().any(|ask| ask.kind == kind && ask.subscribe && ask.names.contains(name));
+        let actual = &self.actual[kind as usize];
+        let names = names.iter().filter(|name| actual.contains(*name) || asked(name)).cloned().collect();
+        self.ask(kind, false, names);
+    }
+
+    /// Ends what is subscribed but should not be.
+    pub fn drop_surplus(&mut self) {
+        for kind in KINDS {
+            let (desired, actual) = (&self.desired[kind as usize], &self.actual[kind as usize]);
+            let surplus: Vec<Bytes> = actual.difference(desired).cloned().collect();
+            self.ask(kind, false, surplus);
+        }
+    }
+
+    /// Asks again for what the node could not do, after a pause.
+    pub fn ask_later(&mut self, kind: Kind, names: Vec<Bytes>) {
+        self.later.extend(names.into_iter().map(|name| (kind, name)));
+        self.again.get_or_insert_with(|| Box::pin(tokio::time::sleep(ASK_AGAIN)));
+    }
+
+    /// Asks for these once more, though they have been asked for before.
+    pub fn ask_again(&mut self, kind: Kind, names: Vec<Bytes>) {
+        self.ask(kind, true, names);
+    }
+
+    fn ask(&mut self, kind: Kind, subscribe: bool, names: Vec<Bytes>) {
+        if names.is_empty() || !self.feed.is_open() {
+            return;
+        }
+        // A cluster takes the shard channels of one slot at a time.
+        let mut groups: BTreeMap<usize, VecDeque<Bytes>> = BTreeMap::new();
+        for name in names {
+            let group = if kind == Kind::Shard { Slot::of(&name).index() } else { 0 };
+            groups.entry(group).or_default().push_back(name);
+        }
+        for names in groups.into_values() {
+            let verb = Bytes::from_static(kind.verb(subscribe).as_bytes());
+            let mut frame = Vec::new();
+            write::request(&mut frame, &std::iter::once(&verb).chain(&names).collect::<Vec<_>>());
+            self.feed.send(&frame);
+            self.asks.push_back(Ask { kind, subscribe, names });
+        }
+    }
+
+    pub fn poll(&mut self, cx: &mut Context<'_>, buffer: &RefCell<Box<[u8]>>) -> Poll<Heard> {
+        if let Some(again) = &mut self.again
+            && again.as_mut().poll(cx).is_ready()
+        {
+            self.again = None;
+            // Where it is not open, all that is desired is asked for when it is.
+            let late = std::mem::take(&mut self.later);
+            for kind in KINDS {
+                let names = late.iter().filter(|(other, _)| *other == kind).map(|(_, name)| name.clone()).collect();
+                self.ask(kind, true, names);
+            }
+        }
+        loop {
+            match std::task::ready!(self.feed.poll(cx, buffer)) {
+                News::Opened => {
+                    for kind in KINDS {
+                        let later =
+                            |name: &&Bytes| self.later.iter().any(|(other, late)| *other == kind && late == *name);
+                        let names = self.desired[kind as usize].iter().filter(|name| !later(name)).cloned().collect();
+                        self.ask(kind, true, names);
+                    }
+                    return Poll::Ready(Heard::Opened);
+                }
+                News::Frame(frame) => {
+                    if let Some(heard) = self.hear(frame) {
+                        return Poll::Ready(heard);
+                    }
+                }
+                News::Lost(why) => {
+                    let subscriptions = self.actual.iter().map(HashSet::len).sum();
+                    self.actual = Names::default();
+                    self.asks.clear();
+                    self.later.clear();
+                    self.again = None;
+                    return Poll::Ready(Heard::Lost { why, subscriptions });
+                }
+                News::Unreachable { why, permanent } => return Poll::Ready(Heard::Unreachable { why, permanent }),
+            }
+        }
+    }
+
+    /// Which request an error answers: the oldest. A redirect is matched by its slot, since a node that has dropped a
+    /// slot's subscriptions by itself says so, and then still refuses the request to end them.
+    fn refused_ask(&self, error: &Bytes) -> Option<usize> {
+        let Some(Refusal::Redirect(redirect)) = Refusal::of(error) else { return Some(0) };
+        let about = |ask: &Ask| {
+            ask.kind == Kind::Shard && ask.names.front().is_some_and(|name| Slot::of(name) == redirect.slot)
+        };
+        self.asks.iter().position(about)
+    }
+
+    /// What a frame says; `None` for what nobody has to know.
+    fn hear(&mut self, frame: Bytes) -> Option<Heard> {
+        if frame.first() == Some(&b'-') {
+            let ask = self.asks.remove(self.refused_ask(&frame)?)?;
+            if !ask.subscribe {
+                // The slot has gone, and the subscription with it.
+                for name in &ask.names {
+                    self.actual[ask.kind as usize].remove(name);
+                }
+                return Some(Heard::Confirmed);
+            }
+            return Some(Heard::Refused { kind: ask.kind, names: ask.names.into(), error: frame });
+        }
+        let [verb, name, channel] = words(&frame)?;
+        let message = |kind, channel| Some(Heard::Message { kind, name: name.clone(), channel, frame: frame.clone() });
+        match &*verb {
+            b"message" => return message(Kind::Channel, name.clone()),
+            b"pmessage" => return message(Kind::Pattern, channel),
+            b"smessage" => return message(Kind::Shard, name.clone()),
+            _ => {}
+        }
+        let front = self.asks.front_mut().filter(|ask| ask.kind.verb(ask.subscribe).as_bytes() == &*verb);
+        let place = front.as_ref().and_then(|ask| ask.names.iter().position(|asked| *asked == name));
+        let (Some(ask), Some(place)) = (front, place) else {
+            let dropped = *verb == *b"sunsubscribe" && self.actual[Kind::Shard as usize].remove(&name);
+            return dropped.then_some(Heard::Dropped(name));
+        };
+        ask.names.remove(place);
+        let actual = &mut self.actual[ask.kind as usize];
+        if ask.subscribe {
+            actual.insert(name);
+        } else {
+            actual.remove(&name);
+        }
+        if ask.names.is_empty() {
+            self.asks.pop_front();
+        }
+        Some(Heard::Confirmed)
+    }
+}
+
+/// The first three elements of an array of bulk strings; what is missing or no bulk string is empty.
+fn words(frame: &Bytes) -> Option<[Bytes; 3]> {
+    let mut words = [Bytes::new(), Bytes::new(), Bytes::new()];
+    let mut at = line_end(frame, 0)?;
+    for word in &mut words {
+        let Some(end) = line_end(frame, at) else { break };
+        if frame.get(at) == Some(&b'$') {
+            let length = std::str::from_utf8(frame.get(at + 1..end - 2)?).ok()?.parse::<i64>().ok()?;
+            if let Ok(length) = usize::try_from(length) {
+                *word = frame.slice(end..end.checked_add(length).filter(|end| *end <= frame.len())?);
+                at = end + length + 2;
+                continue;
+            }
+        }
+        at = end;
+    }
+    Some(words)
+}
+
+/// Where the line that begins at `at` ends, its CR LF included.
+fn line_end(frame: &[u8], at: usize) -> Option<usize> {
+    Some(at + frame.get(at..)?.iter().position(|&byte| byte == b'\n')? + 1)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn frames_are_understood() {
+        for (frame, expected) in [
+            ("*3\r\n$7\r\nmessage\r\n$1\r\na\r\n$2\r\n\r\n\r\n", ["message", "a", "\r\n"]),
+            ("*4\r\n$8\r\npmessage\r\n$2\r\na*\r\n$2\r\nab\r\n$1\r\nx\r\n", ["pmessage", "a*", "ab"]),
+            ("*3\r\n$11\r\nunsubscribe\r\n$-1\r\n:0\r\n", ["unsubscribe", "", ""]),
+            ("*3\r\n$9\r\nsubscribe\r\n$0\r\n\r\n:1\r\n", ["subscribe", "", ""]),
+        ] {
+            assert_eq!(words(&Bytes::from(frame)).unwrap(), expected.map(Bytes::from), "{frame}");
+        }
+        assert_eq!(words(&Bytes::from_static(b"*1")), None);
+    }
+}

@@ -1,0 +1,79 @@
+//! What can be said of the files without an engine.
+
+use std::{collections::BTreeSet, fs};
+
+use super::engine::{PUBLIC_IMAGES, repository};
+
+fn read(path: &str) -> String {
+    fs::read_to_string(repository().join("deploy").join(path)).unwrap_or_else(|error| panic!("deploy/{path}: {error}"))
+}
+
+fn dashboard() -> serde_json::Value {
+    serde_json::from_str(&read("grafana/dashboards/slotway.json")).expect("the dashboard is JSON")
+}
+
+/// The metrics of ours that the dashboard and the alerts use; a histogram's by its own name.
+pub fn metrics_asked_for() -> BTreeSet<String> {
+    let texts = format!("{}{}", dashboard(), read("prometheus/alerts.yml"));
+    let words = texts.split(|letter: char| !letter.is_ascii_alphanumeric() && letter != '_');
+    let ours = words.filter(|word| word.starts_with("slotway_") || word.starts_with("process_"));
+    ours.map(|word| word.trim_end_matches("_bucket").to_owned()).collect()
+}
+
+#[test]
+fn the_images_are_those_the_tests_provide() {
+    let all: String =
+        ["compose.yaml", "compose.replicas.yaml", "compose.sidecar.yaml", "Dockerfile", "sidecar/Dockerfile"]
+            .map(read)
+            .concat();
+    for image in PUBLIC_IMAGES {
+        assert!(all.contains(image), "no file names {image}");
+    }
+}
+
+/// Grafana itself cannot be had everywhere; what it is given can be checked anyway.
+#[test]
+fn the_dashboard_is_complete() {
+    let board = dashboard();
+    assert_eq!(board["uid"], "slotway");
+    let variables: Vec<_> =
+        board["templating"]["list"].as_array().expect("variables").iter().map(|v| &v["name"]).collect();
+    assert_eq!(variables, ["datasource", "job", "instance", "node"]);
+    let panels = board["panels"].as_array().expect("panels");
+    let rows: Vec<_> = panels.iter().filter(|panel| panel["type"] == "row").map(|panel| &panel["title"]).collect();
+    assert_eq!(rows, ["Overview", "Nodes", "Cluster", "Clients", "Process"]);
+    let mut ids = BTreeSet::new();
+    for panel in panels {
+        assert!(ids.insert(panel["id"].as_u64().expect("an id")), "two panels of one id: {}", panel["title"]);
+        for target in panel["targets"].as_array().into_iter().flatten() {
+            assert_eq!(target["datasource"]["uid"], "${datasource}", "{}", panel["title"]);
+            let asked = target["expr"].as_str().expect("a query");
+            assert_eq!(asked.matches('(').count(), asked.matches(')').count(), "{asked}");
+        }
+    }
+    assert!(metrics_asked_for().len() > 30, "{:?}", metrics_asked_for());
+
+    // Where Grafana looks is where the compose file mounts it, and the data source is the Prometheus beside it.
+    let compose = read("compose.yaml");
+    let provider = read("grafana/provisioning/dashboards/slotway.yml");
+    assert!(provider.contains("path: /var/lib/grafana/dashboards"), "{provider}");
+    assert!(compose.contains("./grafana/dashboards:/var/lib/grafana/dashboards"));
+    assert!(compose.contains("./grafana/provisioning:/etc/grafana/provisioning"));
+    assert!(read("grafana/provisioning/datasources/prometheus.yml").contains("http://prometheus:9090"));
+    assert!(read("prometheus/prometheus.yml").contains("port: 9380"));
+}
+
+#[test]
+fn no_file_holds_a_secret_and_every_port_stays_on_this_machine() {
+    for file in ["compose.yaml", "compose.replicas.yaml", "compose.sidecar.yaml", "compose.password.yaml"] {
+        for line in read(file).lines().filter(|line| !line.trim_start().starts_with('#')) {
+            let secret = line.to_ascii_lowercase().contains("password")
+                && !line.contains("/run/secrets/")
+                && !line.contains("_FILE");
+            let names_it = line.contains("redis_password") || line.contains(" # ");
+            assert!(!secret || names_it, "{file}: {line}");
+            let published = line.trim_start().starts_with("ports:") || line.trim_start().starts_with("- \"${");
+            assert!(!published || line.contains(":-127.0.0.1:") || line.trim_end() == "    ports:", "{file}: {line}");
+        }
+    }
+}

@@ -1,0 +1,97 @@
+//! Two proxies behind one name, each replaced in its turn under load: no acknowledged write is lost, no request fails.
+
+use std::time::{Duration, Instant};
+
+use super::{
+    engine::{docker, images, repository, turn, until},
+    stack::{Stack, healthy},
+    support::ports::free_port,
+};
+
+#[test]
+fn two_proxies_replaced_one_by_one() {
+    let Some(_turn) = turn() else { return };
+    let mut stack = Stack::new("rolling", &["compose.yaml"]);
+    let first = free_port();
+    stack.set("PROXY_PORT", &format!("127.0.0.1:{first}-{}", first + 9));
+    let first = free_port();
+    stack.set("PROXY_ADMIN_PORT", &format!("127.0.0.1:{first}-{}", first + 9));
+    stack.form();
+    scale(&stack);
+    let names = stack.inside("redis-7000", &["getent", "ahostsv4", "proxy"]);
+    for container in stack.containers("proxy") {
+        assert!(names.contains(&super::stack::address(&container)), "one name for both: {names}");
+    }
+
+    let load = Load::start(&stack);
+    for old in stack.containers("proxy") {
+        let asked = Instant::now();
+        docker(&["stop", &old]);
+        let took = asked.elapsed();
+        let end = docker(&["inspect", "--format", "{{.State.ExitCode}} {{.State.OOMKilled}}", &old]);
+        assert_eq!(end, "0 false", "the end of a proxy that was asked to stop");
+        assert!(took < Duration::from_secs(10), "stopped by force? It took {took:?}");
+        docker(&["rm", &old]);
+        scale(&stack);
+    }
+    let account = load.account();
+    println!("{account}");
+    let number = |name: &str| account[name].as_u64().expect("a number");
+    assert_eq!(account["errors"], serde_json::json!([]), "{account}");
+    assert_eq!(account["wrong"], serde_json::json!([]), "acknowledged writes lost, or done twice: {account}");
+    assert!(number("acknowledged") > 500, "{account}");
+    // Each client loses its connection at most once for each proxy that went.
+    assert!((1..=2 * Load::CLIENTS).contains(&number("closed")), "{account}");
+    assert!(account["addresses"].as_array().expect("addresses").len() >= 3, "both, and new ones: {account}");
+    let kept: u64 = (0..Load::CLIENTS)
+        .map(|client| {
+            stack
+                .inside("redis-7000", &["redis-cli", "-c", "-p", "7000", "get", &format!("load:{client}")])
+                .parse::<u64>()
+                .expect("a count")
+        })
+        .sum();
+    assert_eq!(kept, number("acknowledged"), "what the nodes hold is what clients were told");
+}
+
+/// Two proxies, both healthy; those that run stay as they are.
+fn scale(stack: &Stack) {
+    stack.compose(&["up", "-d", "--no-build", "--no-deps", "--no-recreate", "--scale", "proxy=2", "proxy"]);
+    let all = stack.containers("proxy");
+    assert_eq!(all.len(), 2);
+    all.iter().for_each(|container| healthy(container));
+}
+
+struct Load {
+    container: String,
+}
+
+impl Load {
+    const CLIENTS: u64 = 8;
+
+    fn start(stack: &Stack) -> Load {
+        let mount = format!("{}:/load.py:ro", repository().join("tests/docker/load.py").display());
+        let clients = Load::CLIENTS.to_string();
+        let run = ["run", "-d", "--net", &stack.network(), "-v", &mount, "--tmpfs", "/tmp", &images().application];
+        let container = docker(&[&run[..], &["python3", "/load.py", "proxy", "6380", &clients, "/tmp/stop"]].concat());
+        let load = Load { container };
+        until("the load to run", Duration::from_secs(20), || {
+            let set = stack.inside("redis-7000", &["redis-cli", "-c", "-p", "7000", "exists", "load:0"]);
+            (set == "1").then_some(())
+        });
+        load
+    }
+
+    fn account(&self) -> serde_json::Value {
+        docker(&["exec", &self.container, "touch", "/tmp/stop"]);
+        docker(&["wait", &self.container]);
+        let said = docker(&["logs", &self.container]);
+        serde_json::from_str(&said).unwrap_or_else(|error| panic!("{error}: {said}"))
+    }
+}
+
+impl Drop for Load {
+    fn drop(&mut self) {
+        let _ = super::engine::try_docker(&["rm", "-f", &self.container]);
+    }
+}
