@@ -7,15 +7,7 @@ fn main() {
     while let Some(flag) = args.next() {
         flags.push((flag.trim_start_matches("--").to_owned(), args.next().unwrap()));
     }
-    let mut config = Config::load(&Sources::default()).unwrap();
-    for (k, v) in flags {
-        match &*k {
-            "listen" => config.listen = vec![v.parse().unwrap()],
-            "seeds" => config.seeds = v.split(',').map(|s| s.parse().unwrap()).collect(),
-            "workers" => config.workers = v.parse().unwrap(),
-            _ => {}
-        }
-    }
+    let config = Config::load(&Sources::of_process(None, flags)).unwrap();
     tracing_subscriber::fmt().init();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     runtime.block_on(async {

@@ -58,11 +58,7 @@ impl Settings {
         };
         let login = Login { credentials: credentials(&config.username, &config.password), ..Login::default() };
         Settings {
-            policy: Policy {
-                reject_cross_slot: config.cross_slot == CrossSlot::Reject,
-                deny: config.deny.iter().cloned().collect(),
-                allow: config.allow.iter().cloned().collect(),
-            },
+            policy: Policy::new(config.cross_slot == CrossSlot::Reject, &config.deny, &config.allow),
             retry_timeout: config.retry_timeout,
             max_redirects: u8::try_from(config.max_redirects).unwrap_or(u8::MAX),
             client_window: config.client_window,

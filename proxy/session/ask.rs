@@ -53,7 +53,7 @@ impl Session {
         let router = self.router.clone();
         let topology = router.topology();
         let spec = topology.commands.find(request);
-        let plan = plan::of_keys(request, &keys);
+        let plan = plan::of_keys(&keys);
         let _ = self.carry_out(plan, request, spec);
     }
 }
