@@ -3,6 +3,8 @@
 //! `cargo bench --bench proxy`. It needs `redis-server`; it starts everything on free ports of 127.0.0.1 and ends it. Nodes, proxy
 //! and load share the machine, so that requests a second say little: CPU time per request is what to compare.
 
+// Shared with the tests, which use more of it.
+#[allow(dead_code, unused_imports)]
 #[path = "../tests/support/mod.rs"]
 mod support;
 

@@ -31,7 +31,7 @@ use crate::{
     dial::{Credentials, Limits, Login},
     metrics::{Metrics, NodeState, Trigger},
     slot::SLOTS,
-    topology::{AddressMap, Hint, Topology, View},
+    topology::{Hint, Topology, View},
 };
 
 /// The least time between two refreshes. It doubles while hints keep coming.
@@ -102,11 +102,7 @@ impl Discovery {
         hints: mpsc::Receiver<Hint>,
         metrics: Metrics,
     ) -> Discovery {
-        let map = AddressMap::parse(&config.address_map).unwrap_or_else(|bad| {
-            error!("no address_map rule is used: {bad}");
-            AddressMap::default()
-        });
-        let map = Arc::new(map);
+        let map = config.address_map.clone();
         publisher.send_replace(Arc::new(Topology::unknown(map.clone(), "no node has been asked yet")));
         Discovery {
             seeds: config.seeds.clone(),

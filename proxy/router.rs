@@ -95,6 +95,8 @@ pub struct Lane {
     strangers: RefCell<HashMap<Address, Rc<Link>>>,
     /// Connections for those who need one of their own.
     pool: Rc<Pool>,
+    /// Its user may use MULTI, as far as is known.
+    may_multi: Cell<bool>,
 }
 
 impl Router {
@@ -185,6 +187,8 @@ impl Router {
             epoch: Cell::new(u64::MAX),
             strangers: RefCell::default(),
             pool: Rc::default(),
+            // Without credentials it is the default user, who is told of restrictions by the server.
+            may_multi: Cell::new(login.credentials.is_none()),
         });
         let mut lanes = self.lanes.borrow_mut();
         lanes.retain(|_, lane| lane.strong_count() > 0);
@@ -252,6 +256,16 @@ impl Lane {
     /// Idle connections that log in like this, for those who need one of their own.
     pub fn pool(&self) -> &Rc<Pool> {
         &self.pool
+    }
+
+    /// Whether its user is known to be allowed MULTI.
+    pub fn may_multi(&self) -> bool {
+        self.may_multi.get()
+    }
+
+    /// A node let its user use MULTI.
+    pub fn set_may_multi(&self) {
+        self.may_multi.set(true);
     }
 
     /// How its connections log in.

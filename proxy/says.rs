@@ -46,6 +46,8 @@ pub const EXEC_WITHOUT_MULTI: &str = "ERR EXEC without MULTI";
 pub const DISCARD_WITHOUT_MULTI: &str = "ERR DISCARD without MULTI";
 /// EXEC of a transaction in which a command was refused.
 pub const EXECABORT: &str = "EXECABORT Transaction discarded because of previous errors.";
+/// An EXEC that is malformed: the reason follows.
+pub const EXECABORT_BECAUSE: &str = "EXECABORT Transaction discarded because of: ";
 /// MONITOR within MULTI, and the like.
 pub const NOT_IN_MULTI: &str = "ERR Command not allowed inside a transaction";
 /// No topology yet, or a slot without an owner.

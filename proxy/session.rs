@@ -23,6 +23,7 @@ mod scan;
 mod subscribe;
 mod subscriber;
 mod transaction;
+mod watch;
 
 use std::{
     future::poll_fn,
@@ -39,7 +40,9 @@ use tokio::{
     net::TcpStream,
 };
 
-use self::{monitor::Monitor, retry::Retry, subscribe::Overdue, subscriber::Subscriber, transaction::Transaction};
+use self::{
+    monitor::Monitor, retry::Retry, subscribe::Overdue, subscriber::Subscriber, transaction::Transaction, watch::Watch,
+};
 use crate::{
     clients::{Client, Order},
     metrics::Disconnect,
@@ -70,6 +73,8 @@ pub struct Session {
     settling: bool,
     retry: Option<Retry>,
     transaction: Option<Transaction>,
+    /// Keys that the client watches.
+    watch: Option<Watch>,
     subscriber: Option<Box<Subscriber>>,
     monitor: Option<Box<Monitor>>,
     /// Since when the client owes much of what was published to it.
@@ -133,6 +138,7 @@ impl Session {
             settling: false,
             retry: None,
             transaction: None,
+            watch: None,
             subscriber: None,
             monitor: None,
             overdue: Overdue::default(),

@@ -271,6 +271,13 @@ impl Line {
         }
     }
 
+    /// What is answered within `answer`, for the caller instead of the client. Only while nothing is in flight.
+    pub fn aside(&self, answer: impl FnOnce()) -> Vec<u8> {
+        let kept = std::mem::take(&mut self.state.borrow_mut().out);
+        answer();
+        std::mem::replace(&mut self.state.borrow_mut().out, kept).to_vec()
+    }
+
     /// From now on the client wants these replies.
     pub fn mute(&self, which: Mute) {
         self.mute.set(which);

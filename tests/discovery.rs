@@ -14,7 +14,7 @@ use slotway::{
     discovery::Discovery,
     metrics::Metrics,
     slot::{SLOTS, Slot},
-    topology::{Hint, Node, Redirect, Role, ServerKind, Topology},
+    topology::{AddressMap, Hint, Node, Redirect, Role, ServerKind, Topology},
 };
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
@@ -283,7 +283,7 @@ fn a_client_reaches_nodes_that_nobody_can_reach_by_name() {
 fn an_address_map_is_believed() {
     let cluster = Cluster::three();
     let learner = Learner::start(&cluster.node(0).address(), |config| {
-        config.address_map = vec!["127.0.0.0/8=localhost".to_owned()];
+        config.address_map = Arc::new(AddressMap::parse(&["127.0.0.0/8=localhost"]).expect("a rule"));
     });
     let topology = learner.whole();
     assert!(topology.nodes.iter().all(|node| node.reach.host == "localhost" && node.announced.host == "127.0.0.1"));

@@ -5,11 +5,11 @@ mod support;
 
 mod blocking;
 mod bounds;
+mod cli;
 mod clients;
 mod deadlines;
 mod differential;
 mod discovery;
-mod cli;
 mod harness;
 mod keys;
 mod layers;
@@ -21,3 +21,4 @@ mod redirects;
 mod safety;
 mod sanity;
 mod splitting;
+mod transactions;

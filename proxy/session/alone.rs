@@ -1,5 +1,7 @@
 //! Requests that need the session for themselves: nothing is in flight, and nothing else is dispatched meanwhile.
 
+use bytes::Bytes;
+
 use super::{Session, subscriber::Kind};
 use crate::{
     command::treatment::Local,
@@ -14,33 +16,36 @@ impl Session {
         let topology = self.router.topology().clone();
         let spec = topology.commands.find(&request);
         let plan = plan::plan(&request, spec, &self.router.settings().policy);
-        let reply = match plan {
-            Plan::Local(Local::Hello) => self.hello(&request).await,
-            Plan::Local(Local::Auth) => self.auth(&request).await,
-            Plan::Local(Local::Select) => self.select(&request),
+        // Where there is no reply, the client has gone.
+        let reply: Option<Bytes> = match plan {
+            Plan::Local(Local::Hello) => Some(self.hello(&request).await.into()),
+            Plan::Local(Local::Auth) => Some(self.auth(&request).await.into()),
+            Plan::Local(Local::Select) => Some(self.select(&request).into()),
             Plan::Local(Local::Reset) => {
                 self.reset();
-                b"+RESET\r\n".to_vec()
+                Some(Bytes::from_static(b"+RESET\r\n"))
             }
-            Plan::Local(Local::Subscribe) => self.subscribe(Kind::Channel, &request).await,
-            Plan::Local(Local::Psubscribe) => self.subscribe(Kind::Pattern, &request).await,
-            Plan::Local(Local::Ssubscribe) => self.subscribe(Kind::Shard, &request).await,
-            Plan::Local(Local::Unsubscribe) => self.unsubscribe(Kind::Channel, &request).await,
-            Plan::Local(Local::Punsubscribe) => self.unsubscribe(Kind::Pattern, &request).await,
-            Plan::Local(Local::Sunsubscribe) => self.unsubscribe(Kind::Shard, &request).await,
-            Plan::Local(Local::Monitor) => self.start_monitor().await,
-            Plan::Scan(slot) => self.scan(&request, slot).await,
+            Plan::Local(Local::Multi) => self.first_multi().await,
+            Plan::Local(Local::Exec) => self.exec_alone().await,
+            Plan::Local(Local::Watch) if let Some(spec) = spec => self.watch(&request, spec).await,
+            Plan::Blocking(blocking) => self.block(&request, spec, blocking).await,
+            Plan::Local(Local::Subscribe) => Some(self.subscribe(Kind::Channel, &request).await.into()),
+            Plan::Local(Local::Psubscribe) => Some(self.subscribe(Kind::Pattern, &request).await.into()),
+            Plan::Local(Local::Ssubscribe) => Some(self.subscribe(Kind::Shard, &request).await.into()),
+            Plan::Local(Local::Unsubscribe) => Some(self.unsubscribe(Kind::Channel, &request).await.into()),
+            Plan::Local(Local::Punsubscribe) => Some(self.unsubscribe(Kind::Pattern, &request).await.into()),
+            Plan::Local(Local::Sunsubscribe) => Some(self.unsubscribe(Kind::Shard, &request).await.into()),
+            Plan::Scan(slot) => Some(self.scan(&request, slot).await.into()),
+            Plan::Local(Local::Monitor) => Some(self.start_monitor().await.into()),
             Plan::AskServer => return self.forward_by_server(&request).await,
-            Plan::Blocking(blocking) => match self.block(&request, spec, blocking).await {
-                Some(reply) => return self.line.answer(Label::of(spec), &reply),
-                None => return,
-            },
             _ => {
                 let mut reply = Vec::new();
                 write::error(&mut reply, b"ERR proxy: not served yet");
-                reply
+                Some(reply.into())
             }
         };
-        self.line.answer(Label::of(spec), &reply);
+        if let Some(reply) = reply {
+            self.line.answer(Label::of(spec), &reply);
+        }
     }
 }

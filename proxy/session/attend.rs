@@ -51,11 +51,12 @@ impl Session {
             Order::Evict => return Poll::Ready(Disconnect::OutputLimit),
             Order::Drain | Order::Serve => {}
         }
-        if let Some(reason) = self.poll_subscriptions(cx).or_else(|| self.poll_overdue(cx)) {
-            return Poll::Ready(reason);
-        }
+        let unfit = self.poll_subscriptions(cx);
         if let Poll::Ready(Err(error)) = self.poll_flush(cx) {
             return Poll::Ready(Disconnect::of(&error));
+        }
+        if let Some(reason) = unfit.or_else(|| self.poll_overdue(cx)) {
+            return Poll::Ready(reason);
         }
         if eof == Eof::Leaves
             && let Poll::Ready(reason) = self.poll_sent_ahead(cx, look)

@@ -45,7 +45,12 @@ impl Session {
             return self.refuse(spec, error.as_bytes());
         }
         let plan = plan::plan(request, spec, &router.settings().policy);
-        if self.transaction.is_some() && !acts_at_once(&plan) {
+        if let (Plan::Refuse(error), Some(spec)) = (&plan, spec)
+            && &*spec.name == "exec"
+        {
+            return self.refuse_exec(spec, error);
+        }
+        if self.transaction.is_some() && !acts_at_once(&plan, spec) {
             return self.enqueue(request, spec, plan);
         }
         self.carry_out(plan, request, spec)
@@ -139,7 +144,12 @@ fn written(spec: Option<&Spec>) -> Option<&str> {
 }
 
 /// Whether a command is carried out within MULTI, not queued.
-fn acts_at_once(plan: &Plan) -> bool {
+fn acts_at_once(plan: &Plan, spec: Option<&Spec>) -> bool {
     use Local::{Discard, Exec, Multi, Quit, Reset, Watch};
-    matches!(plan, Plan::Local(Multi | Exec | Discard | Watch | Quit | Reset))
+    match plan {
+        // Newer servers count these two against the transaction, as they do all that is not allowed within one.
+        Plan::Local(Multi | Watch) => !spec.is_some_and(|spec| spec.flags.has(Flags::NO_MULTI)),
+        Plan::Local(Exec | Discard | Quit | Reset) => true,
+        _ => false,
+    }
 }

@@ -30,6 +30,12 @@ impl Session {
             Local::Multi => self.multi(spec),
             Local::Exec => self.exec(spec),
             Local::Discard => self.discard(spec),
+            Local::Watch if self.transaction.is_some() => self.answer_error(spec, says::WATCH_IN_MULTI),
+            Local::Watch => Flow::Alone,
+            Local::Unwatch => {
+                self.unwatch();
+                self.answer(spec, b"+OK\r\n")
+            }
             Local::Client(sub) => self.client_command(sub, request, spec),
             // What changes the lane waits until nothing is in flight on the old one.
             Local::Hello | Local::Auth | Local::Select | Local::Reset => Flow::Alone,
@@ -41,7 +47,7 @@ impl Session {
             | Local::Punsubscribe
             | Local::Sunsubscribe
             | Local::Monitor => Flow::Alone,
-            Local::Proxy | Local::Watch | Local::Unwatch | Local::Wait | Local::Waitaof => {
+            Local::Proxy | Local::Wait | Local::Waitaof => {
                 let name = spec.map_or("proxy", |spec| &spec.name);
                 self.refuse(spec, format!("ERR proxy: {name} is not served yet").as_bytes())
             }
@@ -70,7 +76,8 @@ impl Session {
 
     /// RESET: as if the client had just connected.
     pub(super) fn reset(&mut self) {
-        self.transaction = None;
+        self.take_transaction();
+        self.watch = None;
         self.drop_subscriptions();
         self.monitor = None;
         self.line.mute(Mute::No);

@@ -2,16 +2,27 @@
 //! link. Nothing interleaves, so it is as atomic as on a connection of its own, and no connection is taken.
 //!
 //! What the server would refuse while queueing is refused here with the server's words; what only the server can know
-//! (no memory, no permission) comes back as EXECABORT.
+//! (no memory, no permission) comes back as EXECABORT. Commands about the connection never reach a node: the proxy
+//! answers them when the others have run, and puts each answer in its place.
 
-use super::{Flow, Session};
+use std::{rc::Rc, sync::atomic::Ordering::Relaxed, time::Duration};
+
+use bytes::Bytes;
+
+use super::{Flow, Session, attend::Eof, errand::Errand, watch::Watch};
 use crate::{
-    command::{Flags, Spec, treatment::Local},
+    command::{
+        Flags, Spec,
+        treatment::{Client, Local},
+    },
+    dedicated::Dedicated,
+    metrics::Transaction as Ended,
     plan::{self, Plan},
-    resp::{Request, write},
+    refusal::Refusal,
+    resp::{Request, reply::Scanner, request::OwnedRequest, write},
     says,
     slot::Slot,
-    ticket::{Label, Route},
+    ticket::{Label, Route, Why},
 };
 
 /// A MULTI that has not come to its EXEC.
@@ -21,6 +32,10 @@ pub(super) struct Transaction {
     frames: Vec<u8>,
     queued: usize,
     slot: Option<Slot>,
+    /// What the proxy answers itself, with its place among the queued.
+    own: Vec<(usize, OwnedRequest)>,
+    /// A command that may write is among them.
+    pub(super) writes: bool,
     /// A command was refused: EXEC will be too.
     spoiled: bool,
 }
@@ -32,12 +47,35 @@ impl Transaction {
 
     /// Bytes that it holds.
     pub(super) fn size(&self) -> usize {
-        self.frames.len()
+        self.frames.len() + self.own.iter().map(|(_, request)| request.frame().len()).sum::<usize>()
+    }
+
+    /// All of it as it goes to a node, behind `prefix`.
+    fn batch(&self, prefix: &[u8]) -> Vec<u8> {
+        [prefix, MULTI, &self.frames, EXEC].concat()
+    }
+
+    /// How many replies it gets, that to EXEC included.
+    fn replies(&self) -> usize {
+        self.queued + 2
     }
 }
 
 const MULTI: &[u8] = b"*1\r\n$5\r\nMULTI\r\n";
 const EXEC: &[u8] = b"*1\r\n$4\r\nEXEC\r\n";
+const DISCARD: &[u8] = b"*1\r\n$7\r\nDISCARD\r\n";
+/// Takes the place of what the proxy answers itself.
+const STAND_IN: &[u8] = b"*1\r\n$4\r\nPING\r\n";
+
+/// Where a command about the connection goes within a transaction.
+enum Joins {
+    /// To the node like the others: it does no harm on a shared connection.
+    Wire,
+    /// Nowhere: the proxy answers.
+    Own,
+    /// Not at all.
+    No,
+}
 
 impl Session {
     /// A command between MULTI and EXEC.
@@ -54,13 +92,22 @@ impl Session {
         if spec.flags.has(Flags::NO_MULTI) {
             return self.refuse(Some(spec), says::NOT_IN_MULTI.as_bytes());
         }
+        let mut own = false;
         let slot = match plan {
             Plan::One(slot) => Some(slot),
             Plan::Blocking(blocking) => blocking.slot,
-            Plan::Any | Plan::Home | Plan::Local(Local::Ping | Local::Echo | Local::ClusterKeyslot) => None,
+            Plan::Any | Plan::Home => None,
             Plan::Refuse(error) => return self.refuse(Some(spec), &error),
             Plan::Split(_) => return self.refuse(Some(spec), &plan::cross_slot_error(request, spec)),
-            Plan::Primaries(_) | Plan::Scan(_) | Plan::AskServer | Plan::Local(_) => {
+            Plan::Local(local) => match self.joins(local, request) {
+                Joins::Wire => None,
+                Joins::Own => {
+                    own = true;
+                    None
+                }
+                Joins::No => return self.refuse(Some(spec), says::not_in_transaction(&spec.name).as_bytes()),
+            },
+            Plan::Primaries(_) | Plan::Scan(_) | Plan::AskServer => {
                 return self.refuse(Some(spec), says::not_in_transaction(&spec.name).as_bytes());
             }
         };
@@ -72,9 +119,49 @@ impl Session {
             return self.refuse(Some(spec), error.as_bytes());
         }
         transaction.slot = transaction.slot.or(slot);
-        transaction.frames.extend_from_slice(request.frame());
+        transaction.writes |= may_write(spec);
+        if own {
+            transaction.own.push((transaction.queued, request.to_owned()));
+            transaction.frames.extend_from_slice(STAND_IN);
+        } else {
+            transaction.frames.extend_from_slice(request.frame());
+        }
         transaction.queued += 1;
+        self.client.queued.store(transaction.queued, Relaxed);
         self.answer(Some(spec), b"+QUEUED\r\n")
+    }
+
+    fn joins(&self, local: Local, request: &Request<'_>) -> Joins {
+        let own_credentials = self.router.settings().client_credentials.is_some();
+        match local {
+            Local::Ping | Local::Echo | Local::ClusterKeyslot | Local::Unwatch => Joins::Wire,
+            Local::Readonly | Local::Readwrite | Local::Asking => Joins::Own,
+            // Replies that stay away, or others that come in between, would tear EXEC's reply apart.
+            Local::Client(Client::Reply | Client::Tracking | Client::Caching) => Joins::No,
+            Local::Client(_) => Joins::Own,
+            // What changes the connection that the other commands of the transaction run on cannot be done in its midst.
+            Local::Select if self.changes_database(request) => Joins::No,
+            Local::Select => Joins::Own,
+            Local::Hello if self.changes_version(request) => Joins::No,
+            Local::Hello if !own_credentials && (2..request.len()).any(|at| request.is(at, "AUTH")) => Joins::No,
+            Local::Hello => Joins::Own,
+            Local::Auth if own_credentials => Joins::Own,
+            _ => Joins::No,
+        }
+    }
+
+    fn changes_database(&self, request: &Request<'_>) -> bool {
+        let number = std::str::from_utf8(request.arg(1)).ok().and_then(|number| number.parse::<u32>().ok());
+        let databases = self.router.topology().server.databases.max(1);
+        number.is_some_and(|number| number < databases && number != self.lane.login().database)
+    }
+
+    fn changes_version(&self, request: &Request<'_>) -> bool {
+        match request.get(1) {
+            Some(b"2") => self.speaks_resp3(),
+            Some(b"3") => !self.speaks_resp3(),
+            _ => false,
+        }
     }
 
     pub(super) fn multi(&mut self, spec: Option<&Spec>) -> Flow {
@@ -82,36 +169,174 @@ impl Session {
             // Redis does not count this one against the transaction.
             return self.answer_error(spec, says::NESTED_MULTI);
         }
-        self.transaction = Some(Transaction::default());
+        if !self.lane.may_multi() {
+            return Flow::Alone;
+        }
+        self.begin();
         self.answer(spec, b"+OK\r\n")
     }
 
-    pub(super) fn discard(&mut self, spec: Option<&Spec>) -> Flow {
-        match self.transaction.take() {
-            Some(_) => self.answer(spec, b"+OK\r\n"),
-            None => self.answer_error(spec, says::DISCARD_WITHOUT_MULTI),
+    fn begin(&mut self) {
+        let slot = self.watch.as_ref().map(Watch::slot);
+        self.transaction = Some(Transaction { slot, ..Transaction::default() });
+        self.client.queued.store(0, Relaxed);
+    }
+
+    /// The first MULTI of a lane with credentials: its user may not be allowed to use it. Its commands would then run
+    /// one by one at the node, while the client believes them queued.
+    pub(super) async fn first_multi(&mut self) -> Option<Bytes> {
+        let mut errand = Errand::new(self.router.clone(), self.lane.clone(), None, self.favourite);
+        let patience = self.router.around().limits.request_timeout;
+        let asked = self.attend(
+            async move {
+                let mut connection = errand.connect().await.map_err(|text| error(&text))?;
+                let replies = connection.exchange(&[MULTI, DISCARD].concat(), 2, patience).await;
+                let replies =
+                    replies.map_err(|why| error(&format!("ERR proxy: {}: {why}", connection.node().label)))?;
+                connection.give_back();
+                match replies.into_iter().next() {
+                    Some(reply) if reply.first() == Some(&b'-') => Err(reply),
+                    _ => Ok(()),
+                }
+            },
+            Eof::Waits,
+        );
+        match asked.await {
+            Ok(Ok(())) => {
+                self.lane.set_may_multi();
+                self.begin();
+                Some(Bytes::from_static(b"+OK\r\n"))
+            }
+            Ok(Err(refused)) => Some(refused),
+            Err(reason) => {
+                self.ending = Some(reason);
+                None
+            }
         }
     }
 
+    /// Ends the transaction, if there is one.
+    pub(super) fn take_transaction(&mut self) -> Option<Transaction> {
+        self.client.queued.store(usize::MAX, Relaxed);
+        self.transaction.take()
+    }
+
+    pub(super) fn discard(&mut self, spec: Option<&Spec>) -> Flow {
+        if self.take_transaction().is_none() {
+            return self.answer_error(spec, says::DISCARD_WITHOUT_MULTI);
+        }
+        self.unwatch();
+        self.router.tally().transaction(Ended::Discarded);
+        self.answer(spec, b"+OK\r\n")
+    }
+
+    /// An EXEC that is malformed, or not allowed: it ends the transaction all the same.
+    pub(super) fn refuse_exec(&mut self, spec: &Spec, error: &[u8]) -> Flow {
+        if self.take_transaction().is_some() {
+            self.router.tally().transaction(Ended::Aborted);
+        }
+        self.unwatch();
+        let why = error.strip_prefix(b"ERR ").unwrap_or(error);
+        self.refuse(Some(spec), &[says::EXECABORT_BECAUSE.as_bytes(), why].concat())
+    }
+
     pub(super) fn exec(&mut self, spec: Option<&Spec>) -> Flow {
-        let Some(transaction) = self.transaction.take() else {
+        let Some(transaction) = &self.transaction else {
             return self.answer_error(spec, says::EXEC_WITHOUT_MULTI);
         };
+        if !transaction.spoiled && (self.watch.is_some() || !transaction.own.is_empty()) {
+            return Flow::Alone;
+        }
+        let Some(transaction) = self.take_transaction() else { return Flow::Taken };
         if transaction.spoiled {
+            self.unwatch();
+            self.router.tally().transaction(Ended::Aborted);
             return self.answer_error(spec, says::EXECABORT);
         }
+        self.router.tally().transaction(Ended::Executed);
         if transaction.queued == 0 {
             return self.answer(spec, b"*0\r\n");
         }
-        let mut batch = Vec::with_capacity(MULTI.len() + transaction.frames.len() + EXEC.len());
-        batch.extend_from_slice(MULTI);
-        batch.extend_from_slice(&transaction.frames);
-        batch.extend_from_slice(EXEC);
+        let batch = transaction.batch(b"");
         let route = transaction.slot.map_or(Route::Any, Route::Slot);
         let mut ticket = self.line.open(Some(Label::of(spec)), batch.len(), route, false);
-        ticket.replies_before = transaction.queued + 1;
+        ticket.replies_before = transaction.replies() - 1;
         self.lane.send(&self.router, self.favourite, &batch, ticket);
         Flow::Taken
+    }
+
+    /// EXEC that needs a connection of its own, since keys are watched there, or has answers of the proxy's own.
+    /// `None` where the client has gone.
+    pub(super) async fn exec_alone(&mut self) -> Option<Bytes> {
+        let transaction = Rc::new(self.take_transaction()?);
+        let patience = self.router.around().limits.request_timeout;
+        let touched = self.null_array();
+        let done = match self.watch.take() {
+            Some(watch) if !watch.fits(&self.lane) => Ok(touched),
+            Some(watch) => self.attend(exec_watched(watch, transaction.clone(), touched, patience), Eof::Waits).await,
+            None if transaction.own.len() == transaction.queued => Ok(stand_ins(transaction.queued)),
+            None => {
+                let errand = Errand::new(self.router.clone(), self.lane.clone(), transaction.slot, self.favourite);
+                self.attend(exec_apart(errand, transaction.clone(), patience), Eof::Waits).await
+            }
+        };
+        let reply = match done {
+            Ok(reply) => reply,
+            Err(reason) => {
+                self.ending = Some(reason);
+                return None;
+            }
+        };
+        self.router.tally().transaction(match reply.first() {
+            Some(b'-') => Ended::Aborted,
+            _ if reply == self.null_array() => Ended::Dirty,
+            _ => Ended::Executed,
+        });
+        if transaction.own.is_empty() { Some(reply) } else { self.put_in_own(reply, &transaction.own).await }
+    }
+
+    /// Puts the proxy's own answers in the places that stand-ins hold.
+    async fn put_in_own(&mut self, reply: Bytes, own: &[(usize, OwnedRequest)]) -> Option<Bytes> {
+        let Some(head) = reply.iter().position(|&byte| byte == b'\n').map(|end| end + 1) else { return Some(reply) };
+        if reply.first() != Some(&b'*') || head == reply.len() && reply.as_ref() != b"*0\r\n" {
+            // Nothing ran.
+            return Some(reply);
+        }
+        let (mut out, mut rest) = (reply[..head].to_vec(), &reply[head..]);
+        let (mut own, mut index, mut scanner) = (own.iter().peekable(), 0, Scanner::default());
+        while let Ok(Some(end)) = scanner.find(rest) {
+            match own.next_if(|(place, _)| *place == index) {
+                Some((_, request)) => out.extend(self.answer_own(&request.as_request()).await),
+                None => out.extend_from_slice(&rest[..end]),
+            }
+            rest = &rest[end..];
+            index += 1;
+            if rest.is_empty() {
+                break;
+            }
+        }
+        Some(out.into())
+    }
+
+    async fn answer_own(&mut self, request: &Request<'_>) -> Vec<u8> {
+        let topology = self.router.topology().clone();
+        let spec = topology.commands.find(request);
+        let plan = plan::plan(request, spec, &self.router.settings().policy);
+        match plan {
+            Plan::Local(Local::Hello) => self.hello(request).await,
+            Plan::Local(Local::Auth) => self.auth(request).await,
+            Plan::Local(Local::Select) => self.select(request),
+            Plan::Local(local) => {
+                let line = self.line.clone();
+                line.aside(|| drop(self.answer_locally(local, request, spec)))
+            }
+            _ => error(says::NOT_IN_MULTI).to_vec(),
+        }
+    }
+
+    /// What EXEC answers where a watched key was touched.
+    pub(super) fn null_array(&self) -> Bytes {
+        Bytes::from_static(if self.speaks_resp3() { b"_\r\n" } else { b"*-1\r\n" })
     }
 
     /// An error that does not spoil a transaction.
@@ -120,4 +345,91 @@ impl Session {
         write::error(&mut frame, error.as_bytes());
         self.answer(spec, &frame)
     }
+}
+
+/// Whether a command may write, directly or through a script.
+pub(super) fn may_write(spec: &Spec) -> bool {
+    spec.is_write() || !spec.is_readonly() && (spec.has_keys() || &*spec.name == "publish")
+}
+
+/// Runs a transaction where its keys are watched. Where the node did not execute it, its keys may have changed since:
+/// the client is told so, as if they had been touched.
+async fn exec_watched(watch: Watch, transaction: Rc<Transaction>, touched: Bytes, patience: Duration) -> Bytes {
+    let prefix = watch.prefix();
+    let Some(mut connection) = watch.into_connection() else { return touched };
+    let batch = transaction.batch(prefix);
+    let replies = transaction.replies() + usize::from(!prefix.is_empty());
+    match run(&mut connection, &batch, replies, patience).await {
+        Ok(Run::Done(reply)) => {
+            // EXEC has ended the watching, whether it ran the transaction or gave it up.
+            if reply.first() != Some(&b'-') || reply.starts_with(b"-EXECABORT") {
+                connection.give_back();
+            }
+            reply
+        }
+        // The node may still be watching, or not.
+        Ok(Run::Refused(..)) => touched,
+        Err(text) => error(&text),
+    }
+}
+
+/// Runs a transaction on some connection of its own: once, or not at all.
+async fn exec_apart(mut errand: Errand, transaction: Rc<Transaction>, patience: Duration) -> Bytes {
+    loop {
+        let mut connection = match errand.connect().await {
+            Ok(connection) => connection,
+            Err(text) => return error(&text),
+        };
+        let batch = transaction.batch(errand.prefix());
+        let replies = transaction.replies() + usize::from(errand.asks());
+        let why: Why = match run(&mut connection, &batch, replies, patience).await {
+            Ok(Run::Done(reply)) => {
+                connection.give_back();
+                return reply;
+            }
+            Ok(Run::Refused(refusal, said)) => {
+                let why = errand.refused(refusal, said, connection.node());
+                connection.give_back();
+                why
+            }
+            Err(text) => return error(&text),
+        };
+        if let Err(text) = errand.again(why).await {
+            return error(&text);
+        }
+    }
+}
+
+enum Run {
+    /// EXEC's own reply.
+    Done(Bytes),
+    /// Nothing ran.
+    Refused(Refusal, Bytes),
+}
+
+async fn run(connection: &mut Dedicated, batch: &[u8], replies: usize, patience: Duration) -> Result<Run, String> {
+    let replies = connection.exchange(batch, replies, patience).await.map_err(|why| {
+        format!("ERR proxy: connection to {} lost ({why}), the transaction may have run", connection.node().label)
+    })?;
+    let fault = replies.iter().find(|reply| reply.first() == Some(&b'-')).cloned();
+    let Some(last) = replies.into_iter().last() else { return Err(says::ODD_REPLIES.to_owned()) };
+    // EXECABORT only says that a command was refused; the first error says why.
+    let said = if last.starts_with(b"-EXECABORT") { fault.unwrap_or_else(|| last.clone()) } else { last.clone() };
+    Ok(match Refusal::of(&said) {
+        Some(refusal) => Run::Refused(refusal, said),
+        None => Run::Done(last),
+    })
+}
+
+fn stand_ins(count: usize) -> Bytes {
+    let mut out = Vec::new();
+    write::array(&mut out, count);
+    out.extend(std::iter::repeat_n(b"+PONG\r\n", count).flatten());
+    out.into()
+}
+
+fn error(text: &str) -> Bytes {
+    let mut frame = Vec::new();
+    write::error(&mut frame, text.as_bytes());
+    frame.into()
 }

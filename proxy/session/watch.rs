@@ -1,0 +1,164 @@
+//! WATCH: a connection of the session's own to the slot's owner, from the first WATCH to EXEC, DISCARD, UNWATCH or RESET.
+//!
+//! Only the watching and the transaction itself go that way; what the client sends in between takes the shared link as
+//! ever. Whatever befalls the connection, the transaction then fails as if a key had been touched: a transaction whose
+//! watched keys may have changed never runs.
+
+use std::{rc::Rc, time::Duration};
+
+use bytes::Bytes;
+
+use super::{Session, attend::Eof, errand::Errand, retry::ASKING};
+use crate::{
+    command::Spec,
+    dedicated::Dedicated,
+    plan::{self, Slots},
+    refusal::Refusal,
+    resp::{Request, write},
+    router::Lane,
+    says,
+    slot::Slot,
+};
+
+/// Watched keys, all of one slot.
+pub(super) struct Watch {
+    slot: Slot,
+    /// `None` once it was lost: the transaction can only fail.
+    connection: Option<Dedicated>,
+    /// The slot is on its way to this node.
+    asks: bool,
+    lane: Rc<Lane>,
+}
+
+const UNWATCH: &[u8] = b"*1\r\n$7\r\nUNWATCH\r\n";
+const OK: Bytes = Bytes::from_static(b"+OK\r\n");
+
+impl Watch {
+    pub(super) fn slot(&self) -> Slot {
+        self.slot
+    }
+
+    /// Whether the session still is in the lane that it watches in: replies of another would not be what the client
+    /// speaks, or not what its user may see.
+    pub(super) fn fits(&self, lane: &Rc<Lane>) -> bool {
+        Rc::ptr_eq(&self.lane, lane)
+    }
+
+    /// What has to stand in front of a transaction.
+    pub(super) fn prefix(&self) -> &'static [u8] {
+        if self.asks { ASKING } else { b"" }
+    }
+
+    /// The connection, if it still is what it was.
+    pub(super) fn into_connection(self) -> Option<Dedicated> {
+        self.connection.filter(Dedicated::is_quiet)
+    }
+
+    /// Watches more keys of the slot.
+    async fn add(&mut self, request: &[u8], patience: Duration) -> Bytes {
+        let prefix = self.prefix();
+        let Some(connection) = &mut self.connection else { return OK };
+        let replies = connection.exchange(&[prefix, request].concat(), 1 + usize::from(self.asks), patience).await;
+        match replies.ok().and_then(|mut replies| replies.pop()) {
+            Some(reply) if Refusal::of(&reply).is_none() => reply,
+            _ => {
+                self.connection = None;
+                OK
+            }
+        }
+    }
+}
+
+impl Session {
+    /// WATCH; `None` where the client has gone.
+    pub(super) async fn watch(&mut self, request: &Request<'_>, spec: &Spec) -> Option<Bytes> {
+        let slot = match plan::slots(request, spec) {
+            Slots::One(slot) => slot,
+            Slots::Several => return Some(error(&plan::cross_slot_error(request, spec))),
+            _ => return Some(error(says::wrong_arity(&spec.name).as_bytes())),
+        };
+        let patience = self.router.around().limits.request_timeout;
+        let watched = match self.watch.take() {
+            Some(watch) if watch.slot != slot => {
+                let text = says::cross_slot_in_transaction(watch.slot, slot);
+                self.watch = Some(watch);
+                return Some(error(text.as_bytes()));
+            }
+            Some(mut watch) => {
+                let add = async {
+                    let reply = watch.add(request.frame(), patience).await;
+                    (reply, Some(watch))
+                };
+                self.attend(add, Eof::Waits).await
+            }
+            None => {
+                let errand = Errand::new(self.router.clone(), self.lane.clone(), Some(slot), self.favourite);
+                let open = open(errand, slot, self.lane.clone(), request.frame(), patience);
+                self.attend(open, Eof::Waits).await
+            }
+        };
+        match watched {
+            Ok((reply, watch)) => {
+                self.watch = watch;
+                Some(reply)
+            }
+            Err(reason) => {
+                self.ending = Some(reason);
+                None
+            }
+        }
+    }
+
+    /// Watches nothing any more.
+    pub(super) fn unwatch(&mut self) {
+        let Some(mut connection) = self.watch.take().and_then(Watch::into_connection) else { return };
+        let patience = self.router.around().limits.request_timeout;
+        tokio::task::spawn_local(async move {
+            if let Ok(replies) = connection.exchange(UNWATCH, 1, patience).await
+                && replies.first() == Some(&OK)
+            {
+                connection.give_back();
+            }
+        });
+    }
+}
+
+/// Watches the first keys, wherever their slot is: the reply, and the watch where it is one.
+async fn open(
+    mut errand: Errand,
+    slot: Slot,
+    lane: Rc<Lane>,
+    request: &[u8],
+    patience: Duration,
+) -> (Bytes, Option<Watch>) {
+    loop {
+        let mut connection = match errand.connect().await {
+            Ok(connection) => connection,
+            Err(text) => return (error(text.as_bytes()), None),
+        };
+        let asks = errand.asks();
+        let frames = [errand.prefix(), request].concat();
+        let reply =
+            connection.exchange(&frames, 1 + usize::from(asks), patience).await.map(|mut replies| replies.pop());
+        let why = match reply {
+            Ok(Some(reply)) => match Refusal::of(&reply) {
+                None if reply == OK => return (reply, Some(Watch { slot, connection: Some(connection), asks, lane })),
+                // It may have come to watch all the same: the connection is closed.
+                None => return (reply, None),
+                Some(refusal) => errand.refused(refusal, reply, connection.node()),
+            },
+            // Watching changes nothing, so that it may be asked for again.
+            Ok(None) => errand.lost(connection.node(), "it said nothing"),
+            Err(why) => errand.lost(connection.node(), &why.to_string()),
+        };
+        if let Err(text) = errand.again(why).await {
+            return (error(text.as_bytes()), None);
+        }
+    }
+}
+
+fn error(text: &[u8]) -> Bytes {
+    let mut frame = Vec::new();
+    write::error(&mut frame, text);
+    frame.into()
+}
