@@ -147,7 +147,7 @@ fn bad_values_name_the_source_the_key_what_is_wrong_and_an_example() {
         ("cross_slot", "splitt", "`splitt` is neither `split` nor `reject`"),
         ("log_format", "xml", "`xml` is neither `text` nor `json`"),
         ("log", "a=b=c", "`a=b=c` is no log filter"),
-        ("address_map", "172.18.0.2", "`172.18.0.2` is no rule: write announced=reachable"),
+        ("address_map", "172.18.0.2", "rule `172.18.0.2`: write from=to, as in 172.18.0.2:7000=127.0.0.1:7000"),
         ("address_map", "172.18.0.2=127.0.0.1:7000", "the right side must be a host alone"),
     ] {
         let said = complaint(&sources(&[], &[(key, value)]));
