@@ -56,7 +56,8 @@ const SEQUENCES: &[&[&str]] = &[
 
 fn same(sequence: &[&str], version: u8, ours: &[Reply], theirs: &[Reply]) {
     for (line, (ours, theirs)) in sequence.iter().zip(ours.iter().zip(theirs)) {
-        assert_eq!(ours, theirs, "{line} of {sequence:?} in RESP{version}");
+        let equal = ours.without_id() == theirs.without_id();
+        assert!(equal, "{line} of {sequence:?} in RESP{version}: {ours:?}, by one Redis {theirs:?}");
     }
 }
 

@@ -201,6 +201,7 @@ fn refusals_say_why() {
         ("MSETEX 2 a 1 b 2 XX", "CROSSSLOT Keys in request don't hash to the same slot"),
         ("BLPOP a b 0", "CROSSSLOT Keys in request don't hash to the same slot"),
         ("MSET a 1 b", "ERR wrong number of arguments for 'mset' command"),
+        ("MSETEX 2 a 1 b", "ERR syntax error"),
     ] {
         let Plan::Refuse(text) = planned(line) else { panic!("{line}") };
         assert!(text.starts_with(start.as_bytes()), "{line}: {}", text.escape_ascii());

@@ -7,15 +7,15 @@ use bytes::Bytes;
 use super::Session;
 use crate::{
     dial::{self, Credentials, Login, Step, Version},
-    resp::{Request, write},
+    resp::{Request, Value, write},
     says,
     topology::ServerKind,
 };
 
 /// What a HELLO asks for.
-struct Hello<'a> {
-    version: Option<Version>,
-    credentials: Option<(&'a [u8], &'a [u8])>,
+pub(super) struct Hello<'a> {
+    pub(super) version: Option<Version>,
+    pub(super) credentials: Option<(&'a [u8], &'a [u8])>,
     name: Option<&'a [u8]>,
 }
 
@@ -70,7 +70,12 @@ impl Session {
             write::bulk(&mut out, value.as_bytes());
         }
         write::bulk(&mut out, b"modules");
-        write::array(&mut out, 0);
+        write::array(&mut out, topology.server.modules.len());
+        for module in &topology.server.modules {
+            let fields = module.items();
+            map(&mut out, fields.len() as i64 / 2);
+            fields.iter().for_each(|field| write_value(&mut out, field));
+        }
         out
     }
 
@@ -140,7 +145,7 @@ impl Session {
 }
 
 impl<'a> Hello<'a> {
-    fn parse(request: &Request<'a>) -> Result<Hello<'a>, String> {
+    pub(super) fn parse(request: &Request<'a>) -> Result<Hello<'a>, String> {
         let mut hello = Hello { version: None, credentials: None, name: None };
         let Some(version) = request.get(1) else { return Ok(hello) };
         let number = std::str::from_utf8(version).ok().and_then(|text| text.parse::<i64>().ok());
@@ -168,6 +173,18 @@ impl<'a> Hello<'a> {
             }
         }
         Ok(hello)
+    }
+}
+
+/// A value of a module's; none of them is a map.
+fn write_value(out: &mut Vec<u8>, value: &Value) {
+    match value {
+        Value::Integer(number) => write::integer(out, *number),
+        Value::Array(items) => {
+            write::array(out, items.len());
+            items.iter().for_each(|item| write_value(out, item));
+        }
+        other => write::bulk(out, other.text().unwrap_or_default()),
     }
 }
 
