@@ -11,7 +11,10 @@ use std::thread;
 use slotway::resp::reply::Scanner;
 
 use self::rows::{Compare, ROWS};
-use crate::support::{Client, Cluster, Flavour, Node, Proxy, Random, Reply, Settings, Setup, Shape, client::show};
+use crate::support::{
+    Client, Cluster, Flavour, Node, Proxy, Random, Reply, Settings, Setup, Shape,
+    client::{frame, show},
+};
 
 /// How many commands each run sends.
 const COMMANDS: usize = 6000;
@@ -121,28 +124,15 @@ fn send_and_compare(
     while sent < count {
         let depth = if random.one_in(3) { 1 } else { 1 + random.below(50) };
         let commands: Vec<Command> = (0..depth).map(|_| Command::random(rows, prefix, random)).collect();
-        let requests: Vec<Vec<Vec<u8>>> = commands.iter().map(|command| command.args.clone()).collect();
-        let ours = exchange(&mut ours, &requests);
-        let done: Vec<bool> = commands.iter().zip(&ours).map(|(command, reply)| !command.crosses(reply)).collect();
-        let requests: Vec<Vec<Vec<u8>>> =
-            requests.into_iter().zip(&done).filter(|(_, done)| **done).map(|(request, _)| request).collect();
-        let theirs = exchange(&mut theirs, &requests);
-        let replies = ours.into_iter().zip(&done).filter(|(_, done)| **done).map(|(reply, _)| reply).zip(theirs);
-        let commands = commands.iter().zip(&done).filter(|(_, done)| **done).map(|(command, _)| command);
-        for (command, (ours, theirs)) in commands.zip(replies) {
+        let ours = exchange(&mut ours, commands.iter());
+        // What was rightly refused is left out at the one server.
+        let done: Vec<(&Command, Reply)> =
+            commands.iter().zip(ours).filter(|(command, reply)| !command.crosses(reply)).collect();
+        let theirs = exchange(&mut theirs, done.iter().map(|(command, _)| *command));
+        for ((command, ours), theirs) in done.iter().zip(theirs) {
             let shown = show(&command.args);
-            if !command.equal(&ours, &theirs) && std::env::var_os("SURVEY").is_some() {
-                println!("DIFF {shown} || {ours:?} || {theirs:?}");
-            } else if !command.equal(&ours, &theirs) {
-                println!(
-                    "before it:\n  {}",
-                    recent[recent.len().saturating_sub(if std::env::var_os("SURVEY2").is_some() {
-                        100000
-                    } else {
-                        depth + 10
-                    })..]
-                        .join("\n  ")
-                );
+            if !command.equal(ours, &theirs) {
+                println!("before it:\n  {}", recent[recent.len().saturating_sub(depth + 10)..].join("\n  "));
                 let mut keys = pair.clients(2).map(|mut client| client.line("KEYS *").texts());
                 keys.iter_mut().for_each(|keys| keys.sort_unstable());
                 println!("keys now, by the proxy: {:?}\nkeys now, by one server: {:?}", keys[0], keys[1]);
@@ -157,10 +147,12 @@ fn send_and_compare(
     }
 }
 
-fn exchange(client: &mut Client, requests: &[Vec<Vec<u8>>]) -> Vec<Reply> {
-    match requests {
+/// One command by itself, several as a pipeline.
+fn exchange<'a>(client: &mut Client, commands: impl Iterator<Item = &'a Command>) -> Vec<Reply> {
+    let requests: Vec<&Vec<Vec<u8>>> = commands.map(|command| &command.args).collect();
+    match *requests {
         [one] => vec![client.call(one)],
-        many => client.pipeline(many),
+        _ => client.exchange(&requests.iter().flat_map(|args| frame(args)).collect::<Vec<_>>(), requests.len()),
     }
 }
 

@@ -158,8 +158,9 @@ fn transactional(state: &mut State, random: &mut Random) -> Vec<String> {
         match line.split(' ').next() {
             Some("MULTI") if line == "MULTI" => state.queueing = true,
             Some("WATCH") => state.watching |= !state.queueing,
-            Some("EXEC") => *state = State::default(),
-            Some("DISCARD" | "RESET") if !line.ends_with("now") => *state = State::default(),
+            Some("RESET") if line == "RESET" => *state = State::default(),
+            Some("EXEC") if state.queueing => *state = State::default(),
+            Some("DISCARD") if state.queueing && line == "DISCARD" => *state = State::default(),
             _ => {}
         }
         return line.split(' ').map(|word| filled(word, random)).collect();
@@ -282,7 +283,7 @@ fn has(reply: &Reply, text: &str) -> bool {
 /// Messages in their order, and replies in theirs. Shard channels have an order of their own, since each may be another
 /// node's. Which of several patterns gets a message first is not defined, nor
 /// which of several names is unsubscribed first.
-fn ordered(replies: &[Reply], mark: &str) -> (Vec<Vec<u8>>, Vec<Vec<u8>>, BTreeSet<Vec<u8>>) {
+fn ordered(replies: &[Reply], mark: &str) -> [Vec<Vec<u8>>; 3] {
     let is_message = |reply: &&Reply| has(reply, "message\r\n") && reply.0.len() > 8;
     let is_unsubscribed = |reply: &&Reply| has(reply, "unsubscribe\r\n") && !reply.is_error();
     let (shards, classic): (Vec<&Reply>, Vec<&Reply>) =
@@ -300,7 +301,8 @@ fn ordered(replies: &[Reply], mark: &str) -> (Vec<Vec<u8>>, Vec<Vec<u8>>, BTreeS
         let end = reply.0.iter().rposition(|&byte| byte == b':').unwrap_or(0);
         reply.0[..end].to_vec()
     });
-    (messages.collect(), others, ended.collect())
+    let ended: BTreeSet<Vec<u8>> = ended.collect();
+    [messages.collect(), others, ended.into_iter().collect()]
 }
 
 /// What was published, and on which channel.
