@@ -155,6 +155,7 @@ impl Session {
                 Ok(Hello { credentials: Some(_), .. }) if !own_credentials => Joins::No,
                 _ => Joins::Own,
             },
+            // Malformed, it changes nothing.
             Local::Auth if own_credentials || request.len() > 3 => Joins::Own,
             _ => Joins::No,
         }
