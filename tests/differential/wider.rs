@@ -6,7 +6,7 @@ use super::rows::Compare::{self, Bytes, Kind, Page, Pairs, Set, UnlessCrossing};
 /// All rows, each as likely as any other.
 pub const ROWS: &[(&str, Compare)] = &[
     // Strings
-    ("SET $str ?v PX 100000000", Bytes),
+    ("SET $brief ?v PX 100000000", Bytes),
     ("SET $str ?v EX 0", Bytes),
     ("SET $str ?v EX notanumber", Bytes),
     ("SET $str ?v NX GET", Bytes),
@@ -15,7 +15,7 @@ pub const ROWS: &[(&str, Compare)] = &[
     ("SET $str ?v PXAT 1", Bytes),
     ("SET $str ?v IFEQ ?v", Bytes),
     ("DELIFEQ $str ?v", Bytes),
-    ("PSETEX $str 100000000 ?v", Bytes),
+    ("PSETEX $brief 100000000 ?v", Bytes),
     ("SETEX $str 0 ?v", Bytes),
     ("GETEX $str EXAT 4102444800", Bytes),
     ("GETEX $str EX -1", Bytes),
@@ -37,13 +37,15 @@ pub const ROWS: &[(&str, Compare)] = &[
     ("MSETNX $str ?v $str", Bytes),
     // Any key
     ("TYPE $stream", Bytes),
-    ("TTL $str", Kind),
+    ("TTL $brief", Kind),
+    ("GET $brief", Bytes),
+    ("HGET $briefhash ?m", Bytes),
     ("PTTL $none", Bytes),
-    ("EXPIRE $str 100000 NX", Bytes),
+    ("EXPIRE $brief 100000 NX", Bytes),
     ("EXPIRE $str notanumber", Bytes),
     ("EXPIRE $str 100 NX GT", Bytes),
     ("EXPIRE $str 9223372036854775807", Bytes),
-    ("PEXPIRE $set 100000000 LT", Bytes),
+    ("PEXPIRE $brief 100000000 LT", Bytes),
     ("PEXPIRE $str -5", Bytes),
     ("PEXPIREAT $zset 1", Bytes),
     ("EXPIREAT $hash 1 XX", Bytes),
@@ -173,7 +175,7 @@ pub const ROWS: &[(&str, Compare)] = &[
     ("HGETEX $hash EXAT 4102444800 FIELDS 2 ?m ?m", Bytes),
     ("HGETEX $hash PERSIST FIELDS 1 ?m", Bytes),
     ("HSETEX $hash PXAT 4102444800123 FIELDS 2 ?m ?v ?m ?v", Bytes),
-    ("HSETEX $hash FNX EX 1000000 FIELDS 1 ?m ?v", Bytes),
+    ("HSETEX $briefhash FNX EX 1000000 FIELDS 1 ?m ?v", Bytes),
     ("HSETEX $hash KEEPTTL FIELDS 2 ?m ?v", Bytes),
     ("HGETDEL $hash FIELDS 2 ?m ?m", Bytes),
     // Sets
