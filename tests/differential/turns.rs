@@ -213,9 +213,9 @@ const PUBLISHING: &[&str] = &[
     "GET",
     "MULTI now",
     "CLIENT NOSUCH",
-    "RESET",
     "HELLO 2",
     "HELLO 3",
+    "RESET",
 ];
 
 #[test]
@@ -240,8 +240,10 @@ fn subscriptions(flavour: Flavour) {
     for step in 0..STEPS / 3 {
         let which = random.below(clients.len());
         let count = if random.one_in(2) { 1 } else { 1 + random.below(6) };
+        // RESET forgets what is still on its way, were it published in the same breath.
+        let most = if count == 1 { PUBLISHING.len() } else { PUBLISHING.len() - 1 };
         let requests: Vec<Vec<String>> = (0..count)
-            .map(|_| random.pick(PUBLISHING).split(' ').map(|word| filled(word, &mut random)).collect())
+            .map(|_| random.pick(&PUBLISHING[..most]).split(' ').map(|word| filled(word, &mut random)).collect())
             .collect();
         let frames: Vec<u8> = requests.iter().flat_map(|request| frame(request)).collect();
         clients[which].iter_mut().for_each(|client| client.send_raw(&frames));
@@ -280,7 +282,7 @@ fn has(reply: &Reply, text: &str) -> bool {
     reply.0.windows(text.len()).any(|part| part == text.as_bytes())
 }
 
-/// Messages in their order, and replies in theirs. Shard channels have an order of their own, since each may be another
+/// Messages in their order, and replies in theirs. A message is in the version that is spoken when it comes. Shard channels have an order of their own, since each may be another
 /// node's. Which of several patterns gets a message first is not defined, nor
 /// which of several names is unsubscribed first.
 fn ordered(replies: &[Reply], mark: &str) -> [Vec<Vec<u8>>; 3] {
@@ -290,7 +292,7 @@ fn ordered(replies: &[Reply], mark: &str) -> [Vec<Vec<u8>>; 3] {
         replies.iter().filter(is_message).partition(|reply| has(reply, "smessage\r\n"));
     let messages: Vec<&Reply> = shards.into_iter().chain(classic).collect();
     let messages = messages.chunk_by(|a, b| published(a) == published(b)).flat_map(|same| {
-        let mut same: Vec<Vec<u8>> = same.iter().map(|reply| reply.0.clone()).collect();
+        let mut same: Vec<Vec<u8>> = same.iter().map(|reply| reply.0[1..].to_vec()).collect();
         same.sort_unstable();
         same
     });
