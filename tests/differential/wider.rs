@@ -12,7 +12,6 @@ pub const ROWS: &[(&str, Compare)] = &[
     ("SET $str ?v NX GET", Bytes),
     ("SET $str ?v NX XX", Bytes),
     ("SET $str ?v GET PXAT 4102444800123", Bytes),
-    ("SET $str ?v PXAT 1", Bytes),
     ("SET $str ?v IFEQ ?v", Bytes),
     ("DELIFEQ $str ?v", Bytes),
     ("PSETEX $brief 100000000 ?v", Bytes),
