@@ -7,6 +7,7 @@ mod blocking;
 mod bounds;
 mod cli;
 mod clients;
+mod commands_page;
 mod deadlines;
 mod differential;
 mod discovery;
