@@ -11,6 +11,7 @@ mod commands_page;
 mod deadlines;
 mod differential;
 mod discovery;
+mod guis;
 mod harness;
 mod keys;
 mod layers;
