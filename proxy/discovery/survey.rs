@@ -151,6 +151,5 @@ async fn learn(
             CommandTable::builtin()
         }
     };
-    let modules = modules.items().to_vec();
-    Some((ServerInfo { databases, modules, ..newest.server.clone() }, commands))
+    Some((ServerInfo { databases, modules: modules.items().to_vec(), ..newest.server.clone() }, commands))
 }

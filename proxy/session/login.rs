@@ -72,9 +72,8 @@ impl Session {
         write::bulk(&mut out, b"modules");
         write::array(&mut out, topology.server.modules.len());
         for module in &topology.server.modules {
-            let fields = module.items();
-            map(&mut out, fields.len() as i64 / 2);
-            fields.iter().for_each(|field| write_value(&mut out, field));
+            map(&mut out, (module.items().len() / 2) as i64);
+            module.items().iter().for_each(|field| write_value(&mut out, field));
         }
         out
     }
@@ -176,7 +175,7 @@ impl<'a> Hello<'a> {
     }
 }
 
-/// A value of a module's; none of them is a map.
+/// Appends a module's field: a text, a number or a list of such.
 fn write_value(out: &mut Vec<u8>, value: &Value) {
     match value {
         Value::Integer(number) => write::integer(out, *number),

@@ -98,7 +98,7 @@ impl Session {
         let slot = match plan {
             Plan::One(slot) => Some(slot),
             Plan::Blocking(blocking) => blocking.slot,
-            Plan::Any => None,
+            Plan::Any | Plan::Amended(_) => None,
             // By the node that all publishing goes through: what the transaction's node passed on to it would come
             // later than what others publish after EXEC.
             Plan::Home => {
@@ -143,7 +143,7 @@ impl Session {
         let own_credentials = self.router.settings().client_credentials.is_some();
         match local {
             Local::Ping | Local::Echo | Local::ClusterKeyslot | Local::Unwatch => Joins::Wire,
-            Local::Readonly | Local::Readwrite | Local::Asking => Joins::Own,
+            Local::Readonly | Local::Readwrite | Local::Asking | Local::AclWhoami => Joins::Own,
             // Replies that stay away, or others that come in between, would tear EXEC's reply apart.
             Local::Client(Client::Reply | Client::Tracking | Client::Caching) => Joins::No,
             Local::Client(_) => Joins::Own,

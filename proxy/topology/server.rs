@@ -25,7 +25,7 @@ pub struct ServerInfo {
     pub databases: u32,
     /// How many commands it knows: modules that come or go change it.
     pub command_count: u32,
-    /// Its modules, each as alternating names and values, as `MODULE LIST` and HELLO tell them.
+    /// What MODULE LIST says: one array of alternating names and values for each module.
     pub modules: Vec<Value>,
 }
 
@@ -39,7 +39,7 @@ impl ServerInfo {
         let (redis, valkey) = (field("redis_version"), field("valkey_version"));
         let kind = if valkey.is_empty() { ServerKind::Redis } else { ServerKind::Valkey };
         let version = if valkey.is_empty() { redis.clone() } else { valkey };
-        ServerInfo { kind, version, redis_version: redis, databases: 1, ..ServerInfo::default() }
+        ServerInfo { kind, version, redis_version: redis, databases: 1, command_count: 0, modules: Vec::new() }
     }
 
     /// The version as numbers, to compare: `7.0.15` is (7, 0, 15).
