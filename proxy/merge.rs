@@ -124,6 +124,7 @@ impl Merge {
                 Some(())
             }
             Fold::SumByName => elements::sum_by_name(&self.replies, out),
+            Fold::Digest => elements::digest(&self.replies, out),
         }
     }
 

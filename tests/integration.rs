@@ -16,6 +16,7 @@ mod layers;
 mod lifecycle;
 mod observed;
 mod order;
+mod persistence;
 mod pubsub;
 mod redirects;
 mod safety;

@@ -88,8 +88,10 @@ impl Proxy {
         let child = command
             .arg("serve")
             .args(["--listen", &format!("127.0.0.1:{port}"), "--admin", &format!("127.0.0.1:{admin}")])
-            .args(["--seeds", &settings.seeds, "--workers", "2"])
+            .args(["--seeds", &settings.seeds])
             .args(&settings.flags)
+            // Two, so that what crosses workers is tested too, unless the test says otherwise.
+            .env("SLOTWAY_WORKERS", "2")
             .envs(settings.env.iter().map(|(name, value)| (name, value)))
             .env("NO_COLOR", "1")
             .current_dir(&folder)
