@@ -328,7 +328,9 @@ impl Session {
             Plan::Local(Local::Select) => self.select(request),
             Plan::Local(local) => {
                 let line = self.line.clone();
-                line.aside(|| drop(self.answer_locally(local, request, spec)))
+                line.aside(|| {
+                    let _ = self.answer_locally(local, request, spec);
+                })
             }
             _ => error(says::NOT_IN_MULTI).to_vec(),
         }
