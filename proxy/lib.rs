@@ -16,7 +16,7 @@
 //! - 0, bytes, pure: `address`, `slot`, `resp`, `says`
 //! - 1, meaning, pure: `config`, `metrics`, `command`, `topology`, `refusal`, `plan`, `merge`, `scan`
 //! - 2, one worker's I/O: `clients`, `ticket`, `dial`, `link`, `dedicated`, `feed`, `router`, `session`
-//! - 3, process: `discovery`, `worker`, `admin`, `server`
+//! - 3, process: `discovery`, `doctor`, `worker`, `admin`, `server`
 #![forbid(unsafe_code)]
 
 pub mod address;
@@ -27,6 +27,7 @@ pub mod config;
 pub mod dedicated;
 pub mod dial;
 pub mod discovery;
+pub mod doctor;
 pub mod feed;
 pub mod link;
 pub mod merge;

@@ -7,6 +7,7 @@
 
 pub mod address_map;
 pub mod hint;
+pub mod member;
 pub mod redirect;
 pub mod server;
 pub mod view;
@@ -18,6 +19,7 @@ use std::{
 
 pub use address_map::AddressMap;
 pub use hint::Hint;
+pub use member::Member;
 pub use redirect::{Kind, Redirect};
 pub use server::{ServerInfo, ServerKind};
 pub use view::{Seen, View};

@@ -10,6 +10,7 @@ mod clients;
 mod deadlines;
 mod differential;
 mod discovery;
+mod doctor;
 mod harness;
 mod keys;
 mod layers;

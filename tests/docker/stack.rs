@@ -68,6 +68,11 @@ impl Stack {
         &self.environment[name]
     }
 
+    /// The nodes' ports as published on the host, with commas between.
+    pub fn published_nodes(&self) -> String {
+        NODES.map(|node| self.setting(&format!("{}_PORT", node.to_uppercase().replace('-', "_")))).join(",")
+    }
+
     /// The network that stands for `redis-cluster` here.
     pub fn network(&self) -> String {
         format!("{}-redis-cluster", self.project)
