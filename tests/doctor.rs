@@ -11,6 +11,7 @@ use serde_json::Value;
 use crate::support::{
     Act, Client, Cluster, FakeNode, Flavour, Node, Proxy, Settings, Setup, Shape,
     ports::free_port,
+    proxy::only_set_here,
     relay::{BlackHole, relay},
     until,
 };
@@ -27,9 +28,7 @@ struct Report {
 #[track_caller]
 fn doctor_of(seeds: &str, more: &[&str]) -> Report {
     let mut command = Command::new(env!("CARGO_BIN_EXE_slotway"));
-    for (name, _) in std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("SLOTWAY_")) {
-        command.env_remove(name);
-    }
+    only_set_here(&mut command);
     let started = Instant::now();
     let (listen, admin) = (format!("127.0.0.1:{}", free_port()), format!("127.0.0.1:{}", free_port()));
     command.args(["doctor", "--json", "--seeds", seeds]);
@@ -112,7 +111,7 @@ fn a_cluster_that_is_well_has_no_problem() {
 #[test]
 fn lines_for_people_name_the_remedy() {
     let server = Node::standalone();
-    let output = Command::new(env!("CARGO_BIN_EXE_slotway"))
+    let output = only_set_here(&mut Command::new(env!("CARGO_BIN_EXE_slotway")))
         .args(["doctor", "--seeds", &server.address(), "--admin", "off", "--listen", "127.0.0.1:0"])
         .output()
         .expect("the doctor");

@@ -6,6 +6,7 @@ use super::{
     engine::{docker, images, said, try_docker, turn, until},
     host::{USER, Unreachable, binary_for_all, subnet_of},
     stack::{NODES, Stack},
+    support::proxy::only_set_here,
 };
 
 #[test]
@@ -86,14 +87,15 @@ fn on_the_host(stack: &Stack) {
     let seeds = stack.published_nodes();
     let flags = ["doctor", "--listen", "127.0.0.1:0", "--admin", "off", "--seeds", &seeds];
     let binary = binary_for_all();
-    let said_to_root = said(Command::new(&binary).args(flags)).expect("no problem");
+    let said_to_root = said(only_set_here(&mut Command::new(&binary)).args(flags)).expect("no problem");
     says(&said_to_root, &["ok       slots: all 16384"]);
     let unreachable = match Unreachable::new(&subnet_of(stack)) {
         Ok(unreachable) => unreachable,
         Err(why) => return eprintln!("NOT SHOWN with unreachable addresses (this takes root and iptables): {why}"),
     };
     let as_user = ["--reuid", USER, "--regid", USER, "--clear-groups", "--"];
-    let mapped = said(Command::new("setpriv").args(as_user).arg(&binary).args(flags)).expect("no problem");
+    let mapped =
+        said(only_set_here(&mut Command::new("setpriv")).args(as_user).arg(&binary).args(flags)).expect("no problem");
     drop(unreachable);
     says(
         &mapped,

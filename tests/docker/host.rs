@@ -15,7 +15,7 @@ use std::{
 use super::{
     engine::{docker, said, turn, until},
     stack::{NODES, Sample, Stack},
-    support::{Client, http, ports::free_port, reaper},
+    support::{Client, http, ports::free_port, proxy::only_set_here, reaper},
 };
 
 /// Nobody's user id: only the proxy of this test has it.
@@ -89,8 +89,13 @@ impl HostProxy {
         }
         command.arg(&binary).args(["serve", "--listen", &address, "--admin", &admin, "--seeds", seeds]);
         let out2 = out.try_clone().expect("the log twice");
-        let child =
-            command.env("NO_COLOR", "1").stdin(Stdio::null()).stdout(out).stderr(out2).spawn().expect("slotway");
+        let child = only_set_here(&mut command)
+            .env("NO_COLOR", "1")
+            .stdin(Stdio::null())
+            .stdout(out)
+            .stderr(out2)
+            .spawn()
+            .expect("slotway");
         reaper::watch(child.id());
         HostProxy { address, admin, log, child }
     }
