@@ -1,6 +1,6 @@
 //! Are the nodes where they say they are, as seen from here?
 
-use std::{collections::HashSet, net::IpAddr, sync::Arc};
+use std::{collections::BTreeSet, net::IpAddr, sync::Arc};
 
 use super::{
     Report,
@@ -133,23 +133,27 @@ fn announced_badly(exam: &Exam, member: &Patient, report: &mut Report) {
     );
 }
 
-/// Nodes that announce a name which they do not have: clients are told `?`.
+/// Nodes that go by names where some have none: clients are told `?`.
 fn without_endpoint(exam: &Exam, report: &mut Report) {
-    let mut told = HashSet::new();
     for (member, chart) in exam.charts() {
-        let nameless = chart.config("cluster-announce-hostname") == Some("")
-            && chart.config("cluster-preferred-endpoint-type") == Some("hostname");
-        let own = |node: &Value| {
-            let [host, _, id, ..] = node.items() else { return false };
-            id.str() == Some(&member.found.id) && host.str() == Some("?")
-        };
-        let question = chart.reply("CLUSTER SLOTS").items().iter().flat_map(Value::items).any(own);
-        if (nameless || question) && told.insert(&member.found.id) {
+        let nodes = chart.reply("CLUSTER SLOTS").items().iter().flat_map(Value::items);
+        let nameless = nodes.filter_map(|node| match node.items() {
+            [host, _, id, ..] if host.str() == Some("?") => id.str(),
+            _ => None,
+        });
+        let nameless: BTreeSet<String> = nameless.map(|id| exam.name(id)).collect();
+        if !nameless.is_empty() {
+            let nameless: Vec<String> = nameless.into_iter().collect();
             report.problem(
                 ADDRESSES,
-                format!("{} prefers to be known by name and has none: clients are told \"?\"", member.found.announced),
                 format!(
-                    "{0} config set cluster-announce-hostname NAME   or   {0} config set cluster-preferred-endpoint-type ip",
+                    "{} prefers names and knows none for {}: its clients are told \"?\"",
+                    member.found.announced,
+                    some_of(&nameless)
+                ),
+                format!(
+                    "on each of those:  config set cluster-announce-hostname NAME   or:  {} config set \
+                     cluster-preferred-endpoint-type ip",
                     chart.cli()
                 ),
             );

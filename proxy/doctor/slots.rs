@@ -49,7 +49,7 @@ fn claimed_twice(exam: &Exam, report: &mut Report) {
     for (by, slots) in &rivals {
         report.problem(
             SLOTS_TOPIC,
-            format!("{} are claimed by {}", ranges(slots), by.join(" and ")),
+            format!("{} all own {}, as they see it", by.join(" and "), ranges(slots)),
             format!(
                 "they agree by themselves within seconds where they are in touch; else:  redis-cli --cluster fix {}",
                 anyone(exam)
@@ -98,7 +98,7 @@ fn open(exam: &Exam, report: &mut Report) {
         slots.sort_unstable();
         report.warning(
             SLOTS_TOPIC,
-            format!("{} are open, on their way from {from} to {to}", ranges(slots)),
+            format!("open, on the way from {from} to {to}: {}", ranges(slots)),
             format!("unless somebody is just moving them, finish it:  redis-cli --cluster fix {}", anyone(exam)),
         );
     }
