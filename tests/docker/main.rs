@@ -16,6 +16,7 @@ mod image;
 mod losses;
 mod new_addresses;
 mod password;
+mod readme;
 mod replicas;
 mod rolling;
 mod sidecar;

@@ -9,6 +9,7 @@ use std::{
 
 use super::{
     engine::{compose_tool, docker, images, repository, said, try_docker, until},
+    readme::Block,
     support::{Client, http, ports::free_port},
 };
 
@@ -71,6 +72,13 @@ impl Stack {
     /// The nodes' ports as published on the host, with commas between.
     pub fn published_nodes(&self) -> String {
         NODES.map(|node| self.setting(&format!("{}_PORT", node.to_uppercase().replace('-', "_")))).join(",")
+    }
+
+    /// A block of commands with `docker compose -f deploy/compose.yaml` in it, run for this project.
+    #[track_caller]
+    pub fn run(&self, block: Block) -> String {
+        let tool = format!("{} -p {}", compose_tool().join(" "), self.project);
+        block.with("docker compose", &tool).run(&self.environment)
     }
 
     /// The network that stands for `redis-cluster` here.
