@@ -48,9 +48,10 @@ fn two_proxies_replaced_one_by_one() {
     assert_eq!(account["errors"], serde_json::json!([]), "{account}");
     assert_eq!(account["wrong"], serde_json::json!([]), "acknowledged writes lost, or done twice: {account}");
     assert!(number("acknowledged") > 500, "{account}");
-    // Each client loses its connection at most once for each proxy that went.
-    assert!((1..=2 * Load::CLIENTS).contains(&number("closed")), "{account}");
-    assert!(account["addresses"].as_array().expect("addresses").len() >= 3, "both, and new ones: {account}");
+    // Each client loses its connection at least once, as no proxy of the beginning is left, and at most once for each.
+    assert!((Load::CLIENTS..=2 * Load::CLIENTS).contains(&number("closed")), "{account}");
+    // A new proxy may have an old one's address.
+    assert!(account["addresses"].as_array().expect("addresses").len() >= 2, "one name for both: {account}");
     let kept: u64 = (0..Load::CLIENTS)
         .map(|client| {
             stack
@@ -100,6 +101,6 @@ impl Load {
 
 impl Drop for Load {
     fn drop(&mut self) {
-        let _ = super::engine::try_docker(&["rm", "-f", &self.container]);
+        let _ = super::engine::try_docker(&["rm", "-f", "-v", &self.container]);
     }
 }

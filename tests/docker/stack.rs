@@ -226,7 +226,7 @@ impl Stack {
     /// Gives the occupied addresses back.
     pub fn vacate(&self) {
         for name in self.others.borrow_mut().drain(..) {
-            let _ = try_docker(&["rm", "-f", &name]);
+            let _ = try_docker(&["rm", "-f", "-v", &name]);
         }
     }
 
@@ -248,7 +248,7 @@ impl Stack {
 impl Drop for Stack {
     fn drop(&mut self) {
         if std::thread::panicking() {
-            for service in ["proxy", "cluster"] {
+            for service in ["proxy", "cluster", "shop", "kiosk"] {
                 for container in self.containers(service) {
                     let log = said(Command::new("sh").args(["-c", &format!("docker logs --tail 40 {container} 2>&1")]));
                     eprintln!("log of {service}:\n{}", log.unwrap_or_default());
