@@ -98,7 +98,13 @@ impl Session {
         let slot = match plan {
             Plan::One(slot) => Some(slot),
             Plan::Blocking(blocking) => blocking.slot,
-            Plan::Any | Plan::Home | Plan::Amended(_) => None,
+            Plan::Any | Plan::Amended(_) => None,
+            // By the node that all publishing goes through: what the transaction's node passed on to it would come
+            // later than what others publish after EXEC.
+            Plan::Home => {
+                own = true;
+                None
+            }
             Plan::Refuse(error) => return self.refuse(Some(spec), &error),
             Plan::Split(_) => return self.refuse(Some(spec), &plan::cross_slot_error(request, spec)),
             Plan::Local(local) => match self.joins(local, request) {
