@@ -12,6 +12,7 @@ mod deadlines;
 mod differential;
 mod discovery;
 mod guis;
+mod doctor;
 mod harness;
 mod keys;
 mod layers;

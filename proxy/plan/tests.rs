@@ -216,6 +216,7 @@ fn refusals_say_why() {
         ("RENAME a b c", "ERR wrong number of arguments for 'rename' command"),
         ("BLMOVE a b", "ERR wrong number of arguments for 'blmove' command"),
         ("MSET a 1 b", "ERR wrong number of arguments for 'mset' command"),
+        ("MSETEX 2 a 1 b", "ERR syntax error"),
     ] {
         let Plan::Refuse(text) = planned(line) else { panic!("{line}") };
         assert!(text.starts_with(start.as_bytes()), "{line}: {}", text.escape_ascii());
