@@ -103,6 +103,8 @@ const SERVED_TO_ADMINISTRATORS: &[&str] = &[
     "acl|list",
     "acl|log",
     "acl|users",
+    "bgrewriteaof",
+    "bgsave",
     "client|kill",
     "client|list",
     "client|no-evict",
