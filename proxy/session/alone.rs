@@ -37,6 +37,7 @@ impl Session {
             Plan::Local(Local::Sunsubscribe) => Some(self.unsubscribe(Kind::Shard, &request).await.into()),
             Plan::Scan(slot) => Some(self.scan(&request, slot).await.into()),
             Plan::Local(Local::Monitor) => Some(self.start_monitor().await.into()),
+            Plan::Local(Local::Client(_)) => Some(self.set_tracking(&request).await.into()),
             Plan::AskServer => return self.forward_by_server(&request).await,
             _ => {
                 let mut reply = Vec::new();
@@ -47,5 +48,6 @@ impl Session {
         if let Some(reply) = reply {
             self.line.answer(Label::of(spec), &reply);
         }
+        self.caching_is_over(spec);
     }
 }
