@@ -4,7 +4,7 @@
 //! and load share the machine, so that requests a second say little: CPU time per request is what to compare.
 
 // Shared with the tests, which use more of it.
-#[allow(dead_code, unused_imports)]
+#[allow(unused_imports)]
 #[path = "../tests/support/mod.rs"]
 mod support;
 

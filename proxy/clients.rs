@@ -19,7 +19,7 @@ use std::{
         atomic::{AtomicI64, AtomicU8, AtomicU16, AtomicU32, AtomicU64, AtomicUsize, Ordering::Relaxed},
     },
     task::Waker,
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use self::mail::Inbox;
@@ -106,6 +106,11 @@ impl Clients {
     /// How many there are.
     pub fn count(&self) -> usize {
         lock(&self.live).len()
+    }
+
+    /// Wakes the sessions of those who have been silent for so long: each sees for itself whether it is over.
+    pub fn wake_idle(&self, limit: Duration) {
+        lock(&self.live).values().filter(|client| client.idle() >= limit).for_each(|client| client.wake());
     }
 
     /// All of them, oldest first.
@@ -258,6 +263,11 @@ impl Client {
     /// It has sent something.
     pub fn heard(&self, now: Instant) {
         self.heard.store(now.saturating_duration_since(self.since).as_millis() as u64, Relaxed);
+    }
+
+    /// For how long it has sent nothing.
+    pub fn idle(&self) -> Duration {
+        self.since.elapsed().saturating_sub(Duration::from_millis(self.heard.load(Relaxed)))
     }
 
     /// Tells the session what to do; a later, stronger order wins.

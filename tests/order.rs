@@ -69,7 +69,7 @@ fn write_histories(mut client: Client, number: usize, tags: &[String], done: &At
                     requests.push(
                         [vec!["MGET".to_owned()], keys.iter().map(|key| format!("{key}:list")).collect()].concat(),
                     );
-                    let null = if number % 2 == 0 { "$-1\r\n" } else { "_\r\n" };
+                    let null = if number.is_multiple_of(2) { "$-1\r\n" } else { "_\r\n" };
                     let items = appended.iter().map(|text| match text.as_str() {
                         "" => null.to_owned(),
                         text => format!("${}\r\n{text}\r\n", text.len()),

@@ -21,7 +21,10 @@ pub fn run(flags: &AdminFlags) -> Result<(), Failure> {
         return Err(Failure::Config("the admin port is off, so that nothing can be asked; set `admin`".to_owned()));
     };
     match readyz(address) {
-        Ok(answer) if answer.starts_with("HTTP/1.1 200 ") => Ok(println!("ready")),
+        Ok(answer) if answer.starts_with("HTTP/1.1 200 ") => {
+            println!("ready");
+            Ok(())
+        }
         Ok(answer) => {
             let body = answer.split_once("\r\n\r\n").map_or("", |(_, body)| body);
             Err(Failure::of("not ready", body.trim()))

@@ -42,7 +42,7 @@ impl Sources {
             let text = std::fs::read_to_string(&file).map_err(why)?;
             layers = layers.merge(Layer { values: parsed(&text, &file)?, origin: Origin::File(file) });
         }
-        layers = layers.merge(Layer { origin: Origin::Environment, values: self.from_variables() });
+        layers = layers.merge(Layer { origin: Origin::Environment, values: self.in_variables() });
         Ok(layers.merge(Layer { origin: Origin::Flag, values: tree(self.flags.iter().cloned()) }))
     }
 
@@ -51,7 +51,7 @@ impl Sources {
         Some(value)
     }
 
-    fn from_variables(&self) -> Dict {
+    fn in_variables(&self) -> Dict {
         let ours = self.variables.iter().filter_map(|(name, value)| {
             let key = name.strip_prefix(PREFIX)?;
             // Set but empty is how compose files say "not set": `SLOTWAY_PASSWORD=${PASSWORD:-}`.

@@ -148,7 +148,8 @@ impl Session {
             Local::Hello if self.changes_version(request) => Joins::No,
             Local::Hello if !own_credentials && (2..request.len()).any(|at| request.is(at, "AUTH")) => Joins::No,
             Local::Hello => Joins::Own,
-            Local::Auth if own_credentials => Joins::Own,
+            // Malformed, it changes nothing.
+            Local::Auth if own_credentials || request.len() > 3 => Joins::Own,
             _ => Joins::No,
         }
     }
@@ -335,7 +336,9 @@ impl Session {
             Plan::Local(Local::Select) => self.select(request),
             Plan::Local(local) => {
                 let line = self.line.clone();
-                line.aside(|| drop(self.answer_locally(local, request, spec)))
+                line.aside(|| {
+                    let _ = self.answer_locally(local, request, spec);
+                })
             }
             _ => error(says::NOT_IN_MULTI).to_vec(),
         }

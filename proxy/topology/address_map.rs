@@ -38,7 +38,7 @@ impl AddressMap {
         rules.sort_by_key(Rule::breadth);
         for pair in rules.windows(2) {
             if let [one, other] = pair
-                && one.from() == other.from()
+                && one.announced() == other.announced()
                 && one != other
             {
                 return Err(BadRule(format!("`{one}` and `{other}` contradict each other: keep one of them")));
@@ -76,7 +76,7 @@ impl AddressMap {
 }
 
 impl Rule {
-    fn from(&self) -> String {
+    fn announced(&self) -> String {
         match self {
             Rule::Exact(from, _) => from.to_string(),
             Rule::Host(from, _) => from.clone(),
@@ -91,7 +91,7 @@ impl Rule {
             Rule::Host(..) => 1,
             Rule::Network(net, _) => 2 + (net.max_prefix_len() - net.prefix_len()),
         };
-        (class, self.from())
+        (class, self.announced())
     }
 }
 

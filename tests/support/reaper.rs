@@ -33,7 +33,9 @@ struct Reaper {
 static REAPER: LazyLock<Reaper> = LazyLock::new(|| {
     let folder = std::env::temp_dir().join(format!("slotway-tests-{}", std::process::id()));
     fs::create_dir_all(&folder).expect("a temporary folder");
-    // A process group of its own: Ctrl-C must not reach it before it has done its work.
+    // A process group of its own: Ctrl-C must not reach it before it has done its work. It outlives this process, so
+    // that nobody here can wait for it.
+    #[allow(clippy::zombie_processes)]
     let mut shell = Command::new("sh")
         .args(["-c", SCRIPT, "reaper"])
         .arg(&folder)

@@ -7,7 +7,7 @@ use std::{
 
 use super::{
     Dialect,
-    line::{flags, idle, subscribes},
+    line::{flags, subscribes},
 };
 use crate::{
     clients::{Client, Mark},
@@ -101,7 +101,7 @@ impl Filter {
             }
             "IDLE" if !not && valkey => {
                 let time = seconds(value, "idle")?;
-                self.set("IDLE", false, move |client| idle(client) >= time);
+                self.set("IDLE", false, move |client| client.idle().as_secs() >= time);
             }
             "NAME" if valkey => self.set("NAME", not, move |client| client.about().name == bytes),
             "LIB-NAME" if valkey => self.set("LIB-NAME", not, move |client| client.about().library == bytes),

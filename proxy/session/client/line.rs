@@ -28,7 +28,7 @@ pub(super) fn line_of(client: &Client, dialect: Dialect) -> String {
         client.local,
         text(&about.name),
         age.as_secs(),
-        idle(client),
+        client.idle().as_secs(),
         flags(client),
         client.database.load(Relaxed),
         client.held.load(Relaxed),
@@ -47,12 +47,6 @@ pub(super) fn line_of(client: &Client, dialect: Dialect) -> String {
     }
     line.push('\n');
     line
-}
-
-/// Seconds since it last sent something.
-pub(super) fn idle(client: &Client) -> u64 {
-    let silent = client.since.elapsed().as_millis().saturating_sub(u128::from(client.heard.load(Relaxed)));
-    (silent / 1000) as u64
 }
 
 /// Its flags, as letters.
