@@ -234,12 +234,7 @@ fn tune(stream: &TcpStream, limits: &Limits) -> io::Result<()> {
     Ok(())
 }
 
-async fn log_in(
-    mut stream: TcpStream,
-    node: &Address,
-    login: &Login,
-    deadline: Instant,
-) -> Result<Opened, DialError> {
+async fn log_in(mut stream: TcpStream, node: &Address, login: &Login, deadline: Instant) -> Result<Opened, DialError> {
     let (out, steps) = handshake(login);
     let failed = |step: Step, why: String, permanent: bool| DialError { node: node.clone(), step, why, permanent };
     let (mut replies, mut id) = (Replies::default(), None);

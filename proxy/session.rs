@@ -43,8 +43,8 @@ use tokio::{
 };
 
 use self::{
-    monitor::Monitor, pause::Standstill, retry::Retry, subscribe::Overdue, subscriber::Subscriber,
-    tracking::Tracking, transaction::Transaction, watch::Watch,
+    monitor::Monitor, pause::Standstill, retry::Retry, subscribe::Overdue, subscriber::Subscriber, tracking::Tracking,
+    transaction::Transaction, watch::Watch,
 };
 use crate::{
     clients::{Client, Order},

@@ -37,7 +37,16 @@ fn writes_wait_and_reads_do_not() {
             "BLPOP {pw}l 0.01",
             "SORT {pw}l",
         ];
-        let free = ["GET {pw}k", "EVAL_RO return(1) 0", "PING", "CLIENT ID", "SUBSCRIBE pw", "INCR", "NOSUCH x", "CLIENT UNPAUSE"];
+        let free = [
+            "GET {pw}k",
+            "EVAL_RO return(1) 0",
+            "PING",
+            "CLIENT ID",
+            "SUBSCRIBE pw",
+            "INCR",
+            "NOSUCH x",
+            "CLIENT UNPAUSE",
+        ];
         for line in held {
             assert_eq!(other.line("CLIENT PAUSE 60000 WRITE"), "+OK\r\n");
             let mut client = connect();

@@ -11,13 +11,7 @@ use std::{
 use tokio::time::Sleep;
 
 use super::{Flow, Session, blocking::Blocked};
-use crate::{
-    clients::Paused,
-    command::Spec,
-    metrics::Disconnect,
-    resp::Request,
-    says,
-};
+use crate::{clients::Paused, command::Spec, metrics::Disconnect, resp::Request, says};
 
 /// A session's part in a pause.
 pub(super) struct Standstill {

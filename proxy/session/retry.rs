@@ -121,7 +121,7 @@ impl Session {
                     Kind::Ask => {
                         // ASKING and CLIENT CACHING cannot both stand right in front of the request.
                         if ticket.caching == Caching::Yes {
-                            self.reads_untracked();
+                            self.owe_flush("read while its slot moves");
                         }
                         link.send_after(ASKING, &request, ticket);
                     }

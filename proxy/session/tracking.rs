@@ -103,8 +103,12 @@ impl Session {
                 match tracking.mode {
                     TrackingMode::Read => {}
                     TrackingMode::Broadcast => flags.push("bcast"),
-                    TrackingMode::OptIn => flags.extend(["optin"].into_iter().chain(tracking.caching.then_some("caching-yes"))),
-                    TrackingMode::OptOut => flags.extend(["optout"].into_iter().chain(tracking.caching.then_some("caching-no"))),
+                    TrackingMode::OptIn => {
+                        flags.extend(["optin"].into_iter().chain(tracking.caching.then_some("caching-yes")))
+                    }
+                    TrackingMode::OptOut => {
+                        flags.extend(["optout"].into_iter().chain(tracking.caching.then_some("caching-no")))
+                    }
                 }
                 flags.extend(tracking.noloop.then_some("noloop"));
                 flags.extend(self.client.has(Mark::BrokenRedirect).then_some("broken_redirect"));
@@ -264,16 +268,22 @@ impl Session {
     /// Something is read in a way that no node remembers: what the client keeps of it must go again.
     pub(super) fn reads_untracked(&mut self) {
         let caching = self.caching();
-        if let Some(tracking) = &mut self.tracking
-            && tracking.ear.is_some()
-            && match tracking.mode {
-                TrackingMode::Read => true,
-                TrackingMode::OptIn => caching == Caching::Yes,
-                TrackingMode::OptOut => caching != Caching::No,
-                TrackingMode::Broadcast => false,
-            }
-        {
-            tracking.owes_flush = Some("read on a connection of its own");
+        let Some(tracking) = &self.tracking else { return };
+        let kept = match tracking.mode {
+            TrackingMode::Read => true,
+            TrackingMode::OptIn => caching == Caching::Yes,
+            TrackingMode::OptOut => caching != Caching::No,
+            TrackingMode::Broadcast => false,
+        };
+        if kept {
+            self.owe_flush("read where no node remembers it");
+        }
+    }
+
+    /// The client is to forget all that it holds, once all that is on its way has come.
+    pub(super) fn owe_flush(&mut self, why: &'static str) {
+        if let Some(tracking) = &mut self.tracking {
+            tracking.owes_flush = Some(why);
         }
     }
 

@@ -113,7 +113,9 @@ impl Filter {
                 }
                 // NOT-FLAGS leaves out who has any of them.
                 match not {
-                    true => self.set("FLAGS", true, move |client| flags(client).chars().any(|flag| text.contains(flag))),
+                    true => {
+                        self.set("FLAGS", true, move |client| flags(client).chars().any(|flag| text.contains(flag)))
+                    }
                     false => self.set("FLAGS", false, move |client| {
                         let has = flags(client);
                         text.chars().all(|flag| has.contains(flag))
@@ -178,7 +180,10 @@ fn unknown(what: &str, not: bool, value: &str) -> Vec<u8> {
 
 fn seconds(value: &[u8], what: &str) -> Result<u64, Vec<u8>> {
     let number = integer(value).ok_or_else(|| format!("ERR {what} is not an integer or out of range"))?;
-    Ok(u64::try_from(number).ok().filter(|&number| number > 0).ok_or_else(|| format!("ERR {what} should be greater than 0"))?)
+    Ok(u64::try_from(number)
+        .ok()
+        .filter(|&number| number > 0)
+        .ok_or_else(|| format!("ERR {what} should be greater than 0"))?)
 }
 
 pub(super) fn integer(text: &[u8]) -> Option<i64> {
