@@ -5,7 +5,7 @@
 //! many as there are primaries.
 
 // Shared with the tests, which use more of it.
-#[allow(dead_code, unused_imports)]
+#[allow(unused_imports)]
 #[path = "../tests/support/mod.rs"]
 mod support;
 

@@ -73,7 +73,7 @@ fn arguments_are_judged_as_valkey_judges_them() {
             assert_eq!(count(&format!("CLIENT LIST {filter}")), expected, "{filter} at {address}");
         }
         assert_eq!(client.line("CLIENT KILL NOT-NAME alice NOT-TYPE normal"), ":1\r\n", "{address}");
-        assert_eq!(listening.read_to_end().is_ok(), true);
+        assert!(listening.read_to_end().is_ok());
         assert_eq!(client.line("CLIENT KILL NAME alice DB 3 LIB-NAME lib"), ":1\r\n", "{address}");
         assert_eq!(named.read_to_end().expect("the end"), b"");
     }
