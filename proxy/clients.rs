@@ -36,17 +36,23 @@ pub struct Clients {
     buffered: AtomicUsize,
     most_buffered: usize,
     pause: Pause,
+    /// How many clients there may be.
+    pub most: usize,
+    /// When the process began to serve.
+    pub since: Instant,
 }
 
 impl Clients {
-    /// No clients yet; `most_buffered` bytes may be held for all that come.
-    pub fn new(most_buffered: usize) -> Clients {
+    /// No clients yet; `most` may come, and `most_buffered` bytes may be held for all of them.
+    pub fn new(most: usize, most_buffered: usize) -> Clients {
         Clients {
             last_id: AtomicU64::new(0),
             live: Mutex::default(),
             buffered: AtomicUsize::new(0),
             most_buffered,
             pause: Pause::default(),
+            most,
+            since: Instant::now(),
         }
     }
 
@@ -101,6 +107,17 @@ impl Clients {
     /// How many are told which keys have changed (CLIENT TRACKING).
     pub fn tracking(&self) -> usize {
         lock(&self.live).values().filter(|client| client.has(Mark::Tracking)).count()
+    }
+
+    /// How many have subscriptions.
+    pub fn subscribed(&self) -> usize {
+        let subscribes = |client: &&Arc<Client>| client.subscriptions.iter().any(|count| count.load(Relaxed) > 0);
+        lock(&self.live).values().filter(subscribes).count()
+    }
+
+    /// How many have come since the process began.
+    pub fn ever(&self) -> u64 {
+        self.last_id.load(Relaxed)
     }
 
     /// How many there are.

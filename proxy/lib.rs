@@ -14,7 +14,7 @@
 //! # Layers
 //! A file imports only from layers below its own; `tests/layers.rs` checks it.
 //! - 0, bytes, pure: `address`, `slot`, `resp`, `says`
-//! - 1, meaning, pure: `config`, `metrics`, `command`, `topology`, `refusal`, `plan`, `merge`, `scan`
+//! - 1, meaning, pure: `config`, `metrics`, `command`, `topology`, `refusal`, `plan`, `explain`, `merge`, `scan`
 //! - 2, one worker's I/O: `clients`, `ticket`, `dial`, `link`, `dedicated`, `feed`, `router`, `session`
 //! - 3, process: `discovery`, `worker`, `admin`, `server`
 //!
@@ -29,6 +29,7 @@ pub mod config;
 pub mod dedicated;
 pub mod dial;
 pub mod discovery;
+pub mod explain;
 pub mod feed;
 pub mod link;
 pub mod merge;

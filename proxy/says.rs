@@ -91,6 +91,8 @@ pub const NOT_IN_MULTI: &str = "ERR Command not allowed inside a transaction";
 pub const CLUSTERDOWN: &str = "CLUSTERDOWN The cluster is down";
 /// A slot without an owner.
 pub const SLOT_NOT_SERVED: &str = "CLUSTERDOWN Hash slot not served";
+/// CLUSTER at a server that is in none.
+pub const NO_CLUSTER: &str = "ERR This instance has cluster support disabled";
 /// What a split of one request could not put together.
 pub const ODD_REPLIES: &str = "ERR proxy: the nodes' replies do not fit together";
 
@@ -109,6 +111,15 @@ pub fn refused(name: &str, reason: &str) -> String {
 
 /// A command that the configuration refuses.
 pub const REFUSED_BY_CONFIGURATION: &str = "the proxy's configuration refuses it";
+
+/// A command about its connection, behind PROXY NODE: that connection lives for one command.
+pub fn not_for_one_node(name: &str) -> String {
+    let command = name.replace('|', " ").to_ascii_uppercase();
+    format!(
+        "ERR {command} is about its connection, and that of PROXY NODE lives for one command and one reply: connect to \
+         the node itself"
+    )
+}
 
 /// Keys in several slots in a command that cannot be split. Each key comes with its slot, at most [`MOST_KEYS_NAMED`].
 pub fn cross_slot(keys: &[(&[u8], crate::slot::Slot)], more: usize) -> String {

@@ -69,7 +69,7 @@ pub async fn run(config: Config, shutdown: CancellationToken, now: CancellationT
     let metrics = Metrics::new();
     let (publisher, topology) = watch::channel(Arc::new(Topology::unknown(Arc::default(), "no seed has answered yet")));
     let (hints, hints_in) = mpsc::channel(HINTS);
-    let clients = Arc::new(Clients::new(config.max_buffered));
+    let clients = Arc::new(Clients::new(config.max_clients, config.max_buffered));
     let stop = CancellationToken::new();
     let blueprint = Blueprint {
         config: config.clone(),

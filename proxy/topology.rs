@@ -6,6 +6,7 @@
 //! metrics and in errors) and the one that is dialled.
 
 pub mod address_map;
+mod find;
 pub mod hint;
 pub mod redirect;
 pub mod server;
@@ -173,6 +174,21 @@ impl Topology {
     /// How many slots have an owner; [`SLOTS`] when the cluster is whole.
     pub fn covered(&self) -> usize {
         self.slots.iter().filter(|&&index| index != NOBODY).count()
+    }
+
+    /// The first and last slots of each range that a node owns, by its index.
+    pub fn ranges(&self, index: usize) -> Vec<(usize, usize)> {
+        let mut ranges: Vec<(usize, usize)> = Vec::new();
+        for (slot, &owner) in self.slots.iter().enumerate() {
+            if usize::from(owner) != index {
+                continue;
+            }
+            match ranges.last_mut() {
+                Some((_, last)) if *last + 1 == slot => *last = slot,
+                _ => ranges.push((slot, slot)),
+            }
+        }
+        ranges
     }
 
     /// How many slots each node owns, by its index.

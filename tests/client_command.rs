@@ -72,6 +72,18 @@ fn arguments_are_judged_as_valkey_judges_them() {
         ] {
             assert_eq!(count(&format!("CLIENT LIST {filter}")), expected, "{filter} at {address}");
         }
+        let mut fields = || -> Vec<String> {
+            let info = client.line("INFO clients").string();
+            let field =
+                |name: &str| info.lines().find_map(|line| line.strip_prefix(name)).unwrap_or_default().to_owned();
+            ["pubsub_clients:", "tracking_clients:", "paused_reason:", "paused_actions:"].map(field).to_vec()
+        };
+        assert_eq!(fields(), ["1", "0", "none", "none"], "{address}");
+        named.line("CLIENT TRACKING ON");
+        named.line("CLIENT PAUSE 60000 WRITE");
+        assert_eq!(fields(), ["1", "1", "client_pause", "write"], "{address}");
+        named.line("CLIENT UNPAUSE");
+        assert_eq!(fields(), ["1", "1", "none", "none"], "{address}");
         assert_eq!(client.line("CLIENT KILL NOT-NAME alice NOT-TYPE normal"), ":1\r\n", "{address}");
         assert!(listening.read_to_end().is_ok());
         assert_eq!(client.line("CLIENT KILL NAME alice DB 3 LIB-NAME lib"), ":1\r\n", "{address}");

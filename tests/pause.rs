@@ -53,6 +53,7 @@ fn writes_wait_and_reads_do_not() {
             let id = client.line("CLIENT ID").integer();
             assert!(!answers(&mut client, line), "{line} at {address}");
             assert_eq!(flags_of(&mut other, id), "b", "{line} at {address}");
+            assert!(other.line("INFO clients").string().contains("blocked_clients:1\r\n"), "{line} at {address}");
             // What came behind it waits too, and the order is kept.
             client.send(&words("ECHO behind"));
             assert_eq!(other.line(&format!("CLIENT UNBLOCK {}", 999_999)), ":0\r\n");
@@ -65,6 +66,8 @@ fn writes_wait_and_reads_do_not() {
         for line in free {
             assert!(answers(&mut connect(), line), "{line} at {address}");
         }
+        let info = other.line("INFO clients").string();
+        assert!(info.contains("blocked_clients:0\r\n"), "{info}");
         // A transaction that writes waits as a whole, its queueing too; one that reads does not.
         other.line("CLIENT UNPAUSE");
         let (mut writes, mut reads) = (connect(), connect());

@@ -30,6 +30,15 @@ pub fn newest(request: &Request, _spec: &Spec) -> Fold {
     })
 }
 
+/// ACL LOG: how many entries are wanted, or that they are to go.
+pub fn acl_log(request: &Request) -> Plan {
+    if request.is(2, "RESET") {
+        return Plan::Primaries(Fold::AllSucceeded);
+    }
+    let count = request.get(2).and_then(|count| std::str::from_utf8(count).ok()?.parse().ok());
+    Plan::Primaries(Fold::Youngest(count.unwrap_or(10)))
+}
+
 /// SCAN: what is no cursor is for a node to refuse.
 pub fn scan(request: &Request) -> Plan {
     let cursor = std::str::from_utf8(request.arg(1)).ok().and_then(|text| text.parse::<u64>().ok());
@@ -95,8 +104,12 @@ pub fn debug(request: &Request, policy: &Policy) -> Plan {
     ]) {
         return Plan::Primaries(Fold::AllSucceeded);
     }
-    if request.len() < 2 || is(&["HELP", "PROTOCOL", "STRINGMATCH-LEN"]) || policy.allows("debug") {
+    if request.len() < 2 || is(&["HELP", "PROTOCOL", "STRINGMATCH-LEN"]) {
         return Plan::Any;
+    }
+    if policy.allows("debug") {
+        // What one server does to itself, all of them do.
+        return Plan::Primaries(Fold::AllSucceeded);
     }
     Plan::Refuse(says::refused("debug", "it could hurt a node").into_bytes())
 }

@@ -77,7 +77,6 @@ fn what_has_no_key_or_is_malformed_goes_to_some_primary() {
         "TIME",
         "GET",
         "FROBNICATE a b",
-        "CONFIG GET x",
         "CONFIG FROB",
         "CONFIG",
         "OBJECT HELP",
@@ -99,9 +98,8 @@ fn what_has_no_key_or_is_malformed_goes_to_some_primary() {
         "CLIENT FROB",
         "CLIENT HELP",
         "BLPOP a",
-        "CLUSTER NODES",
         "LOLWUT",
-        "ACL WHOAMI",
+        "ACL LIST",
         "DEBUG HELP",
         "MSETEX x a 1",
     ] {
@@ -130,13 +128,20 @@ fn what_is_about_all_goes_to_all() {
         ("SLOWLOG GET 3", Fold::Newest(3)),
         ("SLOWLOG GET -1", Fold::Newest(u32::MAX)),
         ("SLOWLOG LEN", Fold::Sum),
-        ("LATENCY RESET", Fold::Sum),
+        ("LATENCY RESET", Fold::Max),
+        ("LATENCY LATEST", Fold::Latest),
+        ("ACL LOG", Fold::Youngest(10)),
+        ("ACL LOG 3", Fold::Youngest(3)),
+        ("ACL LOG reset", Fold::AllSucceeded),
+        ("LASTSAVE", Fold::Min),
         ("MEMORY DOCTOR", Fold::Fullest),
         ("PUBSUB SHARDCHANNELS", Fold::Concat),
     ] {
         assert_eq!(planned(line), Plan::Primaries(fold), "{line}");
     }
     assert_eq!(planned("PUBLISH a b"), Plan::Home);
+    assert_eq!(planned("ROLE"), Plan::Amended(Fold::Role));
+    assert_eq!(planned("CONFIG GET *"), Plan::Amended(Fold::Config));
 }
 
 #[test]
@@ -155,7 +160,7 @@ fn the_session_does_what_is_about_it() {
         ("MULTI", Local::Multi),
         ("HELLO 3", Local::Hello),
         ("WAIT 1 100", Local::Wait),
-        ("PROXY NODES", Local::Proxy),
+        ("PROXY NODES", Local::Proxy(Proxy::Nodes)),
         ("SUBSCRIBE a", Local::Subscribe),
     ] {
         assert_eq!(planned(line), Plan::Local(local), "{line}");
@@ -193,6 +198,9 @@ fn refusals_say_why() {
         ),
         ("CONFIG SET maxmemory 1 Cluster-enabled no", "ERR CONFIG SET is not served"),
         ("DEBUG SLEEP 10", "ERR DEBUG is not served"),
+        ("MIGRATE a", "ERR wrong number of arguments for 'migrate' command"),
+        ("CLUSTER NODES", "ERR This instance has cluster support disabled"),
+        ("CLUSTER NODES x", "ERR wrong number of arguments for 'cluster|nodes' command"),
         (
             "RENAME a b",
             "CROSSSLOT Keys in request don't hash to the same slot: 'a' is in slot 15495, 'b' is in slot 3300. Give",
@@ -200,6 +208,8 @@ fn refusals_say_why() {
         ("MSETNX a 1 b 2", "CROSSSLOT Keys in request don't hash to the same slot"),
         ("MSETEX 2 a 1 b 2 XX", "CROSSSLOT Keys in request don't hash to the same slot"),
         ("BLPOP a b 0", "CROSSSLOT Keys in request don't hash to the same slot"),
+        ("RENAME a b c", "ERR wrong number of arguments for 'rename' command"),
+        ("BLMOVE a b", "ERR wrong number of arguments for 'blmove' command"),
         ("MSET a 1 b", "ERR wrong number of arguments for 'mset' command"),
     ] {
         let Plan::Refuse(text) = planned(line) else { panic!("{line}") };
@@ -218,7 +228,7 @@ fn operators_choose() {
         assert!(matches!(planned(line), Plan::Refuse(_)), "{line}");
     }
     assert_eq!(planned("BGSAVE"), Plan::Any);
-    assert_eq!(planned("DEBUG SLEEP 0"), Plan::Any);
+    assert_eq!(planned("DEBUG SLEEP 0"), Plan::Primaries(Fold::AllSucceeded));
     assert_eq!(planned("MGET {t}a {t}b"), one("t"));
 }
 

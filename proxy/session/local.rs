@@ -47,7 +47,12 @@ impl Session {
             | Local::Punsubscribe
             | Local::Sunsubscribe
             | Local::Monitor => Flow::Alone,
-            Local::Proxy | Local::Wait | Local::Waitaof => {
+            Local::AclWhoami => {
+                let user = self.client.about().user.clone();
+                self.answer_with(spec, |out| write::bulk(out, user.as_bytes()))
+            }
+            Local::Proxy(sub) => self.proxy_command(sub, request, spec),
+            Local::Wait | Local::Waitaof => {
                 let name = spec.map_or("proxy", |spec| &spec.name);
                 self.refuse(spec, format!("ERR proxy: {name} is not served yet").as_bytes())
             }

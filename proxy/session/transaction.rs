@@ -98,7 +98,7 @@ impl Session {
         let slot = match plan {
             Plan::One(slot) => Some(slot),
             Plan::Blocking(blocking) => blocking.slot,
-            Plan::Any | Plan::Home => None,
+            Plan::Any | Plan::Home | Plan::Amended(_) => None,
             Plan::Refuse(error) => return self.refuse(Some(spec), &error),
             Plan::Split(_) => return self.refuse(Some(spec), &plan::cross_slot_error(request, spec)),
             Plan::Local(local) => match self.joins(local, request) {
@@ -138,7 +138,7 @@ impl Session {
         let own_credentials = self.router.settings().client_credentials.is_some();
         match local {
             Local::Ping | Local::Echo | Local::ClusterKeyslot | Local::Unwatch => Joins::Wire,
-            Local::Readonly | Local::Readwrite | Local::Asking => Joins::Own,
+            Local::Readonly | Local::Readwrite | Local::Asking | Local::AclWhoami => Joins::Own,
             // Replies that stay away, or others that come in between, would tear EXEC's reply apart.
             Local::Client(Client::Reply | Client::Tracking | Client::Caching) => Joins::No,
             Local::Client(_) => Joins::Own,
