@@ -125,6 +125,7 @@ impl Merge {
                 Some(())
             }
             Fold::SumByName => elements::sum_by_name(&self.replies, out),
+            Fold::Digest => elements::digest(&self.replies, out),
             Fold::Role => reports::role(self.replies.first()?, out),
             Fold::Config => reports::config(self.replies.first()?, &self.facts, out),
             Fold::Latest => reports::latest(&self.replies, out),

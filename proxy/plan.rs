@@ -230,7 +230,9 @@ fn split_or_one(request: &Request, spec: &Spec, fold: Fold, policy: &Policy) -> 
         }
         Slots::Several => match Split::by_slot(request, spec, fold) {
             Some(split) => Plan::Split(Box::new(split)),
-            // Some key lacks what belongs to it (MSET with an odd count): the server's words for that.
+            // Some key lacks what belongs to it: the server's words for that, where their number was told (MSETEX) and
+            // where not (MSET with an odd count).
+            None if spec.count_at().is_some() => Plan::Refuse(says::SYNTAX.as_bytes().to_vec()),
             None => Plan::Refuse(says::wrong_arity(&spec.name).into_bytes()),
         },
         Slots::One(slot) => Plan::One(slot),

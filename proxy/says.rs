@@ -85,8 +85,6 @@ pub const DISCARD_WITHOUT_MULTI: &str = "ERR DISCARD without MULTI";
 pub const EXECABORT: &str = "EXECABORT Transaction discarded because of previous errors.";
 /// An EXEC that is malformed: the reason follows.
 pub const EXECABORT_BECAUSE: &str = "EXECABORT Transaction discarded because of: ";
-/// MONITOR within MULTI, and the like.
-pub const NOT_IN_MULTI: &str = "ERR Command not allowed inside a transaction";
 /// No topology yet, or a slot without an owner.
 pub const CLUSTERDOWN: &str = "CLUSTERDOWN The cluster is down";
 /// A slot without an owner.
@@ -195,6 +193,12 @@ pub fn prefixes_overlap(prefix: &[u8], other: &str, found: &[u8]) -> Vec<u8> {
     let middle = format!("' overlaps with {other} prefix '");
     let end = b"'. Prefixes for a single client must not overlap.";
     [b"ERR Prefix '", prefix, middle.as_bytes(), found, end].concat()
+}
+
+/// MONITOR within MULTI, and the like: in Redis' words, or in Valkey's with the command's name.
+pub fn not_in_multi(name: Option<&str>) -> String {
+    let name = name.map(|name| format!("'{name}' ")).unwrap_or_default();
+    format!("ERR Command {name}not allowed inside a transaction")
 }
 
 /// A command that is about all nodes or about the connection, between MULTI and EXEC.

@@ -8,6 +8,7 @@
 pub mod address_map;
 mod find;
 pub mod hint;
+pub mod member;
 pub mod redirect;
 pub mod server;
 pub mod view;
@@ -19,6 +20,7 @@ use std::{
 
 pub use address_map::AddressMap;
 pub use hint::Hint;
+pub use member::Member;
 pub use redirect::{Kind, Redirect};
 pub use server::{ServerInfo, ServerKind};
 pub use view::{Seen, View};

@@ -356,7 +356,6 @@ fn what_only_a_node_may_be_told_is_refused() {
         "SYNC",
         "PSYNC ? -1",
         "SAVE",
-        "BGSAVE",
         "MODULE LOAD /x",
     ] {
         let reply = client.line(line);

@@ -69,6 +69,8 @@ pub enum Fold {
     Fullest,
     /// Alternating names and integers (`PUBSUB SHARDNUMSUB`): the integers are added up.
     SumByName,
+    /// DEBUG DIGEST: of all keys, wherever they are.
+    Digest,
     /// ROLE: a master whose replicas are nobody's business.
     Role,
     /// CONFIG GET: what holds for the proxy instead of one of its nodes.
@@ -109,6 +111,7 @@ impl Fold {
             Fold::ByTime => "in the order of time",
             Fold::Histogram => "added up bucket by bucket",
             Fold::Memory => "sizes added up, ratios averaged",
+            Fold::Digest => "of all keys",
         }
     }
 }
@@ -254,7 +257,7 @@ fn by_name(name: &str) -> Option<Treatment> {
         }
         "blmpop" | "bzmpop" => Treatment::Blocking(Timeout::FirstSeconds),
         "config|set" => Treatment::ConfigSet,
-        "config|resetstat" | "config|rewrite" => Treatment::Primaries(Fold::AllSucceeded),
+        "config|resetstat" | "config|rewrite" | "bgsave" | "bgrewriteaof" => Treatment::Primaries(Fold::AllSucceeded),
         "acl|setuser" | "acl|deluser" | "acl|load" | "acl|save" => Treatment::Primaries(Fold::AllSucceeded),
         "debug" => Treatment::Debug,
         // Redis calls MSETNX multi-shard, but then it is not one act any more.
@@ -391,8 +394,6 @@ const REFUSED: &[(&str, &str)] = &[
     ("psync", "replication goes from node to node"),
     ("replconf", "replication goes from node to node"),
     ("save", "it would stall a node"),
-    ("bgsave", "persistence is each node's own"),
-    ("bgrewriteaof", "persistence is each node's own"),
     ("migrate", "its target is named as the node sees it, and keys would leave the cluster's map"),
     ("swapdb", "it would swap databases on some nodes only"),
     ("script|debug", "it would hold a node's connection that others share"),

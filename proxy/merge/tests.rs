@@ -150,7 +150,7 @@ proptest! {
         fold in prop::sample::select(vec![
             Fold::Sum, Fold::AllSucceeded, Fold::OneSucceeded, Fold::Concat, Fold::And, Fold::Min, Fold::RandomKey,
             Fold::Info, Fold::Newest(3), Fold::Fullest, Fold::SumByName, Fold::Role, Fold::Config, Fold::Latest,
-            Fold::ByTime, Fold::Histogram, Fold::Memory, Fold::Youngest(3),
+            Fold::ByTime, Fold::Histogram, Fold::Memory, Fold::Youngest(3), Fold::Digest,
         ]),
     ) {
         let mut merge = Merge::new(fold, replies.len(), None, true);

@@ -89,7 +89,8 @@ pub fn config_set(request: &Request, policy: &Policy) -> Plan {
     }
 }
 
-/// DEBUG: what looks at one key goes by that key, what sets a switch goes to all, what could hurt is refused.
+/// DEBUG: what looks at one key goes by that key, what is about all keys or sets a switch goes to all, what could stop a
+/// node or make it differ from the others is refused. A node takes none of it unless its operator allows DEBUG there.
 pub fn debug(request: &Request, policy: &Policy) -> Plan {
     let is = |names: &[&str]| names.iter().any(|name| request.is(1, name));
     if is(&["OBJECT", "LISTPACK", "QUICKLIST", "ZIPLIST", "HTSTATS-KEY", "DIGEST-VALUE", "SDSLEN"]) {
@@ -101,10 +102,19 @@ pub fn debug(request: &Request, policy: &Policy) -> Plan {
         "SET-DISABLE-DENY-SCRIPTS",
         "REPLYBUFFER",
         "DICT-RESIZING",
+        "LOADAOF",
+        "LOG",
     ]) {
         return Plan::Primaries(Fold::AllSucceeded);
     }
-    if request.len() < 2 || is(&["HELP", "PROTOCOL", "STRINGMATCH-LEN"]) {
+    // With options it may leave out what it has not saved.
+    if is(&["RELOAD"]) && request.len() == 2 {
+        return Plan::Primaries(Fold::AllSucceeded);
+    }
+    if is(&["DIGEST"]) && request.len() == 2 {
+        return Plan::Primaries(Fold::Digest);
+    }
+    if request.len() < 2 || is(&["HELP", "PROTOCOL", "STRINGMATCH-LEN", "ERROR"]) {
         return Plan::Any;
     }
     if policy.allows("debug") {

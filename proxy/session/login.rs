@@ -13,9 +13,9 @@ use crate::{
 };
 
 /// What a HELLO asks for.
-struct Hello<'a> {
-    version: Option<Version>,
-    credentials: Option<(&'a [u8], &'a [u8])>,
+pub(super) struct Hello<'a> {
+    pub(super) version: Option<Version>,
+    pub(super) credentials: Option<(&'a [u8], &'a [u8])>,
     name: Option<&'a [u8]>,
 }
 
@@ -145,7 +145,7 @@ impl Session {
 }
 
 impl<'a> Hello<'a> {
-    fn parse(request: &Request<'a>) -> Result<Hello<'a>, String> {
+    pub(super) fn parse(request: &Request<'a>) -> Result<Hello<'a>, String> {
         let mut hello = Hello { version: None, credentials: None, name: None };
         let Some(version) = request.get(1) else { return Ok(hello) };
         let number = std::str::from_utf8(version).ok().and_then(|text| text.parse::<i64>().ok());
