@@ -112,7 +112,7 @@ fn what_a_client_is_shows_in_its_line() {
         assert_eq!(flags("CLIENT TRACKING ON"), is("te", "0", "2"), "{address}");
         assert_eq!(flags("CLIENT TRACKING OFF"), is("e", "-1", "2"), "{address}");
         assert_eq!(flags("HELLO 3"), is("e", "-1", "3"), "{address}");
-        assert_eq!(flags("CLIENT TRACKING ON BCAST"), is("tBe", "0", "3"), "{address}");
+        assert_eq!(flags("CLIENT TRACKING ON BCAST PREFIX cc.none"), is("tBe", "0", "3"), "{address}");
         assert_eq!(flags("RESET").1, "client|info", "{address}");
         assert_eq!(flags("CLIENT NO-EVICT OFF"), is("N", "-1", "2"), "{address}");
         let mut other = Client::connect(&address);

@@ -124,7 +124,7 @@ fn what_was_read_is_told() {
     scene.line(1, "INCR tr.a", 1);
     scene.same(0, "read in a transaction", 1);
     // A key that ends by itself.
-    scene.line(1, "SET tr.e 1 PX 100", 1);
+    scene.line(1, "SET tr.e 1 PX 2000", 1);
     scene.line(0, "GET tr.e", 1);
     scene.same(0, "expired", 1);
     scene.line(0, "GET tr.b", 1);

@@ -59,7 +59,7 @@ impl Session {
                     if name.is_empty() { out.extend_from_slice(null) } else { write::bulk(out, &name) }
                 })
             }
-            Client::Setname => match printable(request.arg(2)) {
+            Client::Setname => match self.is_printable(request.arg(2)) {
                 true => {
                     self.client.about().name = request.arg(2).to_vec();
                     self.answer(spec, b"+OK\r\n")
@@ -100,7 +100,7 @@ impl Session {
         if option != b"lib-name" && option != b"lib-ver" {
             return self.refuse(spec, format!("ERR Unrecognized option '{shown}'").as_bytes());
         }
-        if !printable(value) {
+        if !self.is_printable(value) {
             let error = format!("ERR {shown} cannot contain spaces, newlines or special characters.");
             return self.refuse(spec, error.as_bytes());
         }
@@ -221,6 +221,13 @@ impl Session {
         }
     }
 
+    /// No space, no control character, nothing beyond ASCII: what Redis allows in a name. Newer servers look at it up to
+    /// the first NUL only.
+    fn is_printable(&self, name: &[u8]) -> bool {
+        let end = name.iter().position(|&byte| byte == 0).filter(|_| self.dialect().since((7, 2)));
+        name[..end.unwrap_or(name.len())].iter().all(|byte| (b'!'..=b'~').contains(byte))
+    }
+
     /// A text that RESP3 marks as one.
     fn text(&self, out: &mut Vec<u8>, text: &str) {
         if self.speaks_resp3() {
@@ -232,9 +239,4 @@ impl Session {
             write::bulk(out, text.as_bytes());
         }
     }
-}
-
-/// No space, no control character, nothing beyond ASCII: what Redis allows in a name.
-fn printable(name: &[u8]) -> bool {
-    name.iter().all(|byte| (b'!'..=b'~').contains(byte))
 }

@@ -8,7 +8,9 @@ use crate::clients::{Client, Mark};
 /// The line, with the fields that the servers behind have. Those about a server's own memory are 0.
 pub(super) fn line_of(client: &Client, dialect: Dialect) -> String {
     let about = client.about().clone();
-    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    // Servers write them up to a NUL.
+    let text =
+        |bytes: &[u8]| String::from_utf8_lossy(bytes.split(|&byte| byte == 0).next().unwrap_or_default()).into_owned();
     let age = client.since.elapsed();
     let [sub, psub, ssub] = [0, 1, 2].map(|kind| client.subscriptions[kind].load(Relaxed));
     let multi = match client.queued.load(Relaxed) {
