@@ -47,7 +47,6 @@ const LIKE_THE_FIRST: &[&str] = &[
     "total_system_memory",
     "expired_stale_perc",
     "expired_keys_with_volatile_items_stale_perc",
-    "paused_timeout_milliseconds",
     "io_threads_active",
 ];
 const THE_GREATEST: &[&str] = &[
