@@ -171,6 +171,13 @@ fn redis_py_works_with_asyncio() {
 }
 
 #[test]
+fn the_cache_of_redis_py_works() {
+    if let Some(python) = python("the_cache_of_redis_py_works", "redis") {
+        script(&python, &Proxy::before(shared()), "cached.py", &[]);
+    }
+}
+
+#[test]
 fn job_queues_and_caches_run() {
     let proxy = Proxy::before(shared());
     for library in ["celery", "bullmq", "huey", "cachelib"] {
