@@ -26,6 +26,7 @@ impl Session {
                 return Flow::Settle;
             }
             self.epoch = self.router.epoch();
+            self.follow_tracking();
         }
         let router = self.router.clone();
         let topology = router.topology();
@@ -44,6 +45,12 @@ impl Session {
         if let Some(error) = self.not_while_subscribed(request, spec) {
             return self.refuse(spec, error.as_bytes());
         }
+        if router.clients().pause().is_on() && self.is_paused(request, spec) {
+            return Flow::Paused;
+        }
+        if let Some(spec) = spec {
+            self.client.says(spec.metric);
+        }
         let plan = plan::plan(request, spec, &router.settings().policy);
         if let (Plan::Refuse(error), Some(spec)) = (&plan, spec)
             && &*spec.name == "exec"
@@ -53,7 +60,11 @@ impl Session {
         if self.transaction.is_some() && !acts_at_once(&plan, spec) {
             return self.enqueue(request, spec, plan);
         }
-        self.carry_out(plan, request, spec)
+        let flow = self.carry_out(plan, request, spec);
+        if self.tracking.is_some() && matches!(flow, Flow::Taken) {
+            self.caching_is_over(spec);
+        }
+        flow
     }
 
     /// Does what the plan says.
@@ -92,7 +103,10 @@ impl Session {
 
     /// The duty to answer a request.
     pub(super) fn open(&self, request: &Request<'_>, spec: Option<&Spec>, route: Route) -> Ticket {
-        self.line.open(Some(Label::of(spec)), request.frame().len(), route, spec.is_some_and(Spec::is_readonly))
+        let readonly = spec.is_some_and(Spec::is_readonly);
+        let mut ticket = self.line.open(Some(Label::of(spec)), request.frame().len(), route, readonly);
+        ticket.caching = self.caching();
+        ticket
     }
 
     /// Sends each part of a split request to the owner of its slot.

@@ -9,7 +9,7 @@ use std::{rc::Rc, sync::atomic::Ordering::Relaxed, time::Duration};
 
 use bytes::Bytes;
 
-use super::{Flow, Session, attend::Eof, errand::Errand, login::Hello, watch::Watch};
+use super::{Flow, Session, attend::Eof, errand::Errand, login::Hello, pause, watch::Watch};
 use crate::{
     command::{
         Flags, Spec,
@@ -37,6 +37,8 @@ pub(super) struct Transaction {
     own: Vec<(usize, OwnedRequest)>,
     /// A command that may write is among them.
     pub(super) writes: bool,
+    /// A command that reads keys is among them.
+    reads: bool,
     /// A command was refused: EXEC will be too.
     spoiled: bool,
 }
@@ -127,7 +129,8 @@ impl Session {
             return self.refuse(Some(spec), error.as_bytes());
         }
         transaction.slot = transaction.slot.or(slot);
-        transaction.writes |= may_write(spec);
+        transaction.reads |= spec.is_readonly() && spec.has_keys();
+        transaction.writes |= may_write(spec) || pause::may_replicate(spec, request);
         if own {
             transaction.own.push((transaction.queued, request.to_owned()));
             transaction.frames.extend_from_slice(STAND_IN);
@@ -264,6 +267,7 @@ impl Session {
         let route = transaction.slot.map_or(Route::Any, Route::Slot);
         let mut ticket = self.line.open(Some(Label::of(spec)), batch.len(), route, false);
         ticket.replies_before = transaction.replies() - 1;
+        ticket.caching = self.caching();
         self.lane.send(&self.router, self.favourite, &batch, ticket);
         Flow::Taken
     }
@@ -272,6 +276,9 @@ impl Session {
     /// `None` where the client has gone.
     pub(super) async fn exec_alone(&mut self) -> Option<Bytes> {
         let transaction = Rc::new(self.take_transaction()?);
+        if transaction.reads {
+            self.reads_untracked();
+        }
         let patience = self.router.around().limits.request_timeout;
         let touched = self.null_array();
         let done = match self.watch.take() {
