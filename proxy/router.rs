@@ -25,6 +25,7 @@ use crate::{
     metrics::{ClientTally, NodeTallies, NodeTally},
     plan::Policy,
     scan::Scans,
+    scripts::{Scripts, Shelf},
     slot::Slot,
     ticket::{Clock, Route, Ticket, Why},
     topology::{Hint, Node, Topology},
@@ -83,6 +84,7 @@ pub struct Router {
     nodes: NodeTallies,
     clients: Arc<Clients>,
     scans: Arc<Mutex<Scans>>,
+    scripts: Shelf,
 }
 
 /// The links of one lane: of connections that are alike in RESP version, database and credentials.
@@ -109,6 +111,7 @@ impl Router {
         nodes: NodeTallies,
         clients: Arc<Clients>,
         scans: Arc<Mutex<Scans>>,
+        scripts: Arc<Scripts>,
     ) -> Rc<Router> {
         let topology = news.borrow().clone();
         Rc::new(Router {
@@ -123,6 +126,7 @@ impl Router {
             nodes,
             clients,
             scans,
+            scripts: Shelf::new(scripts),
         })
     }
 
@@ -244,6 +248,11 @@ impl Router {
     /// The scans under way, those of all workers: a client may fetch its next page by another connection.
     pub fn scans(&self) -> MutexGuard<'_, Scans> {
         self.scans.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The texts of scripts.
+    pub fn scripts(&self) -> &Shelf {
+        &self.scripts
     }
 
     /// All clients of the process.

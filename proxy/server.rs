@@ -75,6 +75,7 @@ pub async fn run(config: Config, shutdown: CancellationToken, now: CancellationT
         hints,
         clients: clients.clone(),
         scans: Arc::default(),
+        scripts: Arc::default(),
         metrics: metrics.clone(),
         stop: stop.clone(),
     };

@@ -20,9 +20,11 @@ mod login;
 mod monitor;
 mod retry;
 mod scan;
+mod scripts;
 mod subscribe;
 mod subscriber;
 mod transaction;
+mod wait;
 mod watch;
 
 use std::{
@@ -51,7 +53,7 @@ use crate::{
         write,
     },
     router::{Lane, Router},
-    ticket::{Label, Line},
+    ticket::{Label, Line, Route},
 };
 
 /// How much memory at most is reserved ahead for a request that has announced its size but not sent it.
@@ -79,6 +81,10 @@ pub struct Session {
     monitor: Option<Box<Monitor>>,
     /// Since when the client owes much of what was published to it.
     overdue: Overdue,
+    /// More requests may have come behind the one that is being dispatched.
+    more_behind: bool,
+    /// Where a script is under way that its node may turn out to lack.
+    unproven: Option<Route>,
     /// The topology under which requests are in flight.
     epoch: u64,
     /// Which primary gets the requests that any may answer.
@@ -142,6 +148,8 @@ impl Session {
             subscriber: None,
             monitor: None,
             overdue: Overdue::default(),
+            more_behind: false,
+            unproven: None,
             ending: None,
             accounted: 0,
             router,
@@ -308,6 +316,7 @@ impl Session {
             };
             if !found.blank {
                 let request = parser.request(rest, found);
+                self.more_behind = rest.len() > found.used;
                 match self.dispatch(&request) {
                     Flow::Taken => {}
                     Flow::Full => break,

@@ -28,6 +28,7 @@ use crate::{
     metrics::Metrics,
     router::{Router, Settings},
     scan::Scans,
+    scripts::Scripts,
     session::Session,
     ticket::Clock,
     topology::{Hint, Topology},
@@ -58,6 +59,8 @@ pub struct Blueprint {
     pub clients: Arc<Clients>,
     /// The scans under way.
     pub scans: Arc<Mutex<Scans>>,
+    /// The texts of scripts.
+    pub scripts: Arc<Scripts>,
     /// The process's metrics.
     pub metrics: Metrics,
     /// Ends the workers at once.
@@ -139,6 +142,7 @@ fn build_router(blueprint: &Blueprint) -> Rc<Router> {
         blueprint.metrics.node_tallies(),
         blueprint.clients.clone(),
         blueprint.scans.clone(),
+        blueprint.scripts.clone(),
     )
 }
 

@@ -20,5 +20,7 @@ mod pubsub;
 mod redirects;
 mod safety;
 mod sanity;
+mod scripts;
 mod splitting;
 mod transactions;
+mod wait;

@@ -2,7 +2,7 @@
 
 use slotway::{
     command::CommandTable,
-    plan::{self, Plan, Policy, split::Part},
+    plan::{self, Plan, Policy, Scripting, split::Part},
     resp::{Request, request::Parser, write},
     slot::Slot,
 };
@@ -56,6 +56,10 @@ fn words_for(plan: &Plan, request: &Request) -> String {
             format!("in {} parts, their replies merged ({:?}):{parts}", split.parts.len(), split.fold)
         }
         Plan::Primaries(fold) => format!("by every primary, their replies merged ({fold:?})"),
+        Plan::Scripting(Scripting::Load | Scripting::Exists | Scripting::Flush, _) => "by every primary".to_owned(),
+        Plan::Scripting(_, Some(slot)) => format!("by the owner of slot {slot}, which is given what it runs"),
+        Plan::Scripting(_, None) => "by any primary, which is given what it runs".to_owned(),
+        Plan::Aside(fold) => format!("by every primary, past what runs there ({fold:?})"),
         Plan::Scan(Some(slot)) => format!("by the owner of slot {slot}: the pattern's tag allows no other"),
         Plan::Scan(None) => "by one primary after the other".to_owned(),
         Plan::Local(local) => format!("by the proxy itself ({local:?})"),

@@ -53,6 +53,9 @@ impl Session {
         if self.transaction.is_some() && !acts_at_once(&plan, spec) {
             return self.enqueue(request, spec, plan);
         }
+        if self.unproven.is_some() && self.must_not_overtake(&plan) {
+            return Flow::Settle;
+        }
         self.carry_out(plan, request, spec)
     }
 
@@ -74,7 +77,8 @@ impl Session {
             }
             Plan::Refuse(error) => self.refuse(spec, &error),
             Plan::Local(local) => self.answer_locally(local, request, spec),
-            Plan::Scan(_) | Plan::Blocking(_) | Plan::AskServer => Flow::Alone,
+            Plan::Scripting(which, slot) => self.script(which, slot, request, spec),
+            Plan::Scan(_) | Plan::Blocking(_) | Plan::AskServer | Plan::Aside(_) => Flow::Alone,
         }
     }
 
@@ -87,7 +91,10 @@ impl Session {
 
     /// The duty to answer a request.
     pub(super) fn open(&self, request: &Request<'_>, spec: Option<&Spec>, route: Route) -> Ticket {
-        self.line.open(Some(Label::of(spec)), request.frame().len(), route, spec.is_some_and(Spec::is_readonly))
+        let repeatable = spec.is_some_and(Spec::is_readonly);
+        let mut ticket = self.line.open(Some(Label::of(spec)), request.frame().len(), route, repeatable);
+        ticket.writes = spec.is_none_or(|spec| spec.is_write() || !spec.is_readonly() && spec.has_keys());
+        ticket
     }
 
     /// Sends each part of a split request to the owner of its slot.

@@ -47,7 +47,9 @@ impl Session {
             | Local::Punsubscribe
             | Local::Sunsubscribe
             | Local::Monitor => Flow::Alone,
-            Local::Proxy | Local::Wait | Local::Waitaof => {
+            // What was written counts once it has been answered.
+            Local::Wait | Local::Waitaof => Flow::Alone,
+            Local::Proxy => {
                 let name = spec.map_or("proxy", |spec| &spec.name);
                 self.refuse(spec, format!("ERR proxy: {name} is not served yet").as_bytes())
             }
