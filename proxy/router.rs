@@ -70,6 +70,17 @@ impl Settings {
     }
 }
 
+/// What the workers of the process share.
+#[derive(Clone)]
+pub struct Common {
+    /// All clients.
+    pub clients: Arc<Clients>,
+    /// The scans under way.
+    pub scans: Arc<Mutex<Scans>>,
+    /// The texts of scripts.
+    pub scripts: Arc<Scripts>,
+}
+
 /// What the sessions of one worker share.
 pub struct Router {
     topology: RefCell<Arc<Topology>>,
@@ -109,9 +120,7 @@ impl Router {
         settings: Settings,
         tally: Rc<ClientTally>,
         nodes: NodeTallies,
-        clients: Arc<Clients>,
-        scans: Arc<Mutex<Scans>>,
-        scripts: Arc<Scripts>,
+        common: Common,
     ) -> Rc<Router> {
         let topology = news.borrow().clone();
         Rc::new(Router {
@@ -124,9 +133,9 @@ impl Router {
             settings: Rc::new(settings),
             tally,
             nodes,
-            clients,
-            scans,
-            scripts: Shelf::new(scripts),
+            clients: common.clients,
+            scans: common.scans,
+            scripts: Shelf::new(common.scripts),
         })
     }
 

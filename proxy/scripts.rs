@@ -305,9 +305,9 @@ mod tests {
         assert!(kept.evaluated.young.texts.len() <= MOST && kept.evaluated.old.texts.len() <= MOST);
         drop(kept);
         for number in 0..40 {
-            let text = format!("{number:0>width$}", width = LONGEST);
-            other.learn(text.as_bytes(), Met::Loaded);
-            assert!(one.find(Sha::of(text.as_bytes()).digits()).is_some());
+            let text = vec![number; LONGEST];
+            other.learn(&text, Met::Loaded);
+            assert!(one.find(Sha::of(&text).digits()).is_some());
         }
         let kept = all.lock();
         assert!(kept.loaded.young.bytes <= MOST_BYTES && kept.loaded.old.bytes <= MOST_BYTES);

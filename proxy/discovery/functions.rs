@@ -230,8 +230,8 @@ async fn common(
     limits: &Limits,
 ) -> Result<HashMap<String, Option<Library>>, Failure> {
     let mut asking = JoinSet::new();
-    for address in others.iter().cloned() {
-        let (login, limits) = (login.clone(), *limits);
+    for address in others {
+        let (address, login, limits) = (address.clone(), login.clone(), *limits);
         asking.spawn(async move {
             let control = Control::open(&address, &login, &limits).await;
             list(&mut control.map_err(|why| Failure::Now(why.to_string()))?).await
