@@ -338,17 +338,14 @@ impl Discovery {
     fn looked_after(&mut self, outcome: Outcome, first: bool) {
         let id = outcome.task.id.clone();
         self.metrics.functions_given(outcome.given);
-        let gifts = !outcome.gifts.is_empty();
+        let look_again = !outcome.gifts.is_empty() && (first || !outcome.complete);
         self.functions.done(outcome);
         let mut next = (*self.current()).clone();
         if next.unready.contains(&id) {
             next.unready.retain(|unready| *unready != id);
             self.publish(next);
         }
-        if first
-            && gifts
-            && let Some(again) = self.functions.again(&id, &self.current())
-        {
+        if look_again && let Some(again) = self.functions.again(&id, &self.current()) {
             self.look_after(again, self.request_timeout + CALM, false);
         }
     }

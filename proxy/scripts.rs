@@ -83,7 +83,7 @@ impl Script {
 }
 
 /// How a text was met.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Met {
     /// In EVAL: the client can say it again.
     Evaluated,
@@ -208,8 +208,8 @@ pub struct Shelf {
     losses: Cell<u64>,
     hasher: foldhash::quality::RandomState,
     /// Texts that are known to be kept, by hash: where two have one hash, one of them may not be.
-    seen: RefCell<HashSet<(u64, bool)>>,
-    texts: RefCell<HashMap<Sha, Bytes>>,
+    seen: RefCell<HashSet<(u64, Met), foldhash::fast::RandomState>>,
+    texts: RefCell<HashMap<Sha, Bytes, foldhash::fast::RandomState>>,
 }
 
 impl Shelf {
@@ -231,9 +231,7 @@ impl Shelf {
 
     /// A client has said a text.
     pub fn learn(&self, text: &[u8], met: Met) {
-        self.keep_up();
-        let hash = (self.hasher.hash_one(text), met == Met::Loaded);
-        if text.len() > LONGEST || self.seen.borrow().contains(&hash) {
+        if self.knows(text, met) {
             return;
         }
         self.all.learn(text, met);
@@ -241,7 +239,13 @@ impl Shelf {
         if seen.len() >= MOST_SEEN {
             seen.clear();
         }
-        seen.insert(hash);
+        seen.insert((self.hasher.hash_one(text), met));
+    }
+
+    /// Whether there is nothing to learn from a text: it is kept, or never will be.
+    pub fn knows(&self, text: &[u8], met: Met) -> bool {
+        self.keep_up();
+        text.len() > LONGEST || self.seen.borrow().contains(&(self.hasher.hash_one(text), met))
     }
 
     /// The script that a client names, where its text is known.

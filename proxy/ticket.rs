@@ -134,6 +134,22 @@ pub struct Needs {
     pub heals: bool,
 }
 
+/// What is to be done once a node has answered a request with anything but an error.
+pub struct Lesson(Box<dyn FnOnce()>);
+
+impl Lesson {
+    /// That `act` is to be done.
+    pub fn new(act: impl FnOnce() + 'static) -> Lesson {
+        Lesson(Box::new(act))
+    }
+}
+
+impl std::fmt::Debug for Lesson {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Lesson")
+    }
+}
+
 /// A request that came back, with the duty to answer it.
 #[derive(Debug)]
 pub struct Bounced {
@@ -278,6 +294,7 @@ impl Line {
             repeatable,
             writes: false,
             needs: Needs::default(),
+            lesson: None,
         }
     }
 
@@ -583,6 +600,8 @@ pub struct Ticket {
     pub writes: bool,
     /// What it runs.
     pub needs: Needs,
+    /// What its success teaches.
+    pub lesson: Option<Lesson>,
 }
 
 enum Duty {
@@ -616,8 +635,13 @@ impl Ticket {
     }
 
     /// Answers with a whole reply of a node's, which has executed the request.
-    pub fn fill_by(self, node: &Arc<Node>, reply: &[u8]) {
+    pub fn fill_by(mut self, node: &Arc<Node>, reply: &[u8]) {
         self.wrote(node);
+        if let Some(Lesson(act)) = self.lesson.take()
+            && !matches!(reply.first(), Some(b'-' | b'!'))
+        {
+            act();
+        }
         self.fill(reply);
     }
 
@@ -659,7 +683,7 @@ impl Ticket {
     pub fn split(mut self, merge: Merge, parts: usize) -> Vec<Ticket> {
         let Ticket { route, tries, repeatable, writes, needs, .. } = self;
         let (Some(line), number) = (self.duty.line().cloned(), self.order().0) else { return Vec::new() };
-        let ticket = |duty| Ticket { duty, route, tries, replies_before: 0, repeatable, writes, needs };
+        let ticket = |duty| Ticket { duty, route, tries, replies_before: 0, repeatable, writes, needs, lesson: None };
         let whole = ticket(std::mem::replace(&mut self.duty, Duty::Done));
         let gather = Rc::new(Gather {
             merge: RefCell::new(merge),
@@ -669,7 +693,11 @@ impl Ticket {
         });
         line.open_tickets.set(line.open_tickets.get() + parts - 1);
         let part = |index| ticket(Duty::Part { gather: gather.clone(), index });
-        (0..parts as u32).map(part).collect()
+        let mut all: Vec<Ticket> = (0..parts as u32).map(part).collect();
+        if let Some(first) = all.first_mut() {
+            first.lesson = self.lesson.take();
+        }
+        all
     }
 
     /// Whether nobody waits for the answer any more.

@@ -464,4 +464,34 @@ fn a_user_who_may_not_load_scripts_may_run_them() {
         flush_all(&cluster);
         assert_eq!(runner.call(&["EVALSHA", &sha(PUSH), "1", "{run}k", "a"]).integer(), number);
     }
+    // But not make them known.
+    let refused = ["return 'mine'", "return 'also mine'", "return 'mine as well'"];
+    assert!(runner.call(&["SCRIPT", "LOAD", refused[0]]).0.starts_with(b"-NOPERM"));
+    for node in &cluster.nodes {
+        node.line("ACL SETUSER runner -eval");
+    }
+    assert!(runner.call(&["EVAL", refused[1], "0"]).0.starts_with(b"-NOPERM"));
+    runner.line("MULTI");
+    runner.call(&["EVAL", refused[2], "1", "{run}k"]);
+    assert!(runner.line("EXEC").0.starts_with(b"-EXECABORT"));
+    for text in refused {
+        let reply = runner.call(&["EVALSHA", &sha(text), "0"]);
+        assert!(reply.0.starts_with(b"-NOSCRIPT"), "{text}: {reply:?}");
+    }
+    // Who may, may.
+    for node in &cluster.nodes {
+        node.line("ACL SETUSER writer on >secret ~* +@all");
+    }
+    let mut writer = proxy.client();
+    assert_eq!(writer.line("AUTH writer secret"), "+OK\r\n");
+    assert!(!writer.call(&["EVAL", "return 'written'", "0"]).is_error());
+    writer.line("MULTI");
+    writer.call(&["EVAL", "return 'in a transaction'", "1", "{run}k"]);
+    assert_eq!(writer.line("EXEC"), "*1\r\n$16\r\nin a transaction\r\n");
+    assert!(!writer.call(&["SCRIPT", "LOAD", "return 'loaded'"]).is_error());
+    flush_all(&cluster);
+    for text in ["written", "in a transaction", "loaded"] {
+        let sha = sha(&format!("return '{text}'"));
+        assert_eq!(runner.call(&["EVALSHA", &sha, "0"]).string(), text);
+    }
 }

@@ -66,6 +66,8 @@ pub struct Outcome {
     pub gifts: Vec<Library>,
     /// How many libraries were given.
     pub given: u64,
+    /// All other primaries have been heard.
+    pub complete: bool,
     off: bool,
 }
 
@@ -136,39 +138,33 @@ enum Failure {
 /// Does the work for a primary, after a while.
 pub async fn look_after(task: Task, after: Duration, login: Login, limits: Limits) -> Outcome {
     tokio::time::sleep(after).await;
-    let mut outcome = Outcome { gifts: task.gifts.clone(), task, given: 0, off: false };
-    let Outcome { task, gifts, given, .. } = &mut outcome;
-    let work = reconcile(task, gifts, given, &login, &limits);
+    let mut outcome = Outcome { gifts: task.gifts.clone(), task, given: 0, complete: false, off: false };
+    let work = reconcile(&mut outcome, &login, &limits);
     match tokio::time::timeout(PATIENCE, work).await {
         Ok(Ok(())) => {}
         Ok(Err(Failure::Never(why))) => {
             info!("functions are not given to primaries that join: {why}");
             outcome.off = true;
         }
-        Ok(Err(Failure::Now(why))) => debug!("functions for {}: {why}", task.label),
-        Err(_) => warn!("node {} may lack functions: it took too long to compare them", task.label),
+        Ok(Err(Failure::Now(why))) => debug!("functions for {}: {why}", outcome.task.label),
+        Err(_) => warn!("node {} may lack functions: it took too long to compare them", outcome.task.label),
     }
     outcome
 }
 
-async fn reconcile(
-    task: &Task,
-    gifts: &mut Vec<Library>,
-    given: &mut u64,
-    login: &Login,
-    limits: &Limits,
-) -> Result<(), Failure> {
-    let common = common(&task.others, login, limits).await?;
-    if common.iter().all(|(_, library)| library.is_none()) && gifts.is_empty() {
+async fn reconcile(outcome: &mut Outcome, login: &Login, limits: &Limits) -> Result<(), Failure> {
+    let Outcome { task, gifts, given, complete, .. } = outcome;
+    let others = Others::ask(&task.others, login, limits).await?;
+    *complete = others.complete;
+    if others.libraries.values().all(Option::is_none) && gifts.is_empty() {
         return Ok(());
     }
     let mut node = Control::open(&task.reach, login, limits).await.map_err(|why| Failure::Now(why.to_string()))?;
-    let there = list(&mut node).await?;
-    take_back(&mut node, task, gifts, &there, &common).await?;
+    take_back(&mut node, task, gifts, &others).await?;
     let there = list(&mut node).await?;
     let lacks = |library: &&Library| !there.iter().any(|other| other.name == library.name);
     let mut names = Vec::new();
-    for library in common.values().flatten().filter(lacks) {
+    for library in others.libraries.values().flatten().filter(lacks) {
         let request: [&[u8]; 3] = [b"FUNCTION", b"LOAD", &library.code];
         match node.ask(&request).await.map_err(|why| Failure::Now(why.to_string()))? {
             Value::Error(why) => warn!(
@@ -189,69 +185,76 @@ async fn reconcile(
     *given = names.len() as u64;
     info!("node {} was given function libraries that all other primaries have: {}", task.label, names.join(", "));
     // They may have been deleted while they were on their way.
-    let common = self::common(&task.others, login, limits).await?;
-    let there = list(&mut node).await?;
-    take_back(&mut node, task, gifts, &there, &common).await
+    let others = Others::ask(&task.others, login, limits).await?;
+    *complete = others.complete;
+    take_back(&mut node, task, gifts, &others).await
 }
 
 /// Deletes what was given where no other primary has it any more, and brings up to date what all others have anew. What
 /// somebody else has changed since is nobody's gift any more.
-async fn take_back(
-    node: &mut Control,
-    task: &Task,
-    gifts: &mut Vec<Library>,
-    there: &[Library],
-    common: &HashMap<String, Option<Library>>,
-) -> Result<(), Failure> {
+async fn take_back(node: &mut Control, task: &Task, gifts: &mut Vec<Library>, others: &Others) -> Result<(), Failure> {
+    if gifts.is_empty() || !others.complete {
+        return Ok(());
+    }
+    let there = list(node).await?;
     gifts.retain(|gift| there.contains(gift));
-    let mut kept = Vec::new();
-    for gift in gifts.drain(..) {
-        let request: Vec<&[u8]> = match common.get(&gift.name) {
+    let mut at = 0;
+    while let Some(gift) = gifts.get_mut(at) {
+        let theirs = others.libraries.get(&gift.name);
+        let request: Vec<&[u8]> = match theirs {
             None => vec![b"FUNCTION", b"DELETE", gift.name.as_bytes()],
-            Some(Some(newer)) if *newer != gift => vec![b"FUNCTION", b"LOAD", b"REPLACE", &newer.code],
+            Some(Some(newer)) if newer != gift => vec![b"FUNCTION", b"LOAD", b"REPLACE", &newer.code],
             Some(_) => {
-                kept.push(gift);
+                at += 1;
                 continue;
             }
         };
         info!("node {}: function library {} has been changed or deleted elsewhere, here too", task.label, gift.name);
         node.ask(&request).await.map_err(|why| Failure::Now(why.to_string()))?;
-        kept.extend(common.get(&gift.name).cloned().flatten());
+        match theirs.cloned().flatten() {
+            Some(newer) => *gift = newer,
+            None => drop(gifts.remove(at)),
+        }
     }
-    *gifts = kept;
     Ok(())
 }
 
-/// The libraries of the others, by name; `None` for those that are not on all of them, or not alike. Who does not answer
-/// is left out.
-async fn common(
-    others: &[Address],
-    login: &Login,
-    limits: &Limits,
-) -> Result<HashMap<String, Option<Library>>, Failure> {
-    let mut asking = JoinSet::new();
-    for address in others {
-        let (address, login, limits) = (address.clone(), login.clone(), *limits);
-        asking.spawn(async move {
-            let control = Control::open(&address, &login, &limits).await;
-            list(&mut control.map_err(|why| Failure::Now(why.to_string()))?).await
-        });
-    }
-    let (mut lists, mut failure) = (Vec::new(), Failure::Now("there is no other primary".to_owned()));
-    while let Some(listed) = asking.join_next().await {
-        match listed {
-            Ok(Ok(libraries)) => lists.push(libraries),
-            Ok(Err(why @ Failure::Never(_))) => return Err(why),
-            Ok(Err(why)) => failure = why,
-            Err(_) => {}
+/// What the other owners of slots have.
+struct Others {
+    /// By name; `None` for those that are not on all of them, or not alike.
+    libraries: HashMap<String, Option<Library>>,
+    /// All of them have answered.
+    complete: bool,
+}
+
+impl Others {
+    /// Asks them all. Who does not answer is left out.
+    async fn ask(others: &[Address], login: &Login, limits: &Limits) -> Result<Others, Failure> {
+        let mut asking = JoinSet::new();
+        for address in others {
+            let (address, login, limits) = (address.clone(), login.clone(), *limits);
+            asking.spawn(async move {
+                let control = Control::open(&address, &login, &limits).await;
+                list(&mut control.map_err(|why| Failure::Now(why.to_string()))?).await
+            });
         }
+        let (mut lists, mut failure) = (Vec::new(), Failure::Now("there is no other primary".to_owned()));
+        while let Some(listed) = asking.join_next().await {
+            match listed {
+                Ok(Ok(libraries)) => lists.push(libraries),
+                Ok(Err(why @ Failure::Never(_))) => return Err(why),
+                Ok(Err(why)) => failure = why,
+                Err(_) => {}
+            }
+        }
+        if lists.is_empty() {
+            return Err(failure);
+        }
+        let everywhere = |library: &&Library| lists.iter().all(|list| list.contains(library));
+        let all = lists.iter().flatten();
+        let libraries = all.map(|library| (library.name.clone(), Some(library).filter(everywhere).cloned())).collect();
+        Ok(Others { libraries, complete: lists.len() == others.len() })
     }
-    if lists.is_empty() {
-        return Err(failure);
-    }
-    let everywhere = |library: &Library| lists.iter().all(|list| list.contains(library));
-    let all = lists.iter().flatten();
-    Ok(all.map(|library| (library.name.clone(), Some(library.clone()).filter(everywhere))).collect())
 }
 
 async fn list(node: &mut Control) -> Result<Vec<Library>, Failure> {

@@ -23,7 +23,7 @@ use crate::{
     says,
     scripts::{Met, Script, contains},
     slot::Slot,
-    ticket::{Bounced, Route, Ticket, Why},
+    ticket::{Bounced, Lesson, Route, Ticket, Why},
     topology::{Hint, Node},
 };
 
@@ -45,8 +45,9 @@ impl Session {
         match which {
             _ if !whole => return self.forward(request, spec, route),
             Scripting::Eval => {
-                scripts.learn(request.arg(1), Met::Evaluated);
-                return self.forward(request, spec, route);
+                let mut ticket = self.open(request, spec, route);
+                ticket.lesson = self.learn(request.arg(1), Met::Evaluated);
+                self.lane.send(&self.router, self.favourite, request.frame(), ticket);
             }
             Scripting::Fcall => {
                 let mut ticket = self.open(request, spec, route);
@@ -60,8 +61,8 @@ impl Session {
                 self.send_ready(&named, request.frame(), ticket);
             }
             Scripting::Load => {
-                scripts.learn(request.arg(2), Met::Loaded);
-                let ticket = self.open(request, spec, route);
+                let mut ticket = self.open(request, spec, route);
+                ticket.lesson = self.learn(request.arg(2), Met::Loaded);
                 self.send_to_primaries(request, spec, Fold::AllSucceeded, ticket);
             }
             Scripting::Flush => {
@@ -74,6 +75,33 @@ impl Session {
             Scripting::Exists => self.script_exists(request, spec),
         }
         Flow::Taken
+    }
+
+    /// Remembers a text, at once or when a node has taken it: what the client's own user may not run, nobody shall be
+    /// given for it.
+    fn learn(&self, text: &[u8], met: Met) -> Option<Lesson> {
+        let scripts = self.router.scripts();
+        if self.is_proxys_user() {
+            scripts.learn(text, met);
+            return None;
+        }
+        let (router, text) = (self.router.clone(), (!scripts.knows(text, met)).then(|| Bytes::copy_from_slice(text))?);
+        Some(Lesson::new(move || router.scripts().learn(&text, met)))
+    }
+
+    /// Remembers the texts in the frames of a transaction, likewise.
+    pub(super) fn learn_all(&self, frames: &[u8]) -> Option<Lesson> {
+        if self.is_proxys_user() {
+            learn_all(&self.router, frames);
+            return None;
+        }
+        let (router, frames) = (self.router.clone(), Bytes::copy_from_slice(frames));
+        Some(Lesson::new(move || learn_all(&router, &frames)))
+    }
+
+    /// Whether the client has no more and no fewer rights than the proxy, by whose login scripts are loaded anew.
+    fn is_proxys_user(&self) -> bool {
+        self.lane.login().credentials == self.router.settings().login.credentials
     }
 
     /// EVALSHA. Where the script is not known here, it is as if the node had been asked directly.
@@ -169,30 +197,45 @@ pub(super) fn awaits_functions(router: &Router, node: &Node) -> Option<Why> {
     Some(Why::Unsent(says::awaits_functions(&node.label)))
 }
 
-/// The known scripts that requests name by digest, each once. Texts that they say are learnt.
+/// The known scripts that requests name by digest, each once.
 pub(super) fn scripts_of(router: &Router, frames: &[u8]) -> Vec<Script> {
-    let (scripts, topology) = (router.scripts(), router.topology());
+    let scripts = router.scripts();
     let mut named: Vec<Script> = Vec::new();
-    let (mut parser, mut rest) = (Parser::default(), frames);
-    while let Ok(Some(found)) = parser.find(rest) {
-        let request = parser.request(rest, found);
+    visit(router, frames, |which, request| {
         let mut name = |sha: &[u8]| {
             let known = scripts.find(sha).filter(|script| !named.contains(script));
             named.extend(known);
         };
+        match which {
+            Scripting::Evalsha => name(request.arg(1)),
+            Scripting::Show | Scripting::Exists => request.args().skip(2).for_each(name),
+            Scripting::Eval | Scripting::Load | Scripting::Fcall | Scripting::Flush => {}
+        }
+    });
+    named
+}
+
+/// Remembers the texts that requests say.
+pub(super) fn learn_all(router: &Router, frames: &[u8]) {
+    visit(router, frames, |which, request| match which {
+        Scripting::Eval => router.scripts().learn(request.arg(1), Met::Evaluated),
+        Scripting::Load => router.scripts().learn(request.arg(2), Met::Loaded),
+        _ => {}
+    });
+}
+
+/// Shows each of the requests that has to do with scripts.
+fn visit(router: &Router, frames: &[u8], mut look: impl FnMut(Scripting, &Request<'_>)) {
+    let topology = router.topology();
+    let (mut parser, mut rest) = (Parser::default(), frames);
+    while let Ok(Some(found)) = parser.find(rest) {
+        let request = parser.request(rest, found);
         let treatment = topology.commands.find(&request).map(|spec| spec.treatment);
         if let Some(Treatment::Scripting(which)) = treatment {
-            match which {
-                Scripting::Eval => scripts.learn(request.arg(1), Met::Evaluated),
-                Scripting::Load => scripts.learn(request.arg(2), Met::Loaded),
-                Scripting::Evalsha => name(request.arg(1)),
-                Scripting::Show | Scripting::Exists => request.args().skip(2).for_each(name),
-                Scripting::Fcall | Scripting::Flush => {}
-            }
+            look(which, &request);
         }
         rest = rest.get(found.used..).unwrap_or_default();
     }
-    named
 }
 
 /// Waits and then sees to it that requests which are to go again find at their nodes what they run. Those that must not

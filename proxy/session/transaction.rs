@@ -13,7 +13,7 @@ use super::{
     Flow, Session,
     attend::Eof,
     errand::Errand,
-    scripts::{awaits_functions, scripts_of},
+    scripts::{awaits_functions, learn_all, scripts_of},
     watch::Watch,
 };
 use crate::{
@@ -286,7 +286,11 @@ impl Session {
         ticket.replies_before = transaction.replies() - 1;
         ticket.writes = transaction.writes;
         ticket.needs.functions = transaction.functions;
-        let named = if transaction.scripts { scripts_of(&self.router, &transaction.frames) } else { Vec::new() };
+        let mut named = Vec::new();
+        if transaction.scripts {
+            ticket.lesson = self.learn_all(&transaction.frames);
+            named = scripts_of(&self.router, &transaction.frames);
+        }
         self.send_ready(&named, &batch, ticket);
         Flow::Taken
     }
@@ -321,6 +325,9 @@ impl Session {
                 return None;
             }
         };
+        if transaction.scripts && reply.first() == Some(&b'*') {
+            learn_all(&self.router, &transaction.frames);
+        }
         self.router.tally().transaction(match reply.first() {
             Some(b'-') => Ended::Aborted,
             _ if reply == self.null_array() => Ended::Dirty,
