@@ -11,7 +11,7 @@ use std::{
         atomic::{AtomicU8, AtomicU32, AtomicU64, AtomicUsize, Ordering::Relaxed},
     },
     task::Waker,
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 /// All clients of the process.
@@ -75,6 +75,11 @@ impl Clients {
     /// How many there are.
     pub fn count(&self) -> usize {
         lock(&self.live).len()
+    }
+
+    /// Wakes the sessions of those who have been silent for so long: each sees for itself whether it is over.
+    pub fn wake_idle(&self, limit: Duration) {
+        lock(&self.live).values().filter(|client| client.idle() >= limit).for_each(|client| client.wake());
     }
 
     /// All of them, oldest first.
@@ -195,9 +200,18 @@ impl Client {
         self.heard.store(now.saturating_duration_since(self.since).as_millis() as u64, Relaxed);
     }
 
+    /// For how long it has sent nothing.
+    pub fn idle(&self) -> Duration {
+        self.since.elapsed().saturating_sub(Duration::from_millis(self.heard.load(Relaxed)))
+    }
+
     /// Tells the session what to do; a later, stronger order wins.
     pub fn tell(&self, order: Order) {
         self.order.fetch_max(order as u8, Relaxed);
+        self.wake();
+    }
+
+    fn wake(&self) {
         if let Some(waker) = &*lock(&self.waker) {
             waker.wake_by_ref();
         }
@@ -230,8 +244,8 @@ impl Client {
             Unblock::Error => wait::ENDS_AS_ERROR,
         };
         let waited = self.wait.compare_exchange(wait::WAITS, state, Relaxed, Relaxed).is_ok();
-        if waited && let Some(waker) = &*lock(&self.waker) {
-            waker.wake_by_ref();
+        if waited {
+            self.wake();
         }
         waited
     }

@@ -390,8 +390,9 @@ impl Discovery {
     fn tell_changes(&mut self, current: &Topology, next: &Topology) {
         let primaries = next.primaries().count();
         let replicas = next.nodes.len() - primaries;
+        let ids = |topology: &Topology| topology.primaries().map(|node| node.id.clone()).collect::<HashSet<_>>();
         // A slot that moves is no news: a reshard moves thousands.
-        if current.nodes.len() != next.nodes.len() || current.primaries().count() != primaries {
+        if current.nodes.len() != next.nodes.len() || ids(current) != ids(next) {
             info!("layout {}: {primaries} primaries, {replicas} replicas, {} slots", next.epoch, next.covered());
         } else {
             debug!("layout {}: {} slots", next.epoch, next.covered());

@@ -17,6 +17,8 @@
 //! - 1, meaning, pure: `config`, `metrics`, `command`, `topology`, `refusal`, `plan`, `merge`, `scan`, `scripts`
 //! - 2, one worker's I/O: `clients`, `ticket`, `dial`, `link`, `dedicated`, `feed`, `router`, `session`
 //! - 3, process: `discovery`, `worker`, `admin`, `server`
+//!
+//! Above them stands the program, `main.rs` and `cli/`.
 #![forbid(unsafe_code)]
 
 pub mod address;

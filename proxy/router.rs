@@ -40,6 +40,8 @@ pub struct Settings {
     pub retry_timeout: std::time::Duration,
     /// How many redirects one request may meet.
     pub max_redirects: u8,
+    /// How long a client may send nothing.
+    pub idle_timeout: Option<std::time::Duration>,
     /// Requests that one client may have in flight.
     pub client_window: usize,
     /// What a subscriber may owe.
@@ -62,6 +64,7 @@ impl Settings {
             policy: Policy::new(config.cross_slot == CrossSlot::Reject, &config.deny, &config.allow),
             retry_timeout: config.retry_timeout,
             max_redirects: u8::try_from(config.max_redirects).unwrap_or(u8::MAX),
+            idle_timeout: config.client_idle_timeout,
             client_window: config.client_window,
             pubsub: config.pubsub,
             login,

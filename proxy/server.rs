@@ -27,6 +27,8 @@ use crate::{
     worker::{Blueprint, Worker},
 };
 
+/// How often idle clients are looked for.
+const IDLE_LOOK: Duration = Duration::from_millis(500);
 /// Connections that the kernel holds until they are accepted (Redis' `tcp-backlog`).
 const BACKLOG: i32 = 511;
 /// Hints that wait for discovery: it coalesces them, so that more would tell it nothing new.
@@ -103,6 +105,7 @@ pub async fn run(config: Config, shutdown: CancellationToken, now: CancellationT
     let acceptor = Acceptor { config: &config, clients: &clients, metrics: &metrics, workers: &workers };
     tokio::select! {
         () = acceptor.run(&listeners) => {}
+        () = look_for_idle(&clients, config.client_idle_timeout) => {}
         () = async {
             shutdown.cancelled().await;
             tracing::info!(clients = clients.count(), "draining");
@@ -199,6 +202,15 @@ impl Acceptor<'_> {
         if !worker.welcome(stream, client) {
             self.clients.leave(id);
         }
+    }
+}
+
+/// Wakes the sessions of clients that have been silent for too long, again and again.
+async fn look_for_idle(clients: &Clients, limit: Option<Duration>) {
+    let Some(limit) = limit else { return std::future::pending().await };
+    loop {
+        tokio::time::sleep(IDLE_LOOK).await;
+        clients.wake_idle(limit);
     }
 }
 

@@ -225,7 +225,17 @@ impl Session {
         if self.line.is_broken() {
             return Some(Disconnect::NodeLost);
         }
+        if drained && self.is_idle_too_long() {
+            return Some(Disconnect::Idle);
+        }
         self.ending.filter(|_| self.line.is_idle())
+    }
+
+    /// Whether the client has been silent for longer than it may. As in Redis, who listens may be silent.
+    fn is_idle_too_long(&self) -> bool {
+        let listens = self.subscriber.is_some() || self.monitor.is_some();
+        let limit = self.router.settings().idle_timeout;
+        limit.is_some_and(|limit| !listens && self.line.is_idle() && self.client.idle() >= limit)
     }
 
     fn may_go_on(&self) -> bool {

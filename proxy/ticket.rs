@@ -32,7 +32,7 @@ use crate::{
 pub const OWED_LIMIT: usize = 1024 * 1024;
 /// Requests in flight that a new client starts with. One more is allowed for each small reply, as TCP opens its window:
 /// a burst of requests with huge replies is then over before it has cost much.
-const FIRST_WINDOW: usize = 32;
+const FIRST_WINDOW: usize = 8;
 /// Buffers for replies out of turn that a line keeps for the next ones, and the largest that is kept.
 const SPARE_BUFFERS: usize = 32;
 const SPARE_CAPACITY: usize = 512;

@@ -22,7 +22,8 @@ fn answer(mut client: Client, bytes: &[u8]) -> String {
 
 #[test]
 fn protocol_errors_are_those_of_one_server() {
-    let (proxy, oracle) = (Proxy::before(shared()), Node::standalone());
+    let proxy = Proxy::start(Settings::new(shared().seeds()).expecting("possible SECURITY ATTACK"));
+    let oracle = Node::standalone();
     let long = vec![b'a'; 64 * 1024 + 16];
     let star = [b"*".as_slice(), &vec![b'1'; 64 * 1024 + 16]].concat();
     let dollar = [b"*1\r\n$".as_slice(), &vec![b'1'; 64 * 1024 + 16]].concat();

@@ -203,12 +203,14 @@ impl Dev {
     }
 }
 
-/// The first of so many ports in a row that are free, like those 10000 above them.
+/// The first of so many ports in a row that are ours, with those 10000 above them free.
 fn free_ports(count: u16) -> u16 {
     let free = |port: u16| TcpListener::bind(("127.0.0.1", port)).is_ok();
     until("ports in a row", Duration::from_secs(10), || {
-        let base = free_port();
-        (base..base + count).all(|port| free(port) && free(port + 10_000)).then_some(base)
+        // Each is given out to nobody else from here on.
+        let row: Vec<u16> = (0..count).map(|_| free_port()).collect();
+        let unbroken = row.windows(2).all(|pair| pair[1] == pair[0] + 1);
+        (unbroken && row.iter().all(|port| free(port + 10_000))).then(|| row[0])
     })
 }
 

@@ -194,3 +194,24 @@ fn serves_everything(cluster: &Cluster, hosts: &[Ipv4Addr]) {
         assert!(log.contains(&host.to_string()), "the log does not say what {host} was mapped to:\n{log}");
     }
 }
+
+#[test]
+fn silent_clients_are_closed_but_not_those_who_listen_or_wait() {
+    let proxy = Proxy::start(Settings::new(shared().seeds()).with("CLIENT_IDLE_TIMEOUT", "1s"));
+    let (mut silent, mut half) = (proxy.client(), proxy.client());
+    let (mut subscriber, mut blocked, mut busy) = (proxy.client(), proxy.client(), proxy.client());
+    assert_eq!(silent.line("PING"), "+PONG\r\n");
+    half.send_raw(b"*2\r\n$3\r\nGET\r\n");
+    assert!(subscriber.line("SUBSCRIBE idle:news").0.starts_with(b"*3\r\n"));
+    blocked.send(&["BLPOP", "idle:queue", "0"]);
+    until("the silent to be closed", Duration::from_secs(10), || {
+        assert_eq!(busy.line("PING"), "+PONG\r\n");
+        (proxy.metric("slotway_client_disconnects_total", &["reason=\"idle\""]) == 2.0).then_some(())
+    });
+    assert!(silent.read_to_end().expect("the end").is_empty());
+    assert!(half.read_to_end().expect("the end").is_empty());
+    assert_eq!(busy.line("PUBLISH idle:news hello"), ":1\r\n");
+    assert!(subscriber.reply().0.ends_with(b"hello\r\n"));
+    assert_eq!(busy.line("RPUSH idle:queue element"), ":1\r\n");
+    assert_eq!(blocked.reply(), "*2\r\n$10\r\nidle:queue\r\n$7\r\nelement\r\n");
+}

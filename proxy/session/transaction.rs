@@ -167,7 +167,8 @@ impl Session {
             Local::Hello if self.changes_version(request) => Joins::No,
             Local::Hello if !own_credentials && (2..request.len()).any(|at| request.is(at, "AUTH")) => Joins::No,
             Local::Hello => Joins::Own,
-            Local::Auth if own_credentials => Joins::Own,
+            // Malformed, it changes nothing.
+            Local::Auth if own_credentials || request.len() > 3 => Joins::Own,
             Local::Wait => Joins::Own,
             _ => Joins::No,
         }
