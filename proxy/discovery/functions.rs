@@ -154,14 +154,12 @@ pub async fn look_after(task: Task, after: Duration, login: Login, limits: Limit
 
 async fn reconcile(outcome: &mut Outcome, login: &Login, limits: &Limits) -> Result<(), Failure> {
     let Outcome { task, gifts, given, complete, .. } = outcome;
+    let mut node = Control::open(&task.reach, login, limits).await.map_err(|why| Failure::Now(why.to_string()))?;
+    // Before the others: what is deleted everywhere in between is then not taken for missing here.
+    let there = list(&mut node).await?;
     let others = Others::ask(&task.others, login, limits).await?;
     *complete = others.complete;
-    if others.libraries.values().all(Option::is_none) && gifts.is_empty() {
-        return Ok(());
-    }
-    let mut node = Control::open(&task.reach, login, limits).await.map_err(|why| Failure::Now(why.to_string()))?;
     take_back(&mut node, task, gifts, &others).await?;
-    let there = list(&mut node).await?;
     let lacks = |library: &&Library| !there.iter().any(|other| other.name == library.name);
     let mut names = Vec::new();
     for library in others.libraries.values().flatten().filter(lacks) {
