@@ -3,6 +3,7 @@
 pub mod ask;
 pub mod check;
 pub mod dev;
+pub mod doctor;
 pub mod flags;
 pub mod healthcheck;
 mod log;
@@ -14,7 +15,7 @@ use std::{fmt, process::ExitCode};
 use clap::{Parser, Subcommand};
 use slotway::{config::ConfigError, server::ServeError};
 
-use flags::{AdminFlags, DevFlags, ServeFlags};
+use flags::{AdminFlags, DevFlags, DoctorFlags, ServeFlags};
 
 /// One port in front of a whole Redis or Valkey Cluster.
 #[derive(Parser)]
@@ -37,6 +38,12 @@ pub enum Command {
     Dev(DevFlags),
     /// Print the configuration in force and where each value comes from.
     Check(ServeFlags),
+    /// Find out what is wrong with the cluster, or on the way to it, and say what to do. Takes the flags of `serve`.
+    ///
+    /// Asks the seeds and every node, within some seconds and without changing anything: names, addresses, passwords,
+    /// permissions, slots, failed nodes, versions, clocks, replicas, limits, and the proxy's own ports. Exits with 0 where
+    /// there is no problem (warnings or not), else with 1.
+    Doctor(DoctorFlags),
     /// Print the hash slot of each key.
     Slot {
         /// The keys.

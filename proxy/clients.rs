@@ -21,12 +21,23 @@ pub struct Clients {
     /// Bytes held for all clients, and how many they may be.
     buffered: AtomicUsize,
     most_buffered: usize,
+    /// How many clients there may be.
+    pub most: usize,
+    /// When the process began to serve.
+    pub since: Instant,
 }
 
 impl Clients {
-    /// No clients yet; `most_buffered` bytes may be held for all that come.
-    pub fn new(most_buffered: usize) -> Clients {
-        Clients { last_id: AtomicU64::new(0), live: Mutex::default(), buffered: AtomicUsize::new(0), most_buffered }
+    /// No clients yet; `most` may come, and `most_buffered` bytes may be held for all of them.
+    pub fn new(most: usize, most_buffered: usize) -> Clients {
+        Clients {
+            last_id: AtomicU64::new(0),
+            live: Mutex::default(),
+            buffered: AtomicUsize::new(0),
+            most_buffered,
+            most,
+            since: Instant::now(),
+        }
     }
 
     /// Bytes held for all clients: what they are owed, and requests that are not whole.
@@ -70,6 +81,17 @@ impl Clients {
     /// How many wait in a blocking command.
     pub fn blocked(&self) -> usize {
         lock(&self.live).values().filter(|client| client.waits()).count()
+    }
+
+    /// How many have subscriptions.
+    pub fn subscribed(&self) -> usize {
+        let subscribes = |client: &&Arc<Client>| client.subscriptions.iter().any(|count| count.load(Relaxed) > 0);
+        lock(&self.live).values().filter(subscribes).count()
+    }
+
+    /// How many have come since the process began.
+    pub fn ever(&self) -> u64 {
+        self.last_id.load(Relaxed)
     }
 
     /// How many there are.

@@ -4,6 +4,7 @@
 //! reply is of no use (`command/table.txt`; `tests/keys.rs` says how it is made). Nobody keeps a list of commands by
 //! hand: only what a command *means* for a proxy is written down, in [`treatment`].
 
+pub mod differences;
 pub mod keys;
 mod learn;
 pub mod spec;
@@ -20,6 +21,9 @@ use crate::resp::{Request, Value};
 
 /// The rows of Valkey 9.1 and what Redis 7.0.15 has beyond them.
 const BUILTIN: &str = include_str!("command/table.txt");
+
+/// The proxy's own commands, in the text of the built-in table: rows of every table, whatever the servers know.
+const OWN: &str = include_str!("command/own.txt");
 
 /// Every command and subcommand, found by name. It never changes: a new one takes its place.
 #[derive(Debug)]
@@ -46,6 +50,7 @@ impl CommandTable {
     }
 
     fn new(mut rows: Vec<Spec>) -> CommandTable {
+        rows.extend(OWN.lines().filter_map(learn::row_of_text));
         rows.sort_by(|a, b| a.name.cmp(&b.name));
         rows.dedup_by(|a, b| a.name == b.name);
         rows.truncate(usize::from(EMPTY));
@@ -152,6 +157,8 @@ mod tests {
             (&["", ""], None),
             (&["GE\0"], None),
             (&["FT.SEARCH"], None),
+            (&["Proxy", "NODE", "x"], Some("proxy|node")),
+            (&["PROXY", "frob"], Some("proxy")),
         ] {
             assert_eq!(found(args).as_deref(), name, "{args:?}");
         }

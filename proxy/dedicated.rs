@@ -6,7 +6,7 @@
 
 use std::{
     cell::{Cell, RefCell},
-    collections::{HashMap, VecDeque},
+    collections::{HashMap, HashSet, VecDeque},
     io,
     mem::MaybeUninit,
     pin::Pin,
@@ -35,6 +35,11 @@ use crate::{
 /// again finds its connection warm, however many such clients there are.
 const KEPT: usize = 1024;
 const KEPT_FOR: Duration = Duration::from_secs(15);
+/// So many are made ahead where one was taken, and kept for longer. Clients see in which order their commands reach a
+/// node: who waits in BLPOP first is served first, and finds what is pushed afterwards. While one connects, others
+/// overtake it.
+const SPARE: usize = 2;
+const SPARE_FOR: Duration = Duration::from_secs(600);
 /// How much is read at a time.
 const READ: usize = 16 * 1024;
 
@@ -54,6 +59,8 @@ pub struct Dedicated {
 pub struct Pool {
     /// By node, the longest idle first.
     idle: RefCell<HashMap<Address, VecDeque<Idle>>>,
+    /// Nodes for which a spare connection is being made.
+    filling: RefCell<HashSet<Address>>,
     swept: Cell<bool>,
 }
 
@@ -74,10 +81,35 @@ impl Pool {
         let idle = || self.idle.borrow_mut().get_mut(&node.reach)?.pop_back();
         while let Some(Idle { stream, id, .. }) = idle() {
             if is_quiet(&stream) {
+                self.fill(&node.reach, login, limits);
                 return Ok(self.dedicate(stream, id, node));
             }
         }
-        Ok(self.dedicate(dial::dial(&node.reach, login, limits).await?, None, node))
+        let stream = dial::dial(&node.reach, login, limits).await?;
+        self.fill(&node.reach, login, limits);
+        Ok(self.dedicate(stream, None, node))
+    }
+
+    /// Makes spare connections, in the background, where there are too few.
+    fn fill(self: &Rc<Pool>, address: &Address, login: &Login, limits: &dial::Limits) {
+        if self.lacks(address) == 0 || !self.filling.borrow_mut().insert(address.clone()) {
+            return;
+        }
+        let (pool, address, login, limits) = (Rc::downgrade(self), address.clone(), login.clone(), *limits);
+        tokio::task::spawn_local(async move {
+            while pool.upgrade().is_some_and(|pool| pool.lacks(&address) > 0) {
+                let dialled = dial::dial(&address, &login, &limits).await;
+                let (Some(pool), Ok(stream)) = (pool.upgrade(), dialled) else { break };
+                pool.put(&address, Idle { stream, id: None, since: Instant::now() });
+            }
+            if let Some(pool) = pool.upgrade() {
+                pool.filling.borrow_mut().remove(&address);
+            }
+        });
+    }
+
+    fn lacks(&self, address: &Address) -> usize {
+        SPARE.saturating_sub(self.idle.borrow().get(address).map_or(0, VecDeque::len))
     }
 
     fn dedicate(self: &Rc<Pool>, stream: TcpStream, id: Option<i64>, node: &Arc<Node>) -> Dedicated {
@@ -109,7 +141,11 @@ impl Pool {
     fn close_old(&self) -> bool {
         let mut all = self.idle.borrow_mut();
         all.retain(|_, kept| {
-            while kept.front().is_some_and(|idle| idle.since.elapsed() >= KEPT_FOR) {
+            while let Some(idle) = kept.front() {
+                let time = if kept.len() > SPARE { KEPT_FOR } else { SPARE_FOR };
+                if idle.since.elapsed() < time {
+                    break;
+                }
                 kept.pop_front();
             }
             !kept.is_empty()

@@ -7,7 +7,7 @@
 
 mod atlas;
 mod functions;
-mod reach;
+pub mod reach;
 mod survey;
 
 use std::{

@@ -15,8 +15,9 @@
 //! A file imports only from layers below its own; `tests/layers.rs` checks it.
 //! - 0, bytes, pure: `address`, `slot`, `resp`, `says`
 //! - 1, meaning, pure: `config`, `metrics`, `command`, `topology`, `refusal`, `plan`, `merge`, `scan`, `scripts`
+//! - 1, meaning, pure: `config`, `metrics`, `command`, `topology`, `refusal`, `plan`, `explain`, `merge`, `scan`
 //! - 2, one worker's I/O: `clients`, `ticket`, `dial`, `link`, `dedicated`, `feed`, `router`, `session`
-//! - 3, process: `discovery`, `worker`, `admin`, `server`
+//! - 3, process: `discovery`, `doctor`, `worker`, `admin`, `server`
 //!
 //! Above them stands the program, `main.rs` and `cli/`.
 #![forbid(unsafe_code)]
@@ -29,6 +30,8 @@ pub mod config;
 pub mod dedicated;
 pub mod dial;
 pub mod discovery;
+pub mod doctor;
+pub mod explain;
 pub mod feed;
 pub mod link;
 pub mod merge;

@@ -18,6 +18,7 @@ fn main() -> ExitCode {
         Some(Command::Serve(flags)) => cli::serve::run(&flags),
         Some(Command::Dev(flags)) => cli::dev::run(&flags),
         Some(Command::Check(flags)) => cli::check::run(&flags),
+        Some(Command::Doctor(flags)) => cli::doctor::run(&flags),
         Some(Command::Slot { keys }) => cli::ask::slot(&keys),
         Some(Command::Explain { request }) => cli::ask::explain(&request),
         Some(Command::Healthcheck(flags)) => cli::healthcheck::run(&flags),

@@ -5,6 +5,7 @@
 
 pub(crate) mod elements;
 pub mod info;
+mod reports;
 
 pub use crate::command::treatment::Fold;
 
@@ -25,7 +26,7 @@ pub struct Merge {
     write: Option<Box<str>>,
     /// The chance of each part, for [`Fold::RandomKey`].
     weights: Vec<u64>,
-    /// What is known better than by the nodes, for [`Fold::Info`].
+    /// What is known better than by the nodes, for [`Fold::Info`] and [`Fold::Config`].
     facts: info::Facts,
     resp3: bool,
 }
@@ -56,7 +57,7 @@ impl Merge {
         self.weights = weights;
     }
 
-    /// Lines of INFO that the proxy itself knows, such as `connected_clients`.
+    /// Lines of INFO or parameters that the proxy itself knows, such as `connected_clients`.
     pub fn know(&mut self, facts: info::Facts) {
         self.facts = facts;
     }
@@ -124,6 +125,14 @@ impl Merge {
                 Some(())
             }
             Fold::SumByName => elements::sum_by_name(&self.replies, out),
+            Fold::Digest => elements::digest(&self.replies, out),
+            Fold::Role => reports::role(self.replies.first()?, out),
+            Fold::Config => reports::config(self.replies.first()?, &self.facts, out),
+            Fold::Latest => reports::latest(&self.replies, out),
+            Fold::ByTime => reports::by_time(&self.replies, out),
+            Fold::Histogram => reports::histogram(&self.replies, out),
+            Fold::Memory => reports::memory(&self.replies.iter().map(Vec::as_slice).collect::<Vec<_>>(), out),
+            Fold::Youngest(count) => reports::youngest(&self.replies, count as usize, out),
         }
     }
 

@@ -5,7 +5,7 @@
 mod special;
 pub mod split;
 
-pub use crate::command::treatment::{Client, Fold, Local, Scripting};
+pub use crate::command::treatment::{Client, Fold, Local, Proxy, Scripting};
 pub use split::Split;
 
 use std::collections::HashSet;
@@ -34,6 +34,8 @@ pub enum Plan {
     Split(Box<Split>),
     /// As it came, to every primary.
     Primaries(Fold),
+    /// As it came, to any primary, whose reply is amended to what one server would say.
+    Amended(Fold),
     /// SCAN: to one primary after the other (see [`crate::scan`]); only the keys of a slot where the pattern has a tag.
     Scan(Option<Slot>),
     /// The session answers or acts.
@@ -93,7 +95,7 @@ impl Policy {
     }
 
     /// Why `spec` is refused.
-    fn refuses(&self, spec: &Spec) -> Option<&'static str> {
+    pub fn refuses(&self, spec: &Spec) -> Option<&'static str> {
         let named = |names: &HashSet<String>| {
             !names.is_empty()
                 && (names.contains(&*spec.name)
@@ -105,20 +107,21 @@ impl Policy {
         spec.refused.filter(|_| !named(&self.allow))
     }
 
-    fn allows(&self, name: &str) -> bool {
+    /// Whether the configuration lets `name` through.
+    pub fn allows(&self, name: &str) -> bool {
         self.allow.contains(name)
     }
 }
 
 /// What becomes of `request`, whose row is `spec` ([`crate::command::CommandTable::find`]).
 pub fn plan(request: &Request, spec: Option<&Spec>, policy: &Policy) -> Plan {
-    let Some(spec) = spec else {
-        return if request.is(0, "PROXY") { Plan::Local(Local::Proxy) } else { Plan::Any };
-    };
+    let Some(spec) = spec else { return Plan::Any };
     if (spec.refused.is_some() || !policy.deny.is_empty())
         && let Some(reason) = policy.refuses(spec)
     {
-        return Plan::Refuse(says::refused(&spec.name, reason).into_bytes());
+        let error =
+            if spec.takes(request.len()) { says::refused(&spec.name, reason) } else { says::wrong_arity(&spec.name) };
+        return Plan::Refuse(error.into_bytes());
     }
     match spec.treatment {
         Treatment::Keyed => keyed(request, spec),
@@ -144,6 +147,13 @@ pub fn plan(request: &Request, spec: Option<&Spec>, policy: &Policy) -> Plan {
             other => other,
         },
         Treatment::Aside(fold) => Plan::Aside(fold),
+        Treatment::Amended(fold) => Plan::Amended(fold),
+        Treatment::AclLog => special::acl_log(request),
+        Treatment::ClusterView if policy.allows(&spec.name) || policy.allows("cluster") => Plan::Any,
+        Treatment::ClusterView if !spec.takes(request.len()) => {
+            Plan::Refuse(says::wrong_arity(&spec.name).into_bytes())
+        }
+        Treatment::ClusterView => Plan::Refuse(says::NO_CLUSTER.into()),
     }
 }
 
@@ -208,8 +218,10 @@ fn keyed(request: &Request, spec: &Spec) -> Plan {
     match slots(request, spec) {
         Slots::One(slot) => Plan::One(slot),
         Slots::None | Slots::Malformed => Plan::Any,
-        // Some key lacks what belongs to it (MSETNX with an odd count): one server says that first.
-        Slots::Several if lacks_arguments(request, spec) => Plan::Refuse(says::wrong_arity(&spec.name).into_bytes()),
+        // Some key lacks what belongs to it (MSETNX with an odd count), or all of it: one server says that first.
+        Slots::Several if !spec.takes(request.len()) || lacks_arguments(request, spec) => {
+            Plan::Refuse(says::wrong_arity(&spec.name).into_bytes())
+        }
         Slots::Several => refuse_cross_slot(request, spec),
         Slots::AskServer => Plan::AskServer,
     }
@@ -229,7 +241,9 @@ fn split_or_one(request: &Request, spec: &Spec, fold: Fold, policy: &Policy) -> 
         }
         Slots::Several => match Split::by_slot(request, spec, fold) {
             Some(split) => Plan::Split(Box::new(split)),
-            // Some key lacks what belongs to it (MSET with an odd count): the server's words for that.
+            // Some key lacks what belongs to it: the server's words for that, where their number was told (MSETEX) and
+            // where not (MSET with an odd count).
+            None if spec.count_at().is_some() => Plan::Refuse(says::SYNTAX.as_bytes().to_vec()),
             None => Plan::Refuse(says::wrong_arity(&spec.name).into_bytes()),
         },
         Slots::One(slot) => Plan::One(slot),

@@ -48,12 +48,12 @@ pub const DISCARD_WITHOUT_MULTI: &str = "ERR DISCARD without MULTI";
 pub const EXECABORT: &str = "EXECABORT Transaction discarded because of previous errors.";
 /// An EXEC that is malformed: the reason follows.
 pub const EXECABORT_BECAUSE: &str = "EXECABORT Transaction discarded because of: ";
-/// MONITOR within MULTI, and the like.
-pub const NOT_IN_MULTI: &str = "ERR Command not allowed inside a transaction";
 /// No topology yet, or a slot without an owner.
 pub const CLUSTERDOWN: &str = "CLUSTERDOWN The cluster is down";
 /// A slot without an owner.
 pub const SLOT_NOT_SERVED: &str = "CLUSTERDOWN Hash slot not served";
+/// CLUSTER at a server that is in none.
+pub const NO_CLUSTER: &str = "ERR This instance has cluster support disabled";
 /// What a split of one request could not put together.
 pub const ODD_REPLIES: &str = "ERR proxy: the nodes' replies do not fit together";
 
@@ -87,6 +87,15 @@ pub fn refused(name: &str, reason: &str) -> String {
 
 /// A command that the configuration refuses.
 pub const REFUSED_BY_CONFIGURATION: &str = "the proxy's configuration refuses it";
+
+/// A command about its connection, behind PROXY NODE: that connection lives for one command.
+pub fn not_for_one_node(name: &str) -> String {
+    let command = name.replace('|', " ").to_ascii_uppercase();
+    format!(
+        "ERR {command} is about its connection, and that of PROXY NODE lives for one command and one reply: connect to \
+         the node itself"
+    )
+}
 
 /// Keys in several slots in a command that cannot be split. Each key comes with its slot, at most [`MOST_KEYS_NAMED`].
 pub fn cross_slot(keys: &[(&[u8], crate::slot::Slot)], more: usize) -> String {
@@ -148,6 +157,12 @@ pub fn unknown_command(request: &crate::resp::Request) -> Vec<u8> {
 pub fn unknown_subcommand(request: &crate::resp::Request) -> Vec<u8> {
     let (sub, name) = (request.arg(1), request.name().to_ascii_uppercase());
     [b"ERR unknown subcommand '", &sub[..sub.len().min(128)], b"'. Try ", &*name, b" HELP."].concat()
+}
+
+/// MONITOR within MULTI, and the like: in Redis' words, or in Valkey's with the command's name.
+pub fn not_in_multi(name: Option<&str>) -> String {
+    let name = name.map(|name| format!("'{name}' ")).unwrap_or_default();
+    format!("ERR Command {name}not allowed inside a transaction")
 }
 
 /// A command that is about all nodes or about the connection, between MULTI and EXEC.

@@ -70,7 +70,7 @@ pub async fn run(config: Config, shutdown: CancellationToken, now: CancellationT
     let metrics = Metrics::new();
     let (publisher, topology) = watch::channel(Arc::new(Topology::unknown(Arc::default(), "no seed has answered yet")));
     let (hints, hints_in) = mpsc::channel(HINTS);
-    let clients = Arc::new(Clients::new(config.max_buffered));
+    let clients = Arc::new(Clients::new(config.max_clients, config.max_buffered));
     let stop = CancellationToken::new();
     let blueprint = Blueprint {
         config: config.clone(),
@@ -236,10 +236,15 @@ async fn drain(clients: &Clients, patience: Duration, now: &CancellationToken) {
     }
 }
 
+/// How many open files it takes to serve so many clients.
+pub fn files_for(max_clients: usize) -> u64 {
+    max_clients as u64 + 128
+}
+
 /// Every client and every link is an open file: takes as many as the system lets us have.
 fn raise_file_limit(max_clients: usize) {
     match rlimit::increase_nofile_limit(u64::MAX) {
-        Ok(files) if files < max_clients as u64 + 128 => {
+        Ok(files) if files < files_for(max_clients) => {
             tracing::warn!(files, max_clients, "too few open files are allowed for max_clients: raise `ulimit -n`");
         }
         Ok(files) => tracing::info!(files, max_clients, "open files allowed"),

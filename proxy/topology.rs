@@ -6,7 +6,9 @@
 //! metrics and in errors) and the one that is dialled.
 
 pub mod address_map;
+mod find;
 pub mod hint;
+pub mod member;
 pub mod redirect;
 pub mod server;
 pub mod view;
@@ -19,6 +21,7 @@ use std::{
 
 pub use address_map::AddressMap;
 pub use hint::Hint;
+pub use member::Member;
 pub use redirect::{Kind, Redirect};
 pub use server::{ServerInfo, ServerKind};
 pub use view::{Seen, View};
@@ -180,6 +183,21 @@ impl Topology {
     /// How many slots have an owner; [`SLOTS`] when the cluster is whole.
     pub fn covered(&self) -> usize {
         self.slots.iter().filter(|&&index| index != NOBODY).count()
+    }
+
+    /// The first and last slots of each range that a node owns, by its index.
+    pub fn ranges(&self, index: usize) -> Vec<(usize, usize)> {
+        let mut ranges: Vec<(usize, usize)> = Vec::new();
+        for (slot, &owner) in self.slots.iter().enumerate() {
+            if usize::from(owner) != index {
+                continue;
+            }
+            match ranges.last_mut() {
+                Some((_, last)) if *last + 1 == slot => *last = slot,
+                _ => ranges.push((slot, slot)),
+            }
+        }
+        ranges
     }
 
     /// How many slots each node owns, by its index.

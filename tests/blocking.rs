@@ -118,6 +118,30 @@ fn what_comes_later_ends_the_wait() {
 }
 
 #[test]
+fn who_waits_first_is_served_first() {
+    let cluster = Cluster::three();
+    let proxy = Proxy::start(Settings::new(cluster.seeds()).with("WORKERS", 1));
+    let mut pusher = proxy.client();
+    // One wait that is over leaves connections ready for the next.
+    assert_eq!(proxy.client().line("BLPOP first 0.01"), "*-1\r\n");
+    let owner = cluster.node(cluster.home_of("first"));
+    eventually("spare connections", || {
+        let idle = owner.line("CLIENT LIST").string().lines().filter(|line| line.contains(" cmd=NULL ")).count();
+        idle >= 2
+    });
+    for round in 0..20 {
+        let mut waiters: Vec<Client> = (0..2).map(|_| proxy.client()).collect();
+        // Nobody waits for the one before to be seen waiting.
+        waiters.iter_mut().for_each(|waiter| waiter.send(&words("BLPOP first 0")));
+        pusher.send(&words("RPUSH first 1"));
+        assert_eq!(waiters[0].reply(), "*2\r\n$5\r\nfirst\r\n$1\r\n1\r\n", "round {round}");
+        assert_eq!(pusher.reply(), ":1\r\n", "round {round}");
+        assert_eq!(pusher.line("RPUSH first 2"), ":1\r\n", "round {round}");
+        assert_eq!(waiters[1].reply(), "*2\r\n$5\r\nfirst\r\n$1\r\n2\r\n", "round {round}");
+    }
+}
+
+#[test]
 fn a_client_that_has_gone_takes_nothing() {
     let (cluster, proxy) = own();
     let mut pusher = proxy.client();

@@ -1,15 +1,26 @@
 //! The strongest oracle: the same random commands to one standalone server and to the proxy, and the reply bytes must
-//! be equal. A family of commands is added by rows in `differential/rows.rs`.
+//! be equal. A family of commands is added by rows in `differential/rows.rs` and `differential/wider.rs`; what clients
+//! do with their connections and with each other is in `differential/turns.rs`.
 
 mod rows;
+mod turns;
+mod wider;
+
+use std::thread;
 
 use slotway::resp::reply::Scanner;
 
 use self::rows::{Compare, ROWS};
-use crate::support::{Client, Cluster, Flavour, Node, Proxy, Random, Reply, Settings, Setup, Shape, client::show};
+use crate::support::{
+    Client, Cluster, Flavour, Node, Proxy, Random, Reply, Settings, Setup, Shape,
+    client::{frame, show},
+};
 
 /// How many commands each run sends.
 const COMMANDS: usize = 6000;
+/// How many clients there are at once, and how many commands each sends.
+const CLIENTS: usize = 6;
+const COMMANDS_OF_EACH: usize = 1500;
 
 #[test]
 fn redis_resp2() {
@@ -35,38 +46,99 @@ fn valkey_resp3() {
     }
 }
 
+#[test]
+fn redis_several_clients_at_once() {
+    compare_at_once(Flavour::Redis);
+}
+
+#[test]
+fn valkey_several_clients_at_once() {
+    if Flavour::Valkey.is_here("differential::valkey_several_clients_at_once") {
+        compare_at_once(Flavour::Valkey);
+    }
+}
+
+/// One server, and the proxy before a cluster of the same servers.
+struct Pair {
+    oracle: Node,
+    proxy: Proxy,
+    _cluster: Cluster,
+}
+
+impl Pair {
+    fn start(flavour: Flavour) -> Pair {
+        let cluster = Cluster::start(Shape { flavour, ..Shape::default() });
+        let oracle = Node::start(&Setup { flavour, ..Setup::default() });
+        Pair { oracle, proxy: Proxy::start(Settings::new(cluster.seeds())), _cluster: cluster }
+    }
+
+    /// A client of each: the proxy's first.
+    fn clients(&self, version: u8) -> [Client; 2] {
+        let mut theirs = self.oracle.client();
+        theirs.line(&format!("HELLO {version}"));
+        [self.proxy.client_of(version), theirs]
+    }
+}
+
 fn compare(flavour: Flavour, version: u8) {
-    let cluster = Cluster::start(Shape { flavour, ..Shape::default() });
-    let oracle = Node::start(&Setup { flavour, ..Setup::default() });
-    let proxy = Proxy::start(Settings::new(cluster.seeds()));
+    let pair = Pair::start(flavour);
     let mut random = Random::seeded(&format!("differential {flavour:?} RESP{version}"));
-    let (mut ours, mut theirs) = (proxy.client_of(version), oracle.client());
-    theirs.line(&format!("HELLO {version}"));
+    let rows: Vec<_> = ROWS.iter().chain(wider::ROWS).copied().collect();
+    send_and_compare(&pair, version, &rows, "", COMMANDS, &mut random);
+    for scan in ["", " MATCH str*", " TYPE zset", " MATCH {1}* COUNT 1", " COUNT 1", " MATCH *2 TYPE hash COUNT 1000"] {
+        let [ours, theirs] = pair.clients(version).map(|mut client| scanned(&mut client, scan));
+        assert_eq!(ours, theirs, "SCAN 0{scan}, seed {}", random.seed);
+    }
+}
+
+/// Several clients with keys of their own, all at the same time; what is about all keys is left out.
+fn compare_at_once(flavour: Flavour) {
+    let pair = Pair::start(flavour);
+    let about_all = ["DBSIZE", "KEYS", "FLUSHALL", "FLUSHDB", "RANDOMKEY", "SCRIPT", "PUBLISH", "PUBSUB"];
+    let rows: Vec<_> = ROWS.iter().chain(wider::ROWS).copied().collect();
+    let rows: Vec<_> =
+        rows.into_iter().filter(|(row, _)| !about_all.iter().any(|about| row.starts_with(about))).collect();
+    let mut random = Random::seeded(&format!("differential {flavour:?}, several clients"));
+    thread::scope(|scope| {
+        for number in 0..CLIENTS {
+            let (pair, rows, mut random) = (&pair, &rows, Random::new(random.next()));
+            let version = 2 + (number % 2) as u8;
+            let prefix = format!("c{number}");
+            scope.spawn(move || send_and_compare(pair, version, rows, &prefix, COMMANDS_OF_EACH, &mut random));
+        }
+    });
+}
+
+/// Sends random commands, with keys that begin with `prefix`, until two replies differ or `count` have been sent.
+fn send_and_compare(
+    pair: &Pair,
+    version: u8,
+    rows: &[(&str, Compare)],
+    prefix: &str,
+    count: usize,
+    random: &mut Random,
+) {
+    let [mut ours, mut theirs] = pair.clients(version);
     let mut sent = 0;
     let mut recent: Vec<String> = Vec::new();
-    while sent < COMMANDS {
-        let count = if random.one_in(3) { 1 } else { 1 + random.below(50) };
-        let commands: Vec<Command> = (0..count).map(|_| Command::random(&mut random)).collect();
-        let requests: Vec<Vec<Vec<u8>>> = commands.iter().map(|command| command.args.clone()).collect();
-        let theirs = exchange(&mut theirs, &requests);
-        let replies = exchange(&mut ours, &requests).into_iter().zip(theirs);
-        for (command, (ours, theirs)) in commands.iter().zip(replies) {
+    while sent < count {
+        let depth = if random.one_in(3) { 1 } else { 1 + random.below(50) };
+        let commands: Vec<Command> = (0..depth).map(|_| Command::random(rows, prefix, random)).collect();
+        let ours = exchange(&mut ours, commands.iter());
+        // What was rightly refused is left out at the one server.
+        let done: Vec<(&Command, Reply)> =
+            commands.iter().zip(ours).filter(|(command, reply)| !command.crosses(reply)).collect();
+        let theirs = exchange(&mut theirs, done.iter().map(|(command, _)| *command));
+        for ((command, ours), theirs) in done.iter().zip(theirs) {
             let shown = show(&command.args);
-            let equal = match command.compare {
-                // With an argument too many, a value may be taken for a key, by a node of a cluster too.
-                _ if command.mutated && ours.0.starts_with(b"-CROSSSLOT") && theirs.is_error() => true,
-                Compare::Bytes => ours == theirs,
-                Compare::Set => sorted(&ours, 1) == sorted(&theirs, 1),
-                Compare::Pairs => sorted(&ours, 2) == sorted(&theirs, 2),
-            };
-            if !equal {
-                println!("before it:\n  {}", recent[recent.len().saturating_sub(count + 10)..].join("\n  "));
-                let mut keys = [proxy.client(), oracle.client()].map(|mut client| client.line("KEYS *").texts());
+            if !command.equal(ours, &theirs) {
+                println!("before it:\n  {}", recent[recent.len().saturating_sub(depth + 10)..].join("\n  "));
+                let mut keys = pair.clients(2).map(|mut client| client.line("KEYS *").texts());
                 keys.iter_mut().for_each(|keys| keys.sort_unstable());
                 println!("keys now, by the proxy: {:?}\nkeys now, by one server: {:?}", keys[0], keys[1]);
                 let seed = random.seed;
                 panic!(
-                    "seed {seed}, command {sent} in a pipeline of {count}: {shown}\n the proxy: {ours:?}\none server: {theirs:?}"
+                    "seed {seed}, command {sent} in a pipeline of {depth}: {shown}\n the proxy: {ours:?}\none server: {theirs:?}"
                 );
             }
             recent.push(format!("{shown} -> {ours:?}"));
@@ -75,18 +147,52 @@ fn compare(flavour: Flavour, version: u8) {
     }
 }
 
-fn exchange(client: &mut Client, requests: &[Vec<Vec<u8>>]) -> Vec<Reply> {
-    match requests {
+/// One command by itself, several as a pipeline.
+fn exchange<'a>(client: &mut Client, commands: impl Iterator<Item = &'a Command>) -> Vec<Reply> {
+    let requests: Vec<&Vec<Vec<u8>>> = commands.map(|command| &command.args).collect();
+    match *requests {
         [one] => vec![client.call(one)],
-        many => client.pipeline(many),
+        _ => client.exchange(&requests.iter().flat_map(|args| frame(args)).collect::<Vec<_>>(), requests.len()),
+    }
+}
+
+/// All that SCAN finds, with `options`.
+fn scanned(client: &mut Client, options: &str) -> std::collections::BTreeSet<String> {
+    let mut found = std::collections::BTreeSet::new();
+    let mut cursor = "0".to_owned();
+    loop {
+        let page = client.line(&format!("SCAN {cursor}{options}")).value();
+        let [next, keys] = page.items() else { panic!("{page:?}") };
+        found.extend(keys.items().iter().map(|key| key.str().expect("a key").to_owned()));
+        cursor = next.str().expect("a cursor").to_owned();
+        if cursor == "0" {
+            return found;
+        }
     }
 }
 
 /// The head of a reply and its elements in groups of `group`, sorted; an error or a null is its head alone.
-fn sorted(reply: &Reply, group: usize) -> (Vec<u8>, Vec<Vec<u8>>) {
-    let head = reply.0.iter().position(|&byte| byte == b'\n').map_or(reply.0.len(), |end| end + 1);
-    let (head, mut rest) = reply.0.split_at(head);
-    let mut elements: Vec<&[u8]> = Vec::new();
+fn sorted(reply: &[u8], group: usize) -> (Vec<u8>, Vec<Vec<u8>>) {
+    let (head, rest) = reply.split_at(end_of_line(reply));
+    let mut groups: Vec<Vec<u8>> = elements(rest).chunks(group).map(<[&[u8]]>::concat).collect();
+    groups.sort_unstable();
+    (head.to_vec(), groups)
+}
+
+/// The cursor of a page and what is in it, sorted; an error as it is.
+fn page(reply: &Reply, group: usize) -> (Vec<u8>, Vec<Vec<u8>>) {
+    match *elements(&reply.0[end_of_line(&reply.0)..]) {
+        [cursor, found] => (cursor.to_vec(), sorted(found, group).1),
+        _ => (reply.0.clone(), Vec::new()),
+    }
+}
+
+fn end_of_line(reply: &[u8]) -> usize {
+    reply.iter().position(|&byte| byte == b'\n').map_or(reply.len(), |end| end + 1)
+}
+
+fn elements(mut rest: &[u8]) -> Vec<&[u8]> {
+    let mut elements = Vec::new();
     while !rest.is_empty() {
         match Scanner::default().find(rest) {
             Ok(Some(end)) => {
@@ -100,9 +206,7 @@ fn sorted(reply: &Reply, group: usize) -> (Vec<u8>, Vec<Vec<u8>>) {
             }
         }
     }
-    let mut groups: Vec<Vec<u8>> = elements.chunks(group).map(<[&[u8]]>::concat).collect();
-    groups.sort_unstable();
-    (head.to_vec(), groups)
+    elements
 }
 
 struct Command {
@@ -112,29 +216,57 @@ struct Command {
 }
 
 impl Command {
-    fn random(random: &mut Random) -> Command {
-        let &(row, compare) = random.pick(ROWS);
+    fn random(rows: &[(&str, Compare)], prefix: &str, random: &mut Random) -> Command {
+        let &(row, compare) = random.pick(rows);
         // All tagged keys of one command lie in one slot.
         let tag = random.below(3);
-        let mut args: Vec<Vec<u8>> = row.split(' ').map(|word| fill(word, tag, random)).collect();
+        let mut args: Vec<Vec<u8>> = row.split(' ').map(|word| fill(word, tag, prefix, random)).collect();
         let mutation = random.below(60);
+        // COMMAND alone lists all commands, in no defined order; others alone choose by chance.
+        let fixed = ["COMMAND", "SPOP", "HRANDFIELD", "SRANDMEMBER", "SCAN", "HELLO", "CLIENT", "TIME"];
+        let fixed = fixed.iter().any(|name| name.as_bytes() == args[0]);
         match mutation {
-            // COMMAND alone lists all commands, in no defined order.
-            0 if args.len() > 1 && args[0] != b"COMMAND" => drop(args.pop()),
+            0 | 1 if fixed => {}
+            0 if args.len() > 1 => drop(args.pop()),
             1 => args.extend(args.last().cloned()),
             2 => args[0] = args[0].to_ascii_lowercase(),
             _ => {}
         }
         Command { args, compare, mutated: mutation < 2 }
     }
+
+    /// Whether it was rightly refused since its keys are in several slots: with an argument too many, a value may be
+    /// taken for a key, by a node of a cluster too.
+    fn crosses(&self, reply: &Reply) -> bool {
+        (self.mutated || matches!(self.compare, Compare::UnlessCrossing)) && reply.0.starts_with(b"-CROSSSLOT")
+    }
+
+    fn equal(&self, ours: &Reply, theirs: &Reply) -> bool {
+        match self.compare {
+            Compare::Bytes | Compare::UnlessCrossing => ours == theirs,
+            Compare::Set => sorted(&ours.0, 1) == sorted(&theirs.0, 1),
+            Compare::Pairs => sorted(&ours.0, 2) == sorted(&theirs.0, 2),
+            Compare::Page(group) => page(ours, group) == page(theirs, group),
+            Compare::Kind => ours.0.first() == theirs.0.first(),
+        }
+    }
 }
 
+/// The families of keys that hold values of one kind, unless a command makes something else of one.
+const FAMILIES: &[&str] = &["str", "list", "hash", "set", "zset", "stream", "geo", "hll", "bits"];
+
 /// The bytes that a word of a row stands for.
-fn fill(word: &str, tag: usize, random: &mut Random) -> Vec<u8> {
+fn fill(word: &str, tag: usize, prefix: &str, random: &mut Random) -> Vec<u8> {
+    let family = |family: &str, random: &mut Random| match FAMILIES.contains(&family) && random.one_in(40) {
+        true => random.pick(FAMILIES).to_string(),
+        false => family.to_owned(),
+    };
     let text = match word.split_at_checked(1) {
-        Some(("$", family)) if random.one_in(3) => format!("{{{}}}{family}{}", random.below(3), random.below(3)),
-        Some(("$", family)) => format!("{family}{}", random.below(5)),
-        Some(("%", family)) => format!("{{{tag}}}{family}{}", random.below(3)),
+        Some(("$", name)) if random.one_in(3) => {
+            format!("{prefix}{{{}}}{}{}", random.below(3), family(name, random), random.below(3))
+        }
+        Some(("$", name)) => format!("{prefix}{}{}", family(name, random), random.below(5)),
+        Some(("%", name)) => format!("{prefix}{{{tag}}}{}{}", family(name, random), random.below(3)),
         Some(("?", "v")) => match random.below(8) {
             0 => String::new(),
             1 => "a\r\nb\0c".to_owned(),
@@ -168,7 +300,12 @@ fn fill(word: &str, tag: usize, random: &mut Random) -> Vec<u8> {
         Some(("?", "lat")) => format!("{}.{}", random.below(160) as i64 - 80, random.below(100)),
         Some(("?", "id")) => format!("{}-{}", random.below(200), random.below(10)),
         Some(("?", "lex")) => format!("{}{}", random.pick(&["[", "("]), random.pick(&["member1", "member5", "a", "z"])),
-        _ => word.replace('~', " "),
+        _ => match word.split_once('?') {
+            Some((before, after)) if !before.is_empty() && !after.is_empty() => {
+                return [before.as_bytes(), &fill(&format!("?{after}"), tag, prefix, random)].concat();
+            }
+            _ => word.replace('~', " "),
+        },
     };
     text.into_bytes()
 }

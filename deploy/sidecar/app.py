@@ -14,7 +14,6 @@ import json
 import os
 import signal
 import sys
-import urllib.request
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import urlsplit
 
@@ -86,8 +85,5 @@ class Shop(BaseHTTPRequestHandler):
 
 
 if __name__ == "__main__":
-    if sys.argv[1:] == ["healthcheck"]:
-        urllib.request.urlopen(f"http://127.0.0.1:{PORT}/health", timeout=2)
-    else:
-        signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
-        ThreadingHTTPServer(("0.0.0.0", PORT), Shop).serve_forever()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+    ThreadingHTTPServer(("0.0.0.0", PORT), Shop).serve_forever()

@@ -84,7 +84,7 @@ pub(super) fn of(view: &View, readiness: Result<(), String>, uptime: Duration) -
 fn node(topology: &Topology, index: usize, glances: &[NodeGlance]) -> Option<Node> {
     let node = topology.nodes.get(index)?;
     let glance = glances.iter().find(|glance| glance.state.label == node.label);
-    let ranges = ranges(topology, index);
+    let ranges = topology.ranges(index);
     Some(Node {
         node: node.label.to_string(),
         id: node.id.clone(),
@@ -98,19 +98,4 @@ fn node(topology: &Topology, index: usize, glances: &[NodeGlance]) -> Option<Nod
         connections: glance.map_or(0, |glance| glance.connections),
         inflight: glance.map_or(0, |glance| glance.inflight),
     })
-}
-
-/// The first and last slots of what the node owns.
-fn ranges(topology: &Topology, index: usize) -> Vec<(usize, usize)> {
-    let mut ranges: Vec<(usize, usize)> = Vec::new();
-    for (slot, &owner) in topology.slots.iter().enumerate() {
-        if usize::from(owner) != index {
-            continue;
-        }
-        match ranges.last_mut() {
-            Some((_, last)) if *last + 1 == slot => *last = slot,
-            _ => ranges.push((slot, slot)),
-        }
-    }
-    ranges
 }

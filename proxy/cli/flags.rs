@@ -137,6 +137,16 @@ pub struct DevFlags {
     pub serve: ServeFlags,
 }
 
+/// What `doctor` looks at.
+#[derive(Args, Clone)]
+pub struct DoctorFlags {
+    /// Print one JSON object instead of lines for people
+    #[arg(long)]
+    pub json: bool,
+    #[command(flatten)]
+    pub serve: ServeFlags,
+}
+
 /// Where the admin port is.
 #[derive(Args, Clone)]
 pub struct AdminFlags {

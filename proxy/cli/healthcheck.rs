@@ -25,15 +25,18 @@ pub fn run(flags: &AdminFlags) -> Result<(), Failure> {
             println!("ready");
             Ok(())
         }
-        Ok(answer) => {
-            let body = answer.split_once("\r\n\r\n").map_or("", |(_, body)| body);
-            Err(Failure::of("not ready", body.trim()))
-        }
+        Ok(answer) => Err(Failure::of("not ready", body(&answer))),
         Err(error) => Err(Failure::Other(format!("no answer from {}: {error}", near(address)))),
     }
 }
 
-fn readyz(address: SocketAddr) -> io::Result<String> {
+/// What stands behind the head of an answer.
+pub fn body(answer: &str) -> &str {
+    answer.split_once("\r\n\r\n").map_or("", |(_, body)| body.trim())
+}
+
+/// What `/readyz` answers, head and all.
+pub fn readyz(address: SocketAddr) -> io::Result<String> {
     let mut stream = TcpStream::connect_timeout(&near(address), PATIENCE)?;
     stream.set_read_timeout(Some(PATIENCE))?;
     write!(stream, "GET /readyz HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n")?;

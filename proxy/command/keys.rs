@@ -143,8 +143,12 @@ fn by_spec(spec: &KeySpec, arity: i32, request: &Request, visit: &mut impl FnMut
         }
         Find::Unknown => return None,
     };
+    // What may follow and does not: PFMERGE of a target alone.
+    if first >= count {
+        return Some(());
+    }
     // A command with a fixed number of arguments is not checked further by the server either.
-    if first >= count || last < first || (last >= count && arity < 0) {
+    if last < first || (last >= count && arity < 0) {
         return None;
     }
     (first..=last.min(count - 1)).step_by((step as usize).max(1)).for_each(visit);

@@ -133,8 +133,9 @@ fn number(spec: &Value, field: &str) -> Option<i64> {
 
 /// A server's rows in the text of the built-in table, by name.
 pub fn listing(reply: &Value) -> Result<Vec<String>, NoTable> {
-    let table = CommandTable::learn(reply)?;
-    Ok(table.rows().iter().map(text_of_row).collect())
+    let mut rows = rows_of_reply(reply, &CommandTable::builtin())?;
+    rows.sort_by(|a, b| a.name.cmp(&b.name));
+    Ok(rows.iter().map(text_of_row).collect())
 }
 
 fn text_of_row(spec: &Spec) -> String {

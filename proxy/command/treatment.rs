@@ -34,6 +34,12 @@ pub enum Treatment {
     Scripting(Scripting),
     /// It goes to every primary and past what runs there: a node that is busy with a script answers nothing else.
     Aside(Fold),
+    /// It goes to any primary, whose reply is amended to what one server would say.
+    Amended(Fold),
+    /// `ACL LOG [count|RESET]`: every primary has its own.
+    AclLog,
+    /// What a node says of its cluster: as by a server that is in none, or tools would go to the nodes.
+    ClusterView,
 }
 
 /// What has to do with scripts and functions.
@@ -86,6 +92,51 @@ pub enum Fold {
     Fullest,
     /// Alternating names and integers (`PUBSUB SHARDNUMSUB`): the integers are added up.
     SumByName,
+    /// DEBUG DIGEST: of all keys, wherever they are.
+    Digest,
+    /// ROLE: a master whose replicas are nobody's business.
+    Role,
+    /// CONFIG GET: what holds for the proxy instead of one of its nodes.
+    Config,
+    /// LATENCY LATEST: the events of all nodes.
+    Latest,
+    /// LATENCY HISTORY: the samples of all nodes, by time.
+    ByTime,
+    /// LATENCY HISTOGRAM: the calls of all nodes.
+    Histogram,
+    /// MEMORY STATS: sizes added up, ratios averaged.
+    Memory,
+    /// ACL LOG: the youngest entries, at most so many.
+    Youngest(u32),
+}
+
+impl Fold {
+    /// How the replies become one, for people.
+    pub fn words(self) -> &'static str {
+        match self {
+            Fold::Sum => "added up",
+            Fold::AllSucceeded => "OK where no node has an error",
+            Fold::OneSucceeded => "the first that is no error",
+            Fold::KeyOrder => "put into the order of the keys",
+            Fold::Concat => "one behind the other",
+            Fold::And => "1 where all nodes say 1",
+            Fold::Or => "1 where any node says 1",
+            Fold::Min => "the least",
+            Fold::Max => "the greatest",
+            Fold::RandomKey => "one of them, by chance",
+            Fold::Info => "put together as one server's",
+            Fold::Newest(_) | Fold::Youngest(_) => "the newest entries of all nodes",
+            Fold::Fullest => "the one that says most",
+            Fold::SumByName => "added up name by name",
+            Fold::Role => "without replicas",
+            Fold::Config => "with the proxy's own values where they differ",
+            Fold::Latest => "the latest of each event",
+            Fold::ByTime => "in the order of time",
+            Fold::Histogram => "added up bucket by bucket",
+            Fold::Memory => "sizes added up, ratios averaged",
+            Fold::Digest => "of all keys",
+        }
+    }
 }
 
 /// What the session does itself.
@@ -143,8 +194,27 @@ pub enum Local {
     Waitaof,
     /// `CLUSTER KEYSLOT key`.
     ClusterKeyslot,
-    /// `PROXY ...`.
-    Proxy,
+    /// `ACL WHOAMI`: whom the client has logged in as, here.
+    AclWhoami,
+    /// `PROXY` and a subcommand.
+    Proxy(Proxy),
+}
+
+/// The subcommands of PROXY: the proxy's own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Proxy {
+    /// `PROXY EXPLAIN command...`: how it would be served.
+    Explain,
+    /// `PROXY HELP`.
+    Help,
+    /// `PROXY INFO`: the proxy at a glance.
+    Info,
+    /// `PROXY NODE node command...`: to one node, on purpose.
+    Node,
+    /// `PROXY NODES`: which there are.
+    Nodes,
+    /// None of these.
+    Unknown,
 }
 
 /// The subcommands of CLIENT, which are about the proxy's clients.
@@ -210,7 +280,7 @@ fn by_name(name: &str) -> Option<Treatment> {
         }
         "blmpop" | "bzmpop" => Treatment::Blocking(Timeout::FirstSeconds),
         "config|set" => Treatment::ConfigSet,
-        "config|resetstat" | "config|rewrite" => Treatment::Primaries(Fold::AllSucceeded),
+        "config|resetstat" | "config|rewrite" | "bgsave" | "bgrewriteaof" => Treatment::Primaries(Fold::AllSucceeded),
         "acl|setuser" | "acl|deluser" | "acl|load" | "acl|save" => Treatment::Primaries(Fold::AllSucceeded),
         "debug" => Treatment::Debug,
         "eval" | "eval_ro" => Treatment::Scripting(Scripting::Eval),
@@ -225,8 +295,17 @@ fn by_name(name: &str) -> Option<Treatment> {
         // Redis calls MSETNX multi-shard, but then it is not one act any more.
         "msetnx" => Treatment::Keyed,
         "slowlog|get" | "commandlog|get" => Treatment::Primaries(Fold::Newest(10)),
-        "latency|reset" => Treatment::Primaries(Fold::Sum),
-        "latency|history" => Treatment::Primaries(Fold::Concat),
+        "latency|reset" => Treatment::Primaries(Fold::Max),
+        "latency|history" => Treatment::Primaries(Fold::ByTime),
+        "latency|latest" => Treatment::Primaries(Fold::Latest),
+        "latency|histogram" => Treatment::Primaries(Fold::Histogram),
+        "latency|graph" => Treatment::Primaries(Fold::OneSucceeded),
+        "memory|stats" => Treatment::Primaries(Fold::Memory),
+        "lastsave" => Treatment::Primaries(Fold::Min),
+        "acl|log" => Treatment::AclLog,
+        "config|get" => Treatment::Amended(Fold::Config),
+        "role" => Treatment::Amended(Fold::Role),
+        _ if name.strip_prefix("cluster|").is_some_and(|sub| CLUSTER_VIEWS.contains(&sub)) => Treatment::ClusterView,
         _ => return None,
     })
 }
@@ -258,6 +337,13 @@ fn local(name: &str) -> Option<Local> {
         "wait" => Local::Wait,
         "waitaof" => Local::Waitaof,
         "cluster|keyslot" => Local::ClusterKeyslot,
+        "acl|whoami" => Local::AclWhoami,
+        "proxy" => Local::Proxy(Proxy::Unknown),
+        "proxy|explain" => Local::Proxy(Proxy::Explain),
+        "proxy|help" => Local::Proxy(Proxy::Help),
+        "proxy|info" => Local::Proxy(Proxy::Info),
+        "proxy|node" => Local::Proxy(Proxy::Node),
+        "proxy|nodes" => Local::Proxy(Proxy::Nodes),
         _ => return None,
     })
 }
@@ -310,6 +396,26 @@ fn by_tips(spec: &Spec) -> Treatment {
     }
 }
 
+/// What nodes say of their cluster, beside what is about one slot's keys.
+const CLUSTER_VIEWS: &[&str] = &[
+    "count-failure-reports",
+    "getslotmigrations",
+    "help",
+    "info",
+    "links",
+    "myid",
+    "myshardid",
+    "nodes",
+    "replicas",
+    "shards",
+    "slaves",
+    "slot-stats",
+    "slots",
+];
+
+/// What is about the keys of one slot, and leads nobody to a node.
+const SLOT_READS: &[&str] = &["countkeysinslot", "getkeysinslot", "keyslot"];
+
 /// What is refused by default, and why.
 const REFUSED: &[(&str, &str)] = &[
     ("shutdown", "it would stop a node of the cluster"),
@@ -320,8 +426,6 @@ const REFUSED: &[(&str, &str)] = &[
     ("psync", "replication goes from node to node"),
     ("replconf", "replication goes from node to node"),
     ("save", "it would stall a node"),
-    ("bgsave", "persistence is each node's own"),
-    ("bgrewriteaof", "persistence is each node's own"),
     ("migrate", "its target is named as the node sees it, and keys would leave the cluster's map"),
     ("swapdb", "it would swap databases on some nodes only"),
     ("script|debug", "it would hold a node's connection that others share"),
@@ -333,25 +437,6 @@ const REFUSED: &[(&str, &str)] = &[
     ("acl|deluser", "users must be the same on all nodes, replicas included"),
     ("acl|load", "users must be the same on all nodes, replicas included"),
     ("acl|save", "it would change the nodes' own files"),
-    ("cluster|addslots", CLUSTER),
-    ("cluster|addslotsrange", CLUSTER),
-    ("cluster|bumpepoch", CLUSTER),
-    ("cluster|cancelslotmigrations", CLUSTER),
-    ("cluster|delslots", CLUSTER),
-    ("cluster|delslotsrange", CLUSTER),
-    ("cluster|failover", CLUSTER),
-    ("cluster|flushslot", CLUSTER),
-    ("cluster|flushslots", CLUSTER),
-    ("cluster|forget", CLUSTER),
-    ("cluster|meet", CLUSTER),
-    ("cluster|migrateslots", CLUSTER),
-    ("cluster|migration", CLUSTER),
-    ("cluster|replicate", CLUSTER),
-    ("cluster|reset", CLUSTER),
-    ("cluster|saveconfig", CLUSTER),
-    ("cluster|set-config-epoch", CLUSTER),
-    ("cluster|setslot", CLUSTER),
-    ("cluster|syncslots", CLUSTER),
 ];
 
 const CLUSTER: &str = "it would change the cluster itself";
@@ -365,10 +450,12 @@ pub fn refused(name: &str) -> Option<&'static str> {
     {
         return Some("it is about a connection, and nodes' connections are shared");
     }
+    // One of CLUSTER that is new to the proxy is taken for one that writes.
+    if let Some(sub) = name.strip_prefix("cluster|")
+        && !CLUSTER_VIEWS.contains(&sub)
+        && !SLOT_READS.contains(&sub)
+    {
+        return Some(CLUSTER);
+    }
     REFUSED.iter().find(|(refused, _)| *refused == name).map(|(_, reason)| *reason)
-}
-
-/// The names that are refused unless the configuration allows them, for the documentation.
-pub fn all_refused() -> impl Iterator<Item = (&'static str, &'static str)> {
-    REFUSED.iter().copied()
 }

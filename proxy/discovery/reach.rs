@@ -54,7 +54,7 @@ pub struct Found {
     /// How it was found, in words.
     pub how: &'static str,
     /// Why it was not where it announces.
-    why_not: String,
+    pub why_not: String,
 }
 
 const ANNOUNCED: &str = "announced";

@@ -138,10 +138,10 @@ async fn learn(
     let patient = limits.within(LEARNING);
     let replies = async {
         let mut control = Control::open(&newest.asked, login, &patient).await?;
-        control.ask_all(&["COMMAND", "CONFIG GET cluster-databases"]).await
+        control.ask_all(&["COMMAND", "CONFIG GET cluster-databases", "MODULE LIST"]).await
     };
     let replies = replies.await.inspect_err(|why| warn!("cannot learn the commands: {why}")).ok()?;
-    let [commands, databases] = replies.as_slice() else { return None };
+    let [commands, databases, modules] = replies.as_slice() else { return None };
     let databases = databases.field("cluster-databases").and_then(Value::integer);
     let databases = databases.and_then(|count| u32::try_from(count).ok()).unwrap_or(1).max(1);
     let commands = match CommandTable::learn(commands) {
@@ -151,5 +151,5 @@ async fn learn(
             CommandTable::builtin()
         }
     };
-    Some((ServerInfo { databases, ..newest.server.clone() }, commands))
+    Some((ServerInfo { databases, modules: modules.items().to_vec(), ..newest.server.clone() }, commands))
 }

@@ -113,6 +113,38 @@ pub fn sum_by_name(replies: &[Vec<u8>], out: &mut Vec<u8>) -> Option<()> {
     Some(())
 }
 
+/// What DEBUG DIGEST says of an empty node: nothing is mixed in.
+const OF_NOTHING: [u8; 20] = [0; 20];
+/// What it says of database 0 before any key: the SHA-1 of the SHA-1 of the database's number.
+const OF_DATABASE_0: [u8; 20] = [
+    0xaa, 0x30, 0x98, 0xf3, 0xaa, 0xe9, 0x4b, 0xaa, 0xc1, 0x4e, 0x3b, 0x8b, 0x8d, 0xca, 0xe9, 0x89, 0xaf, 0x93, 0xf6,
+    0xa2,
+];
+
+/// DEBUG DIGEST of all keys. Each key's own digest is mixed in by exclusive or, so that parts can be put together, where
+/// only the database's own part must not be mixed in more than once.
+pub fn digest(replies: &[Vec<u8>], out: &mut Vec<u8>) -> Option<()> {
+    let mut whole = OF_NOTHING;
+    let mix = |whole: &mut [u8; 20], part: &[u8; 20]| whole.iter_mut().zip(part).for_each(|(all, one)| *all ^= one);
+    for reply in replies {
+        let text = reply.strip_prefix(b"+")?.strip_suffix(b"\r\n")?;
+        let mut part = OF_NOTHING;
+        for (byte, digits) in part.iter_mut().zip(text.chunks_exact(2)) {
+            *byte = u8::from_str_radix(std::str::from_utf8(digits).ok()?, 16).ok()?;
+        }
+        if part != OF_NOTHING {
+            mix(&mut whole, &part);
+            mix(&mut whole, &OF_DATABASE_0);
+        }
+    }
+    if whole != OF_NOTHING {
+        mix(&mut whole, &OF_DATABASE_0);
+    }
+    let text: String = whole.iter().map(|byte| format!("{byte:02x}")).collect();
+    write::simple(out, &text);
+    Some(())
+}
+
 /// A number that nobody foresees, good enough to choose a key by.
 pub fn chance() -> u64 {
     use std::hash::{BuildHasher, RandomState};

@@ -43,12 +43,6 @@ fn text_of(reply: &[u8]) -> Option<&str> {
 const LIKE_THE_FIRST: &[&str] = &[
     "maxclients",
     "total_system_memory",
-    "allocator_frag_ratio",
-    "allocator_rss_ratio",
-    "rss_overhead_ratio",
-    "mem_fragmentation_ratio",
-    "used_memory_peak_perc",
-    "used_memory_dataset_perc",
     "expired_stale_perc",
     "expired_keys_with_volatile_items_stale_perc",
     "paused_timeout_milliseconds",
@@ -67,6 +61,17 @@ const THE_GREATEST: &[&str] = &[
     "current_active_defrag_time",
     "uptime_in_seconds",
     "uptime_in_days",
+    // All channels and patterns are at the one node that all publishing goes through.
+    "pubsub_channels",
+    "pubsub_patterns",
+];
+/// Lines that are one line divided by another.
+const QUOTIENTS: &[(&str, &str, &str)] = &[
+    ("allocator_frag_ratio", "allocator_active", "allocator_allocated"),
+    ("allocator_rss_ratio", "allocator_resident", "allocator_active"),
+    ("rss_overhead_ratio", "used_memory_rss", "allocator_resident"),
+    ("mem_fragmentation_ratio", "used_memory_rss", "used_memory"),
+    ("used_memory_peak_perc", "used_memory", "used_memory_peak"),
 ];
 const ADDED_UP: &[&str] =
     &["rdb_changes_since_last_save", "aof_current_size", "aof_base_size", "rdb_saves", "aof_rewrites"];
@@ -98,8 +103,8 @@ fn together(texts: &[&str], facts: &Facts) -> String {
             }
         }
     }
-    // Only a node of a cluster has this section.
-    sections.retain(|section| section.name != "Cluster Info");
+    // A server outside of a cluster has nothing to say here.
+    sections.iter_mut().filter(|section| section.name == "Cluster Info").for_each(|section| section.lines.clear());
     let mut text = String::new();
     for section in &sections {
         if !text.is_empty() {
@@ -148,6 +153,9 @@ impl<'a> Section<'a> {
             let bytes = self.lines.iter().find(|(other, _)| name.strip_suffix("_human") == Some(other));
             return bytes.map_or(first.to_owned(), |(name, values)| human(&self.value(name, values)));
         }
+        if let Some(quotient) = self.quotient(name) {
+            return quotient;
+        }
         let folded = match self.name {
             _ if LIKE_THE_FIRST.contains(&name) => None,
             _ if THE_GREATEST.contains(&name) => numbers(values, f64::max),
@@ -161,6 +169,19 @@ impl<'a> Section<'a> {
             _ => None,
         };
         folded.unwrap_or_else(|| first.to_owned())
+    }
+}
+
+impl Section<'_> {
+    /// The value of a line that is one of [`QUOTIENTS`].
+    fn quotient(&self, name: &str) -> Option<String> {
+        let (_, above, below) = QUOTIENTS.iter().find(|(quotient, ..)| *quotient == name)?;
+        let sum = |name: &str| {
+            let (_, values) = self.lines.iter().find(|(other, _)| *other == name)?;
+            numbers(values, |a, b| a + b)?.parse::<f64>().ok()
+        };
+        let quotient = sum(above)? / sum(below)?.max(1.0);
+        Some(if name.ends_with("_perc") { format!("{:.2}%", 100.0 * quotient) } else { format!("{quotient:.2}") })
     }
 }
 

@@ -30,6 +30,15 @@ pub fn newest(request: &Request, _spec: &Spec) -> Fold {
     })
 }
 
+/// ACL LOG: how many entries are wanted, or that they are to go.
+pub fn acl_log(request: &Request) -> Plan {
+    if request.is(2, "RESET") {
+        return Plan::Primaries(Fold::AllSucceeded);
+    }
+    let count = request.get(2).and_then(|count| std::str::from_utf8(count).ok()?.parse().ok());
+    Plan::Primaries(Fold::Youngest(count.unwrap_or(10)))
+}
+
 /// SCAN: what is no cursor is for a node to refuse.
 pub fn scan(request: &Request) -> Plan {
     let cursor = std::str::from_utf8(request.arg(1)).ok().and_then(|text| text.parse::<u64>().ok());
@@ -80,7 +89,8 @@ pub fn config_set(request: &Request, policy: &Policy) -> Plan {
     }
 }
 
-/// DEBUG: what looks at one key goes by that key, what sets a switch goes to all, what could hurt is refused.
+/// DEBUG: what looks at one key goes by that key, what is about all keys or sets a switch goes to all, what could stop a
+/// node or make it differ from the others is refused. A node takes none of it unless its operator allows DEBUG there.
 pub fn debug(request: &Request, policy: &Policy) -> Plan {
     let is = |names: &[&str]| names.iter().any(|name| request.is(1, name));
     if is(&["OBJECT", "LISTPACK", "QUICKLIST", "ZIPLIST", "HTSTATS-KEY", "DIGEST-VALUE", "SDSLEN"]) {
@@ -92,11 +102,24 @@ pub fn debug(request: &Request, policy: &Policy) -> Plan {
         "SET-DISABLE-DENY-SCRIPTS",
         "REPLYBUFFER",
         "DICT-RESIZING",
+        "LOADAOF",
+        "LOG",
     ]) {
         return Plan::Primaries(Fold::AllSucceeded);
     }
-    if request.len() < 2 || is(&["HELP", "PROTOCOL", "STRINGMATCH-LEN"]) || policy.allows("debug") {
+    // With options it may leave out what it has not saved.
+    if is(&["RELOAD"]) && request.len() == 2 {
+        return Plan::Primaries(Fold::AllSucceeded);
+    }
+    if is(&["DIGEST"]) && request.len() == 2 {
+        return Plan::Primaries(Fold::Digest);
+    }
+    if request.len() < 2 || is(&["HELP", "PROTOCOL", "STRINGMATCH-LEN", "ERROR"]) {
         return Plan::Any;
+    }
+    if policy.allows("debug") {
+        // What one server does to itself, all of them do.
+        return Plan::Primaries(Fold::AllSucceeded);
     }
     Plan::Refuse(says::refused("debug", "it could hurt a node").into_bytes())
 }

@@ -4,7 +4,7 @@ use bytes::Bytes;
 
 use super::{Session, subscriber::Kind};
 use crate::{
-    command::treatment::Local,
+    command::treatment::{Local, Proxy},
     plan::{self, Plan},
     resp::{request::OwnedRequest, write},
     ticket::Label,
@@ -39,6 +39,7 @@ impl Session {
             Plan::Local(Local::Punsubscribe) => Some(self.unsubscribe(Kind::Pattern, &request).await.into()),
             Plan::Local(Local::Sunsubscribe) => Some(self.unsubscribe(Kind::Shard, &request).await.into()),
             Plan::Scan(slot) => Some(self.scan(&request, slot).await.into()),
+            Plan::Local(Local::Proxy(Proxy::Node)) => self.one_node(&request).await,
             Plan::Local(Local::Monitor) => Some(self.start_monitor().await.into()),
             Plan::AskServer => return self.forward_by_server(&request).await,
             _ => {

@@ -27,6 +27,14 @@ impl Session {
         ask(&self.router, link, frame).await
     }
 
+    /// One request to the node that all publishing goes through.
+    pub(super) async fn ask_home(&self, request: &Request<'_>) -> Result<Bytes, String> {
+        match self.lane.link(&self.router, self.favourite, Route::Home) {
+            Some(link) => self.ask(&link, request.frame()).await,
+            None => Err(self.router.topology().down()),
+        }
+    }
+
     /// Forwards a request whose keys only the server can find, once it has told them.
     pub(super) async fn forward_by_server(&mut self, request: &Request<'_>) {
         let mut frame = Vec::new();

@@ -75,6 +75,11 @@ impl Session {
                 self.send_to_primaries(request, spec, fold, ticket);
                 Flow::Taken
             }
+            Plan::Amended(fold) => {
+                let ticket = self.open(request, spec, Route::Any);
+                self.send_to_be_amended(request, fold, ticket);
+                Flow::Taken
+            }
             Plan::Refuse(error) => self.refuse(spec, &error),
             Plan::Local(local) => self.answer_locally(local, request, spec),
             Plan::Scripting(which, slot) => self.script(which, slot, request, spec),
@@ -116,10 +121,20 @@ impl Session {
             // One part all the same: it waits for an owner as any request does.
             return self.lane.send(&self.router, self.favourite, request.frame(), ticket);
         }
-        let merge = Merge::new(fold, slots.len(), written(spec), self.speaks_resp3());
+        let mut merge = Merge::new(fold, slots.len(), written(spec), self.speaks_resp3());
+        merge.know(self.facts(fold));
         for (slot, mut ticket) in slots.iter().zip(ticket.split(merge, slots.len())) {
             // By slot, not by node: where the node fails, the one that takes its place answers.
             ticket.route = Route::Slot(*slot);
+            self.lane.send(&self.router, self.favourite, request.frame(), ticket);
+        }
+    }
+
+    /// Sends a request to any primary, whose reply is amended on its way back.
+    fn send_to_be_amended(&self, request: &Request<'_>, fold: Fold, ticket: Ticket) {
+        let mut merge = Merge::new(fold, 1, None, self.speaks_resp3());
+        merge.know(self.facts(fold));
+        for ticket in ticket.split(merge, 1) {
             self.lane.send(&self.router, self.favourite, request.frame(), ticket);
         }
     }

@@ -49,10 +49,11 @@ impl Session {
             | Local::Monitor => Flow::Alone,
             // What was written counts once it has been answered.
             Local::Wait | Local::Waitaof => Flow::Alone,
-            Local::Proxy => {
-                let name = spec.map_or("proxy", |spec| &spec.name);
-                self.refuse(spec, format!("ERR proxy: {name} is not served yet").as_bytes())
+            Local::AclWhoami => {
+                let user = self.client.about().user.clone();
+                self.answer_with(spec, |out| write::bulk(out, user.as_bytes()))
             }
+            Local::Proxy(sub) => self.proxy_command(sub, request, spec),
         }
     }
 

@@ -7,15 +7,15 @@ use bytes::Bytes;
 use super::Session;
 use crate::{
     dial::{self, Credentials, Login, Step, Version},
-    resp::{Request, write},
+    resp::{Request, Value, write},
     says,
     topology::ServerKind,
 };
 
 /// What a HELLO asks for.
-struct Hello<'a> {
-    version: Option<Version>,
-    credentials: Option<(&'a [u8], &'a [u8])>,
+pub(super) struct Hello<'a> {
+    pub(super) version: Option<Version>,
+    pub(super) credentials: Option<(&'a [u8], &'a [u8])>,
     name: Option<&'a [u8]>,
 }
 
@@ -70,7 +70,11 @@ impl Session {
             write::bulk(&mut out, value.as_bytes());
         }
         write::bulk(&mut out, b"modules");
-        write::array(&mut out, 0);
+        write::array(&mut out, topology.server.modules.len());
+        for module in &topology.server.modules {
+            map(&mut out, (module.items().len() / 2) as i64);
+            module.items().iter().for_each(|field| write_value(&mut out, field));
+        }
         out
     }
 
@@ -140,7 +144,7 @@ impl Session {
 }
 
 impl<'a> Hello<'a> {
-    fn parse(request: &Request<'a>) -> Result<Hello<'a>, String> {
+    pub(super) fn parse(request: &Request<'a>) -> Result<Hello<'a>, String> {
         let mut hello = Hello { version: None, credentials: None, name: None };
         let Some(version) = request.get(1) else { return Ok(hello) };
         let number = std::str::from_utf8(version).ok().and_then(|text| text.parse::<i64>().ok());
@@ -168,6 +172,18 @@ impl<'a> Hello<'a> {
             }
         }
         Ok(hello)
+    }
+}
+
+/// Appends a module's field: a text, a number or a list of such.
+fn write_value(out: &mut Vec<u8>, value: &Value) {
+    match value {
+        Value::Integer(number) => write::integer(out, *number),
+        Value::Array(items) => {
+            write::array(out, items.len());
+            items.iter().for_each(|item| write_value(out, item));
+        }
+        other => write::bulk(out, other.text().unwrap_or_default()),
     }
 }
 

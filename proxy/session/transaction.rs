@@ -13,6 +13,7 @@ use super::{
     Flow, Session,
     attend::Eof,
     errand::Errand,
+    login::Hello,
     scripts::{awaits_functions, learn_all, scripts_of},
     watch::Watch,
 };
@@ -30,6 +31,7 @@ use crate::{
     scripts::Script,
     slot::Slot,
     ticket::{Label, Line, Route, Why},
+    topology::ServerKind,
 };
 
 /// A MULTI that has not come to its EXEC.
@@ -39,7 +41,7 @@ pub(super) struct Transaction {
     frames: Vec<u8>,
     queued: usize,
     slot: Option<Slot>,
-    /// What the proxy answers itself, with its place among the queued.
+    /// What the proxy answers itself or by another node, with its place among the queued.
     own: Vec<(usize, OwnedRequest)>,
     /// A command that may write is among them.
     pub(super) writes: bool,
@@ -105,13 +107,20 @@ impl Session {
             return self.refuse(Some(spec), &says::unknown_subcommand(request));
         }
         if spec.flags.has(Flags::NO_MULTI) {
-            return self.refuse(Some(spec), says::NOT_IN_MULTI.as_bytes());
+            let is_valkey = self.router.topology().server.kind == ServerKind::Valkey;
+            return self.refuse(Some(spec), says::not_in_multi(is_valkey.then_some(&*spec.name)).as_bytes());
         }
         let (mut own, mut scripts, mut functions) = (false, false, false);
         let slot = match plan {
             Plan::One(slot) => Some(slot),
             Plan::Blocking(blocking) => blocking.slot,
-            Plan::Any | Plan::Home => None,
+            Plan::Any | Plan::Amended(_) => None,
+            // By the node that all publishing goes through: what the transaction's node passed on to it would come
+            // later than what others publish after EXEC.
+            Plan::Home => {
+                own = true;
+                None
+            }
             Plan::Scripting(which, slot) if which != Scripting::Flush => {
                 functions = which == Scripting::Fcall;
                 scripts = !functions;
@@ -157,16 +166,18 @@ impl Session {
         let own_credentials = self.router.settings().client_credentials.is_some();
         match local {
             Local::Ping | Local::Echo | Local::ClusterKeyslot | Local::Unwatch => Joins::Wire,
-            Local::Readonly | Local::Readwrite | Local::Asking => Joins::Own,
+            Local::Readonly | Local::Readwrite | Local::Asking | Local::AclWhoami => Joins::Own,
             // Replies that stay away, or others that come in between, would tear EXEC's reply apart.
             Local::Client(Client::Reply | Client::Tracking | Client::Caching) => Joins::No,
             Local::Client(_) => Joins::Own,
             // What changes the connection that the other commands of the transaction run on cannot be done in its midst.
             Local::Select if self.changes_database(request) => Joins::No,
             Local::Select => Joins::Own,
-            Local::Hello if self.changes_version(request) => Joins::No,
-            Local::Hello if !own_credentials && (2..request.len()).any(|at| request.is(at, "AUTH")) => Joins::No,
-            Local::Hello => Joins::Own,
+            Local::Hello => match Hello::parse(request) {
+                Ok(hello) if hello.version.is_some_and(|version| version != self.lane.login().version) => Joins::No,
+                Ok(Hello { credentials: Some(_), .. }) if !own_credentials => Joins::No,
+                _ => Joins::Own,
+            },
             // Malformed, it changes nothing.
             Local::Auth if own_credentials || request.len() > 3 => Joins::Own,
             Local::Wait => Joins::Own,
@@ -178,14 +189,6 @@ impl Session {
         let number = std::str::from_utf8(request.arg(1)).ok().and_then(|number| number.parse::<u32>().ok());
         let databases = self.router.topology().server.databases.max(1);
         number.is_some_and(|number| number < databases && number != self.lane.login().database)
-    }
-
-    fn changes_version(&self, request: &Request<'_>) -> bool {
-        match request.get(1) {
-            Some(b"2") => self.speaks_resp3(),
-            Some(b"3") => !self.speaks_resp3(),
-            _ => false,
-        }
     }
 
     pub(super) fn multi(&mut self, spec: Option<&Spec>) -> Flow {
@@ -393,7 +396,8 @@ impl Session {
                     let _ = self.answer_locally(local, request, spec);
                 })
             }
-            _ => error(says::NOT_IN_MULTI).to_vec(),
+            Plan::Home => self.ask_home(request).await.unwrap_or_else(|text| error(&text)).to_vec(),
+            _ => error(&says::not_in_multi(None)).to_vec(),
         }
     }
 

@@ -1,5 +1,7 @@
 //! What the servers of the cluster are.
 
+use crate::resp::Value;
+
 /// Whose server it is.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub enum ServerKind {
@@ -11,7 +13,7 @@ pub enum ServerKind {
 }
 
 /// What the servers of the cluster are, as INFO says; the newest of them where they differ during an upgrade.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct ServerInfo {
     /// Redis or Valkey.
     pub kind: ServerKind,
@@ -23,6 +25,8 @@ pub struct ServerInfo {
     pub databases: u32,
     /// How many commands it knows: modules that come or go change it.
     pub command_count: u32,
+    /// What MODULE LIST says: one array of alternating names and values for each module.
+    pub modules: Vec<Value>,
 }
 
 impl ServerInfo {
@@ -35,7 +39,7 @@ impl ServerInfo {
         let (redis, valkey) = (field("redis_version"), field("valkey_version"));
         let kind = if valkey.is_empty() { ServerKind::Redis } else { ServerKind::Valkey };
         let version = if valkey.is_empty() { redis.clone() } else { valkey };
-        ServerInfo { kind, version, redis_version: redis, databases: 1, command_count: 0 }
+        ServerInfo { kind, version, redis_version: redis, databases: 1, command_count: 0, modules: Vec::new() }
     }
 
     /// The version as numbers, to compare: `7.0.15` is (7, 0, 15).

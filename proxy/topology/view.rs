@@ -8,7 +8,10 @@ use std::{collections::HashMap, fmt, sync::Arc};
 
 use bytes::Bytes;
 
-use super::{NOBODY, Node, Role};
+use super::{
+    NOBODY, Node, Role,
+    member::{Member, members},
+};
 use crate::{
     address::Address,
     resp::Value,
@@ -65,12 +68,14 @@ impl View {
             Value::Error(text) => return Err(BadView(String::from_utf8_lossy(text).into_owned())),
             _ => return Err(BadView("the reply to CLUSTER SLOTS is no list".to_owned())),
         };
-        let lines: HashMap<&str, Line> = nodes.map(lines).unwrap_or_default();
+        let lines: HashMap<&str, Member> = nodes.map(members).unwrap_or_default();
         let cards: HashMap<&str, &Value> = shards.map(cards).unwrap_or_default();
         let mut sketch = Sketch::default();
         for range in ranges {
             sketch.range(range, &lines, asked)?;
         }
+        // CLUSTER SLOTS leaves out primaries without slots, though a slot may be on its way to them, and replicas that have
+        // yet to hear from their primary.
         for line in lines.values().filter(|line| line.is_well() && !sketch.places.contains_key(line.id)) {
             sketch.seen.extend(line.seen(cards.get(line.id).copied(), asked));
         }
@@ -188,7 +193,7 @@ impl Sketch {
     }
 
     /// Takes in one range of CLUSTER SLOTS: first slot, last slot, primary, replicas.
-    fn range(&mut self, range: &Value, lines: &HashMap<&str, Line>, asked: &Address) -> Result<(), BadView> {
+    fn range(&mut self, range: &Value, lines: &HashMap<&str, Member>, asked: &Address) -> Result<(), BadView> {
         let [first, last, owners @ ..] = range.items() else {
             return Err(BadView("a range of CLUSTER SLOTS is too short".to_owned()));
         };
@@ -276,7 +281,7 @@ impl Sketch {
 }
 
 /// One node of a range: endpoint, port, id (since 4.0), metadata (since 7.0).
-fn read_owner(owner: &Value, lines: &HashMap<&str, Line>, asked: &Address) -> Option<Seen> {
+fn read_owner(owner: &Value, lines: &HashMap<&str, Member>, asked: &Address) -> Option<Seen> {
     let [endpoint, port, rest @ ..] = owner.items() else { return None };
     let id = rest.first().and_then(Value::str).filter(|id| !id.is_empty());
     let line = id.and_then(|id| lines.get(id));
@@ -290,7 +295,7 @@ fn read_place(
     endpoint: &Value,
     port: &Value,
     about: Option<&Value>,
-    line: Option<&Line>,
+    line: Option<&Member>,
     asked: &Address,
 ) -> Option<Seen> {
     let port = port.integer().and_then(|port| u16::try_from(port).ok()).filter(|&port| port != 0)?;
@@ -325,44 +330,7 @@ fn places(seen: &[Seen]) -> HashMap<String, u16> {
     seen.iter().zip(0..).map(|(seen, place)| (seen.id.clone(), place)).collect()
 }
 
-/// A line of CLUSTER NODES: `id ip:port@busport,hostname flags primary ping pong epoch link slots...`.
-struct Line<'a> {
-    id: &'a str,
-    host: &'a str,
-    port: u16,
-    hostname: &'a str,
-    flags: &'a str,
-    replicates: Option<&'a str>,
-    epoch: u64,
-}
-
-fn lines(text: &str) -> HashMap<&str, Line<'_>> {
-    text.lines().filter_map(|line| Line::parse(line).map(|line| (line.id, line))).collect()
-}
-
-impl<'a> Line<'a> {
-    fn parse(line: &'a str) -> Option<Line<'a>> {
-        let mut words = line.split_ascii_whitespace();
-        let (id, place, flags, primary) = (words.next()?, words.next()?, words.next()?, words.next()?);
-        let epoch = words.nth(2)?.parse().ok()?;
-        let mut parts = place.split(',');
-        let address = parts.next()?;
-        let hostname = parts.next().filter(|name| !name.contains('=')).unwrap_or_default();
-        let (host, port) = address.split('@').next()?.rsplit_once(':')?;
-        let replicates = (primary != "-").then_some(primary);
-        Some(Line { id, host, port: port.parse().ok()?, hostname, flags, replicates, epoch })
-    }
-
-    fn has(&self, flag: &str) -> bool {
-        self.flags.split(',').any(|word| word == flag)
-    }
-
-    /// Whether it is a member that others believe to be alive. CLUSTER SLOTS leaves out primaries without slots, though
-    /// a slot may be on its way to them, and replicas that have yet to hear from their primary.
-    fn is_well(&self) -> bool {
-        !["fail", "fail?", "noaddr", "handshake"].iter().any(|flag| self.has(flag))
-    }
-
+impl Member<'_> {
     /// The node, at the address for clients that its `card` of CLUSTER SHARDS gives, or else at that of this line.
     fn seen(&self, card: Option<&Value>, asked: &Address) -> Option<Seen> {
         let told = card.and_then(|card| {

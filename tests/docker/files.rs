@@ -70,10 +70,27 @@ fn no_file_holds_a_secret_and_every_port_stays_on_this_machine() {
             let secret = line.to_ascii_lowercase().contains("password")
                 && !line.contains("/run/secrets/")
                 && !line.contains("_FILE");
+            let read_from_elsewhere = line.contains("_FILE: ") && !line.contains("_FILE: /run/secrets/");
+            assert!(!read_from_elsewhere, "{file}: no secret is mounted there: {line}");
             let names_it = line.contains("redis_password") || line.contains(" # ");
             assert!(!secret || names_it, "{file}: {line}");
             let published = line.trim_start().starts_with("ports:") || line.trim_start().starts_with("- \"${");
             assert!(!published || line.contains(":-127.0.0.1:") || line.trim_end() == "    ports:", "{file}: {line}");
         }
     }
+}
+
+/// One file for every processor, the same crates each time, and nothing in the image but what is built.
+#[test]
+fn the_dockerfile_builds_from_the_lock_file_for_any_processor() {
+    let text = read("Dockerfile").lines().filter(|line| !line.starts_with('#')).collect::<Vec<_>>().join("\n");
+    assert_eq!(text.matches("cargo build").count(), text.matches("cargo build --release --locked").count(), "{text}");
+    assert!(text.contains("COPY Cargo.toml Cargo.lock ./"), "{text}");
+    for name in ["x86_64", "aarch64", "amd64", "arm64"] {
+        assert!(!text.contains(name), "{name} is named: {text}");
+    }
+    let (_, image) = text.split_once("FROM scratch\n").expect("an empty image");
+    assert_eq!(image.matches("COPY ").count(), 1, "{image}");
+    assert!(!image.contains("RUN "), "{image}");
+    assert_eq!(text.matches("FROM ").count(), 2, "{text}");
 }

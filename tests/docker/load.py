@@ -17,7 +17,7 @@ import time
 name, port, clients, stop_file = sys.argv[1], int(sys.argv[2]), int(sys.argv[3]), sys.argv[4]
 account = {"acknowledged": 0, "closed": 0, "unopened": 0, "errors": [], "wrong": [], "slowest": 0.0, "addresses": []}
 lock = threading.Lock()
-end = time.monotonic() + 120
+end = time.monotonic() + 300
 
 
 def connect():

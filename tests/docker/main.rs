@@ -7,6 +7,7 @@
 //! `SLOTWAY_DOCKER_IMAGE` names an image of the proxy to test instead of the Dockerfile's.
 
 mod by_hand;
+mod doctor;
 mod engine;
 mod everyday;
 mod files;
@@ -15,6 +16,7 @@ mod image;
 mod losses;
 mod new_addresses;
 mod password;
+mod readme;
 mod replicas;
 mod rolling;
 mod sidecar;

@@ -1,9 +1,10 @@
 //! Two proxies behind one name, each replaced in its turn under load: no acknowledged write is lost, no request fails.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use super::{
     engine::{docker, images, repository, turn, until},
+    readme::block_after,
     stack::{Stack, healthy},
     support::ports::free_port,
 };
@@ -24,15 +25,22 @@ fn two_proxies_replaced_one_by_one() {
     }
 
     let load = Load::start(&stack);
-    for old in stack.containers("proxy") {
-        let asked = Instant::now();
-        docker(&["stop", &old]);
-        let took = asked.elapsed();
-        let end = docker(&["inspect", "--format", "{{.State.ExitCode}} {{.State.OOMKilled}}", &old]);
-        assert_eq!(end, "0 false", "the end of a proxy that was asked to stop");
-        assert!(took < Duration::from_secs(10), "stopped by force? It took {took:?}");
-        docker(&["rm", &old]);
-        scale(&stack);
+    let first = stack.containers("proxy");
+    let since = docker(&["info", "--format", "{{.SystemTime}}"]);
+    // The image is built already.
+    stack.run(
+        block_after("with the same two variables set:")
+            .with("docker compose -f deploy/compose.yaml build proxy\n", "")
+            .with("up -d", "up -d --no-build"),
+    );
+    assert!(stack.containers("proxy").iter().all(|new| !first.contains(new)), "{first:?} were to be replaced");
+    for old in &first {
+        let until = docker(&["info", "--format", "{{.SystemTime}}"]);
+        let format = "{{.Actor.Attributes.exitCode}}";
+        let filters = ["--filter", "event=die", "--filter", &format!("container={old}"), "--format", format];
+        let end = docker(&[&["events", "--since", &since, "--until", &until], &filters[..]].concat());
+        // 137 is what docker's own SIGKILL leaves, after the grace period.
+        assert_eq!(end, "0", "the end of a proxy that was asked to stop");
     }
     let account = load.account();
     println!("{account}");
@@ -40,9 +48,10 @@ fn two_proxies_replaced_one_by_one() {
     assert_eq!(account["errors"], serde_json::json!([]), "{account}");
     assert_eq!(account["wrong"], serde_json::json!([]), "acknowledged writes lost, or done twice: {account}");
     assert!(number("acknowledged") > 500, "{account}");
-    // Each client loses its connection at most once for each proxy that went.
-    assert!((1..=2 * Load::CLIENTS).contains(&number("closed")), "{account}");
-    assert!(account["addresses"].as_array().expect("addresses").len() >= 3, "both, and new ones: {account}");
+    // Each client loses its connection at least once, as no proxy of the beginning is left, and at most once for each.
+    assert!((Load::CLIENTS..=2 * Load::CLIENTS).contains(&number("closed")), "{account}");
+    // A new proxy may have an old one's address.
+    assert!(account["addresses"].as_array().expect("addresses").len() >= 2, "one name for both: {account}");
     let kept: u64 = (0..Load::CLIENTS)
         .map(|client| {
             stack
@@ -92,6 +101,6 @@ impl Load {
 
 impl Drop for Load {
     fn drop(&mut self) {
-        let _ = super::engine::try_docker(&["rm", "-f", &self.container]);
+        let _ = super::engine::try_docker(&["rm", "-f", "-v", &self.container]);
     }
 }

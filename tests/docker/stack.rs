@@ -9,6 +9,7 @@ use std::{
 
 use super::{
     engine::{compose_tool, docker, images, repository, said, try_docker, until},
+    readme::Block,
     support::{Client, http, ports::free_port},
 };
 
@@ -66,6 +67,18 @@ impl Stack {
     /// The value of an environment variable for the compose files.
     pub fn setting(&self, name: &str) -> &str {
         &self.environment[name]
+    }
+
+    /// The nodes' ports as published on the host, with commas between.
+    pub fn published_nodes(&self) -> String {
+        NODES.map(|node| self.setting(&format!("{}_PORT", node.to_uppercase().replace('-', "_")))).join(",")
+    }
+
+    /// A block of commands with `docker compose -f deploy/compose.yaml` in it, run for this project.
+    #[track_caller]
+    pub fn run(&self, block: Block) -> String {
+        let tool = format!("{} -p {}", compose_tool().join(" "), self.project);
+        block.with("docker compose", &tool).run(&self.environment)
     }
 
     /// The network that stands for `redis-cluster` here.
@@ -213,7 +226,7 @@ impl Stack {
     /// Gives the occupied addresses back.
     pub fn vacate(&self) {
         for name in self.others.borrow_mut().drain(..) {
-            let _ = try_docker(&["rm", "-f", &name]);
+            let _ = try_docker(&["rm", "-f", "-v", &name]);
         }
     }
 
@@ -235,7 +248,7 @@ impl Stack {
 impl Drop for Stack {
     fn drop(&mut self) {
         if std::thread::panicking() {
-            for service in ["proxy", "cluster"] {
+            for service in ["proxy", "cluster", "shop", "kiosk"] {
                 for container in self.containers(service) {
                     let log = said(Command::new("sh").args(["-c", &format!("docker logs --tail 40 {container} 2>&1")]));
                     eprintln!("log of {service}:\n{}", log.unwrap_or_default());

@@ -212,6 +212,19 @@ impl Reply {
         String::from_utf8(self.text()).expect("UTF-8")
     }
 
+    /// The bytes, without the client's id that HELLO tells.
+    pub fn without_id(&self) -> Vec<u8> {
+        const ID: &[u8] = b"$2\r\nid\r\n:";
+        match self.0.windows(ID.len()).position(|part| part == ID) {
+            Some(at) => {
+                let (before, id) = self.0.split_at(at + ID.len());
+                let end = id.iter().position(|&byte| byte == b'\r').unwrap_or(0);
+                [before, &id[end..]].concat()
+            }
+            None => self.0.clone(),
+        }
+    }
+
     /// The number of an integer reply.
     #[track_caller]
     pub fn integer(&self) -> i64 {

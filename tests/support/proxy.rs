@@ -47,6 +47,14 @@ impl Settings {
     }
 }
 
+/// Keeps the tests' own variables, and the developer's, from the program: it gets only what the test sets.
+pub fn only_set_here(command: &mut Command) -> &mut Command {
+    for (name, _) in std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("SLOTWAY_")) {
+        command.env_remove(name);
+    }
+    command
+}
+
 /// A running proxy. Dropped, it is asked to end (SIGTERM), and must exit with 0 and a clean log.
 pub struct Proxy {
     /// Its port for clients.
@@ -81,15 +89,13 @@ impl Proxy {
         let log = folder.join("proxy.log");
         let out = File::create(&log).expect("a log file");
         let mut command = Command::new(env!("CARGO_BIN_EXE_slotway"));
-        // Only what the test sets: neither the tests' own variables nor the developer's.
-        for (name, _) in std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("SLOTWAY_")) {
-            command.env_remove(name);
-        }
-        let child = command
+        let child = only_set_here(&mut command)
             .arg("serve")
             .args(["--listen", &format!("127.0.0.1:{port}"), "--admin", &format!("127.0.0.1:{admin}")])
-            .args(["--seeds", &settings.seeds, "--workers", "2"])
+            .args(["--seeds", &settings.seeds])
             .args(&settings.flags)
+            // Two, so that what crosses workers is tested too, unless the test says otherwise.
+            .env("SLOTWAY_WORKERS", "2")
             .envs(settings.env.iter().map(|(name, value)| (name, value)))
             .env("NO_COLOR", "1")
             .current_dir(&folder)

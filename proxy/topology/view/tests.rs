@@ -161,7 +161,7 @@ fn lines_of_every_version() {
         ("a :7000@17000,,shard-id=x myself,master - 0 0 1 connected", "", 7000, ""),
         ("a 10.0.0.1:7000@17000,shard-id=x master - 0 0 1 connected", "10.0.0.1", 7000, ""),
     ] {
-        let line = Line::parse(text).unwrap();
+        let line = Member::parse(text).unwrap();
         assert_eq!(
             (line.id, line.host, line.port, line.hostname, line.epoch),
             ("a", host, port, hostname, 1),
@@ -169,10 +169,10 @@ fn lines_of_every_version() {
         );
         assert!(line.is_well());
     }
-    let replica = Line::parse("a 10.0.0.1:7000@17000 slave,fail p 0 0 9 disconnected").unwrap();
+    let replica = Member::parse("a 10.0.0.1:7000@17000 slave,fail p 0 0 9 disconnected").unwrap();
     assert_eq!((replica.replicates, replica.epoch, replica.is_well()), (Some("p"), 9, false));
     for text in ["", "a", "a b c d e f g", "a 1:x@1 master - 0 0 1 connected", "a 1:1@1 master - 0 0 x connected"] {
-        assert!(Line::parse(text).is_none(), "{text}");
+        assert!(Member::parse(text).is_none(), "{text}");
     }
 }
 

@@ -1,0 +1,54 @@
+//! `slotway doctor`: looks at the cluster ([`slotway::doctor`]) and at this machine, and prints what it finds.
+
+mod here;
+
+use serde_json::json;
+use slotway::{
+    config::Config,
+    doctor::{self, Finding, Report, Verdict},
+};
+
+use super::{Failure, flags::DoctorFlags, serve::block_on};
+
+/// Prints the findings; fails where one is a problem.
+pub fn run(flags: &DoctorFlags) -> Result<(), Failure> {
+    let config = Config::load(&flags.serve.sources())?;
+    config.ready_to_serve()?;
+    let mut report = Report::default();
+    block_on(async {
+        doctor::examine(&config, &mut report).await;
+        Ok(())
+    })?;
+    here::look(&config, &mut report);
+    let problems = report.count(Verdict::Problem);
+    let (text, summary) =
+        if flags.json { (as_json(&report), String::new()) } else { (for_people(&report), summary(&report)) };
+    println!("{text}{summary}");
+    if problems > 0 { Err(Failure::Other(String::new())) } else { Ok(()) }
+}
+
+fn as_json(report: &Report) -> String {
+    let (problems, warnings) = (report.count(Verdict::Problem), report.count(Verdict::Warning));
+    json!({ "problems": problems, "warnings": warnings, "findings": report.findings }).to_string()
+}
+
+/// The findings by how bad they are, the worst last: that is where people look in a terminal.
+fn for_people(report: &Report) -> String {
+    let mut text = String::new();
+    for (verdict, title) in [(Verdict::Ok, "ok"), (Verdict::Warning, "warning"), (Verdict::Problem, "problem")] {
+        for Finding { about, says, remedy, .. } in report.findings.iter().filter(|finding| finding.verdict == verdict) {
+            text += &format!("{title:8} {about}: {says}\n");
+            text += &remedy.as_ref().map(|remedy| format!("         -> {remedy}\n")).unwrap_or_default();
+        }
+    }
+    text + "\n"
+}
+
+fn summary(report: &Report) -> String {
+    let count = |verdict, word: &str| match report.count(verdict) {
+        0 => format!("no {word}s"),
+        1 => format!("1 {word}"),
+        count => format!("{count} {word}s"),
+    };
+    format!("{}, {}", count(Verdict::Problem, "problem"), count(Verdict::Warning, "warning"))
+}

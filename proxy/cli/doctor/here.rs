@@ -1,0 +1,83 @@
+//! This machine's part: the proxy's ports, a proxy that runs here already, open files.
+
+use std::{
+    io,
+    net::{SocketAddr, TcpListener},
+};
+
+use slotway::{config::Config, doctor::Report, server::files_for};
+
+use crate::cli::healthcheck::{body, near, readyz};
+
+const PROXY: &str = "proxy";
+
+pub fn look(config: &Config, report: &mut Report) {
+    let running = running_proxy(config, report);
+    let own = config.listen.iter().map(|address| (*address, "--listen"));
+    for (address, flag) in own.chain(config.admin.map(|admin| (admin, "--admin"))) {
+        match TcpListener::bind(address) {
+            Ok(_) => report.ok(PROXY, format!("{address} is free to listen on")),
+            Err(error) if error.kind() == io::ErrorKind::AddrInUse && running => {
+                report.ok(PROXY, format!("{address} is in use, as a proxy runs here"));
+            }
+            Err(error) => {
+                report.problem(PROXY, format!("cannot listen on {address}: {error}"), remedy(&error, address, flag))
+            }
+        }
+    }
+    for address in config.insecure_binds() {
+        report.warning(
+            PROXY,
+            format!("{address} is open to everyone who can reach it"),
+            "--client-password-file FILE; or --allow-insecure-bind where the network is closed",
+        );
+    }
+    files(config, report);
+}
+
+fn remedy(error: &io::Error, address: SocketAddr, flag: &str) -> String {
+    let port = address.port();
+    match error.kind() {
+        io::ErrorKind::AddrInUse => {
+            format!(
+                "see who has it:  ss -ltnp 'sport = :{port}'   and stop that, or choose another with {flag} HOST:PORT"
+            )
+        }
+        io::ErrorKind::PermissionDenied => format!("ports below 1024 are root's: choose another with {flag} HOST:PORT"),
+        _ => format!("no address of this machine's? {flag} 0.0.0.0:{port} listens on all"),
+    }
+}
+
+/// Whether a proxy with this admin port runs here, and what it says of itself.
+fn running_proxy(config: &Config, report: &mut Report) -> bool {
+    let Some(Ok(answer)) = config.admin.map(readyz) else { return false };
+    let Ok(said) = serde_json::from_str::<serde_json::Value>(body(&answer)) else { return false };
+    let at = config.admin.map_or(String::new(), |admin| near(admin).to_string());
+    match (said["ready"].as_bool(), said["reason"].as_str()) {
+        (Some(true), _) => report.ok(PROXY, format!("one runs here, and http://{at}/readyz says that it can serve")),
+        (Some(false), reason) => report.problem(
+            PROXY,
+            format!(
+                "one runs here, and http://{at}/readyz says that it cannot serve: {}",
+                reason.unwrap_or("no reason given")
+            ),
+            "it looks again by itself all the time: mend what is said of the cluster, and see its log",
+        ),
+        (None, _) => return false,
+    }
+    true
+}
+
+fn files(config: &Config, report: &mut Report) {
+    let (Ok((_, most)), needed) = (rlimit::Resource::NOFILE.get(), files_for(config.max_clients)) else { return };
+    if most < needed {
+        report.warning(
+            PROXY,
+            format!(
+                "{most} open files are allowed here: too few for max_clients = {}, which takes {needed}",
+                config.max_clients
+            ),
+            "ulimit -n 65536 (in compose: ulimits.nofile: 65536), or a smaller --max-clients",
+        );
+    }
+}

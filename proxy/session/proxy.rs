@@ -1,0 +1,198 @@
+//! PROXY: the proxy's own commands, about itself and for reaching one node on purpose.
+//!
+//! PROXY NODE takes a new connection for each command and closes it afterwards: whatever the command does to its
+//! connection, nobody else is on it. What could not be answered by one reply is refused.
+
+use std::{rc::Rc, time::Duration};
+
+use bytes::Bytes;
+
+use super::{Flow, Session, attend::Eof};
+use crate::{
+    command::{
+        Flags, Spec, Treatment,
+        treatment::{Client, Local, Proxy},
+    },
+    dedicated::Pool,
+    dial::Login,
+    explain::{self, Grounds},
+    metrics::NodeError,
+    plan::Policy,
+    resp::{Request, request::Parser, write},
+    says,
+    topology::{Hint, Role},
+};
+
+/// How long a node may take for what an operator asks of it (SAVE, DEBUG RELOAD): long, but not for ever. Commands that
+/// may wait go by their own timeouts.
+const PATIENCE: Duration = Duration::from_secs(60);
+/// PROXY NODE and the node: what stands before the command.
+const BEFORE_COMMAND: usize = 3;
+
+const HELP: &[&str] = &[
+    "PROXY <subcommand> [<arg> [value] [opt] ...]. Subcommands are:",
+    "EXPLAIN <command> [<arg> ...]",
+    "    Say how a command would be served: its keys, slots, nodes and parts. It is not run.",
+    "INFO",
+    "    Show this proxy at a glance.",
+    "NODE <node|slot|key> <command> [<arg> ...]",
+    "    Run a command on one node, whatever the proxy refuses otherwise. <node> is an address or a",
+    "    node id, or the beginning of one; a number is a slot, anything else a key.",
+    "NODES",
+    "    List the nodes: address, role, id, slots.",
+    "HELP",
+    "    Print this help.",
+];
+
+impl Session {
+    pub(super) fn proxy_command(&mut self, sub: Proxy, request: &Request<'_>, spec: Option<&Spec>) -> Flow {
+        match sub {
+            Proxy::Node => Flow::Alone,
+            Proxy::Explain => self.explain(request, spec),
+            Proxy::Help => self.answer_with(spec, |out| {
+                write::array(out, HELP.len());
+                HELP.iter().for_each(|line| write::simple(out, line));
+            }),
+            Proxy::Info => self.answer_lines(spec, &self.glance()),
+            Proxy::Nodes => self.answer_lines(spec, &self.nodes()),
+            Proxy::Unknown => self.refuse(spec, &says::unknown_subcommand(request)),
+        }
+    }
+
+    fn answer_lines(&self, spec: Option<&Spec>, lines: &[String]) -> Flow {
+        self.answer_with(spec, |out| {
+            write::array(out, lines.len());
+            lines.iter().for_each(|line| write::bulk(out, line.as_bytes()));
+        })
+    }
+
+    fn explain(&mut self, request: &Request<'_>, spec: Option<&Spec>) -> Flow {
+        let router = self.router.clone();
+        let topology = router.topology();
+        let policy: &Policy = &router.settings().policy;
+        let grounds = Grounds { commands: &topology.commands, policy, topology: Some(&topology) };
+        let args: Vec<&[u8]> = request.args().skip(2).collect();
+        let lines = explain::explain(&args, grounds).unwrap_or_default();
+        let lines: Vec<String> = lines.iter().map(|(about, text)| format!("{about:8} {text}")).collect();
+        self.answer_lines(spec, &lines)
+    }
+
+    fn glance(&self) -> Vec<String> {
+        let topology = self.router.topology();
+        let totals = self.router.tally().metrics().totals();
+        let clients = self.router.clients();
+        let mut lines = vec![
+            format!("version:{}", env!("CARGO_PKG_VERSION")),
+            format!("uptime_in_seconds:{}", clients.since.elapsed().as_secs()),
+            format!("connected_clients:{}", clients.count()),
+            format!("blocked_clients:{}", clients.blocked()),
+            format!("buffered_bytes:{}", clients.buffered()),
+            format!("commands_processed:{}", totals.commands),
+            format!("server:{:?} {}", topology.server.kind, topology.server.version),
+            format!("topology_epoch:{}", topology.epoch),
+            format!("nodes:{}", topology.nodes.len()),
+            format!("primaries:{}", topology.first_slots().len()),
+            format!("slots_assigned:{}", topology.covered()),
+        ];
+        lines.extend(topology.trouble.as_ref().map(|trouble| format!("trouble:{trouble}")));
+        lines
+    }
+
+    fn nodes(&self) -> Vec<String> {
+        let topology = self.router.topology();
+        let line = |(index, node): (usize, &std::sync::Arc<crate::topology::Node>)| {
+            let mut line = format!("{} {} {}", node.label, node.role.label(), node.id);
+            if let Some(primary) = &node.replicates {
+                line.push_str(&format!(" of {primary}"));
+            }
+            let ranges = topology.ranges(index);
+            let ranges = ranges.iter().map(|(first, last)| format!("{first}-{last}")).collect::<Vec<_>>();
+            if !ranges.is_empty() {
+                line.push_str(&format!(" slots {}", ranges.join(",")));
+            }
+            if node.reach != node.announced {
+                line.push_str(&format!(" reached at {}", node.reach));
+            }
+            line
+        };
+        let mut lines: Vec<String> = topology.nodes.iter().enumerate().map(line).collect();
+        lines.sort();
+        lines
+    }
+
+    /// PROXY NODE: the node's own reply; `None` where the client has gone.
+    pub(super) async fn one_node(&mut self, request: &Request<'_>) -> Option<Bytes> {
+        match self.ask_one_node(request).await {
+            Ok(reply) => reply,
+            Err(text) => {
+                let mut frame = Vec::new();
+                write::error(&mut frame, text.as_bytes());
+                Some(frame.into())
+            }
+        }
+    }
+
+    async fn ask_one_node(&mut self, request: &Request<'_>) -> Result<Option<Bytes>, String> {
+        self.router.refresh();
+        let topology = self.router.topology().clone();
+        let node = topology.find(request.arg(2))?.clone();
+        let mut frame = Vec::new();
+        let args: Vec<&[u8]> = request.args().skip(BEFORE_COMMAND).collect();
+        write::request(&mut frame, &args);
+        let mut parser = Parser::default();
+        let Ok(Some(found)) = parser.find(&frame) else { return Err(says::SYNTAX.to_owned()) };
+        let command = parser.request(&frame, found);
+        let spec = topology.commands.find(&command);
+        if let Some(spec) = spec.filter(|spec| needs_its_connection(spec)) {
+            return Err(says::not_for_one_node(&spec.name));
+        }
+        let waits = spec.is_some_and(|spec| spec.flags.has(Flags::BLOCKING));
+        // A replica answers reads of its slots to those only who have said that they want to read from it.
+        let login = Login { readonly: node.role == Role::Replica, ..self.lane.login().clone() };
+        let limits = self.router.around().limits.clone();
+        let (tally, router) = (self.router.node_tally(&node), self.router.clone());
+        let work = async move {
+            let connection = Rc::new(Pool::default()).take(&node, &login, &limits.dial).await;
+            let mut connection = connection.map_err(|error| {
+                tally.connect_failed();
+                router.hint(Hint::ConnectFailed { node: node.id.clone() });
+                format!("ERR proxy: {error}")
+            })?;
+            tally.queued(frame.len());
+            let sent = std::time::Instant::now();
+            let patience = if waits { Duration::MAX } else { PATIENCE.max(limits.request_timeout) };
+            match connection.exchange(&frame, 1, patience).await {
+                Ok(replies) => {
+                    tally.sent(frame.len());
+                    tally.replied(sent.elapsed());
+                    Ok(replies.into_iter().next())
+                }
+                Err(why) => {
+                    tally.dropped(1, frame.len());
+                    tally.error(NodeError::Connection);
+                    Err(format!("ERR proxy: no reply from {} ({why}), the command may have run", node.label))
+                }
+            }
+        };
+        match self.attend(work, if waits { Eof::Leaves } else { Eof::Waits }).await {
+            Ok(done) => done,
+            Err(reason) => {
+                self.ending = Some(reason);
+                Ok(None)
+            }
+        }
+    }
+}
+
+/// Whether a command is about its connection, or is answered by other than one reply, so that a connection of one
+/// command and one reply would serve it untruly.
+fn needs_its_connection(spec: &Spec) -> bool {
+    match spec.treatment {
+        Treatment::Local(Local::Client(sub)) => matches!(sub, Client::Reply | Client::Tracking | Client::Caching),
+        Treatment::Local(
+            Local::Ping | Local::Echo | Local::ClusterKeyslot | Local::AclWhoami | Local::Wait | Local::Waitaof,
+        ) => false,
+        Treatment::Local(_) => true,
+        _ => matches!(&*spec.name, "sync" | "psync" | "replconf" | "script|debug"),
+    }
+}

@@ -1,0 +1,47 @@
+//! What the proxy says of itself where a server would speak of itself: in INFO and CONFIG GET.
+
+use super::Session;
+use crate::{merge::info::Facts, plan::Fold};
+
+impl Session {
+    /// What is known better than by the nodes, for replies merged by `fold`.
+    pub(super) fn facts(&self, fold: Fold) -> Facts {
+        match fold {
+            Fold::Info => self.info_facts(),
+            Fold::Config => self.config_facts(),
+            _ => Facts::new(),
+        }
+    }
+
+    fn info_facts(&self) -> Facts {
+        let clients = self.router.clients();
+        let totals = self.router.tally().metrics().totals();
+        let uptime = clients.since.elapsed().as_secs();
+        vec![
+            ("tcp_port", self.client.local.port().to_string()),
+            ("process_id", std::process::id().to_string()),
+            ("uptime_in_seconds", uptime.to_string()),
+            ("uptime_in_days", (uptime / (24 * 3600)).to_string()),
+            ("connected_clients", clients.count().to_string()),
+            ("blocked_clients", clients.blocked().to_string()),
+            ("pubsub_clients", clients.subscribed().to_string()),
+            ("maxclients", clients.most.to_string()),
+            ("total_connections_received", clients.ever().to_string()),
+            ("rejected_connections", totals.rejected.to_string()),
+        ]
+    }
+
+    /// Parameters that tell of one process among many. The nodes' passwords are not for the proxy's clients.
+    fn config_facts(&self) -> Facts {
+        let databases = self.router.topology().server.databases.max(1);
+        let mut facts = vec![
+            ("port", self.client.local.port().to_string()),
+            ("maxclients", self.router.clients().most.to_string()),
+            ("databases", databases.to_string()),
+            ("cluster-enabled", "no".to_owned()),
+        ];
+        let secrets = ["masterauth", "masteruser", "primaryauth", "primaryuser", "requirepass", "tls-key-file-pass"];
+        facts.extend(secrets.map(|secret| (secret, String::new())));
+        facts
+    }
+}

@@ -1,0 +1,159 @@
+//! The page of all commands, `config/commands.md`: made from what real servers say of their commands and from what the
+//! proxy makes of them.
+//!
+//! It is made by
+//! `SLOTWAY_TEST_VALKEY=<valkey-server 9.1> cargo test --test integration -- --ignored write_the_page_of_commands`
+//! with Redis 7.0.15 as `redis-server`.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fs,
+};
+
+use slotway::{
+    command::{CommandTable, Spec, differences},
+    explain,
+    resp::Value,
+};
+
+use crate::support::{Flavour, Node, Setup};
+
+/// Where the page is kept.
+const PAGE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/config/commands.md");
+
+const HEAD: &str = "\
+# Every command, and how it is served
+
+All commands of Redis 7.0.15 and Valkey 9.1. This page is made from the servers' own `COMMAND` (see
+`tests/commands_page.rs`), and a test keeps it true. A command that is not here, of a newer server or a module, is
+served by what its server says of it.
+
+- *Served by* is where a request goes and, where several nodes answer, how their replies become one. \"Primary\" is a
+  node that owns slots.
+- *Unlike one Redis* says where a client could notice a difference. Where nothing stands, replies are byte for byte
+  those of one server; what is refused says why, and is reached by `PROXY NODE <node|slot|key> <command>`.
+- `deny` in the configuration refuses more commands, `allow` lets refused ones through: by the names of this page.
+- `PROXY EXPLAIN <command>` says it for one request, with its keys, slots and nodes.
+";
+
+/// The servers' groups in the order of the page, and what they are called there.
+const GROUPS: &[(&str, &str)] = &[
+    ("generic", "Keys"),
+    ("string", "Strings"),
+    ("hash", "Hashes"),
+    ("list", "Lists"),
+    ("set", "Sets"),
+    ("sorted-set", "Sorted sets"),
+    ("stream", "Streams"),
+    ("bitmap", "Bitmaps"),
+    ("geo", "Places"),
+    ("hyperloglog", "HyperLogLogs"),
+    ("pubsub", "Publish and subscribe"),
+    ("transactions", "Transactions"),
+    ("scripting", "Scripts and functions"),
+    ("connection", "Connections"),
+    ("server", "Server"),
+    ("cluster", "Cluster"),
+    ("proxy", "The proxy's own"),
+];
+
+#[test]
+fn the_page_of_commands_is_what_servers_say() {
+    let Some(page) = page_of_servers("the_page_of_commands_is_what_servers_say") else { return };
+    let kept = fs::read_to_string(PAGE).expect("the page");
+    for (kept, page) in kept.lines().zip(page.lines()) {
+        assert_eq!(kept, page, "see the head of tests/commands_page.rs for how the page is made");
+    }
+    assert_eq!(kept, page);
+}
+
+#[test]
+#[ignore = "writes config/commands.md"]
+fn write_the_page_of_commands() {
+    let page = page_of_servers("write_the_page_of_commands").expect("Redis 7.0.15 and Valkey 9.1");
+    fs::write(PAGE, page).expect("the page written");
+}
+
+/// What can be told without the servers: that the page has what the proxy makes of each command of its built-in table.
+#[test]
+fn the_page_of_commands_has_every_row_of_the_builtin_table() {
+    let kept = fs::read_to_string(PAGE).expect("the page");
+    let lines: BTreeSet<&str> = kept.lines().map(|line| line.trim_end()).collect();
+    for spec in CommandTable::builtin().rows().iter().filter(|spec| is_shown(spec)) {
+        let any = ["", " (Redis)", " (Valkey)"].iter().any(|only| lines.contains(&*line(spec, only)));
+        assert!(any, "not in config/commands.md: {}", line(spec, ""));
+    }
+}
+
+#[test]
+fn every_difference_is_of_a_known_command() {
+    let table = CommandTable::builtin();
+    let mut seen = BTreeSet::new();
+    for name in differences::names() {
+        assert!(table.rows().iter().any(|spec| *spec.name == *name), "{name} is no command");
+        assert!(seen.insert(name), "{name} has two differences");
+    }
+}
+
+/// The page, or `None` where the very servers are not here.
+fn page_of_servers(test: &str) -> Option<String> {
+    let mut rows: BTreeMap<String, (Spec, Vec<&'static str>)> = BTreeMap::new();
+    let mut groups: BTreeMap<String, String> = BTreeMap::new();
+    for (flavour, field, version, only) in [
+        (Flavour::Redis, "redis_version", "7.0.15", " (Redis)"),
+        (Flavour::Valkey, "valkey_version", "9.1.", " (Valkey)"),
+    ] {
+        if !flavour.is_here(test) {
+            return None;
+        }
+        let node = Node::start(&Setup { flavour, ..Setup::default() });
+        let found = node.info(field);
+        if !found.starts_with(version) {
+            eprintln!("SKIPPED {test}: {flavour:?} is {found}, not {version}");
+            return None;
+        }
+        let table = CommandTable::learn(&node.line("COMMAND").value()).expect("a table");
+        for spec in table.rows().iter().filter(|spec| is_shown(spec)) {
+            let shown = spec.name.replace('|', " ");
+            let (row, servers) = rows.entry(shown).or_insert((spec.clone(), Vec::new()));
+            *row = spec.clone();
+            servers.push(only);
+        }
+        groups.extend(groups_of(&node.line("COMMAND DOCS").value()));
+    }
+    let mut page = HEAD.to_owned();
+    for (group, title) in GROUPS {
+        page.push_str(&format!("\n## {title}\n\n| Command | Served by | Unlike one Redis |\n| --- | --- | --- |\n"));
+        for (name, (spec, servers)) in &rows {
+            let command = name.split(' ').next().unwrap_or_default();
+            let own = groups.get(command).map_or("proxy", String::as_str);
+            if own == *group {
+                let only = if servers.len() == 1 { servers[0] } else { "" };
+                page.push_str(&format!("{}\n", line(spec, only)));
+            }
+        }
+    }
+    let strange: BTreeSet<&String> =
+        groups.values().filter(|group| GROUPS.iter().all(|(known, _)| known != group)).collect();
+    assert!(strange.is_empty(), "groups that the page does not know: {strange:?}");
+    Some(page)
+}
+
+/// The group of each command, as `COMMAND DOCS` has it.
+fn groups_of(docs: &Value) -> BTreeMap<String, String> {
+    let pairs = docs.items().chunks_exact(2);
+    let groups =
+        pairs.filter_map(|pair| Some((pair[0].str()?.to_ascii_lowercase(), pair[1].field("group")?.str()?.to_owned())));
+    groups.collect()
+}
+
+/// Of a command with subcommands, they are what is called.
+fn is_shown(spec: &Spec) -> bool {
+    !spec.container || spec.takes(1)
+}
+
+fn line(spec: &Spec, only: &str) -> String {
+    let name = spec.name.replace('|', " ").to_ascii_uppercase();
+    let note = differences::of(&spec.name).map_or(String::new(), |note| format!("{note} "));
+    format!("| `{name}`{only} | {} | {note}|", explain::treatment(spec)).trim_end().to_owned()
+}
