@@ -307,7 +307,7 @@ fn a_node_whose_bus_is_cut_and_one_that_is_not_known_to_all() {
     let config = format!("CONFIG SET cluster-announce-bus-port {nowhere}");
     assert_eq!(cluster.node(0).line(&config), "+OK\r\n");
     let words = [&cluster.id(0), "answers us, but others", &format!("bus port {nowhere}")];
-    doctor_comes_to_find(&cluster.seeds(), "problem", "nodes", &words);
+    doctor_comes_to_find(&cluster.seeds(), "warning", "nodes", &words);
 }
 
 #[test]

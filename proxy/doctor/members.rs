@@ -74,28 +74,29 @@ impl Talk {
         if lost.is_empty() {
             return;
         }
-        let says =
-            if !failed.is_empty() || !suspected.is_empty() { "call it failed" } else { "have lost touch with it" };
-        if answers {
-            let remedy = format!(
-                "the nodes do not reach its bus port {bus}: open it between them (in docker: one network, or published \
-                 and announced: cluster-announce-bus-port)"
-            );
+        let failed = !failed.is_empty() || !suspected.is_empty();
+        let say = if failed { "call it failed" } else { "have no connection to it" };
+        let who = format!("{address} ({id})");
+        if !answers {
             report.problem(
                 NODES,
-                format!("{address} ({id}) answers us, but others {says}: {}", some_of(&lost)),
-                remedy,
+                format!("{who} is down: we do not reach it, and others {say}: {}", some_of(&lost)),
+                format!(
+                    "start it again (docker start NODE); one that is gone for ever is taken out, on every other node:  \
+                     cluster forget {id}"
+                ),
             );
+            return;
+        }
+        let says = format!("{who} answers us, but others {say}: {}", some_of(&lost));
+        let remedy = format!(
+            "they do not reach its bus port {bus}: open it between the nodes (in docker: one network, or published and \
+             announced: cluster-announce-bus-port)"
+        );
+        if failed {
+            report.problem(NODES, says, remedy);
         } else {
-            let remedy = format!(
-                "start it again (docker start NODE); one that is gone for ever is taken out, on every other node:  \
-                 cluster forget {id}"
-            );
-            report.problem(
-                NODES,
-                format!("{address} ({id}) is down: we do not reach it, and others {says}: {}", some_of(&lost)),
-                remedy,
-            );
+            report.warning(NODES, says, format!("it passes where an address has just changed; if it stays, {remedy}"));
         }
     }
 }

@@ -40,6 +40,7 @@ fn by_hand_and_one_docker_run_more() {
         .with("redis-$port", "byhand-redis-$port")
         .with("redis-7000", "byhand-redis-7000")
         .with("--name slotway", "--name byhand-slotway")
+        .with("docker exec slotway", "docker exec byhand-slotway")
         .with("-p 127.0.0.1:$port:$port", "-p 127.0.0.1::$port")
         .with("-p 127.0.0.1:6380:6380 slotway", &published)
         .with("redis-cli -p 6380", &format!("redis-cli -p {port}"))

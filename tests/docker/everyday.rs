@@ -4,6 +4,7 @@ use std::{fs, time::Duration};
 
 use super::{
     engine::{docker, turn, until},
+    readme::block_after,
     stack::{NODES, Sample, Stack, health},
     support::http,
 };
@@ -14,7 +15,9 @@ fn one_command_and_redis_cli_works() {
     let stack = Stack::new("everyday", &["compose.yaml"]);
 
     the_proxy_waits_for_the_cluster(&stack);
-    stack.compose(&["--profile", "metrics", "up", "-d", "--no-build", "prometheus", "cluster"]);
+    let block = block_after("## One command").with("up -d", "up -d --no-build");
+    let said = stack.run(block.with("redis-cli -p 6380", &format!("redis-cli -p {}", stack.port)));
+    assert_eq!(said.lines().last(), Some("OK"), "{said}");
     stack.formed();
     stack.healthy("proxy");
     assert_eq!(stack.page("/readyz").expect("/readyz").0, 200);
@@ -24,6 +27,7 @@ fn one_command_and_redis_cli_works() {
     the_cluster_is_as_promised(&stack);
     forming_again_changes_nothing(&stack);
     the_container_is_locked_down(&stack);
+    stack.compose(&["--profile", "metrics", "up", "-d", "--no-build", "prometheus"]);
     prometheus_scrapes_the_proxy(&stack);
 }
 
