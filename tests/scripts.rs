@@ -405,8 +405,8 @@ fn what_was_deleted_stays_so() {
         (names(joined) == ["changed", "kept"]).then_some(())
     });
     cluster.move_slot(0, 0, joined);
-    let mut client = proxy.client();
-    eventually("the slot's move to be known", || client.line("CLUSTER SLOTS").value().items().len() > 3);
+    let address = cluster.node(joined).address();
+    eventually("the slot's move to be known", || proxy.metric("slotway_node_slots", &[&address]) >= 1.0);
     let listed =
         cluster.node(joined).client().call(&["FUNCTION", "LIST", "LIBRARYNAME", "changed", "WITHCODE"]).value();
     assert_eq!(listed.items()[0].field("library_code").unwrap().text(), Some(own.as_bytes()));
