@@ -3,16 +3,30 @@
 //! The one registry of the process, since CLIENT LIST, CLIENT KILL and `max_clients` are about the clients of all
 //! workers. It is locked when a client comes, goes or is looked up, never for a request.
 
+mod mail;
+mod pause;
+
+pub use self::{
+    mail::Mail,
+    pause::{Pause, Paused},
+};
+
 use std::{
     collections::BTreeMap,
     net::SocketAddr,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicU8, AtomicU32, AtomicU64, AtomicUsize, Ordering::Relaxed},
+        atomic::{AtomicI64, AtomicU8, AtomicU16, AtomicU32, AtomicU64, AtomicUsize, Ordering::Relaxed},
     },
     task::Waker,
     time::{Duration, Instant},
 };
+
+use self::mail::Inbox;
+use crate::metrics::CommandId;
+
+/// A client's last command where there was none.
+const NO_COMMAND: u16 = u16::MAX;
 
 /// All clients of the process.
 pub struct Clients {
@@ -21,6 +35,7 @@ pub struct Clients {
     /// Bytes held for all clients, and how many they may be.
     buffered: AtomicUsize,
     most_buffered: usize,
+    pause: Pause,
     /// How many clients there may be.
     pub most: usize,
     /// When the process began to serve.
@@ -35,9 +50,15 @@ impl Clients {
             live: Mutex::default(),
             buffered: AtomicUsize::new(0),
             most_buffered,
+            pause: Pause::default(),
             most,
             since: Instant::now(),
         }
+    }
+
+    /// CLIENT PAUSE.
+    pub fn pause(&self) -> &Pause {
+        &self.pause
     }
 
     /// Bytes held for all clients: what they are owed, and requests that are not whole.
@@ -81,6 +102,11 @@ impl Clients {
     /// How many wait in a blocking command.
     pub fn blocked(&self) -> usize {
         lock(&self.live).values().filter(|client| client.waits()).count()
+    }
+
+    /// How many are told which keys have changed (CLIENT TRACKING).
+    pub fn tracking(&self) -> usize {
+        lock(&self.live).values().filter(|client| client.has(Mark::Tracking)).count()
     }
 
     /// How many have subscriptions.
@@ -136,9 +162,38 @@ pub struct Client {
     pub owed: AtomicUsize,
     /// Bytes of requests that are not whole yet.
     pub held: AtomicUsize,
+    /// Bytes that it has sent, and that it has been sent.
+    pub traffic: [AtomicU64; 2],
+    /// How many commands it has sent.
+    pub commands: AtomicU64,
+    /// To whom its invalidation messages go (CLIENT TRACKING ... REDIRECT); 0: to itself.
+    pub redirect: AtomicI64,
+    inbox: Inbox,
+    command: AtomicU16,
+    marks: AtomicU16,
     order: AtomicU8,
     wait: AtomicU8,
     waker: Mutex<Option<Waker>>,
+}
+
+/// What others may see of a client's state, as a flag.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u16)]
+pub enum Mark {
+    /// CLIENT TRACKING is on.
+    Tracking = 1,
+    /// In its mode BCAST.
+    Broadcast = 2,
+    /// The client that its invalidation messages go to has gone.
+    BrokenRedirect = 4,
+    /// CLIENT NO-EVICT is on.
+    NoEvict = 8,
+    /// CLIENT NO-TOUCH is on.
+    NoTouch = 16,
+    /// CLIENT CAPA redirect.
+    CapaRedirect = 32,
+    /// It is to be closed once it has its reply.
+    Closing = 64,
 }
 
 /// How a blocked client's wait is ended (CLIENT UNBLOCK).
@@ -156,6 +211,7 @@ mod wait {
     pub const WAITS: u8 = 1;
     pub const ENDS_AS_TIMEOUT: u8 = 2;
     pub const ENDS_AS_ERROR: u8 = 3;
+    pub const PAUSED: u8 = 4;
 }
 
 /// The texts of a client.
@@ -169,8 +225,6 @@ pub struct About {
     pub library_version: Vec<u8>,
     /// The user it authenticated as.
     pub user: String,
-    /// The last command, as `get` or `config|get`.
-    pub command: String,
 }
 
 /// What a client's session is to do.
@@ -201,6 +255,12 @@ impl Client {
             subscriptions: Default::default(),
             owed: AtomicUsize::new(0),
             held: AtomicUsize::new(0),
+            traffic: Default::default(),
+            commands: AtomicU64::new(0),
+            redirect: AtomicI64::new(0),
+            inbox: Inbox::default(),
+            command: AtomicU16::new(NO_COMMAND),
+            marks: AtomicU16::new(0),
             order: AtomicU8::new(Order::Serve as u8),
             wait: AtomicU8::new(wait::NOT),
             waker: Mutex::default(),
@@ -233,12 +293,6 @@ impl Client {
         self.wake();
     }
 
-    fn wake(&self) {
-        if let Some(waker) = &*lock(&self.waker) {
-            waker.wake_by_ref();
-        }
-    }
-
     /// What the session is to do.
     pub fn order(&self) -> Order {
         match self.order.load(Relaxed) {
@@ -254,7 +308,70 @@ impl Client {
         self.wait.store(if waits { wait::WAITS } else { wait::NOT }, Relaxed);
     }
 
-    /// Whether it waits in a blocking command.
+    /// It begins to wait since clients are paused; nobody can unblock it.
+    pub fn set_paused(&self) {
+        self.wait.store(wait::PAUSED, Relaxed);
+    }
+
+    /// Sets a flag, or takes it away.
+    pub fn mark(&self, mark: Mark, set: bool) {
+        if set {
+            self.marks.fetch_or(mark as u16, Relaxed);
+        } else {
+            self.marks.fetch_and(!(mark as u16), Relaxed);
+        }
+    }
+
+    /// Whether a flag is set.
+    pub fn has(&self, mark: Mark) -> bool {
+        self.marks.load(Relaxed) & mark as u16 != 0
+    }
+
+    /// Its command of the moment. Only its session says so, so that counting needs no lock on the bus.
+    #[inline]
+    pub fn says(&self, command: CommandId) {
+        self.command.store(command.index(), Relaxed);
+        self.commands.store(self.commands.load(Relaxed) + 1, Relaxed);
+    }
+
+    /// The name of its last command, as `get` or `config|get`; `NULL` where there was none.
+    pub fn last_command(&self) -> String {
+        CommandId::name_at(self.command.load(Relaxed)).unwrap_or_else(|| "NULL".to_owned())
+    }
+
+    /// More was received from it (0), or sent to it (1). Only its session counts.
+    pub fn count_traffic(&self, way: usize, bytes: usize) {
+        let counter = &self.traffic[way];
+        counter.store(counter.load(Relaxed) + bytes as u64, Relaxed);
+    }
+
+    /// Leaves it a message that belongs to no request of its own. One that does not fetch its messages has to go once
+    /// there are more than `most` bytes.
+    pub fn deliver(&self, mail: Mail, most: usize) {
+        if !self.inbox.put(mail, most) {
+            return self.tell(Order::Evict);
+        }
+        self.wake();
+    }
+
+    /// Whether there are messages for it.
+    #[inline]
+    pub fn has_mail(&self) -> bool {
+        self.inbox.has_mail()
+    }
+
+    /// Takes them.
+    pub fn take_mail(&self) -> Vec<Mail> {
+        self.inbox.take()
+    }
+
+    fn wake(&self) {
+        if let Some(waker) = &*lock(&self.waker) {
+            waker.wake_by_ref();
+        }
+    }
+
+    /// Whether it waits in a blocking command, or is paused.
     pub fn waits(&self) -> bool {
         self.wait.load(Relaxed) != wait::NOT
     }

@@ -67,6 +67,35 @@ pub struct Login {
     pub credentials: Option<Credentials>,
     /// Whether to say READONLY, so that a replica answers reads.
     pub readonly: bool,
+    /// What the node is to tell of changed keys; such a connection is one client's own.
+    pub tracking: Option<Tracking>,
+}
+
+/// What a node is asked to tell of changed keys (CLIENT TRACKING).
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Tracking {
+    /// Of which keys.
+    pub mode: TrackingMode,
+    /// In the mode BCAST, only of keys that begin with one of these; none: of all.
+    pub prefixes: Vec<Bytes>,
+    /// Not of what this connection changes itself.
+    pub noloop: bool,
+    /// To the connection that the node calls so, instead of this one.
+    pub redirect: Option<i64>,
+}
+
+/// Which keys a node tells of.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum TrackingMode {
+    /// Those that this connection has read.
+    #[default]
+    Read,
+    /// Those read right behind a CLIENT CACHING YES.
+    OptIn,
+    /// Those read, but not right behind a CLIENT CACHING NO.
+    OptOut,
+    /// All that begin so, read or not.
+    Broadcast,
 }
 
 /// What a connection may take.
@@ -111,6 +140,8 @@ pub enum Step {
     Select,
     /// READONLY.
     Readonly,
+    /// CLIENT TRACKING.
+    Tracking,
     /// Asking a control connection.
     Ask,
 }
@@ -136,6 +167,7 @@ impl fmt::Display for DialError {
             Step::Login => "cannot log in to",
             Step::Select => "cannot select the database on",
             Step::Readonly => "cannot read from replica",
+            Step::Tracking => "cannot track the keys of",
             Step::Ask => "no answer from",
         };
         write!(f, "{doing} {}: {}", self.node, self.why)
@@ -146,10 +178,31 @@ impl std::error::Error for DialError {}
 
 /// A connection to the node at `target`, logged in and with nothing left to read.
 pub async fn dial(target: &Address, login: &Login, limits: &Limits) -> Result<TcpStream, DialError> {
+    let opened = open(target, login, limits).await?;
+    // Whatever lies behind the last reply would be taken for the answer to the first request.
+    if opened.rest.is_empty() {
+        Ok(opened.stream)
+    } else {
+        let why = "it said more than it was asked".to_owned();
+        Err(DialError { node: target.clone(), step: Step::Login, why, permanent: false })
+    }
+}
+
+/// A connection that is logged in.
+pub struct Opened {
+    /// The connection.
+    pub stream: TcpStream,
+    /// What the node calls it, where it has said so (HELLO).
+    pub id: Option<i64>,
+    /// What the node has said beyond what it was asked: with [`Tracking`] it may speak at once.
+    pub rest: Vec<u8>,
+}
+
+/// As [`dial`], for who listens to what the node says unasked.
+pub async fn open(target: &Address, login: &Login, limits: &Limits) -> Result<Opened, DialError> {
     let deadline = Instant::now() + limits.connect;
-    let mut stream = connect(target, deadline, limits).await?;
-    log_in(&mut stream, target, login, deadline).await?;
-    Ok(stream)
+    let stream = connect(target, deadline, limits).await?;
+    log_in(stream, target, login, deadline).await
 }
 
 /// Looks the name up and tries its addresses in turn, each with its share of the time that is left, so that one that
@@ -181,24 +234,20 @@ fn tune(stream: &TcpStream, limits: &Limits) -> io::Result<()> {
     Ok(())
 }
 
-async fn log_in(stream: &mut TcpStream, node: &Address, login: &Login, deadline: Instant) -> Result<(), DialError> {
+async fn log_in(mut stream: TcpStream, node: &Address, login: &Login, deadline: Instant) -> Result<Opened, DialError> {
     let (out, steps) = handshake(login);
     let failed = |step: Step, why: String, permanent: bool| DialError { node: node.clone(), step, why, permanent };
-    let Some(&first) = steps.first() else { return Ok(()) };
-    within(deadline, stream.write_all(&out)).await.map_err(|why| failed(first, why, false))?;
-    let mut replies = Replies::default();
+    let (mut replies, mut id) = (Replies::default(), None);
+    if let Some(&first) = steps.first() {
+        within(deadline, stream.write_all(&out)).await.map_err(|why| failed(first, why, false))?;
+    }
     for step in steps {
-        match replies.next(stream, deadline).await.map_err(|why| failed(step, why, false))? {
+        match replies.next(&mut stream, deadline).await.map_err(|why| failed(step, why, false))? {
             Value::Error(text) => return Err(failed(step, reason(&text), is_permanent(&text))),
-            _ => continue,
+            said => id = id.or_else(|| said.field("id")?.integer()),
         }
     }
-    // Whatever lies behind the last reply would be taken for the answer to the first request.
-    if replies.is_empty() {
-        Ok(())
-    } else {
-        Err(failed(Step::Login, "it said more than it was asked".to_owned(), false))
-    }
+    Ok(Opened { stream, id, rest: replies.bytes })
 }
 
 /// The requests of a login, and what each is for.
@@ -226,7 +275,32 @@ fn handshake(login: &Login) -> (Vec<u8>, Vec<Step>) {
     if login.readonly {
         say(Step::Readonly, &[b"READONLY"]);
     }
+    if let Some(tracking) = &login.tracking {
+        say(Step::Tracking, &tracking.words().iter().map(AsRef::as_ref).collect::<Vec<_>>());
+    }
     (out, steps)
+}
+
+impl Tracking {
+    fn words(&self) -> Vec<Bytes> {
+        let mut words = vec!["CLIENT".into(), "TRACKING".into(), "ON".into()];
+        if let Some(id) = self.redirect {
+            words.extend(["REDIRECT".into(), id.to_string().into()]);
+        }
+        match self.mode {
+            TrackingMode::Read => {}
+            TrackingMode::OptIn => words.push("OPTIN".into()),
+            TrackingMode::OptOut => words.push("OPTOUT".into()),
+            TrackingMode::Broadcast => words.push("BCAST".into()),
+        }
+        for prefix in &self.prefixes {
+            words.extend(["PREFIX".into(), prefix.clone()]);
+        }
+        if self.noloop {
+            words.push("NOLOOP".into());
+        }
+        words
+    }
 }
 
 /// A node's error, short enough to be passed on.
@@ -287,10 +361,6 @@ impl Replies {
                 return Err("it closed the connection".to_owned());
             }
         }
-    }
-
-    fn is_empty(&self) -> bool {
-        self.bytes.is_empty()
     }
 }
 

@@ -8,6 +8,8 @@
 //! run and goes back to its session; it was written and only reads, so it goes back too, once; or it was written and
 //! may have run, and then its client is told so.
 
+mod companion;
+
 use std::{
     cell::{Cell, RefCell},
     collections::VecDeque,
@@ -26,9 +28,10 @@ use tokio::{
     time::Sleep,
 };
 
+use self::companion::Companion;
 use crate::{
     config::Config,
-    dial::{self, Login},
+    dial::{self, DialError, Login},
     metrics::{NodeError, NodeTally},
     refusal::{self, Later, Refusal},
     resp::reply::Scanner,
@@ -89,12 +92,33 @@ pub struct Limits {
     pub dial: dial::Limits,
 }
 
+/// Who hears what a node says unasked, where its login asks for that ([`dial::Tracking`]).
+pub trait Audience {
+    /// Something has happened on the link to `node`.
+    fn hear(&self, node: &Node, news: News<'_>);
+}
+
+/// What an [`Audience`] hears.
+#[derive(Clone, Copy, Debug)]
+pub enum News<'a> {
+    /// The node is connected, and will speak.
+    Opened,
+    /// A message: its whole frame. It is behind every reply that the node has sent before it.
+    Said(&'a [u8]),
+    /// The connection is lost, and what the node said last with it.
+    Lost(&'a str),
+    /// The node cannot be reached, or lets nobody in; it is tried again.
+    Unreachable(&'a DialError),
+}
+
 /// The connection, as its users see it.
 pub struct Link {
     node: Arc<Node>,
     login: Login,
     tally: Rc<NodeTally>,
     around: Surroundings,
+    /// Where there is one, the link connects unasked and sees to it that the node is still there.
+    audience: Option<Rc<dyn Audience>>,
     queue: RefCell<Queue>,
     waker: Cell<Option<Waker>>,
     retired: Cell<bool>,
@@ -113,6 +137,12 @@ impl Prelude {
     /// One request.
     pub fn of(frame: &[u8]) -> Prelude {
         Prelude { frames: frame.to_vec(), replies: 1 }
+    }
+
+    /// Adds a request; nothing where it is empty.
+    pub fn add(&mut self, frame: &[u8]) {
+        self.frames.extend_from_slice(frame);
+        self.replies += usize::from(!frame.is_empty());
     }
 }
 
@@ -139,16 +169,27 @@ struct Entry {
     /// The first error among the latter: then it says what became of the request.
     fault: Option<Bytes>,
     since: Instant,
+    /// The link's own PING.
+    heartbeat: bool,
 }
+
+const PING: &[u8] = b"*1\r\n$4\r\nPING\r\n";
 
 impl Link {
     /// A link to `node`; it connects when the first request comes.
-    pub fn open(node: Arc<Node>, login: Login, tally: Rc<NodeTally>, around: Surroundings) -> Rc<Link> {
+    pub fn open(
+        node: Arc<Node>,
+        login: Login,
+        tally: Rc<NodeTally>,
+        around: Surroundings,
+        audience: Option<Rc<dyn Audience>>,
+    ) -> Rc<Link> {
         let link = Rc::new(Link {
             node,
             login,
             tally,
             around,
+            audience,
             queue: RefCell::default(),
             waker: Cell::default(),
             retired: Cell::default(),
@@ -165,7 +206,9 @@ impl Link {
 
     /// Queues a request.
     pub fn send(&self, request: &[u8], ticket: Ticket) {
-        self.send_after(&Prelude::default(), request, ticket);
+        let mut prelude = Prelude::default();
+        prelude.add(ticket.caching.prefix());
+        self.send_after(&prelude, request, ticket);
     }
 
     /// Queues a request with a prelude.
@@ -182,6 +225,7 @@ impl Link {
             prefix,
             fault: None,
             since: self.around.clock.now(),
+            heartbeat: false,
         });
         self.tally.queued(prefix + request.len());
         self.wake();
@@ -205,6 +249,23 @@ impl Link {
         self.never_loads.get()
     }
 
+    /// Asks the node for a sign of life.
+    fn ping(&self) {
+        let queue = &mut *self.queue.borrow_mut();
+        queue.bytes.extend_from_slice(PING);
+        queue.entries.push_back(Entry {
+            ticket: None,
+            length: PING.len(),
+            prefix: 0,
+            prelude: 0,
+            swallow: 0,
+            fault: None,
+            since: self.around.clock.now(),
+            heartbeat: true,
+        });
+        self.tally.queued(PING.len());
+    }
+
     /// Lets the link end once all that it owes has been answered.
     pub fn retire(&self) {
         self.retired.set(true);
@@ -217,9 +278,10 @@ impl Link {
         }
     }
 
-    /// Waits for a request; false where none will come any more.
-    async fn wanted(&self) -> bool {
-        poll_fn(|cx| {
+    /// Waits until there is a reason to connect, at least until `rest` where nobody asks for anything; false where there
+    /// will be none any more.
+    async fn wanted(&self, rest: Option<Instant>) -> bool {
+        let asked = poll_fn(|cx| {
             if !self.queue.borrow().entries.is_empty() {
                 return Poll::Ready(true);
             }
@@ -228,8 +290,26 @@ impl Link {
             }
             self.waker.set(Some(cx.waker().clone()));
             Poll::Pending
-        })
-        .await
+        });
+        match (&self.audience, rest) {
+            (None, _) => asked.await,
+            (Some(_), None) => !self.retired.get(),
+            (Some(_), Some(rest)) => tokio::time::timeout_at(rest.into(), asked).await.unwrap_or(true),
+        }
+    }
+
+    async fn dial(&self) -> Result<Connected, DialError> {
+        let limits = &self.around.limits.dial;
+        let mut login = self.login.clone();
+        let companion = Companion::of(&self.node.reach, &mut login, limits).await?;
+        let opened = dial::open(&self.node.reach, &login, limits).await?;
+        Ok(Connected { stream: opened.stream, rest: opened.rest, companion })
+    }
+
+    fn tell(&self, news: News<'_>) {
+        if let Some(audience) = &self.audience {
+            audience.hear(&self.node, news);
+        }
     }
 
     /// Gives every queued request back: none has been written.
@@ -264,6 +344,14 @@ impl Link {
             }
         }
     }
+}
+
+/// A connection that is logged in.
+struct Connected {
+    stream: TcpStream,
+    /// What the node has said already.
+    rest: Vec<u8>,
+    companion: Option<Companion>,
 }
 
 /// A request that is taken out of the queue.
@@ -336,16 +424,17 @@ impl Troubles {
 /// The link's task: connects while there is work, and answers for all of it when that fails.
 async fn run(link: Rc<Link>) {
     let mut troubles = Troubles::default();
-    while link.wanted().await {
+    while link.wanted(troubles.until).await {
         let now = link.around.clock.tick();
         if troubles.until.is_some_and(|until| now < until) {
             link.refuse(&troubles.why(now, link.around.limits.retry_timeout));
             continue;
         }
-        match dial::dial(&link.node.reach, &link.login, &link.around.limits.dial).await {
-            Ok(stream) => {
+        match link.dial().await {
+            Ok(connected) => {
                 link.tally.connected();
-                let mut exchange = Exchange::new(link.clone(), stream);
+                link.tell(News::Opened);
+                let mut exchange = Exchange::new(link.clone(), connected);
                 let lost = poll_fn(|cx| exchange.poll(cx)).await;
                 link.tally.disconnected();
                 troubles = match (lost, exchange.heard_from) {
@@ -353,6 +442,7 @@ async fn run(link: Rc<Link>) {
                     (Lost::Broken(why), heard_from) => {
                         link.tally.error(NodeError::Connection);
                         link.give_up(&why);
+                        link.tell(News::Lost(&why));
                         // Discovery is behind: it looks again in any case.
                         let _ = link.around.hints.try_send(Hint::Timeout { node: link.node.id.clone() });
                         let mut troubles = if heard_from { Troubles::default() } else { troubles };
@@ -366,6 +456,7 @@ async fn run(link: Rc<Link>) {
                 let now = link.around.clock.tick();
                 link.tally.connect_failed();
                 let _ = link.around.hints.try_send(Hint::ConnectFailed { node: link.node.id.clone() });
+                link.tell(News::Unreachable(&error));
                 troubles.note(now, error.to_string());
                 let why = troubles.why(now, link.around.limits.retry_timeout);
                 link.refuse(&if error.permanent { Why::Hopeless(format!("ERR proxy: {error}")) } else { why });
@@ -384,13 +475,20 @@ enum Lost {
 struct Exchange {
     link: Rc<Link>,
     stream: TcpStream,
+    companion: Option<Companion>,
+    /// What the node had said when the login was over.
+    rest: Vec<u8>,
     /// The beginning of a reply whose end has not come.
     partial: BytesMut,
     scanner: Scanner,
+    /// The front of a long reply has been passed on.
+    streaming: bool,
     /// The run queue has gone round since there was something to write.
     gathered: bool,
     deadline: Pin<Box<Sleep>>,
     deadline_set: bool,
+    /// It is that of a link that owes nothing.
+    deadline_idle: bool,
     last_heard: Instant,
     heard_from: bool,
     stall: Option<Stall>,
@@ -410,16 +508,20 @@ struct Stall {
 }
 
 impl Exchange {
-    fn new(link: Rc<Link>, stream: TcpStream) -> Exchange {
+    fn new(link: Rc<Link>, Connected { stream, rest, companion }: Connected) -> Exchange {
         let now = link.around.clock.tick();
         Exchange {
             link,
             stream,
+            companion,
+            rest,
             partial: BytesMut::new(),
             scanner: Scanner::default(),
+            streaming: false,
             gathered: true,
             deadline: Box::pin(tokio::time::sleep(Duration::ZERO)),
             deadline_set: false,
+            deadline_idle: false,
             last_heard: now,
             heard_from: false,
             stall: None,
@@ -432,6 +534,9 @@ impl Exchange {
         self.link.around.clock.tick();
         self.link.waker.set(Some(cx.waker().clone()));
         if let Poll::Ready(lost) = self.poll_read(cx) {
+            return Poll::Ready(Lost::Broken(lost));
+        }
+        if let Poll::Ready(lost) = self.poll_companion(cx) {
             return Poll::Ready(Lost::Broken(lost));
         }
         if let Poll::Ready(lost) = self.poll_write(cx) {
@@ -474,6 +579,12 @@ impl Exchange {
     }
 
     fn poll_read(&mut self, cx: &mut Context<'_>) -> Poll<String> {
+        if !self.rest.is_empty() {
+            let rest = std::mem::take(&mut self.rest);
+            if let Err(wrong) = self.take_bytes(&rest) {
+                return Poll::Ready(wrong.to_owned());
+            }
+        }
         let buffer = self.link.around.buffer.clone();
         loop {
             ready!(self.poll_stall(cx));
@@ -490,6 +601,16 @@ impl Exchange {
                     }
                 }
                 Err(error) => return Poll::Ready(error.to_string()),
+            }
+        }
+    }
+
+    fn poll_companion(&mut self, cx: &mut Context<'_>) -> Poll<String> {
+        let Some(companion) = &mut self.companion else { return Poll::Pending };
+        loop {
+            match ready!(companion.poll(cx, &self.link.around.buffer)) {
+                Ok(frame) => self.link.tell(News::Said(&frame)),
+                Err(error) => return Poll::Ready(format!("its messages: {error}")),
             }
         }
     }
@@ -549,11 +670,14 @@ impl Exchange {
                 Some(end) => {
                     self.take_reply(&rest[..end])?;
                     used += end;
+                    self.streaming = false;
                 }
                 None => {
                     let ready = self.scanner.scanned(rest.len());
-                    if rest.len() >= STREAMED && self.stream(&rest[..ready]) {
+                    let is_push = !self.streaming && rest.first() == Some(&b'>');
+                    if rest.len() >= STREAMED && !is_push && self.stream(&rest[..ready]) {
                         self.scanner.passed_on(ready);
+                        self.streaming = true;
                         used += ready;
                     }
                     break;
@@ -578,12 +702,13 @@ impl Exchange {
     }
 
     fn take_reply(&mut self, reply: &[u8]) -> Result<(), &'static str> {
-        let mut queue = self.link.queue.borrow_mut();
-        let written = queue.written;
-        if reply.first() == Some(&b'>') {
+        if reply.first() == Some(&b'>') && !self.streaming {
             // A push is nobody's reply, and nothing asks for any on a shared connection.
+            self.link.tell(News::Said(reply));
             return Ok(());
         }
+        let mut queue = self.link.queue.borrow_mut();
+        let written = queue.written;
         let front = queue.entries.front_mut().ok_or("it sent a reply that nobody asked for")?;
         if written < front.length {
             return Err("it answered before the request was whole");
@@ -620,6 +745,7 @@ impl Exchange {
         match (verdict, request, entry.ticket) {
             (Some((verdict, error)), Some(request), Some(ticket)) => self.bounce(verdict, error, request, ticket),
             (_, _, Some(ticket)) => ticket.fill_by(&self.link.node, reply),
+            (_, _, None) if entry.heartbeat => {}
             (_, _, None) => self.link.tally.late(),
         }
         Ok(())
@@ -655,22 +781,32 @@ impl Exchange {
     fn poll_deadlines(&mut self, cx: &mut Context<'_>) -> Poll<String> {
         let limits = &self.link.around.limits;
         loop {
-            if !self.deadline_set {
-                let queue = self.link.queue.borrow();
-                let Some(oldest) = queue.entries.iter().find(|entry| entry.ticket.is_some()).or(queue.entries.front())
-                else {
-                    return Poll::Pending;
+            let queue = self.link.queue.borrow();
+            if !self.deadline_set || self.deadline_idle && !queue.entries.is_empty() {
+                let oldest = queue.entries.iter().find(|entry| entry.ticket.is_some()).or(queue.entries.front());
+                let at = match oldest {
+                    Some(oldest) => {
+                        let answer = oldest.since + limits.request_timeout;
+                        let sound = self.last_heard.max(oldest.since) + limits.node_timeout;
+                        if oldest.ticket.is_some() { answer.min(sound) } else { sound }
+                    }
+                    // A node that is gone would be missed by nobody, and what it should tell with it.
+                    None if self.link.audience.is_some() => self.last_heard + limits.node_timeout,
+                    None => return Poll::Pending,
                 };
-                let answer = oldest.since + limits.request_timeout;
-                let sound = self.last_heard.max(oldest.since) + limits.node_timeout;
-                let at = if oldest.ticket.is_some() { answer.min(sound) } else { sound };
                 self.deadline.as_mut().reset(at.into());
                 self.deadline_set = true;
+                self.deadline_idle = oldest.is_none();
             }
+            drop(queue);
             ready!(self.deadline.as_mut().poll(cx));
             self.deadline_set = false;
             let now = self.link.around.clock.tick();
             self.expire(now);
+            if self.deadline_idle && now - self.last_heard >= limits.node_timeout {
+                self.link.ping();
+                cx.waker().wake_by_ref();
+            }
             let queue = self.link.queue.borrow();
             let waits = queue
                 .entries

@@ -5,7 +5,7 @@
 
 use std::{
     cell::{Cell, Ref, RefCell},
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     future::Future,
     pin::Pin,
     rc::{Rc, Weak},
@@ -20,8 +20,8 @@ use crate::{
     clients::Clients,
     config::{Config, CrossSlot, PubSubLimits, Secret},
     dedicated::Pool,
-    dial::{Credentials, Login},
-    link::{Link, Surroundings},
+    dial::{Credentials, Login, Tracking},
+    link::{Audience, Link, Surroundings},
     metrics::{ClientTally, NodeTallies, NodeTally},
     plan::Policy,
     scan::Scans,
@@ -113,6 +113,10 @@ pub struct Lane {
     pool: Rc<Pool>,
     /// Its user may use MULTI, as far as is known.
     may_multi: Cell<bool>,
+    /// It is one client's own: its nodes tell that client which keys change.
+    private: Option<(Tracking, Rc<dyn Audience>)>,
+    /// A link has ended that nodes may have told something on.
+    let_go: Cell<bool>,
 }
 
 impl Router {
@@ -197,15 +201,7 @@ impl Router {
         if let Some(lane) = self.lanes.borrow().get(login).and_then(Weak::upgrade) {
             return lane;
         }
-        let lane = Rc::new(Lane {
-            login: login.clone(),
-            links: RefCell::default(),
-            epoch: Cell::new(u64::MAX),
-            strangers: RefCell::default(),
-            pool: Rc::default(),
-            // Without credentials it is the default user, who is told of restrictions by the server.
-            may_multi: Cell::new(login.credentials.is_none()),
-        });
+        let lane = Rc::new(Lane::new(login, Rc::default(), None));
         let mut lanes = self.lanes.borrow_mut();
         lanes.retain(|_, lane| lane.strong_count() > 0);
         lanes.insert(login.clone(), Rc::downgrade(&lane));
@@ -213,6 +209,12 @@ impl Router {
             self.kept.borrow_mut().push(lane.clone());
         }
         lane
+    }
+
+    /// A lane of one client's own, whose nodes tell `audience` which keys change. Connections for other uses are those of
+    /// all who log in like this.
+    pub fn private_lane(&self, login: &Login, tracking: Tracking, audience: Rc<dyn Audience>) -> Rc<Lane> {
+        Rc::new(Lane::new(login, self.lane(login).pool.clone(), Some((tracking, audience))))
     }
 
     /// The lane of a client that has said nothing yet.
@@ -274,6 +276,20 @@ impl Router {
 }
 
 impl Lane {
+    fn new(login: &Login, pool: Rc<Pool>, private: Option<(Tracking, Rc<dyn Audience>)>) -> Lane {
+        Lane {
+            login: login.clone(),
+            links: RefCell::default(),
+            epoch: Cell::new(u64::MAX),
+            strangers: RefCell::default(),
+            pool,
+            // Without credentials it is the default user, who is told of restrictions by the server.
+            may_multi: Cell::new(login.credentials.is_none()),
+            private,
+            let_go: Cell::new(false),
+        }
+    }
+
     /// Idle connections that log in like this, for those who need one of their own.
     pub fn pool(&self) -> &Rc<Pool> {
         &self.pool
@@ -337,8 +353,35 @@ impl Lane {
         strangers.entry(node.reach.clone()).or_insert_with(|| self.open(router, node)).clone()
     }
 
+    /// Opens links to all primaries that own slots and ends those to others, which would tell everything twice. Says
+    /// whether a link has ended since the last time: what was to be told there is lost.
+    pub fn cover(&self, router: &Router) -> bool {
+        let topology = router.topology.borrow();
+        if self.epoch.get() != topology.epoch {
+            self.follow(&topology);
+        }
+        let owners: HashSet<usize> =
+            topology.first_slots().iter().filter_map(|slot| topology.owner_index(*slot)).collect();
+        for (index, place) in self.links.borrow_mut().iter_mut().enumerate() {
+            match topology.nodes.get(index) {
+                Some(node) if owners.contains(&index) => {
+                    place.get_or_insert_with(|| self.open(router, node));
+                }
+                _ => {
+                    if let Some(link) = place.take() {
+                        link.retire();
+                        self.let_go.set(true);
+                    }
+                }
+            }
+        }
+        self.let_go.take()
+    }
+
     fn open(&self, router: &Router, node: &Arc<Node>) -> Rc<Link> {
-        Link::open(node.clone(), self.login.clone(), router.nodes.of(&node.label), router.around.clone())
+        let (tracking, audience) = self.private.clone().unzip();
+        let login = Login { tracking, ..self.login.clone() };
+        Link::open(node.clone(), login, router.nodes.of(&node.label), router.around.clone(), audience)
     }
 
     /// Puts the links in the order of a new topology. A link whose node is still reached at the same address goes on,
@@ -349,6 +392,7 @@ impl Lane {
         spare.extend(old.map(|link| (link.node().reach.clone(), link)));
         let links = topology.nodes.iter().map(|node| spare.remove(&node.reach)).collect();
         self.links.replace(links);
+        self.let_go.set(self.let_go.get() || !spare.is_empty());
         spare.into_values().for_each(|link| link.retire());
         self.epoch.set(topology.epoch);
     }

@@ -32,6 +32,43 @@ pub const SELECT_IN_CLUSTER: &str = "ERR SELECT is not allowed in cluster mode";
 pub const CLIENT_NAME: &str = "ERR Client names cannot contain spaces, newlines or special characters.";
 /// CLIENT UNBLOCK with another reason than TIMEOUT and ERROR.
 pub const UNBLOCK_REASON: &str = "ERR CLIENT UNBLOCK reason should be TIMEOUT or ERROR";
+/// CLIENT PAUSE with another mode than WRITE and ALL.
+pub const PAUSE_MODE: &str = "ERR CLIENT PAUSE mode must be WRITE or ALL";
+/// A timeout in milliseconds that is no integer.
+pub const TIMEOUT_NOT_INTEGER: &str = "ERR timeout is not an integer or out of range";
+/// A timeout that ends when no clock counts any more.
+pub const TIMEOUT_OUT_OF_RANGE: &str = "ERR timeout is out of range";
+/// A timeout below zero.
+pub const TIMEOUT_NEGATIVE: &str = "ERR timeout is negative";
+/// CLIENT IMPORT-SOURCE of Valkey: a node that imports is no node of a cluster.
+pub const NOT_IMPORTING: &str = "ERR Server is not in import mode";
+/// CLIENT KILL and CLIENT LIST with an id that is none.
+pub const CLIENT_ID: &str = "ERR client-id should be greater than 0";
+/// The same in CLIENT LIST of Redis.
+pub const INVALID_CLIENT_ID: &str = "ERR Invalid client ID";
+/// CLIENT KILL addr where nobody has this address.
+pub const NO_SUCH_CLIENT: &str = "ERR No such client";
+/// CLIENT TRACKING with two REDIRECT.
+pub const ONE_REDIRECT: &str = "ERR A client can only redirect to a single other client";
+/// CLIENT TRACKING REDIRECT to a client that is not there.
+pub const NO_REDIRECT: &str = "ERR The client ID you want redirect to does not exist";
+/// CLIENT TRACKING with PREFIX but without BCAST.
+pub const PREFIX_WITHOUT_BCAST: &str = "ERR PREFIX option requires BCAST mode to be enabled";
+/// CLIENT TRACKING that would change the mode.
+pub const SWITCH_BCAST: &str = "ERR You can't switch BCAST mode on/off before disabling tracking for this client, and then re-enabling it with a different mode.";
+/// Likewise.
+pub const SWITCH_OPT: &str = "ERR You can't switch OPTIN/OPTOUT mode before disabling tracking for this client, and then re-enabling it with a different mode.";
+/// CLIENT TRACKING with options that exclude each other.
+pub const OPT_AND_BCAST: &str = "ERR OPTIN and OPTOUT are not compatible with BCAST";
+/// Likewise.
+pub const OPTIN_AND_OPTOUT: &str = "ERR You can't specify both OPTIN mode and OPTOUT mode";
+/// CLIENT CACHING without OPTIN or OPTOUT.
+pub const CACHING_WITHOUT_TRACKING: &str =
+    "ERR CLIENT CACHING can be called only when the client is in tracking mode with OPTIN or OPTOUT mode enabled";
+/// CLIENT CACHING YES in another mode.
+pub const CACHING_YES: &str = "ERR CLIENT CACHING YES is only valid when tracking is enabled in OPTIN mode.";
+/// CLIENT CACHING NO in another mode.
+pub const CACHING_NO: &str = "ERR CLIENT CACHING NO is only valid when tracking is enabled in OPTOUT mode.";
 /// The reply to a blocked command that CLIENT UNBLOCK ... ERROR ends.
 pub const UNBLOCKED: &str = "UNBLOCKED client unblocked via CLIENT UNBLOCK";
 /// How a node begins to say that blocked clients must go since it has become a replica.
@@ -157,6 +194,20 @@ pub fn unknown_command(request: &crate::resp::Request) -> Vec<u8> {
 pub fn unknown_subcommand(request: &crate::resp::Request) -> Vec<u8> {
     let (sub, name) = (request.arg(1), request.name().to_ascii_uppercase());
     [b"ERR unknown subcommand '", &sub[..sub.len().min(128)], b"'. Try ", &*name, b" HELP."].concat()
+}
+
+/// A subcommand with more arguments than it takes, in the words of Redis 7.0.
+pub fn odd_subcommand(request: &crate::resp::Request) -> Vec<u8> {
+    let (sub, name) = (request.arg(1), request.name().to_ascii_uppercase());
+    let sub = &sub[..sub.len().min(128)];
+    [b"ERR unknown subcommand or wrong number of arguments for '", sub, b"'. Try ", &*name, b" HELP."].concat()
+}
+
+/// Prefixes of CLIENT TRACKING that would both match some key; `other` as "an existing" or "another provided".
+pub fn prefixes_overlap(prefix: &[u8], other: &str, found: &[u8]) -> Vec<u8> {
+    let middle = format!("' overlaps with {other} prefix '");
+    let end = b"'. Prefixes for a single client must not overlap.";
+    [b"ERR Prefix '", prefix, middle.as_bytes(), found, end].concat()
 }
 
 /// MONITOR within MULTI, and the like: in Redis' words, or in Valkey's with the command's name.

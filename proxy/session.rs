@@ -18,6 +18,7 @@ mod errand;
 mod local;
 mod login;
 mod monitor;
+mod pause;
 mod proxy;
 mod retry;
 mod scan;
@@ -25,6 +26,7 @@ mod scripts;
 mod server;
 mod subscribe;
 mod subscriber;
+mod tracking;
 mod transaction;
 mod wait;
 mod watch;
@@ -45,7 +47,8 @@ use tokio::{
 };
 
 use self::{
-    monitor::Monitor, retry::Retry, subscribe::Overdue, subscriber::Subscriber, transaction::Transaction, watch::Watch,
+    monitor::Monitor, pause::Standstill, retry::Retry, subscribe::Overdue, subscriber::Subscriber, tracking::Tracking,
+    transaction::Transaction, watch::Watch,
 };
 use crate::{
     clients::{Client, Order},
@@ -76,11 +79,16 @@ pub struct Session {
     /// Nothing is dispatched until every reply is there.
     settling: bool,
     retry: Option<Retry>,
+    /// Nothing is dispatched until the end of a CLIENT PAUSE.
+    standstill: Option<Box<Standstill>>,
     transaction: Option<Transaction>,
     /// Keys that the client watches.
     watch: Option<Watch>,
     subscriber: Option<Box<Subscriber>>,
     monitor: Option<Box<Monitor>>,
+    tracking: Option<Box<Tracking>>,
+    /// Other clients redirect invalidation messages to it.
+    is_told: bool,
     /// Since when the client owes much of what was published to it.
     overdue: Overdue,
     /// More requests may have come behind the one that is being dispatched.
@@ -115,6 +123,8 @@ enum Flow {
     Settle,
     /// It must wait until there is room.
     Full,
+    /// It must wait until clients are no longer paused.
+    Paused,
     /// It needs the session for itself.
     Alone,
 }
@@ -145,10 +155,13 @@ impl Session {
             input_ready: false,
             settling: false,
             retry: None,
+            standstill: None,
             transaction: None,
             watch: None,
             subscriber: None,
             monitor: None,
+            tracking: None,
+            is_told: false,
             overdue: Overdue::default(),
             more_behind: false,
             unproven: None,
@@ -199,13 +212,16 @@ impl Session {
                 Stop::Alone(request) => return Poll::Ready(Turn::Alone(request)),
                 Stop::Broken(error) => return Poll::Ready(Turn::Ended(Disconnect::of(&error))),
                 // What held it may be gone: something was answered on the spot, or written out.
-                Stop::Held if self.may_go_on() => continue,
+                Stop::Held if self.poll_standstill(cx).is_ready() && self.may_go_on() => continue,
                 Stop::Held => false,
                 Stop::Drained => true,
             };
             if self.retry.is_none() && self.line.only_bounces_left() {
                 // They came back at once, while nobody could be woken by them.
                 continue;
+            }
+            if let Poll::Ready(reason) = self.poll_paused_client(cx) {
+                return Poll::Ready(Turn::Ended(reason));
             }
             if let Some(reason) = self.ended(drained) {
                 return Poll::Ready(Turn::Ended(reason));
@@ -221,7 +237,10 @@ impl Session {
             Order::Leave => return Some(Disconnect::Killed),
             Order::Evict => return Some(Disconnect::OutputLimit),
             // All that the client had sent when it was told to go is answered.
-            Order::Drain if drained && self.ending.is_none() => self.ending = Some(Disconnect::Drain),
+            // What waits for the end of a pause has not begun.
+            Order::Drain if (drained || self.standstill.is_some()) && self.ending.is_none() => {
+                self.ending = Some(Disconnect::Drain);
+            }
             Order::Drain | Order::Serve => {}
         }
         if self.line.is_broken() {
@@ -249,7 +268,7 @@ impl Session {
     fn read_requests(&mut self, cx: &mut Context<'_>) -> Stop {
         let buffer = self.router.buffer().clone();
         loop {
-            if self.ending.is_some() || (self.settling && !self.line.is_settled()) {
+            if self.ending.is_some() || self.standstill.is_some() || (self.settling && !self.line.is_settled()) {
                 return Stop::Held;
             }
             self.settling = false;
@@ -285,6 +304,7 @@ impl Session {
             }
             self.client.heard(self.router.clock().now());
             self.router.tally().received(bytes.len());
+            self.client.count_traffic(0, bytes.len());
             if self.input.is_empty() {
                 let (used, alone) = self.take_bytes(bytes);
                 self.input.extend_from_slice(&bytes[used..]);
@@ -331,7 +351,7 @@ impl Session {
                 self.more_behind = rest.len() > found.used;
                 match self.dispatch(&request) {
                     Flow::Taken => {}
-                    Flow::Full => break,
+                    Flow::Full | Flow::Paused => break,
                     Flow::Alone if self.line.is_settled() => {
                         alone = Some(request.to_owned());
                         used += found.used;
@@ -367,6 +387,7 @@ impl Session {
             });
             let count = std::task::ready!(written)?;
             self.router.tally().sent(count);
+            self.client.count_traffic(1, count);
         }
         Poll::Ready(Ok(()))
     }

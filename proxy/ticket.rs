@@ -161,6 +161,29 @@ pub struct Bounced {
     pub why: Why,
 }
 
+/// Whether the node is to remember which keys are read (CLIENT CACHING).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Caching {
+    /// As the connection's tracking has it.
+    #[default]
+    AsEver,
+    /// Of this request, though of others only where they say so too.
+    Yes,
+    /// Of this request not.
+    No,
+}
+
+impl Caching {
+    /// What has to stand right in front of the request.
+    pub fn prefix(self) -> &'static [u8] {
+        match self {
+            Caching::AsEver => b"",
+            Caching::Yes => b"*3\r\n$6\r\nCLIENT\r\n$7\r\nCACHING\r\n$3\r\nYES\r\n",
+            Caching::No => b"*3\r\n$6\r\nCLIENT\r\n$7\r\nCACHING\r\n$2\r\nNO\r\n",
+        }
+    }
+}
+
 /// Which replies the client does not want (CLIENT REPLY).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Mute {
@@ -223,6 +246,8 @@ struct State {
     closed: bool,
     /// A reply could not be finished: all that can be done is to close the connection.
     broken: bool,
+    /// What the client has been sent last says that it is to forget all that it holds.
+    flushed: bool,
 }
 
 struct Place {
@@ -230,6 +255,8 @@ struct Place {
     /// Bytes of the reply so far, also of those that are already on their way.
     length: usize,
     whole: bool,
+    /// Something of its reply has come, perhaps only one of the parts that make it.
+    touched: bool,
     failed: bool,
     mute: bool,
     request_bytes: u32,
@@ -244,6 +271,7 @@ impl Place {
             length: reply.len(),
             reply,
             whole: true,
+            touched: true,
             failed: false,
             mute: false,
             request_bytes: 0,
@@ -276,6 +304,7 @@ impl Line {
             reply: state.spare.pop().unwrap_or_default(),
             length: 0,
             whole: false,
+            touched: false,
             failed: false,
             mute: self.takes_mute(),
             request_bytes: u32::try_from(request_bytes).unwrap_or(u32::MAX),
@@ -295,6 +324,7 @@ impl Line {
             writes: false,
             needs: Needs::default(),
             lesson: None,
+            caching: Caching::AsEver,
         }
     }
 
@@ -305,6 +335,7 @@ impl Line {
             return;
         }
         let state = &mut *self.state.borrow_mut();
+        state.flushed = false;
         if state.places.is_empty() {
             state.out.extend_from_slice(reply);
         } else {
@@ -342,6 +373,13 @@ impl Line {
     /// What was written to the node counts no more: the client has been told what became of it.
     pub fn forget_writes(&self, node: &str) {
         self.written.borrow_mut().retain(|(known, _)| known.id != node);
+    }
+
+    /// The client does not want the reply to its next request.
+    pub fn mute_next(&self) {
+        if self.mute.get() == Mute::No {
+            self.mute.set(Mute::Next);
+        }
     }
 
     /// From now on the client wants these replies.
@@ -412,6 +450,40 @@ impl Line {
         state.wake();
     }
 
+    /// Appends a message about what nodes have said in replies: behind every reply of which something has come, and of
+    /// others that come sooner or later. A node that tells of a changed key has been asked for it before: were its message
+    /// passed on ahead of that reply, the client would keep the old value for good.
+    pub fn push_behind(&self, message: &[u8]) {
+        let state = &mut *self.state.borrow_mut();
+        state.flushed = false;
+        state.push_behind(message, self.clock.now());
+    }
+
+    /// As [`Line::push_behind`], for a message that makes the client forget all that it holds: not where one just like it
+    /// stands there already. `once_read` says that this counts even where the client may have read that one: all that it
+    /// holds comes by this line.
+    pub fn push_flush(&self, message: &[u8], once_read: bool) {
+        let state = &mut *self.state.borrow_mut();
+        let parked = state.places.iter().rposition(|place| place.touched).map(|last| {
+            let place = state.places.get(last + 1).or(state.places.get(last));
+            place.is_some_and(|place| place.reply.ends_with(message) && (place.label.is_none() || !place.touched))
+        });
+        let there = match parked {
+            Some(parked) => parked,
+            None => state.out.ends_with(message) || state.flushed && once_read,
+        };
+        if !there {
+            state.push_behind(message, self.clock.now());
+            state.flushed = true;
+        }
+    }
+
+    /// Somebody else is told instead that all is to be forgotten; says whether that was so already, and nothing has come
+    /// since.
+    pub fn flushed_elsewhere(&self) -> bool {
+        std::mem::replace(&mut self.state.borrow_mut().flushed, true)
+    }
+
     /// Who is to be woken when next there is something to write or to send again. To be called at the end of a turn:
     /// what happens within the turn needs no waking.
     pub fn wake_with(&self, waker: &Waker) {
@@ -477,6 +549,8 @@ impl Line {
         }
         place.length += bytes.len();
         place.whole = last;
+        place.touched = true;
+        state.flushed = false;
         if !place.mute && !state.closed {
             if index == 0 {
                 state.out.extend_from_slice(bytes);
@@ -490,6 +564,15 @@ impl Line {
                 self.advance(state);
             }
             state.wake();
+        }
+    }
+
+    /// One part of a place's reply has come.
+    fn touch(&self, number: u64) {
+        let state = &mut *self.state.borrow_mut();
+        let index = number.checked_sub(state.front).map(|index| index as usize);
+        if let Some(place) = index.and_then(|index| state.places.get_mut(index)) {
+            place.touched = true;
         }
     }
 
@@ -549,6 +632,24 @@ impl Line {
 }
 
 impl State {
+    fn push_behind(&mut self, message: &[u8], now: Instant) {
+        if self.closed {
+            return;
+        }
+        match self.places.iter().rposition(|place| place.touched) {
+            None => self.out.extend_from_slice(message),
+            Some(last) => {
+                self.parked += message.len();
+                match self.places.get_mut(last + 1) {
+                    // Nothing of its own reply has come, so that the message stands in front of that.
+                    Some(next) => next.reply.extend_from_slice(message),
+                    None => self.places.push_back(Place::answered(message.to_vec(), now)),
+                }
+            }
+        }
+        self.wake();
+    }
+
     fn owed(&self) -> usize {
         self.out.len() + self.parked + self.pushes.len()
     }
@@ -602,6 +703,8 @@ pub struct Ticket {
     pub needs: Needs,
     /// What its success teaches.
     pub lesson: Option<Lesson>,
+    /// Whether the node is to remember the keys that it reads.
+    pub caching: Caching,
 }
 
 enum Duty {
@@ -681,9 +784,10 @@ impl Ticket {
 
     /// Turns the duty to answer into the duties to answer `merge`'s parts, in their order.
     pub fn split(mut self, merge: Merge, parts: usize) -> Vec<Ticket> {
-        let Ticket { route, tries, repeatable, writes, needs, .. } = self;
+        let Ticket { route, tries, repeatable, writes, needs, caching, .. } = self;
         let (Some(line), number) = (self.duty.line().cloned(), self.order().0) else { return Vec::new() };
-        let ticket = |duty| Ticket { duty, route, tries, replies_before: 0, repeatable, writes, needs, lesson: None };
+        let ticket =
+            |duty| Ticket { duty, route, tries, replies_before: 0, repeatable, writes, needs, lesson: None, caching };
         let whole = ticket(std::mem::replace(&mut self.duty, Duty::Done));
         let gather = Rc::new(Gather {
             merge: RefCell::new(merge),
@@ -773,6 +877,7 @@ impl Duty {
 
 impl Gather {
     fn take(&self, index: u32, reply: &[u8]) {
+        self.line.touch(self.number);
         if !self.merge.borrow_mut().take(index as usize, reply) {
             return;
         }
@@ -791,4 +896,89 @@ fn error_frame(error: &str) -> Vec<u8> {
     let mut frame = Vec::with_capacity(error.len() + 3);
     write::error(&mut frame, error.as_bytes());
     frame
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{merge::Merge, metrics::Metrics};
+
+    fn line() -> Rc<Line> {
+        Line::new(Rc::new(Metrics::new().client_tally()), Rc::new(Clock::start()), 1024)
+    }
+
+    fn open(line: &Rc<Line>) -> Ticket {
+        line.open(None, 10, Route::Any, true)
+    }
+
+    fn written(line: &Line) -> String {
+        line.write_out(|bytes| (bytes.len(), String::from_utf8_lossy(bytes).into_owned()))
+    }
+
+    #[test]
+    fn a_message_stands_behind_the_replies_that_came_before_it() {
+        let line = line();
+        line.push_behind(b"<1>");
+        let (first, second, third) = (open(&line), open(&line), open(&line));
+        line.push_behind(b"<2>");
+        assert_eq!(written(&line), "<1><2>", "nothing has come that it could be about");
+        second.fill(b"B");
+        line.push_behind(b"<3>");
+        line.push_behind(b"<4>");
+        first.stream(b"a");
+        line.push_behind(b"<5>");
+        assert_eq!(written(&line), "a");
+        first.fill(b"A");
+        assert_eq!(written(&line), "AB<3><4><5>");
+        third.stream(b"c");
+        line.push_behind(b"<6>");
+        let fourth = open(&line);
+        assert_eq!(written(&line), "c");
+        fourth.fill(b"D");
+        line.push_behind(b"<7>");
+        third.fill(b"C");
+        assert_eq!((written(&line).as_str(), line.is_settled()), ("C<6>D<7>", true));
+        assert_eq!(line.owed(), 0);
+    }
+
+    #[test]
+    fn a_message_about_a_part_stands_behind_the_whole() {
+        let line = line();
+        let merge = Merge::new(crate::command::treatment::Fold::Sum, 2, None, false);
+        let mut parts = open(&line).split(merge, 2);
+        let next = open(&line);
+        parts.remove(1).fill(b":1\r\n");
+        line.push_behind(b"<1>");
+        assert_eq!(written(&line), "");
+        parts.remove(0).fill(b":2\r\n");
+        next.fill(b"N");
+        assert_eq!(written(&line), ":3\r\n<1>N");
+    }
+
+    #[test]
+    fn everything_is_forgotten_once() {
+        let line = line();
+        let flush = || line.push_flush(b"<all>", true);
+        flush();
+        flush();
+        assert_eq!(written(&line), "<all>");
+        flush();
+        assert_eq!(written(&line), "", "nothing has come since");
+        let (first, second) = (open(&line), open(&line));
+        second.fill(b"B");
+        flush();
+        flush();
+        line.push_behind(b"<key>");
+        flush();
+        first.fill(b"A");
+        assert_eq!(written(&line), "AB<all><key><all>");
+        line.push_flush(b"<all>", false);
+        line.push_flush(b"<all>", false);
+        assert_eq!(written(&line), "<all>", "the client may have read elsewhere in between");
+        line.push_flush(b"<all>", false);
+        assert_eq!(written(&line), "<all>");
+        open(&line).fill(b"A");
+        flush();
+        assert_eq!(written(&line), "A<all>");
+    }
 }

@@ -140,4 +140,17 @@ fn redis_py_works_with_default_settings() {
     eventually("its connections to be closed", || proxy.metric("slotway_client_connections", &[]) == 0.0);
 }
 
+#[test]
+fn the_cache_of_redis_py_works() {
+    let Ok(python) = std::env::var("SLOTWAY_TEST_PYTHON") else {
+        eprintln!("SKIPPED the_cache_of_redis_py_works: no SLOTWAY_TEST_PYTHON (tests/run sets it)");
+        return;
+    };
+    let proxy = Proxy::before(shared());
+    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/clients/cached.py");
+    let output = run(&python, &[script, &proxy.port.to_string()], b"");
+    assert!(output.status.success(), "{}", said(&output));
+    assert!(said(&output).contains("all well"), "{}", said(&output));
+}
+
 // ioredis comes from npm only; where a project has it, `tests/clients/plain.py` is the list of what to drive.

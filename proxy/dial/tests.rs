@@ -15,7 +15,27 @@ fn a_login_is_one_write() {
         (Login { credentials: secret(Some("u")), database: 3, ..Login::default() }, vec!["AUTH u s", "SELECT 3"]),
         (resp3.clone(), vec!["HELLO 3"]),
         (Login { credentials: secret(None), ..resp3.clone() }, vec!["HELLO 3 AUTH default s"]),
-        (Login { credentials: secret(Some("u")), readonly: true, ..resp3 }, vec!["HELLO 3 AUTH u s", "READONLY"]),
+        (
+            Login { credentials: secret(Some("u")), readonly: true, ..resp3.clone() },
+            vec!["HELLO 3 AUTH u s", "READONLY"],
+        ),
+        (Login { tracking: Some(Tracking::default()), ..resp3.clone() }, vec!["HELLO 3", "CLIENT TRACKING ON"]),
+        (
+            Login {
+                tracking: Some(Tracking {
+                    mode: TrackingMode::Broadcast,
+                    prefixes: vec!["a".into(), "b".into()],
+                    noloop: true,
+                    redirect: Some(7),
+                }),
+                ..Login::default()
+            },
+            vec!["CLIENT TRACKING ON REDIRECT 7 BCAST PREFIX a PREFIX b NOLOOP"],
+        ),
+        (
+            Login { tracking: Some(Tracking { mode: TrackingMode::OptIn, ..Tracking::default() }), ..resp3 },
+            vec!["HELLO 3", "CLIENT TRACKING ON OPTIN"],
+        ),
     ] {
         let mut bytes = Vec::new();
         for line in &expected {

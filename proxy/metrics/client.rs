@@ -115,8 +115,18 @@ impl CommandId {
         CommandId(index as u16)
     }
 
+    /// The number itself.
+    pub fn index(self) -> u16 {
+        self.0
+    }
+
+    /// The name of the command with this number, if there is one.
+    pub fn name_at(index: u16) -> Option<String> {
+        lock(&COMMANDS).get(usize::from(index)).map(|name| name.to_string())
+    }
+
     fn name(self) -> String {
-        lock(&COMMANDS).get(usize::from(self.0)).map_or_else(|| "other".to_owned(), |name| name.to_string())
+        CommandId::name_at(self.0).unwrap_or_else(|| "other".to_owned())
     }
 }
 
@@ -136,6 +146,7 @@ pub struct ClientTally {
     given_up: [Count; NodeError::ALL.len()],
     transactions: [Count; Transaction::ALL.len()],
     subscription_gaps: Count,
+    tracking_flushes: Count,
     connections: Part,
     blocked: Part,
     subscriptions: Part,
@@ -157,6 +168,7 @@ impl ClientTally {
             given_up: Default::default(),
             transactions: Default::default(),
             subscription_gaps: Count::default(),
+            tracking_flushes: Count::default(),
             connections: Part::default(),
             blocked: Part::default(),
             subscriptions: Part::default(),
@@ -242,6 +254,11 @@ impl ClientTally {
         self.subscription_gaps.add(1);
     }
 
+    /// A client with CLIENT TRACKING was told to drop all that it holds, since changes may have been missed.
+    pub fn tracking_flush(&self) {
+        self.tracking_flushes.add(1);
+    }
+
     /// Adds what this worker has counted to what all have.
     pub fn publish(&self) {
         let series = &*self.metrics.shared.client;
@@ -265,6 +282,7 @@ impl ClientTally {
         publish_each(&self.given_up, &series.given_up);
         publish_each(&self.transactions, &series.transactions);
         self.subscription_gaps.publish(&series.subscription_gaps);
+        self.tracking_flushes.publish(&series.tracking_flushes);
         self.connections.publish(&series.connections);
         self.blocked.publish(&series.blocked);
         self.subscriptions.publish(&series.subscriptions);
@@ -344,6 +362,7 @@ pub(super) struct Series {
     given_up: [Counter; NodeError::ALL.len()],
     transactions: [Counter; Transaction::ALL.len()],
     subscription_gaps: Counter,
+    tracking_flushes: Counter,
     build_info: Gauge,
     connections_gauge: Gauge,
     blocked_gauge: Gauge,
@@ -393,6 +412,7 @@ impl Series {
             transactions: Transaction::ALL
                 .map(|end| registry.counter(&names::TRANSACTIONS, &[("result", end.label())])),
             subscription_gaps: plain(&names::SUBSCRIPTION_GAPS),
+            tracking_flushes: plain(&names::TRACKING_FLUSHES),
             build_info: registry.gauge(&names::BUILD_INFO, &build),
             connections_gauge: registry.gauge(&names::CLIENT_CONNECTIONS, &[]),
             blocked_gauge: registry.gauge(&names::BLOCKED_CLIENTS, &[]),
@@ -450,7 +470,7 @@ impl Series {
 
     /// Shows the recorder that all of these are still in use.
     pub(super) fn touch(&self) {
-        let single = [&self.received, &self.sent, &self.came, &self.subscription_gaps];
+        let single = [&self.received, &self.sent, &self.came, &self.subscription_gaps, &self.tracking_flushes];
         let groups: [&[Counter]; 6] = [
             &self.left,
             &self.redirects_absorbed,

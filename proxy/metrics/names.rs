@@ -86,6 +86,8 @@ families! {
         "Channel, pattern and shard channel subscriptions of all clients.";
     SUBSCRIPTION_GAPS = Counter "slotway_subscription_gaps_total" []
         "Times that subscriptions moved to another connection: messages may have been missed in between.";
+    TRACKING_FLUSHES = Counter "slotway_tracking_flushes_total" []
+        "Times that a client with CLIENT TRACKING was told to drop all it has cached: changes may have been missed.";
     TRANSACTIONS = Counter "slotway_transactions_total" ["result"]
         "Transactions ended.";
 

@@ -41,6 +41,7 @@ impl Session {
             Plan::Scan(slot) => Some(self.scan(&request, slot).await.into()),
             Plan::Local(Local::Proxy(Proxy::Node)) => self.one_node(&request).await,
             Plan::Local(Local::Monitor) => Some(self.start_monitor().await.into()),
+            Plan::Local(Local::Client(_)) => Some(self.set_tracking(&request).await.into()),
             Plan::AskServer => return self.forward_by_server(&request).await,
             _ => {
                 let mut reply = Vec::new();
@@ -51,5 +52,6 @@ impl Session {
         if let Some(reply) = reply {
             self.line.answer(Label::of(spec), &reply);
         }
+        self.caching_is_over(spec);
     }
 }

@@ -68,7 +68,12 @@ impl Session {
         Poll::Pending
     }
 
-    fn poll_sent_ahead(&mut self, cx: &mut Context<'_>, look: &mut Option<Pin<Box<Sleep>>>) -> Poll<Disconnect> {
+    /// Reads what the client sends ahead, up to a limit. Ready when it has left.
+    pub(super) fn poll_sent_ahead(
+        &mut self,
+        cx: &mut Context<'_>,
+        look: &mut Option<Pin<Box<Sleep>>>,
+    ) -> Poll<Disconnect> {
         let buffer = self.router.buffer().clone();
         while self.input.len() < SENT_AHEAD {
             let buffer = &mut *buffer.borrow_mut();

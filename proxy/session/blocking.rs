@@ -52,6 +52,9 @@ impl Session {
         let wait =
             Wait::new(errand, self.client.clone(), self.line.clone(), *request, spec, blocking, self.speaks_resp3());
         let _blocked = Blocked::new(self.client.clone(), self.router.tally().clone());
+        if spec.is_some_and(Spec::is_readonly) {
+            self.reads_untracked();
+        }
         match self.attend(wait.run(), Eof::Leaves).await {
             Ok(Some(reply)) => return Some(reply),
             Ok(None) => self.ending = Some(Disconnect::Drain),
@@ -72,6 +75,13 @@ impl Blocked {
         client.set_waiting(true);
         tally.blocked(1);
         Blocked { client, tally }
+    }
+
+    /// Since clients are paused: nobody can unblock it.
+    pub(super) fn by_pause(client: Arc<Client>, tally: Rc<ClientTally>) -> Blocked {
+        let blocked = Blocked::new(client, tally);
+        blocked.client.set_paused();
+        blocked
     }
 }
 

@@ -1,16 +1,54 @@
 //! CLIENT: about the clients of the proxy, never about a connection to a node.
 
-use std::sync::{Arc, atomic::Ordering::Relaxed};
+mod filter;
+mod line;
 
+use std::{collections::HashSet, sync::Arc};
+
+use self::{
+    filter::{Filter, Known, integer},
+    line::line_of,
+};
 use super::{Flow, Session};
 use crate::{
-    clients::{Client as Connected, Order, Unblock},
+    clients::{Client as Connected, Mark, Order, Unblock},
     command::{Spec, treatment::Client},
+    metrics::Disconnect,
     resp::{Request, write},
     says,
+    ticket::Mute,
+    topology::{ServerInfo, ServerKind},
 };
 
+/// Which server's CLIENT is spoken: that of the nodes.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Dialect {
+    valkey: bool,
+    version: (u32, u32),
+}
+
+impl Dialect {
+    fn of(server: &ServerInfo) -> Dialect {
+        let (major, minor, _) = server.numbers();
+        Dialect { valkey: server.kind == ServerKind::Valkey, version: (major, minor) }
+    }
+
+    /// Whether it has what came with this version of Redis.
+    pub(super) fn since(self, version: (u32, u32)) -> bool {
+        self.valkey || self.version >= version
+    }
+
+    /// Redis 7.0 refuses arguments that nobody asked for; Valkey does not look at them.
+    pub(super) fn is_strict(self) -> bool {
+        !self.valkey
+    }
+}
+
 impl Session {
+    pub(super) fn dialect(&self) -> Dialect {
+        Dialect::of(&self.router.topology().server)
+    }
+
     pub(super) fn client_command(&mut self, sub: Client, request: &Request<'_>, spec: Option<&Spec>) -> Flow {
         match sub {
             Client::Id => self.answer_with(spec, |out| write::integer(out, self.client.id as i64)),
@@ -21,7 +59,7 @@ impl Session {
                     if name.is_empty() { out.extend_from_slice(null) } else { write::bulk(out, &name) }
                 })
             }
-            Client::Setname => match printable(request.arg(2)) {
+            Client::Setname => match self.is_printable(request.arg(2)) {
                 true => {
                     self.client.about().name = request.arg(2).to_vec();
                     self.answer(spec, b"+OK\r\n")
@@ -30,25 +68,28 @@ impl Session {
             },
             Client::Setinfo => self.set_info(request, spec),
             Client::Info => {
-                let line = line_of(&self.client);
+                let line = line_of(&self.client, self.dialect());
                 self.answer_with(spec, |out| self.text(out, &line))
             }
             Client::List => self.list(request, spec),
             Client::Kill => self.kill(request, spec),
             Client::Reply => self.reply_mode(request, spec),
             Client::Unblock => self.unblock(request, spec),
-            // The proxy evicts nobody but who costs too much, and keys are touched as the nodes decide.
-            Client::NoEvict | Client::NoTouch | Client::ImportSource => {
-                match request.is(2, "ON") || request.is(2, "OFF") {
-                    true => self.answer(spec, b"+OK\r\n"),
-                    false => self.refuse(spec, says::SYNTAX.as_bytes()),
+            // Shown, and nothing more: the proxy evicts nobody but who costs too much, and keys are touched as the
+            // nodes decide.
+            Client::NoEvict => self.switch(Mark::NoEvict, request, spec),
+            Client::NoTouch => self.switch(Mark::NoTouch, request, spec),
+            Client::ImportSource => self.refuse(spec, says::NOT_IMPORTING.as_bytes()),
+            Client::Capa => {
+                if (2..request.len()).any(|at| request.is(at, "REDIRECT")) {
+                    self.client.mark(Mark::CapaRedirect, true);
                 }
+                self.answer(spec, b"+OK\r\n")
             }
-            Client::Capa => self.answer(spec, b"+OK\r\n"),
-            Client::Getredir => self.answer(spec, b":-1\r\n"),
-            Client::Trackinginfo | Client::Tracking | Client::Caching | Client::Pause | Client::Unpause => {
-                let name = spec.map_or("client", |spec| &spec.name).replace('|', " ");
-                self.refuse(spec, format!("ERR proxy: {name} is not served yet").as_bytes())
+            Client::Pause => self.pause(request, spec),
+            Client::Unpause => self.unpause(spec),
+            Client::Getredir | Client::Trackinginfo | Client::Tracking | Client::Caching => {
+                self.tracking_command(sub, request, spec)
             }
         }
     }
@@ -59,7 +100,7 @@ impl Session {
         if option != b"lib-name" && option != b"lib-ver" {
             return self.refuse(spec, format!("ERR Unrecognized option '{shown}'").as_bytes());
         }
-        if !printable(value) {
+        if !self.is_printable(value) {
             let error = format!("ERR {shown} cannot contain spaces, newlines or special characters.");
             return self.refuse(spec, error.as_bytes());
         }
@@ -71,72 +112,69 @@ impl Session {
         self.answer(spec, b"+OK\r\n")
     }
 
-    fn list(&mut self, request: &Request<'_>, spec: Option<&Spec>) -> Flow {
-        let mut listed = self.router.clients().all();
-        if request.is(2, "TYPE") && request.len() == 4 {
-            let kind = String::from_utf8_lossy(request.arg(3)).into_owned();
-            match kind.to_ascii_lowercase().as_str() {
-                "normal" => listed.retain(|client| !subscribes(client)),
-                "pubsub" => listed.retain(subscribes),
-                "master" | "primary" | "replica" | "slave" => listed.clear(),
-                _ => return self.refuse(spec, format!("ERR Unknown client type '{kind}'").as_bytes()),
-            }
-        } else if request.is(2, "ID") && request.len() > 3 {
-            let ids: Option<Vec<u64>> = (3..request.len()).map(|at| number(request.arg(at))).collect();
-            let Some(ids) = ids else { return self.refuse(spec, b"ERR Invalid client ID") };
-            listed.retain(|client| ids.contains(&client.id));
-        } else if request.len() > 2 {
+    /// `CLIENT NO-EVICT ON|OFF` and its like.
+    fn switch(&mut self, mark: Mark, request: &Request<'_>, spec: Option<&Spec>) -> Flow {
+        let (on, off) = (request.is(2, "ON"), request.is(2, "OFF"));
+        if !on && !off {
             return self.refuse(spec, says::SYNTAX.as_bytes());
         }
-        let text: String = listed.iter().map(|client| line_of(client)).collect();
+        self.client.mark(mark, on);
+        self.answer(spec, b"+OK\r\n")
+    }
+
+    fn known(&self, all: &[Arc<Connected>]) -> Known {
+        let mut users: HashSet<String> = all.iter().map(|client| client.about().user.clone()).collect();
+        users.insert("default".to_owned());
+        let databases = self.router.topology().server.databases.max(1);
+        Known { dialect: self.dialect(), databases, users }
+    }
+
+    fn list(&mut self, request: &Request<'_>, spec: Option<&Spec>) -> Flow {
+        let mut listed = self.router.clients().all();
+        let known = self.known(&listed);
+        let dialect = known.dialect;
+        let filter = if dialect.valkey && request.len() > 3 {
+            Filter::parse(request, 2, &known)
+        } else if request.is(2, "ID") && request.len() > 3 {
+            let ids: Option<Vec<i64>> = (3..request.len()).map(|at| integer(request.arg(at))).collect();
+            let ids = ids.map(|ids| ids.into_iter().filter_map(|id| u64::try_from(id).ok()).collect::<Vec<_>>());
+            // In the order asked for, as often as asked for.
+            let found = ids.as_ref().map(|ids| ids.iter().filter_map(|id| self.router.clients().find(*id)).collect());
+            listed = found.unwrap_or(listed);
+            ids.map(Filter::ids).ok_or_else(|| says::INVALID_CLIENT_ID.into())
+        } else if request.len() == 2 || request.is(2, "TYPE") && request.len() == 4 {
+            Filter::parse(request, 2, &known)
+        } else {
+            Err(says::SYNTAX.into())
+        };
+        let filter = match filter {
+            Ok(filter) => filter,
+            Err(error) => return self.refuse(spec, &error),
+        };
+        let skip_me = filter.skip_me.unwrap_or(false);
+        listed.retain(|client| filter.takes(client) && !(skip_me && client.id == self.client.id));
+        let text: String = listed.iter().map(|client| line_of(client, dialect)).collect();
         self.answer_with(spec, |out| self.text(out, &text))
     }
 
     /// `CLIENT KILL addr` and `CLIENT KILL filter value ...`.
     fn kill(&mut self, request: &Request<'_>, spec: Option<&Spec>) -> Flow {
+        let mut doomed = self.router.clients().all();
         if request.len() == 3 {
             let address = String::from_utf8_lossy(request.arg(2)).into_owned();
-            return match self.router.clients().all().iter().find(|client| client.peer.to_string() == address) {
-                Some(client) => {
-                    self.end(client);
-                    self.answer(spec, b"+OK\r\n")
-                }
-                None => self.refuse(spec, b"ERR No such client"),
-            };
-        }
-        let mut doomed = self.router.clients().all();
-        let mut skip_me = true;
-        for at in (2..request.len()).step_by(2) {
-            let Some(value) = request.get(at + 1) else { return self.refuse(spec, says::SYNTAX.as_bytes()) };
-            let text = String::from_utf8_lossy(value).into_owned();
-            if request.is(at, "ID") {
-                let Some(id) = number(value) else {
-                    return self.refuse(spec, b"ERR client-id should be greater than 0");
-                };
-                doomed.retain(|client| client.id == id);
-            } else if request.is(at, "ADDR") {
-                doomed.retain(|client| client.peer.to_string() == text);
-            } else if request.is(at, "LADDR") {
-                doomed.retain(|client| client.local.to_string() == text);
-            } else if request.is(at, "USER") {
-                doomed.retain(|client| client.about().user == text);
-            } else if request.is(at, "TYPE") {
-                match text.to_ascii_lowercase().as_str() {
-                    "normal" => doomed.retain(|client| !subscribes(client)),
-                    "pubsub" => doomed.retain(subscribes),
-                    "master" | "primary" | "replica" | "slave" => doomed.clear(),
-                    _ => return self.refuse(spec, format!("ERR Unknown client type '{text}'").as_bytes()),
-                }
-            } else if request.is(at, "SKIPME") && (request.is(at + 1, "YES") || request.is(at + 1, "NO")) {
-                skip_me = request.is(at + 1, "YES");
-            } else if request.is(at, "MAXAGE") && number(value).is_some() {
-                let age = number(value).unwrap_or_default();
-                doomed.retain(|client| client.since.elapsed().as_secs() >= age);
-            } else {
-                return self.refuse(spec, says::SYNTAX.as_bytes());
+            doomed.retain(|client| client.peer.to_string() == address);
+            if doomed.is_empty() {
+                return self.refuse(spec, says::NO_SUCH_CLIENT.as_bytes());
             }
+            doomed.iter().for_each(|client| self.end(client));
+            return self.answer(spec, b"+OK\r\n");
         }
-        doomed.retain(|client| !skip_me || client.id != self.client.id);
+        let filter = match Filter::parse(request, 2, &self.known(&doomed)) {
+            Ok(filter) => filter,
+            Err(error) => return self.refuse(spec, &error),
+        };
+        let skip_me = filter.skip_me.unwrap_or(true);
+        doomed.retain(|client| filter.takes(client) && !(skip_me && client.id == self.client.id));
         doomed.iter().for_each(|client| self.end(client));
         self.answer_with(spec, |out| write::integer(out, doomed.len() as i64))
     }
@@ -145,12 +183,14 @@ impl Session {
     fn unblock(&mut self, request: &Request<'_>, spec: Option<&Spec>) -> Flow {
         let how = match request.len() {
             3 => Unblock::Timeout,
-            4 if request.is(3, "TIMEOUT") => Unblock::Timeout,
-            4 if request.is(3, "ERROR") => Unblock::Error,
+            _ if request.len() > 4 && self.dialect().is_strict() => {
+                return self.refuse(spec, &says::odd_subcommand(request));
+            }
+            _ if request.is(3, "TIMEOUT") => Unblock::Timeout,
+            _ if request.is(3, "ERROR") => Unblock::Error,
             _ => return self.refuse(spec, says::UNBLOCK_REASON.as_bytes()),
         };
-        let id = std::str::from_utf8(request.arg(2)).ok().and_then(|id| id.parse::<i64>().ok());
-        let Some(id) = id else { return self.refuse(spec, says::NOT_INTEGER.as_bytes()) };
+        let Some(id) = integer(request.arg(2)) else { return self.refuse(spec, says::NOT_INTEGER.as_bytes()) };
         let client = u64::try_from(id).ok().and_then(|id| self.router.clients().find(id));
         let waited = client.is_some_and(|client| client.unblock(how));
         self.answer_with(spec, |out| write::integer(out, i64::from(waited)))
@@ -159,7 +199,8 @@ impl Session {
     /// Another client is closed at once, this one when it has its reply.
     fn end(&mut self, client: &Arc<Connected>) {
         if client.id == self.client.id {
-            self.ending = Some(crate::metrics::Disconnect::Killed);
+            self.client.mark(Mark::Closing, true);
+            self.ending = Some(Disconnect::Killed);
         } else {
             client.tell(Order::Leave);
         }
@@ -167,17 +208,24 @@ impl Session {
 
     fn reply_mode(&mut self, request: &Request<'_>, spec: Option<&Spec>) -> Flow {
         if request.is(2, "ON") {
-            self.line.mute(crate::ticket::Mute::No);
+            self.line.mute(Mute::No);
             self.answer(spec, b"+OK\r\n")
         } else if request.is(2, "OFF") {
-            self.line.mute(crate::ticket::Mute::All);
+            self.line.mute(Mute::All);
             Flow::Taken
         } else if request.is(2, "SKIP") {
-            self.line.mute(crate::ticket::Mute::Next);
+            self.line.mute_next();
             Flow::Taken
         } else {
             self.refuse(spec, says::SYNTAX.as_bytes())
         }
+    }
+
+    /// No space, no control character, nothing beyond ASCII: what Redis allows in a name. Newer servers look at it up to
+    /// the first NUL only.
+    fn is_printable(&self, name: &[u8]) -> bool {
+        let end = name.iter().position(|&byte| byte == 0).filter(|_| self.dialect().since((7, 2)));
+        name[..end.unwrap_or(name.len())].iter().all(|byte| (b'!'..=b'~').contains(byte))
     }
 
     /// A text that RESP3 marks as one.
@@ -191,56 +239,4 @@ impl Session {
             write::bulk(out, text.as_bytes());
         }
     }
-}
-
-fn subscribes(client: &Arc<Connected>) -> bool {
-    client.subscriptions.iter().any(|count| count.load(Relaxed) > 0)
-}
-
-fn number(text: &[u8]) -> Option<u64> {
-    std::str::from_utf8(text).ok()?.parse().ok().filter(|&number| number > 0)
-}
-
-/// No space, no control character, nothing beyond ASCII: what Redis allows in a name.
-fn printable(name: &[u8]) -> bool {
-    name.iter().all(|byte| (b'!'..=b'~').contains(byte))
-}
-
-/// A client's line in CLIENT LIST, with the fields of Redis 7. Those about the server's own memory are 0.
-fn line_of(client: &Connected) -> String {
-    let about = client.about().clone();
-    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-    let age = client.since.elapsed();
-    let idle = age.as_millis().saturating_sub(u128::from(client.heard.load(Relaxed))) / 1000;
-    let [sub, psub, ssub] = [0, 1, 2].map(|kind| client.subscriptions[kind].load(Relaxed));
-    let multi = match client.queued.load(Relaxed) {
-        usize::MAX => -1,
-        queued => queued as i64,
-    };
-    let mut flags = String::new();
-    for (flag, set) in [('P', sub + psub + ssub > 0), ('x', multi >= 0), ('b', client.waits())] {
-        flags.extend(set.then_some(flag));
-    }
-    if flags.is_empty() {
-        flags.push('N');
-    }
-    format!(
-        "id={} addr={} laddr={} fd=0 name={} age={} idle={idle} flags={flags} db={} sub={sub} psub={psub} ssub={ssub} \
-         multi={multi} qbuf={} qbuf-free=0 argv-mem=0 multi-mem=0 rbs=0 rbp=0 obl={} oll=0 omem=0 tot-mem={} events=r \
-         cmd={} user={} redir=-1 resp={} lib-name={} lib-ver={}\n",
-        client.id,
-        client.peer,
-        client.local,
-        text(&about.name),
-        age.as_secs(),
-        client.database.load(Relaxed),
-        client.held.load(Relaxed),
-        client.owed.load(Relaxed),
-        client.cost(),
-        if about.command.is_empty() { "client|list" } else { &about.command },
-        about.user,
-        client.resp.load(Relaxed),
-        text(&about.library),
-        text(&about.library_version),
-    )
 }

@@ -26,6 +26,7 @@ impl Session {
                 return Flow::Settle;
             }
             self.epoch = self.router.epoch();
+            self.follow_tracking();
         }
         let router = self.router.clone();
         let topology = router.topology();
@@ -44,6 +45,12 @@ impl Session {
         if let Some(error) = self.not_while_subscribed(request, spec) {
             return self.refuse(spec, error.as_bytes());
         }
+        if router.clients().pause().is_on() && self.is_paused(request, spec) {
+            return Flow::Paused;
+        }
+        if let Some(spec) = spec {
+            self.client.says(spec.metric);
+        }
         let plan = plan::plan(request, spec, &router.settings().policy);
         if let (Plan::Refuse(error), Some(spec)) = (&plan, spec)
             && &*spec.name == "exec"
@@ -56,7 +63,11 @@ impl Session {
         if self.unproven.is_some() && self.must_not_overtake(&plan) {
             return Flow::Settle;
         }
-        self.carry_out(plan, request, spec)
+        let flow = self.carry_out(plan, request, spec);
+        if self.tracking.is_some() && matches!(flow, Flow::Taken) {
+            self.caching_is_over(spec);
+        }
+        flow
     }
 
     /// Does what the plan says.
@@ -99,6 +110,7 @@ impl Session {
         let repeatable = spec.is_some_and(Spec::is_readonly);
         let mut ticket = self.line.open(Some(Label::of(spec)), request.frame().len(), route, repeatable);
         ticket.writes = spec.is_none_or(|spec| spec.is_write() || !spec.is_readonly() && spec.has_keys());
+        ticket.caching = self.caching();
         ticket
     }
 

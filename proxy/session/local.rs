@@ -4,7 +4,7 @@ use std::sync::atomic::Ordering::Relaxed;
 
 use super::{Flow, Session};
 use crate::{
-    clients::About,
+    clients::{About, Mark},
     command::{Spec, treatment::Local},
     metrics::Disconnect,
     resp::{Request, write},
@@ -83,6 +83,10 @@ impl Session {
         self.watch = None;
         self.drop_subscriptions();
         self.monitor = None;
+        self.end_tracking();
+        for mark in [Mark::NoEvict, Mark::NoTouch] {
+            self.client.mark(mark, false);
+        }
         self.line.mute(Mute::No);
         self.authenticated = self.router.settings().client_credentials.is_none();
         self.lane = self.router.first_lane();

@@ -139,6 +139,7 @@ impl Session {
     fn change_lane(&mut self, login: Login) {
         if *self.lane.login() != login {
             self.lane = self.router.lane(&login);
+            self.lay_lane(Some("it has changed its connection"));
         }
     }
 }

@@ -18,7 +18,7 @@ use crate::{
     refusal::Later,
     resp::request::Parser,
     router::{Lane, Router},
-    ticket::{Bounced, Route, Ticket, Why},
+    ticket::{Bounced, Caching, Route, Ticket, Why},
     topology::Kind,
 };
 
@@ -107,6 +107,7 @@ impl Session {
     fn send_again(&mut self, bounced: Bounced) {
         self.router.refresh();
         self.epoch = self.router.epoch();
+        self.follow_tracking();
         let Bounced { ticket, request, why } = bounced;
         self.router.tally().retried(why.word());
         match why {
@@ -123,7 +124,13 @@ impl Session {
                 let link = self.lane.link_to(&self.router, &node);
                 match redirect.kind {
                     Kind::Moved => link.send(&request, ticket),
-                    Kind::Ask => link.send_after(&Prelude::of(ASKING), &request, ticket),
+                    Kind::Ask => {
+                        // ASKING and CLIENT CACHING cannot both stand right in front of the request.
+                        if ticket.caching == Caching::Yes {
+                            self.owe_flush("read while its slot moves");
+                        }
+                        link.send_after(&Prelude::of(ASKING), &request, ticket);
+                    }
                 }
             }
             Why::Later(Later::TryAgain, _) => self.send_by_key(&request, ticket),

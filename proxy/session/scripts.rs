@@ -123,6 +123,7 @@ impl Session {
             ticket.needs.heals = true;
             self.unproven = Some(route);
         }
+        prelude.add(ticket.caching.prefix());
         link.send_after(&prelude, request.frame(), ticket);
         Flow::Taken
     }
@@ -160,6 +161,7 @@ impl Session {
         };
         let mut prelude = Prelude::default();
         named.iter().for_each(|script| self.load_ahead(&link, script, &mut prelude));
+        prelude.add(ticket.caching.prefix());
         link.send_after(&prelude, request, ticket);
     }
 

@@ -1,7 +1,9 @@
 //! What the proxy says of itself where a server would speak of itself: in INFO and CONFIG GET.
 
+use std::time::Duration;
+
 use super::Session;
-use crate::{merge::info::Facts, plan::Fold};
+use crate::{clients::Paused, merge::info::Facts, plan::Fold};
 
 impl Session {
     /// What is known better than by the nodes, for replies merged by `fold`.
@@ -17,6 +19,11 @@ impl Session {
         let clients = self.router.clients();
         let totals = self.router.tally().metrics().totals();
         let uptime = clients.since.elapsed().as_secs();
+        let (reason, actions, left) = match clients.pause().now() {
+            None => ("none", "none", Duration::ZERO),
+            Some((Paused::Writes, left)) => ("client_pause", "write", left),
+            Some((Paused::All, left)) => ("client_pause", "all", left),
+        };
         vec![
             ("tcp_port", self.client.local.port().to_string()),
             ("process_id", std::process::id().to_string()),
@@ -25,6 +32,10 @@ impl Session {
             ("connected_clients", clients.count().to_string()),
             ("blocked_clients", clients.blocked().to_string()),
             ("pubsub_clients", clients.subscribed().to_string()),
+            ("tracking_clients", clients.tracking().to_string()),
+            ("paused_reason", reason.to_owned()),
+            ("paused_actions", actions.to_owned()),
+            ("paused_timeout_milliseconds", left.as_millis().to_string()),
             ("maxclients", clients.most.to_string()),
             ("total_connections_received", clients.ever().to_string()),
             ("rejected_connections", totals.rejected.to_string()),
@@ -36,11 +47,18 @@ impl Session {
         let databases = self.router.topology().server.databases.max(1);
         let mut facts = vec![
             ("port", self.client.local.port().to_string()),
-            ("maxclients", self.router.clients().most.to_string()),
             ("databases", databases.to_string()),
             ("cluster-enabled", "no".to_owned()),
         ];
-        let secrets = ["masterauth", "masteruser", "primaryauth", "primaryuser", "requirepass", "tls-key-file-pass"];
+        let secrets = [
+            "masterauth",
+            "masteruser",
+            "primaryauth",
+            "primaryuser",
+            "requirepass",
+            "tls-client-key-file-pass",
+            "tls-key-file-pass",
+        ];
         facts.extend(secrets.map(|secret| (secret, String::new())));
         facts
     }

@@ -106,6 +106,7 @@ impl Session {
 
     /// Passes on what was published. Says why the client has to go, where it has.
     pub(super) fn poll_subscriptions(&mut self, cx: &mut Context<'_>) -> Option<Disconnect> {
+        self.poll_tracking(cx);
         if self.ending.is_some() {
             self.monitor = None;
             if self.subscriber.is_some() {
@@ -130,7 +131,8 @@ impl Session {
 
     /// The limits of Redis on what a subscriber owes (`client-output-buffer-limit pubsub`).
     pub(super) fn poll_overdue(&mut self, cx: &mut Context<'_>) -> Option<Disconnect> {
-        if self.subscriber.is_none() && self.monitor.is_none() {
+        let is_told = self.subscriber.is_some() || self.monitor.is_some() || self.tracking.is_some() || self.is_told;
+        if !is_told {
             return None;
         }
         let limits = self.router.settings().pubsub;

@@ -14,6 +14,7 @@ use super::{
     attend::Eof,
     errand::Errand,
     login::Hello,
+    pause,
     scripts::{awaits_functions, learn_all, scripts_of},
     watch::Watch,
 };
@@ -45,6 +46,8 @@ pub(super) struct Transaction {
     own: Vec<(usize, OwnedRequest)>,
     /// A command that may write is among them.
     pub(super) writes: bool,
+    /// A command that reads keys is among them.
+    reads: bool,
     /// So is one about scripts, or one that calls functions.
     scripts: bool,
     functions: bool,
@@ -148,7 +151,8 @@ impl Session {
             return self.refuse(Some(spec), error.as_bytes());
         }
         transaction.slot = transaction.slot.or(slot);
-        transaction.writes |= may_write(spec);
+        transaction.reads |= spec.is_readonly() && spec.has_keys();
+        transaction.writes |= may_write(spec) || pause::may_replicate(spec, request);
         transaction.scripts |= scripts;
         transaction.functions |= functions;
         if own {
@@ -288,6 +292,7 @@ impl Session {
         let route = transaction.slot.map_or(Route::Any, Route::Slot);
         let mut ticket = self.line.open(Some(Label::of(spec)), batch.len(), route, false);
         ticket.replies_before = transaction.replies() - 1;
+        ticket.caching = self.caching();
         ticket.writes = transaction.writes;
         ticket.needs.functions = transaction.functions;
         let mut named = Vec::new();
@@ -303,6 +308,9 @@ impl Session {
     /// `None` where the client has gone.
     pub(super) async fn exec_alone(&mut self) -> Option<Bytes> {
         let mut transaction = self.take_transaction()?;
+        if transaction.reads {
+            self.reads_untracked();
+        }
         if transaction.scripts {
             transaction.loads = scripts_of(&self.router, &transaction.frames);
         }

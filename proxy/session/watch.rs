@@ -41,7 +41,7 @@ impl Watch {
     /// Whether the session still is in the lane that it watches in: replies of another would not be what the client
     /// speaks, or not what its user may see.
     pub(super) fn fits(&self, lane: &Rc<Lane>) -> bool {
-        Rc::ptr_eq(&self.lane, lane)
+        self.lane.login() == lane.login()
     }
 
     /// What has to stand in front of a transaction.

@@ -1,0 +1,73 @@
+//! A client's line in CLIENT LIST.
+
+use std::sync::atomic::Ordering::Relaxed;
+
+use super::Dialect;
+use crate::clients::{Client, Mark};
+
+/// The line, with the fields that the servers behind have. Those about a server's own memory are 0.
+pub(super) fn line_of(client: &Client, dialect: Dialect) -> String {
+    let about = client.about().clone();
+    // Servers write them up to a NUL.
+    let text =
+        |bytes: &[u8]| String::from_utf8_lossy(bytes.split(|&byte| byte == 0).next().unwrap_or_default()).into_owned();
+    let age = client.since.elapsed();
+    let [sub, psub, ssub] = [0, 1, 2].map(|kind| client.subscriptions[kind].load(Relaxed));
+    let multi = match client.queued.load(Relaxed) {
+        usize::MAX => -1,
+        queued => queued as i64,
+    };
+    let redirect = if client.has(Mark::Tracking) { client.redirect.load(Relaxed) } else { -1 };
+    let capa = if client.has(Mark::CapaRedirect) { "r" } else { "" };
+    let capa = if dialect.valkey { format!(" capa={capa}") } else { String::new() };
+    let watch = if dialect.since((7, 4)) { " watch=0" } else { "" };
+    let mut line = format!(
+        "id={} addr={} laddr={} fd=0 name={} age={} idle={} flags={}{capa} db={} sub={sub} psub={psub} ssub={ssub} \
+         multi={multi}{watch} qbuf={} qbuf-free=0 argv-mem=0 multi-mem=0 rbs=0 rbp=0 obl={} oll=0 omem=0 tot-mem={} \
+         events=r cmd={} user={} redir={redirect} resp={}",
+        client.id,
+        client.peer,
+        client.local,
+        text(&about.name),
+        age.as_secs(),
+        client.idle().as_secs(),
+        flags(client),
+        client.database.load(Relaxed),
+        client.held.load(Relaxed),
+        client.owed.load(Relaxed),
+        client.cost(),
+        client.last_command(),
+        about.user,
+        client.resp.load(Relaxed),
+    );
+    if dialect.since((7, 2)) {
+        line += &format!(" lib-name={} lib-ver={}", text(&about.library), text(&about.library_version));
+    }
+    if dialect.valkey {
+        let [received, sent] = [0, 1].map(|way| client.traffic[way].load(Relaxed));
+        line += &format!(" tot-net-in={received} tot-net-out={sent} tot-cmds={}", client.commands.load(Relaxed));
+    }
+    line.push('\n');
+    line
+}
+
+/// Its flags, as letters.
+pub(super) fn flags(client: &Client) -> String {
+    let flags = [
+        ('P', subscribes(client)),
+        ('x', client.queued.load(Relaxed) != usize::MAX),
+        ('b', client.waits()),
+        ('t', client.has(Mark::Tracking)),
+        ('R', client.has(Mark::BrokenRedirect)),
+        ('B', client.has(Mark::Broadcast)),
+        ('c', client.has(Mark::Closing)),
+        ('e', client.has(Mark::NoEvict)),
+        ('T', client.has(Mark::NoTouch)),
+    ];
+    let set: String = flags.iter().filter(|(_, set)| *set).map(|(flag, _)| *flag).collect();
+    if set.is_empty() { "N".to_owned() } else { set }
+}
+
+pub(super) fn subscribes(client: &Client) -> bool {
+    client.subscriptions.iter().any(|count| count.load(Relaxed) > 0)
+}

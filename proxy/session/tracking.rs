@@ -1,0 +1,389 @@
+//! CLIENT TRACKING: nodes tell which keys change, so that the client may keep what it has read.
+//!
+//! A node remembers what *a connection* has read, and its messages have their place among that connection's replies. So a
+//! tracking client gets a lane of its own, with a link to each primary that has asked for tracking before anything else;
+//! all that the client sends goes that way, and messages go back behind the replies that came before them
+//! ([`crate::ticket::Line::push_behind`]).
+//!
+//! No change is ever missed in silence. Where a link is lost, or a slot goes to another node, the client is told to
+//! forget all that it holds, as by FLUSHALL; that is counted and logged.
+
+mod ear;
+mod options;
+
+use std::{
+    collections::BTreeSet,
+    future::{Future, poll_fn},
+    pin::Pin,
+    rc::Rc,
+    sync::{Arc, atomic::Ordering::Relaxed},
+    task::Context,
+    time::Duration,
+};
+
+use bytes::Bytes;
+
+use self::{ear::Ear, options::Options};
+use super::{Flow, Session};
+use crate::{
+    clients::Mark,
+    command::{Spec, treatment::Client},
+    dial::{self, TrackingMode},
+    resp::{Request, write},
+    says,
+    slot::SLOTS,
+    ticket::Caching,
+    topology::Topology,
+};
+
+/// How long CLIENT TRACKING waits for nodes where it can do without: what is read there later is tracked all the same.
+const SHORT_WAIT: Duration = Duration::from_millis(250);
+const OK: &[u8] = b"+OK\r\n";
+
+/// A client's tracking.
+pub(super) struct Tracking {
+    mode: TrackingMode,
+    /// Of the mode BCAST; the empty one is all keys.
+    prefixes: BTreeSet<Bytes>,
+    noloop: bool,
+    /// The client that the messages go to; 0: this one.
+    redirect: u64,
+    /// `None` where nobody could be told: the client speaks RESP2, and has named no other.
+    ear: Option<Rc<Ear>>,
+    /// CLIENT CACHING was said: it counts for the next command.
+    caching: bool,
+    /// The client is to forget all that it holds, once all that is on its way has come.
+    owes_flush: Option<&'static str>,
+    /// The topology that the links follow.
+    topology: Arc<Topology>,
+    /// It has been told that there is a newer one.
+    warned: bool,
+    news: Pin<Box<dyn Future<Output = ()>>>,
+}
+
+impl Session {
+    /// CLIENT TRACKING and its kin.
+    pub(super) fn tracking_command(&mut self, sub: Client, request: &Request<'_>, spec: Option<&Spec>) -> Flow {
+        match sub {
+            Client::Caching => match self.set_caching(request) {
+                Ok(()) => self.answer(spec, OK),
+                Err(error) => self.refuse(spec, error.as_bytes()),
+            },
+            Client::Getredir => {
+                let redirect = self.tracking.as_ref().map_or(-1, |tracking| tracking.redirect as i64);
+                self.answer_with(spec, |out| write::integer(out, redirect))
+            }
+            Client::Trackinginfo => self.answer_with(spec, |out| self.tracking_info(out)),
+            // The lane changes: nothing may be in flight.
+            _ => Flow::Alone,
+        }
+    }
+
+    fn set_caching(&mut self, request: &Request<'_>) -> Result<(), &'static str> {
+        let Some(tracking) = &mut self.tracking else { return Err(says::CACHING_WITHOUT_TRACKING) };
+        let (yes, no) = (request.is(2, "YES"), request.is(2, "NO"));
+        match tracking.mode {
+            TrackingMode::OptIn if yes => tracking.caching = true,
+            TrackingMode::OptOut if no => tracking.caching = true,
+            _ if yes => return Err(says::CACHING_YES),
+            _ if no => return Err(says::CACHING_NO),
+            _ => return Err(says::SYNTAX),
+        }
+        Ok(())
+    }
+
+    fn tracking_info(&self, out: &mut Vec<u8>) {
+        let resp3 = self.speaks_resp3();
+        let mut flags = Vec::new();
+        let (mut redirect, mut prefixes) = (-1, Vec::new());
+        match &self.tracking {
+            None => flags.push("off"),
+            Some(tracking) => {
+                flags.push("on");
+                match tracking.mode {
+                    TrackingMode::Read => {}
+                    TrackingMode::Broadcast => flags.push("bcast"),
+                    TrackingMode::OptIn => {
+                        flags.extend(["optin"].into_iter().chain(tracking.caching.then_some("caching-yes")))
+                    }
+                    TrackingMode::OptOut => {
+                        flags.extend(["optout"].into_iter().chain(tracking.caching.then_some("caching-no")))
+                    }
+                }
+                flags.extend(tracking.noloop.then_some("noloop"));
+                flags.extend(self.client.has(Mark::BrokenRedirect).then_some("broken_redirect"));
+                redirect = tracking.redirect as i64;
+                prefixes = tracking.prefixes.iter().collect();
+            }
+        }
+        write::head(out, if resp3 { b'%' } else { b'*' }, if resp3 { 3 } else { 6 });
+        write::bulk(out, b"flags");
+        write::head(out, if resp3 { b'~' } else { b'*' }, flags.len() as i64);
+        flags.iter().for_each(|flag| write::bulk(out, flag.as_bytes()));
+        write::bulk(out, b"redirect");
+        write::integer(out, redirect);
+        write::bulk(out, b"prefixes");
+        write::array(out, prefixes.len());
+        prefixes.iter().for_each(|prefix| write::bulk(out, prefix));
+    }
+
+    /// `CLIENT TRACKING ON|OFF ...`
+    pub(super) async fn set_tracking(&mut self, request: &Request<'_>) -> Vec<u8> {
+        let asked = Options::parse(request, self.router.clients());
+        let checked = asked.and_then(|asked| {
+            if request.is(2, "ON") {
+                asked.check(self.tracking.as_deref())?;
+            } else if !request.is(2, "OFF") {
+                return Err(says::SYNTAX.into());
+            }
+            Ok(asked)
+        });
+        let asked = match checked {
+            Ok(asked) => asked,
+            Err(error) => return frame(&error),
+        };
+        if request.is(2, "OFF") {
+            self.end_tracking();
+            return OK.to_vec();
+        }
+        match self.begin_tracking(asked).await {
+            Ok(()) => OK.to_vec(),
+            Err(error) => {
+                self.end_tracking();
+                frame(error.as_bytes())
+            }
+        }
+    }
+
+    async fn begin_tracking(&mut self, asked: Options) -> Result<(), String> {
+        self.router.refresh();
+        let before = self.tracking.take();
+        let mut prefixes = before.as_ref().map(|tracking| tracking.prefixes.clone()).unwrap_or_default();
+        if asked.mode == TrackingMode::Broadcast && asked.prefixes.is_empty() {
+            prefixes.insert(Bytes::new());
+        }
+        prefixes.extend(asked.prefixes);
+        self.client.mark(Mark::Tracking, true);
+        self.client.mark(Mark::Broadcast, asked.mode == TrackingMode::Broadcast);
+        self.client.mark(Mark::BrokenRedirect, false);
+        self.client.redirect.store(asked.redirect as i64, Relaxed);
+        let again = before.is_some();
+        let mut tracking = Box::new(Tracking {
+            mode: asked.mode,
+            prefixes,
+            noloop: asked.noloop,
+            redirect: asked.redirect,
+            ear: None,
+            caching: before.as_ref().is_some_and(|before| before.caching),
+            owes_flush: before.as_ref().and_then(|before| before.owes_flush),
+            topology: self.router.topology().clone(),
+            warned: false,
+            news: self.router.next_news(),
+        });
+        let as_before = before.as_ref().is_some_and(|before| before.is_heard_like(&tracking));
+        match before.and_then(|mut before| before.ear.take()) {
+            Some(ear) if as_before => {
+                // Nodes go on as they did, only that another is told.
+                ear.redirect.set(tracking.redirect);
+                tracking.topology = self.router.topology().clone();
+                tracking.ear = Some(ear);
+                self.tracking = Some(tracking);
+                return Ok(());
+            }
+            ear => {
+                ear.inspect(|ear| ear.close());
+            }
+        }
+        self.tracking = Some(tracking);
+        self.lay_lane(again.then_some("its tracking has changed"));
+        self.wait_for_nodes().await
+    }
+
+    /// Waits until the nodes listen; an error where one does not allow it.
+    async fn wait_for_nodes(&mut self) -> Result<(), String> {
+        let Some(tracking) = &self.tracking else { return Ok(()) };
+        let Some(ear) = tracking.ear.clone() else { return Ok(()) };
+        let owners = super::monitor::owners(&self.router.topology());
+        let patience = match tracking.mode {
+            TrackingMode::Broadcast => self.router.settings().retry_timeout,
+            _ => SHORT_WAIT,
+        };
+        let heard = poll_fn(|cx| ear.poll_opened(cx, &owners));
+        let heard = tokio::time::timeout(patience, heard).await.unwrap_or(Ok(()));
+        ear.begin();
+        heard
+    }
+
+    /// Ends it, and releases all that it holds.
+    pub(super) fn end_tracking(&mut self) {
+        let Some(tracking) = self.tracking.take() else { return };
+        for mark in [Mark::Tracking, Mark::Broadcast, Mark::BrokenRedirect] {
+            self.client.mark(mark, false);
+        }
+        if tracking.ear.is_some() {
+            self.lane = self.router.lane(self.lane.login());
+        }
+    }
+
+    /// Gives a tracking session a new lane of its own, for the login that it has now. What nodes remember of the old
+    /// links is lost, so that the client must forget it too; `why`, where there can be any.
+    pub(super) fn lay_lane(&mut self, why: Option<&'static str>) {
+        let (login, resp3) = (self.lane.login().clone(), self.speaks_resp3());
+        let Some(tracking) = &mut self.tracking else { return };
+        if let Some(old) = tracking.ear.take() {
+            old.close();
+        }
+        tracking.topology = self.router.topology().clone();
+        tracking.owes_flush = tracking.owes_flush.or(why);
+        if !resp3 && tracking.redirect == 0 {
+            self.lane = self.router.lane(&login);
+            return;
+        }
+        let ear = Ear::new(&self.router, &self.line, &self.client, tracking, resp3);
+        self.lane = self.router.private_lane(&login, tracking.wanted(), ear.clone());
+        self.lane.cover(&self.router);
+        tracking.ear = Some(ear);
+    }
+
+    /// What CLIENT CACHING says of the next command.
+    pub(super) fn caching(&self) -> Caching {
+        match self.tracking.as_deref() {
+            Some(Tracking { mode: TrackingMode::OptIn, caching: true, ear: Some(_), .. }) => Caching::Yes,
+            Some(Tracking { mode: TrackingMode::OptOut, caching: true, ear: Some(_), .. }) => Caching::No,
+            _ => Caching::AsEver,
+        }
+    }
+
+    /// A command has been carried out: CLIENT CACHING was for it, or for its whole transaction.
+    pub(super) fn caching_is_over(&mut self, spec: Option<&Spec>) {
+        let about_client = spec.is_some_and(|spec| spec.name.starts_with("client|"));
+        if let Some(tracking) = &mut self.tracking
+            && self.transaction.is_none()
+            && !about_client
+        {
+            tracking.caching = false;
+        }
+    }
+
+    /// Something is read in a way that no node remembers: what the client keeps of it must go again.
+    pub(super) fn reads_untracked(&mut self) {
+        let caching = self.caching();
+        let Some(tracking) = &self.tracking else { return };
+        let kept = match tracking.mode {
+            TrackingMode::Read => true,
+            TrackingMode::OptIn => caching == Caching::Yes,
+            TrackingMode::OptOut => caching != Caching::No,
+            TrackingMode::Broadcast => false,
+        };
+        if kept {
+            self.owe_flush("read where no node remembers it");
+        }
+    }
+
+    /// The client is to forget all that it holds, once all that is on its way has come.
+    pub(super) fn owe_flush(&mut self, why: &'static str) {
+        if let Some(tracking) = &mut self.tracking {
+            tracking.owes_flush = Some(why);
+        }
+    }
+
+    /// Passes on what others have left for this client, and follows the topology.
+    pub(super) fn poll_tracking(&mut self, cx: &mut Context<'_>) {
+        if self.client.has_mail() {
+            self.pass_on_mail();
+        }
+        let Some(tracking) = &mut self.tracking else { return };
+        while tracking.news.as_mut().poll(cx).is_ready() {
+            tracking.news = self.router.next_news();
+            self.router.refresh();
+        }
+        let settled = self.line.is_settled();
+        if settled {
+            self.follow_tracking();
+        }
+        let Some(tracking) = &mut self.tracking else { return };
+        let Some(ear) = &tracking.ear else {
+            tracking.owes_flush = None;
+            return;
+        };
+        if settled && let Some(why) = tracking.owes_flush.take() {
+            ear.flush(why);
+        }
+        if !settled && tracking.topology.epoch != self.router.epoch() && !tracking.warned {
+            // Once more when what is on its way has come: it may be from before.
+            tracking.warned = true;
+            if moved(&tracking.topology, &self.router.topology()) {
+                ear.flush("slots have moved");
+            }
+        }
+    }
+
+    /// Adapts to a new topology. To be called before anything is sent under it, and when nothing is in flight.
+    pub(super) fn follow_tracking(&mut self) {
+        let Some(tracking) = &mut self.tracking else { return };
+        if tracking.topology.epoch == self.router.epoch() {
+            return;
+        }
+        let newest = self.router.topology().clone();
+        let old = std::mem::replace(&mut tracking.topology, newest);
+        tracking.warned = false;
+        let Some(ear) = &tracking.ear else { return };
+        let let_go = self.lane.cover(&self.router);
+        if let_go || moved(&old, &tracking.topology) {
+            ear.flush("slots have moved");
+        }
+    }
+
+    /// Messages that other clients redirect to this one, in the form that it understands.
+    fn pass_on_mail(&mut self) {
+        self.is_told = true;
+        let subscribes = self.client.subscriptions.iter().any(|count| count.load(Relaxed) > 0);
+        let head: &[u8] = match self.speaks_resp3() {
+            true => ear::INVALIDATE,
+            false if subscribes => b"*3\r\n$7\r\nmessage\r\n$20\r\n__redis__:invalidate\r\n",
+            // There is no way to say it.
+            false => return drop(self.client.take_mail()),
+        };
+        for mail in self.client.take_mail() {
+            self.line.push_behind(&[head, &mail].concat());
+        }
+    }
+}
+
+impl Tracking {
+    /// What nodes are asked for.
+    fn wanted(&self) -> dial::Tracking {
+        // The empty prefix is all keys, and so is none.
+        let all = self.prefixes.contains(&Bytes::new());
+        let prefixes = if all { Vec::new() } else { self.prefixes.iter().cloned().collect() };
+        dial::Tracking { mode: self.mode, prefixes, noloop: self.noloop, redirect: None }
+    }
+
+    /// Whether nodes are asked for the same, in the same way.
+    fn is_heard_like(&self, other: &Tracking) -> bool {
+        self.wanted() == other.wanted() && (self.redirect == 0) == (other.redirect == 0)
+    }
+}
+
+impl Drop for Tracking {
+    fn drop(&mut self) {
+        if let Some(ear) = &self.ear {
+            ear.close();
+        }
+    }
+}
+
+/// Whether some slot has another owner.
+fn moved(old: &Topology, new: &Topology) -> bool {
+    let owner = |topology: &Topology, index: usize| {
+        let slot = crate::slot::Slot::new(index as u64)?;
+        topology.owner(slot).map(|node| (node.id.clone(), node.reach.clone()))
+    };
+    (0..SLOTS).any(|index| owner(old, index) != owner(new, index))
+}
+
+fn frame(error: &[u8]) -> Vec<u8> {
+    let mut frame = Vec::new();
+    write::error(&mut frame, error);
+    frame
+}

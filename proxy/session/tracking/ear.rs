@@ -1,0 +1,167 @@
+//! What a tracking client's links hear, on its way to the client, or to the one that it has named.
+
+use std::{
+    cell::{Cell, RefCell},
+    collections::HashSet,
+    rc::Rc,
+    sync::Arc,
+    task::{Context, Poll, Waker},
+};
+
+use bytes::Bytes;
+
+use super::Tracking;
+use crate::{
+    clients::{Client, Clients, Mark},
+    dial::TrackingMode,
+    link::{Audience, News},
+    metrics::ClientTally,
+    resp::write,
+    router::Router,
+    ticket::Line,
+    topology::Node,
+};
+
+/// How a message in RESP3 begins; the keys follow, or null for all of them.
+pub(super) const INVALIDATE: &[u8] = b">2\r\n$10\r\ninvalidate\r\n";
+
+/// The audience of a tracking client's links.
+pub(super) struct Ear {
+    line: Rc<Line>,
+    client: Arc<Client>,
+    clients: Arc<Clients>,
+    tally: Rc<ClientTally>,
+    resp3: bool,
+    broadcast: bool,
+    /// The client that is told; 0: this one.
+    pub redirect: Cell<u64>,
+    /// What another client may have waiting for it.
+    most_mail: usize,
+    /// Nobody listens any more.
+    closed: Cell<bool>,
+    /// The client has been told that its tracking has begun.
+    begun: Cell<bool>,
+    /// Nodes that tell what changes.
+    opened: RefCell<HashSet<String>>,
+    /// A node's error: it does not allow this.
+    refused: RefCell<Option<String>>,
+    waker: Cell<Option<Waker>>,
+}
+
+impl Ear {
+    pub fn new(router: &Router, line: &Rc<Line>, client: &Arc<Client>, tracking: &Tracking, resp3: bool) -> Rc<Ear> {
+        Rc::new(Ear {
+            line: line.clone(),
+            client: client.clone(),
+            clients: router.clients().clone(),
+            tally: router.tally().clone(),
+            resp3,
+            broadcast: tracking.mode == TrackingMode::Broadcast,
+            redirect: Cell::new(tracking.redirect),
+            most_mail: router.settings().pubsub.hard_limit,
+            closed: Cell::new(false),
+            begun: Cell::new(false),
+            opened: RefCell::default(),
+            refused: RefCell::default(),
+            waker: Cell::default(),
+        })
+    }
+
+    /// Nothing more is passed on.
+    pub fn close(&self) {
+        self.closed.set(true);
+    }
+
+    /// From now on the client relies on what it is told.
+    pub fn begin(&self) {
+        self.begun.set(true);
+    }
+
+    /// Ready when all of these nodes tell what changes, or with the error of one that will not.
+    pub fn poll_opened(&self, cx: &mut Context<'_>, nodes: &[Arc<Node>]) -> Poll<Result<(), String>> {
+        if let Some(error) = self.refused.take() {
+            return Poll::Ready(Err(error));
+        }
+        let opened = self.opened.borrow();
+        if nodes.iter().all(|node| opened.contains(&node.id)) {
+            return Poll::Ready(Ok(()));
+        }
+        self.waker.set(Some(cx.waker().clone()));
+        Poll::Pending
+    }
+
+    /// Has the client forget all that it holds, since a change may have been missed.
+    pub fn flush(&self, why: &str) {
+        if self.closed.get() {
+            return;
+        }
+        self.tally.tracking_flush();
+        tracing::info!(client = %self.client.peer, id = self.client.id, why, "a tracking client is told to drop what it has cached");
+        self.pass_on(if self.resp3 { b"_\r\n" } else { b"$-1\r\n" });
+    }
+
+    fn pass_on(&self, keys: &[u8]) {
+        let id = self.redirect.get();
+        let all = keys.first() != Some(&b'*');
+        if id != 0 {
+            // After FLUSHALL every node says so.
+            if all && self.line.flushed_elsewhere() && !self.broadcast {
+                return;
+            }
+            return match self.clients.find(id) {
+                Some(other) => other.deliver(Bytes::copy_from_slice(keys), self.most_mail),
+                None => self.say_broken(id),
+            };
+        }
+        let message = [INVALIDATE, keys].concat();
+        if all {
+            self.line.push_flush(&message, !self.broadcast);
+        } else {
+            self.line.push_behind(&message);
+        }
+    }
+
+    /// The client that is to be told has gone.
+    fn say_broken(&self, id: u64) {
+        self.client.mark(Mark::BrokenRedirect, true);
+        if self.resp3 {
+            let mut message = b">2\r\n".to_vec();
+            write::bulk(&mut message, b"tracking-redir-broken");
+            write::integer(&mut message, id as i64);
+            self.line.push_behind(&message);
+        }
+    }
+}
+
+impl Audience for Ear {
+    fn hear(&self, node: &Node, news: News<'_>) {
+        if self.closed.get() {
+            return;
+        }
+        match news {
+            News::Opened => {
+                self.opened.borrow_mut().insert(node.id.clone());
+                // What has changed before that, nobody has told.
+                if self.broadcast && self.begun.get() {
+                    self.flush("a node tells again what changes");
+                }
+            }
+            News::Said(frame) => {
+                if let Some(keys) = frame.strip_prefix(INVALIDATE) {
+                    self.pass_on(keys);
+                }
+            }
+            News::Lost(why) => {
+                self.opened.borrow_mut().remove(&node.id);
+                self.flush(&format!("connection to {} lost ({why})", node.label));
+            }
+            News::Unreachable(error) if error.permanent => {
+                self.refused.replace(Some(error.why.clone()));
+            }
+            News::Unreachable(_) => {}
+        }
+        if let Some(waker) = self.waker.take() {
+            waker.wake();
+        }
+    }
+}

@@ -1,0 +1,96 @@
+//! The arguments of CLIENT TRACKING, checked in the order and with the words of Redis.
+
+use bytes::Bytes;
+
+use super::Tracking;
+use crate::{clients::Clients, dial::TrackingMode, resp::Request, says};
+
+/// What CLIENT TRACKING asks for.
+#[derive(Default)]
+pub(super) struct Options {
+    pub mode: TrackingMode,
+    pub prefixes: Vec<Bytes>,
+    pub noloop: bool,
+    /// The client that messages go to; 0: none was named.
+    pub redirect: u64,
+    broadcast: bool,
+    opt_in: bool,
+    opt_out: bool,
+}
+
+impl Options {
+    /// Reads what stands behind ON or OFF.
+    pub fn parse(request: &Request<'_>, clients: &Clients) -> Result<Options, Vec<u8>> {
+        let mut options = Options::default();
+        let mut at = 3;
+        while at < request.len() {
+            let more = at + 1 < request.len();
+            if request.is(at, "REDIRECT") && more {
+                at += 1;
+                options.redirect(request.arg(at), clients)?;
+            } else if request.is(at, "PREFIX") && more {
+                at += 1;
+                options.prefixes.push(Bytes::copy_from_slice(request.arg(at)));
+            } else if request.is(at, "BCAST") {
+                options.broadcast = true;
+            } else if request.is(at, "OPTIN") {
+                options.opt_in = true;
+            } else if request.is(at, "OPTOUT") {
+                options.opt_out = true;
+            } else if request.is(at, "NOLOOP") {
+                options.noloop = true;
+            } else {
+                return Err(says::SYNTAX.into());
+            }
+            at += 1;
+        }
+        options.mode = match () {
+            () if options.broadcast => TrackingMode::Broadcast,
+            () if options.opt_in => TrackingMode::OptIn,
+            () if options.opt_out => TrackingMode::OptOut,
+            () => TrackingMode::Read,
+        };
+        Ok(options)
+    }
+
+    fn redirect(&mut self, id: &[u8], clients: &Clients) -> Result<(), Vec<u8>> {
+        if self.redirect != 0 {
+            return Err(says::ONE_REDIRECT.into());
+        }
+        let id = std::str::from_utf8(id).ok().and_then(|id| id.parse::<i64>().ok()).ok_or(says::NOT_INTEGER)?;
+        let client = u64::try_from(id).ok().and_then(|id| clients.find(id)).ok_or(says::NO_REDIRECT)?;
+        self.redirect = client.id;
+        Ok(())
+    }
+
+    /// Whether they fit together, and to the tracking there is.
+    pub fn check(&self, now: Option<&Tracking>) -> Result<(), Vec<u8>> {
+        let error = |text: &str| Err(text.into());
+        if !self.broadcast && !self.prefixes.is_empty() {
+            return error(says::PREFIX_WITHOUT_BCAST);
+        }
+        if now.is_some_and(|now| (now.mode == TrackingMode::Broadcast) != self.broadcast) {
+            return error(says::SWITCH_BCAST);
+        }
+        if self.broadcast && (self.opt_in || self.opt_out) {
+            return error(says::OPT_AND_BCAST);
+        }
+        if self.opt_in && self.opt_out {
+            return error(says::OPTIN_AND_OPTOUT);
+        }
+        let mode = now.map(|now| now.mode);
+        if self.opt_in && mode == Some(TrackingMode::OptOut) || self.opt_out && mode == Some(TrackingMode::OptIn) {
+            return error(says::SWITCH_OPT);
+        }
+        for (index, prefix) in self.prefixes.iter().enumerate() {
+            let overlap = |other: &&Bytes| other.starts_with(prefix) || prefix.starts_with(other);
+            if let Some(other) = now.and_then(|now| now.prefixes.iter().find(overlap)) {
+                return Err(says::prefixes_overlap(prefix, "an existing", other));
+            }
+            if let Some(other) = self.prefixes[index + 1..].iter().find(overlap) {
+                return Err(says::prefixes_overlap(prefix, "another provided", other));
+            }
+        }
+        Ok(())
+    }
+}
