@@ -33,7 +33,7 @@ use crate::{
     config::Config,
     dial::{self, DialError, Login},
     metrics::{NodeError, NodeTally},
-    refusal::{Later, Refusal},
+    refusal::{self, Later, Refusal},
     resp::reply::Scanner,
     ticket::{Clock, OWED_LIMIT, Ticket, Why},
     topology::{Hint, Kind, Node},
@@ -678,7 +678,10 @@ impl Exchange {
         drop(queue);
         match (verdict, request, entry.ticket) {
             (Some((refusal, error)), Some(request), Some(ticket)) => self.bounce(refusal, error, request, ticket),
-            (_, _, Some(ticket)) => ticket.fill(reply),
+            (_, _, Some(ticket)) => match &entry.fault {
+                Some(fault) if let Some(reply) = refusal::abort_because(reply, fault) => ticket.fill(&reply),
+                _ => ticket.fill(reply),
+            },
             (_, _, None) if entry.heartbeat => {}
             (_, _, None) => self.link.tally.late(),
         }

@@ -93,6 +93,10 @@ impl Merge {
     fn error(&self, out: &mut Vec<u8>) -> bool {
         let failed = |reply: &&Vec<u8>| reply.first().is_none_or(|kind| matches!(kind, b'-' | b'!'));
         let Some(first) = self.replies.iter().find(failed) else { return false };
+        if self.fold == Fold::Info && !self.replies.iter().all(|reply| failed(&reply)) {
+            // Clients ask for INFO before anything else: what one node does not say keeps nobody from the others.
+            return false;
+        }
         let done = self.replies.len() - self.replies.iter().filter(failed).count();
         match (&self.write, elements::error_text(first)) {
             (Some(command), Some(text)) if done > 0 => {
@@ -102,6 +106,13 @@ impl Merge {
             (_, None) => write::error(out, says::ODD_REPLIES.as_bytes()),
         }
         true
+    }
+
+    /// INFO of the nodes that answer.
+    fn info(&self, out: &mut Vec<u8>) -> Option<()> {
+        let answered = self.replies.iter().filter(|reply| !reply.is_empty() && elements::error_text(reply).is_none());
+        let answered: Vec<&[u8]> = answered.map(Vec::as_slice).collect();
+        info::fold(&answered, &self.facts, out)
     }
 
     fn fold(&self, out: &mut Vec<u8>) -> Option<()> {
@@ -118,7 +129,7 @@ impl Merge {
             Fold::KeyOrder => self.key_order(out),
             Fold::Concat => self.concat(out),
             Fold::RandomKey => self.random_key(out),
-            Fold::Info => info::fold(&self.replies, &self.facts, out),
+            Fold::Info => self.info(out),
             Fold::Newest(count) => elements::newest(&self.replies, count as usize, out),
             Fold::Fullest => {
                 out.extend_from_slice(self.replies.iter().max_by_key(|reply| reply.len())?);

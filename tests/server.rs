@@ -401,6 +401,28 @@ fn info_tells_of_one_server() {
 }
 
 #[test]
+fn info_is_told_though_a_node_is_down() {
+    let mut cluster = Cluster::three();
+    let settings = Settings::new(cluster.seeds()).with("RETRY_TIMEOUT", "300ms").expecting_warnings();
+    let proxy = Proxy::start(settings);
+    let mut client = proxy.client();
+    for index in 0..3 {
+        let key = cluster.key_on(index, "down:");
+        client.call(&["SET", &key, "1"]);
+    }
+    assert_eq!(line_of(&client.line("INFO").string(), "db0"), "keys=3,expires=0,avg_ttl=0");
+    cluster.nodes[1].kill();
+    for version in [2, 3] {
+        let mut client = proxy.client_of(version);
+        let info = client.line("INFO").string();
+        assert_eq!(line_of(&info, "db0"), "keys=2,expires=0,avg_ttl=0");
+        assert_eq!((line_of(&info, "loading"), line_of(&info, "role")), ("0", "master"));
+        // What would be a wrong number is an error.
+        assert!(client.line("DBSIZE").is_error());
+    }
+}
+
+#[test]
 fn config_reaches_every_primary_and_leaves_the_cluster_alone() {
     let cluster = Cluster::three();
     let proxy = Proxy::before(&cluster);

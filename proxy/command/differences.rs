@@ -51,7 +51,7 @@ const DIFFERENCES: &[(&str, &str)] = &[
     ("command", ANY_NODE),
     (
         "config|get",
-        "port, databases and maxclients are the proxy's, cluster-enabled is no, passwords are left out; else one node's",
+        "port and databases are the proxy's, cluster-enabled is no, passwords are left out; else one node's",
     ),
     ("config|resetstat", "does not reset what INFO tells of the proxy itself"),
     ("copy", IN_ONE_SLOT),
@@ -64,7 +64,7 @@ const DIFFERENCES: &[(&str, &str)] = &[
     ("flushall", "node by node, not in one moment"),
     ("flushdb", "node by node, not in one moment"),
     ("geosearchstore", IN_ONE_SLOT),
-    ("info", "sums over the primaries; clients, port, uptime and process are the proxy's"),
+    ("info", "sums over the primaries that answer; clients, port, uptime and process are the proxy's"),
     ("keys", "node by node, not in one moment"),
     ("lastsave", "the earliest of all nodes"),
     ("latency|doctor", ANY_NODE),

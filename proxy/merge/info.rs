@@ -4,13 +4,15 @@
 //! The first node's text is the model: its sections, their order, its facts about software and machine. Which line is
 //! treated how goes by its section, with the exceptions listed here.
 
+use std::collections::BTreeSet;
+
 use super::elements::Head;
 
 /// What the proxy knows better than any node: lines by name, `connected_clients` for one.
 pub type Facts = Vec<(&'static str, String)>;
 
 /// Appends the nodes' INFO replies as one; `None` where one of them is no text.
-pub fn fold(replies: &[Vec<u8>], facts: &Facts, out: &mut Vec<u8>) -> Option<()> {
+pub fn fold(replies: &[&[u8]], facts: &Facts, out: &mut Vec<u8>) -> Option<()> {
     let texts = replies.iter().map(|reply| text_of(reply)).collect::<Option<Vec<_>>>()?;
     let text = together(&texts, facts);
     let verbatim = replies.first()?.first() == Some(&b'=');
@@ -160,7 +162,10 @@ impl<'a> Section<'a> {
             _ if THE_GREATEST.contains(&name) => numbers(values, f64::max),
             _ if ADDED_UP.contains(&name) => numbers(values, |a, b| a + b),
             "Clients" | "Memory" | "Stats" | "CPU" => numbers(values, |a, b| a + b),
-            "Persistence" if name == "rdb_last_save_time" => numbers(values, f64::min),
+            // Clients wait for a server that is loading; the slots of the others are served.
+            "Persistence" if matches!(name, "rdb_last_save_time" | "loading" | "async_loading") => {
+                numbers(values, f64::min)
+            }
             "Persistence" if name.ends_with("_status") => {
                 return values.iter().find(|value| **value != "ok").unwrap_or(&first).to_string();
             }
@@ -186,7 +191,7 @@ impl Section<'_> {
 
 /// Whether each line of a section is about something that not every node may have.
 fn is_list(section: &str) -> bool {
-    matches!(section, "Commandstats" | "Errorstats" | "Latencystats" | "Keyspace")
+    matches!(section, "Commandstats" | "Errorstats" | "Latencystats" | "Keyspace" | "Keysizes")
 }
 
 /// Numbers folded, written with as many decimals as the first; `None` where one is no number.
@@ -221,8 +226,9 @@ fn fields(section: &str, values: &[&str]) -> String {
         fields.find(|(name, _)| *name == field).and_then(|(_, number)| number.parse::<f64>().ok()).unwrap_or(0.0)
     };
     let sum = |field: &str| values.iter().map(|value| read(value, field)).sum::<f64>();
-    let names = values.first().copied().unwrap_or_default().split(',').filter_map(|field| field.split_once('='));
-    let folded = names.map(|(name, number)| {
+    let mut seen = BTreeSet::new();
+    let names = values.iter().flat_map(|value| value.split(',')).filter_map(|field| field.split_once('='));
+    let folded = names.filter(|(name, _)| seen.insert(*name)).map(|(name, number)| {
         let decimals = number.split_once('.').map_or(0, |(_, decimals)| decimals.len());
         let folded = match (section, name) {
             ("Latencystats", _) => values.iter().map(|value| read(value, name)).fold(0.0, f64::max),
@@ -249,7 +255,8 @@ mod tests {
 
     fn folded(texts: &[&str], facts: Facts) -> String {
         let mut out = Vec::new();
-        fold(&texts.iter().map(|text| reply(text)).collect::<Vec<_>>(), &facts, &mut out).unwrap();
+        let replies: Vec<Vec<u8>> = texts.iter().map(|text| reply(text)).collect();
+        fold(&replies.iter().map(Vec::as_slice).collect::<Vec<_>>(), &facts, &mut out).unwrap();
         String::from_utf8(out).unwrap().replace("\r\n", "\n")
     }
 
@@ -284,11 +291,20 @@ mod tests {
     }
 
     #[test]
+    fn nobody_waits_for_one_node_that_loads() {
+        let said = folded(&["# Persistence\nloading:1\n", "# Persistence\nloading:0\n"], Facts::new());
+        assert!(said.contains("loading:0\n"), "{said}");
+        let sizes =
+            ["# Keysizes\ndb0_distrib_strings_sizes:1=2,4=1\n", "# Keysizes\ndb0_distrib_strings_sizes:1=1,8=5\n"];
+        assert!(folded(&sizes, Facts::new()).contains("sizes:1=3,4=1,8=5\n"));
+    }
+
+    #[test]
     fn a_verbatim_string_stays_one() {
         let mut out = Vec::new();
         let reply = b"=26\r\ntxt:# Server\r\ntcp_port:1\r\n\r\n".to_vec();
-        assert_eq!(fold(&[reply.clone(), reply.clone()], &Facts::new(), &mut out), Some(()));
+        assert_eq!(fold(&[&reply, &reply], &Facts::new(), &mut out), Some(()));
         assert_eq!(out, reply);
-        assert_eq!(fold(&[b":1\r\n".to_vec()], &Facts::new(), &mut out), None);
+        assert_eq!(fold(&[b":1\r\n"], &Facts::new(), &mut out), None);
     }
 }

@@ -47,11 +47,18 @@ impl Session {
         let databases = self.router.topology().server.databases.max(1);
         let mut facts = vec![
             ("port", self.client.local.port().to_string()),
-            ("maxclients", self.router.clients().most.to_string()),
             ("databases", databases.to_string()),
             ("cluster-enabled", "no".to_owned()),
         ];
-        let secrets = ["masterauth", "masteruser", "primaryauth", "primaryuser", "requirepass", "tls-key-file-pass"];
+        let secrets = [
+            "masterauth",
+            "masteruser",
+            "primaryauth",
+            "primaryuser",
+            "requirepass",
+            "tls-client-key-file-pass",
+            "tls-key-file-pass",
+        ];
         facts.extend(secrets.map(|secret| (secret, String::new())));
         facts
     }
