@@ -744,7 +744,12 @@ impl Exchange {
         drop(queue);
         match (verdict, request, entry.ticket) {
             (Some((verdict, error)), Some(request), Some(ticket)) => self.bounce(verdict, error, request, ticket),
-            (_, _, Some(ticket)) => ticket.fill_by(&self.link.node, reply),
+            (_, _, Some(ticket)) => match &entry.fault {
+                Some(fault) if let Some(reply) = refusal::abort_because(reply, fault) => {
+                    ticket.fill_by(&self.link.node, &reply)
+                }
+                _ => ticket.fill_by(&self.link.node, reply),
+            },
             (_, _, None) if entry.heartbeat => {}
             (_, _, None) => self.link.tally.late(),
         }

@@ -4,6 +4,8 @@ use bytes::Bytes;
 
 use crate::{
     metrics::NodeError,
+    resp::write,
+    says,
     topology::{Kind, Redirect},
 };
 
@@ -29,6 +31,18 @@ pub enum Later {
     MasterDown,
     /// READONLY: a primary has become a replica.
     ReadOnly,
+}
+
+/// EXEC's reply with the reason why the node would not take one of the commands, as Redis has it where EXEC itself meets
+/// the reason: the client saw that command queued. `None` where the reply says it already, or is another.
+pub fn abort_because(reply: &[u8], fault: &[u8]) -> Option<Vec<u8>> {
+    let text = reply.strip_prefix(b"-")?.strip_suffix(b"\r\n")?;
+    let why = fault.strip_prefix(b"-")?.strip_suffix(b"\r\n")?;
+    (text == says::EXECABORT.as_bytes()).then(|| {
+        let mut reply = Vec::new();
+        write::error(&mut reply, &[says::EXECABORT_BECAUSE.as_bytes(), why].concat());
+        reply
+    })
 }
 
 impl Refusal {

@@ -109,6 +109,35 @@ fn replies_that_are_not_wanted_stay_away() {
 }
 
 #[test]
+fn an_exec_that_the_node_gives_up_says_why() {
+    let (cluster, oracle) = (Cluster::three(), Node::standalone());
+    let proxy = Proxy::before(&cluster);
+    let (mut ours, mut theirs) = (proxy.client(), oracle.client());
+    let (mut set_ours, mut set_theirs) = (proxy.client(), oracle.client());
+    for (setting, reset) in [("min-replicas-to-write 1", "min-replicas-to-write 0"), ("maxmemory 1", "maxmemory 0")] {
+        // On a shared connection, where keys are watched, and with an answer of the proxy's own among the replies.
+        for sequence in
+            [&["MULTI", "SET {t}k 1"][..], &["WATCH {t}k", "MULTI", "SET {t}k 1"], &["MULTI", "SELECT 0", "SET {t}k 1"]]
+        {
+            for line in sequence {
+                assert_eq!(ours.line(line), theirs.line(line), "{line}");
+            }
+            // Only then does the server's state change.
+            for client in [&mut set_ours, &mut set_theirs] {
+                assert_eq!(client.line(&format!("CONFIG SET {setting}")), "+OK\r\n");
+            }
+            let reply = ours.line("EXEC");
+            assert_eq!(reply, theirs.line("EXEC"), "{sequence:?} with {setting}");
+            assert!(reply.0.starts_with(b"-EXECABORT Transaction discarded because of: "), "{reply:?}");
+            for client in [&mut set_ours, &mut set_theirs] {
+                assert_eq!(client.line(&format!("CONFIG SET {reset}")), "+OK\r\n");
+            }
+            assert_eq!(ours.line("GET {t}k"), theirs.line("GET {t}k"));
+        }
+    }
+}
+
+#[test]
 fn what_cannot_be_part_of_a_transaction_is_refused_clearly() {
     let proxy = Proxy::before(shared());
     let mut client = proxy.client();

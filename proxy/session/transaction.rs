@@ -26,7 +26,7 @@ use crate::{
     dedicated::Dedicated,
     metrics::Transaction as Ended,
     plan::{self, Plan, Scripting},
-    refusal::Refusal,
+    refusal::{self, Refusal},
     resp::{Request, reply::Scanner, request::OwnedRequest, write},
     says,
     scripts::Script,
@@ -510,10 +510,11 @@ async fn run(
     let fault = replies.iter().skip(transaction.loads.len()).find(|reply| reply.first() == Some(&b'-')).cloned();
     let Some(last) = replies.into_iter().last() else { return Err(says::ODD_REPLIES.to_owned()) };
     // EXECABORT only says that a command was refused; the first error says why.
-    let said = if last.starts_with(b"-EXECABORT") { fault.unwrap_or_else(|| last.clone()) } else { last.clone() };
-    Ok(match Refusal::of(&said) {
-        Some(refusal) => Run::Refused(refusal, said),
-        None => Run::Done(last),
+    let fault = fault.filter(|_| last.starts_with(b"-EXECABORT"));
+    let said = fault.as_ref().unwrap_or(&last);
+    Ok(match Refusal::of(said) {
+        Some(refusal) => Run::Refused(refusal, said.clone()),
+        None => Run::Done(fault.and_then(|fault| refusal::abort_because(&last, &fault)).map_or(last, Bytes::from)),
     })
 }
 
