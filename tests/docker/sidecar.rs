@@ -4,6 +4,7 @@ use std::{process::Command, time::Duration};
 
 use super::{
     engine::{docker, said, turn, until},
+    readme::block_after,
     stack::Stack,
 };
 
@@ -19,7 +20,13 @@ fn an_application_with_its_sidecar() {
     let mut shop = Stack::new("sidecar", &["compose.sidecar.yaml"]);
     shop.set("REDIS_NETWORK", &cluster.network());
     // `up` starts an application only once its proxy is healthy.
-    shop.up(&[]);
+    let said = shop.run(
+        block_after("## Beside an application")
+            .with("docker compose -p shop", "docker compose")
+            .with("--build", "--no-build")
+            .with("localhost:8000", shop.setting("SHOP_PORT")),
+    );
+    assert!(said.contains(r#""stock": 10"#) && said.contains(r#""stock": 9, "sold": 1"#), "{said}");
     for (application, proxy) in [("shop", "shop-proxy"), ("kiosk", "kiosk-proxy")] {
         let at = |format: &str, service: &str| docker(&["inspect", "--format", format, &shop.container(service)]);
         assert_eq!(at("{{.State.Health.Status}}", proxy), "healthy");
@@ -28,7 +35,7 @@ fn an_application_with_its_sidecar() {
     }
 
     let by_name = shop.setting("SHOP_PORT");
-    trade(by_name, "tea");
+    trade(by_name, "cocoa");
     // In one namespace: the same shop, on 127.0.0.1, published by the proxy's container.
     let shared = shop.setting("KIOSK_PORT");
     trade(shared, "coffee");
@@ -36,7 +43,7 @@ fn an_application_with_its_sidecar() {
     assert_eq!(mode, format!("container:{}", shop.container("kiosk-proxy")));
     // Both see one store.
     let stock = curl("GET", by_name, "/products").expect("the stock");
-    assert_eq!(stock.trim(), r#"{"coffee": 1, "tea": 1}"#);
+    assert_eq!(stock.trim(), r#"{"cocoa": 1, "coffee": 1, "tea": 9}"#);
     // A sidecar listens for its own application alone.
     let address = shop.address("kiosk-proxy");
     let refused = cluster.ask_node("redis-7000", &["-h", &address, "-p", "6380", "ping"]);
