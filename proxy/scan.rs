@@ -12,12 +12,14 @@
 //! called off half-way, `SETSLOT STABLE`, is the one case where a key may be missed: it may have moved back to where the
 //! scan has been.)
 //!
-//! The cursor is `stage << 44 | node cursor`, below 2^63. A stage's number is a hash of what it is, so that any proxy in
+//! The cursor holds the stage's number and the node's cursor, together below 2^53 wherever possible: some clients keep
+//! it in a double (node-redis), and one that is rounded would begin anew or end too soon. A stage's number is a hash of what it is, so that any proxy in
 //! front of the same cluster continues it while the topology stays as it is; stages that came about while slots moved
 //! are remembered in [`Scans`]. A cursor of an unknown stage begins anew: keys come twice then, but none is missed.
 //!
 //! Node cursors of Redis up to 7.2 are below the number of hash buckets; from Redis 7.4 and Valkey 8 on their low 14
-//! bits are a slot and the bits above a bucket within it. Both stay far below 2^44.
+//! bits are a slot and the bits above a bucket within it. Both stay below 2^36 unless a slot has some million keys; then
+//! the bits beyond stand above the stage's.
 
 use std::collections::VecDeque;
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -29,10 +31,12 @@ use crate::{
     topology::Topology,
 };
 
-/// Bits of the cursor that are the node's.
-const NODE_BITS: u32 = 44;
-/// Bits of the cursor that are the stage's number.
-const STAGE_BITS: u32 = 63 - NODE_BITS;
+/// The low bits of the cursor, which are the node's.
+const NODE_BITS: u32 = 36;
+/// The bits above them, which are the stage's number.
+const STAGE_BITS: u32 = 53 - NODE_BITS;
+/// The bits above those: of a node's cursor that needs more. No cursor reaches 2^63.
+const MORE_BITS: u32 = 63 - NODE_BITS - STAGE_BITS;
 /// How many stages are remembered, 4 KiB each. While the topology stays as it is, all scans share one stage per node.
 const MOST_STAGES: usize = 256;
 
@@ -91,15 +95,14 @@ struct Half {
 impl Scans {
     /// Whom to ask for the page at `cursor`; with `only`, for the keys of one slot. `None` where no slot has an owner.
     pub fn step(&mut self, cursor: u64, only: Option<Slot>, topology: &Topology) -> Option<Step> {
-        let number = cursor >> NODE_BITS;
+        let (number, node_cursor) = taken_apart(cursor);
         if cursor != 0 {
             if !self.stages.iter().any(|(known, _)| *known == number) {
                 self.recall(number, only, topology);
             }
             if let Some((_, stage)) = self.stages.iter_mut().find(|(known, _)| *known == number) {
                 if stage.still_goes(topology) {
-                    let cursor = cursor & ((1 << NODE_BITS) - 1);
-                    return Some(Step { node: stage.node.clone(), cursor, stage: number });
+                    return Some(Step { node: stage.node.clone(), cursor: node_cursor, stage: number });
                 }
                 let (done, halves) = (stage.done.clone(), stage.halves.clone());
                 return self.begin(Stage::next(done, halves, topology)?);
@@ -114,10 +117,10 @@ impl Scans {
     pub fn next(&mut self, step: &Step, own: &Own, topology: &Topology) -> u64 {
         let found = self.stages.iter().find(|(number, _)| *number == step.stage);
         // Forgotten meanwhile: any cursor of that stage begins anew.
-        let Some((_, stage)) = found else { return step.stage << NODE_BITS };
+        let Some((_, stage)) = found else { return start_of(step.stage) };
         let (done, halves) = stage.ended(own);
         match Stage::next(done, halves, topology) {
-            Some(next) => self.begin(next).map_or(0, |step| step.stage << NODE_BITS),
+            Some(next) => self.begin(next).map_or(0, |step| start_of(step.stage)),
             None => 0,
         }
     }
@@ -161,7 +164,9 @@ impl Step {
     /// The cursor to go on with after a page of the node's that ended at `cursor`, which is not its last. `None` where
     /// the node's cursor is larger than any known server's.
     pub fn after(&self, cursor: u64) -> Option<u64> {
-        (cursor >> NODE_BITS == 0).then_some(self.stage << NODE_BITS | cursor)
+        let more = cursor >> NODE_BITS;
+        let low = cursor & ((1 << NODE_BITS) - 1);
+        (more >> MORE_BITS == 0).then_some(more << (NODE_BITS + STAGE_BITS) | start_of(self.stage) | low)
     }
 
     /// Appends the request for the node: as it came, with the node's cursor.
@@ -260,6 +265,18 @@ impl Own {
         }
         Some(own)
     }
+}
+
+/// The cursor at which a stage begins.
+fn start_of(stage: u64) -> u64 {
+    stage << NODE_BITS
+}
+
+/// The stage's number and the node's cursor in a client's.
+fn taken_apart(cursor: u64) -> (u64, u64) {
+    let bits = |bits: u32| (1 << bits) - 1;
+    let more = cursor >> (NODE_BITS + STAGE_BITS);
+    (cursor >> NODE_BITS & bits(STAGE_BITS), more << NODE_BITS | cursor & bits(NODE_BITS))
 }
 
 /// The cursor in a node's reply to SCAN; `None` where the reply is none, such as an error.

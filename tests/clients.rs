@@ -126,31 +126,79 @@ fn redis_rs_works_with_default_settings() {
     }
 }
 
+/// A script of `tests/clients/` by an interpreter; all of its connections must be closed after it.
+#[track_caller]
+fn script(program: &str, proxy: &Proxy, name: &str, args: &[&str]) {
+    let path = format!("{}/tests/clients/{name}", env!("CARGO_MANIFEST_DIR"));
+    let port = proxy.port.to_string();
+    let output = run(program, &[&[path.as_str(), &port], args].concat(), b"");
+    assert!(output.status.success(), "{name} {args:?}: {}", said(&output));
+    assert!(said(&output).contains("all well"), "{name} {args:?}: {}", said(&output));
+    eventually("its connections to be closed", || proxy.metric("slotway_client_connections", &[]) == 0.0);
+}
+
+/// The Python that has the clients, where `modules` can be imported.
+fn python(test: &str, modules: &str) -> Option<String> {
+    let python = std::env::var("SLOTWAY_TEST_PYTHON").ok();
+    let python = python.filter(|python| run(python, &["-c", &format!("import {modules}")], b"").status.success());
+    if python.is_none() {
+        eprintln!("SKIPPED {test}: no Python with {modules} (tests/run makes one, SLOTWAY_TEST_PYTHON names it)");
+    }
+    python
+}
+
 #[test]
 fn redis_py_works_with_default_settings() {
-    let Ok(python) = std::env::var("SLOTWAY_TEST_PYTHON") else {
-        eprintln!("SKIPPED redis_py_works_with_default_settings: no SLOTWAY_TEST_PYTHON (tests/run sets it)");
-        return;
-    };
-    let proxy = Proxy::before(shared());
-    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/clients/plain.py");
-    let output = run(&python, &[script, &proxy.port.to_string()], b"");
-    assert!(output.status.success(), "{}", said(&output));
-    assert!(said(&output).contains("all well"), "{}", said(&output));
-    eventually("its connections to be closed", || proxy.metric("slotway_client_connections", &[]) == 0.0);
+    if let Some(python) = python("redis_py_works_with_default_settings", "redis") {
+        script(&python, &Proxy::before(shared()), "plain.py", &[]);
+    }
+}
+
+#[test]
+fn redis_py_does_more_than_single_commands() {
+    if let Some(python) = python("redis_py_does_more_than_single_commands", "redis") {
+        // It flushes scripts, which others would miss.
+        let cluster = Cluster::three();
+        script(&python, &Proxy::before(&cluster), "more.py", &[]);
+    }
+}
+
+#[test]
+fn redis_py_works_with_asyncio() {
+    if let Some(python) = python("redis_py_works_with_asyncio", "redis.asyncio") {
+        script(&python, &Proxy::before(shared()), "aio.py", &[]);
+    }
 }
 
 #[test]
 fn the_cache_of_redis_py_works() {
-    let Ok(python) = std::env::var("SLOTWAY_TEST_PYTHON") else {
-        eprintln!("SKIPPED the_cache_of_redis_py_works: no SLOTWAY_TEST_PYTHON (tests/run sets it)");
-        return;
-    };
-    let proxy = Proxy::before(shared());
-    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/clients/cached.py");
-    let output = run(&python, &[script, &proxy.port.to_string()], b"");
-    assert!(output.status.success(), "{}", said(&output));
-    assert!(said(&output).contains("all well"), "{}", said(&output));
+    if let Some(python) = python("the_cache_of_redis_py_works", "redis") {
+        script(&python, &Proxy::before(shared()), "cached.py", &[]);
+    }
 }
 
-// ioredis comes from npm only; where a project has it, `tests/clients/plain.py` is the list of what to drive.
+#[test]
+fn job_queues_and_caches_run() {
+    let proxy = Proxy::before(shared());
+    for library in ["celery", "bullmq", "huey", "cachelib"] {
+        if let Some(python) = python(&format!("job_queues_and_caches_run: {library}"), library) {
+            script(&python, &proxy, "apps.py", &[library]);
+        }
+    }
+}
+
+#[test]
+fn node_redis_works_with_default_settings() {
+    // Where Debian has it; ioredis comes from npm only.
+    const MODULES: &str = "/usr/share/nodejs";
+    let node = format!("NODE_PATH={MODULES}");
+    let is_here = Command::new("env").args([&node, "node", "-e", "require('redis')"]).output();
+    if !is_here.is_ok_and(|output| output.status.success()) {
+        eprintln!("SKIPPED node_redis_works_with_default_settings: no node with Debian's node-redis");
+        return;
+    }
+    let proxy = Proxy::before(shared());
+    let path = format!("{}/tests/clients/plain.js", env!("CARGO_MANIFEST_DIR"));
+    let output = run("env", &[&node, "node", &path, &proxy.port.to_string()], b"");
+    assert!(output.status.success() && said(&output).contains("all well"), "{}", said(&output));
+}

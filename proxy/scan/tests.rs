@@ -118,7 +118,7 @@ impl Model {
                 0 => scans.next(&step, &self.own(node), &self.topology),
                 at => step.after(at).unwrap(),
             };
-            assert!(cursor < 1 << 63);
+            assert!(cursor < 1 << 53);
             if cursor == 0 {
                 return (found, pages);
             }
@@ -189,6 +189,18 @@ fn a_node_that_fails_is_replaced() {
         }
     });
     assert_eq!(found.into_iter().collect::<BTreeSet<u64>>(), all);
+}
+
+#[test]
+fn cursors_fit_in_a_double_unless_they_cannot() {
+    let number = (1 << STAGE_BITS) - 1;
+    let step = Step { node: "a".to_owned(), cursor: 0, stage: number };
+    for (cursor, most) in [(1, 1 << 53), ((1 << 36) - 1, 1 << 53), (1 << 36, 1 << 63), ((1 << 46) - 1, 1 << 63)] {
+        let whole = step.after(cursor).unwrap();
+        assert!(whole < most, "{cursor}");
+        assert_eq!(taken_apart(whole), (number, cursor));
+    }
+    assert_eq!(step.after(1 << 46), None);
 }
 
 #[test]
