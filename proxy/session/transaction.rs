@@ -104,10 +104,10 @@ impl Session {
         let slot = match plan {
             Plan::One(slot) => Some(slot),
             Plan::Blocking(blocking) => blocking.slot,
-            Plan::Any | Plan::Amended(_) => None,
-            // By the node that all publishing goes through: what the transaction's node passed on to it would come
+            Plan::Any => None,
+            // What is amended must be so here too. And by the node that all publishing goes through: what the transaction's node passed on to it would come
             // later than what others publish after EXEC.
-            Plan::Home => {
+            Plan::Home | Plan::Amended(_) => {
                 own = true;
                 None
             }
@@ -350,6 +350,7 @@ impl Session {
                 })
             }
             Plan::Home => self.ask_home(request).await.unwrap_or_else(|text| error(&text)).to_vec(),
+            Plan::Amended(fold) => self.ask_amended(request, fold).await.unwrap_or_else(|text| error(&text).to_vec()),
             _ => error(&says::not_in_multi(None)).to_vec(),
         }
     }
