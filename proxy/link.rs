@@ -746,7 +746,7 @@ impl Exchange {
             (Some((verdict, error)), Some(request), Some(ticket)) => self.bounce(verdict, error, request, ticket),
             (_, _, Some(ticket)) => match &entry.fault {
                 Some(fault) if let Some(reply) = refusal::abort_because(reply, fault) => {
-                    ticket.fill_by(&self.link.node, &reply);
+                    ticket.fill_by(&self.link.node, &reply)
                 }
                 _ => ticket.fill_by(&self.link.node, reply),
             },
