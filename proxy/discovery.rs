@@ -71,6 +71,8 @@ pub struct Discovery {
     metrics: Metrics,
 
     atlas: Atlas,
+    /// Who has named a node that is not known.
+    witness: Option<Address>,
     /// Addresses that failed lately.
     suspects: HashMap<Address, Instant>,
     /// Where nodes were once reached; the latest last.
@@ -127,6 +129,7 @@ impl Discovery {
             atlas: Atlas::new(map),
             suspects: HashMap::new(),
             former: Vec::new(),
+            witness: None,
             clash: None,
             alone: false,
             functions: Functions::default(),
@@ -174,7 +177,13 @@ impl Discovery {
                         self.atlas.moved(redirect.slot, target.announced.clone(), now);
                         let next = || current.with_layout(current.nodes.clone(), current.slots.clone());
                         patched.get_or_insert_with(next).move_slot(redirect.slot, &target.announced);
+                    } else {
+                        self.witness = Some(from.reach.clone());
                     }
+                    Trigger::Moved
+                }
+                Hint::Stranger { from } => {
+                    self.witness = Some(from.reach.clone());
                     Trigger::Moved
                 }
                 Hint::ConnectFailed { node } => self.doubt(&node, Trigger::ConnectFailure, now),
@@ -221,9 +230,11 @@ impl Discovery {
         self.jobs.spawn(async { Done::Surveyed(survey.await) });
     }
 
-    /// Whom to ask, the best first: nodes that are well, seeds, nodes that failed lately, former nodes.
-    fn candidates(&self) -> Vec<Address> {
+    /// Whom to ask, the best first: who has named a stranger, nodes that are well, seeds, nodes that failed lately, former
+    /// nodes.
+    fn candidates(&mut self) -> Vec<Address> {
         let current = self.current();
+        let witness = self.witness.take();
         let suspect = |address: &Address| self.suspects.contains_key(address);
         let seeds = shuffled(self.seeds.clone());
         let nodes = shuffled(current.nodes.iter().map(|node| node.reach.clone()).collect());
@@ -232,7 +243,7 @@ impl Discovery {
         let (doubtful, well): (Vec<_>, Vec<_>) = first.into_iter().chain(second).partition(suspect);
         let former = self.former.iter().rev().cloned();
         let mut named = HashSet::new();
-        well.into_iter().chain(doubtful).chain(former).filter(|one| named.insert(one.clone())).collect()
+        witness.into_iter().chain(well).chain(doubtful).chain(former).filter(|one| named.insert(one.clone())).collect()
     }
 
     fn surveyed(&mut self, survey: Survey) {

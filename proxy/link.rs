@@ -737,7 +737,9 @@ impl Exchange {
             }
             _ if reply.first() != Some(&b'-') => None,
             _ if heals && refusal::lacks_script(reply) => Some((Verdict::NoScript, Bytes::copy_from_slice(reply))),
-            _ => Refusal::of(reply).map(|refusal| (Verdict::Refused(refusal), Bytes::copy_from_slice(reply))),
+            _ => Refusal::of(reply)
+                .filter(|refusal| refusal.fits(front.ticket.as_ref().and_then(Ticket::slot)))
+                .map(|refusal| (Verdict::Refused(refusal), Bytes::copy_from_slice(reply))),
         };
         let request = verdict.as_ref().map(|_| queue.front_request());
         let Some(entry) = queue.pop() else { return Ok(()) };

@@ -6,6 +6,7 @@ use crate::{
     metrics::NodeError,
     resp::write,
     says,
+    slot::Slot,
     topology::{Kind, Redirect},
 };
 
@@ -45,24 +46,37 @@ pub fn abort_because(reply: &[u8], fault: &[u8]) -> Option<Vec<u8>> {
     })
 }
 
+/// What servers say (Redis 7.0 to 8, Valkey 8 and 9: `server.c`, `cluster.c`, `script.c`), to the letter: a script can
+/// make an error with any of the words, after commands that have run. LOADING has the server's name in it.
+const LATER: &[(&[u8], Later)] = &[
+    (b"TRYAGAIN Multiple keys request during rehashing of slot", Later::TryAgain),
+    (b"CLUSTERDOWN The cluster is down", Later::ClusterDown),
+    (b"CLUSTERDOWN The cluster is down and only accepts read commands", Later::ClusterDown),
+    (b"CLUSTERDOWN Hash slot not served", Later::ClusterDown),
+    (b"LOADING Redis is loading the dataset in memory", Later::Loading),
+    (b"LOADING Valkey is loading the dataset in memory", Later::Loading),
+    (b"MASTERDOWN Link with MASTER is down and replica-serve-stale-data is set to 'no'.", Later::MasterDown),
+    (b"READONLY You can't write against a read only replica.", Later::ReadOnly),
+    (b"READONLY Can not run script with write flag on readonly replica", Later::ReadOnly),
+];
+
 impl Refusal {
     /// What an error reply says, from its `-` on; `None` where it is the command's own error.
     pub fn of(reply: &[u8]) -> Option<Refusal> {
         let text = reply.strip_prefix(b"-")?;
         let text = text.strip_suffix(b"\r\n").unwrap_or(text);
-        let code = text.split(|&byte| byte == b' ').next()?;
-        let later = match code {
-            b"MOVED" | b"ASK" => return Redirect::parse(text).map(Refusal::Redirect),
-            b"TRYAGAIN" => Later::TryAgain,
-            b"CLUSTERDOWN" => Later::ClusterDown,
-            b"LOADING" => Later::Loading,
-            b"MASTERDOWN" => Later::MasterDown,
-            b"READONLY" => Later::ReadOnly,
-            _ => return None,
-        };
-        // The same error out of a script: the commands before it have run.
-        let from_script = text.windows(8).any(|part| part == b"script: ");
-        (!from_script).then_some(Refusal::Later(later))
+        if text.starts_with(b"MOVED ") || text.starts_with(b"ASK ") {
+            return Redirect::parse(text).map(Refusal::Redirect);
+        }
+        LATER.iter().find(|(said, _)| *said == text).map(|(_, later)| Refusal::Later(*later))
+    }
+
+    /// Whether it can be about a request for this slot: a node only redirects what it was asked for.
+    pub fn fits(&self, slot: Option<Slot>) -> bool {
+        match (self, slot) {
+            (Refusal::Redirect(redirect), Some(slot)) => redirect.slot == slot,
+            _ => true,
+        }
     }
 }
 
@@ -111,6 +125,7 @@ mod tests {
             ("-LOADING Redis is loading the dataset in memory\r\n", later(Later::Loading)),
             ("-READONLY You can't write against a read only replica.\r\n", later(Later::ReadOnly)),
             ("-READONLY You can't write against a read only replica. script: 5f1, on @user_script:1.\r\n", None),
+            ("-TRYAGAIN says a script\r\n", None),
             ("-MOVED nonsense\r\n", None),
             ("-ERR MOVED 1 a:1\r\n", None),
             ("+MOVED 1 a:1\r\n", None),

@@ -804,6 +804,14 @@ impl Ticket {
         all
     }
 
+    /// The slot that the request is for, where it has one.
+    pub fn slot(&self) -> Option<Slot> {
+        match self.route {
+            Route::Slot(slot) => Some(slot),
+            _ => None,
+        }
+    }
+
     /// Whether nobody waits for the answer any more.
     pub fn is_abandoned(&self) -> bool {
         self.duty.line().is_none_or(|line| line.state.borrow().closed)

@@ -130,15 +130,27 @@ impl Errand {
         let trouble = self.trouble.get_or_insert(Trouble { since: now, pause: FIRST_PAUSE, redirects: 0 });
         let redirected = matches!(why, Why::Redirected(..));
         trouble.redirects = trouble.redirects.saturating_add(u8::from(redirected));
+        let stranger = match &why {
+            Why::Redirected(redirect, from) => {
+                self.router.refresh();
+                self.router.topology().target(redirect, from).is_none().then(|| from.clone())
+            }
+            _ => None,
+        };
         let late = now - trouble.since >= settings.retry_timeout;
-        if late || matches!(why, Why::Hopeless(_)) || trouble.redirects > settings.max_redirects {
+        let lost = stranger.is_none() && trouble.redirects > settings.max_redirects;
+        if late || lost || matches!(why, Why::Hopeless(_)) {
             self.router.tally().gave_up(why.word());
             return Err(why.last_error());
         }
         self.router.tally().retried(why.word());
-        let pause = (!redirected || trouble.redirects > HASTY_REDIRECTS).then_some(trouble.pause);
+        let waits = !redirected || stranger.is_some() || trouble.redirects > HASTY_REDIRECTS;
+        let pause = waits.then_some(trouble.pause);
         if let Some(pause) = pause {
             trouble.pause = (pause * 2).min(LAST_PAUSE);
+            if let Some(from) = stranger {
+                self.hint(Hint::Stranger { from });
+            }
             tokio::time::sleep(pause).await;
         }
         self.router.refresh();

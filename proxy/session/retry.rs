@@ -19,7 +19,7 @@ use crate::{
     resp::request::Parser,
     router::{Lane, Router},
     ticket::{Bounced, Caching, Route, Ticket, Why},
-    topology::Kind,
+    topology::{Hint, Kind},
 };
 
 /// How long a request that cannot be served now waits before it goes again: doubled each time, up to the last.
@@ -70,9 +70,16 @@ impl Session {
         let settings = self.router.settings().clone();
         let retry = self.retry.get_or_insert_with(|| Retry { since: now, pause: FIRST_PAUSE, held: None });
         let late = now - retry.since >= settings.retry_timeout;
+        self.router.refresh();
+        let topology = self.router.topology().clone();
         let mut again = Vec::new();
         for bounced in self.line.take_bounced() {
-            let given_up = match bounced.why {
+            let given_up = match &bounced.why {
+                // Discovery will know, or there is no such node.
+                Why::Redirected(redirect, from) if topology.target(redirect, from).is_none() => {
+                    self.router.hint(Hint::Stranger { from: from.clone() });
+                    late
+                }
                 Why::Redirected(..) => late || bounced.ticket.tries > settings.max_redirects,
                 Why::Hopeless(_) => true,
                 Why::Later(..) | Why::Unsent(_) | Why::NoScript(..) => late,
@@ -86,7 +93,9 @@ impl Session {
             }
         }
         let waits = |bounced: &Bounced| match &bounced.why {
-            Why::Redirected(..) => bounced.ticket.tries > HASTY_REDIRECTS,
+            Why::Redirected(redirect, from) => {
+                bounced.ticket.tries > HASTY_REDIRECTS || topology.target(redirect, from).is_none()
+            }
             // The parts of a command that can be split go again one by one.
             Why::Later(Later::TryAgain, _) => bounced.ticket.tries > 1,
             Why::NoScript(..) => false,
@@ -113,7 +122,7 @@ impl Session {
         match why {
             Why::Redirected(redirect, from) => {
                 let Some(node) = self.router.topology().target(&redirect, &from) else {
-                    // The redirect does not say where to; discovery will know.
+                    // It is asked again where to.
                     return self.lane.send(&self.router, self.favourite, &request, ticket);
                 };
                 if ticket.needs.functions

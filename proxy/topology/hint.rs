@@ -29,6 +29,11 @@ pub enum Hint {
         /// Its id.
         node: String,
     },
+    /// A node's redirect names a node that is not known.
+    Stranger {
+        /// Who said it, and should know.
+        from: Arc<Node>,
+    },
     /// A request found no owner for its slot.
     Uncovered,
 }
