@@ -5,7 +5,10 @@ use std::{
     io::Write,
     path::PathBuf,
     process::{Command, Output, Stdio},
-    sync::OnceLock,
+    sync::{
+        OnceLock,
+        atomic::{AtomicBool, Ordering},
+    },
     thread,
     time::{Duration, Instant},
 };
@@ -134,11 +137,13 @@ fn provide(image: &str) {
     if present.is_ok() && !stand_in {
         return;
     }
-    static PULL: OnceLock<bool> = OnceLock::new();
-    let pull = *PULL.get_or_init(|| std::env::var("SLOTWAY_DOCKER_PULL").as_deref() != Ok("never"));
+    // Where one cannot be pulled, neither can the next: a network that swallows packets is not waited for again.
+    static PULLS: AtomicBool = AtomicBool::new(true);
+    let pull = PULLS.load(Ordering::Relaxed) && std::env::var("SLOTWAY_DOCKER_PULL").as_deref() != Ok("never");
     if pull && said(Command::new("timeout").args(["300", "docker", "pull", "--quiet", image])).is_ok() {
         return;
     }
+    PULLS.store(false, Ordering::Relaxed);
     let script = repository().join("tests/docker/stand_ins.py");
     let made = said(Command::new("python3").arg(script).arg(image)).unwrap_or_else(|error| panic!("{error}"));
     let _ = writeln!(std::io::stderr(), "no public {image} to be had: a local stand-in of that name is used. {made}");
