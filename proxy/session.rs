@@ -189,7 +189,10 @@ impl Session {
         self.line.awake();
         loop {
             let stop = match self.poll_retry(cx) {
-                Poll::Ready(()) => self.read_requests(cx),
+                Poll::Ready(()) => {
+                    self.pay_flush();
+                    self.read_requests(cx)
+                }
                 Poll::Pending => Stop::Held,
             };
             let unfit = self.poll_subscriptions(cx);

@@ -1,8 +1,10 @@
 //! PROXY: one node on purpose, how a command would be served, and the proxy at a glance.
 
+use std::time::Duration;
+
 use slotway::{resp::Value, slot::Slot};
 
-use crate::support::{Client, Cluster, Proxy, Reply, Settings, Shape, cluster::shared, eventually};
+use crate::support::{Client, Cluster, Proxy, Reply, Settings, Shape, cluster::shared, eventually, until};
 
 /// The error of a refusal that names its remedy.
 #[track_caller]
@@ -135,8 +137,9 @@ fn a_replica_is_read_on_purpose_and_a_node_may_be_stopped() {
     let mut client = proxy.client();
     assert_eq!(client.line("SET foo bar"), "+OK\r\n");
     let (primary, replica) = (cluster.node(2), cluster.node(5));
-    eventually("the replica to be known and to have the key", || {
-        client.line(&format!("PROXY NODE {} GET foo", replica.address())) == "$3\r\nbar\r\n"
+    // A cluster that has just formed takes a while to agree on who is whose replica.
+    until("the replica to be known and to have the key", Duration::from_secs(40), || {
+        (client.line(&format!("PROXY NODE {} GET foo", replica.address())) == "$3\r\nbar\r\n").then_some(())
     });
     let role = client.line(&format!("PROXY NODE {} ROLE", replica.address())).value();
     assert_eq!(role.items()[0].str(), Some("slave"));

@@ -426,3 +426,25 @@ fn monitor_shows_what_all_nodes_do() {
         assert_eq!(monitor.line("PING"), "+PONG\r\n");
     }
 }
+
+#[test]
+fn monitor_shows_a_transaction_as_it_was_written() {
+    let cluster = Cluster::three();
+    let proxy = Proxy::before(&cluster);
+    let (mut monitor, mut writer) = (proxy.client(), proxy.client());
+    assert_eq!(monitor.line("MONITOR"), "+OK\r\n");
+    for watch in ["ping", "watch seen"] {
+        for line in [watch, "mULTi", "set seen 1", "exEc"] {
+            assert!(!writer.line(line).is_error(), "{line}");
+        }
+        // Discovery's own commands are shown in between.
+        let mut shown: Vec<String> = Vec::new();
+        until("the transaction's end to be shown", Duration::from_secs(10), || {
+            let text = monitor.reply().string();
+            let command = text.split_once("] ").expect("a command").1.to_owned();
+            shown.extend(["mULTi", "set", "exEc"].iter().any(|word| command.contains(word)).then_some(command));
+            (shown.len() == 3).then_some(())
+        });
+        assert_eq!(shown, ["\"mULTi\"", "\"set\" \"seen\" \"1\"", "\"exEc\""], "after {watch}");
+    }
+}

@@ -538,4 +538,12 @@ fn a_transaction_may_ask_about_the_server() {
         // Its offset is the node's own.
         if line == "ROLE" { assert_eq!(ours[1], theirs[1]) } else { assert_eq!(ours, theirs, "{line}") }
     }
+    for version in [2, 3] {
+        let requests = ["MULTI", "SET asked:a 1", "CONFIG GET port", "GET asked:a", "EXEC"].map(|line| words(line));
+        let replies = proxy.client_of(version).pipeline(&requests);
+        let executed = replies[4].value();
+        let port = Value::Text(proxy.port.to_string().into());
+        assert_eq!(executed.items()[1].field("port"), Some(&port), "{replies:?}");
+        assert_eq!(executed.items()[2].str(), Some("1"), "{replies:?}");
+    }
 }

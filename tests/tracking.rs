@@ -480,6 +480,48 @@ fn what_tracking_takes_is_released() {
 }
 
 #[test]
+fn who_may_not_track_is_told_so() {
+    let (cluster, redis) = (Cluster::three(), Node::standalone());
+    let proxy = Proxy::before(&cluster);
+    for node in cluster.nodes.iter().chain([&redis]) {
+        node.line("ACL SETUSER poor on >pw ~* &* +@all -client|tracking");
+        node.line("ACL SETUSER rich on >pw ~* &* +@all");
+    }
+    let mut scene = Scene::new(&proxy, &redis, &[3, 2]);
+    scene.line(0, "AUTH poor pw", 1);
+    for line in ["CLIENT TRACKING ON", "CLIENT TRACKING ON BCAST", "CLIENT TRACKINGINFO", "GET na"] {
+        scene.line(0, line, 1);
+    }
+    scene.line(0, "AUTH rich pw", 1);
+    for line in ["CLIENT TRACKING ON", "GET na", "CLIENT TRACKINGINFO"] {
+        scene.line(0, line, 1);
+    }
+    scene.line(1, "SET na 1", 1);
+    scene.same(0, "by a user of its own", 1);
+}
+
+#[test]
+fn what_is_read_apart_is_dropped_at_once() {
+    let proxy = Proxy::before(shared());
+    let (mut client, mut other) = (proxy.client_of(3), proxy.client());
+    other.line("RPUSH {ap}l 1");
+    other.line("XADD {ap}s 1-1 f v");
+    client.line("CLIENT TRACKING ON");
+    for line in ["WATCH {ap}w", "MULTI", "LRANGE {ap}l 0 -1", "EXEC"] {
+        assert!(!client.line(line).is_error(), "{line}");
+    }
+    assert_eq!(client.reply(), FLUSH);
+    // What only writes leaves nothing behind that is stale.
+    for line in ["WATCH {ap}w", "MULTI", "SET {ap}x 1", "EXEC", "PING"] {
+        assert!(!client.line(line).is_error(), "{line}");
+    }
+    client.line("XREAD BLOCK 10 STREAMS {ap}s 0");
+    assert_eq!(client.reply(), FLUSH);
+    other.line("DEL {ap}l {ap}s {ap}x");
+    assert_eq!(client.line("PING"), "+PONG\r\n");
+}
+
+#[test]
 fn one_that_does_not_read_what_it_is_told_is_closed() {
     let cluster = shared();
     let settings = Settings::new(cluster.seeds()).expecting("reads too slowly");

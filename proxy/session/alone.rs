@@ -25,8 +25,8 @@ impl Session {
                 self.reset();
                 Some(Bytes::from_static(b"+RESET\r\n"))
             }
-            Plan::Local(Local::Multi) => self.first_multi().await,
-            Plan::Local(Local::Exec) => self.exec_alone().await,
+            Plan::Local(Local::Multi) => self.first_multi(&request).await,
+            Plan::Local(Local::Exec) => self.exec_alone(&request).await,
             Plan::Local(Local::Watch) if let Some(spec) = spec => self.watch(&request, spec).await,
             Plan::Blocking(blocking) => self.block(&request, spec, blocking).await,
             Plan::Local(Local::Subscribe) => Some(self.subscribe(Kind::Channel, &request).await.into()),

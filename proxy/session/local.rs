@@ -27,8 +27,8 @@ impl Session {
             Local::ClusterKeyslot => {
                 self.answer_with(spec, |out| write::integer(out, Slot::of(request.arg(2)).index() as i64))
             }
-            Local::Multi => self.multi(spec),
-            Local::Exec => self.exec(spec),
+            Local::Multi => self.multi(request, spec),
+            Local::Exec => self.exec(request, spec),
             Local::Discard => self.discard(spec),
             Local::Watch if self.transaction.is_some() => self.answer_error(spec, says::WATCH_IN_MULTI),
             Local::Watch => Flow::Alone,

@@ -3,7 +3,13 @@
 use std::time::Duration;
 
 use super::Session;
-use crate::{clients::Paused, merge::info::Facts, plan::Fold};
+use crate::{
+    clients::Paused,
+    merge::{Merge, info::Facts},
+    plan::Fold,
+    resp::Request,
+    ticket::Route,
+};
 
 impl Session {
     /// What is known better than by the nodes, for replies merged by `fold`.
@@ -13,6 +19,19 @@ impl Session {
             Fold::Config => self.config_facts(),
             _ => Facts::new(),
         }
+    }
+
+    /// One request to any primary, its reply amended.
+    pub(super) async fn ask_amended(&self, request: &Request<'_>, fold: Fold) -> Result<Vec<u8>, String> {
+        let link = self.lane.link(&self.router, self.favourite, Route::Any);
+        let link = link.ok_or_else(|| self.router.topology().down())?;
+        let reply = self.ask(&link, request.frame()).await?;
+        let mut merge = Merge::new(fold, 1, None, self.speaks_resp3());
+        merge.know(self.facts(fold));
+        merge.take(0, &reply);
+        let mut amended = Vec::new();
+        merge.finish(&mut amended);
+        Ok(amended)
     }
 
     fn info_facts(&self) -> Facts {

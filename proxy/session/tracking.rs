@@ -5,6 +5,9 @@
 //! all that the client sends goes that way, and messages go back behind the replies that came before them
 //! ([`crate::ticket::Line::push_behind`]).
 //!
+//! What has a connection of its own all the same, a transaction with WATCH or a blocking read, no node remembers: what the
+//! client has read there it is told to forget at once. Nor does NOLOOP know of what is written there.
+//!
 //! No change is ever missed in silence. Where a link is lost, or a slot goes to another node, the client is told to
 //! forget all that it holds, as by FLUSHALL; that is counted and logged.
 
@@ -31,9 +34,9 @@ use crate::{
     dial::{self, TrackingMode},
     resp::{Request, write},
     says,
-    slot::SLOTS,
+    slot::{SLOTS, Slot},
     ticket::Caching,
-    topology::Topology,
+    topology::{Node, Topology},
 };
 
 /// How long CLIENT TRACKING waits for nodes where it can do without: what is read there later is tracked all the same.
@@ -302,19 +305,24 @@ impl Session {
             self.follow_tracking();
         }
         let Some(tracking) = &mut self.tracking else { return };
-        let Some(ear) = &tracking.ear else {
-            tracking.owes_flush = None;
-            return;
-        };
-        if settled && let Some(why) = tracking.owes_flush.take() {
-            ear.flush(why);
-        }
+        let Some(ear) = &tracking.ear else { return };
         if !settled && tracking.topology.epoch != self.router.epoch() && !tracking.warned {
             // Once more when what is on its way has come: it may be from before.
             tracking.warned = true;
             if moved(&tracking.topology, &self.router.topology()) {
                 ear.flush("slots have moved");
             }
+        }
+    }
+
+    /// Has the client forget what it was to forget, once all that it has asked for has been answered.
+    pub(super) fn pay_flush(&mut self) {
+        if let Some(tracking) = &mut self.tracking
+            && self.line.is_settled()
+            && let Some(why) = tracking.owes_flush.take()
+            && let Some(ear) = &tracking.ear
+        {
+            ear.flush(why);
         }
     }
 
@@ -373,13 +381,15 @@ impl Drop for Tracking {
     }
 }
 
-/// Whether some slot has another owner.
+/// Whether some slot has another owner, or the same at another address.
 fn moved(old: &Topology, new: &Topology) -> bool {
-    let owner = |topology: &Topology, index: usize| {
-        let slot = crate::slot::Slot::new(index as u64)?;
-        topology.owner(slot).map(|node| (node.id.clone(), node.reach.clone()))
-    };
-    (0..SLOTS).any(|index| owner(old, index) != owner(new, index))
+    let alike = |node: &Arc<Node>| new.nodes.iter().position(|other| other.id == node.id && other.reach == node.reach);
+    let alike: Vec<Option<usize>> = old.nodes.iter().map(alike).collect();
+    (0..SLOTS as u64).filter_map(Slot::new).any(|slot| match (old.owner_index(slot), new.owner_index(slot)) {
+        (Some(before), Some(now)) => alike.get(before).copied().flatten() != Some(now),
+        (None, None) => false,
+        _ => true,
+    })
 }
 
 fn frame(error: &[u8]) -> Vec<u8> {

@@ -29,7 +29,7 @@ use crate::{
 /// A MULTI that has not come to its EXEC.
 #[derive(Default)]
 pub(super) struct Transaction {
-    /// The queued commands' frames.
+    /// MULTI and what is queued, as the client sent it: MONITOR shows every word as it was written.
     frames: Vec<u8>,
     queued: usize,
     slot: Option<Slot>,
@@ -53,9 +53,14 @@ impl Transaction {
         self.frames.len() + self.own.iter().map(|(_, request)| request.frame().len()).sum::<usize>()
     }
 
-    /// All of it as it goes to a node, behind `prefix`.
+    /// All of it as it goes to a node, behind `prefix`, once it has been closed.
     fn batch(&self, prefix: &[u8]) -> Vec<u8> {
-        [prefix, MULTI, &self.frames, EXEC].concat()
+        [prefix, &self.frames].concat()
+    }
+
+    /// Ends it with the client's EXEC.
+    fn close(&mut self, exec: &Request<'_>) {
+        self.frames.extend_from_slice(exec.frame());
     }
 
     /// How many replies it gets, that to EXEC included.
@@ -65,7 +70,6 @@ impl Transaction {
 }
 
 const MULTI: &[u8] = b"*1\r\n$5\r\nMULTI\r\n";
-const EXEC: &[u8] = b"*1\r\n$4\r\nEXEC\r\n";
 const DISCARD: &[u8] = b"*1\r\n$7\r\nDISCARD\r\n";
 /// Takes the place of what the proxy answers itself.
 const STAND_IN: &[u8] = b"*1\r\n$4\r\nPING\r\n";
@@ -100,10 +104,10 @@ impl Session {
         let slot = match plan {
             Plan::One(slot) => Some(slot),
             Plan::Blocking(blocking) => blocking.slot,
-            Plan::Any | Plan::Amended(_) => None,
-            // By the node that all publishing goes through: what the transaction's node passed on to it would come
+            Plan::Any => None,
+            // What is amended must be so here too. And by the node that all publishing goes through: what the transaction's node passed on to it would come
             // later than what others publish after EXEC.
-            Plan::Home => {
+            Plan::Home | Plan::Amended(_) => {
                 own = true;
                 None
             }
@@ -170,7 +174,7 @@ impl Session {
         number.is_some_and(|number| number < databases && number != self.lane.login().database)
     }
 
-    pub(super) fn multi(&mut self, spec: Option<&Spec>) -> Flow {
+    pub(super) fn multi(&mut self, request: &Request<'_>, spec: Option<&Spec>) -> Flow {
         if self.transaction.is_some() {
             // Redis does not count this one against the transaction.
             return self.answer_error(spec, says::NESTED_MULTI);
@@ -178,19 +182,19 @@ impl Session {
         if !self.lane.may_multi() {
             return Flow::Alone;
         }
-        self.begin();
+        self.begin(request);
         self.answer(spec, b"+OK\r\n")
     }
 
-    fn begin(&mut self) {
+    fn begin(&mut self, multi: &Request<'_>) {
         let slot = self.watch.as_ref().map(Watch::slot);
-        self.transaction = Some(Transaction { slot, ..Transaction::default() });
+        self.transaction = Some(Transaction { slot, frames: multi.frame().to_vec(), ..Transaction::default() });
         self.client.queued.store(0, Relaxed);
     }
 
     /// The first MULTI of a lane with credentials: its user may not be allowed to use it. Its commands would then run
     /// one by one at the node, while the client believes them queued.
-    pub(super) async fn first_multi(&mut self) -> Option<Bytes> {
+    pub(super) async fn first_multi(&mut self, request: &Request<'_>) -> Option<Bytes> {
         let mut errand = Errand::new(self.router.clone(), self.lane.clone(), None, self.favourite);
         let patience = self.router.around().limits.request_timeout;
         let asked = self.attend(
@@ -210,7 +214,7 @@ impl Session {
         match asked.await {
             Ok(Ok(())) => {
                 self.lane.set_may_multi();
-                self.begin();
+                self.begin(request);
                 Some(Bytes::from_static(b"+OK\r\n"))
             }
             Ok(Err(refused)) => Some(refused),
@@ -246,14 +250,14 @@ impl Session {
         self.refuse(Some(spec), &[says::EXECABORT_BECAUSE.as_bytes(), why].concat())
     }
 
-    pub(super) fn exec(&mut self, spec: Option<&Spec>) -> Flow {
+    pub(super) fn exec(&mut self, request: &Request<'_>, spec: Option<&Spec>) -> Flow {
         let Some(transaction) = &self.transaction else {
             return self.answer_error(spec, says::EXEC_WITHOUT_MULTI);
         };
         if !transaction.spoiled && (self.watch.is_some() || !transaction.own.is_empty()) {
             return Flow::Alone;
         }
-        let Some(transaction) = self.take_transaction() else { return Flow::Taken };
+        let Some(mut transaction) = self.take_transaction() else { return Flow::Taken };
         if transaction.spoiled {
             self.unwatch();
             self.router.tally().transaction(Ended::Aborted);
@@ -263,19 +267,22 @@ impl Session {
         if transaction.queued == 0 {
             return self.answer(spec, b"*0\r\n");
         }
-        let batch = transaction.batch(b"");
+        transaction.close(request);
+        let batch = transaction.frames.as_slice();
         let route = transaction.slot.map_or(Route::Any, Route::Slot);
         let mut ticket = self.line.open(Some(Label::of(spec)), batch.len(), route, false);
         ticket.replies_before = transaction.replies() - 1;
         ticket.caching = self.caching();
-        self.lane.send(&self.router, self.favourite, &batch, ticket);
+        self.lane.send(&self.router, self.favourite, batch, ticket);
         Flow::Taken
     }
 
     /// EXEC that needs a connection of its own, since keys are watched there, or has answers of the proxy's own.
     /// `None` where the client has gone.
-    pub(super) async fn exec_alone(&mut self) -> Option<Bytes> {
-        let transaction = Rc::new(self.take_transaction()?);
+    pub(super) async fn exec_alone(&mut self, request: &Request<'_>) -> Option<Bytes> {
+        let mut transaction = self.take_transaction()?;
+        transaction.close(request);
+        let transaction = Rc::new(transaction);
         if transaction.reads {
             self.reads_untracked();
         }
@@ -343,6 +350,7 @@ impl Session {
                 })
             }
             Plan::Home => self.ask_home(request).await.unwrap_or_else(|text| error(&text)).to_vec(),
+            Plan::Amended(fold) => self.ask_amended(request, fold).await.unwrap_or_else(|text| error(&text).to_vec()),
             _ => error(&says::not_in_multi(None)).to_vec(),
         }
     }
