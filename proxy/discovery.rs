@@ -6,6 +6,7 @@
 //! hints keep coming. Nobody waits for a refresh: the last snapshot serves until there is a better one.
 
 mod atlas;
+mod functions;
 pub mod reach;
 mod survey;
 
@@ -24,14 +25,19 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, error, info, warn};
 
-use self::{atlas::Atlas, reach::Found, survey::Survey};
+use self::{
+    atlas::Atlas,
+    functions::{Functions, Outcome, Task},
+    reach::Found,
+    survey::Survey,
+};
 use crate::{
     address::Address,
     config::Config,
     dial::{Credentials, Limits, Login},
     metrics::{Metrics, NodeState, Trigger},
     slot::SLOTS,
-    topology::{Hint, Topology, View},
+    topology::{Hint, Role, Topology, View},
 };
 
 /// The least time between two refreshes. It doubles while hints keep coming.
@@ -74,6 +80,10 @@ pub struct Discovery {
     /// Whether nobody answered last time.
     alone: bool,
 
+    functions: Functions,
+    /// After so long every request that was under way has been answered.
+    request_timeout: Duration,
+
     /// Work under way beside the loop.
     jobs: JoinSet<Done>,
     /// The survey under way: why, and since when.
@@ -92,6 +102,8 @@ pub struct Discovery {
 enum Done {
     Surveyed(Survey),
     Searched(Vec<Found>),
+    /// A primary was looked after; whether it was for the first time.
+    LookedAfter(Outcome, bool),
 }
 
 impl Discovery {
@@ -117,6 +129,8 @@ impl Discovery {
             former: Vec::new(),
             clash: None,
             alone: false,
+            functions: Functions::default(),
+            request_timeout: config.request_timeout,
             jobs: JoinSet::new(),
             survey: None,
             searching: false,
@@ -137,6 +151,7 @@ impl Discovery {
                 Some(done) = self.jobs.join_next() => match done {
                     Ok(Done::Surveyed(survey)) => self.surveyed(survey),
                     Ok(Done::Searched(found)) => self.searched(found),
+                    Ok(Done::LookedAfter(outcome, first)) => self.looked_after(outcome, first),
                     Err(fault) => self.job_failed(&fault),
                 },
                 () = sleep_until(due.unwrap_or_else(Instant::now)), if due.is_some() => self.start_survey(),
@@ -302,6 +317,39 @@ impl Discovery {
         }
     }
 
+    // ---- Functions ----
+
+    /// Looks after the primaries that are new in a snapshot; FCALL to them waits until that is done.
+    fn meet_primaries(&mut self, next: &mut Topology) {
+        for (task, waits) in self.functions.meet(next) {
+            if waits {
+                next.unready.push(task.id.clone());
+            }
+            self.look_after(task, Duration::ZERO, true);
+        }
+        next.unready.retain(|id| next.nodes.iter().any(|node| node.id == *id));
+    }
+
+    fn look_after(&mut self, task: Task, after: Duration, first: bool) {
+        let work = functions::look_after(task, after, self.login.clone(), self.limits);
+        self.jobs.spawn(async move { Done::LookedAfter(work.await, first) });
+    }
+
+    fn looked_after(&mut self, outcome: Outcome, first: bool) {
+        let id = outcome.task.id.clone();
+        self.metrics.functions_given(outcome.given);
+        let look_again = !outcome.gifts.is_empty() && (first || !outcome.complete);
+        self.functions.done(outcome);
+        let mut next = (*self.current()).clone();
+        if next.unready.contains(&id) {
+            next.unready.retain(|unready| *unready != id);
+            self.publish(next);
+        }
+        if look_again && let Some(again) = self.functions.again(&id, &self.current()) {
+            self.look_after(again, self.request_timeout + CALM, false);
+        }
+    }
+
     // ---- Snapshots ----
 
     fn current(&self) -> Arc<Topology> {
@@ -318,6 +366,8 @@ impl Discovery {
     /// elsewhere.
     fn publish(&mut self, mut next: Topology) {
         let current = self.current();
+        note_demoted(&current, &mut next);
+        self.meet_primaries(&mut next);
         let changed = !next.same_routes(&current);
         next.epoch = current.epoch + u64::from(changed);
         if next.trouble != current.trouble {
@@ -368,6 +418,19 @@ impl Discovery {
             slots,
         });
         self.metrics.topology(topology.epoch, topology.covered(), states.collect());
+    }
+}
+
+/// Notes which primaries are none any more.
+fn note_demoted(current: &Topology, next: &mut Topology) {
+    let is_primary = |id: &str| next.node(id).is_some_and(|node| node.role == Role::Primary);
+    let mut fallen = current.primaries().map(|node| node.id.as_str()).filter(|id| !is_primary(id)).peekable();
+    if fallen.peek().is_some() {
+        let mut demoted = (*current.demoted).clone();
+        // Nodes that are gone for good are of no interest: whoever asks is told that they are gone.
+        demoted.retain(|id, _| next.node(id).is_some());
+        demoted.extend(fallen.map(|id| (id.to_owned(), std::time::Instant::now())));
+        next.demoted = demoted.into();
     }
 }
 

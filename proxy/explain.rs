@@ -2,7 +2,7 @@
 
 use crate::{
     command::{CommandTable, Keys, Spec, Treatment, differences, treatment::Timeout},
-    plan::{self, Plan, Policy, Split},
+    plan::{self, Fold, Plan, Policy, Scripting, Split},
     resp::{Request, request::Parser, write},
     slot::Slot,
     topology::Topology,
@@ -84,6 +84,16 @@ impl Grounds<'_> {
             }
             Plan::Primaries(fold) => format!("by every primary{}, their replies {}", self.primaries(), fold.words()),
             Plan::Amended(fold) => format!("by any primary, its reply {}", fold.words()),
+            Plan::Scripting(Scripting::Load | Scripting::Exists | Scripting::Flush, _) => {
+                format!("by every primary{}", self.primaries())
+            }
+            Plan::Scripting(_, Some(slot)) => {
+                format!("by the owner of {}, which is given what it is to run", self.slot(*slot))
+            }
+            Plan::Scripting(_, None) => "by any primary, which is given what it is to run".to_owned(),
+            Plan::Aside(fold) => {
+                format!("by every primary{}, past what it runs, their replies {}", self.primaries(), fold.words())
+            }
             Plan::Scan(Some(slot)) => {
                 format!("by the owner of {}: the pattern's tag allows no other", self.slot(*slot))
             }
@@ -152,7 +162,15 @@ pub fn treatment(spec: &Spec) -> String {
         Treatment::Keyed if spec.has_keys() => "the owner of its keys' slot".to_owned(),
         Treatment::Keyed => "any primary".to_owned(),
         Treatment::Split(fold) => format!("the owners of its keys' slots, in parts; replies: {}", fold.words()),
-        Treatment::Primaries(fold) => format!("every primary; replies: {}", fold.words()),
+        Treatment::Primaries(fold) | Treatment::Aside(fold) => format!("every primary; replies: {}", fold.words()),
+        Treatment::Scripting(Scripting::Eval | Scripting::Evalsha | Scripting::Fcall) => {
+            "the owner of its keys' slot".to_owned()
+        }
+        Treatment::Scripting(Scripting::Show) => "any primary".to_owned(),
+        Treatment::Scripting(Scripting::Exists) => format!("every primary; replies: {}", Fold::And.words()),
+        Treatment::Scripting(Scripting::Load | Scripting::Flush) => {
+            format!("every primary; replies: {}", Fold::AllSucceeded.words())
+        }
         Treatment::KeysPattern => "every primary; one where the pattern has a hash tag".to_owned(),
         Treatment::Scan => "one primary after the other; one only where the pattern has a hash tag".to_owned(),
         Treatment::SlotNumber => "the owner of that slot".to_owned(),

@@ -14,7 +14,7 @@
 //! # Layers
 //! A file imports only from layers below its own; `tests/layers.rs` checks it.
 //! - 0, bytes, pure: `address`, `slot`, `resp`, `says`
-//! - 1, meaning, pure: `config`, `metrics`, `command`, `topology`, `refusal`, `plan`, `explain`, `merge`, `scan`
+//! - 1, meaning, pure: `config`, `metrics`, `command`, `topology`, `refusal`, `plan`, `explain`, `merge`, `scan`, `scripts`
 //! - 2, one worker's I/O: `clients`, `ticket`, `dial`, `link`, `dedicated`, `feed`, `router`, `session`
 //! - 3, process: `discovery`, `doctor`, `worker`, `admin`, `server`
 //!
@@ -41,6 +41,7 @@ pub mod resp;
 pub mod router;
 pub mod says;
 pub mod scan;
+pub mod scripts;
 pub mod server;
 pub mod session;
 pub mod slot;

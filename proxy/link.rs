@@ -35,6 +35,7 @@ use crate::{
     metrics::{NodeError, NodeTally},
     refusal::{self, Later, Refusal},
     resp::reply::Scanner,
+    scripts::{Script, Sha},
     ticket::{Clock, OWED_LIMIT, Ticket, Why},
     topology::{Hint, Kind, Node},
 };
@@ -121,6 +122,28 @@ pub struct Link {
     queue: RefCell<Queue>,
     waker: Cell<Option<Waker>>,
     retired: Cell<bool>,
+    /// Its user may not load scripts.
+    never_loads: Cell<bool>,
+}
+
+/// Requests that go right in front of another, as one unit with it: nothing ever comes between.
+#[derive(Clone, Debug, Default)]
+pub struct Prelude {
+    frames: Vec<u8>,
+    replies: usize,
+}
+
+impl Prelude {
+    /// One request.
+    pub fn of(frame: &[u8]) -> Prelude {
+        Prelude { frames: frame.to_vec(), replies: 1 }
+    }
+
+    /// Adds a request; nothing where it is empty.
+    pub fn add(&mut self, frame: &[u8]) {
+        self.frames.extend_from_slice(frame);
+        self.replies += usize::from(!frame.is_empty());
+    }
 }
 
 #[derive(Default)]
@@ -130,6 +153,8 @@ struct Queue {
     /// How many of them the socket has taken.
     written: usize,
     entries: VecDeque<Entry>,
+    /// Scripts that are loaded by what has not been written wholly: in front of whatever comes now.
+    loads: Vec<Sha>,
 }
 
 struct Entry {
@@ -138,9 +163,10 @@ struct Entry {
     /// Bytes in the queue, and how many of them stand before the request itself.
     length: usize,
     prefix: usize,
-    /// Replies that come before the one which answers.
+    /// Replies to what stands before, and then those that come before the one which answers.
+    prelude: usize,
     swallow: usize,
-    /// The first error among them: then it says what became of the request.
+    /// The first error among the latter: then it says what became of the request.
     fault: Option<Bytes>,
     since: Instant,
     /// The link's own PING.
@@ -167,6 +193,7 @@ impl Link {
             queue: RefCell::default(),
             waker: Cell::default(),
             retired: Cell::default(),
+            never_loads: Cell::default(),
         });
         tokio::task::spawn_local(run(link.clone()));
         link
@@ -179,26 +206,47 @@ impl Link {
 
     /// Queues a request.
     pub fn send(&self, request: &[u8], ticket: Ticket) {
-        self.send_after(ticket.caching.prefix(), request, ticket);
+        let mut prelude = Prelude::default();
+        prelude.add(ticket.caching.prefix());
+        self.send_after(&prelude, request, ticket);
     }
 
-    /// Queues a request with `prefix`, another request, right in front of it, both as one unit: nothing ever comes
-    /// between.
-    pub fn send_after(&self, prefix: &[u8], request: &[u8], ticket: Ticket) {
+    /// Queues a request with a prelude.
+    pub fn send_after(&self, prelude: &Prelude, request: &[u8], ticket: Ticket) {
         let queue = &mut *self.queue.borrow_mut();
-        queue.bytes.extend_from_slice(prefix);
+        let prefix = prelude.frames.len();
+        queue.bytes.extend_from_slice(&prelude.frames);
         queue.bytes.extend_from_slice(request);
         queue.entries.push_back(Entry {
-            swallow: ticket.replies_before + usize::from(!prefix.is_empty()),
+            prelude: prelude.replies,
+            swallow: ticket.replies_before,
             ticket: Some(ticket),
-            length: prefix.len() + request.len(),
-            prefix: prefix.len(),
+            length: prefix + request.len(),
+            prefix,
             fault: None,
             since: self.around.clock.now(),
             heartbeat: false,
         });
-        self.tally.queued(prefix.len() + request.len());
+        self.tally.queued(prefix + request.len());
         self.wake();
+    }
+
+    /// Has a prelude load the script, unless what is about to be written does so already. The prelude must be sent now.
+    /// Whether it loads it now; nothing is to be hoped for where [`Link::never_loads`].
+    pub fn load(&self, script: &Script, prelude: &mut Prelude) -> bool {
+        let loads = &mut self.queue.borrow_mut().loads;
+        if self.never_loads.get() || loads.contains(&script.sha) {
+            return false;
+        }
+        loads.push(script.sha);
+        script.encode_load(&mut prelude.frames);
+        prelude.replies += 1;
+        true
+    }
+
+    /// Whether its user may not load scripts.
+    pub fn never_loads(&self) -> bool {
+        self.never_loads.get()
     }
 
     /// Asks the node for a sign of life.
@@ -209,6 +257,7 @@ impl Link {
             ticket: None,
             length: PING.len(),
             prefix: 0,
+            prelude: 0,
             swallow: 0,
             fault: None,
             since: self.around.clock.now(),
@@ -290,6 +339,7 @@ impl Link {
                 ticket.repeatable = false;
                 ticket.bounce(request.bytes, Why::Unsent(error()));
             } else {
+                ticket.wrote(&self.node);
                 ticket.fail(&format!("{}, the command may have run", error()));
             }
         }
@@ -314,6 +364,7 @@ impl Queue {
     fn take_all(&mut self) -> Vec<(Option<Ticket>, Taken)> {
         let mut bytes = std::mem::take(&mut self.bytes).freeze();
         let mut written = std::mem::take(&mut self.written);
+        self.loads.clear();
         let mut all = Vec::with_capacity(self.entries.len());
         for entry in self.entries.drain(..) {
             let mut request = bytes.split_to(entry.length);
@@ -443,6 +494,12 @@ struct Exchange {
     stall: Option<Stall>,
 }
 
+/// How a node has not executed a request.
+enum Verdict {
+    Refused(Refusal),
+    NoScript,
+}
+
 /// A client reads its long reply too slowly.
 struct Stall {
     owed: usize,
@@ -516,6 +573,7 @@ impl Exchange {
                 Err(error) => return Poll::Ready(error.to_string()),
             }
         }
+        queue.loads.clear();
         self.gathered = false;
         Poll::Pending
     }
@@ -633,7 +691,7 @@ impl Exchange {
     fn stream(&self, chunk: &[u8]) -> bool {
         let queue = self.link.queue.borrow();
         match queue.entries.front() {
-            Some(Entry { ticket: Some(ticket), swallow: 0, fault: None, .. }) if ticket.streams() => {
+            Some(Entry { ticket: Some(ticket), prelude: 0, swallow: 0, fault: None, .. }) if ticket.streams() => {
                 ticket.stream(chunk)
             }
             // Nobody waits for it any more.
@@ -655,6 +713,14 @@ impl Exchange {
         if written < front.length {
             return Err("it answered before the request was whole");
         }
+        if front.prelude > 0 {
+            front.prelude -= 1;
+            if reply.starts_with(b"-NOPERM") {
+                // To ask again and again would fill the node's ACL LOG.
+                self.link.never_loads.set(true);
+            }
+            return Ok(());
+        }
         if front.swallow > 0 {
             front.swallow -= 1;
             if reply.first() == Some(&b'-') && front.fault.is_none() {
@@ -663,24 +729,26 @@ impl Exchange {
             return Ok(());
         }
         self.link.tally.replied(self.link.around.clock.now() - front.since);
+        let heals = front.ticket.as_ref().is_some_and(|ticket| ticket.needs.heals);
         let verdict = match &front.fault {
             // EXECABORT only says that a command of the transaction was refused; the fault says why.
             Some(fault) if reply.starts_with(b"-EXECABORT") => {
-                Refusal::of(fault).map(|refusal| (refusal, fault.clone()))
+                Refusal::of(fault).map(|refusal| (Verdict::Refused(refusal), fault.clone()))
             }
-            _ if reply.first() == Some(&b'-') => {
-                Refusal::of(reply).map(|refusal| (refusal, Bytes::copy_from_slice(reply)))
-            }
-            _ => None,
+            _ if reply.first() != Some(&b'-') => None,
+            _ if heals && refusal::lacks_script(reply) => Some((Verdict::NoScript, Bytes::copy_from_slice(reply))),
+            _ => Refusal::of(reply).map(|refusal| (Verdict::Refused(refusal), Bytes::copy_from_slice(reply))),
         };
         let request = verdict.as_ref().map(|_| queue.front_request());
         let Some(entry) = queue.pop() else { return Ok(()) };
         drop(queue);
         match (verdict, request, entry.ticket) {
-            (Some((refusal, error)), Some(request), Some(ticket)) => self.bounce(refusal, error, request, ticket),
+            (Some((verdict, error)), Some(request), Some(ticket)) => self.bounce(verdict, error, request, ticket),
             (_, _, Some(ticket)) => match &entry.fault {
-                Some(fault) if let Some(reply) = refusal::abort_because(reply, fault) => ticket.fill(&reply),
-                _ => ticket.fill(reply),
+                Some(fault) if let Some(reply) = refusal::abort_because(reply, fault) => {
+                    ticket.fill_by(&self.link.node, &reply)
+                }
+                _ => ticket.fill_by(&self.link.node, reply),
             },
             (_, _, None) if entry.heartbeat => {}
             (_, _, None) => self.link.tally.late(),
@@ -689,11 +757,15 @@ impl Exchange {
     }
 
     /// The node did not execute the request.
-    fn bounce(&self, refusal: Refusal, error: Bytes, request: Bytes, mut ticket: Ticket) {
+    fn bounce(&self, verdict: Verdict, error: Bytes, request: Bytes, mut ticket: Ticket) {
         let Link { node, around, tally, .. } = &*self.link;
         ticket.tries = ticket.tries.saturating_add(1);
-        match refusal {
-            Refusal::Redirect(redirect) => {
+        match verdict {
+            Verdict::NoScript => {
+                tally.error(NodeError::NoScript);
+                ticket.bounce(request, Why::NoScript(node.clone(), error));
+            }
+            Verdict::Refused(Refusal::Redirect(redirect)) => {
                 tally.error(redirect.kind.into());
                 if redirect.kind == Kind::Moved {
                     // A hint that does not fit is no loss: discovery has plenty to do and the next one says the same.
@@ -701,7 +773,7 @@ impl Exchange {
                 }
                 ticket.bounce(request, Why::Redirected(redirect, node.clone()));
             }
-            Refusal::Later(later) => {
+            Verdict::Refused(Refusal::Later(later)) => {
                 tally.error(later.into());
                 if !matches!(later, Later::TryAgain) {
                     let _ = around.hints.try_send(Hint::Unwell { node: node.id.clone() });
@@ -766,6 +838,7 @@ impl Exchange {
         }
         for ticket in expired {
             self.link.tally.error(NodeError::Timeout);
+            ticket.wrote(&self.link.node);
             ticket.fail(&format!(
                 "ERR proxy: no answer from {} within {limit:?}, the command may have run",
                 self.link.node.label

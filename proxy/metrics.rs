@@ -129,6 +129,11 @@ impl Metrics {
         self.shared.refresh.topology(epoch, slots_assigned, nodes, series);
     }
 
+    /// So many function libraries were given to a primary that joined.
+    pub fn functions_given(&self, count: u64) {
+        self.shared.refresh.functions_given(count);
+    }
+
     /// Whether the proxy can serve.
     pub fn ready(&self, ready: bool) {
         self.shared.refresh.ready.store(ready, Relaxed);

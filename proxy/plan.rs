@@ -5,7 +5,7 @@
 mod special;
 pub mod split;
 
-pub use crate::command::treatment::{Client, Fold, Local, Proxy};
+pub use crate::command::treatment::{Client, Fold, Local, Proxy, Scripting};
 pub use split::Split;
 
 use std::collections::HashSet;
@@ -42,6 +42,11 @@ pub enum Plan {
     Local(Local),
     /// On a connection of the session's own, since it may wait.
     Blocking(Blocking),
+    /// As it came, to the owner of this slot or to any primary, which may first have to be given what it runs; SCRIPT
+    /// LOAD, EXISTS and FLUSH to every primary.
+    Scripting(Scripting, Option<Slot>),
+    /// As it came, to every primary, on connections that are not busy.
+    Aside(Fold),
     /// Not at all; the text of the error.
     Refuse(Vec<u8>),
     /// `COMMAND GETKEYS` first, then [`of_keys`].
@@ -136,6 +141,12 @@ pub fn plan(request: &Request, spec: Option<&Spec>, policy: &Policy) -> Plan {
         Treatment::BlockingStreams => streams(request, spec),
         Treatment::ConfigSet => special::config_set(request, policy),
         Treatment::Debug => special::debug(request, policy),
+        Treatment::Scripting(which) => match keyed(request, spec) {
+            Plan::One(slot) => Plan::Scripting(which, Some(slot)),
+            Plan::Any => Plan::Scripting(which, None),
+            other => other,
+        },
+        Treatment::Aside(fold) => Plan::Aside(fold),
         Treatment::Amended(fold) => Plan::Amended(fold),
         Treatment::AclLog => special::acl_log(request),
         Treatment::ClusterView if policy.allows(&spec.name) || policy.allows("cluster") => Plan::Any,

@@ -87,6 +87,11 @@ impl From<Kind> for NodeError {
     }
 }
 
+/// Whether a node says that it lacks the script which EVALSHA names, in its own words.
+pub fn lacks_script(reply: &[u8]) -> bool {
+    reply.starts_with(b"-NOSCRIPT No matching script.")
+}
+
 /// The text of an error reply, without its `-` and line end.
 pub fn text(reply: &Bytes) -> &[u8] {
     let text = reply.strip_prefix(b"-").unwrap_or(reply);

@@ -25,6 +25,7 @@ use crate::{
     metrics::{ClientTally, NodeTallies, NodeTally},
     plan::Policy,
     scan::Scans,
+    scripts::{Scripts, Shelf},
     slot::Slot,
     ticket::{Clock, Route, Ticket, Why},
     topology::{Hint, Node, Topology},
@@ -72,6 +73,17 @@ impl Settings {
     }
 }
 
+/// What the workers of the process share.
+#[derive(Clone)]
+pub struct Common {
+    /// All clients.
+    pub clients: Arc<Clients>,
+    /// The scans under way.
+    pub scans: Arc<Mutex<Scans>>,
+    /// The texts of scripts.
+    pub scripts: Arc<Scripts>,
+}
+
 /// What the sessions of one worker share.
 pub struct Router {
     topology: RefCell<Arc<Topology>>,
@@ -86,6 +98,7 @@ pub struct Router {
     nodes: NodeTallies,
     clients: Arc<Clients>,
     scans: Arc<Mutex<Scans>>,
+    scripts: Shelf,
 }
 
 /// The links of one lane: of connections that are alike in RESP version, database and credentials.
@@ -114,8 +127,7 @@ impl Router {
         settings: Settings,
         tally: Rc<ClientTally>,
         nodes: NodeTallies,
-        clients: Arc<Clients>,
-        scans: Arc<Mutex<Scans>>,
+        common: Common,
     ) -> Rc<Router> {
         let topology = news.borrow().clone();
         Rc::new(Router {
@@ -128,8 +140,9 @@ impl Router {
             settings: Rc::new(settings),
             tally,
             nodes,
-            clients,
-            scans,
+            clients: common.clients,
+            scans: common.scans,
+            scripts: Shelf::new(common.scripts),
         })
     }
 
@@ -249,6 +262,11 @@ impl Router {
     /// The scans under way, those of all workers: a client may fetch its next page by another connection.
     pub fn scans(&self) -> MutexGuard<'_, Scans> {
         self.scans.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The texts of scripts.
+    pub fn scripts(&self) -> &Shelf {
+        &self.scripts
     }
 
     /// All clients of the process.

@@ -94,6 +94,21 @@ pub const NO_CLUSTER: &str = "ERR This instance has cluster support disabled";
 /// What a split of one request could not put together.
 pub const ODD_REPLIES: &str = "ERR proxy: the nodes' replies do not fit together";
 
+/// WAIT where a node may have lost what was written there.
+pub fn wait_lost(node: &str, why: &str) -> String {
+    format!("ERR proxy: what you wrote to {node} may be lost, so that no replicas can be counted: {why}")
+}
+
+/// WAIT where a node does not tell.
+pub fn wait_unsure(node: &str, why: &str) -> String {
+    format!("ERR proxy: the replicas of {node} cannot be counted: {why}")
+}
+
+/// FCALL where a primary has just joined and may lack the function.
+pub fn awaits_functions(node: &str) -> String {
+    format!("ERR proxy: {node} has just joined the cluster and is being given its functions")
+}
+
 /// A wrong number of arguments. `name` is in lower case, a subcommand's as `config|get`.
 pub fn wrong_arity(name: &str) -> String {
     format!("ERR wrong number of arguments for '{name}' command")

@@ -21,6 +21,7 @@ use crate::{
     config::Config,
     discovery::Discovery,
     metrics::Metrics,
+    router::Common,
     says,
     topology::Topology,
     worker::{Blueprint, Worker},
@@ -75,8 +76,7 @@ pub async fn run(config: Config, shutdown: CancellationToken, now: CancellationT
         config: config.clone(),
         topology: topology.clone(),
         hints,
-        clients: clients.clone(),
-        scans: Arc::default(),
+        common: Common { clients: clients.clone(), scans: Arc::default(), scripts: Arc::default() },
         metrics: metrics.clone(),
         stop: stop.clone(),
     };

@@ -22,11 +22,13 @@ mod pause;
 mod proxy;
 mod retry;
 mod scan;
+mod scripts;
 mod server;
 mod subscribe;
 mod subscriber;
 mod tracking;
 mod transaction;
+mod wait;
 mod watch;
 
 use std::{
@@ -56,7 +58,7 @@ use crate::{
         write,
     },
     router::{Lane, Router},
-    ticket::{Label, Line},
+    ticket::{Label, Line, Route},
 };
 
 /// How much memory at most is reserved ahead for a request that has announced its size but not sent it.
@@ -89,6 +91,10 @@ pub struct Session {
     is_told: bool,
     /// Since when the client owes much of what was published to it.
     overdue: Overdue,
+    /// More requests may have come behind the one that is being dispatched.
+    more_behind: bool,
+    /// Where a script is under way that its node may turn out to lack.
+    unproven: Option<Route>,
     /// The topology under which requests are in flight.
     epoch: u64,
     /// Which primary gets the requests that any may answer.
@@ -157,6 +163,8 @@ impl Session {
             tracking: None,
             is_told: false,
             overdue: Overdue::default(),
+            more_behind: false,
+            unproven: None,
             ending: None,
             accounted: 0,
             router,
@@ -343,6 +351,7 @@ impl Session {
             };
             if !found.blank {
                 let request = parser.request(rest, found);
+                self.more_behind = rest.len() > found.used;
                 match self.dispatch(&request) {
                     Flow::Taken => {}
                     Flow::Full | Flow::Paused => break,

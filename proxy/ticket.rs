@@ -77,6 +77,8 @@ pub enum Why {
     Redirected(Redirect, Arc<Node>),
     /// The node cannot serve it now: its error.
     Later(Later, Bytes),
+    /// The node lacks the script that it names: what the node said.
+    NoScript(Arc<Node>, Bytes),
     /// It did not reach a node, or only reads and may be sent again: the error to give up with.
     Unsent(String),
     /// As `Unsent`, and waiting is in vain.
@@ -89,6 +91,7 @@ impl Why {
         let error = match self {
             Why::Redirected(redirect, _) => NodeError::from(redirect.kind),
             Why::Later(later, _) => NodeError::from(*later),
+            Why::NoScript(..) => NodeError::NoScript,
             Why::Unsent(_) | Why::Hopeless(_) => NodeError::Connection,
         };
         error.label()
@@ -101,7 +104,9 @@ impl Why {
                 let label = &from.label;
                 format!("ERR proxy: too many redirects for slot {slot}: {label} still says {kind:?} {host}:{port}")
             }
-            Why::Later(_, error) => String::from_utf8_lossy(refusal::text(error)).into_owned(),
+            Why::Later(_, error) | Why::NoScript(_, error) => {
+                String::from_utf8_lossy(refusal::text(error)).into_owned()
+            }
             Why::Unsent(error) | Why::Hopeless(error) => error.clone(),
         }
     }
@@ -116,6 +121,33 @@ pub enum Route {
     Any,
     /// To the primary that all publishing goes through.
     Home,
+}
+
+/// What a request runs that its node may lack.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Needs {
+    /// Scripts that it names by their digests, and whose texts are known.
+    pub scripts: bool,
+    /// Functions.
+    pub functions: bool,
+    /// Nothing of its session that could overtake it is under way, so that it may go again where its script is missing.
+    pub heals: bool,
+}
+
+/// What is to be done once a node has answered a request with anything but an error.
+pub struct Lesson(Box<dyn FnOnce()>);
+
+impl Lesson {
+    /// That `act` is to be done.
+    pub fn new(act: impl FnOnce() + 'static) -> Lesson {
+        Lesson(Box::new(act))
+    }
+}
+
+impl std::fmt::Debug for Lesson {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Lesson")
+    }
 }
 
 /// A request that came back, with the duty to answer it.
@@ -188,6 +220,8 @@ pub struct Line {
     open_tickets: Cell<usize>,
     /// Whether the replies to what comes now are for the client.
     mute: Cell<Mute>,
+    /// The nodes that have been written to, and since when.
+    written: RefCell<Vec<(Arc<Node>, Instant)>>,
 }
 
 #[derive(Default)]
@@ -258,6 +292,7 @@ impl Line {
             most_in_flight,
             open_tickets: Cell::new(0),
             mute: Cell::new(Mute::No),
+            written: RefCell::default(),
         })
     }
 
@@ -286,6 +321,9 @@ impl Line {
             tries: 0,
             replies_before: 0,
             repeatable,
+            writes: false,
+            needs: Needs::default(),
+            lesson: None,
             caching: Caching::AsEver,
         }
     }
@@ -313,6 +351,28 @@ impl Line {
         let kept = std::mem::take(&mut self.state.borrow_mut().out);
         answer();
         std::mem::replace(&mut self.state.borrow_mut().out, kept).to_vec()
+    }
+
+    /// A node has executed a request that may write.
+    pub fn wrote(&self, node: &Arc<Node>) {
+        let mut written = self.written.borrow_mut();
+        // Nearly always it is a known one, by the same link.
+        if written.iter().any(|(known, _)| Arc::ptr_eq(known, node))
+            || written.iter().any(|(known, _)| known.id == node.id)
+        {
+            return;
+        }
+        written.push((node.clone(), self.clock.now()));
+    }
+
+    /// The nodes that have been written to, each with the time of the first write.
+    pub fn written(&self) -> Vec<(Arc<Node>, Instant)> {
+        self.written.borrow().clone()
+    }
+
+    /// What was written to the node counts no more: the client has been told what became of it.
+    pub fn forget_writes(&self, node: &str) {
+        self.written.borrow_mut().retain(|(known, _)| known.id != node);
     }
 
     /// The client does not want the reply to its next request.
@@ -637,6 +697,12 @@ pub struct Ticket {
     pub replies_before: usize,
     /// The request only reads, so that it may be sent once more though it may have run.
     pub repeatable: bool,
+    /// The request may write, so that WAIT is about it.
+    pub writes: bool,
+    /// What it runs.
+    pub needs: Needs,
+    /// What its success teaches.
+    pub lesson: Option<Lesson>,
     /// Whether the node is to remember the keys that it reads.
     pub caching: Caching,
 }
@@ -671,6 +737,26 @@ impl Ticket {
         self.fill_now(reply);
     }
 
+    /// Answers with a whole reply of a node's, which has executed the request.
+    pub fn fill_by(mut self, node: &Arc<Node>, reply: &[u8]) {
+        self.wrote(node);
+        if let Some(Lesson(act)) = self.lesson.take()
+            && !matches!(reply.first(), Some(b'-' | b'!'))
+        {
+            act();
+        }
+        self.fill(reply);
+    }
+
+    /// The node has executed the request, or may have.
+    pub fn wrote(&self, node: &Arc<Node>) {
+        if self.writes
+            && let Some(line) = self.duty.line()
+        {
+            line.wrote(node);
+        }
+    }
+
     /// Passes on the front of a reply whose end has not come yet. Only where [`Ticket::streams`].
     pub fn stream(&self, chunk: &[u8]) {
         if let Duty::Place { line, number } = &self.duty {
@@ -698,10 +784,11 @@ impl Ticket {
 
     /// Turns the duty to answer into the duties to answer `merge`'s parts, in their order.
     pub fn split(mut self, merge: Merge, parts: usize) -> Vec<Ticket> {
-        let Ticket { route, tries, repeatable, caching, .. } = self;
+        let Ticket { route, tries, repeatable, writes, needs, caching, .. } = self;
         let (Some(line), number) = (self.duty.line().cloned(), self.order().0) else { return Vec::new() };
-        let duty = std::mem::replace(&mut self.duty, Duty::Done);
-        let whole = Ticket { duty, route, tries, replies_before: 0, repeatable, caching };
+        let ticket =
+            |duty| Ticket { duty, route, tries, replies_before: 0, repeatable, writes, needs, lesson: None, caching };
+        let whole = ticket(std::mem::replace(&mut self.duty, Duty::Done));
         let gather = Rc::new(Gather {
             merge: RefCell::new(merge),
             whole: RefCell::new(Some(whole)),
@@ -709,15 +796,12 @@ impl Ticket {
             number,
         });
         line.open_tickets.set(line.open_tickets.get() + parts - 1);
-        let part = |index| Ticket {
-            duty: Duty::Part { gather: gather.clone(), index },
-            route,
-            tries,
-            replies_before: 0,
-            repeatable,
-            caching,
-        };
-        (0..parts as u32).map(part).collect()
+        let part = |index| ticket(Duty::Part { gather: gather.clone(), index });
+        let mut all: Vec<Ticket> = (0..parts as u32).map(part).collect();
+        if let Some(first) = all.first_mut() {
+            first.lesson = self.lesson.take();
+        }
+        all
     }
 
     /// Whether nobody waits for the answer any more.

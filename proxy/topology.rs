@@ -16,6 +16,7 @@ pub mod view;
 use std::{
     collections::HashMap,
     sync::{Arc, OnceLock},
+    time::Instant,
 };
 
 pub use address_map::AddressMap;
@@ -100,6 +101,10 @@ pub struct Topology {
     pub map: Arc<AddressMap>,
     /// Why slots are uncovered, fit for `-CLUSTERDOWN` and `/readyz`; `None` where all are covered.
     pub trouble: Option<Arc<str>>,
+    /// The ids of primaries that have just joined and are being given the functions of the others.
+    pub unready: Vec<String>,
+    /// When nodes lost the role of a primary last, by id.
+    pub demoted: Arc<HashMap<String, Instant>>,
     first_slots: OnceLock<Vec<Slot>>,
 }
 
@@ -114,6 +119,8 @@ impl Topology {
             commands: CommandTable::builtin(),
             map,
             trouble: Some(why.into()),
+            unready: Vec::new(),
+            demoted: Arc::default(),
             first_slots: OnceLock::new(),
         }
     }
@@ -204,6 +211,16 @@ impl Topology {
         counts
     }
 
+    /// Whether a node may still lack functions that the others have: it has just joined, or is not even known.
+    pub fn awaits_functions(&self, node: &Node) -> bool {
+        self.unready.contains(&node.id) || self.node(&node.id).is_none()
+    }
+
+    /// Whether a node has lost the role of a primary since then.
+    pub fn was_demoted(&self, id: &str, since: Instant) -> bool {
+        self.demoted.get(id).is_some_and(|demoted| *demoted >= since)
+    }
+
     /// The node with this id.
     pub fn node(&self, id: &str) -> Option<&Arc<Node>> {
         self.nodes.iter().find(|node| node.id == id)
@@ -274,6 +291,7 @@ impl Topology {
         self.nodes == other.nodes
             && self.slots == other.slots
             && self.server == other.server
+            && self.unready == other.unready
             && Arc::ptr_eq(&self.commands, &other.commands)
     }
 

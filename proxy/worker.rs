@@ -6,7 +6,7 @@ use std::{
     net::TcpStream,
     rc::Rc,
     sync::{
-        Arc, Mutex,
+        Arc,
         atomic::{AtomicUsize, Ordering::Relaxed},
     },
     thread::{self, JoinHandle},
@@ -26,8 +26,7 @@ use crate::{
     config::Config,
     link::{Limits, Surroundings},
     metrics::Metrics,
-    router::{Router, Settings},
-    scan::Scans,
+    router::{Common, Router, Settings},
     session::Session,
     ticket::Clock,
     topology::{Hint, Topology},
@@ -54,10 +53,8 @@ pub struct Blueprint {
     pub topology: watch::Receiver<Arc<Topology>>,
     /// News for discovery.
     pub hints: mpsc::Sender<Hint>,
-    /// All clients of the process.
-    pub clients: Arc<Clients>,
-    /// The scans under way.
-    pub scans: Arc<Mutex<Scans>>,
+    /// What they share.
+    pub common: Common,
     /// The process's metrics.
     pub metrics: Metrics,
     /// Ends the workers at once.
@@ -111,7 +108,7 @@ async fn run(blueprint: Blueprint, mut arrivals: mpsc::UnboundedReceiver<Arrival
         tokio::select! {
             arrival = arrivals.recv() => match arrival {
                 Some(Arrival { stream, client }) => {
-                    let seat = Seat { client, clients: blueprint.clients.clone(), sessions: sessions.clone() };
+                    let seat = Seat { client, clients: blueprint.common.clients.clone(), sessions: sessions.clone() };
                     spawn_local(serve(router.clone(), stream, seat));
                 }
                 None => break,
@@ -137,8 +134,7 @@ fn build_router(blueprint: &Blueprint) -> Rc<Router> {
         Settings::of(config),
         Rc::new(blueprint.metrics.client_tally()),
         blueprint.metrics.node_tallies(),
-        blueprint.clients.clone(),
-        blueprint.scans.clone(),
+        blueprint.common.clone(),
     )
 }
 

@@ -30,12 +30,35 @@ pub enum Treatment {
     ConfigSet,
     /// DEBUG, of which little is harmless.
     Debug,
+    /// It is about scripts or functions, which every primary must have.
+    Scripting(Scripting),
+    /// It goes to every primary and past what runs there: a node that is busy with a script answers nothing else.
+    Aside(Fold),
     /// It goes to any primary, whose reply is amended to what one server would say.
     Amended(Fold),
     /// `ACL LOG [count|RESET]`: every primary has its own.
     AclLog,
     /// What a node says of its cluster: as by a server that is in none, or tools would go to the nodes.
     ClusterView,
+}
+
+/// What has to do with scripts and functions.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Scripting {
+    /// `EVAL text ...`: the text is remembered.
+    Eval,
+    /// `EVALSHA digest ...`: the node may lack the script.
+    Evalsha,
+    /// `FCALL function ...`: the node may have no functions yet.
+    Fcall,
+    /// `SCRIPT LOAD text`.
+    Load,
+    /// `SCRIPT EXISTS digest...`.
+    Exists,
+    /// `SCRIPT SHOW digest`.
+    Show,
+    /// `SCRIPT FLUSH`: nothing is remembered any more.
+    Flush,
 }
 
 /// How several replies become one.
@@ -260,6 +283,15 @@ fn by_name(name: &str) -> Option<Treatment> {
         "config|resetstat" | "config|rewrite" | "bgsave" | "bgrewriteaof" => Treatment::Primaries(Fold::AllSucceeded),
         "acl|setuser" | "acl|deluser" | "acl|load" | "acl|save" => Treatment::Primaries(Fold::AllSucceeded),
         "debug" => Treatment::Debug,
+        "eval" | "eval_ro" => Treatment::Scripting(Scripting::Eval),
+        "evalsha" | "evalsha_ro" => Treatment::Scripting(Scripting::Evalsha),
+        "fcall" | "fcall_ro" => Treatment::Scripting(Scripting::Fcall),
+        "script|load" => Treatment::Scripting(Scripting::Load),
+        "script|exists" => Treatment::Scripting(Scripting::Exists),
+        "script|show" => Treatment::Scripting(Scripting::Show),
+        "script|flush" => Treatment::Scripting(Scripting::Flush),
+        "script|kill" | "function|kill" => Treatment::Aside(Fold::OneSucceeded),
+        "function|stats" => Treatment::Aside(Fold::Fullest),
         // Redis calls MSETNX multi-shard, but then it is not one act any more.
         "msetnx" => Treatment::Keyed,
         "slowlog|get" | "commandlog|get" => Treatment::Primaries(Fold::Newest(10)),

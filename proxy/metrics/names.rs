@@ -124,6 +124,8 @@ families! {
         "How long a refresh of the topology took.";
     LAST_SUCCESS = Gauge(Seconds) "slotway_topology_last_success_timestamp_seconds" []
         "When the topology was last refreshed, in Unix time; 0 before the first time.";
+    FUNCTIONS_GIVEN = Counter "slotway_function_libraries_given_total" []
+        "Function libraries that joining primaries lacked and were given.";
     EPOCH = Gauge "slotway_topology_epoch" []
         "Grows with every change of the topology.";
     SLOTS_ASSIGNED = Gauge "slotway_slots_assigned" []

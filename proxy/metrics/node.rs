@@ -32,6 +32,8 @@ labels! {
         MasterDown = "masterdown",
         /// It said READONLY.
         ReadOnly = "readonly",
+        /// It said NOSCRIPT, and was given the script.
+        NoScript = "noscript",
         /// It did not answer in time.
         Timeout = "timeout",
         /// The connection could not be made, or was lost.

@@ -51,6 +51,7 @@ pub struct NodeState {
 pub(super) struct Series {
     outcomes: [[Counter; 2]; Trigger::ALL.len()],
     duration: Arc<histogram::Shared>,
+    functions_given: Counter,
     last_success: Gauge,
     epoch: Gauge,
     slots_assigned: Gauge,
@@ -78,6 +79,7 @@ impl Series {
         Series {
             outcomes: Trigger::ALL.map(outcomes),
             duration: registry.histogram(&names::REFRESH_DURATION, None),
+            functions_given: registry.counter(&names::FUNCTIONS_GIVEN, &[]),
             last_success: registry.gauge(&names::LAST_SUCCESS, &[]),
             epoch: registry.gauge(&names::EPOCH, &[]),
             slots_assigned: registry.gauge(&names::SLOTS_ASSIGNED, &[]),
@@ -94,6 +96,10 @@ impl Series {
             let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
             lock(&self.known).last_success = now.as_secs_f64();
         }
+    }
+
+    pub(super) fn functions_given(&self, count: u64) {
+        self.functions_given.increment(count);
     }
 
     pub(super) fn topology(
@@ -121,6 +127,7 @@ impl Series {
 
     pub(super) fn touch(&self) {
         self.outcomes.iter().flatten().for_each(|counter| counter.increment(0));
+        self.functions_given.increment(0);
         let known = lock(&self.known);
         self.last_success.set(known.last_success);
         self.epoch.set(known.epoch as f64);

@@ -35,9 +35,6 @@ fn requests_go_by_their_keys() {
         ("MGET {t}a {t}b", "t"),
         ("MSET {t}a 1 {t}b 2", "t"),
         ("MSETNX {t}a 1 {t}b 2", "t"),
-        ("EVAL script 2 {t}a {t}b c", "t"),
-        ("EVALSHA_RO sha 1 a b", "a"),
-        ("FCALL f 1 a b", "a"),
         ("XREAD COUNT 1 STREAMS a 0", "a"),
         ("XREAD COUNT STREAMS STREAMS a 0", "a"),
         ("XREADGROUP GROUP streams block NOACK STREAMS a >", "a"),
@@ -81,10 +78,6 @@ fn what_has_no_key_or_is_malformed_goes_to_some_primary() {
         "CONFIG",
         "OBJECT HELP",
         "XINFO HELP",
-        "EVAL script 0",
-        "EVAL script -1",
-        "EVAL script x",
-        "EVAL script 3 a b",
         "SINTERCARD 5 a",
         "ZUNION 0 a",
         "XREAD COUNT 1",
@@ -120,9 +113,6 @@ fn what_is_about_all_goes_to_all() {
         ("BGREWRITEAOF", Fold::AllSucceeded),
         ("DEBUG RELOAD", Fold::AllSucceeded),
         ("DEBUG DIGEST", Fold::Digest),
-        ("SCRIPT LOAD x", Fold::AllSucceeded),
-        ("SCRIPT EXISTS x", Fold::And),
-        ("SCRIPT KILL", Fold::OneSucceeded),
         ("FUNCTION LOAD x", Fold::AllSucceeded),
         ("CONFIG SET maxmemory 1", Fold::AllSucceeded),
         ("CONFIG RESETSTAT", Fold::AllSucceeded),
@@ -146,6 +136,30 @@ fn what_is_about_all_goes_to_all() {
     assert_eq!(planned("PUBLISH a b"), Plan::Home);
     assert_eq!(planned("ROLE"), Plan::Amended(Fold::Role));
     assert_eq!(planned("CONFIG GET *"), Plan::Amended(Fold::Config));
+}
+
+#[test]
+fn scripts_go_by_their_keys_and_are_looked_after() {
+    for (line, which, key) in [
+        ("EVAL script 2 {t}a {t}b c", Scripting::Eval, Some("t")),
+        ("EVAL script 0 a", Scripting::Eval, None),
+        ("EVAL script -1", Scripting::Eval, None),
+        ("EVAL script x", Scripting::Eval, None),
+        ("EVAL script 3 a b", Scripting::Eval, None),
+        ("EVALSHA_RO sha 1 a b", Scripting::Evalsha, Some("a")),
+        ("FCALL f 1 a b", Scripting::Fcall, Some("a")),
+        ("FCALL_RO f 0", Scripting::Fcall, None),
+        ("SCRIPT LOAD x", Scripting::Load, None),
+        ("SCRIPT EXISTS x y", Scripting::Exists, None),
+        ("SCRIPT FLUSH", Scripting::Flush, None),
+    ] {
+        let slot = key.map(|key| Slot::of(key.as_bytes()));
+        assert_eq!(planned(line), Plan::Scripting(which, slot), "{line}");
+    }
+    assert!(matches!(planned("EVAL script 2 a b"), Plan::Refuse(_)));
+    assert_eq!(planned("SCRIPT KILL"), Plan::Aside(Fold::OneSucceeded));
+    assert_eq!(planned("FUNCTION STATS"), Plan::Aside(Fold::Fullest));
+    assert_eq!(planned("FUNCTION LIST"), Plan::Any);
 }
 
 #[test]

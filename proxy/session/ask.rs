@@ -1,39 +1,30 @@
 //! Asking a node on the session's own behalf, for commands that take more than one request.
 
-use std::{future::poll_fn, task::Poll};
+use std::{future::poll_fn, sync::Arc, task::Poll, time::Duration};
 
 use bytes::Bytes;
+use tokio::task::JoinSet;
 
-use super::Session;
+use super::{Session, attend::Eof};
 use crate::{
     link::Link,
+    merge::{Fold, Merge},
     plan,
     resp::{Request, Value, write},
+    router::{Lane, Router},
     ticket::{Line, Route, Why},
+    topology::Node,
 };
+
+/// How long a node that is busy with a script may take to answer what could end it: more than the five seconds after which
+/// it listens again.
+const BUSY_PATIENCE: Duration = Duration::from_secs(10);
 
 impl Session {
     /// One request to the node at the other end of `link`, one reply. What the node refuses (MOVED, LOADING ...) is an
     /// error here: whoever asks one very node has no use for another's answer.
     pub(super) async fn ask(&self, link: &Link, frame: &[u8]) -> Result<Bytes, String> {
-        let line = Line::new(self.router.tally().clone(), self.router.clock().clone(), 1);
-        link.send(frame, line.open(None, frame.len(), Route::Any, false));
-        poll_fn(|cx| {
-            if line.is_settled() || line.has_bounced() {
-                return Poll::Ready(());
-            }
-            line.wake_with(cx.waker());
-            Poll::Pending
-        })
-        .await;
-        if let Some(bounced) = line.take_bounced().pop() {
-            line.close();
-            return Err(match &bounced.why {
-                Why::Redirected(..) => format!("ERR proxy: {} has just given this away, ask again", link.node().label),
-                other => other.last_error(),
-            });
-        }
-        Ok(line.write_out(|reply| (reply.len(), Bytes::copy_from_slice(reply))))
+        ask(&self.router, link, frame).await
     }
 
     /// One request to the node that all publishing goes through.
@@ -63,5 +54,80 @@ impl Session {
         let spec = topology.commands.find(request);
         let plan = plan::of_keys(&keys);
         let _ = self.carry_out(plan, request, spec);
+    }
+}
+
+/// As [`Session::ask`], for what outlives a look at the session.
+pub(super) async fn ask(router: &Router, link: &Link, frame: &[u8]) -> Result<Bytes, String> {
+    let line = Line::new(router.tally().clone(), router.clock().clone(), 1);
+    link.send(frame, line.open(None, frame.len(), Route::Any, false));
+    poll_fn(|cx| {
+        if line.is_settled() || line.has_bounced() {
+            return Poll::Ready(());
+        }
+        line.wake_with(cx.waker());
+        Poll::Pending
+    })
+    .await;
+    if let Some(bounced) = line.take_bounced().pop() {
+        line.close();
+        return Err(match &bounced.why {
+            Why::Redirected(..) => format!("ERR proxy: {} has just given this away, ask again", link.node().label),
+            other => other.last_error(),
+        });
+    }
+    Ok(line.write_out(|reply| (reply.len(), Bytes::copy_from_slice(reply))))
+}
+
+impl Session {
+    /// A request to every primary, on connections that nobody shares: a node that runs a script answers nothing on the
+    /// one by which the script came, and elsewhere only what may end it. `None` where the client has gone.
+    pub(super) async fn aside(&mut self, request: &Request<'_>, fold: Fold) -> Option<Bytes> {
+        let nodes: Vec<Arc<Node>> = {
+            let topology = self.router.topology();
+            topology.first_slots().iter().filter_map(|slot| topology.owner(*slot)).cloned().collect()
+        };
+        let mut merge = Merge::new(fold, nodes.len(), None, self.speaks_resp3());
+        let mut asking = JoinSet::new();
+        for (index, node) in nodes.into_iter().enumerate() {
+            let (router, lane) = (self.router.clone(), self.lane.clone());
+            let frame = Bytes::copy_from_slice(request.frame());
+            asking.spawn_local(async move { (index, ask_aside(&router, &lane, &node, &frame).await) });
+        }
+        let work = async {
+            while let Some(Ok((index, reply))) = asking.join_next().await {
+                merge.take(index, &reply);
+            }
+            let mut reply = Vec::new();
+            merge.finish(&mut reply);
+            Bytes::from(reply)
+        };
+        match self.attend(work, Eof::Waits).await {
+            Ok(reply) => Some(reply),
+            Err(reason) => {
+                self.ending = Some(reason);
+                None
+            }
+        }
+    }
+}
+
+/// One request and its reply on a connection of its own.
+async fn ask_aside(router: &Router, lane: &Lane, node: &Arc<Node>, frame: &[u8]) -> Bytes {
+    let failed = |why: String| {
+        let mut error = Vec::new();
+        write::error(&mut error, format!("ERR proxy: {}: {why}", node.label).as_bytes());
+        Bytes::from(error)
+    };
+    let mut connection = match lane.pool().take(node, lane.login(), &router.around().limits.dial).await {
+        Ok(connection) => connection,
+        Err(why) => return failed(why.to_string()),
+    };
+    match connection.exchange(frame, 1, BUSY_PATIENCE).await {
+        Ok(replies) => {
+            connection.give_back();
+            replies.into_iter().next().unwrap_or_default()
+        }
+        Err(why) => failed(why.to_string()),
     }
 }

@@ -30,7 +30,7 @@ use crate::{
     router::Router,
     says,
     slot::Slot,
-    ticket::Why,
+    ticket::{Line, Why},
     topology::{Node, Topology},
 };
 
@@ -49,7 +49,8 @@ impl Session {
         blocking: Blocking,
     ) -> Option<Bytes> {
         let errand = Errand::new(self.router.clone(), self.lane.clone(), blocking.slot, self.favourite);
-        let wait = Wait::new(errand, self.client.clone(), *request, spec, blocking, self.speaks_resp3());
+        let wait =
+            Wait::new(errand, self.client.clone(), self.line.clone(), *request, spec, blocking, self.speaks_resp3());
         let _blocked = Blocked::new(self.client.clone(), self.router.tally().clone());
         if spec.is_some_and(Spec::is_readonly) {
             self.reads_untracked();
@@ -127,6 +128,7 @@ impl Told {
 struct Wait<'a> {
     errand: Errand,
     client: Arc<Client>,
+    line: Rc<Line>,
     request: Request<'a>,
     /// It only reads, so that it may be sent again though it may have run.
     repeatable: bool,
@@ -163,6 +165,7 @@ impl<'a> Wait<'a> {
     fn new(
         errand: Errand,
         client: Arc<Client>,
+        line: Rc<Line>,
         request: Request<'a>,
         spec: Option<&Spec>,
         Blocking { timeout, .. }: Blocking,
@@ -178,6 +181,7 @@ impl<'a> Wait<'a> {
         Wait {
             errand,
             client,
+            line,
             request,
             repeatable: spec.is_some_and(Spec::is_readonly),
             resp3,
@@ -202,6 +206,7 @@ impl<'a> Wait<'a> {
             };
             let why = match self.wait_on(&mut connection).await {
                 Attempt::Answered(reply) => {
+                    self.wrote(connection.node());
                     connection.give_back();
                     return Some(reply);
                 }
@@ -213,6 +218,7 @@ impl<'a> Wait<'a> {
                 Attempt::Ended(told) => return told.reply(self.resp3),
                 Attempt::Lost(why) => {
                     let node = connection.node().clone();
+                    self.wrote(&node);
                     drop(connection);
                     match self.errand.lost(&node, &why) {
                         lost if self.repeatable => lost,
@@ -228,6 +234,13 @@ impl<'a> Wait<'a> {
                     return Some(error(&text));
                 },
             }
+        }
+    }
+
+    /// The node has executed the command, or may have.
+    fn wrote(&self, node: &Arc<Node>) {
+        if !self.repeatable {
+            self.line.wrote(node);
         }
     }
 

@@ -60,6 +60,9 @@ impl Session {
         if self.transaction.is_some() && !acts_at_once(&plan, spec) {
             return self.enqueue(request, spec, plan);
         }
+        if self.unproven.is_some() && self.must_not_overtake(&plan) {
+            return Flow::Settle;
+        }
         let flow = self.carry_out(plan, request, spec);
         if self.tracking.is_some() && matches!(flow, Flow::Taken) {
             self.caching_is_over(spec);
@@ -90,7 +93,8 @@ impl Session {
             }
             Plan::Refuse(error) => self.refuse(spec, &error),
             Plan::Local(local) => self.answer_locally(local, request, spec),
-            Plan::Scan(_) | Plan::Blocking(_) | Plan::AskServer => Flow::Alone,
+            Plan::Scripting(which, slot) => self.script(which, slot, request, spec),
+            Plan::Scan(_) | Plan::Blocking(_) | Plan::AskServer | Plan::Aside(_) => Flow::Alone,
         }
     }
 
@@ -103,8 +107,9 @@ impl Session {
 
     /// The duty to answer a request.
     pub(super) fn open(&self, request: &Request<'_>, spec: Option<&Spec>, route: Route) -> Ticket {
-        let readonly = spec.is_some_and(Spec::is_readonly);
-        let mut ticket = self.line.open(Some(Label::of(spec)), request.frame().len(), route, readonly);
+        let repeatable = spec.is_some_and(Spec::is_readonly);
+        let mut ticket = self.line.open(Some(Label::of(spec)), request.frame().len(), route, repeatable);
+        ticket.writes = spec.is_none_or(|spec| spec.is_write() || !spec.is_readonly() && spec.has_keys());
         ticket.caching = self.caching();
         ticket
     }

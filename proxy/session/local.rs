@@ -47,15 +47,13 @@ impl Session {
             | Local::Punsubscribe
             | Local::Sunsubscribe
             | Local::Monitor => Flow::Alone,
+            // What was written counts once it has been answered.
+            Local::Wait | Local::Waitaof => Flow::Alone,
             Local::AclWhoami => {
                 let user = self.client.about().user.clone();
                 self.answer_with(spec, |out| write::bulk(out, user.as_bytes()))
             }
             Local::Proxy(sub) => self.proxy_command(sub, request, spec),
-            Local::Wait | Local::Waitaof => {
-                let name = spec.map_or("proxy", |spec| &spec.name);
-                self.refuse(spec, format!("ERR proxy: {name} is not served yet").as_bytes())
-            }
         }
     }
 

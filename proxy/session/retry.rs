@@ -1,18 +1,23 @@
 //! Requests that came back: where they go next, and when to give up.
 
 use std::{
+    future::Future,
     pin::Pin,
+    rc::Rc,
     task::{Context, Poll, ready},
     time::{Duration, Instant},
 };
 
-use tokio::time::Sleep;
-
-use super::Session;
+use super::{
+    Session,
+    scripts::{awaits_functions, make_ready},
+};
 use crate::{
+    link::{Link, Prelude},
     plan,
     refusal::Later,
     resp::request::Parser,
+    router::{Lane, Router},
     ticket::{Bounced, Caching, Route, Ticket, Why},
     topology::Kind,
 };
@@ -28,9 +33,8 @@ pub(super) const ASKING: &[u8] = b"*1\r\n$6\r\nASKING\r\n";
 pub(super) struct Retry {
     since: Instant,
     pause: Duration,
-    /// Requests that wait for the pause to end.
-    held: Vec<Bounced>,
-    pause_over: Option<Pin<Box<Sleep>>>,
+    /// Requests that wait for a pause to end, or for their nodes to be given what they run.
+    held: Option<Pin<Box<dyn Future<Output = Vec<Bounced>>>>>,
 }
 
 impl Session {
@@ -39,13 +43,11 @@ impl Session {
     pub(super) fn poll_retry(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         loop {
             if let Some(retry) = &mut self.retry
-                && let Some(pause_over) = &mut retry.pause_over
+                && let Some(held) = &mut retry.held
             {
-                ready!(pause_over.as_mut().poll(cx));
-                retry.pause_over = None;
-                for bounced in std::mem::take(&mut retry.held) {
-                    self.send_again(bounced);
-                }
+                let again = ready!(held.as_mut().poll(cx));
+                retry.held = None;
+                again.into_iter().for_each(|bounced| self.send_again(bounced));
             }
             if self.line.is_settled() {
                 self.retry = None;
@@ -66,19 +68,14 @@ impl Session {
     fn take_up_bounced(&mut self) {
         let now = self.router.clock().now();
         let settings = self.router.settings().clone();
-        let retry = self.retry.get_or_insert_with(|| Retry {
-            since: now,
-            pause: FIRST_PAUSE,
-            held: Vec::new(),
-            pause_over: None,
-        });
+        let retry = self.retry.get_or_insert_with(|| Retry { since: now, pause: FIRST_PAUSE, held: None });
         let late = now - retry.since >= settings.retry_timeout;
         let mut again = Vec::new();
         for bounced in self.line.take_bounced() {
             let given_up = match bounced.why {
                 Why::Redirected(..) => late || bounced.ticket.tries > settings.max_redirects,
                 Why::Hopeless(_) => true,
-                Why::Later(..) | Why::Unsent(_) => late,
+                Why::Later(..) | Why::Unsent(_) | Why::NoScript(..) => late,
             };
             if given_up {
                 self.router.tally().gave_up(bounced.why.word());
@@ -92,12 +89,16 @@ impl Session {
             Why::Redirected(..) => bounced.ticket.tries > HASTY_REDIRECTS,
             // The parts of a command that can be split go again one by one.
             Why::Later(Later::TryAgain, _) => bounced.ticket.tries > 1,
+            Why::NoScript(..) => false,
             _ => true,
         };
-        if again.iter().any(waits) {
-            retry.held = again;
-            retry.pause_over = Some(Box::pin(tokio::time::sleep(retry.pause)));
-            retry.pause = (retry.pause * 2).min(LAST_PAUSE);
+        let pause = again.iter().any(waits).then_some(retry.pause);
+        if let Some(pause) = pause {
+            retry.pause = (pause * 2).min(LAST_PAUSE);
+        }
+        if pause.is_some() || again.iter().any(|bounced| bounced.ticket.needs.scripts) {
+            let (router, lane) = (self.router.clone(), self.lane.clone());
+            retry.held = Some(Box::pin(make_ready(router, lane, self.favourite, pause, again)));
         } else {
             again.into_iter().for_each(|bounced| self.send_again(bounced));
         }
@@ -115,6 +116,11 @@ impl Session {
                     // The redirect does not say where to; discovery will know.
                     return self.lane.send(&self.router, self.favourite, &request, ticket);
                 };
+                if ticket.needs.functions
+                    && let Some(why) = awaits_functions(&self.router, &node)
+                {
+                    return ticket.bounce(request, why);
+                }
                 let link = self.lane.link_to(&self.router, &node);
                 match redirect.kind {
                     Kind::Moved => link.send(&request, ticket),
@@ -123,14 +129,18 @@ impl Session {
                         if ticket.caching == Caching::Yes {
                             self.owe_flush("read while its slot moves");
                         }
-                        link.send_after(ASKING, &request, ticket);
+                        link.send_after(&Prelude::of(ASKING), &request, ticket);
                     }
                 }
             }
             Why::Later(Later::TryAgain, _) => self.send_by_key(&request, ticket),
+            Why::NoScript(..) => self.lane.send(&self.router, self.favourite, &request, ticket),
             Why::Later(..) | Why::Unsent(_) | Why::Hopeless(_) => {
                 if ticket.route == Route::Any {
                     self.favourite = self.favourite.wrapping_add(1);
+                }
+                if ticket.needs.functions {
+                    return self.send_ready(&[], &request, ticket);
                 }
                 self.lane.send(&self.router, self.favourite, &request, ticket);
             }
@@ -152,5 +162,20 @@ impl Session {
             }
         }
         self.lane.send(&self.router, self.favourite, frame, ticket);
+    }
+}
+
+/// The link by which a request is to go again.
+pub(super) fn link_for(router: &Router, lane: &Lane, favourite: usize, bounced: &Bounced) -> Option<Rc<Link>> {
+    router.refresh();
+    let target = match &bounced.why {
+        Why::Redirected(redirect, from) => router.topology().target(redirect, from),
+        _ => None,
+    };
+    // As in `send_again`: another primary gets its chance.
+    let next = bounced.ticket.route == Route::Any && matches!(bounced.why, Why::Later(..) | Why::Unsent(_));
+    match target {
+        Some(node) => Some(lane.link_to(router, &node)),
+        None => lane.link(router, favourite.wrapping_add(usize::from(next)), bounced.ticket.route),
     }
 }

@@ -5,11 +5,19 @@
 //! (no memory, no permission) comes back as EXECABORT. Commands about the connection never reach a node: the proxy
 //! answers them when the others have run, and puts each answer in its place.
 
-use std::{rc::Rc, sync::atomic::Ordering::Relaxed, time::Duration};
+use std::{collections::VecDeque, rc::Rc, sync::atomic::Ordering::Relaxed, time::Duration};
 
 use bytes::Bytes;
 
-use super::{Flow, Session, attend::Eof, errand::Errand, login::Hello, pause, watch::Watch};
+use super::{
+    Flow, Session,
+    attend::Eof,
+    errand::Errand,
+    login::Hello,
+    pause,
+    scripts::{awaits_functions, learn_all, scripts_of},
+    watch::Watch,
+};
 use crate::{
     command::{
         Flags, Spec,
@@ -17,12 +25,13 @@ use crate::{
     },
     dedicated::Dedicated,
     metrics::Transaction as Ended,
-    plan::{self, Plan},
+    plan::{self, Plan, Scripting},
     refusal::{self, Refusal},
     resp::{Request, reply::Scanner, request::OwnedRequest, write},
     says,
+    scripts::Script,
     slot::Slot,
-    ticket::{Label, Route, Why},
+    ticket::{Label, Line, Route, Why},
     topology::ServerKind,
 };
 
@@ -39,6 +48,11 @@ pub(super) struct Transaction {
     pub(super) writes: bool,
     /// A command that reads keys is among them.
     reads: bool,
+    /// So is one about scripts, or one that calls functions.
+    scripts: bool,
+    functions: bool,
+    /// Scripts that go ahead of it on a connection of its own.
+    loads: Vec<Script>,
     /// A command was refused: EXEC will be too.
     spoiled: bool,
 }
@@ -55,7 +69,10 @@ impl Transaction {
 
     /// All of it as it goes to a node, behind `prefix`, once it has been closed.
     fn batch(&self, prefix: &[u8]) -> Vec<u8> {
-        [prefix, &self.frames].concat()
+        let mut batch = Vec::new();
+        self.loads.iter().for_each(|script| script.encode_load(&mut batch));
+        [prefix, &self.frames].iter().for_each(|part| batch.extend_from_slice(part));
+        batch
     }
 
     /// Ends it with the client's EXEC.
@@ -65,7 +82,7 @@ impl Transaction {
 
     /// How many replies it gets, that to EXEC included.
     fn replies(&self) -> usize {
-        self.queued + 2
+        self.loads.len() + self.queued + 2
     }
 }
 
@@ -100,7 +117,7 @@ impl Session {
             let is_valkey = self.router.topology().server.kind == ServerKind::Valkey;
             return self.refuse(Some(spec), says::not_in_multi(is_valkey.then_some(&*spec.name)).as_bytes());
         }
-        let mut own = false;
+        let (mut own, mut scripts, mut functions) = (false, false, false);
         let slot = match plan {
             Plan::One(slot) => Some(slot),
             Plan::Blocking(blocking) => blocking.slot,
@@ -110,6 +127,11 @@ impl Session {
             Plan::Home | Plan::Amended(_) => {
                 own = true;
                 None
+            }
+            Plan::Scripting(which, slot) if which != Scripting::Flush => {
+                functions = which == Scripting::Fcall;
+                scripts = !functions;
+                slot
             }
             Plan::Refuse(error) => return self.refuse(Some(spec), &error),
             Plan::Split(_) => return self.refuse(Some(spec), &plan::cross_slot_error(request, spec)),
@@ -121,7 +143,7 @@ impl Session {
                 }
                 Joins::No => return self.refuse(Some(spec), says::not_in_transaction(&spec.name).as_bytes()),
             },
-            Plan::Primaries(_) | Plan::Scan(_) | Plan::AskServer => {
+            Plan::Primaries(_) | Plan::Scripting(..) | Plan::Aside(_) | Plan::Scan(_) | Plan::AskServer => {
                 return self.refuse(Some(spec), says::not_in_transaction(&spec.name).as_bytes());
             }
         };
@@ -135,6 +157,8 @@ impl Session {
         transaction.slot = transaction.slot.or(slot);
         transaction.reads |= spec.is_readonly() && spec.has_keys();
         transaction.writes |= may_write(spec) || pause::may_replicate(spec, request);
+        transaction.scripts |= scripts;
+        transaction.functions |= functions;
         if own {
             transaction.own.push((transaction.queued, request.to_owned()));
             transaction.frames.extend_from_slice(STAND_IN);
@@ -164,6 +188,7 @@ impl Session {
             },
             // Malformed, it changes nothing.
             Local::Auth if own_credentials || request.len() > 3 => Joins::Own,
+            Local::Wait => Joins::Own,
             _ => Joins::No,
         }
     }
@@ -273,7 +298,14 @@ impl Session {
         let mut ticket = self.line.open(Some(Label::of(spec)), batch.len(), route, false);
         ticket.replies_before = transaction.replies() - 1;
         ticket.caching = self.caching();
-        self.lane.send(&self.router, self.favourite, batch, ticket);
+        ticket.writes = transaction.writes;
+        ticket.needs.functions = transaction.functions;
+        let mut named = Vec::new();
+        if transaction.scripts {
+            ticket.lesson = self.learn_all(&transaction.frames);
+            named = scripts_of(&self.router, &transaction.frames);
+        }
+        self.send_ready(&named, batch, ticket);
         Flow::Taken
     }
 
@@ -282,19 +314,26 @@ impl Session {
     pub(super) async fn exec_alone(&mut self, request: &Request<'_>) -> Option<Bytes> {
         let mut transaction = self.take_transaction()?;
         transaction.close(request);
-        let transaction = Rc::new(transaction);
         if transaction.reads {
             self.reads_untracked();
         }
+        if transaction.scripts {
+            transaction.loads = scripts_of(&self.router, &transaction.frames);
+        }
+        // As on one Redis, it is about what was written before the transaction.
+        let waits = self.waits_within(&transaction).await;
+        let (transaction, line) = (Rc::new(transaction), self.line.clone());
         let patience = self.router.around().limits.request_timeout;
         let touched = self.null_array();
         let done = match self.watch.take() {
             Some(watch) if !watch.fits(&self.lane) => Ok(touched),
-            Some(watch) => self.attend(exec_watched(watch, transaction.clone(), touched, patience), Eof::Waits).await,
+            Some(watch) => {
+                self.attend(exec_watched(watch, transaction.clone(), line, touched, patience), Eof::Waits).await
+            }
             None if transaction.own.len() == transaction.queued => Ok(stand_ins(transaction.queued)),
             None => {
                 let errand = Errand::new(self.router.clone(), self.lane.clone(), transaction.slot, self.favourite);
-                self.attend(exec_apart(errand, transaction.clone(), patience), Eof::Waits).await
+                self.attend(exec_apart(errand, transaction.clone(), line, patience), Eof::Waits).await
             }
         };
         let reply = match done {
@@ -304,16 +343,35 @@ impl Session {
                 return None;
             }
         };
+        if transaction.scripts && reply.first() == Some(&b'*') {
+            learn_all(&self.router, &transaction.frames);
+        }
         self.router.tally().transaction(match reply.first() {
             Some(b'-') => Ended::Aborted,
             _ if reply == self.null_array() => Ended::Dirty,
             _ => Ended::Executed,
         });
-        if transaction.own.is_empty() { Some(reply) } else { self.put_in_own(reply, &transaction.own).await }
+        if transaction.own.is_empty() { Some(reply) } else { self.put_in_own(reply, &transaction.own, waits).await }
+    }
+
+    /// The replies to each WAIT within a transaction.
+    async fn waits_within(&mut self, transaction: &Transaction) -> VecDeque<Vec<u8>> {
+        let mut replies = VecDeque::new();
+        for (_, request) in &transaction.own {
+            if request.as_request().is(0, "WAIT") {
+                replies.push_back(self.wait_in_transaction(&request.as_request()).await);
+            }
+        }
+        replies
     }
 
     /// Puts the proxy's own answers in the places that stand-ins hold.
-    async fn put_in_own(&mut self, reply: Bytes, own: &[(usize, OwnedRequest)]) -> Option<Bytes> {
+    async fn put_in_own(
+        &mut self,
+        reply: Bytes,
+        own: &[(usize, OwnedRequest)],
+        mut waits: VecDeque<Vec<u8>>,
+    ) -> Option<Bytes> {
         let Some(head) = reply.iter().position(|&byte| byte == b'\n').map(|end| end + 1) else { return Some(reply) };
         if reply.first() != Some(&b'*') || head == reply.len() && reply.as_ref() != b"*0\r\n" {
             // Nothing ran.
@@ -323,6 +381,9 @@ impl Session {
         let (mut own, mut index, mut scanner) = (own.iter().peekable(), 0, Scanner::default());
         while let Ok(Some(end)) = scanner.find(rest) {
             match own.next_if(|(place, _)| *place == index) {
+                Some((_, request)) if request.as_request().is(0, "WAIT") => {
+                    out.extend(waits.pop_front().unwrap_or_default());
+                }
                 Some((_, request)) => out.extend(self.answer_own(&request.as_request()).await),
                 None => out.extend_from_slice(&rest[..end]),
             }
@@ -375,12 +436,16 @@ pub(super) fn may_write(spec: &Spec) -> bool {
 
 /// Runs a transaction where its keys are watched. Where the node did not execute it, its keys may have changed since:
 /// the client is told so, as if they had been touched.
-async fn exec_watched(watch: Watch, transaction: Rc<Transaction>, touched: Bytes, patience: Duration) -> Bytes {
+async fn exec_watched(
+    watch: Watch,
+    transaction: Rc<Transaction>,
+    line: Rc<Line>,
+    touched: Bytes,
+    patience: Duration,
+) -> Bytes {
     let prefix = watch.prefix();
     let Some(mut connection) = watch.into_connection() else { return touched };
-    let batch = transaction.batch(prefix);
-    let replies = transaction.replies() + usize::from(!prefix.is_empty());
-    match run(&mut connection, &batch, replies, patience).await {
+    match run(&mut connection, &transaction, prefix, &line, patience).await {
         Ok(Run::Done(reply)) => {
             // EXEC has ended the watching, whether it ran the transaction or gave it up.
             if reply.first() != Some(&b'-') || reply.starts_with(b"-EXECABORT") {
@@ -395,15 +460,21 @@ async fn exec_watched(watch: Watch, transaction: Rc<Transaction>, touched: Bytes
 }
 
 /// Runs a transaction on some connection of its own: once, or not at all.
-async fn exec_apart(mut errand: Errand, transaction: Rc<Transaction>, patience: Duration) -> Bytes {
+async fn exec_apart(mut errand: Errand, transaction: Rc<Transaction>, line: Rc<Line>, patience: Duration) -> Bytes {
     loop {
         let mut connection = match errand.connect().await {
             Ok(connection) => connection,
             Err(text) => return error(&text),
         };
-        let batch = transaction.batch(errand.prefix());
-        let replies = transaction.replies() + usize::from(errand.asks());
-        let why: Why = match run(&mut connection, &batch, replies, patience).await {
+        let waits = awaits_functions(&errand.router, connection.node()).filter(|_| transaction.functions);
+        if let Some(why) = waits {
+            connection.give_back();
+            match errand.again(why).await {
+                Ok(()) => continue,
+                Err(text) => return error(&text),
+            }
+        }
+        let why: Why = match run(&mut connection, &transaction, errand.prefix(), &line, patience).await {
             Ok(Run::Done(reply)) => {
                 connection.give_back();
                 return reply;
@@ -428,11 +499,22 @@ enum Run {
     Refused(Refusal, Bytes),
 }
 
-async fn run(connection: &mut Dedicated, batch: &[u8], replies: usize, patience: Duration) -> Result<Run, String> {
-    let replies = connection.exchange(batch, replies, patience).await.map_err(|why| {
+async fn run(
+    connection: &mut Dedicated,
+    transaction: &Transaction,
+    prefix: &[u8],
+    line: &Line,
+    patience: Duration,
+) -> Result<Run, String> {
+    let count = transaction.replies() + usize::from(!prefix.is_empty());
+    let replies = connection.exchange(&transaction.batch(prefix), count, patience).await;
+    if transaction.writes {
+        line.wrote(connection.node());
+    }
+    let replies = replies.map_err(|why| {
         format!("ERR proxy: connection to {} lost ({why}), the transaction may have run", connection.node().label)
     })?;
-    let fault = replies.iter().find(|reply| reply.first() == Some(&b'-')).cloned();
+    let fault = replies.iter().skip(transaction.loads.len()).find(|reply| reply.first() == Some(&b'-')).cloned();
     let Some(last) = replies.into_iter().last() else { return Err(says::ODD_REPLIES.to_owned()) };
     // EXECABORT only says that a command was refused; the first error says why.
     let fault = fault.filter(|_| last.starts_with(b"-EXECABORT"));

@@ -1,0 +1,310 @@
+//! EVAL, EVALSHA and SCRIPT: what one Redis would have, every node has.
+//!
+//! A node may lack a script that its client has loaded: it was promoted, has restarted or has just joined. It is given
+//! it before or after it says NOSCRIPT:
+//! - A client that waits for its replies costs nothing. EVALSHA goes as it came, and nothing that could overtake it is
+//!   sent until it is answered; on NOSCRIPT the script is loaded and the request goes again, once.
+//! - In a pipeline, waiting would cost a round trip for each request. There SCRIPT LOAD goes ahead in the same batch, once
+//!   for all that the batch runs by that digest; so it does ahead of MULTI. NOSCRIPT is then the node's last word, as it
+//!   would be where somebody flushes the scripts of one Redis at that moment.
+
+use std::{rc::Rc, sync::Arc, time::Duration};
+
+use bytes::Bytes;
+
+use super::{Flow, Session, ask::ask, retry};
+use crate::{
+    command::{Spec, Treatment, treatment::Fold},
+    link::{Link, Prelude},
+    merge::Merge,
+    plan::{Plan, Scripting},
+    resp::{Request, Value, request::Parser, write},
+    router::{Lane, Router},
+    says,
+    scripts::{Met, Script, contains},
+    slot::Slot,
+    ticket::{Bounced, Lesson, Route, Ticket, Why},
+    topology::{Hint, Node},
+};
+
+/// A longer text does not go ahead of each batch: the pipeline waits instead.
+const LONGEST_AHEAD: usize = 16 * 1024;
+
+impl Session {
+    /// Carries out what has to do with scripts.
+    pub(super) fn script(
+        &mut self,
+        which: Scripting,
+        slot: Option<Slot>,
+        request: &Request<'_>,
+        spec: Option<&Spec>,
+    ) -> Flow {
+        let route = slot.map_or(Route::Any, Route::Slot);
+        let whole = spec.is_some_and(|spec| spec.takes(request.len()));
+        let scripts = self.router.scripts();
+        match which {
+            _ if !whole => return self.forward(request, spec, route),
+            Scripting::Eval => {
+                let mut ticket = self.open(request, spec, route);
+                ticket.lesson = self.learn(request.arg(1), Met::Evaluated);
+                self.lane.send(&self.router, self.favourite, request.frame(), ticket);
+            }
+            Scripting::Fcall => {
+                let mut ticket = self.open(request, spec, route);
+                ticket.needs.functions = true;
+                self.send_ready(&[], request.frame(), ticket);
+            }
+            Scripting::Evalsha => return self.evalsha(request, spec, route),
+            Scripting::Show => {
+                let named = scripts.find(request.arg(2)).into_iter().collect::<Vec<_>>();
+                let ticket = self.open(request, spec, route);
+                self.send_ready(&named, request.frame(), ticket);
+            }
+            Scripting::Load => {
+                let mut ticket = self.open(request, spec, route);
+                ticket.lesson = self.learn(request.arg(2), Met::Loaded);
+                self.send_to_primaries(request, spec, Fold::AllSucceeded, ticket);
+            }
+            Scripting::Flush => {
+                if request.get(2).is_none() || request.is(2, "SYNC") || request.is(2, "ASYNC") {
+                    scripts.all().forget();
+                }
+                let ticket = self.open(request, spec, route);
+                self.send_to_primaries(request, spec, Fold::AllSucceeded, ticket);
+            }
+            Scripting::Exists => self.script_exists(request, spec),
+        }
+        Flow::Taken
+    }
+
+    /// Remembers a text, at once or when a node has taken it: what the client's own user may not run, nobody shall be
+    /// given for it.
+    fn learn(&self, text: &[u8], met: Met) -> Option<Lesson> {
+        let scripts = self.router.scripts();
+        if self.is_proxys_user() {
+            scripts.learn(text, met);
+            return None;
+        }
+        let (router, text) = (self.router.clone(), (!scripts.knows(text, met)).then(|| Bytes::copy_from_slice(text))?);
+        Some(Lesson::new(move || router.scripts().learn(&text, met)))
+    }
+
+    /// Remembers the texts in the frames of a transaction, likewise.
+    pub(super) fn learn_all(&self, frames: &[u8]) -> Option<Lesson> {
+        if self.is_proxys_user() {
+            learn_all(&self.router, frames);
+            return None;
+        }
+        let (router, frames) = (self.router.clone(), Bytes::copy_from_slice(frames));
+        Some(Lesson::new(move || learn_all(&router, &frames)))
+    }
+
+    /// Whether the client has no more and no fewer rights than the proxy, by whose login scripts are loaded anew.
+    fn is_proxys_user(&self) -> bool {
+        self.lane.login().credentials == self.router.settings().login.credentials
+    }
+
+    /// EVALSHA. Where the script is not known here, it is as if the node had been asked directly.
+    fn evalsha(&mut self, request: &Request<'_>, spec: Option<&Spec>, route: Route) -> Flow {
+        let Some(script) = self.router.scripts().find(request.arg(1)) else {
+            return self.forward(request, spec, route);
+        };
+        let pipelined = self.more_behind || !self.line.is_settled();
+        let mut ticket = self.open(request, spec, route);
+        ticket.needs.scripts = true;
+        let Some(link) = self.lane.link(&self.router, self.favourite, route) else {
+            self.lane.send(&self.router, self.favourite, request.frame(), ticket);
+            return Flow::Taken;
+        };
+        let mut prelude = Prelude::default();
+        if pipelined && script.text.len() <= LONGEST_AHEAD && !link.never_loads() {
+            self.load_ahead(&link, &script, &mut prelude);
+        } else {
+            ticket.needs.heals = true;
+            self.unproven = Some(route);
+        }
+        prelude.add(ticket.caching.prefix());
+        link.send_after(&prelude, request.frame(), ticket);
+        Flow::Taken
+    }
+
+    /// SCRIPT EXISTS. What is remembered here exists: the nodes are given it first.
+    fn script_exists(&self, request: &Request<'_>, spec: Option<&Spec>) {
+        let ticket = self.open(request, spec, Route::Any);
+        let slots = self.router.topology().first_slots().to_vec();
+        let named: Vec<Script> = request.args().skip(2).filter_map(|sha| self.router.scripts().find(sha)).collect();
+        if slots.is_empty() {
+            return self.send_ready(&named, request.frame(), ticket);
+        }
+        let merge = Merge::new(Fold::And, slots.len(), None, self.speaks_resp3());
+        for (slot, mut ticket) in slots.iter().zip(ticket.split(merge, slots.len())) {
+            ticket.route = Route::Slot(*slot);
+            self.send_ready(&named, request.frame(), ticket);
+        }
+    }
+
+    /// Sends a request, or the frames of a transaction, to where it finds what it runs: the scripts that it names are
+    /// loaded ahead.
+    pub(super) fn send_ready(&self, named: &[Script], request: &[u8], mut ticket: Ticket) {
+        ticket.needs.scripts |= !named.is_empty();
+        if ticket.needs.functions {
+            let target = match ticket.route {
+                Route::Slot(slot) => self.router.topology().owner(slot).cloned(),
+                _ => self.router.any_primary(self.favourite),
+            };
+            if let Some(why) = target.and_then(|node| awaits_functions(&self.router, &node)) {
+                return ticket.bounce(Bytes::copy_from_slice(request), why);
+            }
+        }
+        let Some(link) = self.lane.link(&self.router, self.favourite, ticket.route) else {
+            return self.lane.send(&self.router, self.favourite, request, ticket);
+        };
+        let mut prelude = Prelude::default();
+        named.iter().for_each(|script| self.load_ahead(&link, script, &mut prelude));
+        prelude.add(ticket.caching.prefix());
+        link.send_after(&prelude, request, ticket);
+    }
+
+    fn load_ahead(&self, link: &Link, script: &Script, prelude: &mut Prelude) {
+        if link.load(script, prelude) {
+            self.router.scripts().all().give(script.sha, &link.node().label);
+        }
+    }
+
+    /// Whether a request must wait, since what is under way may yet have to go again and must not be overtaken by it.
+    pub(super) fn must_not_overtake(&mut self, plan: &Plan) -> bool {
+        let Some(unproven) = self.unproven else { return false };
+        if self.line.is_settled() {
+            self.unproven = None;
+            return false;
+        }
+        match plan {
+            Plan::One(slot) | Plan::Scripting(_, Some(slot)) => {
+                unproven == Route::Any || unproven == Route::Slot(*slot)
+            }
+            _ => true,
+        }
+    }
+}
+
+/// Why a request that calls functions cannot go to `node` now: it may lack them for a moment.
+pub(super) fn awaits_functions(router: &Router, node: &Node) -> Option<Why> {
+    let topology = router.topology();
+    if !topology.awaits_functions(node) {
+        return None;
+    }
+    if topology.node(&node.id).is_none() {
+        router.hint(Hint::Unwell { node: node.id.clone() });
+    }
+    Some(Why::Unsent(says::awaits_functions(&node.label)))
+}
+
+/// The known scripts that requests name by digest, each once.
+pub(super) fn scripts_of(router: &Router, frames: &[u8]) -> Vec<Script> {
+    let scripts = router.scripts();
+    let mut named: Vec<Script> = Vec::new();
+    visit(router, frames, |which, request| {
+        let mut name = |sha: &[u8]| {
+            let known = scripts.find(sha).filter(|script| !named.contains(script));
+            named.extend(known);
+        };
+        match which {
+            Scripting::Evalsha => name(request.arg(1)),
+            Scripting::Show | Scripting::Exists => request.args().skip(2).for_each(name),
+            Scripting::Eval | Scripting::Load | Scripting::Fcall | Scripting::Flush => {}
+        }
+    });
+    named
+}
+
+/// Remembers the texts that requests say.
+pub(super) fn learn_all(router: &Router, frames: &[u8]) {
+    visit(router, frames, |which, request| match which {
+        Scripting::Eval => router.scripts().learn(request.arg(1), Met::Evaluated),
+        Scripting::Load => router.scripts().learn(request.arg(2), Met::Loaded),
+        _ => {}
+    });
+}
+
+/// Shows each of the requests that has to do with scripts.
+fn visit(router: &Router, frames: &[u8], mut look: impl FnMut(Scripting, &Request<'_>)) {
+    let topology = router.topology();
+    let (mut parser, mut rest) = (Parser::default(), frames);
+    while let Ok(Some(found)) = parser.find(rest) {
+        let request = parser.request(rest, found);
+        let treatment = topology.commands.find(&request).map(|spec| spec.treatment);
+        if let Some(Treatment::Scripting(which)) = treatment {
+            look(which, &request);
+        }
+        rest = rest.get(found.used..).unwrap_or_default();
+    }
+}
+
+/// Waits and then sees to it that requests which are to go again find at their nodes what they run. Those that must not
+/// go again are answered.
+pub(super) async fn make_ready(
+    router: Rc<Router>,
+    lane: Rc<Lane>,
+    favourite: usize,
+    pause: Option<Duration>,
+    bounced: Vec<Bounced>,
+) -> Vec<Bounced> {
+    if let Some(pause) = pause {
+        tokio::time::sleep(pause).await;
+    }
+    let alone = bounced.len() == 1;
+    let mut ready = Vec::with_capacity(bounced.len());
+    for mut bounced in bounced {
+        if bounced.ticket.needs.scripts {
+            let healed = matches!(bounced.why, Why::NoScript(..));
+            if let Why::NoScript(node, error) = &bounced.why
+                && !did_not_run(&router, node, &bounced.request).await
+            {
+                let error = error.clone();
+                bounced.ticket.fill(&error);
+                continue;
+            }
+            if let Some(link) = retry::link_for(&router, &lane, favourite, &bounced) {
+                give(&router, link.node(), &bounced.request).await;
+            }
+            // Nothing overtakes what is on its way alone.
+            bounced.ticket.needs.heals = alone && !healed;
+        }
+        ready.push(bounced);
+    }
+    ready
+}
+
+/// Loads the scripts that a request names at a node, by the proxy's own login: the client's may not be allowed to.
+pub(super) async fn give(router: &Rc<Router>, node: &Arc<Node>, request: &[u8]) {
+    for script in scripts_of(router, request) {
+        router.scripts().all().give(script.sha, &node.label);
+        let link = router.first_lane().link_to(router, node);
+        let mut frame = Vec::new();
+        script.encode_load(&mut frame);
+        if let Err(why) = ask(router, &link, &frame).await {
+            tracing::debug!("a script cannot be loaded at {}: {why}", node.label);
+        }
+    }
+}
+
+/// Whether NOSCRIPT surely is the node's word and not that of a script which ran and ended in an error of that name.
+async fn did_not_run(router: &Rc<Router>, node: &Arc<Node>, request: &[u8]) -> bool {
+    let scripts = scripts_of(router, request);
+    let [script] = scripts.as_slice() else { return false };
+    let link = router.first_lane().link_to(router, node);
+    let mut frame = Vec::new();
+    write::request::<&[u8]>(&mut frame, &[b"SCRIPT", b"EXISTS", script.sha.digits()]);
+    let reply = ask(router, &link, &frame).await.unwrap_or_default();
+    let exists = Value::parse(&reply).ok().flatten().and_then(|(value, _)| value.items().first()?.integer());
+    match exists {
+        // It would be there.
+        Some(0) => true,
+        // Somebody has loaded it meanwhile; unless it was there.
+        Some(1) => {
+            let lately = script.makes_no_errors() || router.scripts().all().has_given(&script.sha, &node.label);
+            lately && !contains(&script.text, b"NOSCRIPT") && !contains(request, b"NOSCRIPT")
+        }
+        _ => false,
+    }
+}

@@ -1,0 +1,447 @@
+//! WAIT and WAITAOF: how many replicas have what this client wrote.
+//!
+//! A node counts for the connection on which it is asked, and the client's writes went by connections that others share.
+//! So the proxy counts itself. Once the line has settled, every node that the client has written to says how far its
+//! replication stream has come: that is at or behind the client's last write, and a replica that acknowledges as much has
+//! all its writes. The reply is the least count of these nodes.
+//!
+//! A number is only given where it is sure to be about the same process with the same data as when the client wrote:
+//! a node that has restarted or has lost its role since, may have lost the writes, and the client is told so, once.
+
+use std::{
+    cell::Cell,
+    rc::Rc,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use bytes::Bytes;
+use tokio::task::JoinSet;
+
+use super::{
+    Session,
+    ask::ask,
+    attend::Eof,
+    blocking::{Blocked, Told, told},
+};
+use crate::{
+    clients::Unblock,
+    dedicated::Dedicated,
+    metrics::Disconnect,
+    resp::{Request, Value, write},
+    router::Router,
+    says,
+    ticket::Line,
+    topology::{Node, Role},
+};
+
+/// How often the nodes are asked again: the first time, and with doubled pauses at most.
+const FIRST_PAUSE: Duration = Duration::from_millis(1);
+const LAST_PAUSE: Duration = Duration::from_millis(100);
+/// A node's uptime is told in whole seconds.
+const UPTIME_STEP: Duration = Duration::from_secs(1);
+const INFO_SERVER: &[u8] = b"*2\r\n$4\r\nINFO\r\n$6\r\nserver\r\n";
+const INFO_REPLICATION: &[u8] = b"*2\r\n$4\r\nINFO\r\n$11\r\nreplication\r\n";
+/// Waits for more replicas than there can be: the node asks all it has for their acknowledgements at once.
+const HURRY: &[u8] = b"*3\r\n$4\r\nWAIT\r\n$7\r\n1000000\r\n$1\r\n1\r\n";
+/// A FUNCTION DUMP of no functions: restoring it changes nothing, but is written to the replication stream, behind all
+/// that was written before.
+const NO_FUNCTIONS: &[u8] = b"\n\0\x5d\x9b\\@\x0f\x7f\xa2\xda";
+
+/// What a WAIT asks for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Wanted {
+    replicas: i64,
+    /// `None` is for ever.
+    timeout: Option<Duration>,
+}
+
+impl Wanted {
+    /// Reads a count and a timeout; `None` where the server would refuse them.
+    fn parse(replicas: &[u8], timeout: &[u8]) -> Option<Wanted> {
+        let timeout = u64::try_from(integer(timeout)?).ok()?;
+        let timeout = (timeout > 0).then(|| Duration::from_millis(timeout));
+        Some(Wanted { replicas: integer(replicas)?, timeout })
+    }
+}
+
+/// How many replicas of a node, and whether the node itself (WAITAOF), have what was written.
+type Counts = (i64, i64);
+
+impl Session {
+    /// WAIT; `None` where the client has gone.
+    pub(super) async fn wait(&mut self, request: &Request<'_>) -> Option<Bytes> {
+        let Some(wanted) = Wanted::parse(request.arg(1), request.arg(2)) else {
+            return Some(self.server_says(request).await);
+        };
+        let deadline = wanted.timeout.and_then(|timeout| Instant::now().checked_add(timeout));
+        let resp = |(_, replicas): Counts| number(replicas);
+        let (router, line) = (self.router.clone(), self.line.clone());
+        self.wait_while(|known| count(router, line, wanted.replicas, deadline, known), resp).await
+    }
+
+    /// WAIT as it is within a transaction, where it does not wait.
+    pub(super) async fn wait_in_transaction(&mut self, request: &Request<'_>) -> Vec<u8> {
+        let Some(wanted) = Wanted::parse(request.arg(1), request.arg(2)) else {
+            return self.server_says(request).await.to_vec();
+        };
+        let known = Rc::new(Cell::new((0, 0)));
+        let now = Some(Instant::now());
+        let counted = count(self.router.clone(), self.line.clone(), wanted.replicas, now, known).await;
+        counted.map_or_else(|error| frame(&error), |(_, replicas)| number(replicas)).to_vec()
+    }
+
+    /// WAITAOF; `None` where the client has gone.
+    pub(super) async fn wait_aof(&mut self, request: &Request<'_>) -> Option<Bytes> {
+        let wanted = Wanted::parse(request.arg(2), request.arg(3)).filter(|wanted| wanted.replicas >= 0);
+        let (Some(wanted), Some(local @ 0..=1)) = (wanted, integer(request.arg(1))) else {
+            return Some(self.server_says(request).await);
+        };
+        let resp = |(local, replicas): Counts| {
+            let mut out = Vec::new();
+            write::array(&mut out, 2);
+            write::integer(&mut out, local);
+            write::integer(&mut out, replicas);
+            Bytes::from(out)
+        };
+        let (router, line) = (self.router.clone(), self.line.clone());
+        self.wait_while(|known| count_synced(router, line, (local, wanted.replicas), wanted.timeout, known), resp).await
+    }
+
+    /// Lets `work` count until it has what is wanted; it is told the counts so far.
+    async fn wait_while<F>(
+        &mut self,
+        work: impl FnOnce(Rc<Cell<Counts>>) -> F,
+        resp: impl Fn(Counts) -> Bytes,
+    ) -> Option<Bytes>
+    where
+        F: Future<Output = Result<Counts, String>>,
+    {
+        let known = Rc::new(Cell::new((0, 0)));
+        let (work, client) = (work(known.clone()), self.client.clone());
+        let _blocked = Blocked::new(self.client.clone(), self.router.tally().clone());
+        let work = async {
+            tokio::select! {
+                biased;
+                counted = work => Some(counted.map_or_else(|error| frame(&error), &resp)),
+                told = told(&client) => match told {
+                    Told::Unblock(Unblock::Timeout) => Some(resp(known.get())),
+                    told => told.reply(false),
+                },
+            }
+        };
+        match self.attend(work, Eof::Leaves).await {
+            Ok(Some(reply)) => return Some(reply),
+            Ok(None) => self.ending = Some(Disconnect::Drain),
+            Err(reason) => self.ending = Some(reason),
+        }
+        None
+    }
+
+    /// What a node says of a request that it will refuse, on a connection that nobody shares.
+    async fn server_says(&self, request: &Request<'_>) -> Bytes {
+        let Some(node) = self.router.any_primary(self.favourite) else {
+            return frame(&self.router.topology().down());
+        };
+        let limits = &self.router.around().limits;
+        let said = async {
+            let mut connection = self.lane.pool().take(&node, self.lane.login(), &limits.dial).await?;
+            let mut replies = connection.exchange(request.frame(), 1, limits.request_timeout).await?;
+            connection.give_back();
+            Ok::<_, Box<dyn std::error::Error>>(replies.pop())
+        };
+        match said.await {
+            Ok(Some(reply)) => reply,
+            Ok(None) => frame(says::ODD_REPLIES),
+            Err(why) => frame(&format!("ERR proxy: {}: {why}", node.label)),
+        }
+    }
+}
+
+/// A node and how far its replicas have to be.
+struct Target {
+    node: Arc<Node>,
+    /// When the client first wrote there, if it did.
+    written: Option<Instant>,
+    /// What its stream is called: a node that has lost data has another.
+    stream: String,
+    offset: u64,
+    acknowledged: i64,
+}
+
+/// The nodes that the client has written to; all that own slots where it has written nothing.
+fn targets(router: &Router, line: &Line) -> Result<Vec<Target>, String> {
+    let target = |node, written| Target { node, written, stream: String::new(), offset: 0, acknowledged: 0 };
+    let written = line.written();
+    if !written.is_empty() {
+        return Ok(written.into_iter().map(|(node, since)| target(node, Some(since))).collect());
+    }
+    router.refresh();
+    let topology = router.topology();
+    let owners: Vec<_> = topology.first_slots().iter().filter_map(|slot| topology.owner(*slot)).cloned().collect();
+    if owners.is_empty() {
+        Err(topology.down())
+    } else {
+        Ok(owners.into_iter().map(|node| target(node, None)).collect())
+    }
+}
+
+/// Counts until so many replicas have acknowledged or the deadline has passed, but once at least. `known` gets the
+/// counts so far.
+async fn count(
+    router: Rc<Router>,
+    line: Rc<Line>,
+    wanted: i64,
+    deadline: Option<Instant>,
+    known: Rc<Cell<Counts>>,
+) -> Result<Counts, String> {
+    let mut targets = meet(&router, &line).await?;
+    let mut pause = None;
+    loop {
+        let least = targets.iter().map(|target| target.acknowledged).min().unwrap_or(0);
+        known.set((0, least));
+        let now = Instant::now();
+        if least >= wanted || deadline.is_some_and(|deadline| now >= deadline) {
+            return Ok((0, least));
+        }
+        if pause.is_none() {
+            targets
+                .iter()
+                .filter(|target| target.acknowledged < wanted)
+                .for_each(|target| hurry(&router, &target.node));
+        }
+        let next = pause.map_or(FIRST_PAUSE, |pause: Duration| (pause * 2).min(LAST_PAUSE));
+        pause = Some(next);
+        let left = deadline.map_or(next, |deadline| next.min(deadline - now));
+        tokio::time::sleep(left).await;
+        targets = look_all(&router, &line, targets, false).await?;
+    }
+}
+
+/// Has all targets say how far they are.
+async fn meet(router: &Rc<Router>, line: &Line) -> Result<Vec<Target>, String> {
+    look_all(router, line, targets(router, line)?, true).await
+}
+
+async fn look_all(router: &Rc<Router>, line: &Line, targets: Vec<Target>, first: bool) -> Result<Vec<Target>, String> {
+    let mut looks = JoinSet::new();
+    for mut target in targets {
+        let router = router.clone();
+        looks.spawn_local(async move {
+            let looked = target.look(&router, first).await;
+            (target, looked)
+        });
+    }
+    let (mut all, mut error) = (Vec::new(), None);
+    while let Some(looked) = looks.join_next().await {
+        let Ok((target, looked)) = looked else { return Err(says::ODD_REPLIES.to_owned()) };
+        match looked {
+            Ok(()) => {}
+            Err(Unsure::Lost(why)) => {
+                // Said once: what is written from now on counts anew.
+                line.forget_writes(&target.node.id);
+                error = Some(says::wait_lost(&target.node.label, &why));
+            }
+            Err(Unsure::Silent(why)) => {
+                error.get_or_insert(says::wait_unsure(&target.node.label, &why));
+            }
+        }
+        all.push(target);
+    }
+    error.map_or(Ok(all), Err)
+}
+
+/// Why no number can be given.
+enum Unsure {
+    /// The node may have lost what was written.
+    Lost(String),
+    /// It does not tell.
+    Silent(String),
+}
+
+impl Target {
+    /// Asks the node how far it and its replicas are.
+    async fn look(&mut self, router: &Rc<Router>, first: bool) -> Result<(), Unsure> {
+        let link = router.first_lane().link_to(router, &self.node);
+        if first && let Some(written) = self.written {
+            self.check_role(router, written)?;
+            let server = text(ask(router, &link, INFO_SERVER).await)?;
+            let uptime = field(&server, "uptime_in_seconds").and_then(|seconds| seconds.parse().ok());
+            let uptime = Duration::from_secs(uptime.ok_or_else(|| Unsure::Silent("INFO lacks its uptime".to_owned()))?);
+            if uptime < written.elapsed() + UPTIME_STEP {
+                return Err(Unsure::Lost("it has restarted since".to_owned()));
+            }
+        }
+        let info = text(ask(router, &link, INFO_REPLICATION).await)?;
+        if field(&info, "role") != Some("master") {
+            return Err(Unsure::Lost("it is no longer a primary".to_owned()));
+        }
+        let offset = field(&info, "master_repl_offset").and_then(|offset| offset.parse::<u64>().ok());
+        let parsed = field(&info, "master_replid").zip(offset);
+        let (stream, offset) = parsed.ok_or_else(|| Unsure::Silent("INFO lacks its offset".to_owned()))?;
+        if first {
+            self.stream = stream.to_owned();
+            self.offset = if self.written.is_some() { offset } else { 0 };
+        } else if stream != self.stream || offset < self.offset {
+            return Err(Unsure::Lost("its replication stream is another".to_owned()));
+        }
+        let has_it = |line: &&str| acknowledged(line).is_some_and(|offset| offset >= self.offset);
+        self.acknowledged = info.lines().filter(has_it).count() as i64;
+        Ok(())
+    }
+
+    /// What discovery knows of the node's role.
+    fn check_role(&self, router: &Router, written: Instant) -> Result<(), Unsure> {
+        router.refresh();
+        let topology = router.topology();
+        let same = |node: &&Arc<Node>| node.id == self.node.id || node.goes_by(&self.node.announced);
+        match topology.nodes.iter().find(same) {
+            Some(node) if node.role != Role::Primary => Err(Unsure::Lost("it is no longer a primary".to_owned())),
+            Some(node) if topology.was_demoted(&node.id, written) => {
+                Err(Unsure::Lost("it has not been a primary all the time".to_owned()))
+            }
+            Some(_) => Ok(()),
+            None => Err(Unsure::Lost("it has left the cluster".to_owned())),
+        }
+    }
+}
+
+/// The offset that a replica has acknowledged: `slave0:ip=...,port=...,state=online,offset=...,lag=...`.
+fn acknowledged(line: &str) -> Option<u64> {
+    let (number, fields) = line.strip_prefix("slave")?.split_once(':')?;
+    let field = |name: &str| fields.trim_end().split(',').find_map(|field| field.strip_prefix(name)?.strip_prefix('='));
+    number.parse::<u32>().ok()?;
+    field("offset").filter(|_| field("state") == Some("online"))?.parse().ok()
+}
+
+/// Has a node ask its replicas for their acknowledgements.
+fn hurry(router: &Rc<Router>, node: &Arc<Node>) {
+    let (router, node) = (router.clone(), node.clone());
+    tokio::task::spawn_local(async move {
+        let limits = &router.around().limits;
+        let Ok(mut connection) = proxys_own(&router, &node).await else { return };
+        if connection.exchange(HURRY, 1, limits.request_timeout).await.is_ok() {
+            connection.give_back();
+        }
+    });
+}
+
+async fn proxys_own(router: &Router, node: &Arc<Node>) -> Result<Dedicated, String> {
+    let lane = router.first_lane();
+    let dialled = lane.pool().take(node, lane.login(), &router.around().limits.dial).await;
+    dialled.map_err(|why| why.to_string())
+}
+
+/// Counts fsyncs until there are as many as wanted or the time is over. Nodes do not tell of their replicas' fsyncs but
+/// by WAITAOF itself, on a connection that has written: something that changes nothing is written on one of the
+/// proxy's own, behind all of the client's writes, and there the node counts.
+async fn count_synced(
+    router: Rc<Router>,
+    line: Rc<Line>,
+    wanted: Counts,
+    timeout: Option<Duration>,
+    known: Rc<Cell<Counts>>,
+) -> Result<Counts, String> {
+    let deadline = timeout.and_then(|timeout| Instant::now().checked_add(timeout));
+    let patience = router.around().limits.request_timeout;
+    let mut connections = Vec::new();
+    for target in meet(&router, &line).await? {
+        let unsure = |why: String| says::wait_unsure(&target.node.label, &why);
+        let mut connection = proxys_own(&router, &target.node).await.map_err(unsure)?;
+        if target.written.is_some() {
+            let mut frame = Vec::new();
+            write::request::<&[u8]>(&mut frame, &[b"FUNCTION", b"RESTORE", NO_FUNCTIONS, b"APPEND"]);
+            let restored = connection.exchange(&frame, 1, patience).await.map_err(|why| unsure(why.to_string()))?;
+            match restored.first() {
+                Some(ok) if ok.as_ref() == b"+OK\r\n" => {}
+                said => return Err(unsure(format!("{:?}", said.map(|said| said.escape_ascii().to_string())))),
+            }
+        }
+        connections.push(connection);
+    }
+    loop {
+        let now = Instant::now();
+        let left = deadline.map_or(LAST_PAUSE, |deadline| deadline.saturating_duration_since(now).min(LAST_PAUSE));
+        let slice = left.as_millis().max(1).to_string();
+        let (local, replicas) = (wanted.0.to_string(), wanted.1.to_string());
+        let mut frame = Vec::new();
+        write::request(&mut frame, &["WAITAOF", &local, &replicas, &slice]);
+        let mut least: Option<Counts> = None;
+        for connection in &mut connections {
+            let label = connection.node().label.clone();
+            let replies = connection.exchange(&frame, 1, patience).await;
+            let reply = replies.map_err(|why| says::wait_unsure(&label, &why.to_string()))?.pop().unwrap_or_default();
+            let counts = match Value::parse(&reply) {
+                Ok(Some((Value::Error(text), _))) => return Err(String::from_utf8_lossy(&text).into_owned()),
+                Ok(Some((Value::Array(counts), _))) => counts.iter().map(Value::integer).collect::<Option<Vec<_>>>(),
+                _ => None,
+            };
+            let Some([local, replicas]) = counts.as_deref() else { return Err(says::ODD_REPLIES.to_owned()) };
+            least = Some(least.map_or((*local, *replicas), |least| (least.0.min(*local), least.1.min(*replicas))));
+        }
+        let least = least.unwrap_or_default();
+        known.set(least);
+        let enough = least.0 >= wanted.0 && least.1 >= wanted.1;
+        if enough || deadline.is_some_and(|deadline| Instant::now() >= deadline) {
+            connections.into_iter().for_each(Dedicated::give_back);
+            return Ok(least);
+        }
+    }
+}
+
+/// An integer as the server reads it: in its shortest form.
+fn integer(text: &[u8]) -> Option<i64> {
+    let text = std::str::from_utf8(text).ok()?;
+    text.parse().ok().filter(|number: &i64| number.to_string() == text)
+}
+
+fn text(reply: Result<Bytes, String>) -> Result<String, Unsure> {
+    let reply = reply.map_err(Unsure::Silent)?;
+    match Value::parse(&reply) {
+        Ok(Some((Value::Text(text), _))) => Ok(String::from_utf8_lossy(&text).into_owned()),
+        Ok(Some((Value::Error(text), _))) => Err(Unsure::Silent(String::from_utf8_lossy(&text).into_owned())),
+        _ => Err(Unsure::Silent("it says what is no reply to INFO".to_owned())),
+    }
+}
+
+fn field<'a>(info: &'a str, name: &str) -> Option<&'a str> {
+    info.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':')).map(str::trim)
+}
+
+fn number(number: i64) -> Bytes {
+    let mut out = Vec::new();
+    write::integer(&mut out, number);
+    out.into()
+}
+
+fn frame(error: &str) -> Bytes {
+    let mut out = Vec::new();
+    write::error(&mut out, error.as_bytes());
+    out.into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_replicas_that_are_up_count() {
+        let line = "slave0:ip=127.0.0.1,port=7003,state=online,offset=42,lag=0\r";
+        assert_eq!(acknowledged(line), Some(42));
+        assert_eq!(acknowledged("slave12:ip=::1,port=7003,state=online,offset=7,lag=1,type=replica"), Some(7));
+        assert_eq!(acknowledged("slave0:ip=127.0.0.1,port=7003,state=wait_bgsave,offset=0,lag=0"), None);
+        assert_eq!(acknowledged("slave_read_only:1"), None);
+        assert_eq!(acknowledged("slaves:1"), None);
+    }
+
+    #[test]
+    fn integers_are_read_as_the_server_reads_them() {
+        assert_eq!(integer(b"-12"), Some(-12));
+        for text in [&b"+1"[..], b"01", b" 1", b"1.0", b"", b"-0", b"99999999999999999999"] {
+            assert_eq!(integer(text), None, "{}", text.escape_ascii());
+        }
+        let forever = Wanted { replicas: -1, timeout: None };
+        assert_eq!(Wanted::parse(b"-1", b"0"), Some(forever));
+        assert_eq!(Wanted::parse(b"1", b"-1"), None);
+    }
+}
