@@ -33,6 +33,8 @@ pub(super) const ASKING: &[u8] = b"*1\r\n$6\r\nASKING\r\n";
 pub(super) struct Retry {
     since: Instant,
     pause: Duration,
+    /// How often redirects were followed: requests that had to wait for other reasons before have all of theirs left.
+    redirects: u8,
     /// Requests that wait for a pause to end, or for their nodes to be given what they run.
     held: Option<Pin<Box<dyn Future<Output = Vec<Bounced>>>>>,
 }
@@ -68,12 +70,16 @@ impl Session {
     fn take_up_bounced(&mut self) {
         let now = self.router.clock().now();
         let settings = self.router.settings().clone();
-        let retry = self.retry.get_or_insert_with(|| Retry { since: now, pause: FIRST_PAUSE, held: None });
+        let retry =
+            self.retry.get_or_insert_with(|| Retry { since: now, pause: FIRST_PAUSE, redirects: 0, held: None });
         let late = now - retry.since >= settings.retry_timeout;
         let mut again = Vec::new();
-        for bounced in self.line.take_bounced() {
+        let bounced = self.line.take_bounced();
+        let redirected = bounced.iter().any(|bounced| matches!(bounced.why, Why::Redirected(..)));
+        retry.redirects = retry.redirects.saturating_add(u8::from(redirected));
+        for bounced in bounced {
             let given_up = match bounced.why {
-                Why::Redirected(..) => late || bounced.ticket.tries > settings.max_redirects,
+                Why::Redirected(..) => late || retry.redirects > settings.max_redirects,
                 Why::Hopeless(_) => true,
                 Why::Later(..) | Why::Unsent(_) | Why::NoScript(..) => late,
             };
