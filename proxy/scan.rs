@@ -287,12 +287,28 @@ pub fn cursor_of(reply: &[u8]) -> Option<u64> {
     std::str::from_utf8(text).ok()?.parse().ok()
 }
 
-/// Appends a node's reply to SCAN with another cursor in it. `reply` must be one that [`cursor_of`] could read.
-pub fn with_cursor(reply: &[u8], cursor: u64, out: &mut Vec<u8>) {
-    let Some((start, end)) = cursor_at(reply) else { return out.extend_from_slice(reply) };
-    out.extend_from_slice(reply.get(..start).unwrap_or_default());
-    write::bulk(out, cursor.to_string().as_bytes());
-    out.extend_from_slice(reply.get(end..).unwrap_or_default());
+/// Whether a client's cursor is where a node's scan begins.
+pub fn begins_a_stage(cursor: u64) -> bool {
+    taken_apart(cursor).1 == 0
+}
+
+/// Appends the keys in a node's reply to SCAN as they are; how many there are. `reply` must be one that [`cursor_of`]
+/// could read.
+pub fn keys_of(reply: &[u8], out: &mut Vec<u8>) -> usize {
+    let keys = cursor_at(reply).and_then(|(_, end)| reply.get(end..)).unwrap_or_default();
+    let Some(head) = Head::of(keys) else { return 0 };
+    out.extend_from_slice(keys.get(head.body..).unwrap_or_default());
+    head.count
+}
+
+/// The reply to SCAN: a cursor and `count` keys.
+pub fn page(cursor: u64, count: usize, keys: &[u8]) -> Vec<u8> {
+    let mut out = Vec::with_capacity(keys.len() + 48);
+    write::array(&mut out, 2);
+    write::bulk(&mut out, cursor.to_string().as_bytes());
+    write::array(&mut out, count);
+    out.extend_from_slice(keys);
+    out
 }
 
 /// Where the frame of the cursor begins and ends.

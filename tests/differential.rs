@@ -89,6 +89,13 @@ fn compare(flavour: Flavour, version: u8) {
         let [ours, theirs] = pair.clients(version).map(|mut client| scanned(&mut client, scan));
         assert_eq!(ours, theirs, "SCAN 0{scan}, seed {}", random.seed);
     }
+    // Few keys come at once, wherever they are.
+    let [ours, theirs] = pair.clients(version).map(|mut client| {
+        client.line("FLUSHALL");
+        client.line("MSET a 1 b 2 c 3 d 4 e 5 f 6");
+        client.line("SCAN 0")
+    });
+    assert_eq!(page(&ours, 1), page(&theirs, 1), "SCAN of a few keys: {ours:?}, by one server {theirs:?}");
 }
 
 /// Several clients with keys of their own, all at the same time; what is about all keys is left out.

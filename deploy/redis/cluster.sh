@@ -106,16 +106,21 @@ whole() {
     done
 }
 
-# employ NODE...: a master without slots (a node added later) becomes the replica of the master with the fewest.
+# employ NODE...: a master without slots (a node added later) becomes the replica of the master with the fewest. All is
+# counted as the first node sees it, and it has to see each new replica before the next is placed.
 employ() {
     for node in "$@"; do
         [ "$(ask "$node" role | head -n 1)" = master ] && [ "$(slots_of "$node")" -eq 0 ] || continue
-        master=$(ask "$node" cluster nodes | awk '
+        id=$(ask "$node" cluster myid)
+        master=$(ask "$1" cluster nodes | awk '
             $3 ~ /master/ && NF > 8 { count[$1] += 0 }
             $3 ~ /slave/ { count[$4]++ }
             END { for (id in count) if (best == "" || count[id] < count[best]) best = id; print best }')
-        say "$node becomes a replica of $master: $(ask "$node" cluster replicate "$master")"
-        until [ "$(ask "$1" cluster nodes | grep -c slave)" -ge 1 ]; do sleep 1; done
+        say "$node becomes a replica of $master"
+        until ask "$1" cluster nodes | grep -q "^$id [^ ]* [^ ]*slave"; do
+            ask "$node" cluster replicate "$master" >/dev/null
+            sleep 1
+        done
     done
 }
 

@@ -131,6 +131,8 @@ impl Session {
 
     fn list(&mut self, request: &Request<'_>, spec: Option<&Spec>) -> Flow {
         let mut listed = self.router.clients().all();
+        // Who has been told to leave is gone, as on a server that closes at once.
+        listed.retain(|client| client.order() != Order::Leave);
         let known = self.known(&listed);
         let dialect = known.dialect;
         let filter = if dialect.valkey && request.len() > 3 {

@@ -33,6 +33,8 @@ pub(super) const ASKING: &[u8] = b"*1\r\n$6\r\nASKING\r\n";
 pub(super) struct Retry {
     since: Instant,
     pause: Duration,
+    /// How often redirects were followed: requests that had to wait for other reasons before have all of theirs left.
+    redirects: u8,
     /// Requests that wait for a pause to end, or for their nodes to be given what they run.
     held: Option<Pin<Box<dyn Future<Output = Vec<Bounced>>>>>,
 }
@@ -68,21 +70,28 @@ impl Session {
     fn take_up_bounced(&mut self) {
         let now = self.router.clock().now();
         let settings = self.router.settings().clone();
-        let retry = self.retry.get_or_insert_with(|| Retry { since: now, pause: FIRST_PAUSE, held: None });
+        let retry =
+            self.retry.get_or_insert_with(|| Retry { since: now, pause: FIRST_PAUSE, redirects: 0, held: None });
         let late = now - retry.since >= settings.retry_timeout;
         self.router.refresh();
         let topology = self.router.topology().clone();
         let mut again = Vec::new();
-        for bounced in self.line.take_bounced() {
+        let bounced = self.line.take_bounced();
+        // Discovery will know where they lead, or there is no such node.
+        let strange =
+            |why: &Why| matches!(why, Why::Redirected(redirect, from) if topology.target(redirect, from).is_none());
+        let redirected = |why: &Why| matches!(why, Why::Redirected(..)) && !strange(why);
+        retry.redirects = retry.redirects.saturating_add(u8::from(bounced.iter().any(|one| redirected(&one.why))));
+        for bounced in bounced {
+            if strange(&bounced.why)
+                && let Why::Redirected(_, from) = &bounced.why
+            {
+                self.router.hint(Hint::Stranger { from: from.clone() });
+            }
             let given_up = match &bounced.why {
-                // Discovery will know, or there is no such node.
-                Why::Redirected(redirect, from) if topology.target(redirect, from).is_none() => {
-                    self.router.hint(Hint::Stranger { from: from.clone() });
-                    late
-                }
-                Why::Redirected(..) => late || bounced.ticket.tries > settings.max_redirects,
+                why if redirected(why) => late || retry.redirects > settings.max_redirects,
                 Why::Hopeless(_) => true,
-                Why::Later(..) | Why::Unsent(_) | Why::NoScript(..) => late,
+                _ => late,
             };
             if given_up {
                 self.router.tally().gave_up(bounced.why.word());
@@ -93,9 +102,7 @@ impl Session {
             }
         }
         let waits = |bounced: &Bounced| match &bounced.why {
-            Why::Redirected(redirect, from) => {
-                bounced.ticket.tries > HASTY_REDIRECTS || topology.target(redirect, from).is_none()
-            }
+            why @ Why::Redirected(..) => bounced.ticket.tries > HASTY_REDIRECTS || strange(why),
             // The parts of a command that can be split go again one by one.
             Why::Later(Later::TryAgain, _) => bounced.ticket.tries > 1,
             Why::NoScript(..) => false,
