@@ -28,7 +28,7 @@ use crate::support::{
 };
 
 /// How soon what has happened must be known.
-const SOON: Duration = Duration::from_secs(5);
+const SOON: Duration = Duration::from_secs(10);
 
 /// A discovery on a thread of its own.
 struct Learner {
