@@ -16,7 +16,7 @@ use slotway::{
     resp::Value,
 };
 
-use crate::support::{Flavour, Node, Setup};
+use crate::keys::documented_servers;
 
 /// Where the page is kept.
 const PAGE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/config/commands.md");
@@ -153,19 +153,7 @@ fn every_command_for_administrators_has_been_thought_of() {
 fn page_of_servers(test: &str) -> Option<String> {
     let mut rows: BTreeMap<String, (Spec, Vec<&'static str>)> = BTreeMap::new();
     let mut groups: BTreeMap<String, String> = BTreeMap::new();
-    for (flavour, field, version, only) in [
-        (Flavour::Redis, "redis_version", "7.0.15", " (Redis)"),
-        (Flavour::Valkey, "valkey_version", "9.1.", " (Valkey)"),
-    ] {
-        if !flavour.is_here(test) {
-            return None;
-        }
-        let node = Node::start(&Setup { flavour, ..Setup::default() });
-        let found = node.info(field);
-        if !found.starts_with(version) {
-            eprintln!("SKIPPED {test}: {flavour:?} is {found}, not {version}");
-            return None;
-        }
+    for (node, only) in documented_servers(test)?.iter().zip([" (Redis)", " (Valkey)"]) {
         let table = CommandTable::learn(&node.line("COMMAND").value()).expect("a table");
         for spec in table.rows().iter().filter(|spec| is_shown(spec)) {
             let shown = spec.name.replace('|', " ");

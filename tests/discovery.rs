@@ -178,7 +178,7 @@ fn a_server_without_cluster_is_named() {
 
 /// A cluster whose nodes announce addresses of their own, as containers do. Among themselves they are reached there: a
 /// relay stands in for the network that they share. Clients are not.
-fn containers() -> (Cluster, Vec<SocketAddr>) {
+pub fn containers() -> (Cluster, Vec<SocketAddr>) {
     let cluster = Cluster::three();
     let mut announced = Vec::new();
     for node in &cluster.nodes {

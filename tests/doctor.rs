@@ -8,12 +8,12 @@ use std::{
 
 use serde_json::Value;
 
-use crate::support::{
-    Act, Client, Cluster, FakeNode, Flavour, Node, Proxy, Settings, Setup, Shape,
-    ports::free_port,
-    proxy::only_set_here,
-    relay::{BlackHole, relay},
-    until,
+use crate::{
+    discovery::containers,
+    support::{
+        Act, Client, Cluster, FakeNode, Flavour, Node, Proxy, Settings, Setup, Shape, ports::free_port,
+        proxy::only_set_here, relay::BlackHole, until,
+    },
 };
 
 /// What the doctor said about one cluster.
@@ -204,16 +204,9 @@ fn protected_mode_is_named() {
 /// The nodes announce addresses that lead nowhere, as containers do to those outside.
 #[test]
 fn announced_addresses_that_are_not_reached_are_mapped_with_the_line_to_pin_it() {
-    let cluster = Cluster::three();
-    let mut rules = Vec::new();
-    for node in &cluster.nodes {
-        let [high, low] = node.port.to_be_bytes();
-        let ip = format!("127.{high}.{low}.1");
-        let at = |port: u16| -> SocketAddr { format!("{ip}:{port}").parse().expect("an address") };
-        relay(at(node.bus), format!("127.0.0.1:{}", node.bus).parse().expect("an address")).expect("a relay");
-        assert_eq!(node.line(&format!("CONFIG SET cluster-announce-ip {ip}")), "+OK\r\n");
-        rules.push(format!("\"{}={}\"", at(node.port), node.address()));
-    }
+    let (cluster, announced) = containers();
+    let rule = |(node, address): (&Node, &SocketAddr)| format!("\"{address}={}\"", node.address());
+    let rules: Vec<String> = cluster.nodes.iter().zip(&announced).map(rule).collect();
     let report = doctor_comes_to_find(&cluster.seeds(), "warning", "addresses", &[&rules[0], &rules[1], &rules[2]]);
     report.finds("warning", "addresses", &["is reached at", "address_map = ["]);
     assert_eq!(report.code, Some(0), "{}", report.text);

@@ -190,12 +190,9 @@ fn write_the_builtin_table() {
     std::fs::write(TABLE, format!("{head}\n{}\n", lines.join("\n"))).expect("the table written");
 }
 
-/// The rows of Valkey 9.1 and what Redis 7.0.15 has beyond them; `None` where those very servers are not here.
-fn lines_of_servers(test: &str) -> Option<Vec<String>> {
-    let mut rows = BTreeMap::new();
-    for (flavour, field, version) in
-        [(Flavour::Redis, "redis_version", "7.0.15"), (Flavour::Valkey, "valkey_version", "9.1.")]
-    {
+/// One server each of Redis 7.0.15 and Valkey 9.1, whose commands are documented; `None` where one of them is not here.
+pub fn documented_servers(test: &str) -> Option<[Node; 2]> {
+    let start = |flavour: Flavour, field: &str, version: &str| {
         if !flavour.is_here(test) {
             return None;
         }
@@ -205,6 +202,15 @@ fn lines_of_servers(test: &str) -> Option<Vec<String>> {
             eprintln!("SKIPPED {test}: {flavour:?} is {found}, not {version}");
             return None;
         }
+        Some(node)
+    };
+    Some([start(Flavour::Redis, "redis_version", "7.0.15")?, start(Flavour::Valkey, "valkey_version", "9.1.")?])
+}
+
+/// The rows of Valkey 9.1 and what Redis 7.0.15 has beyond them; `None` where those very servers are not here.
+fn lines_of_servers(test: &str) -> Option<Vec<String>> {
+    let mut rows = BTreeMap::new();
+    for node in documented_servers(test)? {
         for line in listing(&node.line("COMMAND").value()).expect("a table") {
             rows.insert(line.split('\t').next().unwrap_or_default().to_owned(), line);
         }
