@@ -138,7 +138,8 @@ async fn api_status(State(shown): State<Arc<Shown>>) -> impl IntoResponse {
     Json(status::of(&shown.view, readiness(&shown.view), shown.since.elapsed()))
 }
 
-/// Whether the proxy can serve, and if not, why: it can where at least one node that owns slots can be reached.
+/// Whether the proxy can serve, and if not, why: it can where at least one node that owns slots can be
+/// reached, and the nodes do not all say that the cluster is down.
 fn readiness(view: &View) -> Result<(), String> {
     if view.shutdown.is_cancelled() {
         return Err("shutting down".to_owned());
@@ -148,7 +149,7 @@ fn readiness(view: &View) -> Result<(), String> {
     let down = |label: &str| states.iter().any(|node| *node.state.label == *label && !node.state.up);
     let counts = topology.slot_counts();
     let mut owners = topology.nodes.iter().zip(counts).filter(|(_, slots)| *slots > 0).map(|(node, _)| node).peekable();
-    if owners.peek().is_none() {
+    if owners.peek().is_none() || topology.failed {
         let why = topology.trouble.as_deref().unwrap_or("no node owns slots");
         return Err(why.to_owned());
     }

@@ -54,6 +54,8 @@ const UNEASY_INTERVAL: Duration = Duration::from_millis(500);
 const WATCHFUL_INTERVAL: Duration = Duration::from_secs(1);
 /// How long a change is watched.
 const SETTLING: Duration = Duration::from_secs(3);
+/// Likewise, where it has left a primary without slots.
+const SLOW_SETTLING: Duration = Duration::from_secs(20);
 /// How long a node with a failure is asked last.
 const SUSPECT: Duration = Duration::from_secs(10);
 /// How many addresses of former nodes are kept to fall back on.
@@ -117,7 +119,7 @@ impl Discovery {
         metrics: Metrics,
     ) -> Discovery {
         let map = config.address_map.clone();
-        publisher.send_replace(Arc::new(Topology::unknown(map.clone(), "no node has been asked yet")));
+        publisher.send_replace(Arc::new(Topology::unknown("no node has been asked yet")));
         Discovery {
             seeds: config.seeds.clone(),
             login: Login { credentials: Credentials::of(config), ..Login::default() },
@@ -195,7 +197,7 @@ impl Discovery {
             waiting = self.hints.try_recv().ok();
         }
         if let Some(mut patched) = patched {
-            patched.trouble = atlas::trouble(patched.covered());
+            patched.trouble = atlas::trouble(&patched);
             self.publish(patched);
         }
     }
@@ -263,13 +265,23 @@ impl Discovery {
             Some(view) if self.atlas.is_stale(&view, now) => false,
             Some(view) => self.believe(view, &here),
         };
-        if !well || self.current().covered() < SLOTS {
-            let why = if self.current().nodes.is_empty() { Trigger::Start } else { Trigger::Uncovered };
+        let current = self.current();
+        if !well || current.trouble.is_some() {
+            let why = if current.nodes.is_empty() { Trigger::Start } else { Trigger::Uncovered };
             self.look_again(UNEASY_INTERVAL, why, now);
-        } else if self.atlas.misses_nodes() || self.last_change.is_some_and(|change| now - change < SETTLING) {
+        } else if self.atlas.misses_nodes() || self.last_change.is_some_and(|change| now - change < self.settling()) {
             self.look_again(WATCHFUL_INTERVAL, Trigger::Interval, now);
         }
         self.metrics.refreshed(trigger, well, now - since);
+    }
+
+    /// How long a change is watched. A primary without slots is most likely a replica of which the nodes have not all heard
+    /// yet.
+    fn settling(&self) -> Duration {
+        let current = self.current();
+        let counts = current.slot_counts();
+        let idle = current.nodes.iter().zip(counts).any(|(node, slots)| node.role == Role::Primary && slots == 0);
+        if idle { SLOW_SETTLING } else { SETTLING }
     }
 
     /// Has the next survey in so long, if it is not to be sooner.

@@ -68,7 +68,7 @@ pub async fn run(config: Config, shutdown: CancellationToken, now: CancellationT
     let listeners = listeners.collect::<Result<Vec<_>, _>>()?;
     raise_file_limit(config.max_clients);
     let metrics = Metrics::new();
-    let (publisher, topology) = watch::channel(Arc::new(Topology::unknown(Arc::default(), "no seed has answered yet")));
+    let (publisher, topology) = watch::channel(Arc::new(Topology::unknown("no seed has answered yet")));
     let (hints, hints_in) = mpsc::channel(HINTS);
     let clients = Arc::new(Clients::new(config.max_clients, config.max_buffered));
     let stop = CancellationToken::new();

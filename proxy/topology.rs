@@ -97,9 +97,9 @@ pub struct Topology {
     pub server: Arc<ServerInfo>,
     /// The commands they know.
     pub commands: Arc<CommandTable>,
-    /// The operator's address rules, for addresses in redirects.
-    pub map: Arc<AddressMap>,
-    /// Why slots are uncovered, fit for `-CLUSTERDOWN` and `/readyz`; `None` where all are covered.
+    /// All nodes that were asked say that the cluster is down (`cluster_state:fail`): they refuse what is sent to them.
+    pub failed: bool,
+    /// Why not all slots are served, fit for `-CLUSTERDOWN` and `/readyz`; `None` where all are.
     pub trouble: Option<Arc<str>>,
     /// The ids of primaries that have just joined and are being given the functions of the others.
     pub unready: Vec<String>,
@@ -110,14 +110,14 @@ pub struct Topology {
 
 impl Topology {
     /// The snapshot before anything is known.
-    pub fn unknown(map: Arc<AddressMap>, why: impl Into<Arc<str>>) -> Topology {
+    pub fn unknown(why: impl Into<Arc<str>>) -> Topology {
         Topology {
             epoch: 0,
             nodes: Vec::new(),
             slots: Box::new([NOBODY; SLOTS]),
             server: Arc::default(),
             commands: CommandTable::builtin(),
-            map,
+            failed: false,
             trouble: Some(why.into()),
             unready: Vec::new(),
             demoted: Arc::default(),
@@ -131,7 +131,7 @@ impl Topology {
         let view = View::parse(slots, None, None, asked)?;
         let reach = |seen: &Seen| map.apply(&seen.announced);
         let (nodes, slots) = (view.nodes(&[], reach), view.slots);
-        Ok(Topology { epoch: 1, nodes, slots, trouble: None, ..Topology::unknown(map, "") })
+        Ok(Topology { epoch: 1, nodes, slots, trouble: None, ..Topology::unknown("") })
     }
 
     /// The owner of a slot.

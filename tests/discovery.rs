@@ -28,7 +28,7 @@ use crate::support::{
 };
 
 /// How soon what has happened must be known.
-const SOON: Duration = Duration::from_secs(5);
+const SOON: Duration = Duration::from_secs(10);
 
 /// A discovery on a thread of its own.
 struct Learner {
@@ -44,7 +44,7 @@ impl Learner {
         let mut config = Config::defaults();
         config.seeds = seeds.split(',').map(|seed| seed.parse().expect("a seed")).collect();
         set(&mut config);
-        let (publisher, topology) = watch::channel(Arc::new(Topology::unknown(Arc::default(), "")));
+        let (publisher, topology) = watch::channel(Arc::new(Topology::unknown("")));
         let (hints, hints_in) = mpsc::channel(64);
         let (cancel, metrics) = (CancellationToken::new(), Metrics::new());
         let discovery = Discovery::new(&config, publisher, hints_in, metrics.clone());
@@ -105,7 +105,9 @@ fn learns_a_cluster(flavour: Flavour, kind: ServerKind, databases: u32, config: 
     let config = config.iter().map(|line| (*line).to_owned()).collect();
     let cluster = Cluster::start(Shape { flavour, replicas: 1, config, ..Shape::default() });
     let learner = Learner::start(&cluster.node(0).address(), |_| {});
-    let topology = learner.whole();
+    learner.whole();
+    let replicas = |topology: &Topology| topology.nodes.iter().filter(|node| node.role == Role::Replica).count();
+    let topology = learner.when("the replicas to be known as such", |topology| replicas(topology) == 3);
     assert_eq!(topology.nodes.len(), 6);
     for index in 0..3 {
         let (first, last) = cluster.slots_of(index);

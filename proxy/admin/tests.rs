@@ -18,7 +18,7 @@ struct Stage {
 
 impl Stage {
     fn set() -> Stage {
-        let (topology, seen) = watch::channel(Arc::new(Topology::unknown(Arc::default(), "no seed has answered yet")));
+        let (topology, seen) = watch::channel(Arc::new(Topology::unknown("no seed has answered yet")));
         let (metrics, shutdown, stop) = (Metrics::new(), CancellationToken::new(), CancellationToken::new());
         let view =
             View { topology: seen, metrics: metrics.clone(), shutdown: shutdown.clone(), buffered: Box::new(|| 4096) };

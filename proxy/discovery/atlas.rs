@@ -38,6 +38,8 @@ pub struct Atlas {
     moved: HashMap<Slot, (Address, Instant)>,
     /// The server of each node that has been asked, by node id.
     servers: HashMap<String, ServerInfo>,
+    /// All who answered last say that the cluster is down.
+    failed: bool,
     /// What was learnt of each kind of server.
     learnt: Vec<(ServerInfo, Arc<CommandTable>)>,
 }
@@ -52,6 +54,7 @@ impl Atlas {
             reached: HashMap::new(),
             moved: HashMap::new(),
             servers: HashMap::new(),
+            failed: false,
             learnt: Vec::new(),
         }
     }
@@ -64,6 +67,7 @@ impl Atlas {
             // Each change of modules counts as another kind of server.
             self.learnt.drain(..self.learnt.len().saturating_sub(MOST_LEARNT));
         }
+        self.failed = !survey.answers.is_empty() && survey.answers.iter().all(|answer| answer.failed);
         let met = survey.answers.iter().map(|answer| {
             self.servers.insert(answer.name(), answer.server.clone());
             (answer.name(), answer.asked.clone())
@@ -169,12 +173,12 @@ impl Atlas {
         });
         let mut next = current.with_layout(nodes, view.slots.clone());
         (next.server, next.commands) = self.newest_server(current);
-        next.map = self.map.clone();
         self.moved.retain(|_, (_, since)| now - *since < MOVED_COUNTS);
         for (slot, (address, _)) in &self.moved {
             next.move_slot(*slot, address);
         }
-        next.trouble = trouble(next.covered());
+        next.failed = self.failed;
+        next.trouble = trouble(&next);
         Some(next)
     }
 
@@ -195,11 +199,12 @@ impl Atlas {
 }
 
 /// Why not all slots are served.
-pub fn trouble(covered: usize) -> Option<Arc<str>> {
-    match covered {
+pub fn trouble(topology: &Topology) -> Option<Arc<str>> {
+    match topology.covered() {
+        SLOTS if topology.failed => Some("the nodes say that the cluster is down (cluster_state:fail)".into()),
         SLOTS => None,
         0 => Some("the nodes answer, but no slot has an owner: the cluster is not formed yet".into()),
-        _ => Some(format!("{} of {SLOTS} slots have no owner", SLOTS - covered).into()),
+        covered => Some(format!("{} of {SLOTS} slots have no owner", SLOTS - covered).into()),
     }
 }
 

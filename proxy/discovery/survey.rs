@@ -49,6 +49,8 @@ pub struct Answer {
     pub view: View,
     /// What it is.
     pub server: ServerInfo,
+    /// It says that the cluster is down.
+    pub failed: bool,
 }
 
 impl Answer {
@@ -110,18 +112,26 @@ pub async fn survey(candidates: Vec<Address>, login: Login, limits: Limits, know
 
 /// Asks one node for everything, in one write.
 async fn ask(address: Address, login: &Login, limits: &Limits) -> Result<Answer, DialError> {
-    const QUESTIONS: [&str; 6] =
-        ["CLUSTER MYID", "CLUSTER SLOTS", "CLUSTER NODES", "CLUSTER SHARDS", "INFO server", "COMMAND COUNT"];
+    const QUESTIONS: [&str; 7] = [
+        "CLUSTER MYID",
+        "CLUSTER SLOTS",
+        "CLUSTER NODES",
+        "CLUSTER SHARDS",
+        "CLUSTER INFO",
+        "INFO server",
+        "COMMAND COUNT",
+    ];
     let mut control = Control::open(&address, login, limits).await?;
     let replies = control.ask_all(&QUESTIONS).await?;
     let useless = |why: String| DialError { node: address.clone(), step: Step::Ask, why, permanent: false };
-    let [id, slots, nodes, shards, info, count] = replies.as_slice() else {
+    let [id, slots, nodes, shards, state, info, count] = replies.as_slice() else {
         return Err(useless("replies are missing".to_owned()));
     };
     let view = View::parse(slots, nodes.str(), Some(shards), &address).map_err(|bad| useless(bad.to_string()))?;
     let command_count = count.integer().and_then(|count| u32::try_from(count).ok()).unwrap_or(0);
     let server = ServerInfo { command_count, ..ServerInfo::from_info(info.str().unwrap_or_default()) };
-    Ok(Answer { id: id.str().map(str::to_owned), view, server, asked: address })
+    let failed = state.str().is_some_and(|state| state.lines().any(|line| line == "cluster_state:fail"));
+    Ok(Answer { id: id.str().map(str::to_owned), view, server, failed, asked: address })
 }
 
 /// Learns the commands of the newest server among the answers, unless that is `known`.

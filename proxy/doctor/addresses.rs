@@ -1,6 +1,6 @@
 //! Are the nodes where they say they are, as seen from here?
 
-use std::{collections::BTreeSet, net::IpAddr, sync::Arc};
+use std::{collections::BTreeSet, net::IpAddr};
 
 use super::{
     Report,
@@ -166,5 +166,5 @@ fn clash(exam: &Exam, view: &View) -> Option<String> {
     let place = |id: &str| exam.members.iter().find(|member| member.found.id == id);
     let nodes =
         view.nodes(&[], |seen| place(&seen.id).map_or(seen.announced.clone(), |member| member.found.reach.clone()));
-    Topology::unknown(Arc::default(), "").with_layout(nodes, view.slots.clone()).clash()
+    Topology::unknown("").with_layout(nodes, view.slots.clone()).clash()
 }

@@ -16,7 +16,7 @@ struct Model {
 
 impl Model {
     fn new(nodes: usize, keys: u64, chance: u64) -> Model {
-        let mut topology = Topology::unknown(Arc::default(), "");
+        let mut topology = Topology::unknown("");
         topology.epoch = 1;
         topology.nodes = (0..nodes)
             .map(|index| {
