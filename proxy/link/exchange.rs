@@ -1,0 +1,314 @@
+//! The traffic of one established connection: requests out, replies to their tickets, messages to the audience.
+
+mod deadlines;
+
+use std::{
+    pin::Pin,
+    rc::Rc,
+    task::{Context, Poll, ready},
+    time::{Duration, Instant},
+};
+
+use bytes::{Buf, Bytes, BytesMut};
+use tokio::{
+    io::{AsyncRead, AsyncWrite, ReadBuf},
+    net::TcpStream,
+    time::Sleep,
+};
+
+use self::deadlines::Stall;
+use super::{Connected, Link, News, companion::Companion, queue::Entry};
+use crate::{
+    metrics::NodeError,
+    refusal::{self, Later, Refusal},
+    resp::reply::Scanner,
+    ticket::{Ticket, Why},
+    topology::{Hint, Kind},
+};
+
+/// An unfinished reply of this size is passed on in pieces instead of being collected.
+const STREAMED: usize = 32 * 1024;
+
+/// Why an exchange ended.
+pub(super) enum Lost {
+    Retired,
+    Broken(String),
+}
+
+/// The traffic of one established connection.
+pub(super) struct Exchange {
+    link: Rc<Link>,
+    stream: TcpStream,
+    companion: Option<Companion>,
+    /// What the node had said when the login was over.
+    rest: Vec<u8>,
+    /// The beginning of a reply whose end has not come.
+    partial: BytesMut,
+    scanner: Scanner,
+    /// The front of a long reply has been passed on.
+    streaming: bool,
+    /// The run queue has gone round since there was something to write.
+    gathered: bool,
+    deadline: Pin<Box<Sleep>>,
+    deadline_set: bool,
+    /// It is that of a link that owes nothing.
+    deadline_idle: bool,
+    last_heard: Instant,
+    pub heard_from: bool,
+    stall: Option<Stall>,
+}
+
+/// How a node has not executed a request.
+enum Verdict {
+    Refused(Refusal),
+    NoScript,
+}
+
+impl Exchange {
+    pub fn new(link: Rc<Link>, Connected { stream, rest, companion }: Connected) -> Exchange {
+        let now = link.around.clock.tick();
+        Exchange {
+            link,
+            stream,
+            companion,
+            rest,
+            partial: BytesMut::new(),
+            scanner: Scanner::default(),
+            streaming: false,
+            gathered: true,
+            deadline: Box::pin(tokio::time::sleep(Duration::ZERO)),
+            deadline_set: false,
+            deadline_idle: false,
+            last_heard: now,
+            heard_from: false,
+            stall: None,
+        }
+    }
+
+    /// Reads, writes and watches the deadlines, all three each time: a blocked write must never stop reading, since
+    /// the node may be waiting for just that.
+    pub fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Lost> {
+        self.link.around.clock.tick();
+        self.link.waker.set(Some(cx.waker().clone()));
+        if let Poll::Ready(lost) = self.poll_read(cx) {
+            return Poll::Ready(Lost::Broken(lost));
+        }
+        if let Poll::Ready(lost) = self.poll_companion(cx) {
+            return Poll::Ready(Lost::Broken(lost));
+        }
+        if let Poll::Ready(lost) = self.poll_write(cx) {
+            return Poll::Ready(Lost::Broken(lost));
+        }
+        if let Poll::Ready(lost) = self.poll_deadlines(cx) {
+            return Poll::Ready(Lost::Broken(lost));
+        }
+        if self.link.retired.get() && self.link.queue.borrow().entries.is_empty() {
+            return Poll::Ready(Lost::Retired);
+        }
+        Poll::Pending
+    }
+
+    fn poll_write(&mut self, cx: &mut Context<'_>) -> Poll<String> {
+        let queue = &mut *self.link.queue.borrow_mut();
+        if queue.written == queue.bytes.len() {
+            return Poll::Pending;
+        }
+        if !std::mem::replace(&mut self.gathered, true) {
+            // Sessions that are ready now get their turn first: one write then carries the requests of all.
+            cx.waker().wake_by_ref();
+            return Poll::Pending;
+        }
+        while queue.written < queue.bytes.len() {
+            match ready!(Pin::new(&mut self.stream).poll_write(cx, &queue.bytes[queue.written..])) {
+                Ok(count) => {
+                    if queue.written == 0 {
+                        self.last_heard = self.link.around.clock.now();
+                    }
+                    queue.written += count;
+                    self.link.tally.sent(count);
+                }
+                Err(error) => return Poll::Ready(error.to_string()),
+            }
+        }
+        queue.loads.clear();
+        self.gathered = false;
+        Poll::Pending
+    }
+
+    fn poll_read(&mut self, cx: &mut Context<'_>) -> Poll<String> {
+        if !self.rest.is_empty() {
+            let rest = std::mem::take(&mut self.rest);
+            if let Err(wrong) = self.take_bytes(&rest) {
+                return Poll::Ready(wrong.to_owned());
+            }
+        }
+        let buffer = self.link.around.buffer.clone();
+        loop {
+            ready!(self.poll_stall(cx));
+            let buffer = &mut *buffer.borrow_mut();
+            let mut read = ReadBuf::new(buffer);
+            match ready!(Pin::new(&mut self.stream).poll_read(cx, &mut read)) {
+                Ok(()) if read.filled().is_empty() => return Poll::Ready("closed by the node".to_owned()),
+                Ok(()) => {
+                    self.last_heard = self.link.around.clock.now();
+                    self.heard_from = true;
+                    self.link.tally.received(read.filled().len());
+                    if let Err(wrong) = self.take_bytes(read.filled()) {
+                        return Poll::Ready(wrong.to_owned());
+                    }
+                }
+                Err(error) => return Poll::Ready(error.to_string()),
+            }
+        }
+    }
+
+    fn poll_companion(&mut self, cx: &mut Context<'_>) -> Poll<String> {
+        let Some(companion) = &mut self.companion else { return Poll::Pending };
+        loop {
+            match ready!(companion.poll(cx, &self.link.around.buffer)) {
+                Ok(frame) => self.link.tell(News::Said(&frame)),
+                Err(error) => return Poll::Ready(format!("its messages: {error}")),
+            }
+        }
+    }
+
+    fn take_bytes(&mut self, bytes: &[u8]) -> Result<(), &'static str> {
+        if self.partial.is_empty() {
+            let used = self.take_replies(bytes)?;
+            self.partial.extend_from_slice(&bytes[used..]);
+        } else {
+            let mut held = std::mem::take(&mut self.partial);
+            held.extend_from_slice(bytes);
+            let used = self.take_replies(&held)?;
+            held.advance(used);
+            if !held.is_empty() {
+                self.partial = held;
+            }
+        }
+        Ok(())
+    }
+
+    /// Hands on every whole reply, and what has come of a long one; says how many bytes that took.
+    fn take_replies(&mut self, bytes: &[u8]) -> Result<usize, &'static str> {
+        let mut used = 0;
+        while used < bytes.len() {
+            let rest = &bytes[used..];
+            match self.scanner.find(rest).map_err(|_| "its reply is not RESP")? {
+                Some(end) => {
+                    self.take_reply(&rest[..end])?;
+                    used += end;
+                    self.streaming = false;
+                }
+                None => {
+                    let ready = self.scanner.scanned(rest.len());
+                    let is_push = !self.streaming && rest.first() == Some(&b'>');
+                    if rest.len() >= STREAMED && !is_push && self.stream(&rest[..ready]) {
+                        self.scanner.passed_on(ready);
+                        self.streaming = true;
+                        used += ready;
+                    }
+                    break;
+                }
+            }
+        }
+        Ok(used)
+    }
+
+    /// Passes on the front of a long reply, where its ticket takes it so.
+    fn stream(&self, chunk: &[u8]) -> bool {
+        let queue = self.link.queue.borrow();
+        match queue.entries.front() {
+            Some(Entry { ticket: Some(ticket), prelude: 0, swallow: 0, fault: None, .. }) if ticket.streams() => {
+                ticket.stream(chunk)
+            }
+            // Nobody waits for it any more.
+            Some(Entry { ticket: None, .. }) => {}
+            _ => return false,
+        }
+        true
+    }
+
+    fn take_reply(&mut self, reply: &[u8]) -> Result<(), &'static str> {
+        if reply.first() == Some(&b'>') && !self.streaming {
+            // A push is nobody's reply, and nothing asks for any on a shared connection.
+            self.link.tell(News::Said(reply));
+            return Ok(());
+        }
+        let mut queue = self.link.queue.borrow_mut();
+        let written = queue.written;
+        let front = queue.entries.front_mut().ok_or("it sent a reply that nobody asked for")?;
+        if written < front.length {
+            return Err("it answered before the request was whole");
+        }
+        if front.prelude > 0 {
+            front.prelude -= 1;
+            if reply.starts_with(b"-NOPERM") {
+                // To ask again and again would fill the node's ACL LOG.
+                self.link.never_loads.set(true);
+            }
+            return Ok(());
+        }
+        if front.swallow > 0 {
+            front.swallow -= 1;
+            if reply.first() == Some(&b'-') && front.fault.is_none() {
+                front.fault = Some(Bytes::copy_from_slice(reply));
+            }
+            return Ok(());
+        }
+        self.link.tally.replied(self.link.around.clock.now() - front.since);
+        let heals = front.ticket.as_ref().is_some_and(|ticket| ticket.needs.heals);
+        let verdict = match &front.fault {
+            // EXECABORT only says that a command of the transaction was refused; the fault says why.
+            Some(fault) if reply.starts_with(b"-EXECABORT") => {
+                Refusal::of(fault).map(|refusal| (Verdict::Refused(refusal), fault.clone()))
+            }
+            _ if reply.first() != Some(&b'-') => None,
+            _ if heals && refusal::lacks_script(reply) => Some((Verdict::NoScript, Bytes::copy_from_slice(reply))),
+            _ => Refusal::of(reply)
+                .filter(|refusal| refusal.fits(front.ticket.as_ref().and_then(Ticket::slot)))
+                .map(|refusal| (Verdict::Refused(refusal), Bytes::copy_from_slice(reply))),
+        };
+        let request = verdict.as_ref().map(|_| queue.front_request());
+        let Some(entry) = queue.pop() else { return Ok(()) };
+        drop(queue);
+        match (verdict, request, entry.ticket) {
+            (Some((verdict, error)), Some(request), Some(ticket)) => self.bounce(verdict, error, request, ticket),
+            (_, _, Some(ticket)) => match &entry.fault {
+                Some(fault) if let Some(reply) = refusal::abort_because(reply, fault) => {
+                    ticket.fill_by(&self.link.node, &reply)
+                }
+                _ => ticket.fill_by(&self.link.node, reply),
+            },
+            (_, _, None) if entry.heartbeat => {}
+            (_, _, None) => self.link.tally.late(),
+        }
+        Ok(())
+    }
+
+    /// The node did not execute the request.
+    fn bounce(&self, verdict: Verdict, error: Bytes, request: Bytes, mut ticket: Ticket) {
+        let Link { node, around, tally, .. } = &*self.link;
+        ticket.tries = ticket.tries.saturating_add(1);
+        match verdict {
+            Verdict::NoScript => {
+                tally.error(NodeError::NoScript);
+                ticket.bounce(request, Why::NoScript(node.clone(), error));
+            }
+            Verdict::Refused(Refusal::Redirect(redirect)) => {
+                tally.error(redirect.kind.into());
+                if redirect.kind == Kind::Moved {
+                    // A hint that does not fit is no loss: discovery has plenty to do and the next one says the same.
+                    let _ = around.hints.try_send(Hint::Moved { redirect: redirect.clone(), from: node.clone() });
+                }
+                ticket.bounce(request, Why::Redirected(redirect, node.clone()));
+            }
+            Verdict::Refused(Refusal::Later(later)) => {
+                tally.error(later.into());
+                if !matches!(later, Later::TryAgain) {
+                    let _ = around.hints.try_send(Hint::Unwell { node: node.id.clone() });
+                }
+                ticket.bounce(request, Why::Later(later, error));
+            }
+        }
+    }
+}

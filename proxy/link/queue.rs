@@ -1,0 +1,82 @@
+//! The requests that a link has not had answers to, with their bytes: what is to be written, and what was.
+
+use std::{collections::VecDeque, time::Instant};
+
+use bytes::{Buf, Bytes, BytesMut};
+
+use crate::{scripts::Sha, ticket::Ticket};
+
+/// The queue's capacity that is kept while nothing is queued.
+const KEPT_QUEUE: usize = 64 * 1024;
+
+/// What a link has been given to send, in its order.
+#[derive(Default)]
+pub(super) struct Queue {
+    /// The unanswered requests' bytes.
+    pub bytes: BytesMut,
+    /// How many of them the socket has taken.
+    pub written: usize,
+    pub entries: VecDeque<Entry>,
+    /// Scripts that are loaded by what has not been written wholly: in front of whatever comes now.
+    pub loads: Vec<Sha>,
+}
+
+/// One request in the queue.
+pub(super) struct Entry {
+    /// `None` once its deadline has passed: the place in the queue remains, to swallow the late reply.
+    pub ticket: Option<Ticket>,
+    /// Bytes in the queue, and how many of them stand before the request itself.
+    pub length: usize,
+    pub prefix: usize,
+    /// Replies to what stands before, and then those that come before the one which answers.
+    pub prelude: usize,
+    pub swallow: usize,
+    /// The first error among the latter: then it says what became of the request.
+    pub fault: Option<Bytes>,
+    pub since: Instant,
+    /// The link's own PING.
+    pub heartbeat: bool,
+}
+
+/// A request that is taken out of the queue.
+pub(super) struct Taken {
+    pub bytes: Bytes,
+    pub written: bool,
+}
+
+impl Queue {
+    /// Takes out everything: each ticket that is still to be used, with its request.
+    pub fn take_all(&mut self) -> Vec<(Option<Ticket>, Taken)> {
+        let mut bytes = std::mem::take(&mut self.bytes).freeze();
+        let mut written = std::mem::take(&mut self.written);
+        self.loads.clear();
+        let mut all = Vec::with_capacity(self.entries.len());
+        for entry in self.entries.drain(..) {
+            let mut request = bytes.split_to(entry.length);
+            let whole = written >= entry.length;
+            written = written.saturating_sub(entry.length);
+            request.advance(entry.prefix);
+            all.push((entry.ticket, Taken { bytes: request, written: whole }));
+        }
+        all
+    }
+
+    /// Takes the answered front entry out.
+    pub fn pop(&mut self) -> Option<Entry> {
+        let entry = self.entries.pop_front()?;
+        if self.entries.is_empty() && self.bytes.capacity() > KEPT_QUEUE {
+            self.bytes = BytesMut::new();
+        } else {
+            self.bytes.advance(entry.length);
+        }
+        self.written -= entry.length;
+        Some(entry)
+    }
+
+    /// A copy of the front entry's request.
+    pub fn front_request(&self) -> Bytes {
+        self.entries
+            .front()
+            .map_or_else(Bytes::new, |entry| Bytes::copy_from_slice(&self.bytes[entry.prefix..entry.length]))
+    }
+}

@@ -1,0 +1,38 @@
+//! Where the replies to a split request's parts become one.
+
+use std::{cell::RefCell, rc::Rc};
+
+use super::{Line, Ticket};
+use crate::merge::Merge;
+
+/// Where the parts of a split request come together: their merged reply answers the ticket of the whole.
+pub(super) struct Gather {
+    merge: RefCell<Merge>,
+    whole: RefCell<Option<Ticket>>,
+    /// Where the whole has its place, and which.
+    pub line: Rc<Line>,
+    pub number: u64,
+}
+
+impl Gather {
+    /// Waits for the parts of what `whole` has to answer, which has the place `number` in `line`.
+    pub fn new(merge: Merge, whole: Ticket, line: Rc<Line>, number: u64) -> Rc<Gather> {
+        Rc::new(Gather { merge: RefCell::new(merge), whole: RefCell::new(Some(whole)), line, number })
+    }
+
+    /// Takes the reply to one part; the last one answers the whole.
+    pub fn take(&self, index: u32, reply: &[u8]) {
+        self.line.touch(self.number);
+        if !self.merge.borrow_mut().take(index as usize, reply) {
+            return;
+        }
+        let mut merged = Vec::new();
+        self.merge.borrow_mut().finish(&mut merged);
+        let whole = self.whole.borrow_mut().take();
+        if let Some(whole) = whole {
+            // The parts' tickets stood for it until now.
+            self.line.open_tickets.set(self.line.open_tickets.get() + 1);
+            whole.fill(&merged);
+        }
+    }
+}
