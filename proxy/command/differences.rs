@@ -103,6 +103,8 @@ const DIFFERENCES: &[(&str, &str)] = &[
     ("time", ANY_NODE),
     ("touch", READ_IN_PARTS),
     ("unlink", NOT_ATOMIC),
+    ("wait", "the least over all nodes that this client wrote to; an error where one of them has been lost since"),
+    ("waitaof", "the least over all nodes that this client wrote to; an error where one of them has been lost since"),
     ("watch", "all keys of a transaction must share a slot"),
     ("xread", IN_ONE_SLOT),
     ("xreadgroup", IN_ONE_SLOT),
