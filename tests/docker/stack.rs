@@ -198,10 +198,13 @@ impl Stack {
         format!("127.0.0.1:{}", self.port)
     }
 
-    /// A plain client at the proxy, on the host.
+    /// A plain client at the proxy, on the host. Docker itself accepts on the published port before the proxy listens.
     #[track_caller]
     pub fn client(&self) -> Client {
-        until("the proxy's port", Duration::from_secs(10), || Client::try_connect(&self.proxy()).ok())
+        until("the proxy's port", Duration::from_secs(10), || {
+            let mut client = Client::try_connect(&self.proxy()).ok()?;
+            client.try_call(&["PING"]).ok().map(|_| client)
+        })
     }
 
     /// A page of the proxy's admin port, on the host.
