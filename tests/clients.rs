@@ -179,7 +179,9 @@ fn the_cache_of_redis_py_works() {
 
 #[test]
 fn job_queues_and_caches_run() {
-    let proxy = Proxy::before(shared());
+    // What others do to a cluster that they share must not be taken for a queue that stands still.
+    let cluster = Cluster::three();
+    let proxy = Proxy::before(&cluster);
     for library in ["celery", "bullmq", "huey", "cachelib"] {
         if let Some(python) = python(&format!("job_queues_and_caches_run: {library}"), library) {
             script(&python, &proxy, "apps.py", &[library]);
