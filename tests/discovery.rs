@@ -107,7 +107,9 @@ fn learns_a_cluster(flavour: Flavour, kind: ServerKind, databases: u32, config: 
     let learner = Learner::start(&cluster.node(0).address(), |_| {});
     learner.whole();
     let replicas = |topology: &Topology| topology.nodes.iter().filter(|node| node.role == Role::Replica).count();
-    let topology = learner.when("the replicas to be known as such", |topology| replicas(topology) == 3);
+    // The nodes themselves take a while to hear of it, and the next look may be a whole interval away.
+    let known = || Some(learner.topology()).filter(|topology| replicas(topology) == 3);
+    let topology = until("the replicas to be known as such", Duration::from_secs(30), known);
     assert_eq!(topology.nodes.len(), 6);
     for index in 0..3 {
         let (first, last) = cluster.slots_of(index);

@@ -116,8 +116,10 @@ fn manual_failover_is_invisible() {
     let cluster = Cluster::start(shape);
     // The primary itself holds its clients back, for up to 5 s: others vote against a second failover that follows the
     // first within two node timeouts, so that it takes a second try.
-    let proxy = Proxy::start(Settings::new(cluster.seeds()).with("REQUEST_TIMEOUT", "15s").expecting_warnings());
-    let mut client = proxy.client().patient(Duration::from_secs(20));
+    let proxy = Proxy::start(
+        Settings::new(cluster.seeds()).with("REQUEST_TIMEOUT", "30s").with("NODE_TIMEOUT", "30s").expecting_warnings(),
+    );
+    let mut client = proxy.client().patient(Duration::from_secs(40));
     let key = cluster.key_on(0, "manual:");
     let mut count = 0;
     for target in [3, 0] {

@@ -289,6 +289,11 @@ fn messages_go_to_whom_they_are_redirected() {
         eventually("it to go", || scene.pairs[5].each_mut().map(listed) == [1, 1]);
         scene.line(writer, "INCR rd.a", 1);
         scene.same(0, "broken", usize::from(source == 3));
+        // The node's message about the change is on its way.
+        eventually("the proxy to find nobody there", || {
+            let said = scene.pairs[0][0].line("CLIENT TRACKINGINFO");
+            String::from_utf8_lossy(&said.0).contains("broken_redirect")
+        });
         scene.line(0, "CLIENT TRACKINGINFO", 1);
         scene.line(0, "CLIENT TRACKING ON REDIRECT #2", 1);
         scene.line(0, "CLIENT TRACKING OFF", 1);

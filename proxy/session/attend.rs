@@ -17,7 +17,7 @@ use super::Session;
 use crate::{clients::Order, metrics::Disconnect};
 
 /// What a client may send ahead while it waits; more stays in its socket.
-const SENT_AHEAD: usize = 256 * 1024;
+const SENT_AHEAD: usize = 1024 * 1024;
 /// How often a client that has sent so much is looked at: what it has not been asked for hides that it has gone.
 const LOOK: Duration = Duration::from_millis(100);
 
