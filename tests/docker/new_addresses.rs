@@ -35,7 +35,7 @@ fn containers_come_back_at_other_addresses() {
     // One node recreated; its old address is another container's by then.
     let before = stack.address("redis-7002");
     stack.compose(&["rm", "-sf", "redis-7002"]);
-    stack.occupy("squatter");
+    stack.occupy(std::slice::from_ref(&before));
     stack.up(&["redis-7002"]);
     assert_ne!(stack.address("redis-7002"), before);
     served_again("one node recreated");
@@ -54,9 +54,7 @@ fn containers_come_back_at_other_addresses() {
     // All of them recreated, in yet another order, and no address as before.
     let before = NODES.map(|node| stack.address(node));
     stack.compose(&[&["rm", "-sf"], &NODES[..]].concat());
-    for name in ["one", "two", "three", "four"] {
-        stack.occupy(name);
-    }
+    stack.occupy(&before);
     for node in [NODES[1], NODES[2], NODES[0]] {
         stack.up(&[node]);
     }
@@ -79,7 +77,7 @@ fn down_and_up_keeps_the_data() {
 
     // The proxy first, then the nodes in another order, after somebody who takes an address away from them.
     stack.up(&["proxy"]);
-    stack.occupy("squatter");
+    stack.occupy(&before[..1]);
     for node in ["redis-7002", "redis-7000", "redis-7001"] {
         stack.up(&[node]);
     }

@@ -219,11 +219,17 @@ impl Stack {
         said(Command::new("redis-cli").args(["-p", &port]).args(args)).unwrap_or_else(|error| panic!("{error}"))
     }
 
-    /// Holds an address on the network, so that a container which starts next gets another than it had.
-    pub fn occupy(&self, name: &str) {
-        let name = format!("{}-{name}", self.project);
-        docker(&["run", "-d", "--rm", "--name", &name, "--net", &self.network(), "redis:7", "sleep", "600"]);
-        self.others.borrow_mut().push(name);
+    /// Holds these addresses, free by now, so that a container which starts next gets another. The engine gives the
+    /// lowest free address or the one after the last: what is in the way is held as well.
+    pub fn occupy(&self, addresses: &[String]) {
+        let free = |taken: &[String]| addresses.iter().any(|address| !taken.contains(address));
+        let mut taken = Vec::new();
+        while free(&taken) && taken.len() < addresses.len() + 8 {
+            let name = format!("{}-squatter{}", self.project, self.others.borrow().len());
+            docker(&["run", "-d", "--rm", "--name", &name, "--net", &self.network(), "redis:7", "sleep", "600"]);
+            taken.push(address(&name));
+            self.others.borrow_mut().push(name);
+        }
     }
 
     /// Gives the occupied addresses back.
