@@ -1,6 +1,9 @@
 //! A command's row: what the server says of it, and what becomes of it here.
 
-use super::treatment::{self, Treatment};
+use super::{
+    refused,
+    treatment::{self, Treatment},
+};
 use crate::metrics::CommandId;
 
 /// A command, or one subcommand of a container (`config|get`).
@@ -78,7 +81,7 @@ impl Spec {
             finder,
         };
         spec.treatment = treatment::of(&spec);
-        spec.refused = treatment::refused(&spec.name);
+        spec.refused = refused::why(&spec.name);
         spec
     }
 
