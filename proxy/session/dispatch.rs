@@ -81,6 +81,7 @@ impl Session {
             Plan::Home => self.forward(request, spec, Route::Home),
             Plan::Split(split) => {
                 let ticket = self.open(request, spec, Route::Any);
+                split.parts.iter().for_each(|part| self.guard_order(spec, Route::Slot(part.slot)));
                 self.send_split(request, spec, &split, ticket);
                 Flow::Taken
             }
@@ -105,8 +106,23 @@ impl Session {
     /// Sends a request on as it came.
     pub(super) fn forward(&mut self, request: &Request<'_>, spec: Option<&Spec>, route: Route) -> Flow {
         let ticket = self.open(request, spec, route);
+        self.guard_order(spec, route);
         self.lane.send(&self.router, self.favourite, request.frame(), ticket);
         Flow::Taken
+    }
+
+    /// Where a slot is on its way, what has several keys may have to wait until they are at one node: nothing must
+    /// overtake it.
+    pub(super) fn guard_order(&mut self, spec: Option<&Spec>, route: Route) {
+        if let Route::Slot(slot) = route
+            && spec.is_none_or(|spec| spec.only_key().is_none())
+            && self.router.moving().has(slot, self.router.clock().now())
+        {
+            self.unproven = Some(match self.unproven {
+                Some(other) if other != route => Route::Any,
+                _ => route,
+            });
+        }
     }
 
     /// The duty to answer a request.
