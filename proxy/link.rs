@@ -21,6 +21,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use bytes::Bytes;
 use tokio::net::TcpStream;
 
 use self::{
@@ -32,6 +33,7 @@ use crate::{
     config::Config,
     dial::{self, DialError, Login},
     metrics::{NodeError, NodeTally},
+    says,
     scripts::Script,
     ticket::{Clock, Ticket, Why},
     topology::{Hint, Node},
@@ -40,6 +42,10 @@ use crate::{
 /// How long a node that could not be connected to is left alone: doubled each time from the first to the last.
 const FIRST_PAUSE: Duration = Duration::from_millis(20);
 const LAST_PAUSE: Duration = Duration::from_secs(1);
+
+/// Bytes of unanswered requests beyond which a link takes no more: a node that has stopped reading costs no more memory
+/// than this, and the largest request.
+const MOST_QUEUED: usize = 64 * 1024 * 1024;
 
 /// What a link shares with everything else of its worker.
 #[derive(Clone)]
@@ -155,7 +161,13 @@ impl Link {
             retired: Cell::default(),
             never_loads: Cell::default(),
         });
-        tokio::task::spawn_local(run(link.clone()));
+        let served = link.clone();
+        tokio::task::spawn_local(async move {
+            // Should a fault end the task, what is queued must not wait for ever, nor what comes.
+            while tokio::task::spawn_local(run(served.clone())).await.is_err_and(|fault| fault.is_panic()) {
+                served.give_up("a fault of the proxy's own");
+            }
+        });
         link
     }
 
@@ -171,8 +183,12 @@ impl Link {
         self.send_after(&prelude, request, ticket);
     }
 
-    /// Queues a request with a prelude.
+    /// Queues a request with a prelude. Where too much is queued already, the request comes back.
     pub fn send_after(&self, prelude: &Prelude, request: &[u8], ticket: Ticket) {
+        if self.is_full() {
+            let why = Why::Unsent(says::node_takes_no_more(&self.node.label));
+            return ticket.bounce(Bytes::copy_from_slice(request), why);
+        }
         let queue = &mut *self.queue.borrow_mut();
         let prefix = prelude.frames.len();
         queue.bytes.extend_from_slice(&prelude.frames);
@@ -194,6 +210,9 @@ impl Link {
     /// Has a prelude load the script, unless what is about to be written does so already. The prelude must be sent now.
     /// Whether it loads it now; nothing is to be hoped for where [`Link::never_loads`].
     pub fn load(&self, script: &Script, prelude: &mut Prelude) -> bool {
+        if self.is_full() {
+            return false;
+        }
         let loads = &mut self.queue.borrow_mut().loads;
         if self.never_loads.get() || loads.contains(&script.sha) {
             return false;
@@ -202,6 +221,10 @@ impl Link {
         script.encode_load(&mut prelude.frames);
         prelude.replies += 1;
         true
+    }
+
+    fn is_full(&self) -> bool {
+        self.queue.borrow().bytes.len() >= MOST_QUEUED
     }
 
     /// Whether its user may not load scripts.

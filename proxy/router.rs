@@ -399,7 +399,12 @@ impl Lane {
     fn follow(&self, topology: &Topology) {
         let old = self.links.take().into_iter().flatten();
         let mut spare: HashMap<Address, Rc<Link>> = self.strangers.take();
-        spare.extend(old.map(|link| (link.node().reach.clone(), link)));
+        for link in old {
+            // Two that lead to one address have become one; nothing may be left to itself.
+            if let Some(other) = spare.insert(link.node().reach.clone(), link) {
+                other.retire();
+            }
+        }
         let links = topology.nodes.iter().map(|node| spare.remove(&node.reach)).collect();
         self.links.replace(links);
         self.let_go.set(self.let_go.get() || !spare.is_empty());

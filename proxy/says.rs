@@ -104,6 +104,11 @@ pub fn wait_unsure(node: &str, why: &str) -> String {
     format!("ERR proxy: the replicas of {node} cannot be counted: {why}")
 }
 
+/// Too much waits for a node to take more of it.
+pub fn node_takes_no_more(node: &str) -> String {
+    format!("ERR proxy: {node} does not keep up, too much waits for it already")
+}
+
 /// FCALL where a primary has just joined and may lack the function.
 pub fn awaits_functions(node: &str) -> String {
     format!("ERR proxy: {node} has just joined the cluster and is being given its functions")

@@ -282,6 +282,8 @@ fn taken_apart(cursor: u64) -> (u64, u64) {
 /// The cursor in a node's reply to SCAN; `None` where the reply is none, such as an error.
 pub fn cursor_of(reply: &[u8]) -> Option<u64> {
     let (start, end) = cursor_at(reply)?;
+    // Elements can be told from their head's count in an array only.
+    Head::of(reply.get(end..)?).filter(|keys| keys.kind == b'*')?;
     let text = reply.get(start..end)?.strip_suffix(b"\r\n")?;
     let text = text.iter().position(|&byte| byte == b'\n').and_then(|line| text.get(line + 1..))?;
     std::str::from_utf8(text).ok()?.parse().ok()
@@ -313,7 +315,7 @@ pub fn page(cursor: u64, count: usize, keys: &[u8]) -> Vec<u8> {
 
 /// Where the frame of the cursor begins and ends.
 fn cursor_at(reply: &[u8]) -> Option<(usize, usize)> {
-    let head = Head::of(reply).filter(|head| head.count == 2)?;
+    let head = Head::of(reply).filter(|head| head.kind == b'*' && head.count == 2)?;
     let rest = reply.get(head.body..).filter(|rest| rest.starts_with(b"$"))?;
     Some((head.body, head.body + Scanner::default().find(rest).ok()??))
 }

@@ -399,12 +399,15 @@ impl Session {
     /// Keeps the account of what is held for clients; where that is too much, the one that costs most has to go.
     fn account(&mut self) {
         let queued = self.transaction.as_ref().map_or(0, Transaction::size);
-        let held = self.line.owed() + self.input.len() + queued;
-        if held != self.accounted {
-            self.client.owed.store(self.line.owed(), Relaxed);
-            self.client.held.store(self.input.len() + queued, Relaxed);
-            self.router.clients().account(self.accounted, held);
-            self.accounted = held;
+        // What has come back is kept by the session until it can go again.
+        let back = if self.retry.is_some() || self.line.has_bounced() { self.line.asked() } else { 0 };
+        let held = self.input.len() + queued + back;
+        let owed = self.line.owed();
+        if owed + held != self.accounted {
+            self.client.owed.store(owed, Relaxed);
+            self.client.held.store(held, Relaxed);
+            self.router.clients().account(self.accounted, owed + held);
+            self.accounted = owed + held;
         }
     }
 }

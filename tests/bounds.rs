@@ -5,7 +5,9 @@ use std::{
     time::{Duration, Instant},
 };
 
-use crate::support::{Client, Node, Proxy, Random, Settings, Setup, client::frame, cluster::shared, eventually};
+use crate::support::{
+    Act, Client, FakeNode, Node, Proxy, Random, Settings, Setup, client::frame, cluster::shared, eventually,
+};
 
 const MIB: u64 = 1024 * 1024;
 
@@ -222,6 +224,45 @@ fn unread_writes_are_not_hoarded() {
     }
     assert!(worst < before + 64 * MIB, "grown by {} MiB", (worst - before) / MIB);
     assert_eq!(steady.line("GET hoard:small").string(), "here");
+}
+
+#[test]
+fn what_waits_for_a_frozen_node_is_bounded() {
+    let node = FakeNode::start();
+    node.when("GET k", Act::SayAndStall(b"$1\r\nv\r\n".to_vec()));
+    let settings = Settings::new(node.address()).with("MAX_BUFFERED", "64MiB").with("WORKERS", 1);
+    let proxy = Proxy::start(settings.expecting_warnings());
+    assert_eq!(proxy.client().line("GET k").string(), "v");
+    let before = proxy.resident();
+    // Requests of 960 MiB in all, for which the node does not make room.
+    let request = frame(&[b"SET".as_slice(), b"k", &vec![b'v'; 24 * MIB as usize]]);
+    let (mut clients, mut worst) = (Vec::new(), 0);
+    for _ in 0..40 {
+        let mut client = proxy.client();
+        client.stream().set_write_timeout(Some(Duration::from_secs(1))).expect("a timeout");
+        let _ = client.try_send_raw(&request);
+        worst = worst.max(proxy.resident().saturating_sub(before));
+        clients.push(client);
+    }
+    assert!(worst < 384 * MIB, "grown by {} MiB", worst / MIB);
+    node.release();
+}
+
+#[test]
+fn many_large_writes_at_once_are_all_taken() {
+    let proxy = Proxy::start(Settings::new(shared().seeds()).with("WORKERS", 1));
+    let value = vec![b'v'; 3 * MIB as usize];
+    let key = shared().key_on(0, "large:");
+    std::thread::scope(|scope| {
+        for number in 0..50 {
+            let (proxy, value, key) = (&proxy, &value, format!("{{{key}}}{number}"));
+            scope.spawn(move || {
+                let mut client = proxy.client().patient(Duration::from_secs(30));
+                assert_eq!(client.call(&[b"SET".as_slice(), key.as_bytes(), value]), "+OK\r\n");
+                assert_eq!(client.call(&["DEL", &key]), ":1\r\n");
+            });
+        }
+    });
 }
 
 #[test]

@@ -2,7 +2,7 @@
 
 use std::{io::Read, thread, time::Duration};
 
-use crate::support::{Act, FakeNode, Proxy, Settings, cluster::shared, until};
+use crate::support::{Act, FakeNode, Proxy, Random, Settings, cluster::shared, until};
 
 /// A bulk string whose text ends in `tail`, in two pieces: the second is just the tail.
 fn long_value(tail: &str) -> (Vec<u8>, Act) {
@@ -111,4 +111,156 @@ fn attributes_upon_attributes() {
     let mut client = proxy.client();
     assert!(!client.line("BLPOP k 0.1").0.is_empty());
     proxy.assert_running();
+}
+
+/// A reply that a node might give, or that none would: trees of all kinds with odd numbers in them.
+fn odd_reply(random: &mut Random, depth: usize, out: &mut Vec<u8>) {
+    const ERRORS: &[&str] = &[
+        "ERR x",
+        "MOVED 1 127.0.0.1:1",
+        "ASK 1 ?:7",
+        "NOSCRIPT No matching script.",
+        "EXECABORT Transaction discarded because of previous errors.",
+        "TRYAGAIN Multiple keys request during rehashing of slot",
+        "NOPERM x",
+        "UNBLOCKED x",
+    ];
+    let number = |random: &mut Random| match random.below(10) {
+        0 => i64::MAX.to_string(),
+        1 => i64::MIN.to_string(),
+        2 => "-1".to_owned(),
+        3 => "99999999999999999999".to_owned(),
+        4 => String::new(),
+        5 => format!("0.{}", "1".repeat(if random.one_in(9) { 70_000 } else { 3 })),
+        _ => random.below(1000).to_string(),
+    };
+    match random.below(if depth == 0 { 9 } else { 14 }) {
+        0 => out.extend(format!("+{}\r\n", number(random)).bytes()),
+        1 => out.extend(format!("-{}\r\n", random.pick(ERRORS)).bytes()),
+        2 | 3 => out.extend(format!("{}{}\r\n", char::from(*random.pick(b"::,(#_")), number(random)).bytes()),
+        4 => out.extend(*random.pick(&[&b"$-1\r\n"[..], b"*-1\r\n", b"_\r\n", b"%-1\r\n", b">-1\r\n", b"|-1\r\n"])),
+        5..=8 => {
+            let text = match random.below(4) {
+                0 => format!("# A\r\nb:{0}\r\nused_memory:{0}\r\ndb0:keys={0}\r\n", number(random)).into_bytes(),
+                1 => vec![b'v'; 40_000 * random.below(2)],
+                2 => number(random).into_bytes(),
+                _ => random.below(30).to_string().into_bytes(),
+            };
+            out.push(*random.pick(b"$$$=!"));
+            out.extend(format!("{}\r\n", text.len()).bytes());
+            out.extend(text);
+            out.extend(b"\r\n");
+        }
+        _ => {
+            let (kind, count) = (*random.pick(b"****~>%%|"), random.below(5));
+            out.push(kind);
+            out.extend(format!("{count}\r\n").bytes());
+            let count = if matches!(kind, b'%' | b'|') { 2 * count } else { count } + usize::from(kind == b'|');
+            (0..count).for_each(|_| odd_reply(random, depth - 1, out));
+        }
+    }
+}
+
+/// Something odd that a node does where it should answer.
+fn odd_act(random: &mut Random) -> Act {
+    let mut out = Vec::new();
+    odd_reply(random, 4, &mut out);
+    match random.below(12) {
+        0 => Act::HangUp,
+        1 => Act::FallSilent,
+        2 => Act::SayAndHangUp(out[..random.below(out.len())].to_vec()),
+        3 => Act::Pieces(vec![out[..out.len() / 2].to_vec(), out[out.len() / 2..].to_vec()]),
+        4 => Act::Say([out.as_slice(), &out].concat()),
+        5 => {
+            let place = random.below(out.len());
+            out[place] = random.next() as u8;
+            Act::Say(out)
+        }
+        _ => Act::Say(out),
+    }
+}
+
+#[test]
+fn odd_nodes_harm_nothing_but_their_own_replies() {
+    const REQUESTS: &str = "GET foo,SET foo bar,MGET foo bar baz,DEL foo bar baz,MSET a 1 b 2,INFO,CONFIG GET *,DBSIZE,SCAN 0,\
+        SCAN 68719476736 COUNT 100,EVALSHA e0e1f9fabfc9d4800c877a703b823ac0578ff8db 1 foo,\
+        SCRIPT EXISTS e0e1f9fabfc9d4800c877a703b823ac0578ff8db,SCRIPT LOAD x,SLOWLOG GET,LATENCY LATEST,LATENCY HISTORY x,\
+        LATENCY HISTOGRAM,MEMORY STATS,ACL LOG,ROLE,DEBUG DIGEST,RANDOMKEY,BLPOP foo 0.05,XREAD BLOCK 50 STREAMS foo $,\
+        WAIT 1 50,WAITAOF 1 0 50,FUNCTION LIST,PUBSUB CHANNELS,PUBSUB NUMSUB a b,PUBLISH a b,SORT foo BY nosort,FCALL f 1 foo,\
+        EXISTS a b c d,FLUSHALL,MULTI,EXEC,DISCARD,WATCH foo,SUBSCRIBE a,UNSUBSCRIBE,SSUBSCRIBE a,SUNSUBSCRIBE,MONITOR,\
+        CLIENT TRACKING ON,RESET,HELLO 2,HELLO 3,AUTH a b";
+    let requests: Vec<Vec<&str>> = REQUESTS.split(',').map(|line| line.split(' ').collect()).collect();
+    let random = Random::seeded("odd_nodes_harm_nothing_but_their_own_replies");
+    let (one, two) = FakeNode::pair();
+    for (number, node) in [&one, &two].into_iter().enumerate() {
+        let mut random = Random::new(random.seed.wrapping_add(number as u64 * 77));
+        node.always(move |_| Some(odd_act(&mut random)));
+    }
+    let settings = Settings::new(one.address())
+        .with("REQUEST_TIMEOUT", "100ms")
+        .with("NODE_TIMEOUT", "200ms")
+        .with("RETRY_TIMEOUT", "100ms")
+        .with("REFRESH_INTERVAL", "300ms");
+    let mut proxy = Proxy::start(settings.expecting_warnings());
+    thread::scope(|scope| {
+        for number in 0..6 {
+            let (proxy, nodes, requests) = (&proxy, [&one, &two], &requests);
+            let mut random = Random::new(random.seed.wrapping_mul(31).wrapping_add(number * 7919));
+            scope.spawn(move || (0..60).for_each(|_| meet_odd_nodes(proxy, nodes, requests, &mut random)));
+        }
+    });
+    proxy.assert_running();
+    assert!(!proxy.log().contains("panicked"), "{}", proxy.log());
+}
+
+/// Some requests of one client: each is answered in time, or the connection ends; and nothing is left over.
+fn meet_odd_nodes(proxy: &Proxy, nodes: [&FakeNode; 2], requests: &[Vec<&str>], random: &mut Random) {
+    if random.one_in(10) {
+        let question =
+            *random.pick(&["INFO", "CLUSTER SLOTS", "CLUSTER NODES", "HELLO", "COMMAND", "MODULE", "CLIENT"]);
+        random.pick(&nodes).when(question, odd_act(random));
+    }
+    let mut client = proxy.client();
+    let mut sent = Vec::new();
+    for step in 0..5 {
+        let request = random.pick(requests);
+        // A second MONITOR is not answered.
+        if request[0] == "MONITOR" && sent.contains(request) {
+            continue;
+        }
+        sent.push(request.clone());
+        let alone =
+            sent.iter().all(|sent| !["MULTI", "SUBSCRIBE", "SSUBSCRIBE", "MONITOR", "CLIENT"].contains(&sent[0]));
+        let tag = format!("tag {step}");
+        let answered = client
+            .try_call(request)
+            .and_then(|_| if alone { client.try_call(&["ECHO", &tag]) } else { client.try_call(&["PING"]) });
+        match answered {
+            Ok(reply) => assert!(!alone || reply.string() == tag, "{sent:?} leave behind {reply:?}"),
+            Err(error) => {
+                assert_ne!(error.kind(), std::io::ErrorKind::TimedOut, "{sent:?}: {error}");
+                return;
+            }
+        }
+    }
+}
+
+#[test]
+fn a_page_of_keys_that_breaks_off_is_none() {
+    let node = FakeNode::start();
+    let keys: Vec<u8> = (0..2000).flat_map(|number| format!("$20\r\n{number:0>20}\r\n").into_bytes()).collect();
+    let page = [b"*2\r\n$1\r\n7\r\n*2000\r\n".as_slice(), &keys].concat();
+    let begun = page[..page.len() - 5000].to_vec();
+    node.when("SCAN", Act::SayAndHangUp(begun.clone()))
+        .when("SCAN", Act::Pieces(vec![begun, page[page.len() - 5000..].to_vec()]));
+    node.always(|heard| Some(Act::bulk(&heard.args[1])));
+    let proxy = Proxy::start(Settings::new(node.address()).expecting_warnings());
+    let mut client = proxy.client();
+    let reply = client.line("SCAN 0 COUNT 2000");
+    assert!(reply.is_error() && String::from_utf8_lossy(&reply.0).contains(&node.address()), "{reply:?}");
+    assert_eq!(client.line("GET mine").string(), "mine");
+    until("the node to be served again", Duration::from_secs(5), || {
+        let reply = client.line("SCAN 0 COUNT 2000");
+        (!reply.is_error()).then(|| assert_eq!(reply.value().items()[1].items().len(), 2000))
+    });
 }

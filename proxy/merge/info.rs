@@ -196,13 +196,18 @@ fn is_list(section: &str) -> bool {
 
 /// Numbers folded, written with as many decimals as the first; `None` where one is no number.
 fn numbers(values: &[&str], both: impl Fn(f64, f64) -> f64) -> Option<String> {
-    let decimals = values.first()?.split_once('.').map_or(0, |(_, decimals)| decimals.len());
+    let decimals = decimals_of(values.first()?);
     let mut values = values.iter().map(|value| value.parse::<f64>().ok());
     let mut result = values.next()??;
     for value in values {
         result = both(result, value?);
     }
     Some(format!("{result:.decimals$}"))
+}
+
+/// How many decimals a number is written with; there is no use in more than a double has.
+fn decimals_of(number: &str) -> usize {
+    number.split_once('.').map_or(0, |(_, decimals)| decimals.len().min(17))
 }
 
 /// Bytes as the server writes them for people.
@@ -229,7 +234,7 @@ fn fields(section: &str, values: &[&str]) -> String {
     let mut seen = BTreeSet::new();
     let names = values.iter().flat_map(|value| value.split(',')).filter_map(|field| field.split_once('='));
     let folded = names.filter(|(name, _)| seen.insert(*name)).map(|(name, number)| {
-        let decimals = number.split_once('.').map_or(0, |(_, decimals)| decimals.len());
+        let decimals = decimals_of(number);
         let folded = match (section, name) {
             ("Latencystats", _) => values.iter().map(|value| read(value, name)).fold(0.0, f64::max),
             (_, "usec_per_call") => sum("usec") / sum("calls").max(1.0),
@@ -297,6 +302,14 @@ mod tests {
         let sizes =
             ["# Keysizes\ndb0_distrib_strings_sizes:1=2,4=1\n", "# Keysizes\ndb0_distrib_strings_sizes:1=1,8=5\n"];
         assert!(folded(&sizes, Facts::new()).contains("sizes:1=3,4=1,8=5\n"));
+    }
+
+    #[test]
+    fn numbers_of_any_length_are_numbers() {
+        let long = format!("# Memory\nused_memory:0.{}\n", "1".repeat(70_000));
+        assert!(folded(&[&long, &long], Facts::new()).contains("used_memory:0.2222"));
+        let long = format!("# Keyspace\ndb0:keys=0.{}\n", "1".repeat(70_000));
+        assert!(folded(&[&long, &long], Facts::new()).contains("keys=0.2222"));
     }
 
     #[test]

@@ -234,6 +234,10 @@ impl Parser {
         let Some(length) = length.filter(|&length| length <= LONGEST_BULK) else {
             return Err(ProtocolError::new("invalid bulk length", "bulk_len"));
         };
+        if u32::try_from(self.at as u64 + length).is_err() {
+            // Redis closes a client whose query is longer than 1 GiB (`client-query-buffer-limit`).
+            return Err(ProtocolError::new("too big request", "bulk_len"));
+        }
         if self.unauthenticated && length > 16384 {
             return Err(ProtocolError::new("unauthenticated bulk length", "unauthenticated"));
         }

@@ -1,6 +1,6 @@
 //! Asking a node on the session's own behalf, for commands that take more than one request.
 
-use std::{future::poll_fn, sync::Arc, task::Poll, time::Duration};
+use std::{future::poll_fn, rc::Rc, sync::Arc, task::Poll, time::Duration};
 
 use bytes::Bytes;
 use tokio::task::JoinSet;
@@ -57,9 +57,20 @@ impl Session {
     }
 }
 
+/// Closes its line where the asker leaves.
+struct Asking(Rc<Line>);
+
+impl Drop for Asking {
+    fn drop(&mut self) {
+        self.0.close();
+    }
+}
+
 /// As [`Session::ask`], for what outlives a look at the session.
 pub(super) async fn ask(router: &Router, link: &Link, frame: &[u8]) -> Result<Bytes, String> {
     let line = Line::new(router.tally().clone(), router.clock().clone(), 1);
+    // A request that came back to a line which nobody looks at any more would keep it for ever.
+    let _asking = Asking(line.clone());
     link.send(frame, line.open(None, frame.len(), Route::Any, false));
     poll_fn(|cx| {
         if line.is_settled() || line.has_bounced() {
@@ -70,11 +81,13 @@ pub(super) async fn ask(router: &Router, link: &Link, frame: &[u8]) -> Result<By
     })
     .await;
     if let Some(bounced) = line.take_bounced().pop() {
-        line.close();
         return Err(match &bounced.why {
             Why::Redirected(..) => format!("ERR proxy: {} has just given this away, ask again", link.node().label),
             other => other.last_error(),
         });
+    }
+    if line.is_broken() {
+        return Err(format!("ERR proxy: the reply of {} broke off", link.node().label));
     }
     Ok(line.write_out(|reply| (reply.len(), Bytes::copy_from_slice(reply))))
 }

@@ -72,8 +72,9 @@ impl Session {
         write::bulk(&mut out, b"modules");
         write::array(&mut out, topology.server.modules.len());
         for module in &topology.server.modules {
-            map(&mut out, (module.items().len() / 2) as i64);
-            module.items().iter().for_each(|field| write_value(&mut out, field));
+            let fields = module.items().chunks_exact(2);
+            map(&mut out, fields.len() as i64);
+            fields.flatten().for_each(|field| write_value(&mut out, field));
         }
         out
     }

@@ -26,12 +26,12 @@ impl Gather {
         if !self.merge.borrow_mut().take(index as usize, reply) {
             return;
         }
-        let mut merged = Vec::new();
-        self.merge.borrow_mut().finish(&mut merged);
         let whole = self.whole.borrow_mut().take();
         if let Some(whole) = whole {
             // The parts' tickets stood for it until now.
             self.line.open_tickets.set(self.line.open_tickets.get() + 1);
+            let mut merged = Vec::new();
+            self.merge.borrow_mut().finish(&mut merged);
             whole.fill(&merged);
         }
     }

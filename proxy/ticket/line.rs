@@ -208,6 +208,11 @@ impl Line {
         self.state.borrow().owed()
     }
 
+    /// Bytes of the requests that wait for their replies.
+    pub fn asked(&self) -> usize {
+        self.state.borrow().asked
+    }
+
     /// Appends a message that belongs to no request, between two replies.
     pub fn push(&self, message: &[u8]) {
         let state = &mut *self.state.borrow_mut();

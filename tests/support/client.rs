@@ -165,7 +165,10 @@ impl Client {
     fn receive(&mut self, end: Instant) -> io::Result<()> {
         let left = end.saturating_duration_since(Instant::now());
         if left.is_zero() {
-            return Err(io::Error::new(io::ErrorKind::TimedOut, format!("nothing within {:?}", self.patience)));
+            let held = self.received.escape_ascii().to_string();
+            let held = held.get(..200).unwrap_or(&held);
+            let text = format!("nothing within {:?}; unread: {held}", self.patience);
+            return Err(io::Error::new(io::ErrorKind::TimedOut, text));
         }
         self.stream.set_read_timeout(Some(left))?;
         let mut chunk = [0; 64 * 1024];

@@ -289,6 +289,9 @@ impl Source {
 
 /// The first three elements of an array of bulk strings; what is missing or no bulk string is empty.
 fn words(frame: &Bytes) -> Option<[Bytes; 3]> {
+    if frame.first() != Some(&b'*') {
+        return None;
+    }
     let mut words = [Bytes::new(), Bytes::new(), Bytes::new()];
     let mut at = line_end(frame, 0)?;
     for word in &mut words {
@@ -325,6 +328,8 @@ mod tests {
         ] {
             assert_eq!(words(&Bytes::from(frame)).unwrap(), expected.map(Bytes::from), "{frame}");
         }
-        assert_eq!(words(&Bytes::from_static(b"*1")), None);
+        for other in [&b"*1"[..], b"%2\r\n$7\r\nmessage\r\n$1\r\na\r\n$1\r\nb\r\n$1\r\nc\r\n", b"+message\r\n"] {
+            assert_eq!(words(&Bytes::from_static(other)), None);
+        }
     }
 }
