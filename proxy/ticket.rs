@@ -230,6 +230,11 @@ impl Ticket {
         self.duty.line().map_or(0, |line| line.owed())
     }
 
+    /// Bytes of these that are ready to be read.
+    pub fn unread(&self) -> usize {
+        self.duty.line().map_or(0, |line| line.unread())
+    }
+
     /// The place in the line, then the part.
     fn order(&self) -> (u64, u32) {
         match &self.duty {

@@ -16,6 +16,7 @@ mod doctor;
 mod guis;
 mod harness;
 mod keys;
+mod keys_command;
 mod layers;
 mod lifecycle;
 mod observed;

@@ -16,7 +16,7 @@ impl Session {
         let topology = self.router.topology().clone();
         let spec = topology.commands.find(&request);
         let plan = plan::plan(&request, spec, &self.router.settings().policy);
-        // Where there is no reply, the client has gone.
+        // Where there is no reply, the client has gone or has been given it.
         let reply: Option<Bytes> = match plan {
             Plan::Local(Local::Hello) => Some(self.hello(&request).await.into()),
             Plan::Local(Local::Auth) => Some(self.auth(&request).await.into()),
@@ -39,6 +39,10 @@ impl Session {
             Plan::Local(Local::Punsubscribe) => Some(self.unsubscribe(Kind::Pattern, &request).await.into()),
             Plan::Local(Local::Sunsubscribe) => Some(self.unsubscribe(Kind::Shard, &request).await.into()),
             Plan::Scan(slot) => Some(self.scan(&request, slot).await.into()),
+            Plan::Keys => {
+                self.keys(&request, spec).await;
+                None
+            }
             Plan::Local(Local::Proxy(Proxy::Node)) => self.one_node(&request).await,
             Plan::Local(Local::Monitor) => Some(self.start_monitor().await.into()),
             Plan::Local(Local::Client(_)) => Some(self.set_tracking(&request).await.into()),

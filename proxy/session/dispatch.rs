@@ -94,7 +94,7 @@ impl Session {
             Plan::Refuse(error) => self.refuse(spec, &error),
             Plan::Local(local) => self.answer_locally(local, request, spec),
             Plan::Scripting(which, slot) => self.script(which, slot, request, spec),
-            Plan::Scan(_) | Plan::Blocking(_) | Plan::AskServer | Plan::Aside(_) => Flow::Alone,
+            Plan::Scan(_) | Plan::Keys | Plan::Blocking(_) | Plan::AskServer | Plan::Aside(_) => Flow::Alone,
         }
     }
 

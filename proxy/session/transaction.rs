@@ -143,7 +143,12 @@ impl Session {
                 }
                 Joins::No => return self.refuse(Some(spec), says::not_in_transaction(&spec.name).as_bytes()),
             },
-            Plan::Primaries(_) | Plan::Scripting(..) | Plan::Aside(_) | Plan::Scan(_) | Plan::AskServer => {
+            Plan::Primaries(_)
+            | Plan::Keys
+            | Plan::Scripting(..)
+            | Plan::Aside(_)
+            | Plan::Scan(_)
+            | Plan::AskServer => {
                 return self.refuse(Some(spec), says::not_in_transaction(&spec.name).as_bytes());
             }
         };

@@ -200,6 +200,11 @@ impl Line {
         self.state.borrow().owed()
     }
 
+    /// Bytes of these that are ready for the client, and that its socket has not taken.
+    pub fn unread(&self) -> usize {
+        self.state.borrow().out.len()
+    }
+
     /// Appends a message that belongs to no request, between two replies.
     pub fn push(&self, message: &[u8]) {
         let state = &mut *self.state.borrow_mut();
@@ -389,11 +394,11 @@ impl Line {
         state.wake();
     }
 
-    /// Whether the front of a place's reply has come.
+    /// Whether the client has been given the front of a place's reply.
     pub(super) fn has_begun(&self, number: u64) -> bool {
         let state = self.state.borrow();
         let index = number.checked_sub(state.front).map(|index| index as usize);
-        index.and_then(|index| state.places.get(index)).is_some_and(|place| place.length > 0)
+        index.and_then(|index| state.places.get(index)).is_some_and(|place| place.length > 0 && !place.mute)
     }
 
     /// Whether the client has gone.

@@ -9,7 +9,7 @@ use std::{
 use tokio::time::Sleep;
 
 use super::Exchange;
-use crate::{link::queue::Entry, metrics::NodeError, ticket::OWED_LIMIT, topology::Hint};
+use crate::{link::queue::Entry, metrics::NodeError, says, ticket::OWED_LIMIT, topology::Hint};
 
 /// What a client may be owed before the link stops reading the long reply that it is being sent.
 const STREAM_LIMIT: usize = 4 * OWED_LIMIT;
@@ -113,10 +113,7 @@ impl Exchange {
         for ticket in expired {
             self.link.tally.error(NodeError::Timeout);
             ticket.wrote(&self.link.node);
-            ticket.fail(&format!(
-                "ERR proxy: no answer from {} within {limit:?}, the command may have run",
-                self.link.node.label
-            ));
+            ticket.fail(&says::no_answer(&self.link.node.label, limit));
         }
         let _ = self.link.around.hints.try_send(Hint::Timeout { node: self.link.node.id.clone() });
     }
