@@ -7,6 +7,7 @@
 
 mod atlas;
 mod functions;
+mod publish;
 pub mod reach;
 mod survey;
 
@@ -23,7 +24,7 @@ use tokio::{
     time::{Instant, sleep_until},
 };
 use tokio_util::sync::CancellationToken;
-use tracing::{debug, error, info, warn};
+use tracing::{debug, error, warn};
 
 use self::{
     atlas::Atlas,
@@ -35,7 +36,7 @@ use crate::{
     address::Address,
     config::Config,
     dial::{Credentials, Limits, Login},
-    metrics::{Metrics, NodeState, Trigger},
+    metrics::{Metrics, Trigger},
     slot::SLOTS,
     topology::{Hint, Role, Topology, View},
 };
@@ -371,89 +372,6 @@ impl Discovery {
         if look_again && let Some(again) = self.functions.again(&id, &self.current()) {
             self.look_after(again, self.request_timeout + CALM, false);
         }
-    }
-
-    // ---- Snapshots ----
-
-    fn current(&self) -> Arc<Topology> {
-        self.publisher.borrow().clone()
-    }
-
-    /// Publishes what the atlas comes to; `false` where a node of it is still being searched for the first time.
-    fn publish_layout(&mut self) -> bool {
-        let next = self.atlas.layout(&self.current(), Instant::now());
-        next.map(|next| self.publish(next)).is_some()
-    }
-
-    /// Publishes a snapshot where it differs from the current one. The epoch only grows where requests would go
-    /// elsewhere.
-    fn publish(&mut self, mut next: Topology) {
-        let current = self.current();
-        note_demoted(&current, &mut next);
-        self.meet_primaries(&mut next);
-        let changed = !next.same_routes(&current);
-        next.epoch = current.epoch + u64::from(changed);
-        if next.trouble != current.trouble {
-            match &next.trouble {
-                Some(why) => info!("not all slots are served: {why}"),
-                None => info!("all slots are served"),
-            }
-        }
-        if changed {
-            self.tell_changes(&current, &next);
-            self.last_change = Some(Instant::now());
-            self.look_again(WATCHFUL_INTERVAL, Trigger::Interval, Instant::now());
-        }
-        if changed || next.trouble != current.trouble {
-            self.publisher.send_replace(Arc::new(next));
-        }
-        self.show_nodes();
-    }
-
-    fn tell_changes(&mut self, current: &Topology, next: &Topology) {
-        let primaries = next.primaries().count();
-        let replicas = next.nodes.len() - primaries;
-        let ids = |topology: &Topology| topology.primaries().map(|node| node.id.clone()).collect::<HashSet<_>>();
-        // A slot that moves is no news: a reshard moves thousands.
-        if current.nodes.len() != next.nodes.len() || ids(current) != ids(next) {
-            info!("layout {}: {primaries} primaries, {replicas} replicas, {} slots", next.epoch, next.covered());
-        } else {
-            debug!("layout {}: {} slots", next.epoch, next.covered());
-        }
-        for gone in current.departed(next) {
-            info!("node {} has left ({})", gone.label, gone.id);
-            self.former.push(gone.reach.clone());
-        }
-        self.former.drain(..self.former.len().saturating_sub(MOST_FORMER));
-        let clash = next.clash();
-        if let Some(clash) = clash.as_deref().filter(|_| clash != self.clash) {
-            error!("{clash}");
-        }
-        self.clash = clash;
-    }
-
-    fn show_nodes(&self) {
-        let topology = self.current();
-        let states = topology.nodes.iter().zip(topology.slot_counts()).map(|(node, slots)| NodeState {
-            label: node.label.clone(),
-            role: node.role.label(),
-            up: self.atlas.is_up(&node.id),
-            slots,
-        });
-        self.metrics.topology(topology.epoch, topology.covered(), states.collect());
-    }
-}
-
-/// Notes which primaries are none any more.
-fn note_demoted(current: &Topology, next: &mut Topology) {
-    let is_primary = |id: &str| next.node(id).is_some_and(|node| node.role == Role::Primary);
-    let mut fallen = current.primaries().map(|node| node.id.as_str()).filter(|id| !is_primary(id)).peekable();
-    if fallen.peek().is_some() {
-        let mut demoted = (*current.demoted).clone();
-        // Nodes that are gone for good are of no interest: whoever asks is told that they are gone.
-        demoted.retain(|id, _| next.node(id).is_some());
-        demoted.extend(fallen.map(|id| (id.to_owned(), std::time::Instant::now())));
-        next.demoted = demoted.into();
     }
 }
 

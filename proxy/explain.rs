@@ -132,8 +132,7 @@ impl Grounds<'_> {
 
     fn primaries(self) -> String {
         let Some(topology) = self.topology else { return String::new() };
-        let owners = topology.first_slots().iter().filter_map(|slot| topology.owner(*slot));
-        let labels: Vec<&str> = owners.map(|node| &*node.label).collect();
+        let labels: Vec<&str> = topology.owners().map(|node| &*node.label).collect();
         format!(" ({})", labels.join(", "))
     }
 }

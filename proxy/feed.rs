@@ -24,7 +24,7 @@ use tokio::{
 use crate::{
     dial::{self, DialError, Login},
     metrics::NodeTally,
-    resp::reply::Scanner,
+    resp::Inbox,
     topology::Node,
 };
 
@@ -43,9 +43,8 @@ pub struct Feed {
     state: State,
     /// Requests that the socket has not taken yet.
     out: BytesMut,
-    /// Frames that have come, and the beginning of one whose end has not.
-    input: BytesMut,
-    scanner: Scanner,
+    /// Frames that have come.
+    inbox: Inbox,
     pause: Duration,
     /// Bytes read since it last had nothing.
     turn: usize,
@@ -86,8 +85,7 @@ impl Feed {
             tally,
             state,
             out: BytesMut::new(),
-            input: BytesMut::new(),
-            scanner: Scanner::default(),
+            inbox: Inbox::default(),
             pause: FIRST_PAUSE,
             turn: 0,
         }
@@ -152,12 +150,8 @@ impl Feed {
             }
         }
         loop {
-            if !self.input.is_empty() {
-                if let Some(end) = self.scanner.find(&self.input).map_err(|_| io::ErrorKind::InvalidData)? {
-                    return Poll::Ready(Ok(self.input.split_to(end).freeze()));
-                }
-            } else if self.input.capacity() > 0 {
-                self.input = BytesMut::new();
+            if let Some(frame) = self.inbox.next_frame().map_err(|_| io::ErrorKind::InvalidData)? {
+                return Poll::Ready(Ok(frame));
             }
             if self.turn >= TURN {
                 self.turn = 0;
@@ -174,15 +168,14 @@ impl Feed {
                 return Poll::Ready(Err(io::ErrorKind::UnexpectedEof.into()));
             }
             self.turn += read.filled().len();
-            self.input.extend_from_slice(read.filled());
+            self.inbox.add(read.filled());
         }
     }
 
     /// Leaves the node alone for a while.
     fn rest(&mut self) {
         self.out = BytesMut::new();
-        self.input = BytesMut::new();
-        self.scanner = Scanner::default();
+        self.inbox = Inbox::default();
         self.state = State::Pausing(Box::pin(tokio::time::sleep(self.pause)));
         self.pause = (self.pause * 2).min(LAST_PAUSE);
     }

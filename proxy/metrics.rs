@@ -17,6 +17,7 @@
 //! that have an owner, so that only series of departed nodes get old, and a quiet one stays.
 
 pub mod client;
+mod command;
 pub mod histogram;
 mod labels;
 pub mod names;
@@ -35,7 +36,8 @@ use metrics::{Counter, Gauge, Key, Label, Level, Metadata, Recorder};
 use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle, PrometheusRecorder};
 use metrics_util::MetricKindMask;
 
-pub use client::{ClientTally, CommandClass, CommandId, Disconnect, Transaction};
+pub use client::{ClientTally, Disconnect, Transaction};
+pub use command::{CommandClass, CommandId};
 pub use node::{NodeError, NodeTallies, NodeTally};
 pub use refresh::{NodeState, Trigger};
 

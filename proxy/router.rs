@@ -107,7 +107,7 @@ pub struct Lane {
     /// Links by the index of their node in the topology of `epoch`.
     links: RefCell<Vec<Option<Rc<Link>>>>,
     epoch: Cell<u64>,
-    /// Links to nodes that the topology does not have: targets of redirects.
+    /// Links to nodes that the topology does not have any more, for what had begun there.
     strangers: RefCell<HashMap<Address, Rc<Link>>>,
     /// Connections for those who need one of their own.
     pool: Rc<Pool>,

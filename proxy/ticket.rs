@@ -263,7 +263,7 @@ impl Ticket {
     fn fail_now(&mut self, error: &str) {
         match &self.duty {
             Duty::Place { line, number } if line.has_begun(*number) => {
-                line.break_off();
+                line.break_off(*number);
                 self.fill_now(b"");
             }
             Duty::Done => {}

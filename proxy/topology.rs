@@ -253,12 +253,6 @@ impl Topology {
         Topology { epoch: self.epoch + 1, nodes, slots, first_slots: OnceLock::new(), ..self.clone() }
     }
 
-    /// This snapshot with one slot at another address and all else as it was; `None` where it is there already.
-    pub fn with_moved(&self, slot: Slot, address: &Address) -> Option<Topology> {
-        let mut next = self.with_layout(self.nodes.clone(), self.slots.clone());
-        next.move_slot(slot, address).then_some(next)
-    }
-
     /// Gives one slot to the node at `address`, which is a primary from now on. Whether that changes anything. For a
     /// snapshot in the making: one that has been published is never changed.
     pub fn move_slot(&mut self, slot: Slot, address: &Address) -> bool {
@@ -273,6 +267,11 @@ impl Topology {
         self.slots[slot.index()] = place;
         self.first_slots = OnceLock::new();
         true
+    }
+
+    /// The primaries that own slots.
+    pub fn owners(&self) -> impl Iterator<Item = &Arc<Node>> {
+        self.first_slots().iter().filter_map(|slot| self.owner(*slot))
     }
 
     /// The nodes whose names are gone from a newer snapshot: their metric series may go. A node that has only moved to
@@ -343,16 +342,20 @@ mod tests {
     #[test]
     fn moved_patches_one_slot_and_no_other() {
         let old = topology("10.0.0.0/16=127.0.0.1");
-        let new = old.with_moved(slot(100), &Address::new("10.0.0.12", 7001)).unwrap();
+        let moved = |topology: &Topology, host, port| {
+            let mut next = topology.with_layout(topology.nodes.clone(), topology.slots.clone());
+            next.move_slot(slot(100), &Address::new(host, port)).then_some(next)
+        };
+        let new = moved(&old, "10.0.0.12", 7001).unwrap();
         assert_eq!(new.epoch, old.epoch + 1);
         let changed: Vec<usize> = (0..SLOTS).filter(|&slot| old.slots[slot] != new.slots[slot]).collect();
         assert_eq!(changed, [100]);
         assert_eq!(new.owner(slot(100)).unwrap().id, "b");
-        assert!(new.with_moved(slot(100), &Address::new("10.0.0.12", 7001)).is_none(), "there already");
+        assert!(moved(&new, "10.0.0.12", 7001).is_none(), "there already");
 
-        assert!(old.with_moved(slot(100), &Address::new("10.0.0.99", 7009)).is_none(), "nobody is known there");
+        assert!(moved(&old, "10.0.0.99", 7009).is_none(), "nobody is known there");
 
-        let new = old.with_moved(slot(100), &Address::new("10.0.0.13", 7002)).unwrap();
+        let new = moved(&old, "10.0.0.13", 7002).unwrap();
         let promoted = new.owner(slot(100)).unwrap();
         assert_eq!((promoted.id.as_str(), promoted.role), ("c", Role::Primary));
         assert!(Arc::ptr_eq(new.node("a").unwrap(), old.node("a").unwrap()), "others keep their Arc");

@@ -11,7 +11,7 @@ use std::{
 };
 
 use slotway::{
-    command::{CommandTable, Flags, Spec, differences, treatment},
+    command::{CommandTable, Flags, Spec, differences, refused},
     explain,
     resp::Value,
 };
@@ -145,7 +145,7 @@ fn every_command_for_administrators_has_been_thought_of() {
     assert_eq!(served, SERVED_TO_ADMINISTRATORS);
     // Subcommands that are new to the proxy may change what others share.
     for name in ["cluster|frob", "client|frob"] {
-        assert!(treatment::refused(name).is_some(), "{name}");
+        assert!(refused::why(name).is_some(), "{name}");
     }
 }
 

@@ -1,6 +1,9 @@
 //! A command's row: what the server says of it, and what becomes of it here.
 
-use super::treatment::{self, Treatment};
+use super::{
+    refused,
+    treatment::{self, Treatment},
+};
 use crate::metrics::CommandId;
 
 /// A command, or one subcommand of a container (`config|get`).
@@ -24,6 +27,8 @@ pub struct Spec {
     pub treatment: Treatment,
     /// Why it is refused unless the configuration allows it.
     pub refused: Option<&'static str>,
+    /// Replicas get it too: each may be the next primary.
+    pub replicas_too: bool,
     /// Whether it has subcommands.
     pub container: bool,
     /// How its keys are found.
@@ -74,11 +79,13 @@ impl Spec {
             response_policy,
             treatment: Treatment::Keyed,
             refused: None,
+            replicas_too: false,
             container,
             finder,
         };
         spec.treatment = treatment::of(&spec);
-        spec.refused = treatment::refused(&spec.name);
+        spec.refused = refused::why(&spec.name);
+        spec.replicas_too = treatment::concerns_replicas(&spec.name);
         spec
     }
 

@@ -1,7 +1,10 @@
 //! What a command means for a proxy in front of many nodes: decided once per row, by the server's tips, and by name
 //! where tips say nothing or not enough.
 
-use super::spec::{RequestPolicy, ResponsePolicy, Spec};
+use super::{
+    refused,
+    spec::{RequestPolicy, ResponsePolicy, Spec},
+};
 
 /// What becomes of a command's requests.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -305,7 +308,9 @@ fn by_name(name: &str) -> Option<Treatment> {
         "acl|log" => Treatment::AclLog,
         "config|get" => Treatment::Amended(Fold::Config),
         "role" => Treatment::Amended(Fold::Role),
-        _ if name.strip_prefix("cluster|").is_some_and(|sub| CLUSTER_VIEWS.contains(&sub)) => Treatment::ClusterView,
+        _ if name.strip_prefix("cluster|").is_some_and(|sub| refused::CLUSTER_VIEWS.contains(&sub)) => {
+            Treatment::ClusterView
+        }
         _ => return None,
     })
 }
@@ -348,7 +353,7 @@ fn local(name: &str) -> Option<Local> {
     })
 }
 
-fn client(sub: &str) -> Option<Client> {
+pub(super) fn client(sub: &str) -> Option<Client> {
     Some(match sub {
         "caching" => Client::Caching,
         "capa" => Client::Capa,
@@ -396,66 +401,7 @@ fn by_tips(spec: &Spec) -> Treatment {
     }
 }
 
-/// What nodes say of their cluster, beside what is about one slot's keys.
-const CLUSTER_VIEWS: &[&str] = &[
-    "count-failure-reports",
-    "getslotmigrations",
-    "help",
-    "info",
-    "links",
-    "myid",
-    "myshardid",
-    "nodes",
-    "replicas",
-    "shards",
-    "slaves",
-    "slot-stats",
-    "slots",
-];
-
-/// What is about the keys of one slot, and leads nobody to a node.
-const SLOT_READS: &[&str] = &["countkeysinslot", "getkeysinslot", "keyslot"];
-
-/// What is refused by default, and why.
-const REFUSED: &[(&str, &str)] = &[
-    ("shutdown", "it would stop a node of the cluster"),
-    ("replicaof", "it would change the roles of nodes"),
-    ("slaveof", "it would change the roles of nodes"),
-    ("failover", "it would change the roles of nodes"),
-    ("sync", "replication goes from node to node"),
-    ("psync", "replication goes from node to node"),
-    ("replconf", "replication goes from node to node"),
-    ("save", "it would stall a node"),
-    ("migrate", "its target is named as the node sees it, and keys would leave the cluster's map"),
-    ("swapdb", "it would swap databases on some nodes only"),
-    ("script|debug", "it would hold a node's connection that others share"),
-    ("module|load", "modules must be the same on all nodes"),
-    ("module|loadex", "modules must be the same on all nodes"),
-    ("module|unload", "modules must be the same on all nodes"),
-    ("config|rewrite", "it would change the nodes' own files"),
-    ("acl|setuser", "users must be the same on all nodes, replicas included"),
-    ("acl|deluser", "users must be the same on all nodes, replicas included"),
-    ("acl|load", "users must be the same on all nodes, replicas included"),
-    ("acl|save", "it would change the nodes' own files"),
-];
-
-const CLUSTER: &str = "it would change the cluster itself";
-
-/// Why a command is refused unless the configuration allows it.
-pub fn refused(name: &str) -> Option<&'static str> {
-    // A subcommand of CLIENT that is new to the proxy must not change a connection that others share.
-    if let Some(sub) = name.strip_prefix("client|")
-        && sub != "help"
-        && client(sub).is_none()
-    {
-        return Some("it is about a connection, and nodes' connections are shared");
-    }
-    // One of CLUSTER that is new to the proxy is taken for one that writes.
-    if let Some(sub) = name.strip_prefix("cluster|")
-        && !CLUSTER_VIEWS.contains(&sub)
-        && !SLOT_READS.contains(&sub)
-    {
-        return Some(CLUSTER);
-    }
-    REFUSED.iter().find(|(refused, _)| *refused == name).map(|(_, reason)| *reason)
+/// Whether a command is about what a node is, and not what it holds: replication does not bring that to replicas.
+pub fn concerns_replicas(name: &str) -> bool {
+    matches!(name, "config|set" | "config|rewrite" | "acl|setuser" | "acl|deluser" | "acl|load" | "acl|save")
 }

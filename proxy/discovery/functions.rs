@@ -117,12 +117,11 @@ impl Functions {
     }
 
     fn task(&self, node: &Node, topology: &Topology) -> Task {
-        let owners = topology.first_slots().iter().filter_map(|slot| topology.owner(*slot));
         Task {
             id: node.id.clone(),
             label: node.label.to_string(),
             reach: node.reach.clone(),
-            others: owners.filter(|other| other.id != node.id).map(|other| other.reach.clone()).collect(),
+            others: topology.owners().filter(|other| other.id != node.id).map(|other| other.reach.clone()).collect(),
             gifts: self.gifts.get(&node.id).cloned().unwrap_or_default(),
         }
     }

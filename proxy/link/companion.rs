@@ -7,7 +7,7 @@ use std::{
     task::{Context, Poll, ready},
 };
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use tokio::{
     io::{AsyncRead, ReadBuf},
     net::TcpStream,
@@ -16,14 +16,13 @@ use tokio::{
 use crate::{
     address::Address,
     dial::{self, DialError, Limits, Login, Version},
-    resp::reply::Scanner,
+    resp::Inbox,
 };
 
 /// The second connection.
 pub(super) struct Companion {
     stream: TcpStream,
-    input: BytesMut,
-    scanner: Scanner,
+    inbox: Inbox,
 }
 
 impl Companion {
@@ -33,19 +32,16 @@ impl Companion {
         let own = Login { version: Version::Resp3, credentials: login.credentials.clone(), ..Login::default() };
         let opened = dial::open(node, &own, limits).await?;
         tracking.redirect = opened.id;
-        let input = BytesMut::from(opened.rest.as_slice());
-        Ok(Some(Companion { stream: opened.stream, input, scanner: Scanner::default() }))
+        let mut inbox = Inbox::default();
+        inbox.add(&opened.rest);
+        Ok(Some(Companion { stream: opened.stream, inbox }))
     }
 
     /// The next message.
     pub fn poll(&mut self, cx: &mut Context<'_>, buffer: &RefCell<Box<[u8]>>) -> Poll<io::Result<Bytes>> {
         loop {
-            if !self.input.is_empty() {
-                if let Some(end) = self.scanner.find(&self.input).map_err(|_| io::ErrorKind::InvalidData)? {
-                    return Poll::Ready(Ok(self.input.split_to(end).freeze()));
-                }
-            } else if self.input.capacity() > 0 {
-                self.input = BytesMut::new();
+            if let Some(frame) = self.inbox.next_frame().map_err(|_| io::ErrorKind::InvalidData)? {
+                return Poll::Ready(Ok(frame));
             }
             let buffer = &mut *buffer.borrow_mut();
             let mut read = ReadBuf::new(buffer);
@@ -53,7 +49,7 @@ impl Companion {
             if read.filled().is_empty() {
                 return Poll::Ready(Err(io::ErrorKind::UnexpectedEof.into()));
             }
-            self.input.extend_from_slice(read.filled());
+            self.inbox.add(read.filled());
         }
     }
 }

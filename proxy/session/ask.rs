@@ -85,7 +85,7 @@ impl Session {
     pub(super) async fn aside(&mut self, request: &Request<'_>, fold: Fold) -> Option<Bytes> {
         let nodes: Vec<Arc<Node>> = {
             let topology = self.router.topology();
-            topology.first_slots().iter().filter_map(|slot| topology.owner(*slot)).cloned().collect()
+            topology.owners().cloned().collect()
         };
         let mut merge = Merge::new(fold, nodes.len(), None, self.speaks_resp3());
         let mut asking = JoinSet::new();

@@ -8,8 +8,10 @@
 //! CLIENT UNBLOCK and a draining proxy do not close the connection but ask the node to end the wait: what was popped in
 //! the last moment still reaches the client.
 
+mod watchman;
+
 use std::{
-    future::{pending, poll_fn},
+    future::poll_fn,
     rc::Rc,
     sync::Arc,
     task::Poll,
@@ -18,6 +20,7 @@ use std::{
 
 use bytes::Bytes;
 
+use self::watchman::Watchman;
 use super::{Session, attend::Eof, errand::Errand};
 use crate::{
     clients::{Client, Order, Unblock},
@@ -29,9 +32,8 @@ use crate::{
     resp::{Request, Value, write},
     router::Router,
     says,
-    slot::Slot,
     ticket::{Line, Why},
-    topology::{Node, Topology},
+    topology::Node,
 };
 
 /// The shortest time that a command is sent again with: a node then looks once more, and says itself that it is over.
@@ -361,64 +363,6 @@ impl<'a> Wait<'a> {
             Ok(())
         };
         tokio::time::timeout(patience, take).await.unwrap_or_else(|_| Err(std::io::ErrorKind::TimedOut.into()))
-    }
-}
-
-/// Says when waiting on has become pointless: the node is overdue, or no longer the one to ask and silent about it.
-struct Watchman {
-    news: tokio::sync::watch::Receiver<Arc<Topology>>,
-    slot: Option<Slot>,
-    /// The node has been the slot's owner.
-    was_owner: bool,
-    patience: Duration,
-    /// When the node should have answered at the latest.
-    overdue: Option<Instant>,
-    /// When it should have said that the slot has moved.
-    unsaid: Option<Instant>,
-}
-
-impl Watchman {
-    fn new(errand: &Errand, deadline: Option<Instant>, patience: Duration) -> Watchman {
-        let overdue = deadline.and_then(|deadline| deadline.checked_add(patience));
-        let mut news = errand.router.news();
-        news.mark_changed();
-        Watchman { news, slot: errand.slot(), was_owner: !errand.asks(), patience, overdue, unsaid: None }
-    }
-
-    fn hurries(&mut self, until: Instant) {
-        self.overdue = Some(self.overdue.map_or(until, |overdue| overdue.min(until)));
-    }
-
-    async fn alarm(&mut self, node: &Node) -> String {
-        loop {
-            tokio::select! {
-                changed = self.news.changed() => {
-                    if changed.is_err() {
-                        // Discovery has ended; so will the proxy.
-                        return pending().await;
-                    }
-                    let topology = self.news.borrow_and_update().clone();
-                    let Some(slot) = self.slot else { continue };
-                    let owns = topology.owner(slot).is_some_and(|owner| owner.id == node.id);
-                    self.was_owner |= owns;
-                    // A node without the slot tells those who wait within a second.
-                    self.unsaid = match self.unsaid {
-                        _ if owns || !self.was_owner => None,
-                        None => Instant::now().checked_add(self.patience),
-                        unsaid => unsaid,
-                    };
-                }
-                () = until(self.overdue) => return "it did not answer in time".to_owned(),
-                () = until(self.unsaid) => return "its slot has moved away and it said nothing".to_owned(),
-            }
-        }
-    }
-}
-
-async fn until(time: Option<Instant>) {
-    match time {
-        Some(time) => tokio::time::sleep_until(time.into()).await,
-        None => pending().await,
     }
 }
 

@@ -19,7 +19,7 @@ use crate::{
     resp::write,
     router::Router,
     ticket::Line,
-    topology::{Hint, Node, Topology},
+    topology::{Hint, Node},
 };
 
 const MONITOR: &[u8] = b"*1\r\n$7\r\nMONITOR\r\n";
@@ -81,7 +81,7 @@ impl Monitor {
     /// Monitors the primaries of a new topology.
     fn follow(&mut self, router: &Router) {
         self.epoch = router.epoch();
-        let owners = owners(&router.topology());
+        let owners: Vec<Arc<Node>> = router.topology().owners().cloned().collect();
         self.nodes.retain(|node| owners.iter().any(|owner| owner.reach == node.feed.node().reach));
         for owner in owners {
             if !self.nodes.iter().any(|node| node.feed.node().reach == owner.reach) {
@@ -91,11 +91,6 @@ impl Monitor {
             }
         }
     }
-}
-
-/// The primaries that own slots.
-pub(super) fn owners(topology: &Topology) -> Vec<Arc<Node>> {
-    topology.first_slots().iter().filter_map(|slot| topology.owner(*slot)).cloned().collect()
 }
 
 impl Session {

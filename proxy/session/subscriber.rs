@@ -11,6 +11,8 @@
 //! reconnects; such gaps are counted and logged.
 
 mod handover;
+mod notification;
+mod places;
 mod source;
 
 use std::{
@@ -25,21 +27,19 @@ use std::{
 use bytes::Bytes;
 
 use self::{
-    handover::{Handover, Step},
-    source::{Heard, KINDS, Names, Source},
+    handover::Handover,
+    notification::is_notification,
+    source::{Heard, Source},
 };
 pub use source::Kind;
 
 use crate::{
-    address::Address,
     dial::{Login, Version},
-    feed::Feed,
     refusal::Refusal,
     resp::write,
     router::Router,
-    slot::Slot,
     ticket::Line,
-    topology::{Hint, Node, Topology},
+    topology::{Hint, Node},
 };
 
 /// All subscriptions of one client.
@@ -347,103 +347,6 @@ impl Subscriber {
             self.forbidden = true;
         }
     }
-
-    /// Subscribes to these where they belong.
-    fn place(&mut self, kind: Kind, names: Vec<Bytes>, router: &Router) {
-        let topology = router.topology().clone();
-        let mut by_node: HashMap<String, (Arc<Node>, Vec<Bytes>)> = HashMap::new();
-        for name in names {
-            for node in self.places(kind, &name, &topology) {
-                by_node.entry(node.id.clone()).or_insert_with(|| (node, Vec::new())).1.push(name.clone());
-            }
-        }
-        let home = home_id(&topology);
-        for (node, names) in by_node.into_values() {
-            let (soon, now) = names.into_iter().partition(|name| self.is_delivered(kind, name));
-            let source = self.source_at(&node, router);
-            source.home |= home.as_deref() == Some(&*node.id);
-            source.want(kind, now);
-            source.want_soon(kind, soon);
-        }
-    }
-
-    /// Whether some node delivers this already, wherever it belongs. Shard channels and notifications do not go from
-    /// node to node.
-    fn is_delivered(&self, kind: Kind, name: &Bytes) -> bool {
-        let has = |source: &Source| source.home && source.actual[kind as usize].contains(name);
-        kind != Kind::Shard && !may_be_notified(kind, name) && self.sources.iter().any(has)
-    }
-
-    /// The nodes where this is to be subscribed.
-    fn places(&self, kind: Kind, name: &Bytes, topology: &Topology) -> Vec<Arc<Node>> {
-        if kind == Kind::Shard {
-            let node = self.moved.get(name).or_else(|| topology.owner(Slot::of(name)));
-            return node.cloned().into_iter().collect();
-        }
-        if may_be_notified(kind, name) {
-            return topology.first_slots().iter().filter_map(|slot| topology.owner(*slot)).cloned().collect();
-        }
-        topology.home_index().and_then(|index| topology.nodes.get(index)).cloned().into_iter().collect()
-    }
-
-    /// The source at this node, a new one where there is none.
-    fn source_at(&mut self, node: &Arc<Node>, router: &Router) -> &mut Source {
-        let known = |source: &Source| source.leads_to(&node.id, &node.reach);
-        let index = self.sources.iter().position(known).unwrap_or_else(|| {
-            self.last_number += 1;
-            let feed =
-                Feed::open(node.clone(), self.login.clone(), router.around().limits.dial, router.node_tally(node));
-            self.sources.push(Source::new(feed, self.last_number));
-            self.sources.len() - 1
-        });
-        &mut self.sources[index]
-    }
-
-    /// Subscribes to everything where it belongs in a new topology. What is subscribed elsewhere stays until that is done.
-    fn follow(&mut self, router: &Router) {
-        self.epoch = router.epoch();
-        self.moved.clear();
-        let before: Vec<Names> = self.sources.iter_mut().map(|source| std::mem::take(&mut source.desired)).collect();
-        for kind in KINDS {
-            let wanted = self.topics[kind as usize].iter().filter(|(_, standing)| **standing != Standing::Leaving);
-            let names: Vec<Bytes> = wanted.map(|(name, _)| name.clone()).collect();
-            self.place(kind, names, router);
-        }
-        let moves = self.sources.iter().zip(before).any(|(source, before)| source.desired != before);
-        // A dead node has nothing to wait for.
-        self.sources.retain(|source| !source.has_nothing_to_do() || source.feed().is_open());
-        if moves {
-            self.handover.get_or_insert_with(Handover::begin).restart();
-        }
-    }
-
-    fn poll_handover(&mut self, cx: &mut Context<'_>, router: &Router) {
-        let settled = self.sources.iter().all(|source| source.has_nothing_to_do() || source.is_settled());
-        let Some(handover) = &mut self.handover else { return };
-        match handover.poll(cx, settled) {
-            Step::Wait => {}
-            Step::DropOld => {
-                let home = home_id(&router.topology());
-                self.sources.retain_mut(|source| {
-                    source.drop_surplus();
-                    source.home = home.as_deref() == Some(&*source.feed().node().id);
-                    !source.has_nothing_to_do()
-                });
-            }
-            Step::Done => self.handover = None,
-        }
-    }
-}
-
-impl Source {
-    fn leads_to(&self, id: &str, reach: &Address) -> bool {
-        self.feed().node().id == id && self.feed().node().reach == *reach
-    }
-}
-
-/// The node that all publishing goes through.
-fn home_id(topology: &Topology) -> Option<String> {
-    topology.nodes.get(topology.home_index()?).map(|node| node.id.clone())
 }
 
 /// Passes a message on, in the client's version.
@@ -463,44 +366,4 @@ fn push(frame: &Bytes, around: &Around<'_>) {
 fn gap(router: &Router, node: &Node, why: &str, subscriptions: usize) {
     router.tally().subscription_gap();
     tracing::warn!(node = %node.label, why, subscriptions, "subscriptions interrupted: messages may have been missed");
-}
-
-const NOTIFICATIONS: [&[u8]; 2] = [b"__keyspace@", b"__keyevent@"];
-
-fn is_notification(channel: &[u8]) -> bool {
-    NOTIFICATIONS.iter().any(|start| channel.starts_with(start))
-}
-
-/// Whether keyspace notifications can come on this channel or pattern.
-fn may_be_notified(kind: Kind, name: &[u8]) -> bool {
-    if kind == Kind::Channel {
-        return is_notification(name);
-    }
-    let literal = name.iter().position(|byte| b"*?[\\".contains(byte)).map_or(name, |end| &name[..end]);
-    literal.len() == name.len() && is_notification(name)
-        || literal.len() < name.len()
-            && NOTIFICATIONS.iter().any(|start| start.starts_with(literal) || literal.starts_with(start))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn notifications_are_recognised() {
-        for (kind, name, expected) in [
-            (Kind::Channel, "__keyspace@0__:a", true),
-            (Kind::Channel, "news", false),
-            (Kind::Pattern, "*", true),
-            (Kind::Pattern, "__key*__:*", true),
-            (Kind::Pattern, "__keyevent@0__:expired", true),
-            (Kind::Pattern, "__keyevent@0__:*", true),
-            (Kind::Pattern, "_?keyevent@0__:*", true),
-            (Kind::Pattern, "__", false),
-            (Kind::Pattern, "news.*", false),
-            (Kind::Pattern, "[_n]*", true),
-        ] {
-            assert_eq!(may_be_notified(kind, name.as_bytes()), expected, "{name}");
-        }
-    }
 }

@@ -206,7 +206,7 @@ impl Session {
     async fn wait_for_nodes(&mut self) -> Result<(), String> {
         let Some(tracking) = &self.tracking else { return Ok(()) };
         let Some(ear) = tracking.ear.clone() else { return Ok(()) };
-        let owners = super::monitor::owners(&self.router.topology());
+        let owners: Vec<_> = self.router.topology().owners().cloned().collect();
         let patience = match tracking.mode {
             TrackingMode::Broadcast => self.router.settings().retry_timeout,
             _ => SHORT_WAIT,

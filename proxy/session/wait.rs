@@ -178,7 +178,7 @@ fn targets(router: &Router, line: &Line) -> Result<Vec<Target>, String> {
     }
     router.refresh();
     let topology = router.topology();
-    let owners: Vec<_> = topology.first_slots().iter().filter_map(|slot| topology.owner(*slot)).cloned().collect();
+    let owners: Vec<_> = topology.owners().cloned().collect();
     if owners.is_empty() {
         Err(topology.down())
     } else {

@@ -387,18 +387,20 @@ impl Line {
         drop(closed);
     }
 
-    /// A reply cannot be finished: nothing but closing the connection keeps the client in step.
-    pub(super) fn break_off(&self) {
+    /// A place's reply cannot be finished: nothing but closing the connection keeps the client in step, where the reply
+    /// is for the client at all.
+    pub(super) fn break_off(&self, number: u64) {
         let state = &mut *self.state.borrow_mut();
-        state.broken = true;
+        let index = number.checked_sub(state.front).map(|index| index as usize);
+        state.broken |= index.and_then(|index| state.places.get(index)).is_some_and(|place| !place.mute);
         state.wake();
     }
 
-    /// Whether the client has been given the front of a place's reply.
+    /// Whether the front of a place's reply has come.
     pub(super) fn has_begun(&self, number: u64) -> bool {
         let state = self.state.borrow();
         let index = number.checked_sub(state.front).map(|index| index as usize);
-        index.and_then(|index| state.places.get(index)).is_some_and(|place| place.length > 0 && !place.mute)
+        index.and_then(|index| state.places.get(index)).is_some_and(|place| place.length > 0)
     }
 
     /// Whether the client has gone.

@@ -10,7 +10,7 @@ use std::{
         atomic::{AtomicBool, Ordering},
     },
     thread,
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 /// Images of the compose files and Dockerfiles. `files.rs` checks that these are the names they use.
@@ -112,15 +112,8 @@ pub fn compose_tool() -> &'static [&'static str] {
 
 /// The first `Some` of `look`, asked every tenth of a second: looking costs a process here.
 #[track_caller]
-pub fn until<T>(what: &str, patience: Duration, mut look: impl FnMut() -> Option<T>) -> T {
-    let end = Instant::now() + patience;
-    loop {
-        if let Some(found) = look() {
-            return found;
-        }
-        assert!(Instant::now() < end, "waited {patience:?} for: {what}");
-        thread::sleep(Duration::from_millis(100));
-    }
+pub fn until<T>(what: &str, patience: Duration, look: impl FnMut() -> Option<T>) -> T {
+    crate::support::wait::until_by(Duration::from_millis(100), what, patience, look)
 }
 
 fn look_for_an_engine() -> Result<(), String> {

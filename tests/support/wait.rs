@@ -10,14 +10,20 @@ const STEP: Duration = Duration::from_millis(10);
 
 /// The first `Some` of `look`; panics with `what` where it has not come within `patience`.
 #[track_caller]
-pub fn until<T>(what: &str, patience: Duration, mut look: impl FnMut() -> Option<T>) -> T {
+pub fn until<T>(what: &str, patience: Duration, look: impl FnMut() -> Option<T>) -> T {
+    until_by(STEP, what, patience, look)
+}
+
+/// As [`until`], but looks only so often: where looking costs a process.
+#[track_caller]
+pub fn until_by<T>(step: Duration, what: &str, patience: Duration, mut look: impl FnMut() -> Option<T>) -> T {
     let end = Instant::now() + patience;
     loop {
         if let Some(found) = look() {
             return found;
         }
         assert!(Instant::now() < end, "waited {patience:?} for: {what}");
-        thread::sleep(STEP);
+        thread::sleep(step);
     }
 }
 

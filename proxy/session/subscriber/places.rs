@@ -1,0 +1,118 @@
+//! Where subscriptions belong, and how they get there when nodes and slots move.
+
+use std::{collections::HashMap, sync::Arc, task::Context};
+
+use bytes::Bytes;
+
+use super::{
+    Kind, Standing, Subscriber,
+    handover::{Handover, Step},
+    notification::may_be_notified,
+    source::{KINDS, Names, Source},
+};
+use crate::{
+    address::Address,
+    feed::Feed,
+    router::Router,
+    slot::Slot,
+    topology::{Node, Topology},
+};
+
+impl Subscriber {
+    /// Subscribes to these where they belong.
+    pub(super) fn place(&mut self, kind: Kind, names: Vec<Bytes>, router: &Router) {
+        let topology = router.topology().clone();
+        let mut by_node: HashMap<String, (Arc<Node>, Vec<Bytes>)> = HashMap::new();
+        for name in names {
+            for node in self.places(kind, &name, &topology) {
+                by_node.entry(node.id.clone()).or_insert_with(|| (node, Vec::new())).1.push(name.clone());
+            }
+        }
+        let home = home_id(&topology);
+        for (node, names) in by_node.into_values() {
+            let (soon, now) = names.into_iter().partition(|name| self.is_delivered(kind, name));
+            let source = self.source_at(&node, router);
+            source.home |= home.as_deref() == Some(&*node.id);
+            source.want(kind, now);
+            source.want_soon(kind, soon);
+        }
+    }
+
+    /// Whether some node delivers this already, wherever it belongs. Shard channels and notifications do not go from
+    /// node to node.
+    fn is_delivered(&self, kind: Kind, name: &Bytes) -> bool {
+        let has = |source: &Source| source.home && source.actual[kind as usize].contains(name);
+        kind != Kind::Shard && !may_be_notified(kind, name) && self.sources.iter().any(has)
+    }
+
+    /// The nodes where this is to be subscribed.
+    fn places(&self, kind: Kind, name: &Bytes, topology: &Topology) -> Vec<Arc<Node>> {
+        if kind == Kind::Shard {
+            let node = self.moved.get(name).or_else(|| topology.owner(Slot::of(name)));
+            return node.cloned().into_iter().collect();
+        }
+        if may_be_notified(kind, name) {
+            return topology.owners().cloned().collect();
+        }
+        topology.home_index().and_then(|index| topology.nodes.get(index)).cloned().into_iter().collect()
+    }
+
+    /// The source at this node, a new one where there is none.
+    pub(super) fn source_at(&mut self, node: &Arc<Node>, router: &Router) -> &mut Source {
+        let known = |source: &Source| source.leads_to(&node.id, &node.reach);
+        let index = self.sources.iter().position(known).unwrap_or_else(|| {
+            self.last_number += 1;
+            let feed =
+                Feed::open(node.clone(), self.login.clone(), router.around().limits.dial, router.node_tally(node));
+            self.sources.push(Source::new(feed, self.last_number));
+            self.sources.len() - 1
+        });
+        &mut self.sources[index]
+    }
+
+    /// Subscribes to everything where it belongs in a new topology. What is subscribed elsewhere stays until that is done.
+    pub(super) fn follow(&mut self, router: &Router) {
+        self.epoch = router.epoch();
+        self.moved.clear();
+        let before: Vec<Names> = self.sources.iter_mut().map(|source| std::mem::take(&mut source.desired)).collect();
+        for kind in KINDS {
+            let wanted = self.topics[kind as usize].iter().filter(|(_, standing)| **standing != Standing::Leaving);
+            let names: Vec<Bytes> = wanted.map(|(name, _)| name.clone()).collect();
+            self.place(kind, names, router);
+        }
+        let moves = self.sources.iter().zip(before).any(|(source, before)| source.desired != before);
+        // A dead node has nothing to wait for.
+        self.sources.retain(|source| !source.has_nothing_to_do() || source.feed().is_open());
+        if moves {
+            self.handover.get_or_insert_with(Handover::begin).restart();
+        }
+    }
+
+    pub(super) fn poll_handover(&mut self, cx: &mut Context<'_>, router: &Router) {
+        let settled = self.sources.iter().all(|source| source.has_nothing_to_do() || source.is_settled());
+        let Some(handover) = &mut self.handover else { return };
+        match handover.poll(cx, settled) {
+            Step::Wait => {}
+            Step::DropOld => {
+                let home = home_id(&router.topology());
+                self.sources.retain_mut(|source| {
+                    source.drop_surplus();
+                    source.home = home.as_deref() == Some(&*source.feed().node().id);
+                    !source.has_nothing_to_do()
+                });
+            }
+            Step::Done => self.handover = None,
+        }
+    }
+}
+
+impl Source {
+    pub(super) fn leads_to(&self, id: &str, reach: &Address) -> bool {
+        self.feed().node().id == id && self.feed().node().reach == *reach
+    }
+}
+
+/// The node that all publishing goes through.
+fn home_id(topology: &Topology) -> Option<String> {
+    topology.nodes.get(topology.home_index()?).map(|node| node.id.clone())
+}
