@@ -1,13 +1,15 @@
 //! Who is connected: what CLIENT LIST shows, and how a client is told to leave.
 //!
 //! The one registry of the process, since CLIENT LIST, CLIENT KILL and `max_clients` are about the clients of all
-//! workers. It is locked when a client comes, goes or is looked up, never for a request.
+//! workers. It is locked when a client comes, goes or is looked up, never for a request, unless somebody monitors.
 
 mod mail;
+mod monitors;
 mod pause;
 
 pub use self::{
     mail::Mail,
+    monitors::Monitoring,
     pause::{Pause, Paused},
 };
 
@@ -22,7 +24,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use self::mail::Inbox;
+use self::{mail::Inbox, monitors::Monitors};
 use crate::metrics::CommandId;
 
 /// A client's last command where there was none.
@@ -36,6 +38,7 @@ pub struct Clients {
     buffered: AtomicUsize,
     most_buffered: usize,
     pause: Pause,
+    monitors: Monitors,
     /// How many clients there may be.
     pub most: usize,
     /// When the process began to serve.
@@ -51,6 +54,7 @@ impl Clients {
             buffered: AtomicUsize::new(0),
             most_buffered,
             pause: Pause::default(),
+            monitors: Monitors::default(),
             most,
             since: Instant::now(),
         }
@@ -194,6 +198,8 @@ pub enum Mark {
     CapaRedirect = 32,
     /// It is to be closed once it has its reply.
     Closing = 64,
+    /// It monitors.
+    Monitor = 128,
 }
 
 /// How a blocked client's wait is ended (CLIENT UNBLOCK).

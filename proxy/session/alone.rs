@@ -16,6 +16,7 @@ impl Session {
         let topology = self.router.topology().clone();
         let spec = topology.commands.find(&request);
         let plan = plan::plan(&request, spec, &self.router.settings().policy);
+        let is_to_show = matches!(plan, Plan::Local(local) if self.is_to_show(local));
         // Where there is no reply, the client has gone.
         let reply: Option<Bytes> = match plan {
             Plan::Local(Local::Hello) => Some(self.hello(&request).await.into()),
@@ -51,6 +52,9 @@ impl Session {
         };
         if let Some(reply) = reply {
             self.line.answer(Label::of(spec), &reply);
+        }
+        if is_to_show {
+            self.show(&request, spec);
         }
         self.caching_is_over(spec);
     }

@@ -91,8 +91,21 @@ impl Session {
                 self.send_to_be_amended(request, fold, ticket);
                 Flow::Taken
             }
-            Plan::Refuse(error) => self.refuse(spec, &error),
-            Plan::Local(local) => self.answer_locally(local, request, spec),
+            Plan::Refuse(error) => {
+                let flow = self.refuse(spec, &error);
+                if self.router.clients().is_monitored() {
+                    self.show(request, spec);
+                }
+                flow
+            }
+            Plan::Local(local) => {
+                let is_to_show = self.is_to_show(local);
+                let flow = self.answer_locally(local, request, spec);
+                if is_to_show && matches!(flow, Flow::Taken) {
+                    self.show(request, spec);
+                }
+                flow
+            }
             Plan::Scripting(which, slot) => self.script(which, slot, request, spec),
             Plan::Scan(_) | Plan::Blocking(_) | Plan::AskServer | Plan::Aside(_) => Flow::Alone,
         }

@@ -67,6 +67,16 @@ impl Transaction {
         self.frames.len() + self.own.iter().map(|(_, request)| request.frame().len()).sum::<usize>()
     }
 
+    /// MULTI and what goes to a node behind it.
+    pub(super) fn frames(&self) -> &[u8] {
+        &self.frames
+    }
+
+    /// Whether EXEC takes a node, with keys that are watched or not.
+    pub(super) fn needs_node(&self, watches: bool) -> bool {
+        !self.spoiled && (watches || self.queued > self.own.len())
+    }
+
     /// All of it as it goes to a node, behind `prefix`, once it has been closed.
     fn batch(&self, prefix: &[u8]) -> Vec<u8> {
         let mut batch = Vec::new();
@@ -257,9 +267,10 @@ impl Session {
     }
 
     pub(super) fn discard(&mut self, spec: Option<&Spec>) -> Flow {
-        if self.take_transaction().is_none() {
+        let Some(transaction) = self.take_transaction() else {
             return self.answer_error(spec, says::DISCARD_WITHOUT_MULTI);
-        }
+        };
+        self.show_unsent(&transaction);
         self.unwatch();
         self.router.tally().transaction(Ended::Discarded);
         self.answer(spec, b"+OK\r\n")
@@ -267,7 +278,8 @@ impl Session {
 
     /// An EXEC that is malformed, or not allowed: it ends the transaction all the same.
     pub(super) fn refuse_exec(&mut self, spec: &Spec, error: &[u8]) -> Flow {
-        if self.take_transaction().is_some() {
+        if let Some(transaction) = self.take_transaction() {
+            self.show_unsent(&transaction);
             self.router.tally().transaction(Ended::Aborted);
         }
         self.unwatch();
@@ -283,6 +295,9 @@ impl Session {
             return Flow::Alone;
         }
         let Some(mut transaction) = self.take_transaction() else { return Flow::Taken };
+        if !transaction.needs_node(false) {
+            self.show_unsent(&transaction);
+        }
         if transaction.spoiled {
             self.unwatch();
             self.router.tally().transaction(Ended::Aborted);
@@ -330,7 +345,10 @@ impl Session {
             Some(watch) => {
                 self.attend(exec_watched(watch, transaction.clone(), line, touched, patience), Eof::Waits).await
             }
-            None if transaction.own.len() == transaction.queued => Ok(stand_ins(transaction.queued)),
+            None if !transaction.needs_node(false) => {
+                self.show_unsent(&transaction);
+                Ok(stand_ins(transaction.queued))
+            }
             None => {
                 let errand = Errand::new(self.router.clone(), self.lane.clone(), transaction.slot, self.favourite);
                 self.attend(exec_apart(errand, transaction.clone(), line, patience), Eof::Waits).await
@@ -401,14 +419,22 @@ impl Session {
         let spec = topology.commands.find(request);
         let plan = plan::plan(request, spec, &self.router.settings().policy);
         match plan {
-            Plan::Local(Local::Hello) => self.hello(request).await,
-            Plan::Local(Local::Auth) => self.auth(request).await,
-            Plan::Local(Local::Select) => self.select(request),
             Plan::Local(local) => {
-                let line = self.line.clone();
-                line.aside(|| {
-                    let _ = self.answer_locally(local, request, spec);
-                })
+                let reply = match local {
+                    Local::Hello => self.hello(request).await,
+                    Local::Auth => self.auth(request).await,
+                    Local::Select => self.select(request),
+                    local => {
+                        let line = self.line.clone();
+                        line.aside(|| {
+                            let _ = self.answer_locally(local, request, spec);
+                        })
+                    }
+                };
+                if self.is_to_show(local) {
+                    self.show(request, spec);
+                }
+                reply
             }
             Plan::Home => self.ask_home(request).await.unwrap_or_else(|text| error(&text)).to_vec(),
             Plan::Amended(fold) => self.ask_amended(request, fold).await.unwrap_or_else(|text| error(&text).to_vec()),

@@ -54,6 +54,7 @@ pub(super) fn line_of(client: &Client, dialect: Dialect) -> String {
 /// Its flags, as letters.
 pub(super) fn flags(client: &Client) -> String {
     let flags = [
+        ('O', client.has(Mark::Monitor)),
         ('P', subscribes(client)),
         ('x', client.queued.load(Relaxed) != usize::MAX),
         ('b', client.waits()),
