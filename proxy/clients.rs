@@ -164,8 +164,10 @@ pub struct Client {
     pub subscriptions: [AtomicUsize; 3],
     /// Bytes that it is owed.
     pub owed: AtomicUsize,
-    /// Bytes of requests that are not whole yet.
-    pub held: AtomicUsize,
+    /// Bytes of requests that are not whole yet, or wait for their turn.
+    pub unread: AtomicUsize,
+    /// Bytes of what is queued in its transaction.
+    pub queued_bytes: AtomicUsize,
     /// Bytes that it has sent, and that it has been sent.
     pub traffic: [AtomicU64; 2],
     /// How many commands it has sent.
@@ -260,7 +262,8 @@ impl Client {
             queued: AtomicUsize::new(usize::MAX),
             subscriptions: Default::default(),
             owed: AtomicUsize::new(0),
-            held: AtomicUsize::new(0),
+            unread: AtomicUsize::new(0),
+            queued_bytes: AtomicUsize::new(0),
             traffic: Default::default(),
             commands: AtomicU64::new(0),
             redirect: AtomicI64::new(0),
@@ -280,7 +283,7 @@ impl Client {
 
     /// Bytes held for it.
     pub fn cost(&self) -> usize {
-        self.owed.load(Relaxed) + self.held.load(Relaxed)
+        self.owed.load(Relaxed) + self.unread.load(Relaxed) + self.queued_bytes.load(Relaxed)
     }
 
     /// It has sent something.

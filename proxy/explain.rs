@@ -103,6 +103,9 @@ impl Grounds<'_> {
                 Some(slot) => format!("on a connection of its own, by the owner of {}: it may wait", self.slot(slot)),
                 None => "on a connection of its own, by any primary: it may wait".to_owned(),
             },
+            Plan::Unchanged(text) => {
+                format!("not at all, unless nothing would change: {}", String::from_utf8_lossy(text))
+            }
             Plan::Refuse(text) => format!("not at all: {}", String::from_utf8_lossy(text)),
             Plan::AskServer => "by the owner of the slot of the keys that a node names".to_owned(),
         }

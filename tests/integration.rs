@@ -18,6 +18,7 @@ mod harness;
 mod keys;
 mod layers;
 mod lifecycle;
+mod monitor;
 mod observed;
 mod order;
 mod pause;

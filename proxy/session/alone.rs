@@ -43,6 +43,7 @@ impl Session {
             Plan::Local(Local::Proxy(Proxy::Node)) => self.one_node(&request).await,
             Plan::Local(Local::Monitor) => Some(self.start_monitor().await.into()),
             Plan::Local(Local::Client(_)) => Some(self.set_tracking(&request).await.into()),
+            Plan::Unchanged(error) => Some(self.config_as_it_is(&request, &error).await.into()),
             Plan::AskServer => return self.forward_by_server(&request).await,
             _ => {
                 let mut reply = Vec::new();

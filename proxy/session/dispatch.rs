@@ -107,7 +107,7 @@ impl Session {
                 flow
             }
             Plan::Scripting(which, slot) => self.script(which, slot, request, spec),
-            Plan::Scan(_) | Plan::Blocking(_) | Plan::AskServer | Plan::Aside(_) => Flow::Alone,
+            Plan::Scan(_) | Plan::Blocking(_) | Plan::AskServer | Plan::Aside(_) | Plan::Unchanged(_) => Flow::Alone,
         }
     }
 

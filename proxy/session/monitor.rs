@@ -48,8 +48,7 @@ impl Monitor {
     fn new(login: &Login, router: &Router, client: &Arc<Client>) -> Monitor {
         let login = Login { version: Version::Resp2, database: 0, ..login.clone() };
         let news = router.next_news();
-        let mut monitor =
-            Monitor { login, nodes: Vec::new(), epoch: 0, news, _own: router.clients().monitor(client) };
+        let mut monitor = Monitor { login, nodes: Vec::new(), epoch: 0, news, _own: router.clients().monitor(client) };
         monitor.follow(router);
         monitor
     }

@@ -27,7 +27,12 @@ use crate::{
     metrics::Transaction as Ended,
     plan::{self, Plan, Scripting},
     refusal::{self, Refusal},
-    resp::{Request, reply::Scanner, request::OwnedRequest, write},
+    resp::{
+        Request,
+        reply::Scanner,
+        request::{OwnedRequest, decimal},
+        write,
+    },
     says,
     scripts::Script,
     slot::Slot,
@@ -143,7 +148,7 @@ impl Session {
                 scripts = !functions;
                 slot
             }
-            Plan::Refuse(error) => return self.refuse(Some(spec), &error),
+            Plan::Refuse(error) | Plan::Unchanged(error) => return self.refuse(Some(spec), &error),
             Plan::Split(_) => return self.refuse(Some(spec), &plan::cross_slot_error(request, spec)),
             Plan::Local(local) => match self.joins(local, request) {
                 Joins::Wire => None,
@@ -204,7 +209,7 @@ impl Session {
     }
 
     fn changes_database(&self, request: &Request<'_>) -> bool {
-        let number = std::str::from_utf8(request.arg(1)).ok().and_then(|number| number.parse::<u32>().ok());
+        let number = decimal(request.arg(1)).and_then(|number| u32::try_from(number).ok());
         let databases = self.router.topology().server.databases.max(1);
         number.is_some_and(|number| number < databases && number != self.lane.login().database)
     }
