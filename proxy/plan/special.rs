@@ -89,7 +89,7 @@ pub fn config_set(request: &Request, policy: &Policy) -> Plan {
             let name = name.to_ascii_lowercase();
             let why = format!("the cluster or the proxy depends on {}", name.escape_ascii());
             let error = says::refused("config|set", &why).into_bytes();
-            let all = request.len() % 2 == 0 && names.all(|name| is_held(&name));
+            let all = request.len().is_multiple_of(2) && names.all(|name| is_held(&name));
             if all { Plan::Unchanged(error) } else { Plan::Refuse(error) }
         }
         _ => Plan::Primaries(Fold::AllSucceeded),
