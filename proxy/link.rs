@@ -292,7 +292,7 @@ impl Link {
         for (ticket, request) in self.take_all() {
             let Some(mut ticket) = ticket else { continue };
             let error = || format!("ERR proxy: connection to {} lost ({lost})", self.node.label);
-            if !request.written {
+            if !request.written && !ticket.has_begun() {
                 ticket.bounce(request.bytes, Why::Unsent(error()));
             } else if ticket.repeatable && !ticket.has_begun() {
                 // Once only: what breaks the connection each time must not be sent for ever.

@@ -15,6 +15,7 @@ mod discovery;
 mod doctor;
 mod guis;
 mod harness;
+mod hostile;
 mod keys;
 mod layers;
 mod lifecycle;

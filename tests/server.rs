@@ -483,6 +483,28 @@ fn config_set_of_what_is_so_already_is_done() {
 }
 
 #[test]
+fn settings_reach_whoever_may_be_the_next_primary() {
+    let cluster = Cluster::start(Shape { replicas: 1, ..Shape::default() });
+    let settings = Settings::new(cluster.seeds()).with("ALLOW", "acl setuser, acl deluser");
+    let proxy = Proxy::start(settings.expecting("a replica is not like its primary"));
+    let mut client = proxy.client();
+    let on_all = |what: &str, is: &dyn Fn(&Node) -> bool| eventually(what, || cluster.nodes.iter().all(is));
+    // In their order: what was said last is in force.
+    for events in ["KEA", "Ex"] {
+        assert_eq!(client.line(&format!("CONFIG SET notify-keyspace-events {events}")), "+OK\r\n");
+    }
+    on_all("the last setting", &|node| node.line("CONFIG GET notify-keyspace-events").texts()[1] == "xE");
+    assert_eq!(client.line("ACL SETUSER bob on >pw ~* +@all"), "+OK\r\n");
+    on_all("the user", &|node| node.line("ACL LIST").texts().len() == 2);
+    assert_eq!(client.line("ACL DELUSER bob"), ":1\r\n");
+    on_all("the user gone", &|node| node.line("ACL LIST").texts().len() == 1);
+    // A replica that cannot take it is named to the operator, not to the client.
+    cluster.nodes[3].line("ACL SETUSER default -config|set");
+    assert_eq!(client.line("CONFIG SET notify-keyspace-events Kx"), "+OK\r\n");
+    eventually("the warning", || proxy.log().contains("a replica is not like its primary: config|set failed"));
+}
+
+#[test]
 fn logs_of_all_nodes_are_one_log() {
     let cluster = Cluster::three();
     let proxy = Proxy::before(&cluster);

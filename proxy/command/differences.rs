@@ -18,8 +18,14 @@ const SLOTS_OF_CLUSTER: &str = "one server outside of a cluster would refuse it"
 const CLUSTER_VIEW: &str = "what is `allow`ed of these is a node's own words, addresses of nodes included";
 const ANY_NODE: &str = "tells of one of the nodes";
 
+const REPLICAS_TOO: &str = "replicas get it too; the reply does not wait for them";
+
 const DIFFERENCES: &[(&str, &str)] = &[
+    ("acl|deluser", REPLICAS_TOO),
+    ("acl|load", REPLICAS_TOO),
     ("acl|log", "entry ids are each node's own"),
+    ("acl|save", REPLICAS_TOO),
+    ("acl|setuser", REPLICAS_TOO),
     ("acl|whoami", "names whom the client has logged in as at the proxy"),
     ("asking", "OK, and means nothing"),
     ("bitop", IN_ONE_SLOT),
@@ -54,7 +60,8 @@ const DIFFERENCES: &[(&str, &str)] = &[
         "port and databases are the proxy's, cluster-enabled is no, passwords are left out; else one node's",
     ),
     ("config|resetstat", "does not reset what INFO tells of the proxy itself"),
-    ("config|set", "what the cluster or the proxy depends on can only stay as it is"),
+    ("config|rewrite", REPLICAS_TOO),
+    ("config|set", REPLICAS_TOO),
     ("copy", IN_ONE_SLOT),
     ("debug", "only what looks at a key or sets a harmless switch"),
     ("del", NOT_ATOMIC),

@@ -27,6 +27,8 @@ pub struct Spec {
     pub treatment: Treatment,
     /// Why it is refused unless the configuration allows it.
     pub refused: Option<&'static str>,
+    /// Replicas get it too: each may be the next primary.
+    pub replicas_too: bool,
     /// Whether it has subcommands.
     pub container: bool,
     /// How its keys are found.
@@ -77,11 +79,13 @@ impl Spec {
             response_policy,
             treatment: Treatment::Keyed,
             refused: None,
+            replicas_too: false,
             container,
             finder,
         };
         spec.treatment = treatment::of(&spec);
         spec.refused = refused::why(&spec.name);
+        spec.replicas_too = treatment::concerns_replicas(&spec.name);
         spec
     }
 

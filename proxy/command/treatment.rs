@@ -400,3 +400,8 @@ fn by_tips(spec: &Spec) -> Treatment {
         _ => Treatment::Keyed,
     }
 }
+
+/// Whether a command is about what a node is, and not what it holds: replication does not bring that to replicas.
+pub fn concerns_replicas(name: &str) -> bool {
+    matches!(name, "config|set" | "config|rewrite" | "acl|setuser" | "acl|deluser" | "acl|load" | "acl|save")
+}

@@ -54,6 +54,8 @@ pub(super) struct Exchange {
     /// It is that of a link that owes nothing.
     deadline_idle: bool,
     last_heard: Instant,
+    /// When the node took bytes last.
+    last_taken: Instant,
     pub heard_from: bool,
     stall: Option<Stall>,
 }
@@ -80,6 +82,7 @@ impl Exchange {
             deadline_set: false,
             deadline_idle: false,
             last_heard: now,
+            last_taken: now,
             heard_from: false,
             stall: None,
         }
@@ -121,8 +124,9 @@ impl Exchange {
         while queue.written < queue.bytes.len() {
             match ready!(Pin::new(&mut self.stream).poll_write(cx, &queue.bytes[queue.written..])) {
                 Ok(count) => {
+                    self.last_taken = self.link.around.clock.now();
                     if queue.written == 0 {
-                        self.last_heard = self.link.around.clock.now();
+                        self.last_heard = self.last_taken;
                     }
                     queue.written += count;
                     self.link.tally.sent(count);
@@ -198,11 +202,12 @@ impl Exchange {
                     self.take_reply(&rest[..end])?;
                     used += end;
                     self.streaming = false;
+                    self.stall = None;
                 }
                 None => {
                     let ready = self.scanner.scanned(rest.len());
                     let is_push = !self.streaming && rest.first() == Some(&b'>');
-                    if rest.len() >= STREAMED && !is_push && self.stream(&rest[..ready]) {
+                    if rest.len() >= STREAMED && ready > 0 && !is_push && self.stream(&rest[..ready]) {
                         self.scanner.passed_on(ready);
                         self.streaming = true;
                         used += ready;
@@ -242,7 +247,7 @@ impl Exchange {
         }
         if front.prelude > 0 {
             front.prelude -= 1;
-            if reply.starts_with(b"-NOPERM") {
+            if reply.starts_with(b"-NOPERM") && !self.streaming {
                 // To ask again and again would fill the node's ACL LOG.
                 self.link.never_loads.set(true);
             }
@@ -250,7 +255,7 @@ impl Exchange {
         }
         if front.swallow > 0 {
             front.swallow -= 1;
-            if reply.first() == Some(&b'-') && front.fault.is_none() {
+            if reply.first() == Some(&b'-') && front.fault.is_none() && !self.streaming {
                 front.fault = Some(Bytes::copy_from_slice(reply));
             }
             return Ok(());
@@ -258,6 +263,8 @@ impl Exchange {
         self.link.tally.replied(self.link.around.clock.now() - front.since);
         let heals = front.ticket.as_ref().is_some_and(|ticket| ticket.needs.heals);
         let verdict = match &front.fault {
+            // The end of a long value may read like an error.
+            _ if self.streaming => None,
             // EXECABORT only says that a command of the transaction was refused; the fault says why.
             Some(fault) if reply.starts_with(b"-EXECABORT") => {
                 Refusal::of(fault).map(|refusal| (Verdict::Refused(refusal), fault.clone()))

@@ -111,8 +111,8 @@ fn parse_one(bytes: &[u8], at: &mut usize, depth: usize) -> Result<Option<Value>
                 }
             }
             if kind == b'|' {
-                // An attribute annotates the value that follows it.
-                return parse_one(bytes, at, depth);
+                // An attribute annotates the value that follows it; one upon the other, they nest as arrays do.
+                return parse_one(bytes, at, depth + 1);
             }
             Value::Array(items)
         }
@@ -137,6 +137,8 @@ mod tests {
             assert_eq!(Value::parse(&bytes[..cut]), Ok(None), "cut at {cut}");
         }
         assert_eq!(Value::parse(b"?\r\n"), Err(Malformed));
-        assert_eq!(Value::parse("*1\r\n".repeat(40).as_bytes()), Err(Malformed));
+        for head in ["*1\r\n", "|0\r\n"] {
+            assert_eq!(Value::parse(head.repeat(40).as_bytes()), Err(Malformed), "{head}");
+        }
     }
 }

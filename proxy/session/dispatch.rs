@@ -1,6 +1,8 @@
 //! Requests on their way out: each plan carried out.
 
-use super::{Flow, Session};
+use std::sync::Arc;
+
+use super::{Flow, Session, ask::ask};
 use crate::{
     command::{Flags, Spec, treatment::Fold},
     dial::Version,
@@ -10,6 +12,7 @@ use crate::{
     resp::{Request, write},
     says,
     ticket::{Label, Route, Ticket},
+    topology::Node,
 };
 
 impl Session {
@@ -78,12 +81,14 @@ impl Session {
             Plan::Home => self.forward(request, spec, Route::Home),
             Plan::Split(split) => {
                 let ticket = self.open(request, spec, Route::Any);
+                split.parts.iter().for_each(|part| self.guard_order(spec, Route::Slot(part.slot)));
                 self.send_split(request, spec, &split, ticket);
                 Flow::Taken
             }
             Plan::Primaries(fold) => {
                 let ticket = self.open(request, spec, Route::Any);
                 self.send_to_primaries(request, spec, fold, ticket);
+                self.tell_others(request, spec);
                 Flow::Taken
             }
             Plan::Amended(fold) => {
@@ -114,8 +119,23 @@ impl Session {
     /// Sends a request on as it came.
     pub(super) fn forward(&mut self, request: &Request<'_>, spec: Option<&Spec>, route: Route) -> Flow {
         let ticket = self.open(request, spec, route);
+        self.guard_order(spec, route);
         self.lane.send(&self.router, self.favourite, request.frame(), ticket);
         Flow::Taken
+    }
+
+    /// Where a slot is on its way, what has several keys may have to wait until they are at one node: nothing must
+    /// overtake it.
+    pub(super) fn guard_order(&mut self, spec: Option<&Spec>, route: Route) {
+        if let Route::Slot(slot) = route
+            && spec.is_none_or(|spec| spec.only_key().is_none())
+            && self.router.moving().has(slot, self.router.clock().now())
+        {
+            self.unproven = Some(match self.unproven {
+                Some(other) if other != route => Route::Any,
+                _ => route,
+            });
+        }
     }
 
     /// The duty to answer a request.
@@ -152,6 +172,30 @@ impl Session {
             // By slot, not by node: where the node fails, the one that takes its place answers.
             ticket.route = Route::Slot(*slot);
             self.lane.send(&self.router, self.favourite, request.frame(), ticket);
+        }
+    }
+
+    /// Sends a request to the nodes without slots as well, where it concerns them. The client waits for the others alone:
+    /// one Redis has no replicas that could refuse.
+    fn tell_others(&self, request: &Request<'_>, spec: Option<&Spec>) {
+        let Some(spec) = spec.filter(|spec| spec.replicas_too) else { return };
+        let others: Vec<Arc<Node>> = {
+            let topology = self.router.topology();
+            let owns = |node: &Arc<Node>| topology.owners().any(|owner| Arc::ptr_eq(owner, node));
+            topology.nodes.iter().filter(|node| !owns(node)).cloned().collect()
+        };
+        for node in others {
+            let (router, link) = (self.router.clone(), self.lane.link_to(&self.router, &node));
+            let (name, frame) = (spec.name.clone(), request.frame().to_vec());
+            tokio::task::spawn_local(async move {
+                let why = match ask(&router, &link, &frame).await {
+                    Ok(reply) if reply.first() != Some(&b'-') => return,
+                    // Its text may have a secret in it.
+                    Ok(_) => "it answered an error".to_owned(),
+                    Err(why) => why,
+                };
+                tracing::warn!(node = %node.label, "a replica is not like its primary: {name} failed ({why})");
+            });
         }
     }
 

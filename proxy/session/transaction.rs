@@ -325,6 +325,7 @@ impl Session {
             ticket.lesson = self.learn_all(&transaction.frames);
             named = scripts_of(&self.router, &transaction.frames);
         }
+        self.guard_order(spec, route);
         self.send_ready(&named, batch, ticket);
         Flow::Taken
     }

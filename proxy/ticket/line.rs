@@ -72,6 +72,7 @@ impl Line {
             failed: false,
             mute: self.takes_mute(),
             request_bytes: u32::try_from(request_bytes).unwrap_or(u32::MAX),
+            route,
             opened: self.clock.now(),
             label,
         };
@@ -186,6 +187,13 @@ impl Line {
     /// Whether a request has bounced.
     pub fn has_bounced(&self) -> bool {
         !self.state.borrow().bounced.is_empty()
+    }
+
+    /// Whether something that the client sent behind a request has run, so that the request must not run any more: each
+    /// would find what the other should have found.
+    pub fn has_overtaken(&self, ticket: &Ticket) -> bool {
+        let state = self.state.borrow();
+        ticket.slot().is_some_and(|slot| state.ran_behind(ticket.place(), slot, !ticket.repeatable))
     }
 
     /// Takes the bounced requests, in the order of their places.

@@ -29,6 +29,8 @@ pub enum Act {
     FallSilent,
     /// Waits for [`FakeNode::release`], then does the other thing; what comes after on this connection waits too.
     Hold(Box<Act>),
+    /// Sends these bytes, and reads nothing more on this connection before [`FakeNode::release`].
+    SayAndStall(Vec<u8>),
 }
 
 impl Act {
@@ -262,6 +264,17 @@ impl FakeNode {
         Some(Act::Say(out))
     }
 
+    fn wait_for_release(&self) {
+        let mine = {
+            let mut state = self.state();
+            state.held += 1;
+            state.held
+        };
+        until("the test to release an answer", Duration::from_secs(60), || {
+            (self.state().released >= mine).then_some(())
+        });
+    }
+
     /// Does it; whether the connection lives on.
     fn perform(&self, stream: &mut TcpStream, act: Act) -> io::Result<bool> {
         match act {
@@ -283,15 +296,12 @@ impl FakeNode {
                 return Ok(false);
             }
             Act::Hold(act) => {
-                let mine = {
-                    let mut state = self.state();
-                    state.held += 1;
-                    state.held
-                };
-                until("the test to release an answer", Duration::from_secs(60), || {
-                    (self.state().released >= mine).then_some(())
-                });
+                self.wait_for_release();
                 return self.perform(stream, *act);
+            }
+            Act::SayAndStall(bytes) => {
+                stream.write_all(&bytes)?;
+                self.wait_for_release();
             }
         }
         Ok(true)

@@ -9,43 +9,62 @@ use std::{
 use tokio::time::Sleep;
 
 use super::Exchange;
-use crate::{link::queue::Entry, metrics::NodeError, ticket::OWED_LIMIT, topology::Hint};
+use crate::{
+    link::queue::{Entry, Queue},
+    metrics::NodeError,
+    ticket::{OWED_LIMIT, Ticket},
+    topology::Hint,
+};
 
 /// What a client may be owed before the link stops reading the long reply that it is being sent.
 const STREAM_LIMIT: usize = 4 * OWED_LIMIT;
-/// How often a waiting link looks whether that client has read on, and how long it waits for one that does not: then
-/// it reads on for the sake of the clients behind, and the client's memory is a matter for the worker's limit.
+/// How often a waiting link looks whether that client has read on, and how long it waits for one that does not, or that
+/// keeps others waiting: then it reads on, and the client's memory is a matter for the process's limit.
 const STREAM_PAUSE: Duration = Duration::from_millis(2);
 const STREAM_PATIENCE: Duration = Duration::from_millis(100);
 
 /// A client reads its long reply too slowly.
 pub(super) struct Stall {
     owed: usize,
-    since: Instant,
+    /// When it was looked at last; `None` while it is owed little.
+    looked: Option<Instant>,
+    /// How long it has been waited for.
+    waited: Duration,
     look_again: Pin<Box<Sleep>>,
 }
 
 impl Exchange {
     /// Pending while the client of the reply that is being read should catch up.
     pub(super) fn poll_stall(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        let owed = match self.link.queue.borrow().entries.front() {
-            Some(Entry { ticket: Some(ticket), .. }) if !self.partial.is_empty() || ticket.has_begun() => ticket.owed(),
-            _ => 0,
+        let queue = self.link.queue.borrow();
+        let (owed, alone) = match queue.entries.front() {
+            Some(Entry { ticket: Some(ticket), .. }) if !self.partial.is_empty() || ticket.has_begun() => {
+                (ticket.owed(), queue.entries.len() == 1)
+            }
+            _ => (0, true),
         };
+        drop(queue);
         if owed < STREAM_LIMIT {
-            self.stall = None;
+            if let Some(stall) = &mut self.stall {
+                stall.looked = None;
+            }
             return Poll::Ready(());
         }
         let now = self.link.around.clock.now();
         let stall = self.stall.get_or_insert_with(|| Stall {
             owed,
-            since: now,
+            looked: None,
+            waited: Duration::ZERO,
             look_again: Box::pin(tokio::time::sleep(STREAM_PAUSE)),
         });
-        if owed < stall.owed {
-            (stall.owed, stall.since) = (owed, now);
-        }
-        if now - stall.since > STREAM_PATIENCE {
+        // One that reads on may take its time, unless others wait behind it.
+        stall.waited = match stall.looked.replace(now) {
+            _ if alone && owed < stall.owed => Duration::ZERO,
+            Some(looked) => stall.waited + (now - looked),
+            None => stall.waited,
+        };
+        stall.owed = owed;
+        if stall.waited > STREAM_PATIENCE {
             return Poll::Ready(());
         }
         // A node that is not listened to is not silent.
@@ -58,24 +77,14 @@ impl Exchange {
 
     /// Ready when the node has been silent for too long.
     pub(super) fn poll_deadlines(&mut self, cx: &mut Context<'_>) -> Poll<String> {
-        let limits = &self.link.around.limits;
+        let limits = self.link.around.limits.clone();
         loop {
             let queue = self.link.queue.borrow();
             if !self.deadline_set || self.deadline_idle && !queue.entries.is_empty() {
-                let oldest = queue.entries.iter().find(|entry| entry.ticket.is_some()).or(queue.entries.front());
-                let at = match oldest {
-                    Some(oldest) => {
-                        let answer = oldest.since + limits.request_timeout;
-                        let sound = self.last_heard.max(oldest.since) + limits.node_timeout;
-                        if oldest.ticket.is_some() { answer.min(sound) } else { sound }
-                    }
-                    // A node that is gone would be missed by nobody, and what it should tell with it.
-                    None if self.link.audience.is_some() => self.last_heard + limits.node_timeout,
-                    None => return Poll::Pending,
-                };
+                let Some(at) = self.next_deadline(&queue) else { return Poll::Pending };
                 self.deadline.as_mut().reset(at.into());
                 self.deadline_set = true;
-                self.deadline_idle = oldest.is_none();
+                self.deadline_idle = queue.entries.is_empty();
             }
             drop(queue);
             ready!(self.deadline.as_mut().poll(cx));
@@ -87,14 +96,35 @@ impl Exchange {
                 cx.waker().wake_by_ref();
             }
             let queue = self.link.queue.borrow();
-            let waits = queue
-                .entries
-                .front()
-                .is_some_and(|entry| queue.written >= entry.length && now - entry.since >= limits.node_timeout);
-            if waits && now - self.last_heard >= limits.node_timeout {
+            if queue.entries.front().is_some_and(|front| now >= self.sound_until(&queue, front)) {
                 return Poll::Ready(format!("silent for {:?}", limits.node_timeout));
             }
         }
+    }
+
+    /// When there may be something to do next.
+    fn next_deadline(&self, queue: &Queue) -> Option<Instant> {
+        let limits = &self.link.around.limits;
+        let Some(front) = queue.entries.front() else {
+            // A node that is gone would be missed by nobody, and what it should tell with it.
+            return self.link.audience.is_some().then(|| self.last_heard + limits.node_timeout);
+        };
+        // Behind a reply that has begun, which gets more time, others wait for whom it is sooner over.
+        let answers = queue.entries.iter().filter(|entry| entry.ticket.is_some()).take(2);
+        answers.map(|entry| self.answered_until(entry)).chain([self.sound_until(queue, front)]).min()
+    }
+
+    /// Until when a request should be answered. One whose long reply is coming in has time as long as it does.
+    fn answered_until(&self, entry: &Entry) -> Instant {
+        let begun = entry.ticket.as_ref().is_some_and(Ticket::has_begun);
+        let since = if begun { self.last_heard.max(entry.since) } else { entry.since };
+        since + self.link.around.limits.request_timeout
+    }
+
+    /// Until when it may be silent about the front of the queue, or take nothing of it.
+    fn sound_until(&self, queue: &Queue, front: &Entry) -> Instant {
+        let last = if queue.written < front.length { self.last_taken } else { self.last_heard };
+        last.max(front.since) + self.link.around.limits.node_timeout
     }
 
     /// Answers the requests whose time is over. Their entries stay, to swallow the late replies by position.
@@ -105,7 +135,9 @@ impl Exchange {
             if now - entry.since < limit {
                 break;
             }
-            expired.extend(entry.ticket.take());
+            if now >= self.answered_until(entry) {
+                expired.extend(entry.ticket.take());
+            }
         }
         if expired.is_empty() {
             return;
