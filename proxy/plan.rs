@@ -49,6 +49,9 @@ pub enum Plan {
     Scripting(Scripting, Option<Slot>),
     /// As it came, to every primary, on connections that are not busy.
     Aside(Fold),
+    /// CONFIG SET of parameters that are not to change: done where they have these values already; else the text of the
+    /// error.
+    Unchanged(Vec<u8>),
     /// Not at all; the text of the error.
     Refuse(Vec<u8>),
     /// `COMMAND GETKEYS` first, then [`of_keys`].

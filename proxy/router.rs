@@ -3,6 +3,8 @@
 //! The router is what the sessions of a worker share. It decides nothing about a request; it knows which link leads
 //! where, and keeps that true when the topology changes.
 
+mod moving;
+
 use std::{
     cell::{Cell, Ref, RefCell},
     collections::{HashMap, HashSet},
@@ -15,6 +17,7 @@ use std::{
 use bytes::Bytes;
 use tokio::sync::watch;
 
+use self::moving::Moving;
 use crate::{
     address::Address,
     clients::Clients,
@@ -99,6 +102,7 @@ pub struct Router {
     clients: Arc<Clients>,
     scans: Arc<Mutex<Scans>>,
     scripts: Shelf,
+    moving: Moving,
 }
 
 /// The links of one lane: of connections that are alike in RESP version, database and credentials.
@@ -143,6 +147,7 @@ impl Router {
             clients: common.clients,
             scans: common.scans,
             scripts: Shelf::new(common.scripts),
+            moving: Moving::default(),
         })
     }
 
@@ -262,6 +267,11 @@ impl Router {
     /// The scans under way, those of all workers: a client may fetch its next page by another connection.
     pub fn scans(&self) -> MutexGuard<'_, Scans> {
         self.scans.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The slots that are on their way from node to node.
+    pub fn moving(&self) -> &Moving {
+        &self.moving
     }
 
     /// The texts of scripts.

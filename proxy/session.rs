@@ -94,7 +94,8 @@ pub struct Session {
     overdue: Overdue,
     /// More requests may have come behind the one that is being dispatched.
     more_behind: bool,
-    /// Where a script is under way that its node may turn out to lack.
+    /// Where a request is under way that may have to go again: its node may turn out to lack its script, or some of its
+    /// keys.
     unproven: Option<Route>,
     /// The topology under which requests are in flight.
     epoch: u64,
@@ -104,8 +105,8 @@ pub struct Session {
     authenticated: bool,
     /// Why the session ends once everything is answered and written.
     ending: Option<Disconnect>,
-    /// Bytes that this session has in the process's account.
-    accounted: usize,
+    /// Bytes that this session has in the process's account: owed, unread, queued.
+    accounted: [usize; 3],
 }
 
 /// What the poll function cannot do itself.
@@ -167,7 +168,7 @@ impl Session {
             more_behind: false,
             unproven: None,
             ending: None,
-            accounted: 0,
+            accounted: [0; 3],
             router,
             stream,
             line,
@@ -399,11 +400,13 @@ impl Session {
     /// Keeps the account of what is held for clients; where that is too much, the one that costs most has to go.
     fn account(&mut self) {
         let queued = self.transaction.as_ref().map_or(0, Transaction::size);
-        let held = self.line.owed() + self.input.len() + queued;
+        let held = [self.line.owed(), self.input.len(), queued];
         if held != self.accounted {
-            self.client.owed.store(self.line.owed(), Relaxed);
-            self.client.held.store(self.input.len() + queued, Relaxed);
-            self.router.clients().account(self.accounted, held);
+            let [owed, unread, queued] = held;
+            self.client.owed.store(owed, Relaxed);
+            self.client.unread.store(unread, Relaxed);
+            self.client.queued_bytes.store(queued, Relaxed);
+            self.router.clients().account(self.accounted.iter().sum(), held.iter().sum());
             self.accounted = held;
         }
     }
@@ -411,7 +414,7 @@ impl Session {
 
 impl Drop for Session {
     fn drop(&mut self) {
-        self.router.clients().account(self.accounted, 0);
+        self.router.clients().account(self.accounted.iter().sum(), 0);
         self.drop_subscriptions();
         self.line.close();
     }

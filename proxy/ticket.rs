@@ -190,7 +190,7 @@ impl Ticket {
     /// Turns the duty to answer into the duties to answer `merge`'s parts, in their order.
     pub fn split(mut self, merge: Merge, parts: usize) -> Vec<Ticket> {
         let Ticket { route, tries, repeatable, writes, needs, caching, .. } = self;
-        let (Some(line), number) = (self.duty.line().cloned(), self.order().0) else { return Vec::new() };
+        let (Some(line), number) = (self.duty.line().cloned(), self.place()) else { return Vec::new() };
         let ticket =
             |duty| Ticket { duty, route, tries, replies_before: 0, repeatable, writes, needs, lesson: None, caching };
         let whole = ticket(std::mem::replace(&mut self.duty, Duty::Done));
@@ -230,9 +230,14 @@ impl Ticket {
         self.duty.line().map_or(0, |line| line.owed())
     }
 
-    /// Bytes of these that are ready to be read.
-    pub fn unread(&self) -> usize {
-        self.duty.line().map_or(0, |line| line.unread())
+    /// Bytes of these that are ready, and that the client's socket has not taken.
+    pub fn unwritten(&self) -> usize {
+        self.duty.line().map_or(0, |line| line.unwritten())
+    }
+
+    /// The number of its place in the line: it grows with each request.
+    pub fn place(&self) -> u64 {
+        self.order().0
     }
 
     /// The place in the line, then the part.

@@ -20,6 +20,7 @@ mod keys;
 mod keys_command;
 mod layers;
 mod lifecycle;
+mod monitor;
 mod observed;
 mod order;
 mod pause;

@@ -7,7 +7,7 @@ use std::{
 
 use slotway::slot::Slot;
 
-use crate::support::{Client, Cluster, Proxy, Random, eventually};
+use crate::support::{Act, Client, Cluster, FakeNode, Proxy, Random, Settings, eventually};
 
 const CLIENTS: usize = 6;
 const SLOTS_MOVED: usize = 6;
@@ -92,4 +92,64 @@ fn write_histories(mut client: Client, number: usize, tags: &[String], done: &At
         }
     }
     sent
+}
+
+#[test]
+fn what_waits_for_a_slot_to_move_is_not_overtaken() {
+    let cluster = Cluster::three();
+    let proxy = Proxy::before(&cluster);
+    let mut client = proxy.client();
+    let (from, to) = (cluster.home_of("{half}"), (cluster.home_of("{half}") + 1) % 3);
+    let (here, there) = ("{half}here", "{half}there");
+    assert_eq!(client.call(&["MSET", here, "0", there, "0"]), "+OK\r\n");
+    cluster.open_slot(Slot::of(b"{half}").index(), from, to);
+    cluster.move_keys(&[there], from, to);
+    // One after the other: from the first of them on, the slot is known to be on its way.
+    let mut refused = 0;
+    for round in 0..30 {
+        let number = (10 * round).to_string();
+        let requests = [
+            vec!["MSET", here, &number, there, &number],
+            vec!["INCR", here],
+            vec!["INCR", there],
+            vec!["MGET", here, there, here],
+            vec!["INCRBY", here, "5"],
+            vec!["MSET", "elsewhere", "1", here, "x", there, "y"],
+            vec!["DEL", "elsewhere", there],
+            vec!["SET", there, "z"],
+            vec!["MGET", "elsewhere", here, there],
+        ];
+        let replies = client.pipeline(&requests);
+        refused += replies.iter().filter(|reply| reply.0.starts_with(b"-TRYAGAIN ")).count();
+        if replies.iter().all(|reply| !reply.is_error()) {
+            let next = (10 * round + 1).to_string();
+            assert_eq!(replies[1], format!(":{next}\r\n").as_str());
+            assert_eq!(replies[2], format!(":{next}\r\n").as_str());
+            assert_eq!(replies[3].texts(), [&*next, &next, &next]);
+            assert_eq!(replies[4], format!(":{}\r\n", 10 * round + 6).as_str());
+            assert_eq!(replies[6], ":2\r\n");
+            assert_eq!(replies[8].0.escape_ascii().to_string(), "*3\\r\\n$-1\\r\\n$1\\r\\nx\\r\\n$1\\r\\nz\\r\\n");
+        }
+        assert!(round == 0 || replies.iter().all(|reply| !reply.is_error()), "round {round}: {replies:?}");
+    }
+    assert!(refused < 9, "{refused} requests refused");
+}
+
+#[test]
+fn what_was_refused_does_not_run_behind_what_came_after_it() {
+    for error in [
+        "-TRYAGAIN Multiple keys request during rehashing of slot",
+        "-CLUSTERDOWN The cluster is down",
+        "-READONLY You can't write against a read only replica.",
+    ] {
+        let node = FakeNode::start();
+        node.when("MSET", Act::say(error));
+        node.always(|heard| Some(if heard.args[0] == b"INCR" { Act::say(":8") } else { Act::say("+OK") }));
+        let proxy = Proxy::start(Settings::new(node.address()).expecting_warnings());
+        let requests =
+            [vec!["MSET", "{t}a", "1", "{t}b", "1"], vec!["INCR", "{t}a"], vec!["MSET", "{t}a", "2", "{t}b", "2"]];
+        let replies = proxy.client().pipeline(&requests);
+        assert_eq!(replies, [&*format!("{error}\r\n"), ":8\r\n", "+OK\r\n"]);
+        assert_eq!(node.count("MSET {t}a 1"), 1, "{error}");
+    }
 }

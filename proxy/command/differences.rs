@@ -84,6 +84,7 @@ const DIFFERENCES: &[(&str, &str)] = &[
     ("memory|malloc-stats", ANY_NODE),
     ("mget", READ_IN_PARTS),
     ("move", "a cluster has one database, unless its servers have more (Valkey 9: cluster-databases)"),
+    ("monitor", "what nodes execute is shown as by them, with the proxy's addresses there, and what is split in parts"),
     ("mset", NOT_ATOMIC),
     ("msetex", NOT_ATOMIC),
     ("msetnx", IN_ONE_SLOT),

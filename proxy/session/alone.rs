@@ -16,6 +16,7 @@ impl Session {
         let topology = self.router.topology().clone();
         let spec = topology.commands.find(&request);
         let plan = plan::plan(&request, spec, &self.router.settings().policy);
+        let is_to_show = matches!(plan, Plan::Local(local) if self.is_to_show(local));
         // Where there is no reply, the client has gone or has been given it.
         let reply: Option<Bytes> = match plan {
             Plan::Local(Local::Hello) => Some(self.hello(&request).await.into()),
@@ -46,6 +47,7 @@ impl Session {
             Plan::Local(Local::Proxy(Proxy::Node)) => self.one_node(&request).await,
             Plan::Local(Local::Monitor) => Some(self.start_monitor().await.into()),
             Plan::Local(Local::Client(_)) => Some(self.set_tracking(&request).await.into()),
+            Plan::Unchanged(error) => Some(self.config_as_it_is(&request, &error).await.into()),
             Plan::AskServer => return self.forward_by_server(&request).await,
             _ => {
                 let mut reply = Vec::new();
@@ -55,6 +57,9 @@ impl Session {
         };
         if let Some(reply) = reply {
             self.line.answer(Label::of(spec), &reply);
+        }
+        if is_to_show {
+            self.show(&request, spec);
         }
         self.caching_is_over(spec);
     }

@@ -40,12 +40,12 @@ impl Session {
                 if let Poll::Ready(done) = work.as_mut().poll(cx) {
                     return Poll::Ready(Ok(done));
                 }
-                let unread = self.line.unread();
+                let unwritten = self.line.unwritten();
                 if let Poll::Ready(reason) = self.poll_client(cx, eof, &mut look) {
                     return Poll::Ready(Err(reason));
                 }
                 // Work may wait for just this: that the client has read on.
-                if self.line.unread() >= unread {
+                if self.line.unwritten() >= unwritten {
                     return Poll::Pending;
                 }
             }

@@ -81,6 +81,7 @@ impl Session {
             Plan::Home => self.forward(request, spec, Route::Home),
             Plan::Split(split) => {
                 let ticket = self.open(request, spec, Route::Any);
+                split.parts.iter().for_each(|part| self.guard_order(spec, Route::Slot(part.slot)));
                 self.send_split(request, spec, &split, ticket);
                 Flow::Taken
             }
@@ -95,18 +96,48 @@ impl Session {
                 self.send_to_be_amended(request, fold, ticket);
                 Flow::Taken
             }
-            Plan::Refuse(error) => self.refuse(spec, &error),
-            Plan::Local(local) => self.answer_locally(local, request, spec),
+            Plan::Refuse(error) => {
+                let flow = self.refuse(spec, &error);
+                if self.router.clients().is_monitored() {
+                    self.show(request, spec);
+                }
+                flow
+            }
+            Plan::Local(local) => {
+                let is_to_show = self.is_to_show(local);
+                let flow = self.answer_locally(local, request, spec);
+                if is_to_show && matches!(flow, Flow::Taken) {
+                    self.show(request, spec);
+                }
+                flow
+            }
             Plan::Scripting(which, slot) => self.script(which, slot, request, spec),
-            Plan::Scan(_) | Plan::Keys | Plan::Blocking(_) | Plan::AskServer | Plan::Aside(_) => Flow::Alone,
+            Plan::Scan(_) | Plan::Keys | Plan::Blocking(_) | Plan::AskServer | Plan::Aside(_) | Plan::Unchanged(_) => {
+                Flow::Alone
+            }
         }
     }
 
     /// Sends a request on as it came.
     pub(super) fn forward(&mut self, request: &Request<'_>, spec: Option<&Spec>, route: Route) -> Flow {
         let ticket = self.open(request, spec, route);
+        self.guard_order(spec, route);
         self.lane.send(&self.router, self.favourite, request.frame(), ticket);
         Flow::Taken
+    }
+
+    /// Where a slot is on its way, what has several keys may have to wait until they are at one node: nothing must
+    /// overtake it.
+    pub(super) fn guard_order(&mut self, spec: Option<&Spec>, route: Route) {
+        if let Route::Slot(slot) = route
+            && spec.is_none_or(|spec| spec.only_key().is_none())
+            && self.router.moving().has(slot, self.router.clock().now())
+        {
+            self.unproven = Some(match self.unproven {
+                Some(other) if other != route => Route::Any,
+                _ => route,
+            });
+        }
     }
 
     /// The duty to answer a request.

@@ -225,7 +225,7 @@ impl Part {
 /// Ready while the client has so little to read that it may be given more. Whoever attends to the client looks again
 /// when it has read on.
 async fn has_room(ticket: &Ticket) {
-    poll_fn(|_| if ticket.unread() < OWED_LIMIT { Poll::Ready(()) } else { Poll::Pending }).await;
+    poll_fn(|_| if ticket.unwritten() < OWED_LIMIT { Poll::Ready(()) } else { Poll::Pending }).await;
 }
 
 /// A request in the counts of its node: answered, or dropped with this.

@@ -35,6 +35,8 @@ pub(super) struct Retry {
     pause: Duration,
     /// How often redirects were followed: requests that had to wait for other reasons before have all of theirs left.
     redirects: u8,
+    /// The place up to which requests have been sent again.
+    reached: Option<u64>,
     /// Requests that wait for a pause to end, or for their nodes to be given what they run.
     held: Option<Pin<Box<dyn Future<Output = Vec<Bounced>>>>>,
 }
@@ -70,13 +72,22 @@ impl Session {
     fn take_up_bounced(&mut self) {
         let now = self.router.clock().now();
         let settings = self.router.settings().clone();
-        let retry =
-            self.retry.get_or_insert_with(|| Retry { since: now, pause: FIRST_PAUSE, redirects: 0, held: None });
+        let begin = || Retry { since: now, pause: FIRST_PAUSE, redirects: 0, reached: None, held: None };
+        let retry = self.retry.get_or_insert_with(begin);
         let late = now - retry.since >= settings.retry_timeout;
         self.router.refresh();
         let topology = self.router.topology().clone();
         let mut again = Vec::new();
         let bounced = self.line.take_bounced();
+        bounced.iter().for_each(|bounced| note_move(&self.router, bounced));
+        let bounced = first_to_go(bounced);
+        // What had to wait until now has its chance, however late it is.
+        let reached = retry.reached;
+        let is_first = |bounced: &Bounced| reached.is_none_or(|reached| bounced.ticket.place() > reached);
+        if bounced.first().is_some_and(is_first) {
+            (retry.pause, retry.redirects) = (FIRST_PAUSE, 0);
+        }
+        retry.reached = reached.max(bounced.last().map(|bounced| bounced.ticket.place()));
         // Discovery will know where they lead, or there is no such node.
         let strange =
             |why: &Why| matches!(why, Why::Redirected(redirect, from) if topology.target(redirect, from).is_none());
@@ -89,9 +100,10 @@ impl Session {
                 self.router.hint(Hint::Stranger { from: from.clone() });
             }
             let given_up = match &bounced.why {
-                why if redirected(why) => late || retry.redirects > settings.max_redirects,
+                why if redirected(why) => late && !is_first(&bounced) || retry.redirects > settings.max_redirects,
                 Why::Hopeless(_) => true,
-                _ => late,
+                Why::Later(..) | Why::Unsent(_) if self.line.has_overtaken(&bounced.ticket) => true,
+                _ => late && !is_first(&bounced),
             };
             if given_up {
                 self.router.tally().gave_up(bounced.why.word());
@@ -179,6 +191,28 @@ impl Session {
         }
         self.lane.send(&self.router, self.favourite, frame, ticket);
     }
+}
+
+/// Remembers that a slot is on its way.
+fn note_move(router: &Router, bounced: &Bounced) {
+    let moves = match &bounced.why {
+        Why::Redirected(redirect, _) => redirect.kind == Kind::Ask,
+        why => matches!(why, Why::Later(Later::TryAgain, _)),
+    };
+    if moves && let Some(slot) = bounced.ticket.slot() {
+        router.moving().note(slot, router.clock().now());
+    }
+}
+
+/// Of requests in their order, those that may go again now; the others come back to their line. Behind one with keys at
+/// both ends of a slot's move all others wait until it is answered: they could be served where it cannot yet.
+fn first_to_go(mut bounced: Vec<Bounced>) -> Vec<Bounced> {
+    let split = |bounced: &&Bounced| matches!(bounced.why, Why::Later(Later::TryAgain, _));
+    if let Some(last) = bounced.iter().find(split).map(|bounced| bounced.ticket.place()) {
+        let others = bounced.split_off(bounced.partition_point(|bounced| bounced.ticket.place() <= last));
+        others.into_iter().for_each(|Bounced { ticket, request, why }| ticket.bounce(request, why));
+    }
+    bounced
 }
 
 /// The link by which a request is to go again.

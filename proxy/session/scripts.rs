@@ -41,9 +41,12 @@ impl Session {
     ) -> Flow {
         let route = slot.map_or(Route::Any, Route::Slot);
         let whole = spec.is_some_and(|spec| spec.takes(request.len()));
+        if !whole {
+            return self.forward(request, spec, route);
+        }
+        self.guard_order(spec, route);
         let scripts = self.router.scripts();
         match which {
-            _ if !whole => return self.forward(request, spec, route),
             Scripting::Eval => {
                 let mut ticket = self.open(request, spec, route);
                 ticket.lesson = self.learn(request.arg(1), Met::Evaluated);

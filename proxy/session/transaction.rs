@@ -27,7 +27,12 @@ use crate::{
     metrics::Transaction as Ended,
     plan::{self, Plan, Scripting},
     refusal::{self, Refusal},
-    resp::{Request, reply::Scanner, request::OwnedRequest, write},
+    resp::{
+        Request,
+        reply::Scanner,
+        request::{OwnedRequest, decimal},
+        write,
+    },
     says,
     scripts::Script,
     slot::Slot,
@@ -65,6 +70,16 @@ impl Transaction {
     /// Bytes that it holds.
     pub(super) fn size(&self) -> usize {
         self.frames.len() + self.own.iter().map(|(_, request)| request.frame().len()).sum::<usize>()
+    }
+
+    /// MULTI and what goes to a node behind it.
+    pub(super) fn frames(&self) -> &[u8] {
+        &self.frames
+    }
+
+    /// Whether EXEC takes a node, with keys that are watched or not.
+    pub(super) fn needs_node(&self, watches: bool) -> bool {
+        !self.spoiled && (watches || self.queued > self.own.len())
     }
 
     /// All of it as it goes to a node, behind `prefix`, once it has been closed.
@@ -133,7 +148,7 @@ impl Session {
                 scripts = !functions;
                 slot
             }
-            Plan::Refuse(error) => return self.refuse(Some(spec), &error),
+            Plan::Refuse(error) | Plan::Unchanged(error) => return self.refuse(Some(spec), &error),
             Plan::Split(_) => return self.refuse(Some(spec), &plan::cross_slot_error(request, spec)),
             Plan::Local(local) => match self.joins(local, request) {
                 Joins::Wire => None,
@@ -199,7 +214,7 @@ impl Session {
     }
 
     fn changes_database(&self, request: &Request<'_>) -> bool {
-        let number = std::str::from_utf8(request.arg(1)).ok().and_then(|number| number.parse::<u32>().ok());
+        let number = decimal(request.arg(1)).and_then(|number| u32::try_from(number).ok());
         let databases = self.router.topology().server.databases.max(1);
         number.is_some_and(|number| number < databases && number != self.lane.login().database)
     }
@@ -262,9 +277,10 @@ impl Session {
     }
 
     pub(super) fn discard(&mut self, spec: Option<&Spec>) -> Flow {
-        if self.take_transaction().is_none() {
+        let Some(transaction) = self.take_transaction() else {
             return self.answer_error(spec, says::DISCARD_WITHOUT_MULTI);
-        }
+        };
+        self.show_unsent(&transaction);
         self.unwatch();
         self.router.tally().transaction(Ended::Discarded);
         self.answer(spec, b"+OK\r\n")
@@ -272,7 +288,8 @@ impl Session {
 
     /// An EXEC that is malformed, or not allowed: it ends the transaction all the same.
     pub(super) fn refuse_exec(&mut self, spec: &Spec, error: &[u8]) -> Flow {
-        if self.take_transaction().is_some() {
+        if let Some(transaction) = self.take_transaction() {
+            self.show_unsent(&transaction);
             self.router.tally().transaction(Ended::Aborted);
         }
         self.unwatch();
@@ -288,6 +305,9 @@ impl Session {
             return Flow::Alone;
         }
         let Some(mut transaction) = self.take_transaction() else { return Flow::Taken };
+        if !transaction.needs_node(false) {
+            self.show_unsent(&transaction);
+        }
         if transaction.spoiled {
             self.unwatch();
             self.router.tally().transaction(Ended::Aborted);
@@ -310,6 +330,7 @@ impl Session {
             ticket.lesson = self.learn_all(&transaction.frames);
             named = scripts_of(&self.router, &transaction.frames);
         }
+        self.guard_order(spec, route);
         self.send_ready(&named, batch, ticket);
         Flow::Taken
     }
@@ -335,7 +356,10 @@ impl Session {
             Some(watch) => {
                 self.attend(exec_watched(watch, transaction.clone(), line, touched, patience), Eof::Waits).await
             }
-            None if transaction.own.len() == transaction.queued => Ok(stand_ins(transaction.queued)),
+            None if !transaction.needs_node(false) => {
+                self.show_unsent(&transaction);
+                Ok(stand_ins(transaction.queued))
+            }
             None => {
                 let errand = Errand::new(self.router.clone(), self.lane.clone(), transaction.slot, self.favourite);
                 self.attend(exec_apart(errand, transaction.clone(), line, patience), Eof::Waits).await
@@ -406,14 +430,22 @@ impl Session {
         let spec = topology.commands.find(request);
         let plan = plan::plan(request, spec, &self.router.settings().policy);
         match plan {
-            Plan::Local(Local::Hello) => self.hello(request).await,
-            Plan::Local(Local::Auth) => self.auth(request).await,
-            Plan::Local(Local::Select) => self.select(request),
             Plan::Local(local) => {
-                let line = self.line.clone();
-                line.aside(|| {
-                    let _ = self.answer_locally(local, request, spec);
-                })
+                let reply = match local {
+                    Local::Hello => self.hello(request).await,
+                    Local::Auth => self.auth(request).await,
+                    Local::Select => self.select(request),
+                    local => {
+                        let line = self.line.clone();
+                        line.aside(|| {
+                            let _ = self.answer_locally(local, request, spec);
+                        })
+                    }
+                };
+                if self.is_to_show(local) {
+                    self.show(request, spec);
+                }
+                reply
             }
             Plan::Home => self.ask_home(request).await.unwrap_or_else(|text| error(&text)).to_vec(),
             Plan::Amended(fold) => self.ask_amended(request, fold).await.unwrap_or_else(|text| error(&text).to_vec()),

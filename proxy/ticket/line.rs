@@ -72,6 +72,7 @@ impl Line {
             failed: false,
             mute: self.takes_mute(),
             request_bytes: u32::try_from(request_bytes).unwrap_or(u32::MAX),
+            route,
             opened: self.clock.now(),
             label,
         };
@@ -188,6 +189,13 @@ impl Line {
         !self.state.borrow().bounced.is_empty()
     }
 
+    /// Whether something that the client sent behind a request has run, so that the request must not run any more: each
+    /// would find what the other should have found.
+    pub fn has_overtaken(&self, ticket: &Ticket) -> bool {
+        let state = self.state.borrow();
+        ticket.slot().is_some_and(|slot| state.ran_behind(ticket.place(), slot, !ticket.repeatable))
+    }
+
     /// Takes the bounced requests, in the order of their places.
     pub fn take_bounced(&self) -> Vec<Bounced> {
         let mut bounced = std::mem::take(&mut self.state.borrow_mut().bounced);
@@ -200,8 +208,8 @@ impl Line {
         self.state.borrow().owed()
     }
 
-    /// Bytes of these that are ready for the client, and that its socket has not taken.
-    pub fn unread(&self) -> usize {
+    /// Bytes of these that are ready, and that the client's socket has not taken.
+    pub fn unwritten(&self) -> usize {
         self.state.borrow().out.len()
     }
 

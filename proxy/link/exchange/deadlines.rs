@@ -37,15 +37,14 @@ pub(super) struct Stall {
 impl Exchange {
     /// Pending while the client of the reply that is being read should catch up.
     pub(super) fn poll_stall(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        let (owed, alone) = match &self.link.queue.borrow().entries {
-            entries
-                if let Some(Entry { ticket: Some(ticket), .. }) = entries.front()
-                    && (!self.partial.is_empty() || ticket.has_begun()) =>
-            {
-                (ticket.owed(), entries.len() == 1)
+        let queue = self.link.queue.borrow();
+        let (owed, alone) = match queue.entries.front() {
+            Some(Entry { ticket: Some(ticket), .. }) if !self.partial.is_empty() || ticket.has_begun() => {
+                (ticket.owed(), queue.entries.len() == 1)
             }
             _ => (0, true),
         };
+        drop(queue);
         if owed < STREAM_LIMIT {
             if let Some(stall) = &mut self.stall {
                 stall.looked = None;

@@ -5,7 +5,11 @@ use std::{collections::VecDeque, task::Waker, time::Instant};
 use bytes::BytesMut;
 
 use super::OWED_LIMIT;
-use crate::ticket::{Bounced, Label};
+use crate::{
+    metrics::CommandClass,
+    slot::Slot,
+    ticket::{Bounced, Label, Route},
+};
 
 /// Requests in flight that a new client starts with. One more is allowed for each small reply, as TCP opens its window:
 /// a burst of requests with huge replies is then over before it has cost much.
@@ -54,6 +58,8 @@ pub(super) struct Place {
     pub failed: bool,
     pub mute: bool,
     pub request_bytes: u32,
+    /// Where the request goes; what goes to several nodes says `Any`.
+    pub route: Route,
     pub opened: Instant,
     /// `None` for what the proxy answered itself: that has been counted.
     pub label: Option<Label>,
@@ -69,6 +75,7 @@ impl Place {
             failed: false,
             mute: false,
             request_bytes: 0,
+            route: Route::Any,
             opened,
             label: None,
         }
@@ -92,6 +99,19 @@ impl State {
             }
         }
         self.wake();
+    }
+
+    /// Whether a request has run that stands behind the place `number` and may be about the same keys as what that one
+    /// does in `slot`: one of the two writes.
+    pub fn ran_behind(&self, number: u64, slot: Slot, writes: bool) -> bool {
+        let is_about = |place: &Place| match place.route {
+            Route::Slot(other) => other == slot,
+            Route::Any => true,
+            Route::Home => false,
+        };
+        let may_write = |place: &Place| place.label.is_some_and(|label| writes || label.class != CommandClass::Read);
+        let behind = self.places.iter().zip(self.front..).skip_while(|(_, other)| *other <= number);
+        behind.into_iter().any(|(place, _)| place.whole && may_write(place) && is_about(place))
     }
 
     pub fn owed(&self) -> usize {
