@@ -85,6 +85,9 @@ pub const DISCARD_WITHOUT_MULTI: &str = "ERR DISCARD without MULTI";
 pub const EXECABORT: &str = "EXECABORT Transaction discarded because of previous errors.";
 /// An EXEC that is malformed: the reason follows.
 pub const EXECABORT_BECAUSE: &str = "EXECABORT Transaction discarded because of: ";
+/// What has keys, behind CONFIG SET in a transaction: all nodes are set once the transaction's own has run it.
+pub const BEHIND_CONFIG_SET: &str =
+    "ERR In a transaction through the proxy, CONFIG SET takes effect last: put it behind all commands with keys";
 /// No topology yet, or a slot without an owner.
 pub const CLUSTERDOWN: &str = "CLUSTERDOWN The cluster is down";
 /// A slot without an owner.

@@ -179,7 +179,7 @@ impl Session {
 
     /// Sends a request to the nodes without slots as well, where it concerns them. The client waits for the others alone:
     /// one Redis has no replicas that could refuse.
-    fn tell_others(&self, request: &Request<'_>, spec: Option<&Spec>) {
+    pub(super) fn tell_others(&self, request: &Request<'_>, spec: Option<&Spec>) {
         let Some(spec) = spec.filter(|spec| spec.replicas_too) else { return };
         let others: Vec<Arc<Node>> = {
             let topology = self.router.topology();
