@@ -104,7 +104,11 @@ const DIFFERENCES: &[(&str, &str)] = &[
     ("sinter", IN_ONE_SLOT),
     ("sintercard", IN_ONE_SLOT),
     ("sinterstore", IN_ONE_SLOT),
-    ("slowlog|get", "entry ids are each node's own, its client is the proxy"),
+    (
+        "slowlog|get",
+        "entry ids are each node's own, its client is the proxy; what goes to every primary is there once for each",
+    ),
+    ("slowlog|len", "what goes to every primary counts once for each"),
     ("smove", IN_ONE_SLOT),
     ("sort", "BY and GET patterns must stay in the key's slot"),
     ("sunion", IN_ONE_SLOT),

@@ -41,10 +41,7 @@ impl Session {
         let (mut own, mut index, mut scanner) = (own.iter().peekable(), 0, Scanner::default());
         while let Ok(Some(end)) = scanner.find(rest) {
             match own.next_if(|(place, _)| *place == index) {
-                Some((_, request)) if request.as_request().is(0, "WAIT") => {
-                    out.extend(waits.pop_front().unwrap_or_default());
-                }
-                Some((_, request)) => out.extend(self.answer_own(&request.as_request()).await?),
+                Some((_, request)) => out.extend(self.answer_own(&request.as_request(), &mut waits).await?),
                 None => out.extend_from_slice(&rest[..end]),
             }
             rest = &rest[end..];
@@ -57,7 +54,7 @@ impl Session {
     }
 
     /// `None` where the client has gone.
-    async fn answer_own(&mut self, request: &Request<'_>) -> Option<Vec<u8>> {
+    async fn answer_own(&mut self, request: &Request<'_>, waits: &mut VecDeque<Vec<u8>>) -> Option<Vec<u8>> {
         let topology = self.router.topology().clone();
         let spec = topology.commands.find(request);
         let plan = plan::plan(request, spec, &self.router.settings().policy);
@@ -67,6 +64,7 @@ impl Session {
                     Local::Hello => self.hello(request).await,
                     Local::Auth => self.auth(request).await,
                     Local::Select => self.select(request),
+                    Local::Wait => waits.pop_front().unwrap_or_default(),
                     Local::Client(Client::Tracking) => self.set_tracking(request).await,
                     local => {
                         let line = self.line.clone();
