@@ -1,13 +1,15 @@
 //! Who is connected: what CLIENT LIST shows, and how a client is told to leave.
 //!
 //! The one registry of the process, since CLIENT LIST, CLIENT KILL and `max_clients` are about the clients of all
-//! workers. It is locked when a client comes, goes or is looked up, never for a request.
+//! workers. It is locked when a client comes, goes or is looked up, never for a request, unless somebody monitors.
 
 mod mail;
+mod monitors;
 mod pause;
 
 pub use self::{
     mail::Mail,
+    monitors::Monitoring,
     pause::{Pause, Paused},
 };
 
@@ -22,7 +24,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use self::mail::Inbox;
+use self::{mail::Inbox, monitors::Monitors};
 use crate::metrics::CommandId;
 
 /// A client's last command where there was none.
@@ -36,6 +38,7 @@ pub struct Clients {
     buffered: AtomicUsize,
     most_buffered: usize,
     pause: Pause,
+    monitors: Monitors,
     /// How many clients there may be.
     pub most: usize,
     /// When the process began to serve.
@@ -51,6 +54,7 @@ impl Clients {
             buffered: AtomicUsize::new(0),
             most_buffered,
             pause: Pause::default(),
+            monitors: Monitors::default(),
             most,
             since: Instant::now(),
         }
@@ -160,8 +164,10 @@ pub struct Client {
     pub subscriptions: [AtomicUsize; 3],
     /// Bytes that it is owed.
     pub owed: AtomicUsize,
-    /// Bytes of requests that are not whole yet.
-    pub held: AtomicUsize,
+    /// Bytes of requests that are not whole yet, or wait for their turn.
+    pub unread: AtomicUsize,
+    /// Bytes of what is queued in its transaction.
+    pub queued_bytes: AtomicUsize,
     /// Bytes that it has sent, and that it has been sent.
     pub traffic: [AtomicU64; 2],
     /// How many commands it has sent.
@@ -194,6 +200,8 @@ pub enum Mark {
     CapaRedirect = 32,
     /// It is to be closed once it has its reply.
     Closing = 64,
+    /// It monitors.
+    Monitor = 128,
 }
 
 /// How a blocked client's wait is ended (CLIENT UNBLOCK).
@@ -254,7 +262,8 @@ impl Client {
             queued: AtomicUsize::new(usize::MAX),
             subscriptions: Default::default(),
             owed: AtomicUsize::new(0),
-            held: AtomicUsize::new(0),
+            unread: AtomicUsize::new(0),
+            queued_bytes: AtomicUsize::new(0),
             traffic: Default::default(),
             commands: AtomicU64::new(0),
             redirect: AtomicI64::new(0),
@@ -274,7 +283,7 @@ impl Client {
 
     /// Bytes held for it.
     pub fn cost(&self) -> usize {
-        self.owed.load(Relaxed) + self.held.load(Relaxed)
+        self.owed.load(Relaxed) + self.unread.load(Relaxed) + self.queued_bytes.load(Relaxed)
     }
 
     /// It has sent something.

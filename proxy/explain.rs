@@ -98,11 +98,17 @@ impl Grounds<'_> {
                 format!("by the owner of {}: the pattern's tag allows no other", self.slot(*slot))
             }
             Plan::Scan(None) => format!("by one primary after the other{}", self.primaries()),
+            Plan::Keys => {
+                format!("by every primary{}, their replies {} as they come", self.primaries(), Fold::Concat.words())
+            }
             Plan::Local(_) => "by the proxy itself".to_owned(),
             Plan::Blocking(blocking) => match blocking.slot {
                 Some(slot) => format!("on a connection of its own, by the owner of {}: it may wait", self.slot(slot)),
                 None => "on a connection of its own, by any primary: it may wait".to_owned(),
             },
+            Plan::Unchanged(text) => {
+                format!("not at all, unless nothing would change: {}", String::from_utf8_lossy(text))
+            }
             Plan::Refuse(text) => format!("not at all: {}", String::from_utf8_lossy(text)),
             Plan::AskServer => "by the owner of the slot of the keys that a node names".to_owned(),
         }
@@ -182,7 +188,7 @@ pub fn treatment(spec: &Spec) -> String {
         Treatment::BlockingStreams => {
             "the owner of its keys' slot, on a connection of its own where it may wait".to_owned()
         }
-        Treatment::ConfigSet => "every primary; parameters that hold the cluster together are refused".to_owned(),
+        Treatment::ConfigSet => "every primary; what holds the cluster together can only stay as it is".to_owned(),
         Treatment::Debug => "by key or every primary where it is harmless; else refused".to_owned(),
         Treatment::Amended(fold) => format!("any primary; its reply: {}", fold.words()),
         Treatment::AclLog => "every primary; the newest entries of all nodes".to_owned(),

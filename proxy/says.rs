@@ -85,6 +85,9 @@ pub const DISCARD_WITHOUT_MULTI: &str = "ERR DISCARD without MULTI";
 pub const EXECABORT: &str = "EXECABORT Transaction discarded because of previous errors.";
 /// An EXEC that is malformed: the reason follows.
 pub const EXECABORT_BECAUSE: &str = "EXECABORT Transaction discarded because of: ";
+/// What has keys, behind CONFIG SET in a transaction: all nodes are set once the transaction's own has run it.
+pub const BEHIND_CONFIG_SET: &str =
+    "ERR In a transaction through the proxy, CONFIG SET takes effect last: put it behind all commands with keys";
 /// No topology yet, or a slot without an owner.
 pub const CLUSTERDOWN: &str = "CLUSTERDOWN The cluster is down";
 /// A slot without an owner.
@@ -107,6 +110,11 @@ pub fn wait_unsure(node: &str, why: &str) -> String {
 /// Too much waits for a node to take more of it.
 pub fn node_takes_no_more(node: &str) -> String {
     format!("ERR proxy: {node} does not keep up, too much waits for it already")
+}
+
+/// A request whose time is over.
+pub fn no_answer(node: &str, limit: std::time::Duration) -> String {
+    format!("ERR proxy: no answer from {node} within {limit:?}, the command may have run")
 }
 
 /// FCALL where a primary has just joined and may lack the function.

@@ -15,6 +15,7 @@ mod blocking;
 mod client;
 mod dispatch;
 mod errand;
+mod keys;
 mod local;
 mod login;
 mod monitor;
@@ -104,8 +105,8 @@ pub struct Session {
     authenticated: bool,
     /// Why the session ends once everything is answered and written.
     ending: Option<Disconnect>,
-    /// Bytes that this session has in the process's account.
-    accounted: usize,
+    /// Bytes that this session has in the process's account: owed, unread, queued.
+    accounted: [usize; 3],
 }
 
 /// What the poll function cannot do itself.
@@ -167,7 +168,7 @@ impl Session {
             more_behind: false,
             unproven: None,
             ending: None,
-            accounted: 0,
+            accounted: [0; 3],
             router,
             stream,
             line,
@@ -401,20 +402,21 @@ impl Session {
         let queued = self.transaction.as_ref().map_or(0, Transaction::size);
         // What has come back is kept by the session until it can go again.
         let back = if self.retry.is_some() || self.line.has_bounced() { self.line.asked() } else { 0 };
-        let held = self.input.len() + queued + back;
-        let owed = self.line.owed();
-        if owed + held != self.accounted {
+        let held = [self.line.owed(), self.input.len() + back, queued];
+        if held != self.accounted {
+            let [owed, unread, queued] = held;
             self.client.owed.store(owed, Relaxed);
-            self.client.held.store(held, Relaxed);
-            self.router.clients().account(self.accounted, owed + held);
-            self.accounted = owed + held;
+            self.client.unread.store(unread, Relaxed);
+            self.client.queued_bytes.store(queued, Relaxed);
+            self.router.clients().account(self.accounted.iter().sum(), held.iter().sum());
+            self.accounted = held;
         }
     }
 }
 
 impl Drop for Session {
     fn drop(&mut self) {
-        self.router.clients().account(self.accounted, 0);
+        self.router.clients().account(self.accounted.iter().sum(), 0);
         self.drop_subscriptions();
         self.line.close();
     }

@@ -1,6 +1,6 @@
 //! CLIENT in the words of the servers behind: filters, switches, and all that can be wrong with them.
 
-use crate::support::{Client, Cluster, Flavour, Node, Proxy, Reply, Setup, Shape, cluster::shared};
+use crate::support::{Client, Cluster, Flavour, Node, Proxy, Reply, Setup, Shape, cluster::shared, eventually};
 
 /// Lines whose replies are alike whoever is asked.
 const LINES: &str = include_str!("client_command/lines.txt");
@@ -9,16 +9,19 @@ const LINES: &str = include_str!("client_command/lines.txt");
 fn compare(proxy: &Proxy, server: &Node) {
     let mut wrong = Vec::new();
     for line in LINES.lines().filter(|line| !line.is_empty()) {
-        let ask = |address: &str| -> Reply {
-            let mut client = Client::connect(address);
-            let reply = client.line(line);
-            // Whatever it has set must not hold up the next.
-            Client::connect(address).line("CLIENT UNPAUSE");
-            reply
-        };
-        let (ours, theirs) = (ask(&proxy.address()), ask(&server.address()));
-        if ours != theirs {
-            wrong.push(format!("{line}\n    ours:   {ours:?}\n    theirs: {theirs:?}"));
+        for version in [2, 3] {
+            let ask = |address: &str| -> Reply {
+                let mut client = Client::connect(address);
+                client.line(&format!("HELLO {version}"));
+                let reply = client.line(line);
+                // Whatever it has set must not hold up the next.
+                Client::connect(address).line("CLIENT UNPAUSE");
+                reply
+            };
+            let (ours, theirs) = (ask(&proxy.address()), ask(&server.address()));
+            if ours != theirs {
+                wrong.push(format!("{line} in RESP{version}\n    ours:   {ours:?}\n    theirs: {theirs:?}"));
+            }
         }
     }
     assert!(wrong.is_empty(), "\n{}", wrong.join("\n"));
@@ -125,5 +128,31 @@ fn what_a_client_is_shows_in_its_line() {
         assert!(line, "{address}");
         let twice = client.line(&format!("CLIENT LIST ID {id} {id}")).string();
         assert_eq!(twice.lines().filter(|line| line.contains(" cmd=client|reply ")).count(), 2, "{twice}");
+    }
+}
+
+#[test]
+fn what_is_held_for_a_client_shows_in_its_line() {
+    let (proxy, redis) = (Proxy::before(shared()), Node::standalone());
+    for address in [proxy.address(), redis.address()] {
+        let (mut client, mut other) = (Client::connect(&address), Client::connect(&address));
+        let id = client.line("CLIENT ID").integer();
+        let mut field = |name: &str| -> usize {
+            let line = other.line(&format!("CLIENT LIST ID {id}")).string();
+            let word = line.split(' ').find_map(|word| word.strip_prefix(name)?.strip_prefix('='));
+            word.and_then(|number| number.parse().ok()).unwrap_or_else(|| panic!("no {name} in {line}"))
+        };
+        assert_eq!((field("qbuf"), field("multi-mem")), (0, 0), "{address}");
+        client.line("MULTI");
+        client.line("SET {held}k value");
+        assert!(field("multi-mem") > 0, "{address}");
+        assert_eq!(field("multi"), 1, "{address}");
+        client.line("DISCARD");
+        client.send_raw(b"*2\r\n$4\r\nECHO\r\n$100\r\nhalf");
+        eventually("what is not whole yet", || field("qbuf") + field("argv-mem") > 0);
+        assert_eq!(field("multi-mem"), 0, "{address}");
+        client.send_raw(&[&[b'x'; 96][..], b"\r\n"].concat());
+        assert_eq!(client.reply().text().len(), 100, "{address}");
+        eventually("all to be read", || field("qbuf") + field("argv-mem") == 0);
     }
 }

@@ -453,6 +453,36 @@ fn config_reaches_every_primary_and_leaves_the_cluster_alone() {
 }
 
 #[test]
+fn config_set_of_what_is_so_already_is_done() {
+    let cluster = Cluster::three();
+    let proxy = Proxy::before(&cluster);
+    for version in [2, 3] {
+        let mut client = proxy.client_of(version);
+        assert_eq!(client.line("CONFIG GET PORT").texts(), ["PORT", &proxy.port.to_string()]);
+        // As whoever puts back what it has found.
+        for name in
+            ["port", "bind", "masterauth", "cluster-enabled", "Cluster-Node-Timeout", "unixsocket", "requirepass"]
+        {
+            let value = client.line(&format!("CONFIG GET {name}")).texts()[1].clone();
+            assert_eq!(client.call(&["CONFIG", "SET", name, &value]), "+OK\r\n", "{name} {value}");
+            let other = client.call(&["CONFIG", "SET", "port", &proxy.port.to_string(), name, "x"]);
+            assert!(other.is_error(), "{name} {other:?}");
+        }
+        assert_eq!(
+            client.call(&["CONFIG", "SET", "port", &proxy.port.to_string(), "cluster-enabled", "no"]),
+            "+OK\r\n"
+        );
+        let node = cluster.node(0).line("CONFIG GET port").texts()[1].clone();
+        for line in [&*format!("CONFIG SET port {node}"), "CONFIG SET cluster-* x", "CONFIG SET cluster-nosuch x"] {
+            let reply = client.line(line);
+            assert!(String::from_utf8_lossy(&reply.0).contains("is not served by the proxy"), "{line} {reply:?}");
+        }
+        let short = client.line("CONFIG SET port");
+        assert_eq!(short, "-ERR wrong number of arguments for 'config|set' command\r\n");
+    }
+}
+
+#[test]
 fn settings_reach_whoever_may_be_the_next_primary() {
     let cluster = Cluster::start(Shape { replicas: 1, ..Shape::default() });
     let settings = Settings::new(cluster.seeds()).with("ALLOW", "acl setuser, acl deluser");

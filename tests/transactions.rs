@@ -49,6 +49,33 @@ const SEQUENCES: &[&[&str]] = &[
     &["MULTI", "CLIENT SETNAME me", "CLIENT GETNAME", "CLIENT NO-EVICT on", "CLIENT UNBLOCK 99999", "EXEC"],
     &["CLIENT SETNAME out", "MULTI", "CLIENT SETNAME me", "SET {t}k", "EXEC", "CLIENT GETNAME"],
     &["MULTI", "SELECT x", "CLIENT SETNAME a\nb", "CLIENT KILL 1.2.3.4:5", "GET {t}k", "EXEC"],
+    &[
+        "MULTI",
+        "CONFIG GET hz",
+        "SET {t}k 1",
+        "CONFIG SET hz 20",
+        "CONFIG GET hz",
+        "CONFIG SET hz 10",
+        "CONFIG SET nosuch 1",
+        "CONFIG GET hz",
+        "EXEC",
+        "GET {t}k",
+    ],
+    &["MULTI", "CONFIG SET hz 20", "SET {t}k", "EXEC", "CONFIG GET hz"],
+    &[
+        "CLIENT TRACKING ON OPTIN",
+        "MULTI",
+        "GET {t}k",
+        "CLIENT CACHING no",
+        "CLIENT CACHING yes",
+        "CLIENT TRACKINGINFO",
+        "CLIENT TRACKING OFF",
+        "CLIENT TRACKING OFF",
+        "CLIENT TRACKING ON BCAST PREFIX a PREFIX ab",
+        "CLIENT TRACKINGINFO",
+        "EXEC",
+        "CLIENT TRACKINGINFO",
+    ],
     &["MULTI", "AUTH a b c", "SET {t}k 1", "EXEC"],
     &["MULTI", "SORT {t}l", "OBJECT ENCODING {t}l", "XADD {t}s 1-1 f v", "XINFO HELP", "OBJECT HELP", "EXEC"],
     &["MULTI", "DEL {t}k {t}l", "MSET {t}k 1 {t}l 2", "MGET {t}k {t}l", "EXISTS {t}k {t}k", "EXEC"],
@@ -160,6 +187,47 @@ fn what_cannot_be_part_of_a_transaction_is_refused_clearly() {
     client.line("MULTI");
     assert!(String::from_utf8_lossy(&client.line("SET b 1").0).starts_with("-CROSSSLOT"));
     client.line("DISCARD");
+}
+
+#[test]
+fn what_all_nodes_are_asked_for_has_its_place_in_a_transaction() {
+    let proxy = Proxy::before(shared());
+    let mut client = proxy.client();
+    for line in ["MULTI", "SET {all}k 1", "INFO server", "SLOWLOG LEN", "GET {all}k"] {
+        assert!(!client.line(line).is_error(), "{line}");
+    }
+    let replies = client.line("EXEC").value();
+    let [set, info, length, get] = replies.items() else { panic!("{replies:?}") };
+    assert_eq!((set.str(), get.str()), (Some("OK"), Some("1")));
+    assert!(info.str().expect("a text").contains(&format!("tcp_port:{}\r\n", proxy.port)), "{info:?}");
+    assert!(length.integer().is_some(), "{length:?}");
+    // All nodes are set when the transaction has run: nothing in it may count on that.
+    client.line("MULTI");
+    assert_eq!(client.line("CONFIG SET hz 10"), "+QUEUED\r\n");
+    assert!(client.line("SET {all}k 2").is_error());
+    assert!(String::from_utf8_lossy(&client.line("EXEC").0).starts_with("-EXECABORT"));
+    assert_eq!(client.line("GET {all}k"), "$1\r\n1\r\n");
+}
+
+#[test]
+fn what_is_read_behind_client_tracking_in_a_transaction_is_tracked() {
+    let (proxy, oracle) = (Proxy::before(shared()), Node::standalone());
+    for address in [proxy.address(), oracle.address()] {
+        for (tracking, caching) in [("CLIENT TRACKING ON", "PING"), ("CLIENT TRACKING ON OPTIN", "CLIENT CACHING yes")]
+        {
+            let (mut client, mut other) = (Client::connect(&address), Client::connect(&address));
+            client.line("HELLO 3");
+            other.line("SET {tt}k 1");
+            for line in ["MULTI", tracking, caching, "GET {tt}k"] {
+                assert!(!client.line(line).is_error(), "{line} at {address}");
+            }
+            let replies = client.line("EXEC").value();
+            assert_eq!(replies.items().last().and_then(|value| value.str()), Some("1"), "{replies:?} at {address}");
+            other.line("SET {tt}k 2");
+            let told = client.reply();
+            assert!(told.0.starts_with(b">2\r\n$10\r\ninvalidate\r\n"), "{told:?} at {address}");
+        }
+    }
 }
 
 #[test]

@@ -1,5 +1,4 @@
-//! What one client's session leaves for another's, on whatever worker that is: invalidation messages that a client
-//! redirects (CLIENT TRACKING ... REDIRECT).
+//! What one client's session leaves for another's, on whatever worker that is.
 
 use std::sync::{
     Mutex, PoisonError,
@@ -8,8 +7,27 @@ use std::sync::{
 
 use bytes::Bytes;
 
-/// What an invalidation message says: an array of keys, or null for all of them.
-pub type Mail = Bytes;
+/// A message of another session.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Mail {
+    /// Keys have changed that a client redirects the news of (CLIENT TRACKING ... REDIRECT): an array of them, or null
+    /// for all.
+    Changed(Bytes),
+    /// A command that the proxy has answered itself, as a line of MONITOR.
+    Answered(Bytes),
+}
+
+impl Mail {
+    fn len(&self) -> usize {
+        let (Mail::Changed(bytes) | Mail::Answered(bytes)) = self;
+        bytes.len()
+    }
+
+    /// Whether it is null: everything may have changed.
+    fn forgets_all(&self) -> bool {
+        matches!(self, Mail::Changed(keys) if keys.first() != Some(&b'*'))
+    }
+}
 
 /// Messages in their order, until the session fetches them.
 #[derive(Default)]
@@ -25,7 +43,7 @@ impl Inbox {
         let mut guard = self.mails.lock().unwrap_or_else(PoisonError::into_inner);
         let (mails, size) = &mut *guard;
         // To forget everything twice is no more than once.
-        if mails.last() == Some(&mail) && mail.first() != Some(&b'*') {
+        if mail.forgets_all() && mails.last() == Some(&mail) {
             return true;
         }
         if most > 0 && *size + mail.len() > most {

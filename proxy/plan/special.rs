@@ -71,19 +71,26 @@ const HELD_PARAMETERS: &[&str] = &[
     "unixsocket",
 ];
 
-/// CONFIG SET, to every primary, unless a parameter is one that the cluster or the proxy depends on.
+/// CONFIG SET, to every primary, unless a parameter is one that the cluster or the proxy depends on. Where all of them
+/// are, they may have these values already: who restores what was before is not to be refused.
 pub fn config_set(request: &Request, policy: &Policy) -> Plan {
-    let held = (2..request.len()).step_by(2).map(|at| request.arg(at).to_ascii_lowercase()).find(|name| {
+    let is_held = |name: &&[u8]| {
+        let name = name.to_ascii_lowercase();
         name.starts_with(b"cluster-")
             || name.starts_with(b"tls-")
             || HELD_PARAMETERS.iter().any(|held| held.as_bytes() == name)
-    });
-    match held {
+    };
+    if request.len() < 4 {
+        return Plan::Any;
+    }
+    let mut names = (2..request.len()).step_by(2).map(|at| request.arg(at));
+    match names.clone().find(is_held) {
         Some(name) if !policy.allows("config|set") => {
-            let name = name.escape_ascii();
-            Plan::Refuse(
-                says::refused("config|set", &format!("the cluster or the proxy depends on {name}")).into_bytes(),
-            )
+            let name = name.to_ascii_lowercase();
+            let why = format!("the cluster or the proxy depends on {}", name.escape_ascii());
+            let error = says::refused("config|set", &why).into_bytes();
+            let all = request.len().is_multiple_of(2) && names.all(|name| is_held(&name));
+            if all { Plan::Unchanged(error) } else { Plan::Refuse(error) }
         }
         _ => Plan::Primaries(Fold::AllSucceeded),
     }

@@ -88,6 +88,8 @@ fn what_has_no_key_or_is_malformed_goes_to_some_primary() {
         "CLUSTER COUNTKEYSINSLOT x",
         "CLUSTER COUNTKEYSINSLOT 16384",
         "SCAN x",
+        "KEYS",
+        "KEYS * *",
         "CLIENT FROB",
         "CLIENT HELP",
         "BLPOP a",
@@ -104,10 +106,6 @@ fn what_has_no_key_or_is_malformed_goes_to_some_primary() {
 fn what_is_about_all_goes_to_all() {
     for (line, fold) in [
         ("DBSIZE", Fold::Sum),
-        ("KEYS *", Fold::Concat),
-        ("KEYS {}*", Fold::Concat),
-        ("KEYS {a*}", Fold::Concat),
-        ("KEYS \\{a}*", Fold::Concat),
         ("FLUSHALL ASYNC", Fold::AllSucceeded),
         ("BGSAVE SCHEDULE", Fold::AllSucceeded),
         ("BGREWRITEAOF", Fold::AllSucceeded),
@@ -133,9 +131,26 @@ fn what_is_about_all_goes_to_all() {
     ] {
         assert_eq!(planned(line), Plan::Primaries(fold), "{line}");
     }
+    for line in ["KEYS *", "KEYS {}*", "KEYS {a*}", "KEYS \\{a}*"] {
+        assert_eq!(planned(line), Plan::Keys, "{line}");
+    }
     assert_eq!(planned("PUBLISH a b"), Plan::Home);
     assert_eq!(planned("ROLE"), Plan::Amended(Fold::Role));
     assert_eq!(planned("CONFIG GET *"), Plan::Amended(Fold::Config));
+}
+
+#[test]
+fn what_holds_the_cluster_together_may_only_stay_as_it_is() {
+    let error = |line: &str| match planned(line) {
+        Plan::Unchanged(error) => String::from_utf8(error).expect("a text"),
+        other => panic!("{line}: {other:?}"),
+    };
+    let text = "ERR CONFIG SET is not served by the proxy: the cluster or the proxy depends on requirepass";
+    assert!(error("CONFIG SET requirepass x").starts_with(text));
+    assert!(error("CONFIG SET RequirePass x bind y").starts_with(text));
+    assert_eq!(planned("CONFIG SET requirepass"), Plan::Any);
+    assert!(matches!(planned("CONFIG SET requirepass x hz 1"), Plan::Refuse(_)));
+    assert!(matches!(planned("CONFIG SET requirepass x bind"), Plan::Refuse(_)));
 }
 
 #[test]
@@ -210,10 +225,6 @@ fn refusals_say_why() {
     for (line, start) in [
         ("SHUTDOWN", "ERR SHUTDOWN is not served by the proxy: it would stop a node"),
         ("CLUSTER MEET a 1", "ERR CLUSTER MEET is not served by the proxy: "),
-        (
-            "CONFIG SET requirepass x",
-            "ERR CONFIG SET is not served by the proxy: the cluster or the proxy depends on requirepass",
-        ),
         ("CONFIG SET maxmemory 1 Cluster-enabled no", "ERR CONFIG SET is not served"),
         ("DEBUG SLEEP 10", "ERR DEBUG is not served"),
         ("DEBUG RELOAD NOSAVE", "ERR DEBUG is not served"),

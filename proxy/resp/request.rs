@@ -269,7 +269,7 @@ impl Parser {
 }
 
 /// A decimal number as Redis' `string2ll` takes it: no sign but `-`, no leading zero, no space.
-fn decimal(text: &[u8]) -> Option<i64> {
+pub fn decimal(text: &[u8]) -> Option<i64> {
     match text {
         [b'0'] => Some(0),
         [b'1'..=b'9', ..] | [b'-', b'1'..=b'9', ..] => {
@@ -418,6 +418,17 @@ mod tests {
             }
         }
         assert_eq!(requests, whole);
+    }
+
+    #[test]
+    fn integers_are_read_as_the_server_reads_them() {
+        for number in [0, 7, -12, 123_456_789, -1_234_567_890, i64::MAX, i64::MIN] {
+            assert_eq!(decimal(number.to_string().as_bytes()), Some(number));
+        }
+        for text in [&b"+1"[..], b"01", b" 1", b"1 ", b"1.0", b"", b"-", b"-0", b"12345678901x", b"9223372036854775808"]
+        {
+            assert_eq!(decimal(text), None, "{}", text.escape_ascii());
+        }
     }
 
     #[test]

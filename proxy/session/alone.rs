@@ -16,7 +16,8 @@ impl Session {
         let topology = self.router.topology().clone();
         let spec = topology.commands.find(&request);
         let plan = plan::plan(&request, spec, &self.router.settings().policy);
-        // Where there is no reply, the client has gone.
+        let is_to_show = matches!(plan, Plan::Local(local) if self.is_to_show(local));
+        // Where there is no reply, the client has gone or has been given it.
         let reply: Option<Bytes> = match plan {
             Plan::Local(Local::Hello) => Some(self.hello(&request).await.into()),
             Plan::Local(Local::Auth) => Some(self.auth(&request).await.into()),
@@ -39,9 +40,14 @@ impl Session {
             Plan::Local(Local::Punsubscribe) => Some(self.unsubscribe(Kind::Pattern, &request).await.into()),
             Plan::Local(Local::Sunsubscribe) => Some(self.unsubscribe(Kind::Shard, &request).await.into()),
             Plan::Scan(slot) => Some(self.scan(&request, slot).await.into()),
+            Plan::Keys => {
+                self.keys(&request, spec).await;
+                None
+            }
             Plan::Local(Local::Proxy(Proxy::Node)) => self.one_node(&request).await,
             Plan::Local(Local::Monitor) => Some(self.start_monitor().await.into()),
             Plan::Local(Local::Client(_)) => Some(self.set_tracking(&request).await.into()),
+            Plan::Unchanged(error) => Some(self.config_as_it_is(&request, &error).await.into()),
             Plan::AskServer => return self.forward_by_server(&request).await,
             _ => {
                 let mut reply = Vec::new();
@@ -51,6 +57,9 @@ impl Session {
         };
         if let Some(reply) = reply {
             self.line.answer(Label::of(spec), &reply);
+        }
+        if is_to_show {
+            self.show(&request, spec);
         }
         self.caching_is_over(spec);
     }

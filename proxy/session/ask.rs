@@ -101,6 +101,7 @@ impl Session {
             topology.owners().cloned().collect()
         };
         let mut merge = Merge::new(fold, nodes.len(), None, self.speaks_resp3());
+        merge.know(self.facts(fold));
         let mut asking = JoinSet::new();
         for (index, node) in nodes.into_iter().enumerate() {
             let (router, lane) = (self.router.clone(), self.lane.clone());

@@ -6,7 +6,7 @@ mod line;
 use std::{collections::HashSet, sync::Arc};
 
 use self::{
-    filter::{Filter, Known, integer},
+    filter::{Filter, Known},
     line::line_of,
 };
 use super::{Flow, Session};
@@ -14,7 +14,7 @@ use crate::{
     clients::{Client as Connected, Mark, Order, Unblock},
     command::{Spec, treatment::Client},
     metrics::Disconnect,
-    resp::{Request, write},
+    resp::{Request, request::decimal, write},
     says,
     ticket::Mute,
     topology::{ServerInfo, ServerKind},
@@ -79,6 +79,7 @@ impl Session {
             // nodes decide.
             Client::NoEvict => self.switch(Mark::NoEvict, request, spec),
             Client::NoTouch => self.switch(Mark::NoTouch, request, spec),
+            Client::ImportSource if request.is(2, "OFF") => self.answer(spec, b"+OK\r\n"),
             Client::ImportSource => self.refuse(spec, says::NOT_IMPORTING.as_bytes()),
             Client::Capa => {
                 if (2..request.len()).any(|at| request.is(at, "REDIRECT")) {
@@ -138,7 +139,7 @@ impl Session {
         let filter = if dialect.valkey && request.len() > 3 {
             Filter::parse(request, 2, &known)
         } else if request.is(2, "ID") && request.len() > 3 {
-            let ids: Option<Vec<i64>> = (3..request.len()).map(|at| integer(request.arg(at))).collect();
+            let ids: Option<Vec<i64>> = (3..request.len()).map(|at| decimal(request.arg(at))).collect();
             let ids = ids.map(|ids| ids.into_iter().filter_map(|id| u64::try_from(id).ok()).collect::<Vec<_>>());
             // In the order asked for, as often as asked for.
             let found = ids.as_ref().map(|ids| ids.iter().filter_map(|id| self.router.clients().find(*id)).collect());
@@ -184,15 +185,13 @@ impl Session {
     /// `CLIENT UNBLOCK id [TIMEOUT|ERROR]`
     fn unblock(&mut self, request: &Request<'_>, spec: Option<&Spec>) -> Flow {
         let how = match request.len() {
-            3 => Unblock::Timeout,
-            _ if request.len() > 4 && self.dialect().is_strict() => {
-                return self.refuse(spec, &says::odd_subcommand(request));
-            }
-            _ if request.is(3, "TIMEOUT") => Unblock::Timeout,
-            _ if request.is(3, "ERROR") => Unblock::Error,
-            _ => return self.refuse(spec, says::UNBLOCK_REASON.as_bytes()),
+            4 if request.is(3, "ERROR") => Unblock::Error,
+            4 if !request.is(3, "TIMEOUT") => return self.refuse(spec, says::UNBLOCK_REASON.as_bytes()),
+            5.. if self.dialect().is_strict() => return self.refuse(spec, &says::odd_subcommand(request)),
+            // Where there is more, Valkey looks at none of it.
+            _ => Unblock::Timeout,
         };
-        let Some(id) = integer(request.arg(2)) else { return self.refuse(spec, says::NOT_INTEGER.as_bytes()) };
+        let Some(id) = decimal(request.arg(2)) else { return self.refuse(spec, says::NOT_INTEGER.as_bytes()) };
         let client = u64::try_from(id).ok().and_then(|id| self.router.clients().find(id));
         let waited = client.is_some_and(|client| client.unblock(how));
         self.answer_with(spec, |out| write::integer(out, i64::from(waited)))

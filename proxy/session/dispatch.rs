@@ -96,10 +96,25 @@ impl Session {
                 self.send_to_be_amended(request, fold, ticket);
                 Flow::Taken
             }
-            Plan::Refuse(error) => self.refuse(spec, &error),
-            Plan::Local(local) => self.answer_locally(local, request, spec),
+            Plan::Refuse(error) => {
+                let flow = self.refuse(spec, &error);
+                if self.router.clients().is_monitored() {
+                    self.show(request, spec);
+                }
+                flow
+            }
+            Plan::Local(local) => {
+                let is_to_show = self.is_to_show(local);
+                let flow = self.answer_locally(local, request, spec);
+                if is_to_show && matches!(flow, Flow::Taken) {
+                    self.show(request, spec);
+                }
+                flow
+            }
             Plan::Scripting(which, slot) => self.script(which, slot, request, spec),
-            Plan::Scan(_) | Plan::Blocking(_) | Plan::AskServer | Plan::Aside(_) => Flow::Alone,
+            Plan::Scan(_) | Plan::Keys | Plan::Blocking(_) | Plan::AskServer | Plan::Aside(_) | Plan::Unchanged(_) => {
+                Flow::Alone
+            }
         }
     }
 
@@ -164,7 +179,7 @@ impl Session {
 
     /// Sends a request to the nodes without slots as well, where it concerns them. The client waits for the others alone:
     /// one Redis has no replicas that could refuse.
-    fn tell_others(&self, request: &Request<'_>, spec: Option<&Spec>) {
+    pub(super) fn tell_others(&self, request: &Request<'_>, spec: Option<&Spec>) {
         let Some(spec) = spec.filter(|spec| spec.replicas_too) else { return };
         let others: Vec<Arc<Node>> = {
             let topology = self.router.topology();

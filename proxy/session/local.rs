@@ -79,7 +79,9 @@ impl Session {
 
     /// RESET: as if the client had just connected.
     pub(super) fn reset(&mut self) {
-        self.take_transaction();
+        if let Some(transaction) = self.take_transaction() {
+            self.show_unsent(&transaction);
+        }
         self.watch = None;
         self.drop_subscriptions();
         self.monitor = None;

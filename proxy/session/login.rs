@@ -7,7 +7,7 @@ use bytes::Bytes;
 use super::Session;
 use crate::{
     dial::{self, Credentials, Login, Step, Version},
-    resp::{Request, Value, write},
+    resp::{Request, Value, request::decimal, write},
     says,
     topology::ServerKind,
 };
@@ -92,8 +92,9 @@ impl Session {
     }
 
     pub(super) fn select(&mut self, request: &Request<'_>) -> Vec<u8> {
-        let number = std::str::from_utf8(request.arg(1)).ok().and_then(|text| text.parse::<i32>().ok());
-        let Some(number) = number else { return frame(says::NOT_INTEGER) };
+        let Some(number) = decimal(request.arg(1)).and_then(|number| i32::try_from(number).ok()) else {
+            return frame(says::NOT_INTEGER);
+        };
         let databases = self.router.topology().server.databases.max(1);
         match u32::try_from(number) {
             Ok(database) if database < databases => {
@@ -149,8 +150,7 @@ impl<'a> Hello<'a> {
     pub(super) fn parse(request: &Request<'a>) -> Result<Hello<'a>, String> {
         let mut hello = Hello { version: None, credentials: None, name: None };
         let Some(version) = request.get(1) else { return Ok(hello) };
-        let number = std::str::from_utf8(version).ok().and_then(|text| text.parse::<i64>().ok());
-        hello.version = match number {
+        hello.version = match decimal(version) {
             Some(2) => Some(Version::Resp2),
             Some(3) => Some(Version::Resp3),
             Some(_) => return Err(says::NOPROTO.to_owned()),

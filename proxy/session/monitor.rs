@@ -1,7 +1,10 @@
-//! MONITOR: what every primary shows, in one stream, each line as its node wrote it.
+//! MONITOR: what every primary shows, in one stream, each line as its node wrote it; and what the proxy answers itself,
+//! as a server would show it.
 //!
-//! The nodes see the proxy's connections, so that the addresses in the lines are its own; what the proxy answers itself
-//! is not shown, and what it splits is shown in parts.
+//! The nodes see the proxy's connections, so that the addresses in their lines are its own, and what it splits is shown
+//! in parts. What no node sees in the client's words, the proxy shows with the client's address.
+
+mod shown;
 
 use std::{
     future::{Future, poll_fn},
@@ -12,11 +15,13 @@ use std::{
 
 use bytes::Bytes;
 
-use super::Session;
+use super::{Session, transaction::Transaction};
 use crate::{
+    clients::{Client, Monitoring},
+    command::{Flags, Spec, treatment::Local},
     dial::{Login, Version},
     feed::{Feed, News},
-    resp::write,
+    resp::{Request, request::Parser, write},
     router::Router,
     ticket::Line,
     topology::{Hint, Node},
@@ -30,6 +35,7 @@ pub(super) struct Monitor {
     nodes: Vec<Monitored>,
     epoch: u64,
     news: Pin<Box<dyn Future<Output = ()>>>,
+    _own: Monitoring,
 }
 
 struct Monitored {
@@ -39,9 +45,10 @@ struct Monitored {
 }
 
 impl Monitor {
-    fn new(login: &Login, router: &Router) -> Monitor {
+    fn new(login: &Login, router: &Router, client: &Arc<Client>) -> Monitor {
         let login = Login { version: Version::Resp2, database: 0, ..login.clone() };
-        let mut monitor = Monitor { login, nodes: Vec::new(), epoch: 0, news: router.next_news() };
+        let news = router.next_news();
+        let mut monitor = Monitor { login, nodes: Vec::new(), epoch: 0, news, _own: router.clients().monitor(client) };
         monitor.follow(router);
         monitor
     }
@@ -101,7 +108,7 @@ impl Session {
             return Vec::new();
         }
         self.router.refresh();
-        let mut monitor = Box::new(Monitor::new(self.lane.login(), &self.router));
+        let mut monitor = Box::new(Monitor::new(self.lane.login(), &self.router, &self.client));
         let mut patience = Box::pin(tokio::time::sleep(self.router.settings().retry_timeout));
         let (mut lines, mut reply) = (Vec::new(), Vec::new());
         let hold = Line::new(self.router.tally().clone(), self.router.clock().clone(), 1);
@@ -125,5 +132,48 @@ impl Session {
         self.monitor = Some(monitor);
         reply.extend_from_slice(&lines);
         reply
+    }
+
+    /// Whether a command that the session answers is to be shown to those who monitor. Asked before it is answered.
+    pub(super) fn is_to_show(&self, local: Local) -> bool {
+        self.router.clients().is_monitored() && !self.is_seen_by_a_node(local)
+    }
+
+    /// Whether the client's own words go to a node, which shows them; or may tell a secret.
+    fn is_seen_by_a_node(&self, local: Local) -> bool {
+        match local {
+            // They go with the transaction; if that goes nowhere, they are shown then.
+            Local::Multi => self.transaction.is_none(),
+            Local::Exec => {
+                self.transaction.as_ref().is_some_and(|transaction| transaction.needs_node(self.watch.is_some()))
+            }
+            Local::Watch => self.transaction.is_none(),
+            Local::Unwatch => self.watch.is_some(),
+            Local::Proxy(_) => true,
+            _ => false,
+        }
+    }
+
+    /// Shows a command that has been carried out to those who monitor, if a server would.
+    pub(super) fn show(&self, request: &Request<'_>, spec: Option<&Spec>) {
+        let hidden = |spec: &Spec| spec.flags.has(Flags::ADMIN) || spec.flags.has(Flags::SKIP_MONITOR);
+        let Some(spec) = spec.filter(|spec| spec.takes(request.len()) && !spec.container && !hidden(spec)) else {
+            return;
+        };
+        let most = self.router.settings().pubsub.hard_limit;
+        let line = shown::line(&self.client, request, &spec.name, most);
+        self.router.clients().show(&line.into(), most);
+    }
+
+    /// A transaction has ended without a node: its MULTI is shown now.
+    pub(super) fn show_unsent(&self, transaction: &Transaction) {
+        let topology = self.router.topology();
+        let (mut parser, frames) = (Parser::default(), transaction.frames());
+        if self.router.clients().is_monitored()
+            && let Ok(Some(found)) = parser.find(frames)
+        {
+            let multi = parser.request(frames, found);
+            self.show(&multi, topology.commands.find(&multi));
+        }
     }
 }

@@ -11,7 +11,13 @@ use std::{
 use tokio::time::Sleep;
 
 use super::{Flow, Session, blocking::Blocked};
-use crate::{clients::Paused, command::Spec, metrics::Disconnect, resp::Request, says};
+use crate::{
+    clients::Paused,
+    command::Spec,
+    metrics::Disconnect,
+    resp::{Request, request::decimal},
+    says,
+};
 
 /// A session's part in a pause.
 pub(super) struct Standstill {
@@ -59,16 +65,15 @@ impl Session {
     /// `CLIENT PAUSE milliseconds [WRITE|ALL]`
     pub(super) fn pause(&mut self, request: &Request<'_>, spec: Option<&Spec>) -> Flow {
         let who = match request.len() {
-            3 => Paused::All,
-            _ if request.len() > 4 && self.dialect().is_strict() => {
-                return self.refuse(spec, &says::odd_subcommand(request));
-            }
-            _ if request.is(3, "WRITE") => Paused::Writes,
-            _ if request.is(3, "ALL") => Paused::All,
-            _ => return self.refuse(spec, says::PAUSE_MODE.as_bytes()),
+            4 if request.is(3, "WRITE") => Paused::Writes,
+            4 if !request.is(3, "ALL") => return self.refuse(spec, says::PAUSE_MODE.as_bytes()),
+            5.. if self.dialect().is_strict() => return self.refuse(spec, &says::odd_subcommand(request)),
+            // Where there is more, Valkey looks at none of it.
+            _ => Paused::All,
         };
-        let time = std::str::from_utf8(request.arg(2)).ok().and_then(|time| time.parse::<i64>().ok());
-        let Some(time) = time else { return self.refuse(spec, says::TIMEOUT_NOT_INTEGER.as_bytes()) };
+        let Some(time) = decimal(request.arg(2)) else {
+            return self.refuse(spec, says::TIMEOUT_NOT_INTEGER.as_bytes());
+        };
         let Ok(time) = u64::try_from(time) else { return self.refuse(spec, says::TIMEOUT_NEGATIVE.as_bytes()) };
         if past_all_time(time) {
             // Redis 7.0 adds it to the time of day, and finds that the end was long ago.

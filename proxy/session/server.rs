@@ -7,7 +7,7 @@ use crate::{
     clients::Paused,
     merge::{Merge, info::Facts},
     plan::Fold,
-    resp::Request,
+    resp::{Request, Value, request::Parser, write},
     ticket::Route,
 };
 
@@ -32,6 +32,33 @@ impl Session {
         let mut amended = Vec::new();
         merge.finish(&mut amended);
         Ok(amended)
+    }
+
+    /// CONFIG SET of parameters that are not to change: OK where CONFIG GET says that they are so, else `error`.
+    pub(super) async fn config_as_it_is(&self, request: &Request<'_>, error: &[u8]) -> Vec<u8> {
+        let mut reply = Vec::new();
+        for at in (2..request.len()).step_by(2) {
+            let (mut frame, mut parser) = (Vec::new(), Parser::default());
+            write::request(&mut frame, &[&b"CONFIG"[..], b"GET", request.arg(at)]);
+            let Ok(Some(found)) = parser.find(&frame) else { return reply };
+            let now = match self.ask_amended(&parser.request(&frame, found), Fold::Config).await {
+                Ok(now) => Value::parse(&now).ok().flatten().map_or(Value::Null, |(now, _)| now),
+                Err(text) => {
+                    write::error(&mut reply, text.as_bytes());
+                    return reply;
+                }
+            };
+            let is_name = |known: &Value| known.text().is_some_and(|known| known.eq_ignore_ascii_case(request.arg(at)));
+            let mut pairs = now.items().chunks_exact(2);
+            let is_so = pairs
+                .any(|pair| matches!(pair, [known, value] if is_name(known) && value.text() == request.get(at + 1)));
+            if !is_so {
+                write::error(&mut reply, error);
+                return reply;
+            }
+        }
+        write::simple(&mut reply, "OK");
+        reply
     }
 
     fn info_facts(&self) -> Facts {

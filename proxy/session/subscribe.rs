@@ -106,13 +106,13 @@ impl Session {
 
     /// Passes on what was published. Says why the client has to go, where it has.
     pub(super) fn poll_subscriptions(&mut self, cx: &mut Context<'_>) -> Option<Disconnect> {
-        self.poll_tracking(cx);
         if self.ending.is_some() {
             self.monitor = None;
             if self.subscriber.is_some() {
                 self.drop_subscriptions();
             }
         }
+        self.poll_tracking(cx);
         if let Some(monitor) = &mut self.monitor
             && monitor.poll(cx, &self.router, &self.line).is_ready()
         {

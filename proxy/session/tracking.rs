@@ -29,7 +29,7 @@ use bytes::Bytes;
 use self::{ear::Ear, options::Options};
 use super::{Flow, Session};
 use crate::{
-    clients::Mark,
+    clients::{Mail, Mark},
     command::{Spec, treatment::Client},
     dial::{self, TrackingMode},
     resp::{Request, write},
@@ -342,18 +342,27 @@ impl Session {
         }
     }
 
-    /// Messages that other clients redirect to this one, in the form that it understands.
+    /// What other sessions have left for this client, in the form that it understands.
     fn pass_on_mail(&mut self) {
         self.is_told = true;
         let subscribes = self.client.subscriptions.iter().any(|count| count.load(Relaxed) > 0);
-        let head: &[u8] = match self.speaks_resp3() {
-            true => ear::INVALIDATE,
-            false if subscribes => b"*3\r\n$7\r\nmessage\r\n$20\r\n__redis__:invalidate\r\n",
+        let head: Option<&[u8]> = match self.speaks_resp3() {
+            true => Some(ear::INVALIDATE),
+            false if subscribes => Some(b"*3\r\n$7\r\nmessage\r\n$20\r\n__redis__:invalidate\r\n"),
             // There is no way to say it.
-            false => return drop(self.client.take_mail()),
+            false => None,
         };
         for mail in self.client.take_mail() {
-            self.line.push_behind(&[head, &mail].concat());
+            match mail {
+                Mail::Changed(keys) => {
+                    if let Some(head) = head {
+                        self.line.push_behind(&[head, &keys].concat());
+                    }
+                }
+                Mail::Answered(line) if self.monitor.is_some() => self.line.push(&line),
+                // From before it stopped to monitor.
+                Mail::Answered(_) => {}
+            }
         }
     }
 }

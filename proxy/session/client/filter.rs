@@ -11,7 +11,7 @@ use super::{
 };
 use crate::{
     clients::{Client, Mark},
-    resp::Request,
+    resp::{Request, request::decimal},
     says,
 };
 
@@ -103,6 +103,8 @@ impl Filter {
                 let time = seconds(value, "idle")?;
                 self.set("IDLE", false, move |client| client.idle().as_secs() >= time);
             }
+            // Who has no name is not called by the empty one either.
+            "NAME" | "LIB-NAME" | "LIB-VER" if valkey && bytes.is_empty() => self.set(option, not, |_| false),
             "NAME" if valkey => self.set("NAME", not, move |client| client.about().name == bytes),
             "LIB-NAME" if valkey => self.set("LIB-NAME", not, move |client| client.about().library == bytes),
             "LIB-VER" if valkey => self.set("LIB-VER", not, move |client| client.about().library_version == bytes),
@@ -151,13 +153,9 @@ impl Filter {
 
 /// The ids from `at` on, up to what is none; where that is.
 fn take_ids(request: &Request<'_>, mut at: usize, ids: &mut Vec<u64>) -> Result<usize, Vec<u8>> {
-    let first = at;
-    while let Some(id) = request.get(at).and_then(integer) {
+    while let Some(id) = request.get(at).and_then(decimal) {
         ids.push(u64::try_from(id).ok().filter(|id| *id > 0).ok_or(says::CLIENT_ID)?);
         at += 1;
-    }
-    if at == first && at < request.len() {
-        return Err(says::SYNTAX.into());
     }
     Ok(at)
 }
@@ -179,17 +177,13 @@ fn unknown(what: &str, not: bool, value: &str) -> Vec<u8> {
 }
 
 fn seconds(value: &[u8], what: &str) -> Result<u64, Vec<u8>> {
-    let number = integer(value).ok_or_else(|| format!("ERR {what} is not an integer or out of range"))?;
+    let number = decimal(value).ok_or_else(|| format!("ERR {what} is not an integer or out of range"))?;
     Ok(u64::try_from(number)
         .ok()
         .filter(|&number| number > 0)
         .ok_or_else(|| format!("ERR {what} should be greater than 0"))?)
 }
 
-pub(super) fn integer(text: &[u8]) -> Option<i64> {
-    std::str::from_utf8(text).ok()?.parse().ok()
-}
-
 fn positive(text: &[u8]) -> Option<u64> {
-    u64::try_from(integer(text)?).ok().filter(|&number| number > 0)
+    u64::try_from(decimal(text)?).ok().filter(|&number| number > 0)
 }

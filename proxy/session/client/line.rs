@@ -23,7 +23,7 @@ pub(super) fn line_of(client: &Client, dialect: Dialect) -> String {
     let watch = if dialect.since((7, 4)) { " watch=0" } else { "" };
     let mut line = format!(
         "id={} addr={} laddr={} fd=0 name={} age={} idle={} flags={}{capa} db={} sub={sub} psub={psub} ssub={ssub} \
-         multi={multi}{watch} qbuf={} qbuf-free=0 argv-mem=0 multi-mem=0 rbs=0 rbp=0 obl={} oll=0 omem=0 tot-mem={} \
+         multi={multi}{watch} qbuf={} qbuf-free=0 argv-mem=0 multi-mem={} rbs=0 rbp=0 obl={} oll=0 omem=0 tot-mem={} \
          events=r cmd={} user={} redir={redirect} resp={}",
         client.id,
         client.peer,
@@ -33,7 +33,8 @@ pub(super) fn line_of(client: &Client, dialect: Dialect) -> String {
         client.idle().as_secs(),
         flags(client),
         client.database.load(Relaxed),
-        client.held.load(Relaxed),
+        client.unread.load(Relaxed),
+        client.queued_bytes.load(Relaxed),
         client.owed.load(Relaxed),
         client.cost(),
         client.last_command(),
@@ -54,6 +55,7 @@ pub(super) fn line_of(client: &Client, dialect: Dialect) -> String {
 /// Its flags, as letters.
 pub(super) fn flags(client: &Client) -> String {
     let flags = [
+        ('O', client.has(Mark::Monitor)),
         ('P', subscribes(client)),
         ('x', client.queued.load(Relaxed) != usize::MAX),
         ('b', client.waits()),

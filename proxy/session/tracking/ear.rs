@@ -12,7 +12,7 @@ use bytes::Bytes;
 
 use super::Tracking;
 use crate::{
-    clients::{Client, Clients, Mark},
+    clients::{Client, Clients, Mail, Mark},
     dial::TrackingMode,
     link::{Audience, News},
     metrics::ClientTally,
@@ -109,7 +109,7 @@ impl Ear {
                 return;
             }
             return match self.clients.find(id) {
-                Some(other) => other.deliver(Bytes::copy_from_slice(keys), self.most_mail),
+                Some(other) => other.deliver(Mail::Changed(Bytes::copy_from_slice(keys)), self.most_mail),
                 None => self.say_broken(id),
             };
         }

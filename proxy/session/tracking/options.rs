@@ -3,7 +3,12 @@
 use bytes::Bytes;
 
 use super::Tracking;
-use crate::{clients::Clients, dial::TrackingMode, resp::Request, says};
+use crate::{
+    clients::Clients,
+    dial::TrackingMode,
+    resp::{Request, request::decimal},
+    says,
+};
 
 /// What CLIENT TRACKING asks for.
 #[derive(Default)]
@@ -57,7 +62,7 @@ impl Options {
         if self.redirect != 0 {
             return Err(says::ONE_REDIRECT.into());
         }
-        let id = std::str::from_utf8(id).ok().and_then(|id| id.parse::<i64>().ok()).ok_or(says::NOT_INTEGER)?;
+        let id = decimal(id).ok_or(says::NOT_INTEGER)?;
         let client = u64::try_from(id).ok().and_then(|id| clients.find(id)).ok_or(says::NO_REDIRECT)?;
         self.redirect = client.id;
         Ok(())

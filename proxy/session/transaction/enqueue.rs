@@ -1,0 +1,150 @@
+//! What joins a transaction, and what may not.
+
+use std::sync::atomic::Ordering::Relaxed;
+
+use super::{STAND_IN, may_write};
+use crate::{
+    command::{
+        Flags, Spec, Treatment,
+        treatment::{Client, Fold, Local},
+    },
+    plan::{self, Plan, Scripting},
+    resp::{Request, request::decimal},
+    says,
+    session::{Flow, Session, login::Hello, pause},
+    slot::Slot,
+    topology::ServerKind,
+};
+
+/// Where a command about the connection goes within a transaction.
+enum Joins {
+    /// To the node like the others: it does no harm on a shared connection.
+    Wire,
+    /// Nowhere: the proxy answers.
+    Own,
+    /// Not at all.
+    No,
+}
+
+/// Where a command goes at EXEC.
+struct Place {
+    /// The proxy answers it, by other nodes or itself.
+    own: bool,
+    slot: Option<Slot>,
+    scripting: Option<Scripting>,
+}
+
+impl Session {
+    /// A command between MULTI and EXEC.
+    pub(in crate::session) fn enqueue(&mut self, request: &Request<'_>, spec: Option<&Spec>, plan: Plan) -> Flow {
+        let Some(spec) = spec else {
+            return self.refuse(None, &says::unknown_command(request));
+        };
+        if !spec.takes(request.len()) {
+            return self.refuse(Some(spec), says::wrong_arity(&spec.name).as_bytes());
+        }
+        if spec.container {
+            return self.refuse(Some(spec), &says::unknown_subcommand(request));
+        }
+        if spec.flags.has(Flags::NO_MULTI) {
+            let is_valkey = self.router.topology().server.kind == ServerKind::Valkey;
+            return self.refuse(Some(spec), says::not_in_multi(is_valkey.then_some(&*spec.name)).as_bytes());
+        }
+        let place = match self.place(request, spec, plan) {
+            Ok(place) => place,
+            Err(error) => return self.refuse(Some(spec), &error),
+        };
+        let Some(transaction) = &mut self.transaction else { return Flow::Taken };
+        if let (Some(first), Some(slot)) = (transaction.slot, place.slot)
+            && first != slot
+        {
+            let error = says::cross_slot_in_transaction(first, slot);
+            return self.refuse(Some(spec), error.as_bytes());
+        }
+        if transaction.sets && (place.slot.is_some() || place.scripting.is_some()) {
+            return self.refuse(Some(spec), says::BEHIND_CONFIG_SET.as_bytes());
+        }
+        transaction.slot = transaction.slot.or(place.slot);
+        transaction.reads |= spec.is_readonly() && spec.has_keys();
+        transaction.writes |= may_write(spec) || pause::may_replicate(spec, request);
+        transaction.scripts |= place.scripting.is_some_and(|which| which != Scripting::Fcall);
+        transaction.functions |= place.scripting == Some(Scripting::Fcall);
+        transaction.sets |= spec.treatment == Treatment::ConfigSet;
+        if place.own {
+            transaction.own.push((transaction.queued, request.to_owned()));
+            transaction.frames.extend_from_slice(STAND_IN);
+        } else {
+            transaction.frames.extend_from_slice(request.frame());
+        }
+        transaction.queued += 1;
+        self.client.queued.store(transaction.queued, Relaxed);
+        self.answer(Some(spec), b"+QUEUED\r\n")
+    }
+
+    /// Where a command goes at EXEC; or the error for one that cannot be part of a transaction.
+    fn place(&self, request: &Request<'_>, spec: &Spec, plan: Plan) -> Result<Place, Vec<u8>> {
+        let wire = |slot| Ok(Place { own: false, slot, scripting: None });
+        let own = Ok(Place { own: true, slot: None, scripting: None });
+        match plan {
+            Plan::One(slot) => wire(Some(slot)),
+            Plan::Blocking(blocking) => wire(blocking.slot),
+            Plan::Any => wire(None),
+            // What is amended must be so here too. And by the node that all publishing goes through: what the
+            // transaction's node passed on to it would come later than what others publish after EXEC.
+            Plan::Home | Plan::Amended(_) | Plan::Unchanged(_) => own,
+            Plan::Primaries(fold) if is_about_servers(spec, fold) => own,
+            Plan::Scripting(which, slot) if which != Scripting::Flush => {
+                Ok(Place { own: false, slot, scripting: Some(which) })
+            }
+            Plan::Refuse(error) => Err(error),
+            Plan::Split(_) => Err(plan::cross_slot_error(request, spec)),
+            Plan::Local(local) => match self.joins(local, request) {
+                Joins::Wire => wire(None),
+                Joins::Own => own,
+                Joins::No => Err(says::not_in_transaction(&spec.name).into_bytes()),
+            },
+            Plan::Primaries(_)
+            | Plan::Keys
+            | Plan::Scripting(..)
+            | Plan::Aside(_)
+            | Plan::Scan(_)
+            | Plan::AskServer => Err(says::not_in_transaction(&spec.name).into_bytes()),
+        }
+    }
+
+    fn joins(&self, local: Local, request: &Request<'_>) -> Joins {
+        let own_credentials = self.router.settings().client_credentials.is_some();
+        match local {
+            Local::Ping | Local::Echo | Local::ClusterKeyslot | Local::Unwatch => Joins::Wire,
+            Local::Readonly | Local::Readwrite | Local::Asking | Local::AclWhoami => Joins::Own,
+            // A reply that stays away would tear EXEC's reply apart.
+            Local::Client(Client::Reply) => Joins::No,
+            Local::Client(_) => Joins::Own,
+            // What changes the connection that the other commands of the transaction run on cannot be done in its midst.
+            Local::Select if self.changes_database(request) => Joins::No,
+            Local::Select => Joins::Own,
+            Local::Hello => match Hello::parse(request) {
+                Ok(hello) if hello.version.is_some_and(|version| version != self.lane.login().version) => Joins::No,
+                Ok(Hello { credentials: Some(_), .. }) if !own_credentials => Joins::No,
+                _ => Joins::Own,
+            },
+            // Malformed, it changes nothing.
+            Local::Auth if own_credentials || request.len() > 3 => Joins::Own,
+            Local::Wait => Joins::Own,
+            _ => Joins::No,
+        }
+    }
+
+    fn changes_database(&self, request: &Request<'_>) -> bool {
+        let number = decimal(request.arg(1)).and_then(|number| u32::try_from(number).ok());
+        let databases = self.router.topology().server.databases.max(1);
+        number.is_some_and(|number| number < databases && number != self.lane.login().database)
+    }
+}
+
+/// Whether what every primary is asked for tells of servers or is for them, and not about keys, which the transaction may
+/// be changing: that can be done when the others have run.
+fn is_about_servers(spec: &Spec, fold: Fold) -> bool {
+    let container = spec.name.split_once('|').map(|(container, _)| container);
+    fold == Fold::Info || container.is_some_and(|name| ["commandlog", "config", "latency", "slowlog"].contains(&name))
+}

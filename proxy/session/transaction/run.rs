@@ -1,0 +1,118 @@
+//! A transaction on a connection of its own.
+
+use std::{rc::Rc, time::Duration};
+
+use bytes::Bytes;
+
+use super::{Transaction, error};
+use crate::{
+    dedicated::Dedicated,
+    refusal::{self, Refusal},
+    resp::write,
+    says,
+    session::{errand::Errand, scripts::awaits_functions, watch::Watch},
+    ticket::{Line, Why},
+};
+
+/// Runs a transaction where its keys are watched. Where the node did not execute it, its keys may have changed since:
+/// the client is told so, as if they had been touched.
+pub(super) async fn exec_watched(
+    watch: Watch,
+    transaction: Rc<Transaction>,
+    line: Rc<Line>,
+    touched: Bytes,
+    patience: Duration,
+) -> Bytes {
+    let prefix = watch.prefix();
+    let Some(mut connection) = watch.into_connection() else { return touched };
+    match run(&mut connection, &transaction, prefix, &line, patience).await {
+        Ok(Run::Done(reply)) => {
+            // EXEC has ended the watching, whether it ran the transaction or gave it up.
+            if reply.first() != Some(&b'-') || reply.starts_with(b"-EXECABORT") {
+                connection.give_back();
+            }
+            reply
+        }
+        // The node may still be watching, or not.
+        Ok(Run::Refused(..)) => touched,
+        Err(text) => error(&text),
+    }
+}
+
+/// Runs a transaction on some connection of its own: once, or not at all.
+pub(super) async fn exec_apart(
+    mut errand: Errand,
+    transaction: Rc<Transaction>,
+    line: Rc<Line>,
+    patience: Duration,
+) -> Bytes {
+    loop {
+        let mut connection = match errand.connect().await {
+            Ok(connection) => connection,
+            Err(text) => return error(&text),
+        };
+        let waits = awaits_functions(&errand.router, connection.node()).filter(|_| transaction.functions);
+        if let Some(why) = waits {
+            connection.give_back();
+            match errand.again(why).await {
+                Ok(()) => continue,
+                Err(text) => return error(&text),
+            }
+        }
+        let why: Why = match run(&mut connection, &transaction, errand.prefix(), &line, patience).await {
+            Ok(Run::Done(reply)) => {
+                connection.give_back();
+                return reply;
+            }
+            Ok(Run::Refused(refusal, said)) => {
+                let why = errand.refused(refusal, said, connection.node());
+                connection.give_back();
+                why
+            }
+            Err(text) => return error(&text),
+        };
+        if let Err(text) = errand.again(why).await {
+            return error(&text);
+        }
+    }
+}
+
+enum Run {
+    /// EXEC's own reply.
+    Done(Bytes),
+    /// Nothing ran.
+    Refused(Refusal, Bytes),
+}
+
+async fn run(
+    connection: &mut Dedicated,
+    transaction: &Transaction,
+    prefix: &[u8],
+    line: &Line,
+    patience: Duration,
+) -> Result<Run, String> {
+    let count = transaction.replies() + usize::from(!prefix.is_empty());
+    let replies = connection.exchange(&transaction.batch(prefix), count, patience).await;
+    if transaction.writes {
+        line.wrote(connection.node());
+    }
+    let replies = replies.map_err(|why| {
+        format!("ERR proxy: connection to {} lost ({why}), the transaction may have run", connection.node().label)
+    })?;
+    let fault = replies.iter().skip(transaction.loads.len()).find(|reply| reply.first() == Some(&b'-')).cloned();
+    let Some(last) = replies.into_iter().last() else { return Err(says::ODD_REPLIES.to_owned()) };
+    // EXECABORT only says that a command was refused; the first error says why.
+    let fault = fault.filter(|_| last.starts_with(b"-EXECABORT"));
+    let said = fault.as_ref().unwrap_or(&last);
+    Ok(match Refusal::of(said) {
+        Some(refusal) => Run::Refused(refusal, said.clone()),
+        None => Run::Done(fault.and_then(|fault| refusal::abort_because(&last, &fault)).map_or(last, Bytes::from)),
+    })
+}
+
+pub(super) fn stand_ins(count: usize) -> Bytes {
+    let mut out = Vec::new();
+    write::array(&mut out, count);
+    out.extend(std::iter::repeat_n(b"+PONG\r\n", count).flatten());
+    out.into()
+}
