@@ -222,6 +222,24 @@ impl Dedicated {
         std::future::poll_fn(|cx| self.poll_reply(cx)).await
     }
 
+    /// The next piece of a reply of any size, and whether it is the last one. A piece begins where the one before it
+    /// ended, and the first has the whole first line. Nothing is lost where the future is dropped before it comes.
+    pub async fn piece(&mut self) -> io::Result<(Bytes, bool)> {
+        loop {
+            if !self.partial.is_empty() {
+                if let Some(end) = self.scanner.find(&self.partial).map_err(|_| io::ErrorKind::InvalidData)? {
+                    return Ok((self.partial.split_to(end).freeze(), true));
+                }
+                let scanned = self.scanner.scanned(self.partial.len());
+                if scanned > 0 {
+                    self.scanner.passed_on(scanned);
+                    return Ok((self.partial.split_to(scanned).freeze(), false));
+                }
+            }
+            std::future::poll_fn(|cx| self.poll_more(cx)).await?;
+        }
+    }
+
     /// As [`Dedicated::reply`], to be polled.
     pub fn poll_reply(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<Bytes>> {
         loop {
@@ -230,15 +248,20 @@ impl Dedicated {
             {
                 return Poll::Ready(Ok(self.partial.split_to(end).freeze()));
             }
-            // Nothing is held for a reply that may not come for hours.
-            let mut chunk = [0; READ];
-            let mut read = ReadBuf::new(&mut chunk);
-            ready!(Pin::new(&mut self.stream).poll_read(cx, &mut read))?;
-            if read.filled().is_empty() {
-                return Poll::Ready(Err(io::Error::new(io::ErrorKind::UnexpectedEof, "closed by the node")));
-            }
-            self.partial.extend_from_slice(read.filled());
+            ready!(self.poll_more(cx))?;
         }
+    }
+
+    fn poll_more(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        // Nothing is held for a reply that may not come for hours.
+        let mut chunk = [0; READ];
+        let mut read = ReadBuf::new(&mut chunk);
+        ready!(Pin::new(&mut self.stream).poll_read(cx, &mut read))?;
+        if read.filled().is_empty() {
+            return Poll::Ready(Err(io::Error::new(io::ErrorKind::UnexpectedEof, "closed by the node")));
+        }
+        self.partial.extend_from_slice(read.filled());
+        Poll::Ready(Ok(()))
     }
 
     /// Leaves the connection to the next who needs one. Only where every reply has come and it holds no state.

@@ -98,6 +98,9 @@ impl Grounds<'_> {
                 format!("by the owner of {}: the pattern's tag allows no other", self.slot(*slot))
             }
             Plan::Scan(None) => format!("by one primary after the other{}", self.primaries()),
+            Plan::Keys => {
+                format!("by every primary{}, their replies {} as they come", self.primaries(), Fold::Concat.words())
+            }
             Plan::Local(_) => "by the proxy itself".to_owned(),
             Plan::Blocking(blocking) => match blocking.slot {
                 Some(slot) => format!("on a connection of its own, by the owner of {}: it may wait", self.slot(slot)),

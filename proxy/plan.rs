@@ -38,6 +38,8 @@ pub enum Plan {
     Amended(Fold),
     /// SCAN: to one primary after the other (see [`crate::scan`]); only the keys of a slot where the pattern has a tag.
     Scan(Option<Slot>),
+    /// KEYS: as it came, to every primary, on connections of the session's own, since the replies may be of any size.
+    Keys,
     /// The session answers or acts.
     Local(Local),
     /// On a connection of the session's own, since it may wait.
@@ -131,9 +133,8 @@ pub fn plan(request: &Request, spec: Option<&Spec>, policy: &Policy) -> Plan {
         Treatment::Split(fold) => split_or_one(request, spec, fold, policy),
         Treatment::Primaries(Fold::Newest(_)) => Plan::Primaries(special::newest(request, spec)),
         Treatment::Primaries(fold) => Plan::Primaries(fold),
-        Treatment::KeysPattern => {
-            tag_of_pattern(request.arg(1)).map_or(Plan::Primaries(Fold::Concat), |key| Plan::One(Slot::of(key)))
-        }
+        Treatment::KeysPattern if !spec.takes(request.len()) => Plan::Any,
+        Treatment::KeysPattern => tag_of_pattern(request.arg(1)).map_or(Plan::Keys, |key| Plan::One(Slot::of(key))),
         Treatment::Scan => special::scan(request),
         Treatment::SlotNumber => special::slot_number(request),
         Treatment::Home => Plan::Home,

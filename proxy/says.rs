@@ -107,6 +107,11 @@ pub fn wait_unsure(node: &str, why: &str) -> String {
     format!("ERR proxy: the replicas of {node} cannot be counted: {why}")
 }
 
+/// A request whose time is over.
+pub fn no_answer(node: &str, limit: std::time::Duration) -> String {
+    format!("ERR proxy: no answer from {node} within {limit:?}, the command may have run")
+}
+
 /// FCALL where a primary has just joined and may lack the function.
 pub fn awaits_functions(node: &str) -> String {
     format!("ERR proxy: {node} has just joined the cluster and is being given its functions")

@@ -15,6 +15,7 @@ mod blocking;
 mod client;
 mod dispatch;
 mod errand;
+mod keys;
 mod local;
 mod login;
 mod monitor;

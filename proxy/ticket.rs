@@ -230,6 +230,11 @@ impl Ticket {
         self.duty.line().map_or(0, |line| line.owed())
     }
 
+    /// Bytes of these that are ready, and that the client's socket has not taken.
+    pub fn unwritten(&self) -> usize {
+        self.duty.line().map_or(0, |line| line.unwritten())
+    }
+
     /// The number of its place in the line: it grows with each request.
     pub fn place(&self) -> u64 {
         self.order().0
@@ -263,7 +268,7 @@ impl Ticket {
     fn fail_now(&mut self, error: &str) {
         match &self.duty {
             Duty::Place { line, number } if line.has_begun(*number) => {
-                line.break_off();
+                line.break_off(*number);
                 self.fill_now(b"");
             }
             Duty::Done => {}

@@ -17,6 +17,7 @@ mod guis;
 mod harness;
 mod hostile;
 mod keys;
+mod keys_command;
 mod layers;
 mod lifecycle;
 mod monitor;

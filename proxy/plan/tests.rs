@@ -88,6 +88,8 @@ fn what_has_no_key_or_is_malformed_goes_to_some_primary() {
         "CLUSTER COUNTKEYSINSLOT x",
         "CLUSTER COUNTKEYSINSLOT 16384",
         "SCAN x",
+        "KEYS",
+        "KEYS * *",
         "CLIENT FROB",
         "CLIENT HELP",
         "BLPOP a",
@@ -104,10 +106,6 @@ fn what_has_no_key_or_is_malformed_goes_to_some_primary() {
 fn what_is_about_all_goes_to_all() {
     for (line, fold) in [
         ("DBSIZE", Fold::Sum),
-        ("KEYS *", Fold::Concat),
-        ("KEYS {}*", Fold::Concat),
-        ("KEYS {a*}", Fold::Concat),
-        ("KEYS \\{a}*", Fold::Concat),
         ("FLUSHALL ASYNC", Fold::AllSucceeded),
         ("BGSAVE SCHEDULE", Fold::AllSucceeded),
         ("BGREWRITEAOF", Fold::AllSucceeded),
@@ -132,6 +130,9 @@ fn what_is_about_all_goes_to_all() {
         ("PUBSUB SHARDCHANNELS", Fold::Concat),
     ] {
         assert_eq!(planned(line), Plan::Primaries(fold), "{line}");
+    }
+    for line in ["KEYS *", "KEYS {}*", "KEYS {a*}", "KEYS \\{a}*"] {
+        assert_eq!(planned(line), Plan::Keys, "{line}");
     }
     assert_eq!(planned("PUBLISH a b"), Plan::Home);
     assert_eq!(planned("ROLE"), Plan::Amended(Fold::Role));

@@ -17,7 +17,7 @@ impl Session {
         let spec = topology.commands.find(&request);
         let plan = plan::plan(&request, spec, &self.router.settings().policy);
         let is_to_show = matches!(plan, Plan::Local(local) if self.is_to_show(local));
-        // Where there is no reply, the client has gone.
+        // Where there is no reply, the client has gone or has been given it.
         let reply: Option<Bytes> = match plan {
             Plan::Local(Local::Hello) => Some(self.hello(&request).await.into()),
             Plan::Local(Local::Auth) => Some(self.auth(&request).await.into()),
@@ -40,6 +40,10 @@ impl Session {
             Plan::Local(Local::Punsubscribe) => Some(self.unsubscribe(Kind::Pattern, &request).await.into()),
             Plan::Local(Local::Sunsubscribe) => Some(self.unsubscribe(Kind::Shard, &request).await.into()),
             Plan::Scan(slot) => Some(self.scan(&request, slot).await.into()),
+            Plan::Keys => {
+                self.keys(&request, spec).await;
+                None
+            }
             Plan::Local(Local::Proxy(Proxy::Node)) => self.one_node(&request).await,
             Plan::Local(Local::Monitor) => Some(self.start_monitor().await.into()),
             Plan::Local(Local::Client(_)) => Some(self.set_tracking(&request).await.into()),

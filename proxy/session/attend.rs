@@ -36,10 +36,19 @@ impl Session {
         let mut work = pin!(work);
         let mut look = None;
         poll_fn(|cx| {
-            if let Poll::Ready(done) = work.as_mut().poll(cx) {
-                return Poll::Ready(Ok(done));
+            loop {
+                if let Poll::Ready(done) = work.as_mut().poll(cx) {
+                    return Poll::Ready(Ok(done));
+                }
+                let unwritten = self.line.unwritten();
+                if let Poll::Ready(reason) = self.poll_client(cx, eof, &mut look) {
+                    return Poll::Ready(Err(reason));
+                }
+                // Work may wait for just this: that the client has read on.
+                if self.line.unwritten() >= unwritten {
+                    return Poll::Pending;
+                }
             }
-            self.poll_client(cx, eof, &mut look).map(Err)
         })
         .await
     }

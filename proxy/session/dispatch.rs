@@ -112,7 +112,9 @@ impl Session {
                 flow
             }
             Plan::Scripting(which, slot) => self.script(which, slot, request, spec),
-            Plan::Scan(_) | Plan::Blocking(_) | Plan::AskServer | Plan::Aside(_) | Plan::Unchanged(_) => Flow::Alone,
+            Plan::Scan(_) | Plan::Keys | Plan::Blocking(_) | Plan::AskServer | Plan::Aside(_) | Plan::Unchanged(_) => {
+                Flow::Alone
+            }
         }
     }
 

@@ -118,9 +118,7 @@ impl Errand {
 
     /// The connection to `from` was lost; as the reason to go again, where that may be.
     pub(super) fn lost(&self, from: &Arc<Node>, why: &str) -> Why {
-        self.router.node_tally(from).error(NodeError::Connection);
-        self.hint(Hint::Timeout { node: from.id.clone() });
-        Why::Unsent(format!("ERR proxy: connection to {} lost ({why})", from.label))
+        lost(&self.router, from, why)
     }
 
     /// Makes for the next node, at once or after a pause; the error where it has had its chances.
@@ -170,4 +168,11 @@ impl Errand {
         // One that does not fit is no loss: discovery has plenty to do.
         let _ = self.router.around().hints.try_send(hint);
     }
+}
+
+/// As [`Errand::lost`], for what cannot go again.
+pub(super) fn lost(router: &Router, from: &Arc<Node>, why: &str) -> Why {
+    router.node_tally(from).error(NodeError::Connection);
+    router.hint(Hint::Timeout { node: from.id.clone() });
+    Why::Unsent(format!("ERR proxy: connection to {} lost ({why})", from.label))
 }

@@ -208,6 +208,11 @@ impl Line {
         self.state.borrow().owed()
     }
 
+    /// Bytes of these that are ready, and that the client's socket has not taken.
+    pub fn unwritten(&self) -> usize {
+        self.state.borrow().out.len()
+    }
+
     /// Appends a message that belongs to no request, between two replies.
     pub fn push(&self, message: &[u8]) {
         let state = &mut *self.state.borrow_mut();
@@ -390,10 +395,12 @@ impl Line {
         drop(closed);
     }
 
-    /// A reply cannot be finished: nothing but closing the connection keeps the client in step.
-    pub(super) fn break_off(&self) {
+    /// A place's reply cannot be finished: nothing but closing the connection keeps the client in step, where the reply
+    /// is for the client at all.
+    pub(super) fn break_off(&self, number: u64) {
         let state = &mut *self.state.borrow_mut();
-        state.broken = true;
+        let index = number.checked_sub(state.front).map(|index| index as usize);
+        state.broken |= index.and_then(|index| state.places.get(index)).is_some_and(|place| !place.mute);
         state.wake();
     }
 

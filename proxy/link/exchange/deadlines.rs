@@ -12,6 +12,7 @@ use super::Exchange;
 use crate::{
     link::queue::{Entry, Queue},
     metrics::NodeError,
+    says,
     ticket::{OWED_LIMIT, Ticket},
     topology::Hint,
 };
@@ -145,10 +146,7 @@ impl Exchange {
         for ticket in expired {
             self.link.tally.error(NodeError::Timeout);
             ticket.wrote(&self.link.node);
-            ticket.fail(&format!(
-                "ERR proxy: no answer from {} within {limit:?}, the command may have run",
-                self.link.node.label
-            ));
+            ticket.fail(&says::no_answer(&self.link.node.label, limit));
         }
         let _ = self.link.around.hints.try_send(Hint::Timeout { node: self.link.node.id.clone() });
     }

@@ -103,9 +103,12 @@ impl Session {
                 Joins::Own => own,
                 Joins::No => Err(says::not_in_transaction(&spec.name).into_bytes()),
             },
-            Plan::Primaries(_) | Plan::Scripting(..) | Plan::Aside(_) | Plan::Scan(_) | Plan::AskServer => {
-                Err(says::not_in_transaction(&spec.name).into_bytes())
-            }
+            Plan::Primaries(_)
+            | Plan::Keys
+            | Plan::Scripting(..)
+            | Plan::Aside(_)
+            | Plan::Scan(_)
+            | Plan::AskServer => Err(says::not_in_transaction(&spec.name).into_bytes()),
         }
     }
 
