@@ -210,6 +210,30 @@ fn what_all_nodes_are_asked_for_has_its_place_in_a_transaction() {
 }
 
 #[test]
+fn info_in_a_transaction_does_not_wait_for_a_node_that_hangs() {
+    let mut cluster = Cluster::three();
+    let proxy = Proxy::start(Settings::new(cluster.seeds()).with("REQUEST_TIMEOUT", "1s").expecting_warnings());
+    let mut client = proxy.client().patient(Duration::from_secs(5));
+    let key = cluster.key_on(0, "hang:");
+    let transaction: Vec<Vec<String>> = ["MULTI", &format!("INCR {key}"), "INFO server", "CONFIG SET hz 10", "EXEC"]
+        .map(|line| words(line).into_iter().map(str::to_owned).collect())
+        .to_vec();
+    // Once while all is well, so that there are connections to use again.
+    for (hangs, count) in [(false, 1), (true, 2)] {
+        if hangs {
+            cluster.nodes[2].pause();
+        }
+        let replies = client.pipeline(&transaction);
+        let value = replies[4].value();
+        let [counted, info, set] = value.items() else { panic!("{:?}", replies[4]) };
+        assert_eq!(counted.integer(), Some(count));
+        assert!(info.str().is_some_and(|text| text.starts_with("# Server")), "{info:?}");
+        assert_eq!(set.str() == Some("OK"), !hangs, "{set:?}");
+    }
+    cluster.nodes[2].resume();
+}
+
+#[test]
 fn what_is_read_behind_client_tracking_in_a_transaction_is_tracked() {
     let (proxy, oracle) = (Proxy::before(shared()), Node::standalone());
     for address in [proxy.address(), oracle.address()] {

@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 
-use super::{Session, subscriber::Kind};
+use super::{Session, ask::BUSY_PATIENCE, subscriber::Kind};
 use crate::{
     command::treatment::{Local, Proxy},
     plan::{self, Plan},
@@ -31,7 +31,7 @@ impl Session {
             Plan::Local(Local::Watch) if let Some(spec) = spec => self.watch(&request, spec).await,
             Plan::Local(Local::Wait) => self.wait(&request).await,
             Plan::Local(Local::Waitaof) => self.wait_aof(&request).await,
-            Plan::Aside(fold) => self.aside(&request, fold).await,
+            Plan::Aside(fold) => self.aside(&request, fold, BUSY_PATIENCE).await,
             Plan::Blocking(blocking) => self.block(&request, spec, blocking).await,
             Plan::Local(Local::Subscribe) => Some(self.subscribe(Kind::Channel, &request).await.into()),
             Plan::Local(Local::Psubscribe) => Some(self.subscribe(Kind::Pattern, &request).await.into()),

@@ -18,7 +18,7 @@ use crate::{
 
 /// How long a node that is busy with a script may take to answer what could end it: more than the five seconds after which
 /// it listens again.
-const BUSY_PATIENCE: Duration = Duration::from_secs(10);
+pub(super) const BUSY_PATIENCE: Duration = Duration::from_secs(10);
 
 impl Session {
     /// One request to the node at the other end of `link`, one reply. What the node refuses (MOVED, LOADING ...) is an
@@ -95,7 +95,7 @@ pub(super) async fn ask(router: &Router, link: &Link, frame: &[u8]) -> Result<By
 impl Session {
     /// A request to every primary, on connections that nobody shares: a node that runs a script answers nothing on the
     /// one by which the script came, and elsewhere only what may end it. `None` where the client has gone.
-    pub(super) async fn aside(&mut self, request: &Request<'_>, fold: Fold) -> Option<Bytes> {
+    pub(super) async fn aside(&mut self, request: &Request<'_>, fold: Fold, patience: Duration) -> Option<Bytes> {
         let nodes: Vec<Arc<Node>> = {
             let topology = self.router.topology();
             topology.owners().cloned().collect()
@@ -106,7 +106,7 @@ impl Session {
         for (index, node) in nodes.into_iter().enumerate() {
             let (router, lane) = (self.router.clone(), self.lane.clone());
             let frame = Bytes::copy_from_slice(request.frame());
-            asking.spawn_local(async move { (index, ask_aside(&router, &lane, &node, &frame).await) });
+            asking.spawn_local(async move { (index, ask_aside(&router, &lane, &node, &frame, patience).await) });
         }
         let work = async {
             while let Some(Ok((index, reply))) = asking.join_next().await {
@@ -127,7 +127,7 @@ impl Session {
 }
 
 /// One request and its reply on a connection of its own.
-async fn ask_aside(router: &Router, lane: &Lane, node: &Arc<Node>, frame: &[u8]) -> Bytes {
+async fn ask_aside(router: &Router, lane: &Lane, node: &Arc<Node>, frame: &[u8], patience: Duration) -> Bytes {
     let failed = |why: String| {
         let mut error = Vec::new();
         write::error(&mut error, format!("ERR proxy: {}: {why}", node.label).as_bytes());
@@ -137,7 +137,7 @@ async fn ask_aside(router: &Router, lane: &Lane, node: &Arc<Node>, frame: &[u8])
         Ok(connection) => connection,
         Err(why) => return failed(why.to_string()),
     };
-    match connection.exchange(frame, 1, BUSY_PATIENCE).await {
+    match connection.exchange(frame, 1, patience).await {
         Ok(replies) => {
             connection.give_back();
             replies.into_iter().next().unwrap_or_default()

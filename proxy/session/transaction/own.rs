@@ -81,7 +81,8 @@ impl Session {
             Plan::Home => self.ask_home(request).await.unwrap_or_else(|text| error(&text)).to_vec(),
             Plan::Amended(fold) => self.ask_amended(request, fold).await.unwrap_or_else(|text| error(&text).to_vec()),
             Plan::Primaries(fold) => {
-                let reply = self.aside(request, fold).await?;
+                let patience = self.router.around().limits.request_timeout;
+                let reply = self.aside(request, fold, patience).await?;
                 self.tell_others(request, spec);
                 reply.to_vec()
             }
