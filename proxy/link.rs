@@ -115,6 +115,8 @@ pub struct Link {
     queue: RefCell<Queue>,
     waker: Cell<Option<Waker>>,
     retired: Cell<bool>,
+    /// Nobody serves it any more.
+    ended: Cell<bool>,
     /// Its user may not load scripts.
     never_loads: Cell<bool>,
 }
@@ -159,6 +161,7 @@ impl Link {
             queue: RefCell::default(),
             waker: Cell::default(),
             retired: Cell::default(),
+            ended: Cell::default(),
             never_loads: Cell::default(),
         });
         let served = link.clone();
@@ -183,11 +186,13 @@ impl Link {
         self.send_after(&prelude, request, ticket);
     }
 
-    /// Queues a request with a prelude. Where too much is queued already, the request comes back.
+    /// Queues a request with a prelude. Where too much is queued already, or the link has
+    /// ended, the request comes back.
     pub fn send_after(&self, prelude: &Prelude, request: &[u8], ticket: Ticket) {
-        if self.is_full() {
-            let why = Why::Unsent(says::node_takes_no_more(&self.node.label));
-            return ticket.bounce(Bytes::copy_from_slice(request), why);
+        if self.ended.get() || self.is_full() {
+            let label = &self.node.label;
+            let why = if self.ended.get() { says::node_has_left(label) } else { says::node_takes_no_more(label) };
+            return ticket.bounce(Bytes::copy_from_slice(request), Why::Unsent(why));
         }
         let queue = &mut *self.queue.borrow_mut();
         let prefix = prelude.frames.len();
@@ -380,7 +385,7 @@ async fn run(link: Rc<Link>) {
                 let lost = poll_fn(|cx| exchange.poll(cx)).await;
                 link.tally.disconnected();
                 troubles = match (lost, exchange.heard_from) {
-                    (Lost::Retired, _) => return,
+                    (Lost::Retired, _) => break,
                     (Lost::Broken(why), heard_from) => {
                         link.tally.error(NodeError::Connection);
                         link.give_up(&why);
@@ -405,4 +410,6 @@ async fn run(link: Rc<Link>) {
             }
         }
     }
+    // At once: whoever is woken by the last reply may have more to send.
+    link.ended.set(true);
 }

@@ -112,6 +112,11 @@ pub fn node_takes_no_more(node: &str) -> String {
     format!("ERR proxy: {node} does not keep up, too much waits for it already")
 }
 
+/// A node is not asked any more since the cluster has it no more, or elsewhere.
+pub fn node_has_left(node: &str) -> String {
+    format!("ERR proxy: {node} has just left the cluster or its address, ask again")
+}
+
 /// A request whose time is over.
 pub fn no_answer(node: &str, limit: std::time::Duration) -> String {
     format!("ERR proxy: no answer from {node} within {limit:?}, the command may have run")

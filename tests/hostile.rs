@@ -264,3 +264,28 @@ fn a_page_of_keys_that_breaks_off_is_none() {
         (!reply.is_error()).then(|| assert_eq!(reply.value().items()[1].items().len(), 2000))
     });
 }
+
+#[test]
+fn a_scan_does_not_wait_for_a_node_that_has_left() {
+    let (one, two) = FakeNode::pair();
+    for node in [&one, &two] {
+        node.always(|heard| Some(Act::bulk(&heard.args[1])));
+    }
+    two.when("SCAN", Act::Hold(Box::new(Act::Say(b"*2\r\n$1\r\n0\r\n*1\r\n$5\r\n{foo}\r\n".to_vec()))));
+    let settings = Settings::new(one.address()).with("REFRESH_INTERVAL", "100ms").with("REQUEST_TIMEOUT", "20s");
+    let proxy = Proxy::start(settings.with("NODE_TIMEOUT", "20s").with("WORKERS", 1).expecting_warnings());
+    let mut client = proxy.client();
+    client.send(&["SCAN", "0", "MATCH", "{foo}*"]);
+    two.wait_until_held(1);
+    for node in [&one, &two] {
+        node.owns(&[(0, 16383, &one)]);
+    }
+    let mut other = proxy.client();
+    until("the node to have left", Duration::from_secs(10), || {
+        (other.line("PROXY NODES").value().items().len() == 1).then_some(())
+    });
+    assert_eq!(other.line("GET bar").string(), "bar");
+    two.release();
+    client.reply();
+    assert_eq!(client.line("GET foo").string(), "foo");
+}

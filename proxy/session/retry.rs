@@ -51,6 +51,7 @@ impl Session {
             {
                 let again = ready!(held.as_mut().poll(cx));
                 retry.held = None;
+                self.router.refresh();
                 again.into_iter().for_each(|bounced| self.send_again(bounced));
             }
             if self.line.is_settled() {
@@ -132,8 +133,8 @@ impl Session {
         }
     }
 
+    /// All that go again at a time go by the same topology.
     fn send_again(&mut self, bounced: Bounced) {
-        self.router.refresh();
         self.epoch = self.router.epoch();
         self.follow_tracking();
         let Bounced { ticket, request, why } = bounced;

@@ -1,7 +1,7 @@
 //! While a subscription moves from one node to another, both deliver: what the one has brought is not taken from the
 //! other again.
 
-use std::{collections::HashMap, pin::Pin, task::Context, time::Duration};
+use std::{collections::HashMap, hash::BuildHasher, pin::Pin, task::Context, time::Duration};
 
 use bytes::Bytes;
 use tokio::time::Sleep;
@@ -10,14 +10,12 @@ use tokio::time::Sleep;
 const OVERLAP: Duration = Duration::from_millis(300);
 /// How many messages are remembered. Beyond it a message may come twice.
 const MOST_REMEMBERED: usize = 10_000;
-/// Longer messages are told apart by their beginnings and lengths.
-const LONGEST_REMEMBERED: usize = 1024;
 
 /// A move under way.
 pub struct Handover {
     stage: Stage,
-    /// How often each message has come, from each source.
-    seen: HashMap<Bytes, Vec<(u64, u32)>>,
+    /// How often each message has come, from each source: by its hash, so that large ones cost no more than small ones.
+    seen: HashMap<u64, Vec<(u64, u32)>>,
 }
 
 enum Stage {
@@ -77,8 +75,8 @@ impl Handover {
         if self.seen.len() >= MOST_REMEMBERED {
             self.seen.clear();
         }
-        let start = Bytes::copy_from_slice(&frame[..frame.len().min(LONGEST_REMEMBERED)]);
-        let counts = self.seen.entry(start).or_default();
+        let hash = self.seen.hasher().hash_one(frame);
+        let counts = self.seen.entry(hash).or_default();
         let most = counts.iter().filter(|(other, _)| *other != source).map(|(_, count)| *count).max().unwrap_or(0);
         let index = counts.iter().position(|(known, _)| *known == source).unwrap_or_else(|| {
             counts.push((source, 0));
@@ -97,7 +95,9 @@ mod tests {
     #[test]
     fn each_message_counts_once() {
         let mut handover = Handover::begin();
-        let (a, b) = (Bytes::from_static(b"a"), Bytes::from_static(b"b"));
+        // They differ at their ends.
+        let message = |end: u8| Bytes::from([vec![b'm'; 5000], vec![end]].concat());
+        let (a, b) = (message(b'a'), message(b'b'));
         let news: Vec<bool> = [(1, &a), (2, &a), (2, &a), (1, &a), (2, &b), (1, &b), (1, &b)]
             .into_iter()
             .map(|(source, frame)| handover.is_new(source, frame))
