@@ -58,7 +58,9 @@ fn sorted(client: &mut Client, line: &str, frames: usize) -> Vec<crate::support:
 
 #[test]
 fn classic_pubsub_is_that_of_one_redis() {
-    let (proxy, redis) = (Proxy::before(shared()), Node::standalone());
+    // PUBSUB NUMPAT counts the patterns of everybody: a cluster of its own.
+    let cluster = Cluster::three();
+    let (proxy, redis) = (Proxy::before(&cluster), Node::standalone());
     for version in [2, 3] {
         let mut subscriber = Pair::new("subscriber", &proxy, &redis, version);
         let mut other = Pair::new("other", &proxy, &redis, version);
