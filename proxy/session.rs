@@ -402,7 +402,7 @@ impl Session {
         let queued = self.transaction.as_ref().map_or(0, Transaction::size);
         // What has come back is kept by the session until it can go again.
         let back = if self.retry.is_some() || self.line.has_bounced() { self.line.asked() } else { 0 };
-        let held = [self.line.owed(), self.input.len() + back, queued];
+        let held = [self.line.owed() + self.line.gathered(), self.input.len() + back, queued];
         if held != self.accounted {
             let [owed, unread, queued] = held;
             self.client.owed.store(owed, Relaxed);

@@ -13,7 +13,7 @@ mod label;
 mod line;
 mod why;
 
-use std::{rc::Rc, sync::Arc};
+use std::{cell::Cell, rc::Rc, sync::Arc};
 
 use bytes::Bytes;
 
@@ -121,8 +121,16 @@ pub struct Bounced {
 }
 
 enum Duty {
-    Place { line: Rc<Line>, number: u64 },
-    Part { gather: Rc<Gather>, index: u32 },
+    Place {
+        line: Rc<Line>,
+        number: u64,
+    },
+    /// One part of a reply, of which so many bytes are in the line's account.
+    Part {
+        gather: Rc<Gather>,
+        index: u32,
+        counted: Cell<usize>,
+    },
     Done,
 }
 
@@ -169,9 +177,17 @@ impl Ticket {
         }
     }
 
-    /// Whether a reply can be passed on in pieces: not where it is to be merged with others.
+    /// Whether a reply can be passed on in pieces: not where it is to be merged with others, unless nobody waits for that
+    /// any more.
     pub fn streams(&self) -> bool {
-        matches!(self.duty, Duty::Place { .. })
+        matches!(self.duty, Duty::Place { .. }) || self.is_abandoned()
+    }
+
+    /// So many bytes are there of a reply whose end has not come, and that is not passed on in pieces.
+    pub fn holds(&self, bytes: usize) {
+        if let Duty::Part { gather, counted, .. } = &self.duty {
+            gather.line.gather(counted.replace(bytes), bytes);
+        }
     }
 
     /// Answers with an error: a code word and a text, without the leading `-`. Where a part of the reply has already
@@ -196,7 +212,7 @@ impl Ticket {
         let whole = ticket(std::mem::replace(&mut self.duty, Duty::Done));
         let gather = Gather::new(merge, whole, line.clone(), number);
         line.open_tickets.set(line.open_tickets.get() + parts - 1);
-        let part = |index| ticket(Duty::Part { gather: gather.clone(), index });
+        let part = |index| ticket(Duty::Part { gather: gather.clone(), index, counted: Cell::new(0) });
         let mut all: Vec<Ticket> = (0..parts as u32).map(part).collect();
         if let Some(first) = all.first_mut() {
             first.lesson = self.lesson.take();
@@ -244,7 +260,7 @@ impl Ticket {
     fn order(&self) -> (u64, u32) {
         match &self.duty {
             Duty::Place { number, .. } => (*number, 0),
-            Duty::Part { gather, index } => (gather.number, *index),
+            Duty::Part { gather, index, .. } => (gather.number, *index),
             Duty::Done => (0, 0),
         }
     }
@@ -255,7 +271,10 @@ impl Ticket {
         line.open_tickets.set(line.open_tickets.get() - 1);
         match duty {
             Duty::Place { number, .. } => line.fill(number, reply, true),
-            Duty::Part { gather, index } => gather.take(index, reply),
+            Duty::Part { gather, index, counted } => {
+                line.gather(counted.get(), reply.len());
+                gather.take(index, reply);
+            }
             Duty::Done => {}
         }
         // A reply behind the front, or one part of many, shows nothing to the client; but what has bounced may have

@@ -249,6 +249,34 @@ fn what_waits_for_a_frozen_node_is_bounded() {
 }
 
 #[test]
+fn parts_that_are_gathered_count_too() {
+    let proxy = Proxy::start(Settings::new(shared().seeds()).with("MAX_BUFFERED", "64MiB").with("WORKERS", 1));
+    let value = vec![b'v'; 8 * MIB as usize];
+    let keys: Vec<String> = (0..48).map(|number| format!("gathered:{number}")).collect();
+    for key in &keys {
+        assert_eq!(proxy.client().call(&[b"SET".as_slice(), key.as_bytes(), &value]), "+OK\r\n");
+    }
+    let before = proxy.resident();
+    let mut greedy = proxy.client().patient(Duration::from_secs(30));
+    // 384 MiB: no order of closing is too late for that.
+    let all = [vec!["MGET"], keys.iter().map(String::as_str).collect()].concat();
+    greedy.send(&all);
+    let other = std::thread::scope(|scope| {
+        let read = scope.spawn(move || greedy.read());
+        let mut worst = 0;
+        while !read.is_finished() {
+            worst = worst.max(proxy.resident().saturating_sub(before));
+            assert_eq!(proxy.client().line("ECHO served"), "$6\r\nserved\r\n");
+        }
+        assert!(worst < 160 * MIB, "grown by {} MiB", worst / MIB);
+        read.join().expect("its end")
+    });
+    assert!(other.is_err(), "it should have been closed: {} bytes came", other.map_or(0, |reply| reply.0.len()));
+    let removed = proxy.client().call(&[vec!["DEL"], keys.iter().map(String::as_str).collect()].concat());
+    assert_eq!(removed, ":48\r\n");
+}
+
+#[test]
 fn many_large_writes_at_once_are_all_taken() {
     let proxy = Proxy::start(Settings::new(shared().seeds()).with("WORKERS", 1));
     let value = vec![b'v'; 3 * MIB as usize];

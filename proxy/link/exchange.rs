@@ -207,7 +207,7 @@ impl Exchange {
                 None => {
                     let ready = self.scanner.scanned(rest.len());
                     let is_push = !self.streaming && rest.first() == Some(&b'>');
-                    if rest.len() >= STREAMED && ready > 0 && !is_push && self.stream(&rest[..ready]) {
+                    if rest.len() >= STREAMED && ready > 0 && !is_push && self.stream(&rest[..ready], rest.len()) {
                         self.scanner.passed_on(ready);
                         self.streaming = true;
                         used += ready;
@@ -219,8 +219,8 @@ impl Exchange {
         Ok(used)
     }
 
-    /// Passes on the front of a long reply, where its ticket takes it so.
-    fn stream(&self, chunk: &[u8]) -> bool {
+    /// Passes on the front of a long reply, where its ticket takes it so; else says how much of it is there.
+    fn stream(&self, chunk: &[u8], held: usize) -> bool {
         let queue = self.link.queue.borrow();
         match queue.entries.front() {
             Some(Entry { ticket: Some(ticket), prelude: 0, swallow: 0, fault: None, .. }) if ticket.streams() => {
@@ -228,7 +228,11 @@ impl Exchange {
             }
             // Nobody waits for it any more.
             Some(Entry { ticket: None, .. }) => {}
-            _ => return false,
+            Some(Entry { ticket: Some(ticket), .. }) => {
+                ticket.holds(held);
+                return false;
+            }
+            None => return false,
         }
         true
     }

@@ -31,8 +31,13 @@ impl Gather {
             // The parts' tickets stood for it until now.
             self.line.open_tickets.set(self.line.open_tickets.get() + 1);
             let mut merged = Vec::new();
-            self.merge.borrow_mut().finish(&mut merged);
+            let held = {
+                let merge = &mut *self.merge.borrow_mut();
+                merge.finish(&mut merged);
+                merge.held()
+            };
             whole.fill(&merged);
+            self.line.gather(held, 0);
         }
     }
 }

@@ -12,7 +12,7 @@ use std::{
 
 use bytes::BytesMut;
 
-use self::state::{FIRST_WINDOW, KEPT_OUTPUT, Place, State};
+use self::state::{FIRST_WINDOW, GATHERED_STEP, KEPT_OUTPUT, Place, State};
 use super::{Bounced, Caching, Clock, Duty, Label, Needs, Route, Ticket};
 use crate::{metrics::ClientTally, topology::Node};
 
@@ -206,6 +206,21 @@ impl Line {
     /// Bytes that the client is owed.
     pub fn owed(&self) -> usize {
         self.state.borrow().owed()
+    }
+
+    /// Bytes of parts that are to become replies.
+    pub fn gathered(&self) -> usize {
+        self.state.borrow().gathered
+    }
+
+    /// A part has `new` bytes instead of `old`. The session hears of it at times, to keep its account.
+    pub(super) fn gather(&self, old: usize, new: usize) {
+        let state = &mut *self.state.borrow_mut();
+        let steps = state.gathered / GATHERED_STEP;
+        state.gathered = (state.gathered + new).saturating_sub(old);
+        if state.gathered / GATHERED_STEP > steps {
+            state.wake();
+        }
     }
 
     /// Bytes of the requests that wait for their replies.

@@ -17,6 +17,8 @@ pub(super) const FIRST_WINDOW: usize = 8;
 /// Buffers for replies out of turn that a line keeps for the next ones, and the largest that is kept.
 const SPARE_BUFFERS: usize = 32;
 const SPARE_CAPACITY: usize = 512;
+/// How often the session is told that more is gathered for it: each time that it is so much more.
+pub(super) const GATHERED_STEP: usize = 1024 * 1024;
 /// The output buffer's capacity that a line keeps while nothing is owed.
 pub(super) const KEPT_OUTPUT: usize = 4096;
 
@@ -32,6 +34,8 @@ pub(super) struct State {
     pub front: u64,
     /// Bytes of replies that wait for their turn.
     pub parked: usize,
+    /// Bytes of replies that have to be put together with others first.
+    pub gathered: usize,
     /// Bytes of requests that wait for their replies.
     pub asked: usize,
     pub bounced: Vec<Bounced>,
