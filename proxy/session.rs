@@ -10,6 +10,7 @@
 
 mod alone;
 mod ask;
+mod asked;
 mod attend;
 mod blocking;
 mod client;

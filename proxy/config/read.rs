@@ -12,6 +12,9 @@ use serde::{
 use super::{CrossSlot, LogFormat, Secret};
 use crate::{address::Address, topology::AddressMap};
 
+/// The longest time that can be set: any point in time and this are one too.
+const LONGEST: Duration = Duration::from_secs(366 * 24 * 3600);
+
 /// A text, number or truth value, as text. An empty one stands for "not set".
 struct Scalar(String);
 
@@ -88,10 +91,11 @@ pub(super) fn delay<'de, D: Deserializer<'de>>(from: D) -> Result<Duration, D::E
 }
 
 fn parse_duration(text: &str) -> Result<Duration, String> {
-    humantime::parse_duration(text.trim()).map_err(|_| {
+    let time = humantime::parse_duration(text.trim()).map_err(|_| {
         let unit = if text.trim().parse::<f64>().is_ok() { " (the unit is missing)" } else { "" };
         format!("`{text}` is no duration{unit}: write it as 500ms, 3s or \"1m 30s\"")
-    })
+    })?;
+    if time > LONGEST { Err(format!("`{text}` is more than a year")) } else { Ok(time) }
 }
 
 pub(super) fn size<'de, D: Deserializer<'de>>(from: D) -> Result<usize, D::Error> {

@@ -135,6 +135,7 @@ fn bad_values_name_the_source_the_key_what_is_wrong_and_an_example() {
             "flag: bad value for `--request-timeout`: `3` is no duration (the unit is missing): write it as 500ms",
         ),
         ("request_timeout", "soon", "`soon` is no duration: write it as 500ms, 3s or \"1m 30s\""),
+        ("request_timeout", "2 years", "`2 years` is more than a year"),
         ("max_buffered", "lots", "`lots` is no size: write it as 64KiB, 8MiB or 1GiB"),
         ("pubsub.hard_limit", "x", "bad value for `--pubsub-hard-limit`: `x` is no size"),
         ("seeds", "a:1,7000", "bad value for `--seeds`: `7000` is no address: write host:port"),

@@ -8,13 +8,14 @@
 //! Before the head is out, an error is the whole reply. Behind it, nothing but closing its connection keeps the client
 //! in step.
 
-use std::{future::poll_fn, rc::Rc, task::Poll, time::Instant};
+use std::{future::poll_fn, rc::Rc, task::Poll};
 
 use bytes::Bytes;
 use tokio::{task::JoinSet, time::timeout};
 
 use super::{
     Session,
+    asked::Asked,
     attend::Eof,
     errand::{Errand, lost},
 };
@@ -22,7 +23,7 @@ use crate::{
     command::Spec,
     dedicated::Dedicated,
     merge::elements::{self, Head},
-    metrics::{NodeError, NodeTally},
+    metrics::NodeError,
     refusal::Refusal,
     resp::{Request, write},
     router::{Lane, Router},
@@ -226,38 +227,4 @@ impl Part {
 /// when it has read on.
 async fn has_room(ticket: &Ticket) {
     poll_fn(|_| if ticket.unwritten() < OWED_LIMIT { Poll::Ready(()) } else { Poll::Pending }).await;
-}
-
-/// A request in the counts of its node: answered, or dropped with this.
-struct Asked {
-    tally: Rc<NodeTally>,
-    since: Instant,
-    unwritten: usize,
-    answered: bool,
-}
-
-impl Asked {
-    fn new(tally: Rc<NodeTally>, bytes: usize) -> Asked {
-        tally.queued(bytes);
-        Asked { tally, since: Instant::now(), unwritten: bytes, answered: false }
-    }
-
-    fn written(&mut self) {
-        self.tally.sent(std::mem::take(&mut self.unwritten));
-    }
-
-    /// So many bytes of the reply are there: the node has done its work.
-    fn answered(mut self, bytes: usize) {
-        self.answered = true;
-        self.tally.received(bytes);
-        self.tally.replied(self.since.elapsed());
-    }
-}
-
-impl Drop for Asked {
-    fn drop(&mut self) {
-        if !self.answered {
-            self.tally.dropped(1, self.unwritten);
-        }
-    }
 }

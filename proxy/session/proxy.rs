@@ -7,7 +7,7 @@ use std::{rc::Rc, time::Duration};
 
 use bytes::Bytes;
 
-use super::{Flow, Session, attend::Eof};
+use super::{Flow, Session, asked::Asked, attend::Eof};
 use crate::{
     command::{
         Flags, Spec, Treatment,
@@ -158,18 +158,16 @@ impl Session {
                 router.hint(Hint::ConnectFailed { node: node.id.clone() });
                 format!("ERR proxy: {error}")
             })?;
-            tally.queued(frame.len());
-            let sent = std::time::Instant::now();
+            let mut asked = Asked::new(tally, frame.len());
             let patience = if waits { Duration::MAX } else { PATIENCE.max(limits.request_timeout) };
             match connection.exchange(&frame, 1, patience).await {
                 Ok(replies) => {
-                    tally.sent(frame.len());
-                    tally.replied(sent.elapsed());
+                    asked.written();
+                    asked.answered(replies.iter().map(Bytes::len).sum());
                     Ok(replies.into_iter().next())
                 }
                 Err(why) => {
-                    tally.dropped(1, frame.len());
-                    tally.error(NodeError::Connection);
+                    asked.tally.error(NodeError::Connection);
                     Err(format!("ERR proxy: no reply from {} ({why}), the command may have run", node.label))
                 }
             }

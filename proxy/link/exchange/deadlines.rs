@@ -1,12 +1,12 @@
 //! How long an exchange waits: for late replies, for a silent node, and for a client that reads slowly.
 
 use std::{
-    pin::Pin,
+    pin::{Pin, pin},
     task::{Context, Poll, ready},
     time::{Duration, Instant},
 };
 
-use tokio::time::Sleep;
+use tokio::{task::unconstrained, time::Sleep};
 
 use super::Exchange;
 use crate::{
@@ -88,7 +88,8 @@ impl Exchange {
                 self.deadline_idle = queue.entries.is_empty();
             }
             drop(queue);
-            ready!(self.deadline.as_mut().poll(cx));
+            // Not within the budget of a task: a node that always has more to say would use it up each time.
+            ready!(pin!(unconstrained(self.deadline.as_mut())).poll(cx));
             self.deadline_set = false;
             let now = self.link.around.clock.tick();
             self.expire(now);

@@ -1,0 +1,41 @@
+//! Counting what goes to a node on a connection of its own.
+
+use std::{rc::Rc, time::Instant};
+
+use crate::metrics::NodeTally;
+
+/// A request in the counts of its node: answered, or dropped with this.
+pub(super) struct Asked {
+    pub tally: Rc<NodeTally>,
+    since: Instant,
+    unwritten: usize,
+    answered: bool,
+}
+
+impl Asked {
+    /// A request of so many bytes, about to be sent.
+    pub fn new(tally: Rc<NodeTally>, bytes: usize) -> Asked {
+        tally.queued(bytes);
+        Asked { tally, since: Instant::now(), unwritten: bytes, answered: false }
+    }
+
+    /// All of it has been sent.
+    pub fn written(&mut self) {
+        self.tally.sent(std::mem::take(&mut self.unwritten));
+    }
+
+    /// So many bytes of the reply are there: the node has done its work.
+    pub fn answered(mut self, bytes: usize) {
+        self.answered = true;
+        self.tally.received(bytes);
+        self.tally.replied(self.since.elapsed());
+    }
+}
+
+impl Drop for Asked {
+    fn drop(&mut self) {
+        if !self.answered {
+            self.tally.dropped(1, self.unwritten);
+        }
+    }
+}
