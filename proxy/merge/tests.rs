@@ -44,6 +44,11 @@ fn folds() {
             &["*2\r\n*2\r\n:9\r\n:5\r\n*2\r\n:8\r\n:3\r\n", "*1\r\n*2\r\n:1\r\n:4\r\n"],
             "*2\r\n*2\r\n:9\r\n:5\r\n*2\r\n:1\r\n:4\r\n",
         ),
+        (
+            Fold::Newest(9),
+            &["*1\r\n*2\r\n:1\r\n:5\r\n", "*2\r\n*2\r\n:9\r\n:5\r\n*2\r\n:8\r\n:5\r\n"],
+            "*3\r\n*2\r\n:9\r\n:5\r\n*2\r\n:1\r\n:5\r\n*2\r\n:8\r\n:5\r\n",
+        ),
         (Fold::Sum, &[":1\r\n", "+OK\r\n"], ODD),
         // Once an array of two was announced for one element.
         (Fold::SumByName, &["*1\r\n$0\r\n\r\n"], ODD),
