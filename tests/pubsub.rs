@@ -1,6 +1,9 @@
 //! Publish and subscribe: in front of a cluster as in front of one Redis.
 
-use std::time::Duration;
+use std::{
+    sync::atomic::{AtomicBool, Ordering::Relaxed},
+    time::Duration,
+};
 
 use crate::support::{Client, Cluster, Node, Proxy, Settings, Shape, cluster::shared, eventually, until};
 
@@ -355,8 +358,20 @@ fn shard_subscriptions_follow_their_slot() {
     subscriber.call(&["SSUBSCRIBE", &channel, &stays]);
     subscriber.reply();
     let mut from = 0;
-    for to in [2, 1, 0] {
-        cluster.move_slot(slot, from, to);
+    // The same messages each time, and one move soon after the other: what one node says is no echo of the other's.
+    for to in [2, 1, 0, 1, 2, 0, 2, 1] {
+        // Somebody publishes all the while: the proxy then learns of the move now by a publisher, now by the subscriber.
+        let stop = AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                let mut busy = proxy.client();
+                while !stop.load(Relaxed) {
+                    busy.call(&["SPUBLISH", &channel, "try"]);
+                }
+            });
+            cluster.move_slot(slot, from, to);
+            stop.store(true, Relaxed);
+        });
         from = to;
         eventually("the subscription to follow", || publisher.call(&["SPUBLISH", &channel, "try"]) == ":1\r\n");
         publisher.call(&["SPUBLISH", &channel, "here"]);

@@ -259,11 +259,11 @@ impl Subscriber {
         match heard {
             Heard::Opened | Heard::Confirmed => {}
             Heard::Message { kind, name, channel, frame } => {
-                if !source.home && kind != Kind::Shard && !is_notification(&channel) {
-                    return;
-                }
-                let number = source.number;
-                if self.handover.as_mut().is_some_and(|handover| !handover.is_new(number, &frame)) {
+                // Only these go from node to node, and may come twice. What is alike otherwise is not the same.
+                let is_classic = kind != Kind::Shard && !is_notification(&channel);
+                let (home, number) = (source.home, source.number);
+                let is_echo = |handover: &mut Handover| !handover.is_new(number, &frame);
+                if is_classic && (!home || self.handover.as_mut().is_some_and(is_echo)) {
                     return;
                 }
                 match self.topics[kind as usize].get(&name) {

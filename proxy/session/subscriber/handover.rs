@@ -70,7 +70,7 @@ impl Handover {
     }
 
     /// Whether a message that `source` has brought is new: it is where this source has brought it more often than any
-    /// other has.
+    /// other has. For classic channels: what is published there comes from every node.
     pub fn is_new(&mut self, source: u64, frame: &Bytes) -> bool {
         if self.seen.len() >= MOST_REMEMBERED {
             self.seen.clear();
