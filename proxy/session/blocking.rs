@@ -53,7 +53,6 @@ impl Session {
         let errand = Errand::new(self.router.clone(), self.lane.clone(), blocking.slot, self.favourite);
         let wait =
             Wait::new(errand, self.client.clone(), self.line.clone(), *request, spec, blocking, self.speaks_resp3());
-        let _blocked = Blocked::new(self.client.clone(), self.router.tally().clone());
         if spec.is_some_and(Spec::is_readonly) {
             self.reads_untracked();
         }
@@ -141,6 +140,8 @@ struct Wait<'a> {
     /// Arguments that are `$` (XREAD: from now on), with their keys and what they stood for the first time.
     news: Vec<FromNow>,
     sent: bool,
+    /// Once a node has the command, and not before: who sees a client blocked may count on what it waits for.
+    blocked: Option<Blocked>,
 }
 
 struct FromNow {
@@ -191,6 +192,7 @@ impl<'a> Wait<'a> {
             deadline: time.and_then(|time| Instant::now().checked_add(time)),
             news,
             sent: false,
+            blocked: None,
         }
     }
 
@@ -259,6 +261,8 @@ impl<'a> Wait<'a> {
             Err(_) => return Attempt::Unsent(self.errand.lost(&node, "it takes nothing")),
         }
         self.sent = true;
+        let tally = self.errand.router.tally();
+        self.blocked.get_or_insert_with(|| Blocked::new(self.client.clone(), tally.clone()));
         let sent = Instant::now();
         if let Err(error) = self.take_preliminaries(connection, asks_id, patience).await {
             return Attempt::Lost(error.to_string());
