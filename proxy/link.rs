@@ -196,11 +196,13 @@ impl Link {
         }
         let queue = &mut *self.queue.borrow_mut();
         let prefix = prelude.frames.len();
+        queue.fences += usize::from(ticket.fenced);
         queue.bytes.extend_from_slice(&prelude.frames);
         queue.bytes.extend_from_slice(request);
         queue.entries.push_back(Entry {
             prelude: prelude.replies,
             swallow: ticket.replies_before,
+            fenced: ticket.fenced,
             ticket: Some(ticket),
             length: prefix + request.len(),
             prefix,
@@ -247,6 +249,7 @@ impl Link {
             prefix: 0,
             prelude: 0,
             swallow: 0,
+            fenced: false,
             fault: None,
             since: self.around.clock.now(),
             heartbeat: true,
@@ -386,6 +389,11 @@ async fn run(link: Rc<Link>) {
                 link.tally.disconnected();
                 troubles = match (lost, exchange.heard_from) {
                     (Lost::Retired, _) => break,
+                    // Nothing that is queued has been written: the next connection begins with it.
+                    (Lost::Doubtful, _) => {
+                        link.tell(News::Lost("what it answers may be forged"));
+                        Troubles::default()
+                    }
                     (Lost::Broken(why), heard_from) => {
                         link.tally.error(NodeError::Connection);
                         link.give_up(&why);

@@ -2,11 +2,12 @@
 //!
 //! The server judges arity and options: a request that is malformed goes to some node, whose error text then passes.
 
+mod echo;
 mod special;
 pub mod split;
 
+pub use self::{echo::is_echoed, split::Split};
 pub use crate::command::treatment::{Client, Fold, Local, Proxy, Scripting};
-pub use split::Split;
 
 use std::collections::HashSet;
 

@@ -88,6 +88,8 @@ pub const EXECABORT_BECAUSE: &str = "EXECABORT Transaction discarded because of:
 /// What has keys, behind CONFIG SET in a transaction: all nodes are set once the transaction's own has run it.
 pub const BEHIND_CONFIG_SET: &str =
     "ERR In a transaction through the proxy, CONFIG SET takes effect last: put it behind all commands with keys";
+/// What a server may answer by bytes of the client's own cannot be told from the replies around it.
+pub const ECHOED_IN_MULTI: &str = "ERR proxy: within MULTI, no backslash in the first line of a script, and no line break in an option of FUNCTION LIST";
 /// No topology yet, or a slot without an owner.
 pub const CLUSTERDOWN: &str = "CLUSTERDOWN The cluster is down";
 /// A slot without an owner.

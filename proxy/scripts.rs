@@ -33,6 +33,12 @@ const LATELY: Duration = Duration::from_secs(10);
 /// Nodes of which that is known at a time.
 const MOST_NODES: usize = 64;
 
+/// Whether the line that names a script's engine has escapes, which servers answer as what they stand for: no script in
+/// use has any, and none is given to a node on a connection that others share.
+pub fn has_escapes(text: &[u8]) -> bool {
+    text.starts_with(b"#!") && text.iter().take_while(|&&byte| byte != b'\n').any(|&byte| byte == b'\\')
+}
+
 /// A script's SHA1 in lower case hexadecimal digits: its name in EVALSHA.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Sha([u8; 40]);
@@ -245,7 +251,7 @@ impl Shelf {
     /// Whether there is nothing to learn from a text: it is kept, or never will be.
     pub fn knows(&self, text: &[u8], met: Met) -> bool {
         self.keep_up();
-        text.len() > LONGEST || self.seen.borrow().contains(&(self.hasher.hash_one(text), met))
+        text.len() > LONGEST || has_escapes(text) || self.seen.borrow().contains(&(self.hasher.hash_one(text), met))
     }
 
     /// The script that a client names, where its text is known.

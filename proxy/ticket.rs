@@ -46,6 +46,8 @@ pub struct Ticket {
     pub lesson: Option<Lesson>,
     /// Whether the node is to remember the keys that it reads.
     pub caching: Caching,
+    /// The server may answer it by bytes that the client chose: nothing follows it before it is answered.
+    pub fenced: bool,
 }
 
 /// Where a request is to go.
@@ -205,10 +207,20 @@ impl Ticket {
 
     /// Turns the duty to answer into the duties to answer `merge`'s parts, in their order.
     pub fn split(mut self, merge: Merge, parts: usize) -> Vec<Ticket> {
-        let Ticket { route, tries, repeatable, writes, needs, caching, .. } = self;
+        let Ticket { route, tries, repeatable, writes, needs, caching, fenced, .. } = self;
         let (Some(line), number) = (self.duty.line().cloned(), self.place()) else { return Vec::new() };
-        let ticket =
-            |duty| Ticket { duty, route, tries, replies_before: 0, repeatable, writes, needs, lesson: None, caching };
+        let ticket = |duty| Ticket {
+            duty,
+            route,
+            tries,
+            replies_before: 0,
+            repeatable,
+            writes,
+            needs,
+            lesson: None,
+            caching,
+            fenced,
+        };
         let whole = ticket(std::mem::replace(&mut self.duty, Duty::Done));
         let gather = Gather::new(merge, whole, line.clone(), number);
         line.open_tickets.set(line.open_tickets.get() + parts - 1);

@@ -9,7 +9,9 @@ use std::{
 };
 
 use crate::support::{
-    Act, Client, Cluster, FakeNode, Proxy, Random, Settings, Shape, client::frame, eventually, until,
+    Act, Client, Cluster, FakeNode, Flavour, Proxy, Random, Settings, Shape,
+    client::{frame, show},
+    eventually, until,
 };
 
 #[test]
@@ -213,6 +215,59 @@ fn no_client_ever_gets_another_s_reply() {
         }
     });
     assert_eq!(proxy.client().call(&["GET", &keys[0]]).string(), keys[0]);
+}
+
+/// What servers answer by an error with the client's own bytes in it, line breaks and all; each forges `:666`.
+const FORGERIES: &[&[&str]] = &[
+    &["EVAL", "#!lua \"x\\r\\n:666\"\nreturn 1", "1", "k"],
+    &["EVAL_RO", "#!lua flags=\"\\r\\n:666\"\nreturn 1", "0"],
+    // What was said in EVAL would be loaded ahead of these.
+    &["EVALSHA", "bd6fb2ad797e6b21d295b176109fe4bca1e9be34", "1", "k"],
+    &["SCRIPT", "LOAD", "#!lua \"\\r\\n:666\"\nreturn 1"],
+    &["FUNCTION", "LOAD", "#!\"lua\\r\\n:666\" name=x\nreturn 1"],
+    &["FUNCTION", "LOAD", "#!lua name=x\nlocal t = {} t[\"x\\r\\n:666\"]()"],
+    &["FUNCTION", "LOAD", "#!lua name=x\nredis[\"x\\r\\n:666\"]()"],
+    &["FUNCTION", "LIST", "x\r\n:666"],
+    &["FUNCTION", "LIST", "WITHCODE", "x\r\n:666\r\n$4\r\nfake"],
+];
+
+#[test]
+fn redis_s_errors_forge_no_replies() {
+    errors_forge_no_replies(Flavour::Redis);
+}
+
+#[test]
+fn valkey_s_errors_forge_no_replies() {
+    if Flavour::Valkey.is_here("safety::valkey_s_errors_forge_no_replies") {
+        errors_forge_no_replies(Flavour::Valkey);
+    }
+}
+
+fn errors_forge_no_replies(flavour: Flavour) {
+    let cluster = Cluster::start(Shape { flavour, ..Shape::default() });
+    let proxy = Proxy::start(Settings::new(cluster.seeds()));
+    let keys: Vec<String> = (0..cluster.nodes.len()).map(|index| cluster.key_on(index, "mine")).collect();
+    for version in [2, 3] {
+        let mut client = proxy.client_of(version);
+        keys.iter().for_each(|key| assert_eq!(client.call(&["SET", key, key]), "+OK\r\n"));
+        for forgery in FORGERIES {
+            // As others would ask on the same connections to the nodes, right behind it.
+            let requests: Vec<Vec<&str>> = [forgery.to_vec()]
+                .into_iter()
+                .chain(keys.iter().cycle().take(4 * keys.len()).map(|key| vec!["GET", key]))
+                .collect();
+            let replies = client.pipeline(&requests);
+            assert!(replies[0].is_error(), "{}: {:?}", show(forgery), replies[0]);
+            for (request, reply) in requests.iter().zip(&replies).skip(1) {
+                let own = format!("${}\r\n{}\r\n", request[1].len(), request[1]);
+                assert_eq!(*reply, own.as_str(), "RESP{version}, {} behind {}", show(request), show(forgery));
+            }
+        }
+        let transaction = [vec!["MULTI"], FORGERIES[0].to_vec(), vec!["EXEC"], vec!["GET", &keys[0]]];
+        let replies = client.pipeline(&transaction);
+        assert_eq!(replies[2], "-EXECABORT Transaction discarded because of previous errors.\r\n");
+        assert_eq!(replies[3].string(), keys[0]);
+    }
 }
 
 /// Asks for values that name their key, over connections that it drops at random in the middle of a pipeline.

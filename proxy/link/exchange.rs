@@ -32,6 +32,8 @@ const STREAMED: usize = 32 * 1024;
 /// Why an exchange ended.
 pub(super) enum Lost {
     Retired,
+    /// More may come than was asked for, after the reply to a fenced request; nothing behind that has been written.
+    Doubtful,
     Broken(String),
 }
 
@@ -47,6 +49,8 @@ pub(super) struct Exchange {
     scanner: Scanner,
     /// The front of a long reply has been passed on.
     streaming: bool,
+    /// A fenced request has been answered by what may go on.
+    doubtful: bool,
     /// The run queue has gone round since there was something to write.
     gathered: bool,
     deadline: Pin<Box<Sleep>>,
@@ -77,6 +81,7 @@ impl Exchange {
             partial: BytesMut::new(),
             scanner: Scanner::default(),
             streaming: false,
+            doubtful: false,
             gathered: true,
             deadline: Box::pin(tokio::time::sleep(Duration::ZERO)),
             deadline_set: false,
@@ -96,6 +101,9 @@ impl Exchange {
         if let Poll::Ready(lost) = self.poll_read(cx) {
             return Poll::Ready(Lost::Broken(lost));
         }
+        if self.doubtful {
+            return Poll::Ready(Lost::Doubtful);
+        }
         if let Poll::Ready(lost) = self.poll_companion(cx) {
             return Poll::Ready(Lost::Broken(lost));
         }
@@ -113,7 +121,8 @@ impl Exchange {
 
     fn poll_write(&mut self, cx: &mut Context<'_>) -> Poll<String> {
         let queue = &mut *self.link.queue.borrow_mut();
-        if queue.written == queue.bytes.len() {
+        let writable = queue.writable();
+        if queue.written == writable {
             return Poll::Pending;
         }
         if !std::mem::replace(&mut self.gathered, true) {
@@ -121,8 +130,8 @@ impl Exchange {
             cx.waker().wake_by_ref();
             return Poll::Pending;
         }
-        while queue.written < queue.bytes.len() {
-            match ready!(Pin::new(&mut self.stream).poll_write(cx, &queue.bytes[queue.written..])) {
+        while queue.written < writable {
+            match ready!(Pin::new(&mut self.stream).poll_write(cx, &queue.bytes[queue.written..writable])) {
                 Ok(count) => {
                     self.last_taken = self.link.around.clock.now();
                     if queue.written == 0 {
@@ -134,7 +143,9 @@ impl Exchange {
                 Err(error) => return Poll::Ready(error.to_string()),
             }
         }
-        queue.loads.clear();
+        if queue.written == queue.bytes.len() {
+            queue.loads.clear();
+        }
         self.gathered = false;
         Poll::Pending
     }
@@ -147,7 +158,7 @@ impl Exchange {
             }
         }
         let buffer = self.link.around.buffer.clone();
-        loop {
+        while !self.doubtful {
             ready!(self.poll_stall(cx));
             let buffer = &mut *buffer.borrow_mut();
             let mut read = ReadBuf::new(buffer);
@@ -164,6 +175,7 @@ impl Exchange {
                 Err(error) => return Poll::Ready(error.to_string()),
             }
         }
+        Poll::Pending
     }
 
     fn poll_companion(&mut self, cx: &mut Context<'_>) -> Poll<String> {
@@ -195,7 +207,8 @@ impl Exchange {
     /// Hands on every whole reply, and what has come of a long one; says how many bytes that took.
     fn take_replies(&mut self, bytes: &[u8]) -> Result<usize, &'static str> {
         let mut used = 0;
-        while used < bytes.len() {
+        // What the node says after a doubtful reply is for nobody.
+        while used < bytes.len() && !self.doubtful {
             let rest = &bytes[used..];
             match self.scanner.find(rest).map_err(|_| "its reply is not RESP")? {
                 Some(end) => {
@@ -282,6 +295,8 @@ impl Exchange {
         let request = verdict.as_ref().map(|_| queue.front_request());
         let Some(entry) = queue.pop() else { return Ok(()) };
         drop(queue);
+        // Success is in the server's own words.
+        self.doubtful = entry.fenced && (self.streaming || !matches!(reply.first(), Some(b'+' | b'$')));
         match (verdict, request, entry.ticket) {
             (Some((verdict, error)), Some(request), Some(ticket)) => self.bounce(verdict, error, request, ticket),
             (_, _, Some(ticket)) => match &entry.fault {

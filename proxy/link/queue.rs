@@ -17,6 +17,8 @@ pub(super) struct Queue {
     /// How many of them the socket has taken.
     pub written: usize,
     pub entries: VecDeque<Entry>,
+    /// How many of them are fenced.
+    pub fences: usize,
     /// Scripts that are loaded by what has not been written wholly: in front of whatever comes now.
     pub loads: Vec<Sha>,
 }
@@ -31,6 +33,8 @@ pub(super) struct Entry {
     /// Replies to what stands before, and then those that come before the one which answers.
     pub prelude: usize,
     pub swallow: usize,
+    /// Nothing behind it is written before it is answered.
+    pub fenced: bool,
     /// The first error among the latter: then it says what became of the request.
     pub fault: Option<Bytes>,
     pub since: Instant,
@@ -45,11 +49,21 @@ pub(super) struct Taken {
 }
 
 impl Queue {
+    /// How many bytes may be written by now: up to the end of the first fenced request.
+    pub fn writable(&self) -> usize {
+        if self.fences == 0 {
+            return self.bytes.len();
+        }
+        let fence = self.entries.iter().position(|entry| entry.fenced).unwrap_or(self.entries.len());
+        self.entries.iter().take(fence + 1).map(|entry| entry.length).sum()
+    }
+
     /// Takes out everything: each ticket that is still to be used, with its request.
     pub fn take_all(&mut self) -> Vec<(Option<Ticket>, Taken)> {
         let mut bytes = std::mem::take(&mut self.bytes).freeze();
         let mut written = std::mem::take(&mut self.written);
         self.loads.clear();
+        self.fences = 0;
         let mut all = Vec::with_capacity(self.entries.len());
         for entry in self.entries.drain(..) {
             let mut request = bytes.split_to(entry.length);
@@ -64,6 +78,7 @@ impl Queue {
     /// Takes the answered front entry out.
     pub fn pop(&mut self) -> Option<Entry> {
         let entry = self.entries.pop_front()?;
+        self.fences -= usize::from(entry.fenced);
         if self.entries.is_empty() && self.bytes.capacity() > KEPT_QUEUE {
             self.bytes = BytesMut::new();
         } else {

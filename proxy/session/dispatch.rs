@@ -146,6 +146,7 @@ impl Session {
         let mut ticket = self.line.open(Some(Label::of(spec)), request.frame().len(), route, repeatable);
         ticket.writes = spec.is_none_or(|spec| spec.is_write() || !spec.is_readonly() && spec.has_keys());
         ticket.caching = self.caching();
+        ticket.fenced = spec.is_some_and(|spec| plan::is_echoed(request, spec));
         ticket
     }
 

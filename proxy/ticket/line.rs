@@ -90,6 +90,7 @@ impl Line {
             needs: Needs::default(),
             lesson: None,
             caching: Caching::AsEver,
+            fenced: false,
         }
     }
 

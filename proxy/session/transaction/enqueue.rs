@@ -54,6 +54,9 @@ impl Session {
             Ok(place) => place,
             Err(error) => return self.refuse(Some(spec), &error),
         };
+        if plan::is_echoed(request, spec) {
+            return self.refuse(Some(spec), says::ECHOED_IN_MULTI.as_bytes());
+        }
         let Some(transaction) = &mut self.transaction else { return Flow::Taken };
         if let (Some(first), Some(slot)) = (transaction.slot, place.slot)
             && first != slot
