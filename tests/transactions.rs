@@ -79,6 +79,7 @@ const SEQUENCES: &[&[&str]] = &[
     &["MULTI", "AUTH a b c", "SET {t}k 1", "EXEC"],
     &["MULTI", "SORT {t}l", "OBJECT ENCODING {t}l", "XADD {t}s 1-1 f v", "XINFO HELP", "OBJECT HELP", "EXEC"],
     &["MULTI", "DEL {t}k {t}l", "MSET {t}k 1 {t}l 2", "MGET {t}k {t}l", "EXISTS {t}k {t}k", "EXEC"],
+    &["SUBSCRIBE {t}c", "EXEC", "exec", "EXEC x", "UNSUBSCRIBE {t}c", "EXEC"],
 ];
 
 fn same(sequence: &[&str], version: u8, ours: &[Reply], theirs: &[Reply]) {

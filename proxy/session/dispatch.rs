@@ -43,10 +43,10 @@ impl Session {
             return Flow::Taken;
         }
         if !self.authenticated && !spec.is_some_and(|spec| spec.flags.has(Flags::NO_AUTH)) {
-            return self.refuse(spec, says::NOAUTH.as_bytes());
+            return self.reject(spec, says::NOAUTH.as_bytes());
         }
         if let Some(error) = self.not_while_subscribed(request, spec) {
-            return self.refuse(spec, error.as_bytes());
+            return self.reject(spec, error.as_bytes());
         }
         if router.clients().pause().is_on() && self.is_paused(request, spec) {
             return Flow::Paused;
@@ -58,7 +58,7 @@ impl Session {
         if let (Plan::Refuse(error), Some(spec)) = (&plan, spec)
             && &*spec.name == "exec"
         {
-            return self.refuse_exec(spec, error);
+            return self.reject(Some(spec), error);
         }
         if self.transaction.is_some() && !acts_at_once(&plan, spec) {
             return self.enqueue(request, spec, plan);
@@ -208,6 +208,14 @@ impl Session {
         merge.know(self.facts(fold));
         for ticket in ticket.split(merge, 1) {
             self.lane.send(&self.router, self.favourite, request.frame(), ticket);
+        }
+    }
+
+    /// Answers a command that is not even looked at, in Redis' words for EXEC where it is that.
+    fn reject(&mut self, spec: Option<&Spec>, error: &[u8]) -> Flow {
+        match spec {
+            Some(spec) if &*spec.name == "exec" => self.refuse_exec(spec, error),
+            _ => self.refuse(spec, error),
         }
     }
 
