@@ -119,7 +119,7 @@ fn every_order_is_answered_as_by_one_redis() {
 fn replies_that_are_not_wanted_stay_away() {
     let (proxy, oracle) = (Proxy::before(shared()), Node::standalone());
     let requests = "MULTI|CLIENT REPLY SKIP|SET {mute}k 1|EXEC|MULTI|SET {mute}k 2|DISCARD";
-    let outside = "CLIENT REPLY SKIP|MULTI|INCR {mute}n|EXEC|MULTI|INCR {mute}n|CLIENT SETNAME x|EXEC|CLIENT REPLY OFF|MULTI|INCR {mute}n|CLIENT GETNAME|EXEC|CLIENT REPLY ON|GET {mute}n";
+    let outside = "CLIENT REPLY SKIP|MULTI|INCR {mute}n|EXEC|MULTI|INCR {mute}n|CLIENT SETNAME x|EXEC|CLIENT REPLY OFF|MULTI|INCR {mute}n|CLIENT GETNAME|EXEC|CLIENT REPLY ON|GET {mute}n|CLIENT REPLY SKIP|RESET|PING|CLIENT REPLY OFF|RESET|PING";
     let mut replies = Vec::new();
     for address in [proxy.address(), oracle.address()] {
         let mut client = Client::connect(&address);

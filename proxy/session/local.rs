@@ -10,7 +10,6 @@ use crate::{
     resp::{Request, write},
     says,
     slot::Slot,
-    ticket::Mute,
 };
 
 impl Session {
@@ -89,7 +88,7 @@ impl Session {
         for mark in [Mark::NoEvict, Mark::NoTouch] {
             self.client.mark(mark, false);
         }
-        self.line.mute(Mute::No);
+        self.line.unmute();
         self.authenticated = self.router.settings().client_credentials.is_none();
         self.lane = self.router.first_lane();
         self.client.resp.store(2, Relaxed);

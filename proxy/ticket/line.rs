@@ -148,6 +148,13 @@ impl Line {
         }
     }
 
+    /// The client wants replies again, if it wanted none; what it wants no next reply for stays so.
+    pub fn unmute(&self) {
+        if self.mute.get() == Mute::All {
+            self.mute.set(Mute::No);
+        }
+    }
+
     /// From now on the client wants these replies.
     pub fn mute(&self, which: Mute) {
         self.mute.set(which);
