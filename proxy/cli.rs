@@ -10,7 +10,11 @@ mod log;
 pub mod serve;
 mod signals;
 
-use std::{fmt, process::ExitCode};
+use std::{
+    fmt,
+    io::{self, Write},
+    process::ExitCode,
+};
 
 use clap::{Parser, Subcommand};
 use slotway::{config::ConfigError, server::ServeError};
@@ -82,6 +86,11 @@ impl Failure {
             Failure::Config(_) | Failure::Other(_) => 1,
         })
     }
+}
+
+/// Prints a line. Nobody has to read it: in `slotway check | head` the rest is for nobody, which is no fault.
+pub fn say(line: impl fmt::Display) {
+    let _ = writeln!(io::stdout(), "{line}");
 }
 
 /// Help and version are no failure; a wrong flag is a bad configuration.

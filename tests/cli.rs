@@ -117,6 +117,16 @@ fn slots_and_plans_are_told_without_a_cluster() {
 }
 
 #[test]
+fn what_nobody_reads_is_no_fault() {
+    for args in [&["check", "--seeds", "a:1"][..], &["slot", "foo"], &["explain", "get", "foo"]] {
+        let (reader, writer) = std::io::pipe().expect("a pipe");
+        drop(reader);
+        let output = slotway(args, &[]).stdout(writer).output().expect("the program runs");
+        assert!(output.status.success() && output.stderr.is_empty(), "{args:?}: {output:?}");
+    }
+}
+
+#[test]
 fn a_port_that_is_taken_is_named_and_ends_with_2() {
     let taken = TcpListener::bind("127.0.0.1:0").expect("a port");
     let address = taken.local_addr().expect("its address").to_string();

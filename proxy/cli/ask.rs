@@ -7,12 +7,12 @@ use slotway::{
     slot::Slot,
 };
 
-use super::Failure;
+use super::{Failure, say};
 
 /// Prints each key's slot.
 pub fn slot(keys: &[String]) -> Result<(), Failure> {
     for key in keys {
-        println!("{:5}  {key}", Slot::of(key.as_bytes()));
+        say(format_args!("{:5}  {key}", Slot::of(key.as_bytes())));
     }
     Ok(())
 }
@@ -25,7 +25,7 @@ pub fn explain(words: &[String]) -> Result<(), Failure> {
         return Err(Failure::Config("this is no request: it has too many or too long arguments".to_owned()));
     };
     for (about, text) in lines {
-        println!("{about:8} {text}");
+        say(format_args!("{about:8} {text}"));
     }
     Ok(())
 }

@@ -2,7 +2,7 @@
 
 use slotway::config::{self, Config};
 
-use super::{Failure, flags::ServeFlags};
+use super::{Failure, flags::ServeFlags, say};
 
 /// Prints every key, its value and where that came from; fails where `serve` would.
 pub fn run(flags: &ServeFlags) -> Result<(), Failure> {
@@ -12,7 +12,7 @@ pub fn run(flags: &ServeFlags) -> Result<(), Failure> {
     let width = |column: fn(&config::Shown) -> &str| shown.iter().map(|line| column(line).len()).max().unwrap_or(0);
     let (keys, values) = (width(|line| &line.key), width(|line| &line.value).min(40));
     for line in &shown {
-        println!("{:keys$} = {:values$}  # {}", line.key, line.value, line.from);
+        say(format_args!("{:keys$} = {:values$}  # {}", line.key, line.value, line.from));
     }
     for address in config.insecure_binds() {
         eprintln!("warning: {address} is open to everyone who can reach it: no client_password is set");

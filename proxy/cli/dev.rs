@@ -22,7 +22,7 @@ use super::{
     Failure,
     flags::DevFlags,
     healthcheck::near,
-    log,
+    log, say,
     serve::{announce, block_on, serve, watch_signals},
 };
 use nodes::{Nodes, Plan};
@@ -141,7 +141,7 @@ async fn ending<T>(work: impl Future<Output = T>, shutdown: &CancellationToken) 
 /// Says what runs where, once it does.
 async fn greet(config: &Config, plan: &Plan, shutdown: &CancellationToken) {
     tokio::select! {
-        () = serving(config) => println!("{}", greeting(config, plan)),
+        () = serving(config) => say(greeting(config, plan)),
         () = shutdown.cancelled() => {}
     }
 }

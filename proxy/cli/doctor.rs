@@ -8,7 +8,7 @@ use slotway::{
     doctor::{self, Finding, Report, Verdict},
 };
 
-use super::{Failure, flags::DoctorFlags, serve::block_on};
+use super::{Failure, flags::DoctorFlags, say, serve::block_on};
 
 /// Prints the findings; fails where one is a problem.
 pub fn run(flags: &DoctorFlags) -> Result<(), Failure> {
@@ -23,7 +23,7 @@ pub fn run(flags: &DoctorFlags) -> Result<(), Failure> {
     let problems = report.count(Verdict::Problem);
     let (text, summary) =
         if flags.json { (as_json(&report), String::new()) } else { (for_people(&report), summary(&report)) };
-    println!("{text}{summary}");
+    say(format_args!("{text}{summary}"));
     if problems > 0 { Err(Failure::Other(String::new())) } else { Ok(()) }
 }
 

@@ -8,7 +8,7 @@ use std::{
 
 use slotway::config::Config;
 
-use super::{Failure, flags::AdminFlags};
+use super::{Failure, flags::AdminFlags, say};
 
 /// Less than the shortest timeout that container engines are told in our examples.
 const PATIENCE: Duration = Duration::from_millis(1500);
@@ -22,7 +22,7 @@ pub fn run(flags: &AdminFlags) -> Result<(), Failure> {
     };
     match readyz(address) {
         Ok(answer) if answer.starts_with("HTTP/1.1 200 ") => {
-            println!("ready");
+            say("ready");
             Ok(())
         }
         Ok(answer) => Err(Failure::of("not ready", body(&answer))),

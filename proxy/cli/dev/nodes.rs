@@ -13,7 +13,7 @@ use tokio::process::{Child, Command};
 use tokio_util::sync::CancellationToken;
 
 use super::{BUS, Failure};
-use crate::cli::flags::DevFlags;
+use crate::cli::{flags::DevFlags, say};
 
 /// How long a node may take to end after SIGTERM.
 const PATIENCE: Duration = Duration::from_secs(3);
@@ -168,11 +168,11 @@ impl Nodes {
                 () = shutdown.cancelled() => return Ok(()),
             };
             let file = self.folder.path().join(port.to_string()).join("redis.conf");
-            println!(
+            say(format_args!(
                 "node {port} has ended ({status}); to start it again:  {} {}",
                 self.program.display(),
                 file.display()
-            );
+            ));
         }
         shutdown.cancel();
         Err(Failure::Other("all nodes have ended".to_owned()))
