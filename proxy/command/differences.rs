@@ -111,6 +111,7 @@ const DIFFERENCES: &[(&str, &str)] = &[
     ("slowlog|len", "what goes to every primary counts once for each"),
     ("smove", IN_ONE_SLOT),
     ("sort", "BY and GET patterns must stay in the key's slot"),
+    ("sort_ro", "BY and GET patterns must stay in the key's slot"),
     ("sunion", IN_ONE_SLOT),
     ("sunionstore", IN_ONE_SLOT),
     ("time", ANY_NODE),
