@@ -117,6 +117,16 @@ fn slots_and_plans_are_told_without_a_cluster() {
 }
 
 #[test]
+fn a_command_that_is_mistyped_in_deny_or_allow_is_pointed_out() {
+    let known = "flushall,CONFIG GET,config|set,cluster,proxy node";
+    let output = run(&["check", "--seeds", "a:1", "--deny", known, "--allow", "debug,shut down,flushal"], &[]);
+    let said = String::from_utf8(output.stderr).expect("text");
+    assert!(output.status.success() && said.lines().count() == 2, "{said}");
+    assert!(said.starts_with("warning: deny or allow names `shut down`, which is no command"), "{said}");
+    assert!(said.contains("names `flushal`"), "{said}");
+}
+
+#[test]
 fn what_nobody_reads_is_no_fault() {
     for args in [&["check", "--seeds", "a:1"][..], &["slot", "foo"], &["explain", "get", "foo"]] {
         let (reader, writer) = std::io::pipe().expect("a pipe");

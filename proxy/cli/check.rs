@@ -2,7 +2,7 @@
 
 use slotway::config::{self, Config};
 
-use super::{Failure, flags::ServeFlags, say};
+use super::{Failure, flags::ServeFlags, say, serve::strange};
 
 /// Prints every key, its value and where that came from; fails where `serve` would.
 pub fn run(flags: &ServeFlags) -> Result<(), Failure> {
@@ -16,6 +16,9 @@ pub fn run(flags: &ServeFlags) -> Result<(), Failure> {
     }
     for address in config.insecure_binds() {
         eprintln!("warning: {address} is open to everyone who can reach it: no client_password is set");
+    }
+    for name in config.strange_commands() {
+        eprintln!("warning: {}", strange(name));
     }
     Ok(config.ready_to_serve()?)
 }

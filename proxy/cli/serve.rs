@@ -38,7 +38,17 @@ pub fn announce(config: &Config, sources: &Sources) -> Result<(), Failure> {
              allow_insecure_bind where the network is closed"
         );
     }
+    for name in config.strange_commands() {
+        tracing::warn!("{}", strange(name));
+    }
     Ok(())
+}
+
+/// A name in `deny` or `allow` that may have no effect.
+pub fn strange(name: &str) -> String {
+    format!(
+        "deny or allow names `{name}`, which is no command of Redis 7.0 or Valkey 9.1: it is mistyped, or a module's"
+    )
 }
 
 /// Runs the main thread's part: accepting clients and following the cluster. Requests have threads of their own.
