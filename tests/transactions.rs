@@ -442,6 +442,20 @@ fn a_lost_connection_at_exec_is_said_once() {
 }
 
 #[test]
+fn a_transaction_may_be_larger_than_what_the_sockets_hold() {
+    let proxy = Proxy::before(shared());
+    let mut client = proxy.client();
+    let value = vec![b'v'; 16 << 20];
+    client.line("MULTI");
+    for key in ["{large}1", "{large}2", "{large}3"] {
+        assert_eq!(client.call(&[b"SET", key.as_bytes(), &value]), "+QUEUED\r\n");
+    }
+    // The node answers the first of them while the last are still on their way.
+    assert_eq!(client.line("EXEC"), "*3\r\n+OK\r\n+OK\r\n+OK\r\n");
+    assert_eq!(client.line("DEL {large}1 {large}2 {large}3"), ":3\r\n");
+}
+
+#[test]
 fn a_transaction_of_many_commands_is_bounded_by_the_process() {
     let proxy = Proxy::start(Settings::new(shared().seeds()).with("MAX_BUFFERED", "8MiB").expecting_warnings());
     let mut client = proxy.client();
