@@ -267,14 +267,16 @@ impl Session {
 
     fn may_go_on(&self) -> bool {
         let waits_for_line = if self.settling { !self.line.is_settled() } else { self.line.is_full() };
-        !waits_for_line && self.ending.is_none() && self.retry.is_none() && !self.line.has_bounced()
+        let is_over = self.ending.is_some() || self.line.is_broken();
+        !waits_for_line && !is_over && self.retry.is_none() && !self.line.has_bounced()
     }
 
     /// Dispatches what has come and reads more, until something stops it.
     fn read_requests(&mut self, cx: &mut Context<'_>) -> Stop {
         let buffer = self.router.buffer().clone();
         loop {
-            if self.ending.is_some() || self.standstill.is_some() || (self.settling && !self.line.is_settled()) {
+            let is_over = self.ending.is_some() || self.line.is_broken();
+            if is_over || self.standstill.is_some() || (self.settling && !self.line.is_settled()) {
                 return Stop::Held;
             }
             self.settling = false;

@@ -100,6 +100,9 @@ impl Line {
             return;
         }
         let state = &mut *self.state.borrow_mut();
+        if state.closed {
+            return;
+        }
         state.flushed = false;
         if state.places.is_empty() {
             state.out.extend_from_slice(reply);
@@ -416,11 +419,15 @@ impl Line {
     }
 
     /// A place's reply cannot be finished: nothing but closing the connection keeps the client in step, where the reply
-    /// is for the client at all.
+    /// is for the client at all. Nothing may follow, which the client would take for the rest of that reply.
     pub(super) fn break_off(&self, number: u64) {
         let state = &mut *self.state.borrow_mut();
         let index = number.checked_sub(state.front).map(|index| index as usize);
         state.broken |= index.and_then(|index| state.places.get(index)).is_some_and(|place| !place.mute);
+        if state.broken {
+            state.closed = true;
+            state.pushes = BytesMut::new();
+        }
         state.wake();
     }
 

@@ -128,7 +128,9 @@ impl State {
 
     pub fn take_parked(&mut self, reply: &mut Vec<u8>) {
         self.parked -= reply.len();
-        self.out.extend_from_slice(reply);
+        if !self.closed {
+            self.out.extend_from_slice(reply);
+        }
         reply.clear();
     }
 
