@@ -354,7 +354,10 @@ impl Session {
                     break;
                 }
             };
-            if !found.blank {
+            if found.blank {
+                // As in Redis, it is the next request for CLIENT REPLY SKIP.
+                self.line.takes_mute();
+            } else {
                 let request = parser.request(rest, found);
                 self.more_behind = rest.len() > found.used;
                 match self.dispatch(&request) {

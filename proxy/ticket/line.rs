@@ -156,7 +156,7 @@ impl Line {
     }
 
     /// Whether the reply to the request that comes now is not for the client.
-    fn takes_mute(&self) -> bool {
+    pub fn takes_mute(&self) -> bool {
         let mute = self.mute.get();
         if mute == Mute::Next {
             self.mute.set(Mute::No);
