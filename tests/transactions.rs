@@ -169,6 +169,22 @@ fn an_exec_that_the_node_gives_up_says_why() {
 }
 
 #[test]
+fn an_exec_that_is_not_allowed_is_answered_as_by_one_redis() {
+    let (proxy, oracle) = (Proxy::before(shared()), Node::standalone());
+    let locked = Proxy::start(Settings::new(shared().seeds()).with("CLIENT_PASSWORD", "secret"));
+    let locked_oracle = Node::standalone();
+    locked_oracle.line("CONFIG SET requirepass secret");
+    let requests = "EXEC|SUBSCRIBE c|EXEC|PING|RESET|EXEC|PING";
+    for pair in [[proxy.address(), oracle.address()], [locked.address(), locked_oracle.address()]] {
+        let said = pair.map(|address| {
+            let mut client = Client::connect(&address);
+            requests.split('|').map(|line| client.line(line)).collect::<Vec<_>>()
+        });
+        assert_eq!(said[0], said[1]);
+    }
+}
+
+#[test]
 fn what_cannot_be_part_of_a_transaction_is_refused_clearly() {
     let proxy = Proxy::before(shared());
     let mut client = proxy.client();

@@ -43,10 +43,10 @@ impl Session {
             return Flow::Taken;
         }
         if !self.authenticated && !spec.is_some_and(|spec| spec.flags.has(Flags::NO_AUTH)) {
-            return self.refuse(spec, says::NOAUTH.as_bytes());
+            return self.reject(spec, says::NOAUTH.as_bytes());
         }
         if let Some(error) = self.not_while_subscribed(request, spec) {
-            return self.refuse(spec, error.as_bytes());
+            return self.reject(spec, error.as_bytes());
         }
         if router.clients().pause().is_on() && self.is_paused(request, spec) {
             return Flow::Paused;
@@ -55,10 +55,8 @@ impl Session {
             self.client.says(spec.metric);
         }
         let plan = plan::plan(request, spec, &router.settings().policy);
-        if let (Plan::Refuse(error), Some(spec)) = (&plan, spec)
-            && &*spec.name == "exec"
-        {
-            return self.refuse_exec(spec, error);
+        if let (Plan::Refuse(error), true) = (&plan, is_exec(spec)) {
+            return self.reject(spec, error);
         }
         if self.transaction.is_some() && !acts_at_once(&plan, spec) {
             return self.enqueue(request, spec, plan);
@@ -210,6 +208,14 @@ impl Session {
         }
     }
 
+    /// Refuses what is not to be carried out at all. EXEC ends its transaction all the same, as in Redis.
+    fn reject(&mut self, spec: Option<&Spec>, error: &[u8]) -> Flow {
+        match spec {
+            Some(exec) if is_exec(spec) => self.refuse_exec(exec, error),
+            _ => self.refuse(spec, error),
+        }
+    }
+
     /// Answers with an error of the proxy's own.
     pub(super) fn refuse(&mut self, spec: Option<&Spec>, error: &[u8]) -> Flow {
         if let Some(transaction) = &mut self.transaction {
@@ -234,6 +240,10 @@ impl Session {
 /// The name of a command that writes: an error in one part of it has to say what the others did.
 fn written(spec: Option<&Spec>) -> Option<&str> {
     spec.filter(|spec| spec.is_write()).map(|spec| &*spec.name)
+}
+
+fn is_exec(spec: Option<&Spec>) -> bool {
+    spec.is_some_and(|spec| &*spec.name == "exec")
 }
 
 /// Whether a command is carried out within MULTI, not queued.
