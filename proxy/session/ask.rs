@@ -96,10 +96,7 @@ impl Session {
     /// A request to every primary, on connections that nobody shares: a node that runs a script answers nothing on the
     /// one by which the script came, and elsewhere only what may end it. `None` where the client has gone.
     pub(super) async fn aside(&mut self, request: &Request<'_>, fold: Fold, patience: Duration) -> Option<Bytes> {
-        let nodes: Vec<Arc<Node>> = {
-            let topology = self.router.topology();
-            topology.owners().cloned().collect()
-        };
+        let nodes: Vec<Arc<Node>> = self.router.topology().owners().cloned().collect();
         let mut merge = Merge::new(fold, nodes.len(), None, self.speaks_resp3());
         merge.know(self.facts(fold));
         let mut asking = JoinSet::new();

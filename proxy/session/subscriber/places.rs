@@ -54,7 +54,7 @@ impl Subscriber {
         if may_be_notified(kind, name) {
             return topology.owners().cloned().collect();
         }
-        topology.home_index().and_then(|index| topology.nodes.get(index)).cloned().into_iter().collect()
+        topology.home().cloned().into_iter().collect()
     }
 
     /// The source at this node, a new one where there is none.
@@ -114,5 +114,5 @@ impl Source {
 
 /// The node that all publishing goes through.
 fn home_id(topology: &Topology) -> Option<String> {
-    topology.nodes.get(topology.home_index()?).map(|node| node.id.clone())
+    topology.home().map(|node| node.id.clone())
 }
