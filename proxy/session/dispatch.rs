@@ -133,11 +133,16 @@ impl Session {
             && spec.is_none_or(|spec| spec.only_key().is_none())
             && self.router.moving().has(slot, self.router.clock().now())
         {
-            self.unproven = Some(match self.unproven {
-                Some(other) if other != route => Route::Any,
-                _ => route,
-            });
+            self.hold_behind(route);
         }
+    }
+
+    /// What goes there too has to wait until all that is under way is answered: something may have to go again.
+    pub(super) fn hold_behind(&mut self, route: Route) {
+        self.unproven = Some(match self.unproven {
+            Some(other) if other != route => Route::Any,
+            _ => route,
+        });
     }
 
     /// The duty to answer a request.

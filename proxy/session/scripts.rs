@@ -124,7 +124,7 @@ impl Session {
             self.load_ahead(&link, &script, &mut prelude);
         } else {
             ticket.needs.heals = true;
-            self.unproven = Some(route);
+            self.hold_behind(route);
         }
         prelude.add(ticket.caching.prefix());
         link.send_after(&prelude, request.frame(), ticket);
