@@ -7,7 +7,7 @@ use std::{
 
 use slotway::slot::Slot;
 
-use crate::support::{Act, Client, Cluster, FakeNode, Proxy, Random, Settings, eventually};
+use crate::support::{Act, Client, Cluster, FakeNode, Proxy, Random, Settings, eventually, words};
 
 const CLIENTS: usize = 6;
 const SLOTS_MOVED: usize = 6;
@@ -152,4 +152,19 @@ fn what_was_refused_does_not_run_behind_what_came_after_it() {
         assert_eq!(replies, [&*format!("{error}\r\n"), ":8\r\n", "+OK\r\n"]);
         assert_eq!(node.count("MSET {t}a 1"), 1, "{error}");
     }
+}
+
+#[test]
+fn a_part_that_ran_counts_as_overtaking() {
+    let (one, two) = FakeNode::pair();
+    for node in [&one, &two] {
+        node.always(|_| Some(Act::say("+OK")));
+    }
+    let error = "-READONLY You can't write against a read only replica.";
+    one.when("SET bar 1", Act::say(error));
+    two.when("MSET foo 2", Act::say(error));
+    let proxy = Proxy::start(Settings::new(one.address()).expecting_warnings());
+    let replies = proxy.client().pipeline(&[words("SET bar 1"), words("MSET bar 2 foo 2")]);
+    assert_eq!(replies, [&*format!("{error}\r\n"), "+OK\r\n"]);
+    assert_eq!((one.count("SET bar 1"), one.count("MSET bar 2"), two.count("MSET foo 2")), (1, 1, 2));
 }
