@@ -338,6 +338,8 @@ impl Lane {
             Route::Slot(slot) => topology.owner_index(slot)?,
             Route::Any => topology.owner_index(pick(topology.first_slots(), favourite)?)?,
             Route::Home => topology.home_index()?,
+            // As long as it goes as one, there are none.
+            Route::All => return None,
         };
         let links = &mut *self.links.borrow_mut();
         let place = links.get_mut(index)?;

@@ -110,7 +110,7 @@ impl State {
     pub fn ran_behind(&self, number: u64, slot: Slot, writes: bool) -> bool {
         let is_about = |place: &Place| match place.route {
             Route::Slot(other) => other == slot,
-            Route::Any => true,
+            Route::Any | Route::All => true,
             Route::Home => false,
         };
         let may_write = |place: &Place| place.label.is_some_and(|label| writes || label.class != CommandClass::Read);
