@@ -85,6 +85,16 @@ impl Clients {
         }
     }
 
+    /// Counts so many more bytes as held for some client, where that is not too much for all; says whether it is not. They
+    /// are given back by [`Clients::account`].
+    pub fn hold(&self, more: usize) -> bool {
+        let fits = self.buffered.fetch_add(more, Relaxed) + more <= self.most_buffered;
+        if !fits {
+            self.buffered.fetch_sub(more, Relaxed);
+        }
+        fits
+    }
+
     /// Registers a client and gives it the next id.
     pub fn join(&self, peer: SocketAddr, local: SocketAddr) -> Arc<Client> {
         let id = self.last_id.fetch_add(1, Relaxed) + 1;

@@ -6,7 +6,7 @@ use std::{
 };
 
 use crate::support::{
-    Act, Client, FakeNode, Node, Proxy, Random, Settings, Setup, client::frame, cluster::shared, eventually,
+    Act, Client, Cluster, FakeNode, Node, Proxy, Random, Settings, Setup, client::frame, cluster::shared, eventually,
 };
 
 const MIB: u64 = 1024 * 1024;
@@ -274,6 +274,26 @@ fn parts_that_are_gathered_count_too() {
     assert!(other.is_err(), "it should have been closed: {} bytes came", other.map_or(0, |reply| reply.0.len()));
     let removed = proxy.client().call(&[vec!["DEL"], keys.iter().map(String::as_str).collect()].concat());
     assert_eq!(removed, ":48\r\n");
+}
+
+#[test]
+fn pages_that_are_too_large_are_refused() {
+    let cluster = Cluster::three();
+    let proxy = Proxy::start(Settings::new(cluster.seeds()).with("MAX_BUFFERED", "8MiB").with("WORKERS", 1));
+    let prefix = "n".repeat(100);
+    assert_eq!(cluster.nodes[0].line(&format!("DEBUG POPULATE 200000 {prefix}")), "+OK\r\n");
+    let before = proxy.resident();
+    let mut client = proxy.client().patient(Duration::from_secs(30));
+    for _ in 0..3 {
+        let reply = client.line("SCAN 0 COUNT 1000000");
+        let expected = format!("-ERR proxy: the reply of {} is too large (max_buffered)", cluster.nodes[0].address());
+        assert!(reply.0.starts_with(expected.as_bytes()), "{reply:?}");
+    }
+    let grown = proxy.resident().saturating_sub(before);
+    assert!(grown < 64 * MIB, "grown by {} MiB", grown / MIB);
+    eventually("its memory to be given back", || proxy.metric("slotway_client_buffered_bytes", &[]) == 0.0);
+    let page = client.line("SCAN 0 COUNT 100").value();
+    assert!(page.items()[1].items().len() >= 100);
 }
 
 #[test]

@@ -351,7 +351,7 @@ fn a_planned_move_of_the_home_node_loses_nothing() {
 #[test]
 fn an_old_home_node_that_is_behind_is_heard_out() {
     let mut cluster = Cluster::start(Shape { replicas: 1, ..Shape::default() });
-    let proxy = Proxy::start(Settings::new(cluster.seeds()).with("workers", 1).expecting_warnings());
+    let proxy = Proxy::start(Settings::new(cluster.seeds()).with("WORKERS", 1).expecting_warnings());
     let (mut subscriber, mut publisher) = (proxy.client(), proxy.client());
     subscriber.line("SUBSCRIBE a");
     let old = home(&cluster);

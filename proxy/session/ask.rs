@@ -7,12 +7,14 @@ use tokio::task::JoinSet;
 
 use super::{Session, attend::Eof};
 use crate::{
+    clients::Clients,
     link::Link,
     merge::{Fold, Merge},
     plan,
     resp::{Request, Value, write},
     router::{Lane, Router},
-    ticket::{Line, Route, Why},
+    says,
+    ticket::{Line, OWED_LIMIT, Route, Why},
     topology::Node,
 };
 
@@ -57,12 +59,28 @@ impl Session {
     }
 }
 
-/// Closes its line where the asker leaves.
-struct Asking(Rc<Line>);
+/// A line for one question. It is closed where the asker leaves, and what it holds is in the account of what all clients
+/// cost.
+struct Asking<'a> {
+    line: Rc<Line>,
+    clients: &'a Clients,
+    held: usize,
+}
 
-impl Drop for Asking {
+impl Asking<'_> {
+    /// Whether there is room for what has come. There always is for a little.
+    fn fits(&mut self) -> bool {
+        let more = self.line.owed().saturating_sub(OWED_LIMIT + self.held);
+        let fits = more == 0 || self.clients.hold(more);
+        self.held += if fits { more } else { 0 };
+        fits
+    }
+}
+
+impl Drop for Asking<'_> {
     fn drop(&mut self) {
-        self.0.close();
+        self.line.close();
+        self.clients.account(self.held, 0);
     }
 }
 
@@ -70,16 +88,22 @@ impl Drop for Asking {
 pub(super) async fn ask(router: &Router, link: &Link, frame: &[u8]) -> Result<Bytes, String> {
     let line = Line::new(router.tally().clone(), router.clock().clone(), 1);
     // A request that came back to a line which nobody looks at any more would keep it for ever.
-    let _asking = Asking(line.clone());
+    let mut asking = Asking { line: line.clone(), clients: router.clients(), held: 0 };
     link.send(frame, line.open(None, frame.len(), Route::Any, false));
-    poll_fn(|cx| {
+    let fits = poll_fn(|cx| {
+        if !asking.fits() {
+            return Poll::Ready(false);
+        }
         if line.is_settled() || line.has_bounced() {
-            return Poll::Ready(());
+            return Poll::Ready(true);
         }
         line.wake_with(cx.waker());
         Poll::Pending
     })
     .await;
+    if !fits {
+        return Err(says::reply_too_large(&link.node().label));
+    }
     if let Some(bounced) = line.take_bounced().pop() {
         return Err(match &bounced.why {
             Why::Redirected(..) => format!("ERR proxy: {} has just given this away, ask again", link.node().label),
