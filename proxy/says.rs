@@ -118,8 +118,11 @@ pub fn node_has_left(node: &str) -> String {
 }
 
 /// A reply that has to be read whole is too large for that.
+pub const NO_ROOM: &str = "its reply is too large (max_buffered), ask for less at a time";
+
+/// The same, of this node's reply.
 pub fn reply_too_large(node: &str) -> String {
-    format!("ERR proxy: the reply of {node} is too large (max_buffered), ask for less at a time")
+    format!("ERR proxy: no answer from {node}: {NO_ROOM}")
 }
 
 /// A request whose time is over.

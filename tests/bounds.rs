@@ -277,7 +277,7 @@ fn parts_that_are_gathered_count_too() {
 }
 
 #[test]
-fn pages_that_are_too_large_are_refused() {
+fn what_is_too_large_to_be_held_is_refused() {
     let cluster = Cluster::three();
     let proxy = Proxy::start(Settings::new(cluster.seeds()).with("MAX_BUFFERED", "8MiB").with("WORKERS", 1));
     let prefix = "n".repeat(100);
@@ -286,11 +286,28 @@ fn pages_that_are_too_large_are_refused() {
     let mut client = proxy.client().patient(Duration::from_secs(30));
     for _ in 0..3 {
         let reply = client.line("SCAN 0 COUNT 1000000");
-        let expected = format!("-ERR proxy: the reply of {} is too large (max_buffered)", cluster.nodes[0].address());
+        let expected =
+            format!("-ERR proxy: no answer from {}: its reply is too large (max", cluster.nodes[0].address());
         assert!(reply.0.starts_with(expected.as_bytes()), "{reply:?}");
+    }
+    let entry = "v".repeat(MIB as usize);
+    for _ in 0..20 {
+        assert!(!client.call(&["XADD", "stream", "*", "field", &entry]).is_error());
+    }
+    let watching = |client: &mut Client| {
+        assert_eq!(client.line("WATCH stream"), "+OK\r\n");
+        assert_eq!(client.line("MULTI"), "+OK\r\n");
+        assert_eq!(client.line("XRANGE stream - +"), "+QUEUED\r\n");
+        client.line("EXEC")
+    };
+    let keys = format!("PROXY NODE {} KEYS *", cluster.nodes[0].address());
+    for reply in [client.line("XREAD BLOCK 1000 STREAMS stream 0"), client.line(&keys), watching(&mut client)] {
+        assert!(reply.0.escape_ascii().to_string().contains("its reply is too large (max_buffered)"), "{reply:?}");
     }
     let grown = proxy.resident().saturating_sub(before);
     assert!(grown < 64 * MIB, "grown by {} MiB", grown / MIB);
+    let few = client.line("XREAD COUNT 2 BLOCK 1000 STREAMS stream 0").value();
+    assert_eq!(few.items()[0].items()[1].items().len(), 2);
     eventually("its memory to be given back", || proxy.metric("slotway_client_buffered_bytes", &[]) == 0.0);
     let page = client.line("SCAN 0 COUNT 100").value();
     assert!(page.items()[1].items().len() >= 100);

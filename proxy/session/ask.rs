@@ -7,14 +7,14 @@ use tokio::task::JoinSet;
 
 use super::{Session, attend::Eof};
 use crate::{
-    clients::Clients,
+    clients::Held,
     link::Link,
     merge::{Fold, Merge},
     plan,
     resp::{Request, Value, write},
     router::{Lane, Router},
     says,
-    ticket::{Line, OWED_LIMIT, Route, Why},
+    ticket::{Line, Route, Why},
     topology::Node,
 };
 
@@ -59,28 +59,12 @@ impl Session {
     }
 }
 
-/// A line for one question. It is closed where the asker leaves, and what it holds is in the account of what all clients
-/// cost.
-struct Asking<'a> {
-    line: Rc<Line>,
-    clients: &'a Clients,
-    held: usize,
-}
+/// Closes its line where the asker leaves.
+struct Asking(Rc<Line>);
 
-impl Asking<'_> {
-    /// Whether there is room for what has come. There always is for a little.
-    fn fits(&mut self) -> bool {
-        let more = self.line.owed().saturating_sub(OWED_LIMIT + self.held);
-        let fits = more == 0 || self.clients.hold(more);
-        self.held += if fits { more } else { 0 };
-        fits
-    }
-}
-
-impl Drop for Asking<'_> {
+impl Drop for Asking {
     fn drop(&mut self) {
-        self.line.close();
-        self.clients.account(self.held, 0);
+        self.0.close();
     }
 }
 
@@ -88,10 +72,11 @@ impl Drop for Asking<'_> {
 pub(super) async fn ask(router: &Router, link: &Link, frame: &[u8]) -> Result<Bytes, String> {
     let line = Line::new(router.tally().clone(), router.clock().clone(), 1);
     // A request that came back to a line which nobody looks at any more would keep it for ever.
-    let mut asking = Asking { line: line.clone(), clients: router.clients(), held: 0 };
+    let _asking = Asking(line.clone());
+    let mut held = Held::nothing(router.clients());
     link.send(frame, line.open(None, frame.len(), Route::Any, false));
     let fits = poll_fn(|cx| {
-        if !asking.fits() {
+        if !held.is_now(line.owed()) {
             return Poll::Ready(false);
         }
         if line.is_settled() || line.has_bounced() {
