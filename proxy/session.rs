@@ -95,8 +95,8 @@ pub struct Session {
     overdue: Overdue,
     /// More requests may have come behind the one that is being dispatched.
     more_behind: bool,
-    /// Where a request is under way that may have to go again: its node may turn out to lack its script, or some of its
-    /// keys.
+    /// Where a request is under way that may have to go again: its node may turn out to lack its script or some of its
+    /// keys, or one of all nodes not to serve its part.
     unproven: Option<Route>,
     /// The topology under which requests are in flight.
     epoch: u64,

@@ -11,6 +11,7 @@ use crate::{
     plan::{self, Local, Plan, Split},
     resp::{Request, write},
     says,
+    scripts::Script,
     ticket::{Label, Route, Ticket},
     topology::Node,
 };
@@ -85,7 +86,7 @@ impl Session {
             }
             Plan::Primaries(fold) => {
                 let ticket = self.open(request, spec, Route::Any);
-                self.send_to_primaries(request, spec, fold, ticket);
+                self.send_to_primaries(request, spec, fold, &[], ticket);
                 self.tell_others(request, spec);
                 Flow::Taken
             }
@@ -131,11 +132,16 @@ impl Session {
             && spec.is_none_or(|spec| spec.only_key().is_none())
             && self.router.moving().has(slot, self.router.clock().now())
         {
-            self.unproven = Some(match self.unproven {
-                Some(other) if other != route => Route::Any,
-                _ => route,
-            });
+            self.hold_behind(route);
         }
+    }
+
+    /// What goes there too has to wait until all that is under way is answered: something may have to go again.
+    pub(super) fn hold_behind(&mut self, route: Route) {
+        self.unproven = Some(match self.unproven {
+            Some(other) if other != route => Route::Any,
+            _ => route,
+        });
     }
 
     /// The duty to answer a request.
@@ -159,19 +165,30 @@ impl Session {
         }
     }
 
-    /// Sends a request to every primary that owns slots.
-    pub(super) fn send_to_primaries(&self, request: &Request<'_>, spec: Option<&Spec>, fold: Fold, ticket: Ticket) {
-        let slots = self.router.topology().first_slots().to_vec();
+    /// Sends a request, and ahead of it the scripts that it names, to every primary that owns slots.
+    pub(super) fn send_to_primaries(
+        &mut self,
+        request: &Request<'_>,
+        spec: Option<&Spec>,
+        fold: Fold,
+        named: &[Script],
+        mut ticket: Ticket,
+    ) {
+        // It is about all that its nodes have, and part of it may have to go again: FLUSHALL, for one, must not find what
+        // comes behind it.
+        self.hold_behind(Route::Any);
+        let topology = self.router.topology().clone();
+        let slots = topology.first_slots();
         if slots.is_empty() {
-            // One part all the same: it waits for an owner as any request does.
+            ticket.route = Route::All;
             return self.lane.send(&self.router, self.favourite, request.frame(), ticket);
         }
         let mut merge = Merge::new(fold, slots.len(), written(spec), self.speaks_resp3());
         merge.know(self.facts(fold));
-        for (slot, mut ticket) in slots.iter().zip(ticket.split(merge, slots.len())) {
-            // By slot, not by node: where the node fails, the one that takes its place answers.
+        for (slot, mut ticket) in slots.iter().zip(ticket.split_among(merge, topology.owners().cloned().collect())) {
+            // By slot, so that where the node fails, the one that takes its place answers.
             ticket.route = Route::Slot(*slot);
-            self.lane.send(&self.router, self.favourite, request.frame(), ticket);
+            self.send_ready(named, request.frame(), ticket);
         }
     }
 
