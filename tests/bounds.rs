@@ -250,7 +250,8 @@ fn what_waits_for_a_frozen_node_is_bounded() {
 
 #[test]
 fn parts_that_are_gathered_count_too() {
-    let proxy = Proxy::start(Settings::new(shared().seeds()).with("MAX_BUFFERED", "64MiB").with("WORKERS", 1));
+    let settings = Settings::new(shared().seeds()).with("MAX_BUFFERED", "64MiB").with("WORKERS", 1);
+    let proxy = Proxy::start(settings.with("REQUEST_TIMEOUT", "30s"));
     let value = vec![b'v'; 8 * MIB as usize];
     let keys: Vec<String> = (0..48).map(|number| format!("gathered:{number}")).collect();
     for key in &keys {
@@ -279,7 +280,8 @@ fn parts_that_are_gathered_count_too() {
 #[test]
 fn what_is_too_large_to_be_held_is_refused() {
     let cluster = Cluster::three();
-    let proxy = Proxy::start(Settings::new(cluster.seeds()).with("MAX_BUFFERED", "8MiB").with("WORKERS", 1));
+    let settings = Settings::new(cluster.seeds()).with("MAX_BUFFERED", "8MiB").with("WORKERS", 1);
+    let proxy = Proxy::start(settings.with("REQUEST_TIMEOUT", "30s"));
     let prefix = "n".repeat(100);
     assert_eq!(cluster.nodes[0].line(&format!("DEBUG POPULATE 200000 {prefix}")), "+OK\r\n");
     let before = proxy.resident();
