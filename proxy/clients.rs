@@ -3,11 +3,13 @@
 //! The one registry of the process, since CLIENT LIST, CLIENT KILL and `max_clients` are about the clients of all
 //! workers. It is locked when a client comes, goes or is looked up, never for a request, unless somebody monitors.
 
+mod held;
 mod mail;
 mod monitors;
 mod pause;
 
 pub use self::{
+    held::Held,
     mail::Mail,
     monitors::Monitoring,
     pause::{Pause, Paused},
@@ -83,6 +85,16 @@ impl Clients {
         {
             dearest.tell(Order::Evict);
         }
+    }
+
+    /// Counts so many more bytes as held for some client, where that is not too much for all; says whether it is not. They
+    /// are given back by [`Clients::account`].
+    fn hold(&self, more: usize) -> bool {
+        let fits = self.buffered.fetch_add(more, Relaxed) + more <= self.most_buffered;
+        if !fits {
+            self.buffered.fetch_sub(more, Relaxed);
+        }
+        fits
     }
 
     /// Registers a client and gives it the next id.

@@ -26,8 +26,10 @@ use tokio::{
 
 use crate::{
     address::Address,
+    clients::{Clients, Held},
     dial::{self, DialError, Login},
     resp::reply::Scanner,
+    says,
     topology::Node,
 };
 
@@ -50,13 +52,14 @@ pub struct Dedicated {
     /// What the node calls this connection (CLIENT ID), once it has been asked.
     id: Option<i64>,
     partial: BytesMut,
+    held: Held,
     scanner: Scanner,
     pool: Rc<Pool>,
 }
 
 /// Idle connections of one lane, ready for the next who needs one.
-#[derive(Default)]
 pub struct Pool {
+    clients: Arc<Clients>,
     /// By node, the longest idle first.
     idle: RefCell<HashMap<Address, VecDeque<Idle>>>,
     /// Nodes for which a spare connection is being made.
@@ -71,6 +74,16 @@ struct Idle {
 }
 
 impl Pool {
+    /// No connections yet; what is read on them is held for these clients.
+    pub fn new(clients: &Arc<Clients>) -> Rc<Pool> {
+        Rc::new(Pool {
+            clients: clients.clone(),
+            idle: RefCell::default(),
+            filling: RefCell::default(),
+            swept: Cell::default(),
+        })
+    }
+
     /// A connection to `node`: an idle one that is still alive, or a new one.
     pub async fn take(
         self: &Rc<Pool>,
@@ -118,6 +131,7 @@ impl Pool {
             node: node.clone(),
             id,
             partial: BytesMut::new(),
+            held: Held::nothing(&self.clients),
             scanner: Scanner::default(),
             pool: self.clone(),
         }
@@ -195,7 +209,7 @@ impl Dedicated {
     }
 
     /// Sends requests and reads their `count` replies, all within `patience`. After an error the connection is of no
-    /// more use.
+    /// more use; [`io::ErrorKind::OutOfMemory`] says that there is no room for a reply.
     pub async fn exchange(&mut self, frames: &[u8], count: usize, patience: Duration) -> io::Result<Vec<Bytes>> {
         let exchange = async {
             self.send(frames).await?;
@@ -228,12 +242,12 @@ impl Dedicated {
         loop {
             if !self.partial.is_empty() {
                 if let Some(end) = self.scanner.find(&self.partial).map_err(|_| io::ErrorKind::InvalidData)? {
-                    return Ok((self.partial.split_to(end).freeze(), true));
+                    return Ok((self.cut(end), true));
                 }
                 let scanned = self.scanner.scanned(self.partial.len());
                 if scanned > 0 {
                     self.scanner.passed_on(scanned);
-                    return Ok((self.partial.split_to(scanned).freeze(), false));
+                    return Ok((self.cut(scanned), false));
                 }
             }
             std::future::poll_fn(|cx| self.poll_more(cx)).await?;
@@ -246,10 +260,16 @@ impl Dedicated {
             if !self.partial.is_empty()
                 && let Some(end) = self.scanner.find(&self.partial).map_err(|_| io::ErrorKind::InvalidData)?
             {
-                return Poll::Ready(Ok(self.partial.split_to(end).freeze()));
+                return Poll::Ready(Ok(self.cut(end)));
             }
             ready!(self.poll_more(cx))?;
         }
+    }
+
+    fn cut(&mut self, length: usize) -> Bytes {
+        let cut = self.partial.split_to(length).freeze();
+        let _ = self.held.is_now(self.partial.len());
+        cut
     }
 
     fn poll_more(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -261,6 +281,9 @@ impl Dedicated {
             return Poll::Ready(Err(io::Error::new(io::ErrorKind::UnexpectedEof, "closed by the node")));
         }
         self.partial.extend_from_slice(read.filled());
+        if !self.held.is_now(self.partial.len()) {
+            return Poll::Ready(Err(io::Error::new(io::ErrorKind::OutOfMemory, says::NO_ROOM)));
+        }
         Poll::Ready(Ok(()))
     }
 

@@ -75,7 +75,7 @@ impl Grounds<'_> {
             Plan::One(slot) => format!("by the owner of {}", self.slot(*slot)),
             Plan::Any => "by any primary".to_owned(),
             Plan::Home => {
-                let home = self.topology.and_then(|topology| topology.nodes.get(topology.home_index()?));
+                let home = self.topology.and_then(Topology::home);
                 let named = home.map_or(String::new(), |node| format!(", {}", node.label));
                 format!("by the one primary that all publishing goes through{named}")
             }

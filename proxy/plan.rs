@@ -59,6 +59,18 @@ pub enum Plan {
     AskServer,
 }
 
+impl Plan {
+    /// How the replies become one, where it goes to every primary on shared connections.
+    pub fn fold_of_all(&self) -> Option<Fold> {
+        match self {
+            Plan::Primaries(fold) => Some(*fold),
+            Plan::Scripting(Scripting::Load | Scripting::Flush, _) => Some(Fold::AllSucceeded),
+            Plan::Scripting(Scripting::Exists, _) => Some(Fold::And),
+            _ => None,
+        }
+    }
+}
+
 /// A request that may wait.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Blocking {

@@ -206,7 +206,7 @@ impl Router {
         if let Some(lane) = self.lanes.borrow().get(login).and_then(Weak::upgrade) {
             return lane;
         }
-        let lane = Rc::new(Lane::new(login, Rc::default(), None));
+        let lane = Rc::new(Lane::new(login, Pool::new(&self.clients), None));
         let mut lanes = self.lanes.borrow_mut();
         lanes.retain(|_, lane| lane.strong_count() > 0);
         lanes.insert(login.clone(), Rc::downgrade(&lane));
@@ -338,6 +338,8 @@ impl Lane {
             Route::Slot(slot) => topology.owner_index(slot)?,
             Route::Any => topology.owner_index(pick(topology.first_slots(), favourite)?)?,
             Route::Home => topology.home_index()?,
+            // As long as it goes as one, there are none.
+            Route::All => return None,
         };
         let links = &mut *self.links.borrow_mut();
         let place = links.get_mut(index)?;

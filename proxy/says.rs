@@ -119,6 +119,14 @@ pub fn node_has_left(node: &str) -> String {
     format!("ERR proxy: {node} has just left the cluster or its address, ask again")
 }
 
+/// A reply that has to be read whole is too large for that.
+pub const NO_ROOM: &str = "its reply is too large (max_buffered), ask for less at a time";
+
+/// The same, of this node's reply.
+pub fn reply_too_large(node: &str) -> String {
+    format!("ERR proxy: no answer from {node}: {NO_ROOM}")
+}
+
 /// A request whose time is over.
 pub fn no_answer(node: &str, limit: std::time::Duration) -> String {
     format!("ERR proxy: no answer from {node} within {limit:?}, the command may have run")

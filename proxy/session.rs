@@ -95,8 +95,8 @@ pub struct Session {
     overdue: Overdue,
     /// More requests may have come behind the one that is being dispatched.
     more_behind: bool,
-    /// Where a request is under way that may have to go again: its node may turn out to lack its script, or some of its
-    /// keys.
+    /// Where a request is under way that may have to go again: its node may turn out to lack its script or some of its
+    /// keys, or one of all nodes not to serve its part.
     unproven: Option<Route>,
     /// The topology under which requests are in flight.
     epoch: u64,
@@ -267,14 +267,16 @@ impl Session {
 
     fn may_go_on(&self) -> bool {
         let waits_for_line = if self.settling { !self.line.is_settled() } else { self.line.is_full() };
-        !waits_for_line && self.ending.is_none() && self.retry.is_none() && !self.line.has_bounced()
+        let is_over = self.ending.is_some() || self.line.is_broken();
+        !waits_for_line && !is_over && self.retry.is_none() && !self.line.has_bounced()
     }
 
     /// Dispatches what has come and reads more, until something stops it.
     fn read_requests(&mut self, cx: &mut Context<'_>) -> Stop {
         let buffer = self.router.buffer().clone();
         loop {
-            if self.ending.is_some() || self.standstill.is_some() || (self.settling && !self.line.is_settled()) {
+            let is_over = self.ending.is_some() || self.line.is_broken();
+            if is_over || self.standstill.is_some() || (self.settling && !self.line.is_settled()) {
                 return Stop::Held;
             }
             self.settling = false;
@@ -352,7 +354,10 @@ impl Session {
                     break;
                 }
             };
-            if !found.blank {
+            if found.blank {
+                // As in Redis, it is the next request for CLIENT REPLY SKIP.
+                self.line.takes_mute();
+            } else {
                 let request = parser.request(rest, found);
                 self.more_behind = rest.len() > found.used;
                 match self.dispatch(&request) {

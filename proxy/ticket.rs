@@ -59,6 +59,8 @@ pub enum Route {
     Any,
     /// To the primary that all publishing goes through.
     Home,
+    /// To every primary, once there are any.
+    All,
 }
 
 /// What a request runs that its node may lack.
@@ -206,7 +208,16 @@ impl Ticket {
     }
 
     /// Turns the duty to answer into the duties to answer `merge`'s parts, in their order.
-    pub fn split(mut self, merge: Merge, parts: usize) -> Vec<Ticket> {
+    pub fn split(self, merge: Merge, parts: usize) -> Vec<Ticket> {
+        self.split_for(merge, parts, Vec::new())
+    }
+
+    /// As [`Ticket::split`], one part for each of these nodes.
+    pub fn split_among(self, merge: Merge, nodes: Vec<Arc<Node>>) -> Vec<Ticket> {
+        self.split_for(merge, nodes.len(), nodes)
+    }
+
+    fn split_for(mut self, merge: Merge, parts: usize, nodes: Vec<Arc<Node>>) -> Vec<Ticket> {
         let Ticket { route, tries, repeatable, writes, needs, caching, fenced, .. } = self;
         let (Some(line), number) = (self.duty.line().cloned(), self.place()) else { return Vec::new() };
         let ticket = |duty| Ticket {
@@ -222,7 +233,7 @@ impl Ticket {
             fenced,
         };
         let whole = ticket(std::mem::replace(&mut self.duty, Duty::Done));
-        let gather = Gather::new(merge, whole, line.clone(), number);
+        let gather = Gather::new(merge, whole, line.clone(), number, nodes);
         line.open_tickets.set(line.open_tickets.get() + parts - 1);
         let part = |index| ticket(Duty::Part { gather: gather.clone(), index, counted: Cell::new(0) });
         let mut all: Vec<Ticket> = (0..parts as u32).map(part).collect();
@@ -236,6 +247,14 @@ impl Ticket {
     pub fn slot(&self) -> Option<Slot> {
         match self.route {
             Route::Slot(slot) => Some(slot),
+            _ => None,
+        }
+    }
+
+    /// The node that this part is for, where the request is about nodes and not about keys.
+    pub fn node(&self) -> Option<&Arc<Node>> {
+        match &self.duty {
+            Duty::Part { gather, index, .. } => gather.nodes.get(*index as usize),
             _ => None,
         }
     }

@@ -170,6 +170,11 @@ impl Topology {
 
     /// The primary that all publishing goes through: the one with the lowest id among those that own slots, so that
     /// every proxy in front of this cluster agrees.
+    pub fn home(&self) -> Option<&Arc<Node>> {
+        self.nodes.get(self.home_index()?)
+    }
+
+    /// The index of [`Topology::home`].
     pub fn home_index(&self) -> Option<usize> {
         let owners = self.first_slots().iter().filter_map(|slot| self.owner_index(*slot));
         owners.min_by(|a, b| self.nodes[*a].id.cmp(&self.nodes[*b].id))

@@ -6,7 +6,7 @@ use std::{
 };
 
 use crate::support::{
-    Act, Client, FakeNode, Node, Proxy, Random, Settings, Setup, client::frame, cluster::shared, eventually,
+    Act, Client, Cluster, FakeNode, Node, Proxy, Random, Settings, Setup, client::frame, cluster::shared, eventually,
 };
 
 const MIB: u64 = 1024 * 1024;
@@ -250,7 +250,8 @@ fn what_waits_for_a_frozen_node_is_bounded() {
 
 #[test]
 fn parts_that_are_gathered_count_too() {
-    let proxy = Proxy::start(Settings::new(shared().seeds()).with("MAX_BUFFERED", "64MiB").with("WORKERS", 1));
+    let settings = Settings::new(shared().seeds()).with("MAX_BUFFERED", "64MiB").with("WORKERS", 1);
+    let proxy = Proxy::start(settings.with("REQUEST_TIMEOUT", "30s"));
     let value = vec![b'v'; 8 * MIB as usize];
     let keys: Vec<String> = (0..48).map(|number| format!("gathered:{number}")).collect();
     for key in &keys {
@@ -274,6 +275,44 @@ fn parts_that_are_gathered_count_too() {
     assert!(other.is_err(), "it should have been closed: {} bytes came", other.map_or(0, |reply| reply.0.len()));
     let removed = proxy.client().call(&[vec!["DEL"], keys.iter().map(String::as_str).collect()].concat());
     assert_eq!(removed, ":48\r\n");
+}
+
+#[test]
+fn what_is_too_large_to_be_held_is_refused() {
+    let cluster = Cluster::three();
+    let settings = Settings::new(cluster.seeds()).with("MAX_BUFFERED", "8MiB").with("WORKERS", 1);
+    let proxy = Proxy::start(settings.with("REQUEST_TIMEOUT", "30s"));
+    let prefix = "n".repeat(100);
+    assert_eq!(cluster.nodes[0].line(&format!("DEBUG POPULATE 200000 {prefix}")), "+OK\r\n");
+    let before = proxy.resident();
+    let mut client = proxy.client().patient(Duration::from_secs(30));
+    for _ in 0..3 {
+        let reply = client.line("SCAN 0 COUNT 1000000");
+        let expected =
+            format!("-ERR proxy: no answer from {}: its reply is too large (max", cluster.nodes[0].address());
+        assert!(reply.0.starts_with(expected.as_bytes()), "{reply:?}");
+    }
+    let entry = "v".repeat(MIB as usize);
+    for _ in 0..20 {
+        assert!(!client.call(&["XADD", "stream", "*", "field", &entry]).is_error());
+    }
+    let watching = |client: &mut Client| {
+        assert_eq!(client.line("WATCH stream"), "+OK\r\n");
+        assert_eq!(client.line("MULTI"), "+OK\r\n");
+        assert_eq!(client.line("XRANGE stream - +"), "+QUEUED\r\n");
+        client.line("EXEC")
+    };
+    let keys = format!("PROXY NODE {} KEYS *", cluster.nodes[0].address());
+    for reply in [client.line("XREAD BLOCK 1000 STREAMS stream 0"), client.line(&keys), watching(&mut client)] {
+        assert!(reply.0.escape_ascii().to_string().contains("its reply is too large (max_buffered)"), "{reply:?}");
+    }
+    let grown = proxy.resident().saturating_sub(before);
+    assert!(grown < 64 * MIB, "grown by {} MiB", grown / MIB);
+    let few = client.line("XREAD COUNT 2 BLOCK 1000 STREAMS stream 0").value();
+    assert_eq!(few.items()[0].items()[1].items().len(), 2);
+    eventually("its memory to be given back", || proxy.metric("slotway_client_buffered_bytes", &[]) == 0.0);
+    let page = client.line("SCAN 0 COUNT 100").value();
+    assert!(page.items()[1].items().len() >= 100);
 }
 
 #[test]

@@ -2,7 +2,7 @@
 
 use std::{io::Read, thread, time::Duration};
 
-use crate::support::{Act, FakeNode, Proxy, Random, Settings, cluster::shared, until};
+use crate::support::{Act, FakeNode, Node, Proxy, Random, Settings, client::frame, cluster::shared, until, words};
 
 /// A bulk string whose text ends in `tail`, in two pieces: the second is just the tail.
 fn long_value(tail: &str) -> (Vec<u8>, Act) {
@@ -34,6 +34,32 @@ fn the_end_of_a_long_value_is_no_error() {
         assert_eq!(client.line("GET {bar}next").string(), "{bar}next");
     }
     assert_eq!(two.count("GET bar"), 0);
+}
+
+#[test]
+fn nothing_follows_a_reply_that_broke_off() {
+    let node = FakeNode::start();
+    let front = [b"*3\r\n$40000\r\n".as_slice(), &vec![b'v'; 40_000], b"\r\n"].concat();
+    node.when("LRANGE list", Act::SayAndHangUp(front.clone()));
+    let proxy = Proxy::start(Settings::new(node.address()).expecting_warnings());
+    let mut client = proxy.client();
+    // These two would make three of that list.
+    client.send_raw(&[frame(&words("LRANGE list 0 -1")), frame(&["PING"]), frame(&["PING"])].concat());
+    let said = client.read_to_end().unwrap();
+    assert!(front.starts_with(&said), "{} bytes, the last {}", said.len(), said[said.len() - 20..].escape_ascii());
+}
+
+#[test]
+fn a_text_may_be_of_any_length() {
+    let (proxy, oracle) = (Proxy::before(shared()), Node::standalone());
+    for script in [
+        "return redis.status_reply(string.rep('x', 3000000))",
+        "return redis.error_reply('ERR ' .. string.rep('x', 3000000))",
+        "return {1, redis.status_reply(string.rep('x', 3000000)), 2}",
+    ] {
+        let [ours, theirs] = [proxy.client(), oracle.client()].map(|mut client| client.call(&["EVAL", script, "0"]));
+        assert!(ours == theirs, "{script}: {} bytes instead of {}", ours.0.len(), theirs.0.len());
+    }
 }
 
 #[test]

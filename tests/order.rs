@@ -1,13 +1,18 @@
 //! Program order: what one connection does to one key takes effect in the order sent, while slots move under load.
 
 use std::{
-    sync::atomic::{AtomicBool, Ordering},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
     thread,
 };
 
 use slotway::slot::Slot;
 
-use crate::support::{Act, Client, Cluster, FakeNode, Proxy, Random, Settings, eventually};
+use crate::support::{
+    Act, Client, Cluster, FakeNode, Proxy, Random, Settings, client::show, eventually, fake_node::Heard, words,
+};
 
 const CLIENTS: usize = 6;
 const SLOTS_MOVED: usize = 6;
@@ -152,4 +157,96 @@ fn what_was_refused_does_not_run_behind_what_came_after_it() {
         assert_eq!(replies, [&*format!("{error}\r\n"), ":8\r\n", "+OK\r\n"]);
         assert_eq!(node.count("MSET {t}a 1"), 1, "{error}");
     }
+}
+
+#[test]
+fn nothing_overtakes_what_all_nodes_do() {
+    for error in [
+        "-READONLY You can't write against a read only replica.",
+        "-LOADING Redis is loading the dataset in memory",
+        "-CLUSTERDOWN The cluster is down",
+    ] {
+        for command in ["FLUSHALL", "FLUSHDB ASYNC", "SCRIPT FLUSH", "DBSIZE"] {
+            let (one, two) = FakeNode::pair();
+            for node in [&one, &two] {
+                node.always(|heard| Some(if heard.args[0] == b"DBSIZE" { Act::say(":0") } else { Act::say("+OK") }));
+            }
+            one.when(command, Act::say(error));
+            let proxy = Proxy::start(Settings::new(one.address()).expecting_warnings());
+            // "bar" and "{bar}2" are with the first node, and not in its first slot.
+            let behind = ["SET bar 1", "SET {bar}2 2", "SET foo 3"];
+            let requests: Vec<Vec<&str>> = [&[command], &behind[..]].concat().iter().map(|line| words(line)).collect();
+            let replies = proxy.client().pipeline(&requests);
+            let first = if command == "DBSIZE" { ":0\r\n" } else { "+OK\r\n" };
+            assert_eq!(replies, [first, "+OK\r\n", "+OK\r\n", "+OK\r\n"], "{command}: {error}");
+            let ours = |text: &String| requests.iter().any(|request| *text == show(request));
+            let heard: Vec<String> = one.heard().iter().map(Heard::text).filter(ours).collect();
+            assert_eq!(heard, [&[command, command], &behind[..2]].concat(), "{error}");
+        }
+    }
+}
+
+#[test]
+fn a_part_that_ran_counts_as_overtaking() {
+    let (one, two) = FakeNode::pair();
+    for node in [&one, &two] {
+        node.always(|_| Some(Act::say("+OK")));
+    }
+    let error = "-READONLY You can't write against a read only replica.";
+    one.when("SET bar 1", Act::say(error));
+    two.when("MSET foo 2", Act::say(error));
+    let proxy = Proxy::start(Settings::new(one.address()).expecting_warnings());
+    let replies = proxy.client().pipeline(&[words("SET bar 1"), words("MSET bar 2 foo 2")]);
+    assert_eq!(replies, [&*format!("{error}\r\n"), "+OK\r\n"]);
+    assert_eq!((one.count("SET bar 1"), one.count("MSET bar 2"), two.count("MSET foo 2")), (1, 1, 2));
+}
+
+#[test]
+fn what_waits_for_the_first_owners_goes_to_all_of_them() {
+    for command in ["FLUSHALL", "SCRIPT FLUSH", "SCRIPT EXISTS x"] {
+        let (one, two) = FakeNode::pair();
+        for node in [&one, &two] {
+            node.always(|heard| Some(Act::say(if heard.args.len() == 3 { "*1\r\n:1" } else { "+OK" })));
+            node.announces(Vec::new());
+        }
+        let settings = Settings::new(one.address()).with("RETRY_TIMEOUT", "20s").expecting_warnings();
+        let proxy = Proxy::launch(settings);
+        let mut client = proxy.client();
+        client.send(&words(command));
+        let seen = format!(" cmd={} ", command.to_lowercase().split(' ').take(2).collect::<Vec<_>>().join("|"));
+        eventually("it to wait", || proxy.client().line("CLIENT LIST").string().contains(&seen));
+        for node in [&two, &one] {
+            node.owns(&[(0, 8191, &one), (8192, 16383, &two)]);
+        }
+        let reply = client.reply();
+        assert!(!reply.is_error(), "{command}: {reply:?}");
+        assert_eq!((one.count(command), two.count(command)), (1, 1), "{command}");
+    }
+}
+
+#[test]
+fn what_all_nodes_do_skips_none_whose_first_slot_moves() {
+    let (one, two) = FakeNode::pair();
+    let moved = Arc::new(AtomicBool::new(false));
+    for node in [&one, &two] {
+        node.always(|_| Some(Act::say("+OK")));
+    }
+    let seen = moved.clone();
+    one.always(move |heard| {
+        let ready = heard.args[0] != b"FLUSHALL" || seen.load(Ordering::Acquire);
+        Some(Act::say(if ready { "+OK" } else { "-LOADING Redis is loading the dataset in memory" }))
+    });
+    let proxy = Proxy::start(Settings::new(one.address()).with("RETRY_TIMEOUT", "20s").expecting_warnings());
+    let mut client = proxy.client();
+    client.send(&words("FLUSHALL"));
+    eventually("it to be refused", || one.count("FLUSHALL") > 0);
+    for node in [&one, &two] {
+        node.owns(&[(0, 0, &two), (1, 8191, &one), (8192, 16383, &two)]);
+    }
+    // The slot of "3560" is the first.
+    let explained = || proxy.client().line("PROXY EXPLAIN GET 3560").texts().join(" ");
+    eventually("the move to be known", || explained().contains(&two.address()));
+    moved.store(true, Ordering::Release);
+    assert_eq!(client.reply(), "+OK\r\n");
+    assert_eq!(two.count("FLUSHALL"), 1);
 }

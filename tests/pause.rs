@@ -154,3 +154,32 @@ fn a_pause_does_not_keep_the_proxy_from_ending() {
     assert!(start.elapsed() < Duration::from_secs(5), "{:?}", start.elapsed());
     assert_eq!(paused.read_to_end().expect("the end"), b"");
 }
+
+#[test]
+fn keys_waits_as_one_server_has_it() {
+    let (proxy, redis) = (Proxy::before(shared()), Node::standalone());
+    for address in [proxy.address(), redis.address()] {
+        let connect = || Client::connect(&address);
+        let mut other = connect();
+        let names = ["{pkeys}1", "{pkeys}2", "pkeys3"];
+        names.iter().for_each(|name| assert_eq!(other.call(&["SET", name, "x"]), "+OK\r\n"));
+        // Of all nodes, and of one slot.
+        for pattern in ["*pkeys*", "{pkeys}*"] {
+            let line = format!("KEYS {pattern}");
+            let whole = connect().line(&line).0.len();
+            let mut client = connect();
+            assert_eq!(other.line("CLIENT PAUSE 60000 WRITE"), "+OK\r\n");
+            assert!(answers(&mut client, &line), "{line} at {address}");
+            assert_eq!(connect().line(&line).0.len(), whole, "{line} at {address}");
+            assert_eq!(other.line("CLIENT UNPAUSE"), "+OK\r\n");
+            let start = Instant::now();
+            assert_eq!(other.line("CLIENT PAUSE 600 ALL"), "+OK\r\n");
+            assert!(!answers(&mut client, &line), "{line} at {address}");
+            client.send(&words("ECHO behind"));
+            assert_eq!(client.reply().0.len(), whole, "{line} at {address}");
+            assert!(start.elapsed() >= Duration::from_millis(600), "{line} at {address}: {:?}", start.elapsed());
+            assert_eq!(client.reply(), "$6\r\nbehind\r\n", "{line} at {address}");
+        }
+        names.iter().for_each(|name| assert_eq!(other.call(&["DEL", name]), ":1\r\n"));
+    }
+}

@@ -2,7 +2,7 @@
 
 use std::{
     sync::atomic::{AtomicBool, Ordering::Relaxed},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use crate::support::{Client, Cluster, Node, Proxy, Settings, Shape, cluster::shared, eventually, until};
@@ -345,6 +345,31 @@ fn a_planned_move_of_the_home_node_loses_nothing() {
         assert!(odd.is_empty(), "lost or doubled: {odd:?} of {}", heard.len());
     }
     assert_eq!(proxy.metric("slotway_subscription_gaps_total", &[]), 0.0);
+}
+
+/// What was published before the new node was subscribed to is on its way to the old one, however long that takes.
+#[test]
+fn an_old_home_node_that_is_behind_is_heard_out() {
+    let mut cluster = Cluster::start(Shape { replicas: 1, ..Shape::default() });
+    let proxy = Proxy::start(Settings::new(cluster.seeds()).with("WORKERS", 1).expecting_warnings());
+    let (mut subscriber, mut publisher) = (proxy.client(), proxy.client());
+    subscriber.line("SUBSCRIBE a");
+    let old = home(&cluster);
+    cluster.fail_over_to(old + 3, "");
+    let explained = || proxy.client().line("PROXY EXPLAIN PUBLISH a x").texts().join(" ");
+    eventually("the proxy to know", || !explained().contains(&cluster.nodes[old].address()));
+    cluster.nodes[old].pause();
+    let mut published: u32 = 0;
+    let start = Instant::now();
+    while start.elapsed() < Duration::from_secs(1) {
+        published += 1;
+        assert!(!publisher.line(&format!("PUBLISH a {published}")).is_error());
+    }
+    cluster.nodes[old].resume();
+    // What the old node had not brought comes behind the rest.
+    let mut numbers: Vec<u32> = (0..published).map(|_| subscriber.reply().texts()[2].parse().unwrap()).collect();
+    numbers.sort();
+    assert!(numbers.iter().copied().eq(1..=published), "some came twice");
 }
 
 #[test]

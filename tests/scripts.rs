@@ -225,6 +225,25 @@ fn pipelines_keep_their_order_while_scripts_are_lost() {
 }
 
 #[test]
+fn long_scripts_of_several_nodes_are_not_overtaken() {
+    let cluster = Cluster::three();
+    let proxy = Proxy::before(&cluster);
+    let mut client = proxy.client();
+    // Too long to go ahead of each batch.
+    let text = format!("{PUSH} --{}", "x".repeat(20_000));
+    client.call(&["SCRIPT", "LOAD", &text]);
+    let [first, second] = [0, 1].map(|index| cluster.key_on(index, "long"));
+    flush_all(&cluster);
+    let sha = sha(&text);
+    let replies = client.pipeline(&[
+        vec!["EVALSHA", &sha, "1", &first, "a"],
+        vec!["EVALSHA", &sha, "1", &second, "a"],
+        vec!["RPUSH", &first, "b"],
+    ]);
+    assert_eq!(replies, [":1\r\n", ":1\r\n", ":2\r\n"]);
+}
+
+#[test]
 fn transactions_find_their_scripts() {
     let cluster = Cluster::three();
     let proxy = Proxy::before(&cluster);

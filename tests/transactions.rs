@@ -123,7 +123,11 @@ fn replies_that_are_not_wanted_stay_away() {
     let mut replies = Vec::new();
     for address in [proxy.address(), oracle.address()] {
         let mut client = Client::connect(&address);
-        let bytes: Vec<u8> = outside.split('|').flat_map(|line| frame(&words(line))).collect();
+        let mut bytes: Vec<u8> = outside.split('|').flat_map(|line| frame(&words(line))).collect();
+        // What is no request counts as one here.
+        for blank in ["\r\n", "*0\r\n"] {
+            bytes.extend([&frame(&words("CLIENT REPLY SKIP")), blank.as_bytes(), &frame(&["PING", "x"])].concat());
+        }
         client.send_raw(&bytes);
         client.finish_sending();
         replies.push(client.read_to_end().unwrap());
@@ -162,6 +166,22 @@ fn an_exec_that_the_node_gives_up_says_why() {
             }
             assert_eq!(ours.line("GET {t}k"), theirs.line("GET {t}k"));
         }
+    }
+}
+
+#[test]
+fn an_exec_that_is_not_allowed_is_answered_as_by_one_redis() {
+    let (proxy, oracle) = (Proxy::before(shared()), Node::standalone());
+    let locked = Proxy::start(Settings::new(shared().seeds()).with("CLIENT_PASSWORD", "secret"));
+    let locked_oracle = Node::standalone();
+    locked_oracle.line("CONFIG SET requirepass secret");
+    let requests = "EXEC|SUBSCRIBE c|EXEC|PING|RESET|EXEC|PING";
+    for pair in [[proxy.address(), oracle.address()], [locked.address(), locked_oracle.address()]] {
+        let said = pair.map(|address| {
+            let mut client = Client::connect(&address);
+            requests.split('|').map(|line| client.line(line)).collect::<Vec<_>>()
+        });
+        assert_eq!(said[0], said[1]);
     }
 }
 
@@ -440,6 +460,20 @@ fn a_lost_connection_at_exec_is_said_once() {
         assert_eq!(client.line("EXEC"), expected);
         assert_eq!(node.unused(), 0);
     }
+}
+
+#[test]
+fn a_transaction_may_be_larger_than_what_the_sockets_hold() {
+    let proxy = Proxy::before(shared());
+    let mut client = proxy.client();
+    let value = vec![b'v'; 16 << 20];
+    client.line("MULTI");
+    for key in ["{large}1", "{large}2", "{large}3"] {
+        assert_eq!(client.call(&[b"SET", key.as_bytes(), &value]), "+QUEUED\r\n");
+    }
+    // The node answers the first of them while the last are still on their way.
+    assert_eq!(client.line("EXEC"), "*3\r\n+OK\r\n+OK\r\n+OK\r\n");
+    assert_eq!(client.line("DEL {large}1 {large}2 {large}3"), ":3\r\n");
 }
 
 #[test]

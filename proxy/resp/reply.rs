@@ -2,8 +2,9 @@
 
 use super::value::Malformed;
 
-/// The longest line of a reply (a simple string, an error, a head) that is still taken for one.
-const LONGEST_LINE: usize = 1024 * 1024;
+/// The longest line that may be the head of a frame. Texts (a simple string, an error) may be of any length, since
+/// scripts make them; up to here they are scanned as a whole.
+const LONGEST_HEAD: usize = 64 * 1024;
 
 /// Finds the end of one reply after the other. It needs no stack: what counts is how many frames are still to come.
 #[derive(Debug, Default)]
@@ -12,6 +13,8 @@ pub struct Scanner {
     at: usize,
     /// Frames still to come before the reply is whole; 0 before its first.
     pending: u64,
+    /// It stands within a long text.
+    in_text: bool,
 }
 
 impl Scanner {
@@ -24,12 +27,16 @@ impl Scanner {
         while self.pending > 0 {
             let Some(rest) = bytes.get(self.at..) else { return Ok(None) };
             let Some(end) = rest.iter().position(|&byte| byte == b'\n') else {
-                return if rest.len() > LONGEST_LINE { Err(Malformed) } else { Ok(None) };
+                self.pass_text(rest)?;
+                return Ok(None);
             };
             let line = rest[..end].strip_suffix(b"\r").ok_or(Malformed)?;
-            let (&kind, text) = line.split_first().ok_or(Malformed)?;
             self.at += end + 1;
             self.pending -= 1;
+            if std::mem::take(&mut self.in_text) {
+                continue;
+            }
+            let (&kind, text) = line.split_first().ok_or(Malformed)?;
             match kind {
                 b'+' | b'-' | b':' | b'_' | b'#' | b',' | b'(' => {}
                 b'$' | b'=' | b'!' => {
@@ -59,6 +66,18 @@ impl Scanner {
     /// How many of the `held` bytes at hand have been scanned, so that they may be passed on.
     pub fn scanned(&self, held: usize) -> usize {
         self.at.min(held)
+    }
+
+    /// Passes over what has come of a long text, all but the last byte: the CR belongs to the line's end.
+    fn pass_text(&mut self, rest: &[u8]) -> Result<(), Malformed> {
+        if self.in_text || rest.len() > LONGEST_HEAD {
+            self.in_text |= matches!(rest.first(), Some(b'+' | b'-' | b'('));
+            if !self.in_text {
+                return Err(Malformed);
+            }
+            self.at += rest.len().saturating_sub(1);
+        }
+        Ok(())
     }
 
     fn expect(&mut self, frames: u64) -> Result<(), Malformed> {
@@ -151,6 +170,26 @@ mod tests {
             assert!(whole, "step {step}");
             assert_eq!(passed, reply);
         }
+    }
+
+    #[test]
+    fn a_text_may_be_of_any_length() {
+        let text = [b"*2\r\n+".as_slice(), &vec![b'x'; 3 * LONGEST_HEAD], b"\r\n:1\r\n"].concat();
+        for step in [1000, LONGEST_HEAD, 3 * LONGEST_HEAD + 6, 3 * LONGEST_HEAD + 7] {
+            let mut scanner = Scanner::default();
+            let (mut held, mut found) = (Vec::new(), None);
+            for chunk in text.chunks(step) {
+                held.extend_from_slice(chunk);
+                found = scanner.find(&held).unwrap();
+                if found.is_none() {
+                    let ready = scanner.scanned(held.len());
+                    scanner.passed_on(ready);
+                    held.drain(..ready);
+                }
+            }
+            assert_eq!(found, Some(held.len()), "step {step}");
+        }
+        assert_eq!(Scanner::default().find(&[b'$'; LONGEST_HEAD + 1]), Err(Malformed));
     }
 
     #[test]

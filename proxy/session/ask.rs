@@ -7,11 +7,13 @@ use tokio::task::JoinSet;
 
 use super::{Session, attend::Eof};
 use crate::{
+    clients::Held,
     link::Link,
     merge::{Fold, Merge},
     plan,
     resp::{Request, Value, write},
     router::{Lane, Router},
+    says,
     ticket::{Line, Route, Why},
     topology::Node,
 };
@@ -71,15 +73,22 @@ pub(super) async fn ask(router: &Router, link: &Link, frame: &[u8]) -> Result<By
     let line = Line::new(router.tally().clone(), router.clock().clone(), 1);
     // A request that came back to a line which nobody looks at any more would keep it for ever.
     let _asking = Asking(line.clone());
+    let mut held = Held::nothing(router.clients());
     link.send(frame, line.open(None, frame.len(), Route::Any, false));
-    poll_fn(|cx| {
+    let fits = poll_fn(|cx| {
+        if !held.is_now(line.owed()) {
+            return Poll::Ready(false);
+        }
         if line.is_settled() || line.has_bounced() {
-            return Poll::Ready(());
+            return Poll::Ready(true);
         }
         line.wake_with(cx.waker());
         Poll::Pending
     })
     .await;
+    if !fits {
+        return Err(says::reply_too_large(&link.node().label));
+    }
     if let Some(bounced) = line.take_bounced().pop() {
         return Err(match &bounced.why {
             Why::Redirected(..) => format!("ERR proxy: {} has just given this away, ask again", link.node().label),
@@ -96,10 +105,7 @@ impl Session {
     /// A request to every primary, on connections that nobody shares: a node that runs a script answers nothing on the
     /// one by which the script came, and elsewhere only what may end it. `None` where the client has gone.
     pub(super) async fn aside(&mut self, request: &Request<'_>, fold: Fold, patience: Duration) -> Option<Bytes> {
-        let nodes: Vec<Arc<Node>> = {
-            let topology = self.router.topology();
-            topology.owners().cloned().collect()
-        };
+        let nodes: Vec<Arc<Node>> = self.router.topology().owners().cloned().collect();
         let mut merge = Merge::new(fold, nodes.len(), None, self.speaks_resp3());
         merge.know(self.facts(fold));
         let mut asking = JoinSet::new();

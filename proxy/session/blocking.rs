@@ -12,6 +12,7 @@ mod watchman;
 
 use std::{
     future::poll_fn,
+    io::ErrorKind,
     rc::Rc,
     sync::Arc,
     task::Poll,
@@ -287,6 +288,10 @@ impl<'a> Wait<'a> {
             let reply = match reply {
                 Ok(reply) if reply.first() == Some(&b'>') => continue,
                 Ok(reply) => reply,
+                Err(error) if error.kind() == ErrorKind::OutOfMemory => {
+                    let whether = if self.repeatable { "" } else { ", the command has run" };
+                    return Attempt::Answered(self::error(&format!("{}{whether}", says::reply_too_large(&node.label))));
+                }
                 Err(error) => return Attempt::Lost(error.to_string()),
             };
             if sent.elapsed() >= SETTLED {

@@ -11,6 +11,7 @@ use crate::{
     plan::{self, Local, Plan, Split},
     resp::{Request, write},
     says,
+    scripts::Script,
     ticket::{Label, Route, Ticket},
     topology::Node,
 };
@@ -55,10 +56,8 @@ impl Session {
             self.client.says(spec.metric);
         }
         let plan = plan::plan(request, spec, &router.settings().policy);
-        if let (Plan::Refuse(error), Some(spec)) = (&plan, spec)
-            && &*spec.name == "exec"
-        {
-            return self.reject(Some(spec), error);
+        if let (Plan::Refuse(error), true) = (&plan, is_exec(spec)) {
+            return self.reject(spec, error);
         }
         if self.transaction.is_some() && !acts_at_once(&plan, spec) {
             return self.enqueue(request, spec, plan);
@@ -87,7 +86,7 @@ impl Session {
             }
             Plan::Primaries(fold) => {
                 let ticket = self.open(request, spec, Route::Any);
-                self.send_to_primaries(request, spec, fold, ticket);
+                self.send_to_primaries(request, spec, fold, &[], ticket);
                 self.tell_others(request, spec);
                 Flow::Taken
             }
@@ -133,11 +132,16 @@ impl Session {
             && spec.is_none_or(|spec| spec.only_key().is_none())
             && self.router.moving().has(slot, self.router.clock().now())
         {
-            self.unproven = Some(match self.unproven {
-                Some(other) if other != route => Route::Any,
-                _ => route,
-            });
+            self.hold_behind(route);
         }
+    }
+
+    /// What goes there too has to wait until all that is under way is answered: something may have to go again.
+    pub(super) fn hold_behind(&mut self, route: Route) {
+        self.unproven = Some(match self.unproven {
+            Some(other) if other != route => Route::Any,
+            _ => route,
+        });
     }
 
     /// The duty to answer a request.
@@ -162,19 +166,30 @@ impl Session {
         }
     }
 
-    /// Sends a request to every primary that owns slots.
-    pub(super) fn send_to_primaries(&self, request: &Request<'_>, spec: Option<&Spec>, fold: Fold, ticket: Ticket) {
-        let slots = self.router.topology().first_slots().to_vec();
+    /// Sends a request, and ahead of it the scripts that it names, to every primary that owns slots.
+    pub(super) fn send_to_primaries(
+        &mut self,
+        request: &Request<'_>,
+        spec: Option<&Spec>,
+        fold: Fold,
+        named: &[Script],
+        mut ticket: Ticket,
+    ) {
+        // It is about all that its nodes have, and part of it may have to go again: FLUSHALL, for one, must not find what
+        // comes behind it.
+        self.hold_behind(Route::Any);
+        let topology = self.router.topology().clone();
+        let slots = topology.first_slots();
         if slots.is_empty() {
-            // One part all the same: it waits for an owner as any request does.
+            ticket.route = Route::All;
             return self.lane.send(&self.router, self.favourite, request.frame(), ticket);
         }
         let mut merge = Merge::new(fold, slots.len(), written(spec), self.speaks_resp3());
         merge.know(self.facts(fold));
-        for (slot, mut ticket) in slots.iter().zip(ticket.split(merge, slots.len())) {
-            // By slot, not by node: where the node fails, the one that takes its place answers.
+        for (slot, mut ticket) in slots.iter().zip(ticket.split_among(merge, topology.owners().cloned().collect())) {
+            // By slot, so that where the node fails, the one that takes its place answers.
             ticket.route = Route::Slot(*slot);
-            self.lane.send(&self.router, self.favourite, request.frame(), ticket);
+            self.send_ready(named, request.frame(), ticket);
         }
     }
 
@@ -211,10 +226,10 @@ impl Session {
         }
     }
 
-    /// Answers a command that is not even looked at, in Redis' words for EXEC where it is that.
+    /// Refuses what is not to be carried out at all. EXEC ends its transaction all the same, as in Redis.
     fn reject(&mut self, spec: Option<&Spec>, error: &[u8]) -> Flow {
         match spec {
-            Some(spec) if &*spec.name == "exec" => self.refuse_exec(spec, error),
+            Some(exec) if is_exec(spec) => self.refuse_exec(exec, error),
             _ => self.refuse(spec, error),
         }
     }
@@ -243,6 +258,10 @@ impl Session {
 /// The name of a command that writes: an error in one part of it has to say what the others did.
 fn written(spec: Option<&Spec>) -> Option<&str> {
     spec.filter(|spec| spec.is_write()).map(|spec| &*spec.name)
+}
+
+fn is_exec(spec: Option<&Spec>) -> bool {
+    spec.is_some_and(|spec| &*spec.name == "exec")
 }
 
 /// Whether a command is carried out within MULTI, not queued.

@@ -3,7 +3,7 @@
 //! PROXY NODE takes a new connection for each command and closes it afterwards: whatever the command does to its
 //! connection, nobody else is on it. What could not be answered by one reply is refused.
 
-use std::{rc::Rc, time::Duration};
+use std::time::Duration;
 
 use bytes::Bytes;
 
@@ -152,7 +152,7 @@ impl Session {
         let limits = self.router.around().limits.clone();
         let (tally, router) = (self.router.node_tally(&node), self.router.clone());
         let work = async move {
-            let connection = Rc::new(Pool::default()).take(&node, &login, &limits.dial).await;
+            let connection = Pool::new(router.clients()).take(&node, &login, &limits.dial).await;
             let mut connection = connection.map_err(|error| {
                 tally.connect_failed();
                 router.hint(Hint::ConnectFailed { node: node.id.clone() });

@@ -4,13 +4,14 @@ use std::{
     future::Future,
     pin::Pin,
     rc::Rc,
+    sync::Arc,
     task::{Context, Poll, ready},
     time::{Duration, Instant},
 };
 
 use super::{
     Session,
-    scripts::{awaits_functions, make_ready},
+    scripts::{awaits_functions, make_ready, scripts_of},
 };
 use crate::{
     link::{Link, Prelude},
@@ -19,7 +20,7 @@ use crate::{
     resp::request::Parser,
     router::{Lane, Router},
     ticket::{Bounced, Caching, Route, Ticket, Why},
-    topology::{Hint, Kind},
+    topology::{Hint, Kind, Node},
 };
 
 /// How long a request that cannot be served now waits before it goes again: doubled each time, up to the last.
@@ -165,6 +166,12 @@ impl Session {
             Why::Later(Later::TryAgain, _) => self.send_by_key(&request, ticket),
             Why::NoScript(..) => self.lane.send(&self.router, self.favourite, &request, ticket),
             Why::Later(..) | Why::Unsent(_) | Why::Hopeless(_) => {
+                if ticket.route == Route::All {
+                    return self.send_to_all(&request, ticket);
+                }
+                if let Some(node) = same_node(&self.router, &ticket) {
+                    return self.lane.link_to(&self.router, &node).send(&request, ticket);
+                }
                 if ticket.route == Route::Any {
                     self.favourite = self.favourite.wrapping_add(1);
                 }
@@ -174,6 +181,24 @@ impl Session {
                 self.lane.send(&self.router, self.favourite, &request, ticket);
             }
         }
+    }
+
+    /// No slot had an owner: what goes to all of them is split among those that there are now.
+    fn send_to_all(&mut self, frame: &[u8], mut ticket: Ticket) {
+        let topology = self.router.topology().clone();
+        let mut parser = Parser::default();
+        if let Ok(Some(found)) = parser.find(frame) {
+            let request = parser.request(frame, found);
+            let spec = topology.commands.find(&request);
+            if let Some(fold) = plan::plan(&request, spec, &self.router.settings().policy).fold_of_all() {
+                let named = scripts_of(&self.router, frame);
+                self.send_to_primaries(&request, spec, fold, &named, ticket);
+                return self.tell_others(&request, spec);
+            }
+        }
+        // The server, whose own table is known by now, has other ideas of it.
+        ticket.route = Route::Any;
+        self.lane.send(&self.router, self.favourite, frame, ticket);
     }
 
     /// A slot is half moved: of a command that can be split, each key is then found where it is.
@@ -216,12 +241,19 @@ fn first_to_go(mut bounced: Vec<Bounced>) -> Vec<Bounced> {
     bounced
 }
 
+/// The node that a part of a command about all nodes goes to again: the one that it was for, as long as that owns slots,
+/// though perhaps no longer the slot that the part goes by.
+fn same_node(router: &Router, ticket: &Ticket) -> Option<Arc<Node>> {
+    let node = ticket.node()?;
+    router.topology().owners().find(|owner| owner.id == node.id).cloned()
+}
+
 /// The link by which a request is to go again.
 pub(super) fn link_for(router: &Router, lane: &Lane, favourite: usize, bounced: &Bounced) -> Option<Rc<Link>> {
     router.refresh();
     let target = match &bounced.why {
         Why::Redirected(redirect, from) => router.topology().target(redirect, from),
-        _ => None,
+        _ => same_node(router, &bounced.ticket),
     };
     // As in `send_again`: another primary gets its chance.
     let next = bounced.ticket.route == Route::Any && matches!(bounced.why, Why::Later(..) | Why::Unsent(_));

@@ -16,7 +16,6 @@ use super::{Flow, Session, ask::ask, retry};
 use crate::{
     command::{Spec, Treatment, treatment::Fold},
     link::{Link, Prelude},
-    merge::Merge,
     plan::{Plan, Scripting},
     resp::{Request, Value, request::Parser, write},
     router::{Lane, Router},
@@ -66,16 +65,21 @@ impl Session {
             Scripting::Load => {
                 let mut ticket = self.open(request, spec, route);
                 ticket.lesson = self.learn(request.arg(2), Met::Loaded);
-                self.send_to_primaries(request, spec, Fold::AllSucceeded, ticket);
+                self.send_to_primaries(request, spec, Fold::AllSucceeded, &[], ticket);
             }
             Scripting::Flush => {
                 if request.get(2).is_none() || request.is(2, "SYNC") || request.is(2, "ASYNC") {
                     scripts.all().forget();
                 }
                 let ticket = self.open(request, spec, route);
-                self.send_to_primaries(request, spec, Fold::AllSucceeded, ticket);
+                self.send_to_primaries(request, spec, Fold::AllSucceeded, &[], ticket);
             }
-            Scripting::Exists => self.script_exists(request, spec),
+            Scripting::Exists => {
+                // What is remembered here exists: the nodes are given it first.
+                let named = scripts_of(&self.router, request.frame());
+                let ticket = self.open(request, spec, route);
+                self.send_to_primaries(request, spec, Fold::And, &named, ticket);
+            }
         }
         Flow::Taken
     }
@@ -124,26 +128,11 @@ impl Session {
             self.load_ahead(&link, &script, &mut prelude);
         } else {
             ticket.needs.heals = true;
-            self.unproven = Some(route);
+            self.hold_behind(route);
         }
         prelude.add(ticket.caching.prefix());
         link.send_after(&prelude, request.frame(), ticket);
         Flow::Taken
-    }
-
-    /// SCRIPT EXISTS. What is remembered here exists: the nodes are given it first.
-    fn script_exists(&self, request: &Request<'_>, spec: Option<&Spec>) {
-        let ticket = self.open(request, spec, Route::Any);
-        let slots = self.router.topology().first_slots().to_vec();
-        let named: Vec<Script> = request.args().skip(2).filter_map(|sha| self.router.scripts().find(sha)).collect();
-        if slots.is_empty() {
-            return self.send_ready(&named, request.frame(), ticket);
-        }
-        let merge = Merge::new(Fold::And, slots.len(), None, self.speaks_resp3());
-        for (slot, mut ticket) in slots.iter().zip(ticket.split(merge, slots.len())) {
-            ticket.route = Route::Slot(*slot);
-            self.send_ready(&named, request.frame(), ticket);
-        }
     }
 
     /// Sends a request, or the frames of a transaction, to where it finds what it runs: the scripts that it names are

@@ -262,7 +262,8 @@ impl Subscriber {
                 // Only these go from node to node, and may come twice. What is alike otherwise is not the same.
                 let is_classic = kind != Kind::Shard && !is_notification(&channel);
                 let (home, number) = (source.home, source.number);
-                let is_echo = |handover: &mut Handover| !handover.is_new(number, &frame);
+                let stays = self.handover.is_some() && source.is_at_home(router);
+                let is_echo = |handover: &mut Handover| !handover.is_new(number, stays, &frame);
                 if is_classic && (!home || self.handover.as_mut().is_some_and(is_echo)) {
                     return;
                 }

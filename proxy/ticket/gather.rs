@@ -1,9 +1,9 @@
 //! Where the replies to a split request's parts become one.
 
-use std::{cell::RefCell, rc::Rc};
+use std::{cell::RefCell, rc::Rc, sync::Arc};
 
 use super::{Line, Ticket};
-use crate::merge::Merge;
+use crate::{merge::Merge, topology::Node};
 
 /// Where the parts of a split request come together: their merged reply answers the ticket of the whole.
 pub(super) struct Gather {
@@ -12,12 +12,14 @@ pub(super) struct Gather {
     /// Where the whole has its place, and which.
     pub line: Rc<Line>,
     pub number: u64,
+    /// The node that each part is for, where the request is about nodes and not about keys.
+    pub nodes: Vec<Arc<Node>>,
 }
 
 impl Gather {
     /// Waits for the parts of what `whole` has to answer, which has the place `number` in `line`.
-    pub fn new(merge: Merge, whole: Ticket, line: Rc<Line>, number: u64) -> Rc<Gather> {
-        Rc::new(Gather { merge: RefCell::new(merge), whole: RefCell::new(Some(whole)), line, number })
+    pub fn new(merge: Merge, whole: Ticket, line: Rc<Line>, number: u64, nodes: Vec<Arc<Node>>) -> Rc<Gather> {
+        Rc::new(Gather { merge: RefCell::new(merge), whole: RefCell::new(Some(whole)), line, number, nodes })
     }
 
     /// Takes the reply to one part; the last one answers the whole.

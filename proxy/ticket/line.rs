@@ -101,6 +101,9 @@ impl Line {
             return;
         }
         let state = &mut *self.state.borrow_mut();
+        if state.closed {
+            return;
+        }
         state.flushed = false;
         if state.places.is_empty() {
             state.out.extend_from_slice(reply);
@@ -161,7 +164,7 @@ impl Line {
     }
 
     /// Whether the reply to the request that comes now is not for the client.
-    fn takes_mute(&self) -> bool {
+    pub fn takes_mute(&self) -> bool {
         let mute = self.mute.get();
         if mute == Mute::Next {
             self.mute.set(Mute::No);
@@ -424,11 +427,15 @@ impl Line {
     }
 
     /// A place's reply cannot be finished: nothing but closing the connection keeps the client in step, where the reply
-    /// is for the client at all.
+    /// is for the client at all. Nothing may follow, which the client would take for the rest of that reply.
     pub(super) fn break_off(&self, number: u64) {
         let state = &mut *self.state.borrow_mut();
         let index = number.checked_sub(state.front).map(|index| index as usize);
         state.broken |= index.and_then(|index| state.places.get(index)).is_some_and(|place| !place.mute);
+        if state.broken {
+            state.closed = true;
+            state.pushes = BytesMut::new();
+        }
         state.wake();
     }
 

@@ -6,8 +6,10 @@ use std::{collections::HashMap, hash::BuildHasher, pin::Pin, task::Context, time
 use bytes::Bytes;
 use tokio::time::Sleep;
 
-/// How long the old node is heard beside the new one: longer than a message takes from node to node.
+/// How long the old node is heard beside the new one: longer than a message takes from node to node, as a rule.
 const OVERLAP: Duration = Duration::from_millis(300);
+/// How often that is prolonged for an old node that is seen to be behind.
+const PROLONGED: u32 = 10;
 /// How many messages are remembered. Beyond it a message may come twice.
 const MOST_REMEMBERED: usize = 10_000;
 
@@ -16,13 +18,16 @@ pub struct Handover {
     stage: Stage,
     /// How often each message has come, from each source: by its hash, so that large ones cost no more than small ones.
     seen: HashMap<u64, Vec<(u64, u32)>>,
+    /// The hash of the first message that the new home has brought before any other. What was published before is
+    /// ahead of it on its way to the others: who has brought it too is not behind.
+    mark: Option<u64>,
 }
 
 enum Stage {
     /// The new subscriptions are not all confirmed.
     Opening,
-    /// They are; both nodes are heard.
-    Overlap(Pin<Box<Sleep>>),
+    /// They are; both nodes are heard. It may be prolonged so often.
+    Overlap(Pin<Box<Sleep>>, u32),
     /// The old ones are gone; what the new node still brings may have been heard from the old.
     Fading(Pin<Box<Sleep>>),
 }
@@ -40,28 +45,39 @@ pub enum Step {
 
 impl Handover {
     pub fn begin() -> Handover {
-        Handover { stage: Stage::Opening, seen: HashMap::new() }
+        Handover { stage: Stage::Opening, seen: HashMap::new(), mark: None }
     }
 
     /// Another change of the topology: again from the start.
     pub fn restart(&mut self) {
         self.stage = Stage::Opening;
+        self.mark = None;
     }
 
-    pub fn poll(&mut self, cx: &mut Context<'_>, settled: bool) -> Step {
+    /// What is to be done. `settled` says that all new subscriptions are confirmed, `leaving` which sources still
+    /// speak, but are to be heard no more.
+    pub fn poll(&mut self, cx: &mut Context<'_>, settled: bool, leaving: &[u64]) -> Step {
         if matches!(self.stage, Stage::Opening) && settled {
-            self.stage = Stage::Overlap(Box::pin(tokio::time::sleep(OVERLAP)));
+            self.stage = Stage::Overlap(Box::pin(tokio::time::sleep(OVERLAP)), PROLONGED);
         }
         let over = match &mut self.stage {
             Stage::Opening => false,
-            Stage::Overlap(end) | Stage::Fading(end) => end.as_mut().poll(cx).is_ready(),
+            Stage::Overlap(end, _) | Stage::Fading(end) => end.as_mut().poll(cx).is_ready(),
         };
-        match self.stage {
-            Stage::Overlap(_) if over => {
-                let mut fading = Box::pin(tokio::time::sleep(OVERLAP));
-                // Now it is known whom to wake.
-                let _ = fading.as_mut().poll(cx);
-                self.stage = Stage::Fading(fading);
+        let is_behind = over && leaving.iter().any(|source| self.is_behind(*source));
+        // It is polled at once, so that it knows whom to wake.
+        let mut again = || {
+            let mut sleep = Box::pin(tokio::time::sleep(OVERLAP));
+            let _ = sleep.as_mut().poll(cx);
+            sleep
+        };
+        match &mut self.stage {
+            Stage::Overlap(end, left @ 1..) if is_behind => {
+                (*end, *left) = (again(), *left - 1);
+                Step::Wait
+            }
+            Stage::Overlap(..) if over => {
+                self.stage = Stage::Fading(again());
                 Step::DropOld
             }
             Stage::Fading(_) if over => Step::Done,
@@ -69,9 +85,15 @@ impl Handover {
         }
     }
 
+    fn is_behind(&self, source: u64) -> bool {
+        let counts = self.mark.and_then(|mark| self.seen.get(&mark));
+        counts.is_some_and(|counts| counts.iter().all(|(other, _)| *other != source))
+    }
+
     /// Whether a message that `source` has brought is new: it is where this source has brought it more often than any
-    /// other has. For classic channels: what is published there comes from every node.
-    pub fn is_new(&mut self, source: u64, frame: &Bytes) -> bool {
+    /// other has. For classic channels: what is published there comes from every node. `stays` says that the source is
+    /// at the new home.
+    pub fn is_new(&mut self, source: u64, stays: bool, frame: &Bytes) -> bool {
         if self.seen.len() >= MOST_REMEMBERED {
             self.seen.clear();
         }
@@ -84,7 +106,11 @@ impl Handover {
         });
         let own = &mut counts[index].1;
         *own += 1;
-        *own > most
+        let is_new = *own > most;
+        if is_new && stays {
+            self.mark.get_or_insert(hash);
+        }
+        is_new
     }
 }
 
@@ -100,7 +126,7 @@ mod tests {
         let (a, b) = (message(b'a'), message(b'b'));
         let news: Vec<bool> = [(1, &a), (2, &a), (2, &a), (1, &a), (2, &b), (1, &b), (1, &b)]
             .into_iter()
-            .map(|(source, frame)| handover.is_new(source, frame))
+            .map(|(source, frame)| handover.is_new(source, true, frame))
             .collect();
         assert_eq!(news, [true, false, true, false, true, false, true]);
     }

@@ -28,11 +28,10 @@ impl Subscriber {
                 by_node.entry(node.id.clone()).or_insert_with(|| (node, Vec::new())).1.push(name.clone());
             }
         }
-        let home = home_id(&topology);
         for (node, names) in by_node.into_values() {
             let (soon, now) = names.into_iter().partition(|name| self.is_delivered(kind, name));
             let source = self.source_at(&node, router);
-            source.home |= home.as_deref() == Some(&*node.id);
+            source.home |= source.is_at_home(router);
             source.want(kind, now);
             source.want_soon(kind, soon);
         }
@@ -54,7 +53,7 @@ impl Subscriber {
         if may_be_notified(kind, name) {
             return topology.owners().cloned().collect();
         }
-        topology.home_index().and_then(|index| topology.nodes.get(index)).cloned().into_iter().collect()
+        topology.home().cloned().into_iter().collect()
     }
 
     /// The source at this node, a new one where there is none.
@@ -91,13 +90,14 @@ impl Subscriber {
     pub(super) fn poll_handover(&mut self, cx: &mut Context<'_>, router: &Router) {
         let settled = self.sources.iter().all(|source| source.has_nothing_to_do() || source.is_settled());
         let Some(handover) = &mut self.handover else { return };
-        match handover.poll(cx, settled) {
+        let leaves = |source: &&Source| source.home && !source.is_at_home(router) && source.feed().is_open();
+        let leaving: Vec<u64> = self.sources.iter().filter(leaves).map(|source| source.number).collect();
+        match handover.poll(cx, settled, &leaving) {
             Step::Wait => {}
             Step::DropOld => {
-                let home = home_id(&router.topology());
                 self.sources.retain_mut(|source| {
                     source.drop_surplus();
-                    source.home = home.as_deref() == Some(&*source.feed().node().id);
+                    source.home = source.is_at_home(router);
                     !source.has_nothing_to_do()
                 });
             }
@@ -110,9 +110,9 @@ impl Source {
     pub(super) fn leads_to(&self, id: &str, reach: &Address) -> bool {
         self.feed().node().id == id && self.feed().node().reach == *reach
     }
-}
 
-/// The node that all publishing goes through.
-fn home_id(topology: &Topology) -> Option<String> {
-    topology.nodes.get(topology.home_index()?).map(|node| node.id.clone())
+    /// Whether all publishing goes through its node.
+    pub(super) fn is_at_home(&self, router: &Router) -> bool {
+        router.topology().home().is_some_and(|home| home.id == self.feed().node().id)
+    }
 }

@@ -105,17 +105,17 @@ impl State {
         self.wake();
     }
 
-    /// Whether a request has run that stands behind the place `number` and may be about the same keys as what that one
-    /// does in `slot`: one of the two writes.
+    /// Whether a request, or a part of one, has run that stands behind the place `number` and may be about the same keys
+    /// as what that one does in `slot`: one of the two writes.
     pub fn ran_behind(&self, number: u64, slot: Slot, writes: bool) -> bool {
         let is_about = |place: &Place| match place.route {
             Route::Slot(other) => other == slot,
-            Route::Any => true,
+            Route::Any | Route::All => true,
             Route::Home => false,
         };
         let may_write = |place: &Place| place.label.is_some_and(|label| writes || label.class != CommandClass::Read);
         let behind = self.places.iter().zip(self.front..).skip_while(|(_, other)| *other <= number);
-        behind.into_iter().any(|(place, _)| place.whole && may_write(place) && is_about(place))
+        behind.into_iter().any(|(place, _)| place.touched && may_write(place) && is_about(place))
     }
 
     pub fn owed(&self) -> usize {
@@ -128,7 +128,9 @@ impl State {
 
     pub fn take_parked(&mut self, reply: &mut Vec<u8>) {
         self.parked -= reply.len();
-        self.out.extend_from_slice(reply);
+        if !self.closed {
+            self.out.extend_from_slice(reply);
+        }
         reply.clear();
     }
 

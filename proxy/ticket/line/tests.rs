@@ -86,3 +86,16 @@ fn everything_is_forgotten_once() {
     flush();
     assert_eq!(written(&line), "A<all>");
 }
+
+#[test]
+fn nothing_is_behind_what_broke_off() {
+    let line = line();
+    let (first, second) = (open(&line), open(&line));
+    first.stream(b"a");
+    line.push(b"<1>");
+    second.fill(b"B");
+    first.fail("ERR lost");
+    open(&line).fill(b"C");
+    line.push(b"<2>");
+    assert_eq!((written(&line).as_str(), line.is_broken()), ("a", true));
+}
