@@ -225,8 +225,10 @@ fn unblocking_works_across_workers_and_says_so() {
                 client.send(&words(command));
                 if address == proxy.address() {
                     wait_for_waiting(&cluster, 1);
-                    let listed = other.line(&format!("CLIENT LIST ID {id}")).string();
-                    assert!(listed.contains(" flags=b "), "{listed}");
+                    // The node may know it a little earlier than the proxy, which has just sent the command.
+                    eventually("the client to be listed as blocked", || {
+                        other.line(&format!("CLIENT LIST ID {id}")).string().contains(" flags=b ")
+                    });
                 } else {
                     eventually("the oracle to block", || oracle.info("blocked_clients") == "1");
                 }
