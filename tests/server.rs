@@ -510,7 +510,7 @@ fn logs_of_all_nodes_are_one_log() {
     let proxy = Proxy::before(&cluster);
     for version in [2, 3] {
         let mut client = proxy.client_of(version);
-        client.line("CONFIG SET slowlog-log-slower-than 0 latency-monitor-threshold 1");
+        client.line("CONFIG SET slowlog-log-slower-than 0 latency-monitor-threshold 15");
         client.line("SLOWLOG RESET");
         let keys: Vec<String> = (0..3).map(|index| cluster.key_on(index, "logs:")).collect();
         keys.iter().for_each(|key| drop(client.call(&["SET", key, "1"])));
