@@ -259,19 +259,22 @@ impl Cluster {
         self.nodes[index].line("CLUSTER MYID").string()
     }
 
-    /// Waits until every node says `cluster_state:ok`, knows all others and agrees on every slot's owner.
+    /// Waits until every node says `cluster_state:ok`, knows all others and which of them are replicas: primaries have no
+    /// vote for one that they take for a primary.
     #[track_caller]
     pub fn wait_until_well(&self) {
-        let replicas = self.nodes.len() > self.shape.primaries;
+        let replicas = self.nodes.iter().filter(|node| node.info("role") == "slave").count();
         for node in &self.nodes {
             until(&format!("the cluster to form, seen from {}", node.port), Duration::from_secs(30), || {
                 let info = node.line("CLUSTER INFO").string();
                 let field = |name| info_field(&info, name);
                 let known = field("cluster_known_nodes") == Some(&self.nodes.len().to_string());
                 let covered = field("cluster_slots_ok") == Some("16384");
-                (known && covered && field("cluster_state") == Some("ok")).then_some(())
+                let nodes = node.line("CLUSTER NODES").string();
+                let all_follow = nodes.lines().filter(|line| line.contains("slave")).count() == replicas;
+                (known && covered && all_follow && field("cluster_state") == Some("ok")).then_some(())
             });
-            if replicas {
+            if replicas > 0 {
                 eventually("replication", || {
                     let info = node.line("INFO replication").string();
                     info_field(&info, "role") == Some("master") || info_field(&info, "master_link_status") == Some("up")
