@@ -97,6 +97,12 @@ impl CommandTable {
     }
 }
 
+/// A name as it stands in the tables, from one as people write it: `config|get` from `CONFIG GET` or `Config|Get`.
+pub fn canonical(name: &str) -> String {
+    let words: Vec<&str> = name.split([' ', '|']).filter(|word| !word.is_empty()).collect();
+    words.join("|").to_ascii_lowercase()
+}
+
 /// A name is hashed by its length, its beginning and its end: enough to tell most commands apart, and no long loop over
 /// what a client sends. Case does not matter: bit 5 is set in every byte.
 fn hash(name: &[u8], sub: &[u8]) -> usize {

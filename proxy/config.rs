@@ -16,7 +16,11 @@ use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 use figment::Figment;
 use serde::Deserialize;
 
-use crate::{address::Address, command::CommandTable, topology::AddressMap};
+use crate::{
+    address::Address,
+    command::{self, CommandTable},
+    topology::AddressMap,
+};
 
 pub use error::ConfigError;
 pub use layer::Sources;
@@ -207,11 +211,7 @@ impl Config {
     /// What `deny` and `allow` name that is no command of the servers we know: mistyped, or a module's.
     pub fn strange_commands(&self) -> Vec<&str> {
         let commands = CommandTable::builtin();
-        let is_known = |name: &str| {
-            let mut words = name.split([' ', '|']).filter(|word| !word.is_empty()).map(str::as_bytes);
-            let (name, sub) = (words.next().unwrap_or_default(), words.next().unwrap_or_default());
-            commands.named(name, sub).is_some()
-        };
+        let is_known = |name: &str| commands.rows().iter().any(|spec| *spec.name == *command::canonical(name));
         self.deny.iter().chain(&self.allow).map(String::as_str).filter(|name| !is_known(name)).collect()
     }
 }

@@ -13,7 +13,7 @@ use std::collections::HashSet;
 
 use crate::{
     command::{
-        Keys, Spec, Treatment,
+        Keys, Spec, Treatment, canonical,
         keys::{self, Streams},
         treatment::Timeout,
     },
@@ -101,14 +101,9 @@ pub struct Policy {
 }
 
 impl Policy {
-    /// A policy from names as people write them: `CONFIG GET`, `config get` or `config|get`.
+    /// A policy from names as people write them ([`canonical`]).
     pub fn new<T: AsRef<str>>(reject_cross_slot: bool, deny: &[T], allow: &[T]) -> Policy {
-        let names = |names: &[T]| {
-            let words = |name: &T| {
-                name.as_ref().split([' ', '|']).filter(|word| !word.is_empty()).collect::<Vec<_>>().join("|")
-            };
-            names.iter().map(|name| words(name).to_ascii_lowercase()).collect()
-        };
+        let names = |names: &[T]| names.iter().map(|name| canonical(name.as_ref())).collect();
         Policy { reject_cross_slot, deny: names(deny), allow: names(allow) }
     }
 

@@ -356,7 +356,7 @@ impl Session {
             };
             if found.blank {
                 // As in Redis, it is the next request for CLIENT REPLY SKIP.
-                self.line.takes_mute();
+                self.line.mute.take();
             } else {
                 let request = parser.request(rest, found);
                 self.more_behind = rest.len() > found.used;

@@ -21,7 +21,7 @@ use self::gather::Gather;
 pub use self::{
     clock::Clock,
     label::Label,
-    line::{Line, Mute, OWED_LIMIT},
+    line::{Line, OWED_LIMIT},
     why::Why,
 };
 use crate::{merge::Merge, resp::write, slot::Slot, topology::Node};

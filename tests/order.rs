@@ -11,7 +11,8 @@ use std::{
 use slotway::slot::Slot;
 
 use crate::support::{
-    Act, Client, Cluster, FakeNode, Proxy, Random, Settings, client::show, eventually, fake_node::Heard, words,
+    Act, Client, Cluster, FakeNode, Flavour, Proxy, Random, Settings, Shape, client::show, eventually,
+    fake_node::Heard, words,
 };
 
 const CLIENTS: usize = 6;
@@ -20,8 +21,23 @@ const ROUNDS: usize = 4;
 
 #[test]
 fn histories_are_exact_while_slots_move() {
-    let cluster = Cluster::three();
-    let proxy = Proxy::before(&cluster);
+    exact_histories(&Cluster::three(), Cluster::move_slot);
+}
+
+/// Valkey 9 moves a slot with all its keys in one moment, and keeps writes to it waiting for the last of it.
+#[test]
+fn histories_are_exact_while_slots_move_whole() {
+    if Flavour::Valkey.is_here("order::histories_are_exact_while_slots_move_whole") {
+        exact_histories(
+            &Cluster::start(Shape { flavour: Flavour::Valkey, ..Shape::default() }),
+            Cluster::move_slot_whole,
+        );
+    }
+}
+
+/// Moves slots as `move_slot` does, from one node to another, while clients write to them.
+fn exact_histories(cluster: &Cluster, move_slot: fn(&Cluster, usize, usize, usize)) {
+    let proxy = Proxy::before(cluster);
     let done = AtomicBool::new(false);
     let tags: Vec<String> = (0..SLOTS_MOVED).map(|number| format!("t{number}")).collect();
     let total: usize = thread::scope(|scope| {
@@ -35,7 +51,7 @@ fn histories_are_exact_while_slots_move() {
             for tag in &tags {
                 let home = cluster.home_of(tag);
                 let (from, to) = ((home + round) % 3, (home + round + 1) % 3);
-                cluster.move_slot(Slot::of(tag.as_bytes()).index(), from, to);
+                move_slot(cluster, Slot::of(tag.as_bytes()).index(), from, to);
             }
         }
         done.store(true, Ordering::Release);

@@ -16,7 +16,6 @@ use crate::{
     metrics::Disconnect,
     resp::{Request, request::decimal, write},
     says,
-    ticket::Mute,
     topology::{ServerInfo, ServerKind},
 };
 
@@ -209,13 +208,13 @@ impl Session {
 
     fn reply_mode(&mut self, request: &Request<'_>, spec: Option<&Spec>) -> Flow {
         if request.is(2, "ON") {
-            self.line.mute(Mute::No);
+            self.line.mute.off();
             self.answer(spec, b"+OK\r\n")
         } else if request.is(2, "OFF") {
-            self.line.mute(Mute::All);
+            self.line.mute.all();
             Flow::Taken
         } else if request.is(2, "SKIP") {
-            self.line.mute_next();
+            self.line.mute.next();
             Flow::Taken
         } else {
             self.refuse(spec, says::SYNTAX.as_bytes())

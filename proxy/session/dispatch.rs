@@ -87,7 +87,6 @@ impl Session {
             Plan::Primaries(fold) => {
                 let ticket = self.open(request, spec, Route::Any);
                 self.send_to_primaries(request, spec, fold, &[], ticket);
-                self.tell_others(request, spec);
                 Flow::Taken
             }
             Plan::Amended(fold) => {
@@ -166,7 +165,8 @@ impl Session {
         }
     }
 
-    /// Sends a request, and ahead of it the scripts that it names, to every primary that owns slots.
+    /// Sends a request, and ahead of it the scripts that it names, to every primary that owns slots; and to the other nodes
+    /// where it concerns them.
     pub(super) fn send_to_primaries(
         &mut self,
         request: &Request<'_>,
@@ -191,6 +191,7 @@ impl Session {
             ticket.route = Route::Slot(*slot);
             self.send_ready(named, request.frame(), ticket);
         }
+        self.tell_others(request, spec);
     }
 
     /// Sends a request to the nodes without slots as well, where it concerns them. The client waits for the others alone:

@@ -88,7 +88,7 @@ impl Session {
         for mark in [Mark::NoEvict, Mark::NoTouch] {
             self.client.mark(mark, false);
         }
-        self.line.unmute();
+        self.line.mute.reset();
         self.authenticated = self.router.settings().client_credentials.is_none();
         self.lane = self.router.first_lane();
         self.client.resp.store(2, Relaxed);

@@ -192,8 +192,7 @@ impl Session {
             let spec = topology.commands.find(&request);
             if let Some(fold) = plan::plan(&request, spec, &self.router.settings().policy).fold_of_all() {
                 let named = scripts_of(&self.router, frame);
-                self.send_to_primaries(&request, spec, fold, &named, ticket);
-                return self.tell_others(&request, spec);
+                return self.send_to_primaries(&request, spec, fold, &named, ticket);
             }
         }
         // The server, whose own table is known by now, has other ideas of it.

@@ -1,5 +1,6 @@
 //! The line itself: places are opened at its end, filled in any order, and read from its front.
 
+mod mute;
 mod state;
 
 use std::{
@@ -12,24 +13,15 @@ use std::{
 
 use bytes::BytesMut;
 
-use self::state::{FIRST_WINDOW, GATHERED_STEP, KEPT_OUTPUT, Place, State};
+use self::{
+    mute::Mute,
+    state::{FIRST_WINDOW, GATHERED_STEP, KEPT_OUTPUT, Place, State},
+};
 use super::{Bounced, Caching, Clock, Duty, Label, Needs, Route, Ticket};
 use crate::{metrics::ClientTally, topology::Node};
 
 /// Bytes that a client may be owed before no more of its requests are read: the bound of a slow reader's cost.
 pub const OWED_LIMIT: usize = 1024 * 1024;
-
-/// Which replies the client does not want (CLIENT REPLY).
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Mute {
-    /// It wants all.
-    #[default]
-    No,
-    /// All but the next.
-    Next,
-    /// None.
-    All,
-}
 
 /// The ordered reply places of one session.
 pub struct Line {
@@ -40,7 +32,7 @@ pub struct Line {
     /// Tickets that still have to be used, those of bounced requests included.
     pub(super) open_tickets: Cell<usize>,
     /// Whether the replies to what comes now are for the client.
-    mute: Cell<Mute>,
+    pub mute: Mute,
     /// The nodes that have been written to, and since when.
     written: RefCell<Vec<(Arc<Node>, Instant)>>,
 }
@@ -55,7 +47,7 @@ impl Line {
             clock,
             most_in_flight,
             open_tickets: Cell::new(0),
-            mute: Cell::new(Mute::No),
+            mute: Mute::default(),
             written: RefCell::default(),
         })
     }
@@ -70,7 +62,7 @@ impl Line {
             whole: false,
             touched: false,
             failed: false,
-            mute: self.takes_mute(),
+            mute: self.mute.take(),
             request_bytes: u32::try_from(request_bytes).unwrap_or(u32::MAX),
             route,
             opened: self.clock.now(),
@@ -97,7 +89,7 @@ impl Line {
     /// Answers a request on the spot: in its turn behind those that are still on their way.
     pub fn answer(&self, label: Label, reply: &[u8]) {
         self.tally.command(label.command, label.class, reply.first() == Some(&b'-'), Duration::ZERO);
-        if self.takes_mute() {
+        if self.mute.take() {
             return;
         }
         let state = &mut *self.state.borrow_mut();
@@ -142,34 +134,6 @@ impl Line {
     /// What was written to the node counts no more: the client has been told what became of it.
     pub fn forget_writes(&self, node: &str) {
         self.written.borrow_mut().retain(|(known, _)| known.id != node);
-    }
-
-    /// The client does not want the reply to its next request.
-    pub fn mute_next(&self) {
-        if self.mute.get() == Mute::No {
-            self.mute.set(Mute::Next);
-        }
-    }
-
-    /// The client wants replies again, if it wanted none; what it wants no next reply for stays so.
-    pub fn unmute(&self) {
-        if self.mute.get() == Mute::All {
-            self.mute.set(Mute::No);
-        }
-    }
-
-    /// From now on the client wants these replies.
-    pub fn mute(&self, which: Mute) {
-        self.mute.set(which);
-    }
-
-    /// Whether the reply to the request that comes now is not for the client.
-    pub fn takes_mute(&self) -> bool {
-        let mute = self.mute.get();
-        if mute == Mute::Next {
-            self.mute.set(Mute::No);
-        }
-        mute != Mute::No
     }
 
     /// Whether the next request must wait: too much is on its way or owed.

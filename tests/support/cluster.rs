@@ -205,6 +205,21 @@ impl Cluster {
         self.close_slot(slot, from, to);
     }
 
+    /// Moves a whole slot at once, as Valkey 9 can.
+    #[track_caller]
+    pub fn move_slot_whole(&self, slot: usize, from: usize, to: usize) {
+        let target = self.id(to);
+        ok(self.nodes[from].line(&format!("CLUSTER MIGRATESLOTS SLOTSRANGE {slot} {slot} NODE {target}")));
+        until("the slot to move", Duration::from_secs(20), || {
+            // The latest stands first.
+            let moves = self.nodes[from].line("CLUSTER GETSLOTMIGRATIONS").value();
+            let state = moves.items().first()?.field("state")?.text()?;
+            assert!(state != b"failed" && state != b"cancelled", "{moves:?}");
+            (state == b"success").then_some(())
+        });
+        self.wait_until_agreed();
+    }
+
     /// Starts one more node, without slots, that all others know; its index.
     #[track_caller]
     pub fn add_node(&mut self) -> usize {

@@ -1,0 +1,50 @@
+//! Which replies the client does not want (CLIENT REPLY, RESET).
+
+use std::cell::Cell;
+
+/// What the client has said of its replies.
+#[derive(Default)]
+pub struct Mute(Cell<Unwanted>);
+
+#[derive(Clone, Copy, Default, PartialEq, Eq)]
+enum Unwanted {
+    #[default]
+    None,
+    Next,
+    All,
+}
+
+impl Mute {
+    /// It wants all.
+    pub fn off(&self) {
+        self.0.set(Unwanted::None);
+    }
+
+    /// It wants none from now on.
+    pub fn all(&self) {
+        self.0.set(Unwanted::All);
+    }
+
+    /// It does not want the reply to its next request.
+    pub fn next(&self) {
+        if self.0.get() == Unwanted::None {
+            self.0.set(Unwanted::Next);
+        }
+    }
+
+    /// It starts anew: it wants replies again, if it wanted none. What it wants no next reply for stays so.
+    pub fn reset(&self) {
+        if self.0.get() == Unwanted::All {
+            self.0.set(Unwanted::None);
+        }
+    }
+
+    /// Whether the reply to the request that comes now is not for the client.
+    pub fn take(&self) -> bool {
+        let unwanted = self.0.get();
+        if unwanted == Unwanted::Next {
+            self.0.set(Unwanted::None);
+        }
+        unwanted != Unwanted::None
+    }
+}
