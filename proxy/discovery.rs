@@ -7,6 +7,7 @@
 
 mod atlas;
 mod functions;
+mod kin;
 mod publish;
 pub mod reach;
 mod survey;
@@ -29,6 +30,7 @@ use tracing::{debug, error, warn};
 use self::{
     atlas::Atlas,
     functions::{Functions, Outcome, Task},
+    kin::Kin,
     reach::Found,
     survey::Survey,
 };
@@ -78,6 +80,8 @@ pub struct Discovery {
     witness: Option<Address>,
     /// Addresses that failed lately.
     suspects: HashMap<Address, Instant>,
+    /// Addresses in other clusters, as complained of.
+    strangers: HashSet<Address>,
     /// Where nodes were once reached; the latest last.
     former: Vec<Address>,
     /// Two nodes at one address, as last complained of.
@@ -131,6 +135,7 @@ impl Discovery {
             metrics,
             atlas: Atlas::new(map),
             suspects: HashMap::new(),
+            strangers: HashSet::new(),
             former: Vec::new(),
             witness: None,
             clash: None,
@@ -229,7 +234,8 @@ impl Discovery {
         self.survey = Some((self.next.1, now));
         self.next = (now + jittered(self.interval), Trigger::Interval);
         self.suspects.retain(|_, since| now - *since < SUSPECT);
-        let survey = survey::survey(self.candidates(), self.login.clone(), self.limits, self.atlas.known_servers());
+        let (candidates, kin, known) = (self.candidates(), Kin::of(&self.current()), self.atlas.known_servers());
+        let survey = survey::survey(candidates, kin, self.login.clone(), self.limits, known);
         self.jobs.spawn(async { Done::Surveyed(survey.await) });
     }
 
@@ -249,13 +255,15 @@ impl Discovery {
         witness.into_iter().chain(well).chain(doubtful).chain(former).filter(|one| named.insert(one.clone())).collect()
     }
 
-    fn surveyed(&mut self, survey: Survey) {
+    fn surveyed(&mut self, mut survey: Survey) {
         let now = Instant::now();
         let Some((trigger, since)) = self.survey.take() else { return };
         for failure in &survey.failures {
             debug!("refresh: {failure}");
             self.suspects.insert(failure.node.clone(), now);
         }
+        let (ours, strangers) = (std::mem::take(&mut survey.answers), std::mem::take(&mut survey.strangers));
+        survey.answers = self.answers_of_one(ours, strangers, self.atlas.is_forsaken(now));
         for answer in &survey.answers {
             self.suspects.remove(&answer.asked);
         }

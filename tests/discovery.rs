@@ -365,6 +365,53 @@ fn a_node_that_comes_back_on_another_port_is_reached_there() {
     assert_eq!(after.covered(), SLOTS);
 }
 
+/// How often a node was asked for its view.
+fn times_asked(node: &Server) -> u64 {
+    let stats = node.line("INFO commandstats").string();
+    let calls =
+        info_field(&stats, "cmdstat_cluster|slots").and_then(|stat| stat.strip_prefix("calls=")?.split(',').next());
+    calls.map_or(0, |calls| calls.parse().expect("a number"))
+}
+
+#[test]
+fn a_seed_in_another_cluster_takes_nothing_over() {
+    let two = || Cluster::start(Shape { primaries: 2, ..Shape::default() });
+    let (ours, mut other) = (two(), two());
+    for index in [0, 1, 0, 1] {
+        // Its config epochs are the higher ones.
+        assert!(!other.node(index).line("CLUSTER BUMPEPOCH").is_error());
+    }
+    other.wait_until_agreed();
+    other.nodes[0].pause();
+    let learner = Learner::start(&format!("{},{}", ours.node(0).address(), other.node(0).address()), |_| {});
+    let ids = [ours.id(0), ours.id(1)];
+    let is_ours = |topology: &Topology| topology.nodes.iter().all(|node| ids.contains(&node.id));
+    assert!(is_ours(&learner.whole()));
+    other.nodes[0].resume();
+    for _ in 0..3 {
+        let before = times_asked(other.node(0));
+        eventually("the other cluster to be asked", || {
+            learner.hint(Hint::Uncovered);
+            times_asked(other.node(0)) > before
+        });
+        assert!(is_ours(&learner.whole()));
+    }
+}
+
+#[test]
+fn a_cluster_made_anew_at_the_same_addresses_is_served() {
+    let cluster = Cluster::three();
+    let learner = Learner::start(&cluster.node(0).address(), |_| {});
+    let former = learner.whole();
+    for node in &cluster.nodes {
+        assert_eq!(node.line("CLUSTER RESET HARD"), "+OK\r\n");
+    }
+    cluster.form();
+    learner.when("the new cluster", |topology| {
+        topology.covered() == SLOTS && topology.nodes.iter().all(|node| former.node(&node.id).is_none())
+    });
+}
+
 #[test]
 fn a_dead_node_is_shown_as_down_and_the_others_stay() {
     let mut cluster = Cluster::three();

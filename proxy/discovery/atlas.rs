@@ -92,6 +92,11 @@ impl Atlas {
         stale
     }
 
+    /// Whether nothing has been heard of the cluster for so long that another may have taken its place.
+    pub fn is_forsaken(&self, now: Instant) -> bool {
+        self.newest.is_none_or(|(_, since)| now - since >= STALE_COUNTS)
+    }
+
     /// Takes a view for true. `here`: nodes that were met in person.
     pub fn believe(&mut self, mut view: View, here: &[(String, Address)]) {
         self.newest = Some((view.epoch(), Instant::now()));

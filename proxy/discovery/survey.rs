@@ -8,6 +8,7 @@ use tokio::{
 };
 use tracing::{info, warn};
 
+use super::kin::Kin;
 use crate::{
     address::Address,
     command::CommandTable,
@@ -33,6 +34,8 @@ const MOST_FAILURES: usize = 3;
 pub struct Survey {
     /// What nodes said.
     pub answers: Vec<Answer>,
+    /// What nodes of other clusters said.
+    pub strangers: Vec<Answer>,
     /// Who could not be asked, and why.
     pub failures: Vec<DialError>,
     /// A server not met before, and its commands.
@@ -73,12 +76,19 @@ impl Survey {
 }
 
 /// Asks the candidates, the first ones first: as many as are enough, and others only where those fail or hesitate.
-/// A server that is not among `known` is asked for its commands too.
-pub async fn survey(candidates: Vec<Address>, login: Login, limits: Limits, known: Vec<ServerInfo>) -> Survey {
+/// Who is of another cluster than `kin` counts as one that fails. A server that is not among `known` is asked for its
+/// commands too.
+pub async fn survey(
+    candidates: Vec<Address>,
+    kin: Kin,
+    login: Login,
+    limits: Limits,
+    known: Vec<ServerInfo>,
+) -> Survey {
     let limits = limits.within(limits.connect.min(PATIENCE));
     let mut waiting = VecDeque::from(candidates);
     let mut asking = JoinSet::new();
-    let mut survey = Survey { answers: Vec::new(), failures: Vec::new(), learnt: None };
+    let mut survey = Survey { answers: Vec::new(), strangers: Vec::new(), failures: Vec::new(), learnt: None };
     let mut wanted = ENOUGH;
     let mut until = Instant::now() + HEDGE;
     loop {
@@ -90,6 +100,7 @@ pub async fn survey(candidates: Vec<Address>, login: Login, limits: Limits, know
         }
         match timeout_at(until, asking.join_next()).await {
             Ok(None) => break,
+            Ok(Some(Ok(Ok(answer)))) if !kin.has(&answer.view) => survey.strangers.push(answer),
             Ok(Some(Ok(Ok(answer)))) => {
                 if survey.answers.is_empty() {
                     until = Instant::now() + GRACE;
@@ -106,7 +117,8 @@ pub async fn survey(candidates: Vec<Address>, login: Login, limits: Limits, know
             }
         }
     }
-    survey.learnt = learn(&survey.answers, &login, &limits, &known).await;
+    let answers = if survey.answers.is_empty() { &survey.strangers } else { &survey.answers };
+    survey.learnt = learn(answers, &login, &limits, &known).await;
     survey
 }
 
