@@ -7,7 +7,7 @@ mod moving;
 
 use std::{
     cell::{Cell, Ref, RefCell},
-    collections::{HashMap, HashSet},
+    collections::{HashMap, HashSet, hash_map::Entry},
     future::Future,
     pin::Pin,
     rc::{Rc, Weak},
@@ -396,8 +396,8 @@ impl Lane {
         Link::open(node.clone(), login, router.nodes.of(&node.label), router.around.clone(), audience)
     }
 
-    /// Puts the links in the order of a new topology. A link whose node is still reached at the same address goes on,
-    /// whatever else has changed; the others end once they have answered what they owe.
+    /// Puts the links in the order of a new topology. A link whose node has kept its id, its name and the address where it
+    /// is reached goes on, whatever else has changed; the others end once they have answered what they owe.
     fn follow(&self, topology: &Topology) {
         let old = self.links.take().into_iter().flatten();
         let mut spare: HashMap<Address, Rc<Link>> = self.strangers.take();
@@ -407,7 +407,12 @@ impl Lane {
                 other.retire();
             }
         }
-        let links = topology.nodes.iter().map(|node| spare.remove(&node.reach)).collect();
+        let still_right = |link: &Rc<Link>, node: &Node| link.node().id == node.id && link.node().label == node.label;
+        let mut link_of = |node: &Arc<Node>| match spare.entry(node.reach.clone()) {
+            Entry::Occupied(entry) if still_right(entry.get(), node) => Some(entry.remove()),
+            _ => None,
+        };
+        let links = topology.nodes.iter().map(&mut link_of).collect();
         self.links.replace(links);
         self.let_go.set(self.let_go.get() || !spare.is_empty());
         spare.into_values().for_each(|link| link.retire());

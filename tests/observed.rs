@@ -45,6 +45,27 @@ fn every_request_is_counted_at_its_node() {
 }
 
 #[test]
+fn a_node_that_announces_another_address_is_counted_by_that() {
+    let cluster = Cluster::three();
+    // It is reached where it was before: the connections are as good as ever, the name is not.
+    let proxy = Proxy::start(Settings::new(cluster.seeds()).with("ADDRESS_MAP", "127.0.0.0/8=127.0.0.1"));
+    let (mut client, key) = (proxy.client(), cluster.key_on(0, "renamed:"));
+    let former = format!("node=\"{}\"", cluster.node(0).address());
+    let label = format!("node=\"127.0.0.9:{}\"", cluster.node(0).port);
+    let count = |labels: &str| proxy.metric("slotway_node_requests_total", &[labels]);
+    client.call(&["SET", &key, "v"]);
+    eventually("the request to be counted", || count(&former) > 0.0);
+    assert_eq!(cluster.node(0).line("CONFIG SET cluster-announce-ip 127.0.0.9"), "+OK\r\n");
+    eventually("requests to be counted by the new address", || {
+        client.call(&["SET", &key, "v"]);
+        count(&label) > 0.0
+    });
+    eventually("the connections of the former name to close", || {
+        proxy.metric("slotway_node_connections", &[&former]) == 0.0
+    });
+}
+
+#[test]
 fn prometheus_finds_nothing_to_complain_of() {
     let proxy = Proxy::before(shared());
     let mut client = proxy.client();
