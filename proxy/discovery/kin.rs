@@ -66,7 +66,7 @@ impl Discovery {
     /// has not for long, or where they stand in its place.
     pub(super) fn answers_of_one(&mut self, ours: Vec<Answer>, strangers: Vec<Answer>, forsaken: bool) -> Vec<Answer> {
         let current = self.current();
-        let (answers, others) = if ours.is_empty() {
+        let (mut answers, others) = if ours.is_empty() {
             let (heirs, others): (Vec<_>, Vec<_>) =
                 strangers.into_iter().partition(|answer| forsaken || replaces(&answer.view, &current));
             let (heirs, more) = parted(heirs, &self.seeds);
@@ -81,6 +81,8 @@ impl Discovery {
                 warn!("{} is in another cluster than the one that is served: what it says does not count", other.asked);
             }
         }
+        // A node that takes the cluster for down may be cut off from it: of views that seem equally new the last counts.
+        answers.sort_by_key(|answer| !answer.failed);
         answers
     }
 }

@@ -94,7 +94,8 @@ impl View {
     }
 
     /// What several views come to: each slot belongs to whoever claims it with the highest config epoch, as the nodes
-    /// decide it among themselves. `None` for no views.
+    /// decide it among themselves. Of views that are equally new, and contradict each other all the same since a slot
+    /// that goes to the owner of the highest epoch raises none, the last counts. `None` for no views.
     pub fn merge(mut views: Vec<View>) -> Option<View> {
         let newest = (0..views.len()).max_by_key(|&index| (views[index].epoch(), views[index].covered()))?;
         let base = views.swap_remove(newest);

@@ -129,6 +129,10 @@ fn of_two_claims_the_one_with_the_higher_epoch_is_believed() {
     let new = told(&[(0, 99, "b")], &[("a", 9), ("b", 2)]);
     let old = told(&[(0, 99, "a")], &[("a", 4), ("b", 2)]);
     assert_eq!(View::merge(vec![new.clone(), old]).unwrap(), new);
+    // The owner of the highest epoch was given a slot, which raises none.
+    let old = told(&[(0, 99, "a"), (100, 199, "b")], &[("a", 1), ("b", 2)]);
+    let new = told(&[(0, 89, "a"), (90, 199, "b")], &[("a", 1), ("b", 2)]);
+    assert_eq!(View::merge(vec![old.clone(), old, new.clone()]).unwrap(), new, "the last counts");
     assert_eq!(View::merge(Vec::new()), None);
 }
 
