@@ -94,21 +94,22 @@ impl Pool {
         let idle = || self.idle.borrow_mut().get_mut(&node.reach)?.pop_back();
         while let Some(Idle { stream, id, .. }) = idle() {
             if is_quiet(&stream) {
-                self.fill(&node.reach, login, limits);
+                self.fill(node, login, limits);
                 return Ok(self.dedicate(stream, id, node));
             }
         }
-        let stream = dial::dial(&node.reach, login, limits).await?;
-        self.fill(&node.reach, login, limits);
+        let stream = dial::dial(&node.reach, &login.at(node), limits).await?;
+        self.fill(node, login, limits);
         Ok(self.dedicate(stream, None, node))
     }
 
     /// Makes spare connections, in the background, where there are too few.
-    fn fill(self: &Rc<Pool>, address: &Address, login: &Login, limits: &dial::Limits) {
+    fn fill(self: &Rc<Pool>, node: &Node, login: &Login, limits: &dial::Limits) {
+        let address = &node.reach;
         if self.lacks(address) == 0 || !self.filling.borrow_mut().insert(address.clone()) {
             return;
         }
-        let (pool, address, login, limits) = (Rc::downgrade(self), address.clone(), login.clone(), *limits);
+        let (pool, address, login, limits) = (Rc::downgrade(self), address.clone(), login.at(node), *limits);
         tokio::task::spawn_local(async move {
             while pool.upgrade().is_some_and(|pool| pool.lacks(&address) > 0) {
                 let dialled = dial::dial(&address, &login, &limits).await;

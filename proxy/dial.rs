@@ -17,6 +17,7 @@ use crate::{
     address::Address,
     config::Config,
     resp::{Value, reply::Scanner, write},
+    topology::Node,
 };
 
 /// The longest part of a node's own error text that is passed on.
@@ -69,6 +70,17 @@ pub struct Login {
     pub readonly: bool,
     /// What the node is to tell of changed keys; such a connection is one client's own.
     pub tracking: Option<Tracking>,
+    /// The id of the node that is meant: its address may have passed to another, of another cluster perhaps.
+    pub node: Option<String>,
+}
+
+impl Login {
+    /// This login, at this very node.
+    pub fn at(&self, node: &Node) -> Login {
+        // Some servers tell no ids.
+        let is_known = node.id != *node.label;
+        Login { node: is_known.then(|| node.id.clone()), ..self.clone() }
+    }
 }
 
 /// What a node is asked to tell of changed keys (CLIENT TRACKING).
@@ -132,7 +144,7 @@ impl Limits {
 pub enum Step {
     /// Looking up the name.
     Resolve,
-    /// Connecting.
+    /// Connecting, and asking whether it is the node that is meant.
     Connect,
     /// HELLO or AUTH.
     Login,
@@ -243,6 +255,13 @@ async fn log_in(mut stream: TcpStream, node: &Address, login: &Login, deadline: 
     }
     for step in steps {
         match replies.next(&mut stream, deadline).await.map_err(|why| failed(step, why, false))? {
+            // Its user may not ask.
+            Value::Error(_) if step == Step::Connect => {}
+            said if step == Step::Connect => {
+                if let Some(other) = said.str().filter(|id| login.node.as_deref() != Some(id)) {
+                    return Err(failed(step, format!("another node is there, {}", reason(other.as_bytes())), false));
+                }
+            }
             Value::Error(text) => return Err(failed(step, reason(&text), is_permanent(&text))),
             said => id = id.or_else(|| said.field("id")?.integer()),
         }
@@ -274,6 +293,9 @@ fn handshake(login: &Login) -> (Vec<u8>, Vec<Step>) {
     }
     if login.readonly {
         say(Step::Readonly, &[b"READONLY"]);
+    }
+    if login.node.is_some() {
+        say(Step::Connect, &[b"CLUSTER", b"MYID"]);
     }
     if let Some(tracking) = &login.tracking {
         say(Step::Tracking, &tracking.words().iter().map(AsRef::as_ref).collect::<Vec<_>>());

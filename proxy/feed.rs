@@ -190,7 +190,7 @@ impl Drop for Feed {
 }
 
 async fn dial(node: Arc<Node>, login: Login, limits: dial::Limits) -> Result<TcpStream, DialError> {
-    dial::dial(&node.reach, &login, &limits).await
+    dial::dial(&node.reach, &login.at(&node), &limits).await
 }
 
 fn plain(error: &io::Error) -> String {

@@ -291,7 +291,7 @@ impl Link {
 
     async fn dial(&self) -> Result<Connected, DialError> {
         let limits = &self.around.limits.dial;
-        let mut login = self.login.clone();
+        let mut login = self.login.at(&self.node);
         let companion = Companion::of(&self.node.reach, &mut login, limits).await?;
         let opened = dial::open(&self.node.reach, &login, limits).await?;
         Ok(Connected { stream: opened.stream, rest: opened.rest, companion })

@@ -350,12 +350,8 @@ fn a_node_that_comes_back_on_another_port_is_reached_there() {
     let (id, old) = (cluster.id(1), cluster.node(1).address());
     let node = &mut cluster.nodes[1];
     node.kill();
-    let file = node.folder.join("node.conf");
     let port = free_port();
-    let config = std::fs::read_to_string(&file).expect("its configuration");
-    std::fs::write(&file, config.replace(&format!("port {}\n", node.port), &format!("port {port}\n")))
-        .expect("written");
-    node.port = port;
+    node.move_to(port);
     node.restart();
     let after = learner.when("the node at its new port", |topology| {
         topology.node(&id).is_some_and(|node| node.reach == Address::new("127.0.0.1", port))

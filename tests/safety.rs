@@ -79,6 +79,30 @@ fn push(proxy: &Proxy, number: usize, key: &str, done: &AtomicBool) -> (usize, u
     (sent, errors)
 }
 
+/// A node of another cluster comes to the address of one that has died, and owns the same slots there.
+#[test]
+fn a_node_of_another_cluster_at_a_known_address_gets_no_requests() {
+    let two = || Cluster::start(Shape { primaries: 2, ..Shape::default() });
+    let (mut ours, mut other) = (two(), two());
+    let proxy = Proxy::start(Settings::new(ours.node(0).address()).expecting_warnings());
+    let mut client = proxy.client();
+    let (stays, lost) = (ours.key_on(0, "passed:"), ours.key_on(1, "passed:"));
+    assert_eq!(client.call(&["SET", &lost, "ours"]), "+OK\r\n");
+    ours.nodes[1].kill();
+    other.nodes[1].kill();
+    let port = ours.node(1).port;
+    other.nodes[1].move_to(port);
+    other.nodes[1].restart();
+    until("the stranger to serve its slots", Duration::from_secs(30), || {
+        other.node(1).line("CLUSTER INFO").string().contains("cluster_state:ok").then_some(())
+    });
+    let reply = format!("{:?}", client.call(&["SET", &lost, "strange"]));
+    assert!(reply.contains("another node is there"), "{reply}");
+    assert_eq!(other.node(1).line("DBSIZE"), ":0\r\n");
+    assert_eq!(client.call(&["SET", &stays, "ours"]), "+OK\r\n");
+    ours.nodes.truncate(1);
+}
+
 #[test]
 fn what_may_have_run_is_not_sent_again() {
     let settings = |node: &FakeNode| {

@@ -131,7 +131,7 @@ impl Session {
         let node = self.router.any_primary(self.favourite).ok_or_else(|| self.router.topology().down())?;
         // RESP2 says AUTH, whose errors are the ones that a client expects.
         let login = Login { version: Version::Resp2, ..login.clone() };
-        match dial::dial(&node.reach, &login, &self.router.around().limits.dial).await {
+        match dial::dial(&node.reach, &login.at(&node), &self.router.around().limits.dial).await {
             Ok(_) => Ok(()),
             Err(error) if error.step == Step::Login && error.permanent => Err(error.why),
             Err(error) => Err(format!("ERR proxy: {error}")),

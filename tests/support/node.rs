@@ -138,6 +138,15 @@ impl Node {
         assert!(self.answers(), "restarted: {}", self.log());
     }
 
+    /// Has a killed server come back on another port.
+    pub fn move_to(&mut self, port: u16) {
+        let file = self.folder.join("node.conf");
+        let config = fs::read_to_string(&file).expect("its configuration");
+        let moved = config.replace(&format!("port {}\n", self.port), &format!("port {port}\n"));
+        fs::write(&file, moved).expect("written");
+        self.port = port;
+    }
+
     /// `127.0.0.1:port`.
     pub fn address(&self) -> String {
         format!("127.0.0.1:{}", self.port)
