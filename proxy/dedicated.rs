@@ -4,6 +4,8 @@
 //! come and no state is left on it. Dropping it closes it, and with it ends whatever was going on there: nothing is
 //! popped for a client that has gone.
 
+mod asked;
+
 use std::{
     cell::{Cell, RefCell},
     collections::{HashMap, HashSet, VecDeque},
@@ -28,10 +30,13 @@ use crate::{
     address::Address,
     clients::{Clients, Held},
     dial::{self, DialError, Login},
+    metrics::{NodeError, NodeTallies, NodeTally},
     resp::reply::Scanner,
     says,
-    topology::Node,
+    topology::{Node, Topology},
 };
+
+pub use asked::Asked;
 
 /// Idle connections that are kept for each node and lane, and for how long: a client that waits in BLPOP again and
 /// again finds its connection warm, however many such clients there are.
@@ -47,10 +52,8 @@ const READ: usize = 16 * 1024;
 
 /// A connection of one's own.
 pub struct Dedicated {
-    stream: TcpStream,
+    open: Open,
     node: Arc<Node>,
-    /// What the node calls this connection (CLIENT ID), once it has been asked.
-    id: Option<i64>,
     partial: BytesMut,
     held: Held,
     scanner: Scanner,
@@ -60,6 +63,7 @@ pub struct Dedicated {
 /// Idle connections of one lane, ready for the next who needs one.
 pub struct Pool {
     clients: Arc<Clients>,
+    tallies: Rc<NodeTallies>,
     /// By node, the longest idle first.
     idle: RefCell<HashMap<Address, VecDeque<Idle>>>,
     /// Nodes for which a spare connection is being made.
@@ -68,16 +72,44 @@ pub struct Pool {
 }
 
 struct Idle {
-    stream: TcpStream,
-    id: Option<i64>,
+    open: Open,
     since: Instant,
+}
+
+/// A connection, counted as its node's until it is closed.
+struct Open {
+    stream: TcpStream,
+    tally: Rc<NodeTally>,
+    /// What the node calls it (CLIENT ID), once it has been asked.
+    id: Option<i64>,
+}
+
+impl Open {
+    async fn dial(
+        address: &Address,
+        login: &Login,
+        limits: &dial::Limits,
+        tally: Rc<NodeTally>,
+    ) -> Result<Open, DialError> {
+        let dialled = dial::dial(address, login, limits).await;
+        let stream = dialled.inspect_err(|_| tally.connect_failed())?;
+        tally.connected();
+        Ok(Open { stream, tally, id: None })
+    }
+}
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        self.tally.disconnected();
+    }
 }
 
 impl Pool {
     /// No connections yet; what is read on them is held for these clients.
-    pub fn new(clients: &Arc<Clients>) -> Rc<Pool> {
+    pub fn new(clients: &Arc<Clients>, tallies: &Rc<NodeTallies>) -> Rc<Pool> {
         Rc::new(Pool {
             clients: clients.clone(),
+            tallies: tallies.clone(),
             idle: RefCell::default(),
             filling: RefCell::default(),
             swept: Cell::default(),
@@ -92,29 +124,29 @@ impl Pool {
         limits: &dial::Limits,
     ) -> Result<Dedicated, DialError> {
         let idle = || self.idle.borrow_mut().get_mut(&node.reach)?.pop_back();
-        while let Some(Idle { stream, id, .. }) = idle() {
-            if is_quiet(&stream) {
+        while let Some(Idle { open, .. }) = idle() {
+            if is_quiet(&open.stream) {
                 self.fill(node, login, limits);
-                return Ok(self.dedicate(stream, id, node));
+                return Ok(self.dedicate(open, node));
             }
         }
-        let stream = dial::dial(&node.reach, &login.at(node), limits).await?;
+        let open = Open::dial(&node.reach, &login.at(node), limits, self.tallies.of(&node.label)).await?;
         self.fill(node, login, limits);
-        Ok(self.dedicate(stream, None, node))
+        Ok(self.dedicate(open, node))
     }
 
     /// Makes spare connections, in the background, where there are too few.
     fn fill(self: &Rc<Pool>, node: &Node, login: &Login, limits: &dial::Limits) {
-        let address = &node.reach;
-        if self.lacks(address) == 0 || !self.filling.borrow_mut().insert(address.clone()) {
+        if self.lacks(&node.reach) == 0 || !self.filling.borrow_mut().insert(node.reach.clone()) {
             return;
         }
-        let (pool, address, login, limits) = (Rc::downgrade(self), address.clone(), login.at(node), *limits);
+        let (pool, address, login, limits) = (Rc::downgrade(self), node.reach.clone(), login.at(node), *limits);
+        let tally = self.tallies.of(&node.label);
         tokio::task::spawn_local(async move {
             while pool.upgrade().is_some_and(|pool| pool.lacks(&address) > 0) {
-                let dialled = dial::dial(&address, &login, &limits).await;
-                let (Some(pool), Ok(stream)) = (pool.upgrade(), dialled) else { break };
-                pool.put(&address, Idle { stream, id: None, since: Instant::now() });
+                let dialled = Open::dial(&address, &login, &limits, tally.clone()).await;
+                let (Some(pool), Ok(open)) = (pool.upgrade(), dialled) else { break };
+                pool.put(&address, Idle { open, since: Instant::now() });
             }
             if let Some(pool) = pool.upgrade() {
                 pool.filling.borrow_mut().remove(&address);
@@ -126,11 +158,20 @@ impl Pool {
         SPARE.saturating_sub(self.idle.borrow().get(address).map_or(0, VecDeque::len))
     }
 
-    fn dedicate(self: &Rc<Pool>, stream: TcpStream, id: Option<i64>, node: &Arc<Node>) -> Dedicated {
+    /// Closes what leads to where no node is any more, or one that goes by another name.
+    pub fn follow(&self, topology: &Topology) {
+        self.idle.borrow_mut().retain(|address, kept| {
+            let Some(node) = topology.nodes.iter().find(|node| node.reach == *address) else { return false };
+            let tally = self.tallies.of(&node.label);
+            kept.retain(|idle| Rc::ptr_eq(&idle.open.tally, &tally));
+            !kept.is_empty()
+        });
+    }
+
+    fn dedicate(self: &Rc<Pool>, open: Open, node: &Arc<Node>) -> Dedicated {
         Dedicated {
-            stream,
+            open,
             node: node.clone(),
-            id,
             partial: BytesMut::new(),
             held: Held::nothing(&self.clients),
             scanner: Scanner::default(),
@@ -196,24 +237,24 @@ impl Dedicated {
 
     /// What the node calls this connection, where that is known.
     pub fn id(&self) -> Option<i64> {
-        self.id
+        self.open.id
     }
 
     /// The node has told what it calls this connection.
     pub fn is_known_as(&mut self, id: i64) {
-        self.id = Some(id);
+        self.open.id = Some(id);
     }
 
     /// Whether it is open and owes nothing.
     pub fn is_quiet(&self) -> bool {
-        self.partial.is_empty() && is_quiet(&self.stream)
+        self.partial.is_empty() && is_quiet(&self.open.stream)
     }
 
     /// Sends requests and reads their `count` replies, all within `patience`. After an error the connection is of no
     /// more use; [`io::ErrorKind::OutOfMemory`] says that there is no room for a reply.
     pub async fn exchange(&mut self, frames: &[u8], count: usize, patience: Duration) -> io::Result<Vec<Bytes>> {
         let exchange = async {
-            self.send(frames).await?;
+            let asked = self.send(frames).await?;
             let mut replies = Vec::with_capacity(count.min(1024));
             while replies.len() < count {
                 let reply = self.reply().await?;
@@ -222,14 +263,28 @@ impl Dedicated {
                     replies.push(reply);
                 }
             }
+            asked.answered();
             Ok(replies)
         };
         timeout(patience, exchange).await.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
     }
 
-    /// Sends requests, all of their bytes.
-    pub async fn send(&mut self, frames: &[u8]) -> io::Result<()> {
-        self.stream.write_all(frames).await
+    /// Sends a request with all that belongs to it, which counts as one. Whoever times the reply says when it has come.
+    pub async fn send(&mut self, frames: &[u8]) -> io::Result<Asked> {
+        let mut asked = Asked::new(self.open.tally.clone(), frames.len());
+        self.open.stream.write_all(frames).await?;
+        asked.written();
+        Ok(asked)
+    }
+
+    /// Counts what made the node, or the connection, fail a request.
+    pub fn count_failure(&self, why: &io::Error) {
+        match why.kind() {
+            io::ErrorKind::TimedOut => self.open.tally.error(NodeError::Timeout),
+            // It was the proxy that had no room.
+            io::ErrorKind::OutOfMemory => {}
+            _ => self.open.tally.error(NodeError::Connection),
+        }
     }
 
     /// The next whole reply or push. Nothing is lost where the future is dropped before it comes.
@@ -277,10 +332,11 @@ impl Dedicated {
         // Nothing is held for a reply that may not come for hours.
         let mut chunk = [0; READ];
         let mut read = ReadBuf::new(&mut chunk);
-        ready!(Pin::new(&mut self.stream).poll_read(cx, &mut read))?;
+        ready!(Pin::new(&mut self.open.stream).poll_read(cx, &mut read))?;
         if read.filled().is_empty() {
             return Poll::Ready(Err(io::Error::new(io::ErrorKind::UnexpectedEof, "closed by the node")));
         }
+        self.open.tally.received(read.filled().len());
         self.partial.extend_from_slice(read.filled());
         if !self.held.is_now(self.partial.len()) {
             return Poll::Ready(Err(io::Error::new(io::ErrorKind::OutOfMemory, says::NO_ROOM)));
@@ -293,7 +349,7 @@ impl Dedicated {
         if !self.partial.is_empty() {
             return;
         }
-        let Dedicated { stream, node, id, pool, .. } = self;
-        pool.put(&node.reach, Idle { stream, id, since: Instant::now() });
+        let Dedicated { open, node, pool, .. } = self;
+        pool.put(&node.reach, Idle { open, since: Instant::now() });
     }
 }

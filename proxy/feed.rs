@@ -103,6 +103,7 @@ impl Feed {
 
     /// Queues a request. Only where it is open: what is queued is lost with the connection.
     pub fn send(&mut self, frame: &[u8]) {
+        self.tally.told();
         self.out.extend_from_slice(frame);
     }
 
@@ -145,7 +146,11 @@ impl Feed {
         let State::Open(stream) = &mut self.state else { return Poll::Pending };
         while !self.out.is_empty() {
             match Pin::new(&mut *stream).poll_write(cx, &self.out) {
-                Poll::Ready(count) => bytes::Buf::advance(&mut self.out, count?),
+                Poll::Ready(count) => {
+                    let count = count?;
+                    self.tally.wrote(count);
+                    bytes::Buf::advance(&mut self.out, count);
+                }
                 Poll::Pending => break,
             }
         }
@@ -168,6 +173,7 @@ impl Feed {
                 return Poll::Ready(Err(io::ErrorKind::UnexpectedEof.into()));
             }
             self.turn += read.filled().len();
+            self.tally.received(read.filled().len());
             self.inbox.add(read.filled());
         }
     }

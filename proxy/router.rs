@@ -98,7 +98,7 @@ pub struct Router {
     around: Surroundings,
     settings: Rc<Settings>,
     tally: Rc<ClientTally>,
-    nodes: NodeTallies,
+    nodes: Rc<NodeTallies>,
     clients: Arc<Clients>,
     scans: Arc<Mutex<Scans>>,
     scripts: Shelf,
@@ -143,7 +143,7 @@ impl Router {
             around,
             settings: Rc::new(settings),
             tally,
-            nodes,
+            nodes: Rc::new(nodes),
             clients: common.clients,
             scans: common.scans,
             scripts: Shelf::new(common.scripts),
@@ -159,10 +159,7 @@ impl Router {
         }
         let newest = news.borrow_and_update().clone();
         self.epoch.set(newest.epoch);
-        let old = self.topology.replace(newest.clone());
-        for node in old.departed(&newest) {
-            self.nodes.forget(&node.label);
-        }
+        self.topology.replace(newest);
     }
 
     /// The topologies to come.
@@ -206,7 +203,7 @@ impl Router {
         if let Some(lane) = self.lanes.borrow().get(login).and_then(Weak::upgrade) {
             return lane;
         }
-        let lane = Rc::new(Lane::new(login, Pool::new(&self.clients), None));
+        let lane = Rc::new(Lane::new(login, self.pool(), None));
         let mut lanes = self.lanes.borrow_mut();
         lanes.retain(|_, lane| lane.strong_count() > 0);
         lanes.insert(login.clone(), Rc::downgrade(&lane));
@@ -214,6 +211,11 @@ impl Router {
             self.kept.borrow_mut().push(lane.clone());
         }
         lane
+    }
+
+    /// A pool that no lane shares.
+    pub fn pool(&self) -> Rc<Pool> {
+        Pool::new(&self.clients, &self.nodes)
     }
 
     /// A lane of one client's own, whose nodes tell `audience` which keys change. Connections for other uses are those of
@@ -238,10 +240,14 @@ impl Router {
         &self.settings
     }
 
-    /// Adds what this worker has counted to what all have.
+    /// Adds what this worker has counted to what all have. Where nobody sends anything, this is what lets go of nodes that
+    /// have left: their series stay as long as any worker counts there.
     pub fn publish(&self) {
+        self.refresh();
+        let topology = self.topology();
+        self.lanes.borrow().values().filter_map(Weak::upgrade).for_each(|lane| lane.follow(&topology));
         self.tally.publish();
-        self.nodes.publish();
+        self.nodes.publish(|label| topology.nodes.iter().any(|node| *node.label == *label));
     }
 
     /// The worker's time.
@@ -331,9 +337,7 @@ impl Lane {
     /// The link to where a request is to go; `None` where no node serves that.
     pub fn link(&self, router: &Router, favourite: usize, route: Route) -> Option<Rc<Link>> {
         let topology = router.topology.borrow();
-        if self.epoch.get() != topology.epoch {
-            self.follow(&topology);
-        }
+        self.follow(&topology);
         let index = match route {
             Route::Slot(slot) => topology.owner_index(slot)?,
             Route::Any => topology.owner_index(pick(topology.first_slots(), favourite)?)?,
@@ -352,9 +356,7 @@ impl Lane {
     /// The link to this very node.
     pub fn link_to(&self, router: &Router, node: &Arc<Node>) -> Rc<Link> {
         let topology = router.topology.borrow();
-        if self.epoch.get() != topology.epoch {
-            self.follow(&topology);
-        }
+        self.follow(&topology);
         if let Some(index) = topology.nodes.iter().position(|known| known.id == node.id) {
             let links = &mut *self.links.borrow_mut();
             if let Some(place) = links.get_mut(index) {
@@ -369,9 +371,7 @@ impl Lane {
     /// whether a link has ended since the last time: what was to be told there is lost.
     pub fn cover(&self, router: &Router) -> bool {
         let topology = router.topology.borrow();
-        if self.epoch.get() != topology.epoch {
-            self.follow(&topology);
-        }
+        self.follow(&topology);
         let owners: HashSet<usize> =
             topology.first_slots().iter().filter_map(|slot| topology.owner_index(*slot)).collect();
         for (index, place) in self.links.borrow_mut().iter_mut().enumerate() {
@@ -399,6 +399,10 @@ impl Lane {
     /// Puts the links in the order of a new topology. A link whose node has kept its id, its name and the address where it
     /// is reached goes on, whatever else has changed; the others end once they have answered what they owe.
     fn follow(&self, topology: &Topology) {
+        if self.epoch.get() == topology.epoch {
+            return;
+        }
+        self.pool.follow(topology);
         let old = self.links.take().into_iter().flatten();
         let mut spare: HashMap<Address, Rc<Link>> = self.strangers.take();
         for link in old {

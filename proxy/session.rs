@@ -10,7 +10,6 @@
 
 mod alone;
 mod ask;
-mod asked;
 mod attend;
 mod blocking;
 mod client;

@@ -66,6 +66,75 @@ fn a_node_that_announces_another_address_is_counted_by_that() {
 }
 
 #[test]
+fn what_goes_on_connections_of_its_own_is_counted_too() {
+    let cluster = Cluster::three();
+    let proxy = Proxy::start(Settings::new(cluster.seeds()).with("WORKERS", 1));
+    let mut client = proxy.client();
+    let key = cluster.key_on(0, "own:");
+    let node = format!("node=\"{}\"", cluster.node(0).address());
+    let count = |name: &str| proxy.metric(name, &[&node]);
+    // SUBSCRIBE goes to a node that the proxy chooses.
+    let requests = || proxy.metric("slotway_node_requests_total", &[]);
+
+    for _ in 0..20 {
+        assert_eq!(client.line(&format!("BLPOP {key} 0.01")).0, b"*-1\r\n");
+    }
+    eventually("each wait to be counted", || count("slotway_node_requests_total") == 20.0);
+    assert!(count("slotway_node_sent_bytes_total") > 20.0 * key.len() as f64);
+    assert!(count("slotway_node_received_bytes_total") >= 20.0 * 5.0);
+    assert_eq!(count("slotway_node_request_duration_seconds_count"), 0.0, "a client's patience is no node's slowness");
+
+    client.line(&format!("WATCH {key}"));
+    client.line("MULTI");
+    client.line(&format!("SET {key} v"));
+    assert_eq!(client.line("EXEC").0, b"*1\r\n+OK\r\n");
+    eventually("WATCH and the transaction", || count("slotway_node_requests_total") == 22.0);
+    eventually("their durations", || count("slotway_node_request_duration_seconds_count") == 2.0);
+
+    let mut subscriber = proxy.client();
+    subscriber.line("SUBSCRIBE own");
+    eventually("the subscription", || requests() == 23.0);
+    assert_eq!(client.line("PUBLISH own news").integer(), 1);
+    eventually("the message", || proxy.metric("slotway_node_received_bytes_total", &[]) > 200.0);
+
+    let mut waiting: Vec<_> = (0..20).map(|_| proxy.client()).collect();
+    let before = count("slotway_node_connections");
+    waiting.iter_mut().for_each(|client| client.send(&["BLPOP", "{own}none", "0"]));
+    eventually("their connections", || proxy.metric("slotway_blocked_clients", &[]) == 20.0);
+    let connections = || proxy.metric("slotway_node_connections", &[]);
+    eventually("their connections", || connections() >= before + 15.0);
+    let most = connections();
+    drop(waiting);
+    // Spare ones stay.
+    eventually("their connections to end", || connections() <= most - 12.0);
+    assert_eq!(proxy.metric("slotway_node_inflight_requests", &[]), 0.0);
+    assert_eq!(proxy.metric("slotway_node_queued_bytes", &[]), 0.0);
+}
+
+#[test]
+fn nodes_that_have_left_are_let_go_where_nobody_sends_anything() {
+    let mut cluster = Cluster::three();
+    let extra = cluster.add_node();
+    let key = cluster.key_on(0, "left:");
+    let slot = cluster.node(0).line(&format!("CLUSTER KEYSLOT {key}")).integer() as usize;
+    cluster.move_slot(slot, 0, extra);
+    let proxy = Proxy::start(Settings::new(cluster.node(0).address()).with("WORKERS", 1).expecting_warnings());
+    let mut client = proxy.client();
+    client.line(&format!("GET {key}"));
+    client.line(&format!("BLPOP {key} 0.01"));
+    let node = format!("node=\"{}\"", cluster.node(extra).address());
+    let connections = || proxy.metric("slotway_node_connections", &[&node]);
+    eventually("connections to the node", || connections() >= 2.0);
+    drop(client);
+    cluster.move_slot(slot, extra, 0);
+    let id = cluster.id(extra);
+    for index in 0..extra {
+        cluster.node(index).line(&format!("CLUSTER FORGET {id}"));
+    }
+    eventually("them to be closed", || connections() == 0.0);
+}
+
+#[test]
 fn prometheus_finds_nothing_to_complain_of() {
     let proxy = Proxy::before(shared());
     let mut client = proxy.client();

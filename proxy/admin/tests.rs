@@ -80,7 +80,7 @@ fn the_status_shows_every_node() {
     stage.know_a_node(true);
     let tallies = stage.metrics.node_tallies();
     tallies.of(&"127.0.0.1:7000".into()).queued(10);
-    tallies.publish();
+    tallies.publish(|_| true);
     let status: serde_json::Value = serde_json::from_str(&stage.get("/api/status").1).unwrap();
     assert_eq!(status["slots_assigned"], 16384);
     let node = &status["nodes"][0];

@@ -92,11 +92,11 @@ families! {
         "Transactions ended.";
 
     NODE_REQUESTS = Counter "slotway_node_requests_total" ["node", "role"]
-        "Requests sent to the node, repetitions included.";
+        "Requests sent to the node, repetitions included. A transaction is one.";
     NODE_ERRORS = Counter "slotway_node_request_errors_total" ["node", "error"]
         "Requests that the node, or a connection to it, did not serve.";
     NODE_DURATION = Histogram(Seconds) "slotway_node_request_duration_seconds" ["node"]
-        "Time from a request's queueing for the node to its reply.";
+        "Time from a request's queueing for the node to its reply. Commands that wait as long as they are told to (BLPOP) do not count.";
     NODE_LATE = Counter "slotway_node_late_replies_total" ["node"]
         "Replies that came after their request had timed out, and were dropped.";
     NODE_CONNECTIONS = Gauge "slotway_node_connections" ["node"]
@@ -106,7 +106,7 @@ families! {
     NODE_CONNECT_FAILURES = Counter "slotway_node_connect_failures_total" ["node"]
         "Connections to the node that failed, handshake included.";
     NODE_INFLIGHT = Gauge "slotway_node_inflight_requests" ["node"]
-        "Requests that the node has not answered yet.";
+        "Requests that the node has not answered yet, but for those that wait as long as they are told to (BLPOP).";
     NODE_QUEUED = Gauge(Bytes) "slotway_node_queued_bytes" ["node"]
         "Bytes of requests that have not been written to the node yet.";
     NODE_SENT = Counter(Bytes) "slotway_node_sent_bytes_total" ["node"]

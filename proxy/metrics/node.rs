@@ -69,14 +69,13 @@ impl NodeTallies {
         tally.clone()
     }
 
-    /// The node has left: its tally goes with its last link, and its series [`super::KEPT`] later.
-    pub fn forget(&self, label: &str) {
-        self.by_node.borrow_mut().remove(label);
-    }
-
-    /// Adds what this worker has counted to what all have.
-    pub fn publish(&self) {
-        self.by_node.borrow().values().for_each(|tally| tally.publish());
+    /// Adds what this worker has counted to what all have. Where a node has left, its tally goes with its last
+    /// connection, and its series [`super::KEPT`] later.
+    pub fn publish(&self, is_known: impl Fn(&str) -> bool) {
+        self.by_node.borrow_mut().retain(|label, tally| {
+            tally.publish();
+            is_known(label) || Rc::strong_count(tally) > 1
+        });
     }
 }
 
@@ -129,6 +128,16 @@ impl NodeTally {
     pub fn sent(&self, bytes: usize) {
         self.sent_bytes.add(bytes as u64);
         self.queued_bytes.add(-(bytes as i64));
+    }
+
+    /// A request was sent that is answered by messages, if at all: SUBSCRIBE, MONITOR.
+    pub fn told(&self) {
+        self.requests.add(1);
+    }
+
+    /// So many bytes were written that were never [`NodeTally::queued`].
+    pub fn wrote(&self, bytes: usize) {
+        self.sent_bytes.add(bytes as u64);
     }
 
     /// So many bytes were read.

@@ -61,7 +61,7 @@ fn all_workers_count_into_the_same_series() {
         node.error(NodeError::Moved);
         node.connected();
         clients.retried("moved");
-        nodes.publish();
+        nodes.publish(|_| true);
         clients.publish();
         clients.publish();
         let text = metrics.render();
@@ -121,10 +121,10 @@ fn a_role_change_moves_a_node_at_once() {
     metrics.topology(1, 5, vec![state(&node, "primary", 5)]);
     let tallies = metrics.node_tallies();
     tallies.of(&node).queued(1);
-    tallies.publish();
+    tallies.publish(|_| true);
     metrics.topology(2, 0, vec![state(&node, "replica", 0)]);
     tallies.of(&node).queued(1);
-    tallies.publish();
+    tallies.publish(|_| true);
     let text = metrics.render();
     assert_eq!(value(&text, "slotway_node_up{node=\"a:1\",role=\"primary\"}"), None);
     assert_eq!(value(&text, "slotway_node_up{node=\"a:1\",role=\"replica\"}"), Some(1.0));

@@ -256,7 +256,8 @@ impl<'a> Wait<'a> {
         let asks_id = connection.id().is_none();
         let frames = self.frames(asks_id);
         match tokio::time::timeout(patience, connection.send(&frames)).await {
-            Ok(Ok(())) => {}
+            // How long it may wait is up to the client: a slow node would not be told from a patient client.
+            Ok(Ok(asked)) => drop(asked),
             // The command stands last, so that the node does not have the whole of it.
             Ok(Err(error)) => return Attempt::Unsent(self.errand.lost(&node, &error.to_string())),
             Err(_) => return Attempt::Unsent(self.errand.lost(&node, "it takes nothing")),

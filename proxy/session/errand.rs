@@ -58,7 +58,6 @@ impl Errand {
             match dialled {
                 Ok(connection) => return Ok(connection),
                 Err(error) => {
-                    self.router.node_tally(&node).connect_failed();
                     self.hint(Hint::ConnectFailed { node: node.id.clone() });
                     let text = format!("ERR proxy: {error}");
                     self.again(if error.permanent { Why::Hopeless(text) } else { Why::Unsent(text) }).await?;

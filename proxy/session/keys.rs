@@ -15,7 +15,6 @@ use tokio::{task::JoinSet, time::timeout};
 
 use super::{
     Session,
-    asked::Asked,
     attend::Eof,
     errand::{Errand, lost},
 };
@@ -153,15 +152,18 @@ enum Attempt {
 async fn attempt(errand: &Errand, mut connection: Dedicated, frame: &[u8]) -> Attempt {
     let router = &errand.router;
     let (node, limit) = (connection.node().clone(), router.around().limits.request_timeout);
-    let mut asked = Asked::new(router.node_tally(&node), frame.len());
     let front = async {
-        connection.send(frame).await.map_err(|why| Attempt::Refused(errand.lost(&node, &why.to_string())))?;
-        asked.written();
+        let asked = connection.send(frame).await;
+        let asked = asked.map_err(|why| Attempt::Refused(errand.lost(&node, &why.to_string())))?;
         loop {
             match connection.piece().await {
                 // A push answers nothing.
                 Ok((push, true)) if push.first() == Some(&b'>') => {}
-                front => break front.map_err(|why| Attempt::Lost(errand.lost(&node, &why.to_string()))),
+                Ok(front) => {
+                    asked.answered();
+                    break Ok(front);
+                }
+                Err(why) => break Err(Attempt::Lost(errand.lost(&node, &why.to_string()))),
             }
         }
     };
@@ -169,12 +171,11 @@ async fn attempt(errand: &Errand, mut connection: Dedicated, frame: &[u8]) -> At
         Ok(Ok(front)) => front,
         Ok(Err(attempt)) => return attempt,
         Err(_) => {
-            asked.tally.error(NodeError::Timeout);
+            router.node_tally(&node).error(NodeError::Timeout);
             router.hint(Hint::Timeout { node: node.id.clone() });
             return Attempt::Failed(says::no_answer(&node.label, limit).into());
         }
     };
-    asked.answered(front.len());
     let rest = if last {
         connection.give_back();
         None
@@ -198,14 +199,13 @@ impl Part {
         ticket.stream(&self.front);
         let Some(mut connection) = self.rest else { return Ok(()) };
         let node = connection.node().clone();
-        let (tally, patience) = (router.node_tally(&node), router.around().limits.node_timeout);
+        let patience = router.around().limits.node_timeout;
         loop {
             has_room(ticket).await;
             // Only now is the node listened to, so that it can be silent.
             let piece = timeout(patience, connection.piece()).await;
             let why = match piece {
                 Ok(Ok((piece, last))) => {
-                    tally.received(piece.len());
                     ticket.stream(&piece);
                     if last {
                         connection.give_back();

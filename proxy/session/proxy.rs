@@ -7,16 +7,14 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-use super::{Flow, Session, asked::Asked, attend::Eof};
+use super::{Flow, Session, attend::Eof};
 use crate::{
     command::{
         Flags, Spec, Treatment,
         treatment::{Client, Local, Proxy},
     },
-    dedicated::Pool,
     dial::Login,
     explain::{self, Grounds},
-    metrics::NodeError,
     plan::Policy,
     resp::{Request, request::Parser, write},
     says,
@@ -150,24 +148,18 @@ impl Session {
         // A replica answers reads of its slots to those only who have said that they want to read from it.
         let login = Login { readonly: node.role == Role::Replica, ..self.lane.login().clone() };
         let limits = self.router.around().limits.clone();
-        let (tally, router) = (self.router.node_tally(&node), self.router.clone());
+        let router = self.router.clone();
         let work = async move {
-            let connection = Pool::new(router.clients()).take(&node, &login, &limits.dial).await;
+            let connection = router.pool().take(&node, &login, &limits.dial).await;
             let mut connection = connection.map_err(|error| {
-                tally.connect_failed();
                 router.hint(Hint::ConnectFailed { node: node.id.clone() });
                 format!("ERR proxy: {error}")
             })?;
-            let mut asked = Asked::new(tally, frame.len());
             let patience = if waits { Duration::MAX } else { PATIENCE.max(limits.request_timeout) };
             match connection.exchange(&frame, 1, patience).await {
-                Ok(replies) => {
-                    asked.written();
-                    asked.answered(replies.iter().map(Bytes::len).sum());
-                    Ok(replies.into_iter().next())
-                }
+                Ok(replies) => Ok(replies.into_iter().next()),
                 Err(why) => {
-                    asked.tally.error(NodeError::Connection);
+                    connection.count_failure(&why);
                     Err(format!("ERR proxy: no reply from {} ({why}), the command may have run", node.label))
                 }
             }

@@ -97,6 +97,7 @@ async fn run(
         line.wrote(connection.node());
     }
     let replies = replies.map_err(|why| {
+        connection.count_failure(&why);
         format!("ERR proxy: connection to {} lost ({why}), the transaction may have run", connection.node().label)
     })?;
     let fault = replies.iter().skip(transaction.loads.len()).find(|reply| reply.first() == Some(&b'-')).cloned();

@@ -4,9 +4,9 @@ use std::{rc::Rc, time::Instant};
 
 use crate::metrics::NodeTally;
 
-/// A request in the counts of its node: answered, or dropped with this.
-pub(super) struct Asked {
-    pub tally: Rc<NodeTally>,
+/// A request in the counts of its node: answered, or, where nobody times its reply, dropped with this.
+pub struct Asked {
+    tally: Rc<NodeTally>,
     since: Instant,
     unwritten: usize,
     answered: bool,
@@ -14,20 +14,19 @@ pub(super) struct Asked {
 
 impl Asked {
     /// A request of so many bytes, about to be sent.
-    pub fn new(tally: Rc<NodeTally>, bytes: usize) -> Asked {
+    pub(super) fn new(tally: Rc<NodeTally>, bytes: usize) -> Asked {
         tally.queued(bytes);
         Asked { tally, since: Instant::now(), unwritten: bytes, answered: false }
     }
 
     /// All of it has been sent.
-    pub fn written(&mut self) {
+    pub(super) fn written(&mut self) {
         self.tally.sent(std::mem::take(&mut self.unwritten));
     }
 
-    /// So many bytes of the reply are there: the node has done its work.
-    pub fn answered(mut self, bytes: usize) {
+    /// The reply is there, or so much of it that the node has done its work.
+    pub fn answered(mut self) {
         self.answered = true;
-        self.tally.received(bytes);
         self.tally.replied(self.since.elapsed());
     }
 }
