@@ -50,7 +50,7 @@ pub struct Config {
     #[serde(deserialize_with = "read::switch")]
     pub allow_insecure_bind: bool,
     /// Clients at one time.
-    #[serde(deserialize_with = "read::number")]
+    #[serde(deserialize_with = "read::positive")]
     pub max_clients: usize,
     /// How long a client may be silent; `None`: for ever.
     #[serde(deserialize_with = "read::duration_or_none")]
@@ -62,7 +62,7 @@ pub struct Config {
     #[serde(deserialize_with = "read::positive")]
     pub client_window: usize,
     /// Bytes held for all clients together.
-    #[serde(deserialize_with = "read::size")]
+    #[serde(deserialize_with = "read::buffer")]
     pub max_buffered: usize,
     /// Whether other processes may listen on the same port.
     #[serde(deserialize_with = "read::switch")]
@@ -187,9 +187,27 @@ impl Config {
         Ok(config)
     }
 
-    /// An error where something is missing that only serving needs.
+    /// An address that cannot be listened on since another of ours has its port. With `reuse_port` the system would allow
+    /// it, and give each connection to either.
+    fn shared_port(&self) -> Option<SocketAddr> {
+        let all: Vec<SocketAddr> = self.listen.iter().copied().chain(self.admin).collect();
+        // `[::]` is IPv4's every address too.
+        let covers = |wide: SocketAddr, other: SocketAddr| {
+            wide.ip() == other.ip() || wide.ip().is_unspecified() && (wide.is_ipv6() || other.is_ipv4())
+        };
+        let meet = |a: SocketAddr, b: SocketAddr| a.port() == b.port() && (covers(a, b) || covers(b, a));
+        let taken = |index: usize, address| all.iter().take(index).any(|&other| meet(other, address));
+        let mut named = all.iter().copied().enumerate().filter(|(_, address)| address.port() != 0);
+        named.find(|&(index, address)| taken(index, address)).map(|(_, address)| address)
+    }
+
+    /// An error where something is missing or at odds that only serving needs.
     pub fn ready_to_serve(&self) -> Result<(), ConfigError> {
-        if self.seeds.is_empty() { Err(ConfigError::NoSeeds) } else { Ok(()) }
+        match self.shared_port() {
+            Some(address) => Err(ConfigError::SharedPort { address }),
+            None if self.seeds.is_empty() => Err(ConfigError::NoSeeds),
+            None => Ok(()),
+        }
     }
 
     /// How many workers there are: as configured, or one per core that this process may use.

@@ -261,6 +261,14 @@ fn dev_runs_a_real_cluster_and_leaves_nothing_behind() {
 }
 
 #[test]
+fn dev_ends_with_its_terminal() {
+    let mut dev = Dev::start(&[]);
+    dev.wait_for("Ctrl-C ends all of it");
+    assert_eq!(dev.end("-HUP").code(), Some(0), "{}", dev.said());
+    dev.assert_nothing_is_left(3);
+}
+
+#[test]
 fn dev_with_replicas_tells_of_a_node_that_ends_and_survives_no_kill() {
     let mut dev = Dev::start(&["--replicas", "1"]);
     dev.wait_for("Ctrl-C ends all of it");

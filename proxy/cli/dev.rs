@@ -24,6 +24,7 @@ use super::{
     healthcheck::near,
     log, say,
     serve::{announce, block_on, serve, watch_signals},
+    signals::Hangup,
 };
 use nodes::{Nodes, Plan};
 
@@ -37,6 +38,7 @@ pub fn run(flags: &DevFlags) -> Result<(), Failure> {
     let plan = Plan::of(flags)?;
     let sources = sources(flags, &plan);
     let mut config = Config::load(&sources)?;
+    config.ready_to_serve()?;
     if config::shown(&sources)?.iter().any(|shown| shown.key == "log" && shown.from == "default") {
         // What people see here is what we print.
         config.log = "warn".to_owned();
@@ -110,7 +112,7 @@ fn program(named: Option<&Path>) -> Result<PathBuf, Failure> {
 
 async fn live(config: Config, plan: Plan, program: PathBuf) -> Result<(), Failure> {
     let (shutdown, now) = (CancellationToken::new(), CancellationToken::new());
-    watch_signals(&shutdown, &now)?;
+    watch_signals(Hangup::Ends, &shutdown, &now)?;
     let mut nodes = Nodes::start(&plan, program)?;
     let outcome = tokio::select! {
         formed = cluster::form(&plan) => formed,

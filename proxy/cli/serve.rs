@@ -6,7 +6,12 @@ use slotway::{
 };
 use tokio_util::sync::CancellationToken;
 
-use super::{Failure, flags::ServeFlags, log, signals::Signals};
+use super::{
+    Failure,
+    flags::ServeFlags,
+    log,
+    signals::{Hangup, Signals},
+};
 
 /// Serves until a signal ends it.
 pub fn run(flags: &ServeFlags) -> Result<(), Failure> {
@@ -17,7 +22,7 @@ pub fn run(flags: &ServeFlags) -> Result<(), Failure> {
     announce(&config, &sources)?;
     block_on(async {
         let (shutdown, now) = (CancellationToken::new(), CancellationToken::new());
-        watch_signals(&shutdown, &now)?;
+        watch_signals(Hangup::Ignored, &shutdown, &now)?;
         Ok(serve(config, shutdown, now).await?)
     })
 }
@@ -58,8 +63,8 @@ pub fn block_on(work: impl Future<Output = Result<(), Failure>>) -> Result<(), F
 }
 
 /// From here on signals cancel these.
-pub fn watch_signals(shutdown: &CancellationToken, now: &CancellationToken) -> Result<(), Failure> {
+pub fn watch_signals(hangup: Hangup, shutdown: &CancellationToken, now: &CancellationToken) -> Result<(), Failure> {
     let signals = Signals::catch().map_err(|error| Failure::of("cannot catch signals", error))?;
-    tokio::spawn(signals.watch(shutdown.clone(), now.clone()));
+    tokio::spawn(signals.watch(hangup, shutdown.clone(), now.clone()));
     Ok(())
 }

@@ -5,6 +5,15 @@ use std::io;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
+/// What SIGHUP means.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Hangup {
+    /// Nothing: a service's configuration is read once.
+    Ignored,
+    /// The terminal is gone, and with it whoever could end what runs in it.
+    Ends,
+}
+
 /// The signals, caught from the moment this exists.
 pub struct Signals {
     terminate: Signal,
@@ -22,14 +31,13 @@ impl Signals {
         })
     }
 
-    /// Cancels `shutdown` at the first signal and `now` at the second. SIGHUP changes nothing: a configuration is read
-    /// once.
-    pub async fn watch(mut self, shutdown: CancellationToken, now: CancellationToken) {
+    /// Cancels `shutdown` at the first signal and `now` at the second.
+    pub async fn watch(mut self, hangup: Hangup, shutdown: CancellationToken, now: CancellationToken) {
         loop {
             let name = tokio::select! {
                 _ = self.terminate.recv() => "SIGTERM",
                 _ = self.interrupt.recv() => "SIGINT",
-                _ = self.hangup.recv() => {
+                _ = self.hangup.recv() => if hangup == Hangup::Ends { "SIGHUP" } else {
                     tracing::info!("SIGHUP: the configuration is read only at start; restart to change it");
                     continue;
                 }

@@ -1,6 +1,6 @@
 //! What can be wrong with a configuration, in words that say where and what to do.
 
-use std::{fmt, path::PathBuf};
+use std::{fmt, net::SocketAddr, path::PathBuf};
 
 use figment::{Figment, error::Kind};
 
@@ -56,6 +56,11 @@ pub enum ConfigError {
         file: PathBuf,
         /// Why not.
         why: String,
+    },
+    /// An address's port is another address's too.
+    SharedPort {
+        /// The later one.
+        address: SocketAddr,
     },
     /// Serving needs seeds.
     NoSeeds,
@@ -118,6 +123,9 @@ impl fmt::Display for ConfigError {
             }
             ConfigError::PasswordFile { key, file, why } => {
                 write!(f, "`{key}_file`: cannot take the password from {}: {why}", file.display())
+            }
+            ConfigError::SharedPort { address } => {
+                write!(f, "two addresses of `listen` and `admin` meet at {address}: each needs a port of its own")
             }
             ConfigError::NoSeeds => write!(
                 f,

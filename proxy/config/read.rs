@@ -15,6 +15,9 @@ use crate::{address::Address, topology::AddressMap};
 /// The longest time that can be set: any point in time and this are one too.
 const LONGEST: Duration = Duration::from_secs(366 * 24 * 3600);
 
+/// The least that all clients together may be held.
+const SMALLEST_BUFFER: usize = 1024 * 1024;
+
 /// A text, number or truth value, as text. An empty one stands for "not set".
 struct Scalar(String);
 
@@ -102,6 +105,14 @@ pub(super) fn size<'de, D: Deserializer<'de>>(from: D) -> Result<usize, D::Error
     let text = Scalar::deserialize(from)?.0;
     let size = text.trim().parse::<ByteSize>().ok().and_then(|size| usize::try_from(size.as_u64()).ok());
     size.ok_or_else(|| D::Error::custom(format!("`{text}` is no size: write it as 64KiB, 8MiB or 1GiB")))
+}
+
+/// What the proxy holds for its clients: with less, ordinary replies would end their connections.
+pub(super) fn buffer<'de, D: Deserializer<'de>>(from: D) -> Result<usize, D::Error> {
+    match size(from)? {
+        size if size < SMALLEST_BUFFER => Err(D::Error::custom("it must be at least 1MiB; there is no \"unlimited\"")),
+        size => Ok(size),
+    }
 }
 
 pub(super) fn addresses<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<Address>, D::Error> {

@@ -74,7 +74,7 @@ fn values_come_in_every_spelling_that_is_plain() {
             ("SLOTWAY_LISTEN", ":6380"),
             ("SLOTWAY_USERNAME", ""),
             ("SLOTWAY_DENY", "KEYS,FlushAll"),
-            ("SLOTWAY_MAX_BUFFERED", "1000"),
+            ("SLOTWAY_MAX_BUFFERED", "2000000"),
         ],
         &[],
     ))
@@ -83,7 +83,7 @@ fn values_come_in_every_spelling_that_is_plain() {
     assert_eq!(config.password.unwrap().reveal(), "0123", "a password of digits stays text");
     assert_eq!((config.admin, config.reuse_port, config.username), (None, true, None));
     assert_eq!(config.listen, ["0.0.0.0:6380".parse().unwrap()]);
-    assert_eq!((config.deny, config.max_buffered), (vec!["keys".into(), "flushall".into()], 1000));
+    assert_eq!((config.deny, config.max_buffered), (vec!["keys".into(), "flushall".into()], 2_000_000));
 }
 
 #[test]
@@ -147,6 +147,9 @@ fn bad_values_name_the_source_the_key_what_is_wrong_and_an_example() {
         ("reuse_port", "maybe", "`maybe` is neither true nor false"),
         ("cross_slot", "splitt", "`splitt` is neither `split` nor `reject`"),
         ("log_format", "xml", "`xml` is neither `text` nor `json`"),
+        ("max_clients", "0", "it must be at least 1"),
+        ("max_buffered", "0", "it must be at least 1MiB"),
+        ("max_buffered", "256", "it must be at least 1MiB"),
         ("log", "a=b=c", "`a=b=c` is no log filter"),
         ("address_map", "172.18.0.2", "rule `172.18.0.2`: write from=to, as in 172.18.0.2:7000=127.0.0.1:7000"),
         ("address_map", "172.18.0.2=127.0.0.1:7000", "the right side must be a host alone"),
@@ -191,6 +194,29 @@ fn secrets_come_from_files_and_are_never_shown() {
     let empty = file("\n");
     let empty = sources(&[], &[("password_file", empty.path().to_str().unwrap())]);
     assert!(complaint(&empty).ends_with("it is empty"));
+}
+
+#[test]
+fn addresses_that_meet_are_refused() {
+    let meets = |listen: &str, admin: &str| {
+        let flags = [("seeds", "a:1"), ("listen", listen), ("admin", admin)];
+        let said = Config::load(&sources(&[], &flags)).unwrap().ready_to_serve();
+        said.err().map(|error| error.to_string())
+    };
+    let text =
+        |at: &str| Some(format!("two addresses of `listen` and `admin` meet at {at}: each needs a port of its own"));
+    assert_eq!(meets("127.0.0.1:7", "127.0.0.1:7"), text("127.0.0.1:7"));
+    assert_eq!(meets("127.0.0.1:7,127.0.0.1:7", "off"), text("127.0.0.1:7"));
+    assert_eq!(meets("0.0.0.0:7", "127.0.0.1:7"), text("127.0.0.1:7"));
+    assert_eq!(meets("127.0.0.1:7", "[::]:7"), text("[::]:7"));
+    for (listen, admin) in [
+        ("127.0.0.1:7,127.0.0.2:7", "off"),
+        ("127.0.0.1:7", "127.0.0.1:8"),
+        ("127.0.0.1:0", "127.0.0.1:0"),
+        ("0.0.0.0:7,[::1]:7", "127.0.0.1:8"),
+    ] {
+        assert_eq!(meets(listen, admin), None, "{listen} {admin}");
+    }
 }
 
 #[test]
