@@ -171,6 +171,14 @@ pub struct DialError {
     pub permanent: bool,
 }
 
+impl DialError {
+    /// The error for a client whose request needed the node: one that is loading says so in its own words, as clients
+    /// know them.
+    pub fn reply(&self) -> String {
+        if self.why.starts_with("LOADING") { self.why.clone() } else { format!("ERR proxy: {self}") }
+    }
+}
+
 impl fmt::Display for DialError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let doing = match self.step {
@@ -255,8 +263,9 @@ async fn log_in(mut stream: TcpStream, node: &Address, login: &Login, deadline: 
     }
     for step in steps {
         match replies.next(&mut stream, deadline).await.map_err(|why| failed(step, why, false))? {
-            // Its user may not ask.
-            Value::Error(_) if step == Step::Connect => {}
+            Value::Error(text) if step == Step::Connect && withholds_id(&text) => {}
+            // It is no member of any cluster, or is loading and may be anybody.
+            Value::Error(text) if step == Step::Connect => return Err(failed(step, reason(&text), false)),
             said if step == Step::Connect => {
                 if let Some(other) = said.str().filter(|id| login.node.as_deref() != Some(id)) {
                     return Err(failed(step, format!("another node is there, {}", reason(other.as_bytes())), false));
@@ -325,8 +334,14 @@ impl Tracking {
     }
 }
 
+/// Whether a node that answers CLUSTER MYID with this error may be the one that is meant all the same: its user may not
+/// ask, or a script that runs for long keeps it from answering.
+pub fn withholds_id(error: &[u8]) -> bool {
+    error.starts_with(b"NOPERM") || error.starts_with(b"BUSY")
+}
+
 /// A node's error, short enough to be passed on.
-fn reason(text: &[u8]) -> String {
+pub fn reason(text: &[u8]) -> String {
     let text = String::from_utf8_lossy(text);
     text.chars().take(LONGEST_REASON).map(|c| if c.is_control() { ' ' } else { c }).collect()
 }

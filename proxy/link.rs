@@ -363,7 +363,7 @@ impl Troubles {
     }
 
     fn why(&self, now: Instant, patience: Duration) -> Why {
-        let text = format!("ERR proxy: {}", self.error);
+        let text = self.error.clone();
         match self.since {
             Some(since) if now - since >= patience => Why::Hopeless(text),
             _ => Why::Unsent(text),
@@ -401,8 +401,10 @@ async fn run(link: Rc<Link>) {
                         // Discovery is behind: it looks again in any case.
                         let _ = link.around.hints.try_send(Hint::Timeout { node: link.node.id.clone() });
                         let mut troubles = if heard_from { Troubles::default() } else { troubles };
-                        troubles
-                            .note(link.around.clock.tick(), format!("connection to {} lost ({why})", link.node.label));
+                        troubles.note(
+                            link.around.clock.tick(),
+                            format!("ERR proxy: connection to {} lost ({why})", link.node.label),
+                        );
                         troubles
                     }
                 };
@@ -412,9 +414,9 @@ async fn run(link: Rc<Link>) {
                 link.tally.connect_failed();
                 let _ = link.around.hints.try_send(Hint::ConnectFailed { node: link.node.id.clone() });
                 link.tell(News::Unreachable(&error));
-                troubles.note(now, error.to_string());
+                troubles.note(now, error.reply());
                 let why = troubles.why(now, link.around.limits.retry_timeout);
-                link.refuse(&if error.permanent { Why::Hopeless(format!("ERR proxy: {error}")) } else { why });
+                link.refuse(&if error.permanent { Why::Hopeless(error.reply()) } else { why });
             }
         }
     }

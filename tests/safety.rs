@@ -9,7 +9,7 @@ use std::{
 };
 
 use crate::support::{
-    Act, Client, Cluster, FakeNode, Flavour, Proxy, Random, Settings, Shape,
+    Act, Client, Cluster, FakeNode, Flavour, Node, Proxy, Random, Settings, Shape,
     client::{frame, show},
     eventually, until,
 };
@@ -79,9 +79,9 @@ fn push(proxy: &Proxy, number: usize, key: &str, done: &AtomicBool) -> (usize, u
     (sent, errors)
 }
 
-/// A node of another cluster comes to the address of one that has died, and owns the same slots there.
+/// Another server comes to the address of a node that has died: first one of another cluster that owns the same slots.
 #[test]
-fn a_node_of_another_cluster_at_a_known_address_gets_no_requests() {
+fn another_server_at_a_known_address_gets_no_requests() {
     let two = || Cluster::start(Shape { primaries: 2, ..Shape::default() });
     let (mut ours, mut other) = (two(), two());
     let proxy = Proxy::start(Settings::new(ours.node(0).address()).expecting_warnings());
@@ -99,6 +99,16 @@ fn a_node_of_another_cluster_at_a_known_address_gets_no_requests() {
     let reply = format!("{:?}", client.call(&["SET", &lost, "strange"]));
     assert!(reply.contains("another node is there"), "{reply}");
     assert_eq!(other.node(1).line("DBSIZE"), ":0\r\n");
+    // Nor does a server that is in no cluster, and would take whatever comes.
+    other.nodes[1].kill();
+    let mut single = Node::standalone();
+    single.kill();
+    single.move_to(port);
+    single.restart();
+    eventually("the server to be known for what it is", || {
+        format!("{:?}", client.call(&["SET", &lost, "strange"])).contains("cluster support disabled")
+    });
+    assert_eq!(single.line("DBSIZE"), ":0\r\n");
     assert_eq!(client.call(&["SET", &stays, "ours"]), "+OK\r\n");
     ours.nodes.truncate(1);
 }

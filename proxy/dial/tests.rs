@@ -14,6 +14,7 @@ fn a_login_is_one_write() {
         (Login { credentials: secret(None), ..Login::default() }, vec!["AUTH s"]),
         (Login { credentials: secret(Some("u")), database: 3, ..Login::default() }, vec!["AUTH u s", "SELECT 3"]),
         (resp3.clone(), vec!["HELLO 3"]),
+        (Login { node: Some("id".into()), ..resp3.clone() }, vec!["HELLO 3", "CLUSTER MYID"]),
         (Login { credentials: secret(None), ..resp3.clone() }, vec!["HELLO 3 AUTH default s"]),
         (
             Login { credentials: secret(Some("u")), readonly: true, ..resp3.clone() },

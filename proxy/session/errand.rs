@@ -59,7 +59,7 @@ impl Errand {
                 Ok(connection) => return Ok(connection),
                 Err(error) => {
                     self.hint(Hint::ConnectFailed { node: node.id.clone() });
-                    let text = format!("ERR proxy: {error}");
+                    let text = error.reply();
                     self.again(if error.permanent { Why::Hopeless(text) } else { Why::Unsent(text) }).await?;
                 }
             }

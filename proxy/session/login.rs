@@ -134,7 +134,7 @@ impl Session {
         match dial::dial(&node.reach, &login.at(&node), &self.router.around().limits.dial).await {
             Ok(_) => Ok(()),
             Err(error) if error.step == Step::Login && error.permanent => Err(error.why),
-            Err(error) => Err(format!("ERR proxy: {error}")),
+            Err(error) => Err(error.reply()),
         }
     }
 

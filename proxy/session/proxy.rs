@@ -153,7 +153,7 @@ impl Session {
             let connection = router.pool().take(&node, &login, &limits.dial).await;
             let mut connection = connection.map_err(|error| {
                 router.hint(Hint::ConnectFailed { node: node.id.clone() });
-                format!("ERR proxy: {error}")
+                error.reply()
             })?;
             let patience = if waits { Duration::MAX } else { PATIENCE.max(limits.request_timeout) };
             match connection.exchange(&frame, 1, patience).await {
