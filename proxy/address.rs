@@ -37,7 +37,9 @@ pub struct NoAddress(String);
 
 impl fmt::Display for NoAddress {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "`{}` is no address: write host:port, as in redis-7000:7000, 10.0.0.1:7000 or [::1]:7000", self.0)
+        // In front of an `@` there may be a password.
+        let shown = self.0.rsplit_once('@').map_or_else(|| self.0.clone(), |(_, address)| format!("...@{address}"));
+        write!(f, "`{shown}` is no address: write host:port, as in redis-7000:7000, 10.0.0.1:7000 or [::1]:7000")
     }
 }
 
@@ -84,5 +86,7 @@ mod tests {
         for text in ["", "7000", ":7000", "a:", "a:0", "a:99999", "::1:7000", "redis://a:7000", "a b:1", "[]:1"] {
             assert!(text.parse::<Address>().is_err(), "{text}");
         }
+        let complaint = "redis://:secret@a:7000".parse::<Address>().unwrap_err().to_string();
+        assert!(complaint.starts_with("`...@a:7000` is no address"), "{complaint}");
     }
 }

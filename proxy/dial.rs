@@ -3,20 +3,24 @@
 //! Names are resolved at every connect and never kept: containers come back under their name with another address.
 //! The login goes out in one write, so that a new connection costs two round trips, not four.
 
+mod control;
+
 use std::{fmt, future::Future, io, net::SocketAddr, time::Duration};
 
 use bytes::Bytes;
 use socket2::{SockRef, TcpKeepalive};
 use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt},
+    io::AsyncWriteExt,
     net::{TcpStream, lookup_host},
     time::{Instant, timeout_at},
 };
 
+pub use self::control::Control;
+use self::control::Replies;
 use crate::{
     address::Address,
     config::Config,
-    resp::{Value, reply::Scanner, write},
+    resp::{Value, write},
     topology::Node,
 };
 
@@ -263,9 +267,10 @@ async fn log_in(mut stream: TcpStream, node: &Address, login: &Login, deadline: 
     }
     for step in steps {
         match replies.next(&mut stream, deadline).await.map_err(|why| failed(step, why, false))? {
-            Value::Error(text) if step == Step::Connect && withholds_id(&text) => {}
-            // It is no member of any cluster, or is loading and may be anybody.
-            Value::Error(text) if step == Step::Connect => return Err(failed(step, reason(&text), false)),
+            Value::Error(text) if step == Step::Connect && may_be_anybody(&text) => {
+                return Err(failed(step, reason(&text), false));
+            }
+            Value::Error(_) if step == Step::Connect => {}
             said if step == Step::Connect => {
                 if let Some(other) = said.str().filter(|id| login.node.as_deref() != Some(id)) {
                     return Err(failed(step, format!("another node is there, {}", reason(other.as_bytes())), false));
@@ -334,10 +339,16 @@ impl Tracking {
     }
 }
 
-/// Whether a node that answers CLUSTER MYID with this error may be the one that is meant all the same: its user may not
-/// ask, or a script that runs for long keeps it from answering.
-pub fn withholds_id(error: &[u8]) -> bool {
-    error.starts_with(b"NOPERM") || error.starts_with(b"BUSY")
+/// Whether a server that answers CLUSTER MYID with this error cannot be taken for the node that is meant: it is in no
+/// cluster, or is loading and may be anybody. Others may be it: their user may not ask, a script that runs for long keeps
+/// them from answering, or they know no such command.
+fn may_be_anybody(error: &[u8]) -> bool {
+    is_in_no_cluster(error) || error.starts_with(b"LOADING")
+}
+
+/// Whether a server says by this error that it is in no cluster.
+pub fn is_in_no_cluster(error: &[u8]) -> bool {
+    error.ends_with(b"cluster support disabled")
 }
 
 /// A node's error, short enough to be passed on.
@@ -373,87 +384,6 @@ async fn within<T>(deadline: Instant, work: impl Future<Output = io::Result<T>>)
         Ok(Ok(done)) => Ok(done),
         Ok(Err(error)) => Err(plain(&error)),
         Err(_) => Err("timed out".to_owned()),
-    }
-}
-
-/// Replies as they come, one tree after the other.
-#[derive(Default)]
-struct Replies {
-    bytes: Vec<u8>,
-    scanner: Scanner,
-}
-
-impl Replies {
-    /// The next reply. After an error or a timeout the stream is out of step and must be dropped.
-    async fn next(&mut self, stream: &mut TcpStream, deadline: Instant) -> Result<Value, String> {
-        let malformed = |_| "it does not speak the Redis protocol".to_owned();
-        loop {
-            if let Some(end) = self.scanner.find(&self.bytes).map_err(malformed)? {
-                let parsed = Value::parse(&self.bytes[..end]).map_err(malformed)?;
-                self.bytes.drain(..end);
-                return parsed.map(|(value, _)| value).ok_or_else(|| "its reply is cut short".to_owned());
-            }
-            self.bytes.reserve(4096);
-            if within(deadline, stream.read_buf(&mut self.bytes)).await? == 0 {
-                return Err("it closed the connection".to_owned());
-            }
-        }
-    }
-}
-
-/// A connection of the control plane: a request, its reply as a tree, each within a deadline.
-pub struct Control {
-    stream: TcpStream,
-    node: Address,
-    replies: Replies,
-    patience: Duration,
-}
-
-impl Control {
-    /// Connects and logs in, in RESP2 whatever `login` says. `limits.connect` is also the deadline of each [`Control::ask`].
-    pub async fn open(target: &Address, login: &Login, limits: &Limits) -> Result<Control, DialError> {
-        let login = Login { version: Version::Resp2, ..login.clone() };
-        let stream = dial(target, &login, limits).await?;
-        Ok(Control { stream, node: target.clone(), replies: Replies::default(), patience: limits.connect })
-    }
-
-    /// The address dialled.
-    pub fn node(&self) -> &Address {
-        &self.node
-    }
-
-    /// The address of the other end, as resolved.
-    pub fn peer(&self) -> Option<SocketAddr> {
-        self.stream.peer_addr().ok()
-    }
-
-    /// One request, one reply. An error that the node *says* is a [`Value::Error`]. After an `Err` the connection is out
-    /// of step: drop it.
-    pub async fn ask<T: AsRef<[u8]>>(&mut self, args: &[T]) -> Result<Value, DialError> {
-        let mut out = Vec::new();
-        write::request(&mut out, args);
-        Ok(self.exchange(&out, 1).await?.pop().unwrap_or(Value::Null))
-    }
-
-    /// Several requests in one write, and their replies. Words are separated by single spaces.
-    pub async fn ask_all(&mut self, requests: &[&str]) -> Result<Vec<Value>, DialError> {
-        let mut out = Vec::new();
-        for request in requests {
-            write::request(&mut out, &request.split(' ').collect::<Vec<_>>());
-        }
-        self.exchange(&out, requests.len()).await
-    }
-
-    async fn exchange(&mut self, out: &[u8], count: usize) -> Result<Vec<Value>, DialError> {
-        let deadline = Instant::now() + self.patience;
-        let node = &self.node;
-        let failed = |why| DialError { node: node.clone(), step: Step::Ask, why, permanent: false };
-        within(deadline, self.stream.write_all(out)).await.map_err(failed)?;
-        let mut values = Vec::with_capacity(count);
-        for _ in 0..count {
-            values.push(self.replies.next(&mut self.stream, deadline).await.map_err(failed)?);
-        }
-        Ok(values)
     }
 }
 

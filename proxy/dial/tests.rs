@@ -73,6 +73,19 @@ fn refusals_are_told_from_hiccups() {
     assert_eq!(reason(&[b'x'; 999]).len(), LONGEST_REASON);
 }
 
+#[test]
+fn not_to_tell_an_id_is_no_reason_to_be_refused() {
+    for (error, anybody) in [
+        ("ERR This instance has cluster support disabled", true),
+        ("LOADING Redis is loading the dataset in memory", true),
+        ("NOPERM this user has no permissions to run the 'cluster|myid' command", false),
+        ("BUSY Redis is busy running a script. You can only call SCRIPT KILL or SHUTDOWN NOSAVE.", false),
+        ("ERR unknown command 'CLUSTER', with args beginning with: 'MYID' ", false),
+    ] {
+        assert_eq!(may_be_anybody(error.as_bytes()), anybody, "{error}");
+    }
+}
+
 /// Listeners that only our own side of the connection is judged by.
 mod refusals {
     use super::*;

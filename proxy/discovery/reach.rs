@@ -201,10 +201,7 @@ async fn who(address: &Address, login: &Login, limits: &Limits) -> Who {
         Err(error) => return Who::Nobody(error.to_string()),
     };
     match control.ask(&["CLUSTER", "MYID"]).await {
-        // Such as a server that is in no cluster. One that is loading says later who it is.
-        Ok(Value::Error(text)) if !dial::withholds_id(&text) && !text.starts_with(b"LOADING") => {
-            Who::Nobody(dial::reason(&text))
-        }
+        Ok(Value::Error(text)) if dial::is_in_no_cluster(&text) => Who::Nobody(dial::reason(&text)),
         Ok(id) => id.str().map_or(Who::Silent, |id| Who::Node(id.to_owned())),
         Err(error) => Who::Nobody(error.to_string()),
     }

@@ -1,0 +1,96 @@
+//! A connection on which the proxy asks for itself: replies as trees, each within a deadline.
+
+use std::{net::SocketAddr, time::Duration};
+
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
+    time::Instant,
+};
+
+use super::{DialError, Limits, Login, Step, Version, dial, within};
+use crate::{
+    address::Address,
+    resp::{Value, reply::Scanner, write},
+};
+
+/// Replies as they come, one tree after the other.
+#[derive(Default)]
+pub(super) struct Replies {
+    pub bytes: Vec<u8>,
+    scanner: Scanner,
+}
+
+impl Replies {
+    /// The next reply. After an error or a timeout the stream is out of step and must be dropped.
+    pub async fn next(&mut self, stream: &mut TcpStream, deadline: Instant) -> Result<Value, String> {
+        let malformed = |_| "it does not speak the Redis protocol".to_owned();
+        loop {
+            if let Some(end) = self.scanner.find(&self.bytes).map_err(malformed)? {
+                let parsed = Value::parse(&self.bytes[..end]).map_err(malformed)?;
+                self.bytes.drain(..end);
+                return parsed.map(|(value, _)| value).ok_or_else(|| "its reply is cut short".to_owned());
+            }
+            self.bytes.reserve(4096);
+            if within(deadline, stream.read_buf(&mut self.bytes)).await? == 0 {
+                return Err("it closed the connection".to_owned());
+            }
+        }
+    }
+}
+
+/// A connection of the control plane: a request, its reply as a tree, each within a deadline.
+pub struct Control {
+    stream: TcpStream,
+    node: Address,
+    replies: Replies,
+    patience: Duration,
+}
+
+impl Control {
+    /// Connects and logs in, in RESP2 whatever `login` says. `limits.connect` is also the deadline of each [`Control::ask`].
+    pub async fn open(target: &Address, login: &Login, limits: &Limits) -> Result<Control, DialError> {
+        let login = Login { version: Version::Resp2, ..login.clone() };
+        let stream = dial(target, &login, limits).await?;
+        Ok(Control { stream, node: target.clone(), replies: Replies::default(), patience: limits.connect })
+    }
+
+    /// The address dialled.
+    pub fn node(&self) -> &Address {
+        &self.node
+    }
+
+    /// The address of the other end, as resolved.
+    pub fn peer(&self) -> Option<SocketAddr> {
+        self.stream.peer_addr().ok()
+    }
+
+    /// One request, one reply. An error that the node *says* is a [`Value::Error`]. After an `Err` the connection is out
+    /// of step: drop it.
+    pub async fn ask<T: AsRef<[u8]>>(&mut self, args: &[T]) -> Result<Value, DialError> {
+        let mut out = Vec::new();
+        write::request(&mut out, args);
+        Ok(self.exchange(&out, 1).await?.pop().unwrap_or(Value::Null))
+    }
+
+    /// Several requests in one write, and their replies. Words are separated by single spaces.
+    pub async fn ask_all(&mut self, requests: &[&str]) -> Result<Vec<Value>, DialError> {
+        let mut out = Vec::new();
+        for request in requests {
+            write::request(&mut out, &request.split(' ').collect::<Vec<_>>());
+        }
+        self.exchange(&out, requests.len()).await
+    }
+
+    async fn exchange(&mut self, out: &[u8], count: usize) -> Result<Vec<Value>, DialError> {
+        let deadline = Instant::now() + self.patience;
+        let node = &self.node;
+        let failed = |why| DialError { node: node.clone(), step: Step::Ask, why, permanent: false };
+        within(deadline, self.stream.write_all(out)).await.map_err(failed)?;
+        let mut values = Vec::with_capacity(count);
+        for _ in 0..count {
+            values.push(self.replies.next(&mut self.stream, deadline).await.map_err(failed)?);
+        }
+        Ok(values)
+    }
+}
