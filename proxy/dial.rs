@@ -267,13 +267,9 @@ async fn log_in(mut stream: TcpStream, node: &Address, login: &Login, deadline: 
     }
     for step in steps {
         match replies.next(&mut stream, deadline).await.map_err(|why| failed(step, why, false))? {
-            Value::Error(text) if step == Step::Connect && may_be_anybody(&text) => {
-                return Err(failed(step, reason(&text), false));
-            }
-            Value::Error(_) if step == Step::Connect => {}
             said if step == Step::Connect => {
-                if let Some(other) = said.str().filter(|id| login.node.as_deref() != Some(id)) {
-                    return Err(failed(step, format!("another node is there, {}", reason(other.as_bytes())), false));
+                if let Some(why) = another(&said, login.node.as_deref()) {
+                    return Err(failed(step, why, false));
                 }
             }
             Value::Error(text) => return Err(failed(step, reason(&text), is_permanent(&text))),
@@ -336,6 +332,17 @@ impl Tracking {
             words.push("NOLOOP".into());
         }
         words
+    }
+}
+
+/// Why the server that answers CLUSTER MYID like this is not to be taken for the node that is meant.
+fn another(said: &Value, meant: Option<&str>) -> Option<String> {
+    match said {
+        Value::Error(text) => may_be_anybody(text).then(|| reason(text)),
+        said => {
+            let other = said.str().filter(|id| meant != Some(*id))?;
+            Some(format!("another node is there, {}", reason(other.as_bytes())))
+        }
     }
 }
 

@@ -8,7 +8,7 @@ use super::{
 };
 use crate::{
     address::Address,
-    dial::{DialError, Step},
+    dial::{self, DialError, Step},
     resp::Value,
     slot::SLOTS,
 };
@@ -117,7 +117,7 @@ fn refused(chart: &Chart) -> Option<Complaint> {
         // Told with all other commands that are forbidden.
         return Some(Complaint(LOGIN, says, acl_line(&chart.forbidden())));
     }
-    if text.contains("cluster support disabled") {
+    if dial::is_in_no_cluster(text.as_bytes()) {
         return complaint(
             CLUSTER,
             "it is no cluster node: put `cluster-enabled yes` into its configuration and start it again",
