@@ -6,6 +6,7 @@
 //! - `/readyz`: 200 where the proxy can serve, else 503 and why.
 //! - `/api/status`: all of it as JSON. `/`: the same as a page.
 
+mod bounded;
 mod status;
 
 use std::{
@@ -28,7 +29,8 @@ use socket2::{Domain, Protocol, Socket, Type};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-use crate::{metrics::Metrics, topology::Topology};
+use self::bounded::Bounded;
+use crate::{descriptors::Descriptors, metrics::Metrics, topology::Topology};
 
 /// Connections that wait to be accepted: probes, scrapes and a few browsers.
 const BACKLOG: i32 = 64;
@@ -39,6 +41,8 @@ const PAGE: &str = include_str!("admin/status.html");
 pub struct View {
     /// The topology in use.
     pub topology: watch::Receiver<Arc<Topology>>,
+    /// The process's open files.
+    pub descriptors: Arc<Descriptors>,
     /// The process's metrics.
     pub metrics: Metrics,
     /// Cancelled where the proxy is about to stop.
@@ -62,7 +66,10 @@ impl Admin {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let thread = thread::Builder::new().name("admin".to_owned()).spawn(move || {
             runtime.block_on(async {
-                let served = async { axum::serve(tokio::net::TcpListener::from_std(listener)?, pages(view)).await };
+                let served = async {
+                    let listener = tokio::net::TcpListener::from_std(listener)?;
+                    axum::serve(Bounded::new(listener, view.descriptors.clone()), pages(view)).await
+                };
                 tokio::select! {
                     served = served => if let Err(error) = served {
                         tracing::error!(%error, "the admin server ended");

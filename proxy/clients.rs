@@ -41,15 +41,13 @@ pub struct Clients {
     most_buffered: usize,
     pause: Pause,
     monitors: Monitors,
-    /// How many clients there may be.
-    pub most: usize,
     /// When the process began to serve.
     pub since: Instant,
 }
 
 impl Clients {
-    /// No clients yet; `most` may come, and `most_buffered` bytes may be held for all of them.
-    pub fn new(most: usize, most_buffered: usize) -> Clients {
+    /// No clients yet; `most_buffered` bytes may be held for all of them.
+    pub fn new(most_buffered: usize) -> Clients {
         Clients {
             last_id: AtomicU64::new(0),
             live: Mutex::default(),
@@ -57,7 +55,6 @@ impl Clients {
             most_buffered,
             pause: Pause::default(),
             monitors: Monitors::default(),
-            most,
             since: Instant::now(),
         }
     }

@@ -29,6 +29,7 @@ use tokio::{
 use crate::{
     address::Address,
     clients::{Clients, Held},
+    descriptors::{Descriptor, Descriptors},
     dial::{self, DialError, Login},
     metrics::{NodeError, NodeTallies, NodeTally},
     resp::reply::Scanner,
@@ -64,6 +65,7 @@ pub struct Dedicated {
 pub struct Pool {
     clients: Arc<Clients>,
     tallies: Rc<NodeTallies>,
+    descriptors: Arc<Descriptors>,
     /// By node, the longest idle first.
     idle: RefCell<HashMap<Address, VecDeque<Idle>>>,
     /// Nodes for which a spare connection is being made.
@@ -82,10 +84,12 @@ struct Open {
     tally: Rc<NodeTally>,
     /// What the node calls it (CLIENT ID), once it has been asked.
     id: Option<i64>,
+    _descriptor: Descriptor,
 }
 
 impl Open {
     async fn dial(
+        descriptor: Descriptor,
         address: &Address,
         login: &Login,
         limits: &dial::Limits,
@@ -94,7 +98,7 @@ impl Open {
         let dialled = dial::dial(address, login, limits).await;
         let stream = dialled.inspect_err(|_| tally.connect_failed())?;
         tally.connected();
-        Ok(Open { stream, tally, id: None })
+        Ok(Open { stream, tally, id: None, _descriptor: descriptor })
     }
 }
 
@@ -106,10 +110,11 @@ impl Drop for Open {
 
 impl Pool {
     /// No connections yet; what is read on them is held for these clients.
-    pub fn new(clients: &Arc<Clients>, tallies: &Rc<NodeTallies>) -> Rc<Pool> {
+    pub fn new(clients: &Arc<Clients>, tallies: &Rc<NodeTallies>, descriptors: &Arc<Descriptors>) -> Rc<Pool> {
         Rc::new(Pool {
             clients: clients.clone(),
             tallies: tallies.clone(),
+            descriptors: descriptors.clone(),
             idle: RefCell::default(),
             filling: RefCell::default(),
             swept: Cell::default(),
@@ -130,7 +135,8 @@ impl Pool {
                 return Ok(self.dedicate(open, node));
             }
         }
-        let open = Open::dial(&node.reach, &login.at(node), limits, self.tallies.of(&node.label)).await?;
+        let descriptor = self.descriptors.take(&node.reach).await?;
+        let open = Open::dial(descriptor, &node.reach, &login.at(node), limits, self.tallies.of(&node.label)).await?;
         self.fill(node, login, limits);
         Ok(self.dedicate(open, node))
     }
@@ -143,8 +149,8 @@ impl Pool {
         let (pool, address, login, limits) = (Rc::downgrade(self), node.reach.clone(), login.at(node), *limits);
         let tally = self.tallies.of(&node.label);
         tokio::task::spawn_local(async move {
-            while pool.upgrade().is_some_and(|pool| pool.lacks(&address) > 0) {
-                let dialled = Open::dial(&address, &login, &limits, tally.clone()).await;
+            while let Some(descriptor) = pool.upgrade().and_then(|pool| pool.descriptor_for_spare(&address)) {
+                let dialled = Open::dial(descriptor, &address, &login, &limits, tally.clone()).await;
                 let (Some(pool), Ok(open)) = (pool.upgrade(), dialled) else { break };
                 pool.put(&address, Idle { open, since: Instant::now() });
             }
@@ -155,7 +161,14 @@ impl Pool {
     }
 
     fn lacks(&self, address: &Address) -> usize {
-        SPARE.saturating_sub(self.idle.borrow().get(address).map_or(0, VecDeque::len))
+        match self.descriptors.are_plenty() {
+            true => SPARE.saturating_sub(self.idle.borrow().get(address).map_or(0, VecDeque::len)),
+            false => 0,
+        }
+    }
+
+    fn descriptor_for_spare(&self, address: &Address) -> Option<Descriptor> {
+        if self.lacks(address) == 0 { None } else { self.descriptors.try_take() }
     }
 
     /// Closes what leads to where no node is any more, or one that goes by another name.
@@ -183,7 +196,7 @@ impl Pool {
         {
             let mut all = self.idle.borrow_mut();
             let kept = all.entry(address.clone()).or_default();
-            if kept.len() >= KEPT {
+            if kept.len() >= KEPT || !self.descriptors.are_plenty() {
                 return;
             }
             kept.push_back(idle);
@@ -210,11 +223,15 @@ impl Pool {
     }
 }
 
-/// Closes idle connections when their time is over, as long as there are any.
+/// Closes idle connections when their time is over, or others need their descriptors, as long as there are any.
 async fn sweep(pool: Weak<Pool>) {
     loop {
-        tokio::time::sleep(KEPT_FOR / 4).await;
+        let Some(descriptors) = pool.upgrade().map(|pool| pool.descriptors.clone()) else { return };
+        let is_scarce = timeout(KEPT_FOR / 4, descriptors.scarce()).await.is_ok();
         let Some(pool) = pool.upgrade() else { return };
+        if is_scarce {
+            pool.idle.take();
+        }
         if !pool.close_old() {
             pool.swept.set(false);
             return;

@@ -22,6 +22,7 @@ use tokio::{
 };
 
 use crate::{
+    descriptors::{Descriptor, Descriptors},
     dial::{self, DialError, Login},
     metrics::NodeTally,
     resp::Inbox,
@@ -40,6 +41,7 @@ pub struct Feed {
     login: Login,
     limits: dial::Limits,
     tally: Rc<NodeTally>,
+    descriptors: Arc<Descriptors>,
     state: State,
     /// Requests that the socket has not taken yet.
     out: BytesMut,
@@ -51,8 +53,12 @@ pub struct Feed {
 }
 
 enum State {
-    Dialling(Pin<Box<dyn Future<Output = Result<TcpStream, DialError>>>>),
-    Open(TcpStream),
+    Dialling(Pin<Box<dyn Future<Output = Result<(TcpStream, Descriptor), DialError>>>>),
+    /// The connection, and the open file that it takes.
+    Open {
+        stream: TcpStream,
+        _descriptor: Descriptor,
+    },
     Pausing(Pin<Box<Sleep>>),
 }
 
@@ -76,13 +82,20 @@ pub enum News {
 
 impl Feed {
     /// A feed from `node`; it connects as soon as it is polled.
-    pub fn open(node: Arc<Node>, login: Login, limits: dial::Limits, tally: Rc<NodeTally>) -> Feed {
-        let state = State::Dialling(Box::pin(dial(node.clone(), login.clone(), limits)));
+    pub fn open(
+        node: Arc<Node>,
+        login: Login,
+        limits: dial::Limits,
+        tally: Rc<NodeTally>,
+        descriptors: &Arc<Descriptors>,
+    ) -> Feed {
+        let state = State::Dialling(Box::pin(dial(node.clone(), login.clone(), limits, descriptors.clone())));
         Feed {
             node,
             login,
             limits,
             tally,
+            descriptors: descriptors.clone(),
             state,
             out: BytesMut::new(),
             inbox: Inbox::default(),
@@ -98,7 +111,7 @@ impl Feed {
 
     /// Whether it is connected.
     pub fn is_open(&self) -> bool {
-        matches!(self.state, State::Open(_))
+        matches!(self.state, State::Open { .. })
     }
 
     /// Queues a request. Only where it is open: what is queued is lost with the connection.
@@ -113,12 +126,13 @@ impl Feed {
             match &mut self.state {
                 State::Pausing(pause) => {
                     ready!(pause.as_mut().poll(cx));
-                    self.state = State::Dialling(Box::pin(dial(self.node.clone(), self.login.clone(), self.limits)));
+                    let (node, login, descriptors) = (self.node.clone(), self.login.clone(), self.descriptors.clone());
+                    self.state = State::Dialling(Box::pin(dial(node, login, self.limits, descriptors)));
                 }
                 State::Dialling(dialling) => match ready!(dialling.as_mut().poll(cx)) {
-                    Ok(stream) => {
+                    Ok((stream, descriptor)) => {
                         self.tally.connected();
-                        self.state = State::Open(stream);
+                        self.state = State::Open { stream, _descriptor: descriptor };
                         return Poll::Ready(News::Opened);
                     }
                     Err(error) => {
@@ -127,7 +141,7 @@ impl Feed {
                         return Poll::Ready(News::Unreachable { why: error.to_string(), permanent: error.permanent });
                     }
                 },
-                State::Open(_) => match ready!(self.poll_open(cx, buffer)) {
+                State::Open { .. } => match ready!(self.poll_open(cx, buffer)) {
                     Ok(frame) => {
                         self.pause = FIRST_PAUSE;
                         return Poll::Ready(News::Frame(frame));
@@ -143,7 +157,7 @@ impl Feed {
     }
 
     fn poll_open(&mut self, cx: &mut Context<'_>, buffer: &RefCell<Box<[u8]>>) -> Poll<io::Result<Bytes>> {
-        let State::Open(stream) = &mut self.state else { return Poll::Pending };
+        let State::Open { stream, .. } = &mut self.state else { return Poll::Pending };
         while !self.out.is_empty() {
             match Pin::new(&mut *stream).poll_write(cx, &self.out) {
                 Poll::Ready(count) => {
@@ -195,8 +209,14 @@ impl Drop for Feed {
     }
 }
 
-async fn dial(node: Arc<Node>, login: Login, limits: dial::Limits) -> Result<TcpStream, DialError> {
-    dial::dial(&node.reach, &login.at(&node), &limits).await
+async fn dial(
+    node: Arc<Node>,
+    login: Login,
+    limits: dial::Limits,
+    descriptors: Arc<Descriptors>,
+) -> Result<(TcpStream, Descriptor), DialError> {
+    let descriptor = descriptors.take(&node.reach).await?;
+    Ok((dial::dial(&node.reach, &login.at(&node), &limits).await?, descriptor))
 }
 
 fn plain(error: &io::Error) -> String {

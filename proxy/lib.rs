@@ -15,7 +15,7 @@
 //! A file imports only from layers below its own; `tests/layers.rs` checks it.
 //! - 0, bytes, pure: `address`, `slot`, `resp`, `says`
 //! - 1, meaning, pure: `config`, `metrics`, `command`, `topology`, `refusal`, `plan`, `explain`, `merge`, `scan`, `scripts`
-//! - 2, one worker's I/O: `clients`, `ticket`, `dial`, `link`, `dedicated`, `feed`, `router`, `session`
+//! - 2, one worker's I/O: `clients`, `ticket`, `dial`, `descriptors`, `link`, `dedicated`, `feed`, `router`, `session`
 //! - 3, process: `discovery`, `doctor`, `worker`, `admin`, `server`
 //!
 //! Above them stands the program, `main.rs` and `cli/`.
@@ -27,6 +27,7 @@ pub mod clients;
 pub mod command;
 pub mod config;
 pub mod dedicated;
+pub mod descriptors;
 pub mod dial;
 pub mod discovery;
 pub mod doctor;

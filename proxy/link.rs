@@ -31,6 +31,7 @@ use self::{
 };
 use crate::{
     config::Config,
+    descriptors::{Descriptor, Descriptors},
     dial::{self, DialError, Login},
     metrics::{NodeError, NodeTally},
     says,
@@ -58,6 +59,8 @@ pub struct Surroundings {
     pub buffer: Rc<RefCell<Box<[u8]>>>,
     /// Where news for discovery go.
     pub hints: tokio::sync::mpsc::Sender<Hint>,
+    /// The open files for what not everybody shares.
+    pub descriptors: Arc<Descriptors>,
 }
 
 /// Deadlines of the links.
@@ -112,6 +115,8 @@ pub struct Link {
     around: Surroundings,
     /// Where there is one, the link connects unasked and sees to it that the node is still there.
     audience: Option<Rc<dyn Audience>>,
+    /// Its open file is kept back for it.
+    is_kept_back: bool,
     queue: RefCell<Queue>,
     waker: Cell<Option<Waker>>,
     retired: Cell<bool>,
@@ -144,13 +149,15 @@ impl Prelude {
 const PING: &[u8] = b"*1\r\n$4\r\nPING\r\n";
 
 impl Link {
-    /// A link to `node`; it connects when the first request comes.
+    /// A link to `node`; it connects when the first request comes. Where no open file is kept back for it, it takes one of
+    /// those for clients.
     pub fn open(
         node: Arc<Node>,
         login: Login,
         tally: Rc<NodeTally>,
         around: Surroundings,
         audience: Option<Rc<dyn Audience>>,
+        is_kept_back: bool,
     ) -> Rc<Link> {
         let link = Rc::new(Link {
             node,
@@ -158,6 +165,7 @@ impl Link {
             tally,
             around,
             audience,
+            is_kept_back,
             queue: RefCell::default(),
             waker: Cell::default(),
             retired: Cell::default(),
@@ -289,12 +297,17 @@ impl Link {
         }
     }
 
-    async fn dial(&self) -> Result<Connected, DialError> {
+    /// A connection, and the open file that it takes where none is kept back for it.
+    async fn dial(&self) -> Result<(Connected, Option<Descriptor>), DialError> {
         let limits = &self.around.limits.dial;
         let mut login = self.login.at(&self.node);
-        let companion = Companion::of(&self.node.reach, &mut login, limits).await?;
+        let descriptor = match self.is_kept_back {
+            true => None,
+            false => Some(self.around.descriptors.take(&self.node.reach).await?),
+        };
+        let companion = Companion::of(&self.node.reach, &mut login, limits, &self.around.descriptors).await?;
         let opened = dial::open(&self.node.reach, &login, limits).await?;
-        Ok(Connected { stream: opened.stream, rest: opened.rest, companion })
+        Ok((Connected { stream: opened.stream, rest: opened.rest, companion }, descriptor))
     }
 
     fn tell(&self, news: News<'_>) {
@@ -381,7 +394,7 @@ async fn run(link: Rc<Link>) {
             continue;
         }
         match link.dial().await {
-            Ok(connected) => {
+            Ok((connected, _descriptor)) => {
                 link.tally.connected();
                 link.tell(News::Opened);
                 let mut exchange = Exchange::new(link.clone(), connected);

@@ -105,7 +105,7 @@ impl Metrics {
         NodeTallies::new(self.clone())
     }
 
-    /// A client was turned away; `reason` is a short fixed word (`max_clients`).
+    /// A client was turned away; `reason` is a short fixed word (`max_clients`, `descriptors`).
     pub fn rejected(&self, reason: &'static str) {
         self.shared.client.rejected(&self.shared.registry, reason);
     }

@@ -215,7 +215,7 @@ impl Router {
 
     /// A pool that no lane shares.
     pub fn pool(&self) -> Rc<Pool> {
-        Pool::new(&self.clients, &self.nodes)
+        Pool::new(&self.clients, &self.nodes, &self.around.descriptors)
     }
 
     /// A lane of one client's own, whose nodes tell `audience` which keys change. Connections for other uses are those of
@@ -393,7 +393,10 @@ impl Lane {
     fn open(&self, router: &Router, node: &Arc<Node>) -> Rc<Link> {
         let (tracking, audience) = self.private.clone().unzip();
         let login = Login { tracking, ..self.login.clone() };
-        Link::open(node.clone(), login, router.nodes.of(&node.label), router.around.clone(), audience)
+        let own = &router.settings.login;
+        let is_kept_back = self.private.is_none() && login.credentials == own.credentials && login.database == 0;
+        let tally = router.nodes.of(&node.label);
+        Link::open(node.clone(), login, tally, router.around.clone(), audience, is_kept_back)
     }
 
     /// Puts the links in the order of a new topology. A link whose node has kept its id, its name and the address where it

@@ -18,6 +18,8 @@ pub const NOPROTO: &str = "NOPROTO unsupported protocol version";
 pub const PROTO_NOT_INTEGER: &str = "ERR Protocol version is not an integer or out of range";
 /// One client too many.
 pub const MAX_CLIENTS: &str = "ERR max number of clients reached";
+/// Why a connection of a client's own cannot be had.
+pub const TOO_FEW_FILES: &str = "all open files that the proxy is allowed are in use, raise its `ulimit -n`";
 /// An option that is none.
 pub const SYNTAX: &str = "ERR syntax error";
 /// An argument that should be an integer.

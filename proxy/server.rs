@@ -1,6 +1,7 @@
 //! The whole process: built here, served here, drained here.
 
 use std::{
+    cell::Cell,
     fmt, io,
     net::SocketAddr,
     sync::Arc,
@@ -19,6 +20,7 @@ use crate::{
     admin::{Admin, View},
     clients::{Clients, Order},
     config::Config,
+    descriptors::Descriptors,
     discovery::Discovery,
     metrics::Metrics,
     router::Common,
@@ -35,6 +37,10 @@ const BACKLOG: i32 = 511;
 const HINTS: usize = 1024;
 /// How long a full process or file table is left alone before the next connection is accepted.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+/// How often the log tells of newcomers that are turned away.
+const COMPLAIN_EVERY: Duration = Duration::from_secs(10);
+/// What every system allows.
+const FEW_FILES: u64 = 256;
 /// How often a drain looks whether all clients have gone.
 const DRAIN_LOOK: Duration = Duration::from_millis(10);
 
@@ -66,23 +72,26 @@ pub async fn run(config: Config, shutdown: CancellationToken, now: CancellationT
     let config = Arc::new(config);
     let listeners = config.listen.iter().map(|address| listen(*address, config.reuse_port));
     let listeners = listeners.collect::<Result<Vec<_>, _>>()?;
-    raise_file_limit(config.max_clients);
+    let count = match config.workers {
+        0 => thread::available_parallelism().map_or(1, usize::from),
+        count => count,
+    };
+    let descriptors = Descriptors::new(raise_file_limit(), config.max_clients, count);
+    // Until the nodes are known, there are as many as seeds.
+    descriptors.follow(config.seeds.len());
     let metrics = Metrics::new();
     let (publisher, topology) = watch::channel(Arc::new(Topology::unknown("no seed has answered yet")));
     let (hints, hints_in) = mpsc::channel(HINTS);
-    let clients = Arc::new(Clients::new(config.max_clients, config.max_buffered));
+    let clients = Arc::new(Clients::new(config.max_buffered));
     let stop = CancellationToken::new();
     let blueprint = Blueprint {
         config: config.clone(),
         topology: topology.clone(),
         hints,
         common: Common { clients: clients.clone(), scans: Arc::default(), scripts: Arc::default() },
+        descriptors: descriptors.clone(),
         metrics: metrics.clone(),
         stop: stop.clone(),
-    };
-    let count = match config.workers {
-        0 => thread::available_parallelism().map_or(1, usize::from),
-        count => count,
     };
     let workers = (0..count).map(|number| Worker::start(number, blueprint.clone()));
     let workers =
@@ -92,7 +101,8 @@ pub async fn run(config: Config, shutdown: CancellationToken, now: CancellationT
         Some(address) => {
             let counted = clients.clone();
             let view = View {
-                topology,
+                topology: topology.clone(),
+                descriptors: descriptors.clone(),
                 metrics: metrics.clone(),
                 shutdown: shutdown.clone(),
                 buffered: Box::new(move || counted.buffered()),
@@ -102,10 +112,19 @@ pub async fn run(config: Config, shutdown: CancellationToken, now: CancellationT
         }
         None => None,
     };
-    let acceptor = Acceptor { config: &config, clients: &clients, metrics: &metrics, workers: &workers };
+    let acceptor = Acceptor {
+        config: &config,
+        clients: &clients,
+        descriptors: &descriptors,
+        metrics: &metrics,
+        workers: &workers,
+        spare: Cell::new(Socket::new(Domain::IPV4, Type::STREAM, None).ok()),
+        complaint: Cell::new(None),
+    };
     tokio::select! {
         () = acceptor.run(&listeners) => {}
         () = look_for_idle(&clients, config.client_idle_timeout) => {}
+        () = follow_nodes(&descriptors, topology) => {}
         () = async {
             shutdown.cancelled().await;
             tracing::info!(clients = clients.count(), "draining");
@@ -150,8 +169,13 @@ fn listen(address: SocketAddr, reuse_port: bool) -> Result<TcpListener, ServeErr
 struct Acceptor<'a> {
     config: &'a Config,
     clients: &'a Arc<Clients>,
+    descriptors: &'a Arc<Descriptors>,
     metrics: &'a Metrics,
     workers: &'a [Worker],
+    /// An open file to give up where the system has no other, so that a newcomer can be told so.
+    spare: Cell<Option<Socket>>,
+    /// When the log has last told of newcomers that were turned away.
+    complaint: Cell<Option<Instant>>,
 }
 
 impl Acceptor<'_> {
@@ -166,7 +190,13 @@ impl Acceptor<'_> {
                 Err(error) if matches!(error.kind(), io::ErrorKind::ConnectionAborted | io::ErrorKind::Interrupted) => {
                 }
                 Err(error) => {
-                    tracing::warn!(%error, "cannot accept a client");
+                    if self.may_complain() {
+                        tracing::warn!(%error, "cannot accept clients");
+                    }
+                    if self.spare.take().is_some() {
+                        self.refuse_next(listeners).await;
+                        self.spare.set(Socket::new(Domain::IPV4, Type::STREAM, None).ok());
+                    }
                     tokio::time::sleep(ACCEPT_PAUSE).await;
                 }
             }
@@ -181,13 +211,41 @@ impl Acceptor<'_> {
         }
     }
 
-    fn seat(&self, stream: TcpStream, peer: SocketAddr) {
-        if self.clients.count() >= self.config.max_clients {
-            self.metrics.rejected("max_clients");
-            // One packet into an empty send buffer: where that does not go at once, nobody is listening.
-            let _ = stream.try_write(format!("-{}\r\n", says::MAX_CLIENTS).as_bytes());
-            return;
+    /// Tells one of those who wait that there is no open file for it.
+    async fn refuse_next(&self, listeners: &[TcpListener]) {
+        for listener in listeners {
+            if let Ok(Ok((stream, _))) = tokio::time::timeout(Duration::ZERO, listener.accept()).await {
+                return self.refuse(&stream, "descriptors");
+            }
         }
+    }
+
+    fn refuse(&self, stream: &TcpStream, reason: &'static str) {
+        self.metrics.rejected(reason);
+        // One packet into an empty send buffer: where that does not go at once, nobody is listening.
+        let _ = stream.try_write(format!("-{}\r\n", says::MAX_CLIENTS).as_bytes());
+    }
+
+    /// Whether the log is to be told: not for each newcomer.
+    fn may_complain(&self) -> bool {
+        let may = self.complaint.get().is_none_or(|last| last.elapsed() >= COMPLAIN_EVERY);
+        if may {
+            self.complaint.set(Some(Instant::now()));
+        }
+        may
+    }
+
+    fn seat(&self, stream: TcpStream, peer: SocketAddr) {
+        if self.clients.count() >= self.descriptors.max_clients() {
+            return self.refuse(&stream, "max_clients");
+        }
+        let Some(descriptor) = self.descriptors.try_take() else {
+            if self.may_complain() {
+                let clients = self.clients.count();
+                tracing::warn!(clients, "clients are turned away: all open files are in use, raise `ulimit -n`");
+            }
+            return self.refuse(&stream, "descriptors");
+        };
         let Ok(local) = stream.local_addr() else { return };
         let _ = stream.set_nodelay(true);
         if let Some(idle) = self.config.tcp_keepalive {
@@ -199,7 +257,7 @@ impl Acceptor<'_> {
         };
         let client = self.clients.join(peer, local);
         let id = client.id;
-        if !worker.welcome(stream, client) {
+        if !worker.welcome(stream, client, descriptor) {
             self.clients.leave(id);
         }
     }
@@ -212,6 +270,17 @@ async fn look_for_idle(clients: &Clients, limit: Option<Duration>) {
         tokio::time::sleep(IDLE_LOOK).await;
         clients.wake_idle(limit);
     }
+}
+
+/// Keeps back as many open files as it takes to reach all nodes.
+async fn follow_nodes(descriptors: &Descriptors, mut topology: watch::Receiver<Arc<Topology>>) {
+    while topology.changed().await.is_ok() {
+        let primaries = topology.borrow_and_update().first_slots().len();
+        if primaries > 0 {
+            descriptors.follow(primaries);
+        }
+    }
+    std::future::pending().await
 }
 
 /// Lets every session answer what is in flight, and ends those that take too long.
@@ -236,18 +305,12 @@ async fn drain(clients: &Clients, patience: Duration, now: &CancellationToken) {
     }
 }
 
-/// How many open files it takes to serve so many clients.
-pub fn files_for(max_clients: usize) -> u64 {
-    max_clients as u64 + 128
-}
-
-/// Every client and every link is an open file: takes as many as the system lets us have.
-fn raise_file_limit(max_clients: usize) {
-    match rlimit::increase_nofile_limit(u64::MAX) {
-        Ok(files) if files < files_for(max_clients) => {
-            tracing::warn!(files, max_clients, "too few open files are allowed for max_clients: raise `ulimit -n`");
-        }
-        Ok(files) => tracing::info!(files, max_clients, "open files allowed"),
-        Err(error) => tracing::warn!(%error, "cannot raise the limit of open files"),
-    }
+/// Every client and every link is an open file: takes as many as the system lets us have, and says how many that is.
+fn raise_file_limit() -> usize {
+    let files = rlimit::increase_nofile_limit(u64::MAX).unwrap_or_else(|error| {
+        tracing::warn!(%error, "cannot raise the limit of open files");
+        rlimit::Resource::NOFILE.get_soft().unwrap_or(FEW_FILES)
+    });
+    tracing::info!(files, "open files allowed");
+    usize::try_from(files).unwrap_or(usize::MAX)
 }

@@ -24,6 +24,7 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     clients::{Client, Clients},
     config::Config,
+    descriptors::{Descriptor, Descriptors},
     link::{Limits, Surroundings},
     metrics::Metrics,
     router::{Common, Router, Settings},
@@ -55,6 +56,8 @@ pub struct Blueprint {
     pub hints: mpsc::Sender<Hint>,
     /// What they share.
     pub common: Common,
+    /// The process's open files.
+    pub descriptors: Arc<Descriptors>,
     /// The process's metrics.
     pub metrics: Metrics,
     /// Ends the workers at once.
@@ -64,6 +67,7 @@ pub struct Blueprint {
 struct Arrival {
     stream: TcpStream,
     client: Arc<Client>,
+    descriptor: Descriptor,
 }
 
 impl Worker {
@@ -85,10 +89,10 @@ impl Worker {
         self.sessions.load(Relaxed)
     }
 
-    /// Hands it a client; false where the worker has ended.
-    pub fn welcome(&self, stream: TcpStream, client: Arc<Client>) -> bool {
+    /// Hands it a client, with the open file that it takes; false where the worker has ended.
+    pub fn welcome(&self, stream: TcpStream, client: Arc<Client>, descriptor: Descriptor) -> bool {
         self.sessions.fetch_add(1, Relaxed);
-        self.arrivals.send(Arrival { stream, client }).is_ok()
+        self.arrivals.send(Arrival { stream, client, descriptor }).is_ok()
     }
 
     /// Waits for its end.
@@ -107,8 +111,9 @@ async fn run(blueprint: Blueprint, mut arrivals: mpsc::UnboundedReceiver<Arrival
     loop {
         tokio::select! {
             arrival = arrivals.recv() => match arrival {
-                Some(Arrival { stream, client }) => {
-                    let seat = Seat { client, clients: blueprint.common.clients.clone(), sessions: sessions.clone() };
+                Some(Arrival { stream, client, descriptor }) => {
+                    let (clients, sessions) = (blueprint.common.clients.clone(), sessions.clone());
+                    let seat = Seat { client, clients, sessions, _descriptor: descriptor };
                     spawn_local(serve(router.clone(), stream, seat));
                 }
                 None => break,
@@ -127,6 +132,7 @@ fn build_router(blueprint: &Blueprint) -> Rc<Router> {
         clock: Rc::new(Clock::start()),
         buffer: Rc::new(RefCell::new(vec![0; READ_BUFFER].into_boxed_slice())),
         hints: blueprint.hints.clone(),
+        descriptors: blueprint.descriptors.clone(),
     };
     Router::new(
         blueprint.topology.clone(),
@@ -143,6 +149,7 @@ struct Seat {
     client: Arc<Client>,
     clients: Arc<Clients>,
     sessions: Arc<AtomicUsize>,
+    _descriptor: Descriptor,
 }
 
 impl Drop for Seat {

@@ -22,6 +22,7 @@ mod layers;
 mod lifecycle;
 mod monitor;
 mod observed;
+mod open_files;
 mod order;
 mod pause;
 mod persistence;

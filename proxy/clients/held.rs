@@ -46,7 +46,7 @@ mod tests {
 
     #[test]
     fn what_is_held_is_given_back() {
-        let clients = Arc::new(Clients::new(1, 3 * LITTLE));
+        let clients = Arc::new(Clients::new(3 * LITTLE));
         let (mut one, mut other) = (Held::nothing(&clients), Held::nothing(&clients));
         assert!(one.is_now(LITTLE) && clients.buffered() == 0);
         assert!(one.is_now(3 * LITTLE) && other.is_now(2 * LITTLE));

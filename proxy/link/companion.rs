@@ -15,6 +15,7 @@ use tokio::{
 
 use crate::{
     address::Address,
+    descriptors::{Descriptor, Descriptors},
     dial::{self, DialError, Limits, Login, Version},
     resp::Inbox,
 };
@@ -23,18 +24,25 @@ use crate::{
 pub(super) struct Companion {
     stream: TcpStream,
     inbox: Inbox,
+    _descriptor: Descriptor,
 }
 
 impl Companion {
     /// Opens one where `login` needs it, and lets the login say that messages go there.
-    pub async fn of(node: &Address, login: &mut Login, limits: &Limits) -> Result<Option<Companion>, DialError> {
+    pub async fn of(
+        node: &Address,
+        login: &mut Login,
+        limits: &Limits,
+        descriptors: &Descriptors,
+    ) -> Result<Option<Companion>, DialError> {
         let (Version::Resp2, Some(tracking)) = (login.version, &mut login.tracking) else { return Ok(None) };
         let own = Login { version: Version::Resp3, credentials: login.credentials.clone(), ..Login::default() };
+        let descriptor = descriptors.take(node).await?;
         let opened = dial::open(node, &own, limits).await?;
         tracking.redirect = opened.id;
         let mut inbox = Inbox::default();
         inbox.add(&opened.rest);
-        Ok(Some(Companion { stream: opened.stream, inbox }))
+        Ok(Some(Companion { stream: opened.stream, inbox, _descriptor: descriptor }))
     }
 
     /// The next message.

@@ -369,7 +369,9 @@ impl Series {
         };
         // Shown from the start, so that the first one is an increase from zero and not a new series.
         series.command(registry, CommandId::OTHER);
-        let _ = series.named(registry, &names::CLIENT_REJECTED, "max_clients");
+        for reason in ["max_clients", "descriptors"] {
+            let _ = series.named(registry, &names::CLIENT_REJECTED, reason);
+        }
         for reason in ["bulk_len", "multibulk_len", "inline"] {
             let _ = series.named(registry, &names::CLIENT_PROTOCOL_ERRORS, reason);
         }

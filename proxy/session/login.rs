@@ -131,6 +131,8 @@ impl Session {
         let node = self.router.any_primary(self.favourite).ok_or_else(|| self.router.topology().down())?;
         // RESP2 says AUTH, whose errors are the ones that a client expects.
         let login = Login { version: Version::Resp2, ..login.clone() };
+        let descriptor = self.router.around().descriptors.take(&node.reach).await;
+        let _descriptor = descriptor.map_err(|error| error.reply())?;
         match dial::dial(&node.reach, &login.at(&node), &self.router.around().limits.dial).await {
             Ok(_) => Ok(()),
             Err(error) if error.step == Step::Login && error.permanent => Err(error.why),

@@ -93,7 +93,8 @@ impl Monitor {
         for owner in owners {
             if !self.nodes.iter().any(|node| node.feed.node().reach == owner.reach) {
                 let tally = router.node_tally(&owner);
-                let feed = Feed::open(owner, self.login.clone(), router.around().limits.dial, tally);
+                let around = router.around();
+                let feed = Feed::open(owner, self.login.clone(), around.limits.dial, tally, &around.descriptors);
                 self.nodes.push(Monitored { feed, begun: false });
             }
         }

@@ -83,6 +83,7 @@ impl Session {
             format!("version:{}", env!("CARGO_PKG_VERSION")),
             format!("uptime_in_seconds:{}", clients.since.elapsed().as_secs()),
             format!("connected_clients:{}", clients.count()),
+            format!("maxclients:{}", self.router.around().descriptors.max_clients()),
             format!("blocked_clients:{}", clients.blocked()),
             format!("buffered_bytes:{}", clients.buffered()),
             format!("commands_processed:{}", totals.commands),

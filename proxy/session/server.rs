@@ -82,7 +82,7 @@ impl Session {
             ("paused_reason", reason.to_owned()),
             ("paused_actions", actions.to_owned()),
             ("paused_timeout_milliseconds", left.as_millis().to_string()),
-            ("maxclients", clients.most.to_string()),
+            ("maxclients", self.router.around().descriptors.max_clients().to_string()),
             ("total_connections_received", clients.ever().to_string()),
             ("rejected_connections", totals.rejected.to_string()),
         ]
@@ -95,6 +95,7 @@ impl Session {
             ("port", self.client.local.port().to_string()),
             ("databases", databases.to_string()),
             ("cluster-enabled", "no".to_owned()),
+            ("maxclients", self.router.around().descriptors.max_clients().to_string()),
         ];
         let secrets = [
             "masterauth",

@@ -19,6 +19,8 @@ pub struct Settings {
     pub flags: Vec<String>,
     /// Environment variables.
     pub env: Vec<(String, String)>,
+    /// How many open files it may have (`ulimit -n`).
+    pub open_files: Option<usize>,
     /// Parts of WARN and ERROR lines that this test brings about.
     pub expected: Vec<String>,
 }
@@ -32,6 +34,12 @@ impl Settings {
     /// With an environment variable, `SLOTWAY_` before its name.
     pub fn with(mut self, name: &str, value: impl ToString) -> Settings {
         self.env.push((format!("SLOTWAY_{name}"), value.to_string()));
+        self
+    }
+
+    /// With so many open files allowed.
+    pub fn with_open_files(mut self, count: usize) -> Settings {
+        self.open_files = Some(count);
         self
     }
 
@@ -88,7 +96,15 @@ impl Proxy {
         let folder = reaper::folder(&format!("proxy-{port}"));
         let log = folder.join("proxy.log");
         let out = File::create(&log).expect("a log file");
-        let mut command = Command::new(env!("CARGO_BIN_EXE_slotway"));
+        let mut command = match settings.open_files {
+            None => Command::new(env!("CARGO_BIN_EXE_slotway")),
+            Some(count) => {
+                let mut shell = Command::new("sh");
+                let limited = format!("ulimit -n {count}; exec \"$0\" \"$@\"");
+                shell.args(["-c", &limited, env!("CARGO_BIN_EXE_slotway")]);
+                shell
+            }
+        };
         let child = only_set_here(&mut command)
             .arg("serve")
             .args(["--listen", &format!("127.0.0.1:{port}"), "--admin", &format!("127.0.0.1:{admin}")])

@@ -5,7 +5,7 @@ use std::{
     net::{SocketAddr, TcpListener},
 };
 
-use slotway::{config::Config, doctor::Report, server::files_for};
+use slotway::{config::Config, doctor::Report, descriptors::files_for};
 
 use crate::cli::healthcheck::{body, near, readyz};
 
@@ -69,7 +69,12 @@ fn running_proxy(config: &Config, report: &mut Report) -> bool {
 }
 
 fn files(config: &Config, report: &mut Report) {
-    let (Ok((_, most)), needed) = (rlimit::Resource::NOFILE.get(), files_for(config.max_clients)) else { return };
+    let workers = match config.workers {
+        0 => std::thread::available_parallelism().map_or(1, usize::from),
+        count => count,
+    };
+    let needed = files_for(config.max_clients, workers, config.seeds.len()) as u64;
+    let Ok((_, most)) = rlimit::Resource::NOFILE.get() else { return };
     if most < needed {
         report.warning(
             PROXY,

@@ -61,8 +61,9 @@ impl Subscriber {
         let known = |source: &Source| source.leads_to(&node.id, &node.reach);
         let index = self.sources.iter().position(known).unwrap_or_else(|| {
             self.last_number += 1;
+            let (around, tally) = (router.around(), router.node_tally(node));
             let feed =
-                Feed::open(node.clone(), self.login.clone(), router.around().limits.dial, router.node_tally(node));
+                Feed::open(node.clone(), self.login.clone(), around.limits.dial, tally, &around.descriptors);
             self.sources.push(Source::new(feed, self.last_number));
             self.sources.len() - 1
         });
