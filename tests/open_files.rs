@@ -141,9 +141,7 @@ fn a_newcomer_for_whom_the_system_has_no_file_is_told_so() {
     assert!(proxy.metric("slotway_client_connections_rejected_total", &["descriptors"]) > 0.0);
     assert_eq!(client.line("GET files:a"), "$1\r\n1\r\n");
     allow("20000");
-    eventually("newcomers to be served", || {
-        proxy.client().try_call(&["PING"]).is_ok_and(|reply| reply == "+PONG\r\n")
-    });
+    eventually("newcomers to be served", || proxy.client().try_call(&["PING"]).is_ok_and(|reply| reply == "+PONG\r\n"));
     let complaints = proxy.log().matches("cannot accept clients").count();
     assert!(complaints < 10, "{complaints} lines");
 }

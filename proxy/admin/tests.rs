@@ -20,14 +20,13 @@ impl Stage {
     fn set() -> Stage {
         let (topology, seen) = watch::channel(Arc::new(Topology::unknown("no seed has answered yet")));
         let (metrics, shutdown, stop) = (Metrics::new(), CancellationToken::new(), CancellationToken::new());
-        let view =
-            View {
-                topology: seen,
-                descriptors: Descriptors::new(100, 10, 1),
-                metrics: metrics.clone(),
-                shutdown: shutdown.clone(),
-                buffered: Box::new(|| 4096),
-            };
+        let view = View {
+            topology: seen,
+            descriptors: Descriptors::new(100, 10, 1),
+            metrics: metrics.clone(),
+            shutdown: shutdown.clone(),
+            buffered: Box::new(|| 4096),
+        };
         let admin = Admin::start("127.0.0.1:0".parse().unwrap(), false, view, stop.clone()).unwrap();
         Stage { topology, metrics, shutdown, stop, admin }
     }

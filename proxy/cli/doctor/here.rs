@@ -5,7 +5,7 @@ use std::{
     net::{SocketAddr, TcpListener},
 };
 
-use slotway::{config::Config, doctor::Report, descriptors::files_for};
+use slotway::{config::Config, descriptors::files_for, doctor::Report};
 
 use crate::cli::healthcheck::{body, near, readyz};
 
