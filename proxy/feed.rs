@@ -52,8 +52,11 @@ pub struct Feed {
     turn: usize,
 }
 
+/// A connection, and the open file that it takes.
+type Dialled = Result<(TcpStream, Descriptor), DialError>;
+
 enum State {
-    Dialling(Pin<Box<dyn Future<Output = Result<(TcpStream, Descriptor), DialError>>>>),
+    Dialling(Pin<Box<dyn Future<Output = Dialled>>>),
     /// The connection, and the open file that it takes.
     Open {
         stream: TcpStream,
@@ -209,12 +212,7 @@ impl Drop for Feed {
     }
 }
 
-async fn dial(
-    node: Arc<Node>,
-    login: Login,
-    limits: dial::Limits,
-    descriptors: Arc<Descriptors>,
-) -> Result<(TcpStream, Descriptor), DialError> {
+async fn dial(node: Arc<Node>, login: Login, limits: dial::Limits, descriptors: Arc<Descriptors>) -> Dialled {
     let descriptor = descriptors.take(&node.reach).await?;
     Ok((dial::dial(&node.reach, &login.at(&node), &limits).await?, descriptor))
 }
