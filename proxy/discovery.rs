@@ -6,6 +6,7 @@
 //! hints keep coming. Nobody waits for a refresh: the last snapshot serves until there is a better one.
 
 mod atlas;
+mod framing;
 mod functions;
 mod kin;
 mod publish;

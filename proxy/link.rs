@@ -11,6 +11,7 @@
 mod companion;
 mod exchange;
 mod queue;
+mod side;
 
 use std::{
     cell::{Cell, RefCell},
@@ -24,10 +25,12 @@ use std::{
 use bytes::Bytes;
 use tokio::net::TcpStream;
 
+pub use self::side::LARGEST_SHARED;
 use self::{
     companion::Companion,
     exchange::{Exchange, Lost},
     queue::{Entry, Queue, Taken},
+    side::Sides,
 };
 use crate::{
     config::Config,
@@ -124,6 +127,8 @@ pub struct Link {
     ended: Cell<bool>,
     /// Its user may not load scripts.
     never_loads: Cell<bool>,
+    /// Where what must not go by it goes; `None`: it is such a one itself.
+    sides: Option<Sides>,
 }
 
 /// Requests that go right in front of another, as one unit with it: nothing ever comes between.
@@ -159,6 +164,18 @@ impl Link {
         audience: Option<Rc<dyn Audience>>,
         is_kept_back: bool,
     ) -> Rc<Link> {
+        Link::begin(node, login, tally, around, audience, is_kept_back, Some(Sides::default()))
+    }
+
+    fn begin(
+        node: Arc<Node>,
+        login: Login,
+        tally: Rc<NodeTally>,
+        around: Surroundings,
+        audience: Option<Rc<dyn Audience>>,
+        is_kept_back: bool,
+        sides: Option<Sides>,
+    ) -> Rc<Link> {
         let link = Rc::new(Link {
             node,
             login,
@@ -171,6 +188,7 @@ impl Link {
             retired: Cell::default(),
             ended: Cell::default(),
             never_loads: Cell::default(),
+            sides,
         });
         let served = link.clone();
         tokio::task::spawn_local(async move {
@@ -197,20 +215,29 @@ impl Link {
     /// Queues a request with a prelude. Where too much is queued already, or the link has
     /// ended, the request comes back.
     pub fn send_after(&self, prelude: &Prelude, request: &[u8], ticket: Ticket) {
-        if self.ended.get() || self.is_full() {
+        if self.goes_beside(request, &ticket)
+            && !self.ended.get()
+            && let Some(side) = self.side()
+        {
+            return side.send_after(prelude, request, ticket);
+        }
+        if self.ended.get() || self.is_full() || self.goes_beside(request, &ticket) {
             let label = &self.node.label;
             let why = if self.ended.get() { says::node_has_left(label) } else { says::node_takes_no_more(label) };
             return ticket.bounce(Bytes::copy_from_slice(request), Why::Unsent(why));
         }
         let queue = &mut *self.queue.borrow_mut();
         let prefix = prelude.frames.len();
-        queue.fences += usize::from(ticket.fenced);
+        // Nothing follows a command that may change its connection before that is known.
+        let fenced = ticket.fenced || ticket.unknown;
+        queue.fences += usize::from(fenced);
         queue.bytes.extend_from_slice(&prelude.frames);
         queue.bytes.extend_from_slice(request);
         queue.entries.push_back(Entry {
             prelude: prelude.replies,
             swallow: ticket.replies_before,
-            fenced: ticket.fenced,
+            fenced,
+            unknown: ticket.unknown,
             ticket: Some(ticket),
             length: prefix + request.len(),
             prefix,
@@ -225,7 +252,7 @@ impl Link {
     /// Has a prelude load the script, unless what is about to be written does so already. The prelude must be sent now.
     /// Whether it loads it now; nothing is to be hoped for where [`Link::never_loads`].
     pub fn load(&self, script: &Script, prelude: &mut Prelude) -> bool {
-        if self.is_full() {
+        if self.is_full() || script.text.len() > LARGEST_SHARED {
             return false;
         }
         let loads = &mut self.queue.borrow_mut().loads;
@@ -258,6 +285,7 @@ impl Link {
             prelude: 0,
             swallow: 0,
             fenced: false,
+            unknown: false,
             fault: None,
             since: self.around.clock.now(),
             heartbeat: true,
@@ -268,6 +296,7 @@ impl Link {
     /// Lets the link end once all that it owes has been answered.
     pub fn retire(&self) {
         self.retired.set(true);
+        self.sides.iter().for_each(Sides::retire);
         self.wake();
     }
 
@@ -435,4 +464,5 @@ async fn run(link: Rc<Link>) {
     }
     // At once: whoever is woken by the last reply may have more to send.
     link.ended.set(true);
+    link.sides.iter().for_each(Sides::retire);
 }

@@ -152,7 +152,7 @@ impl Session {
         Session {
             lane: router.first_lane(),
             epoch: router.epoch(),
-            parser: Parser::new(!authenticated),
+            parser: Parser::default(),
             input: BytesMut::new(),
             input_ready: false,
             settling: false,
@@ -335,12 +335,12 @@ impl Session {
     fn take_bytes(&mut self, bytes: &[u8]) -> (usize, Option<OwnedRequest>) {
         self.router.refresh();
         let mut parser = std::mem::take(&mut self.parser);
+        parser.rules = self.router.topology().server.framing.rules(!self.authenticated);
         let mut used = 0;
         let mut alone = None;
         self.input_ready = true;
         while self.ending.is_none() {
             let rest = &bytes[used..];
-            parser.unauthenticated = !self.authenticated;
             let found = match parser.find(rest) {
                 Ok(Some(found)) => found,
                 Ok(None) => {
@@ -382,8 +382,13 @@ impl Session {
 
     fn refuse_protocol(&mut self, wrong: &ProtocolError) {
         self.router.tally().protocol_error(wrong.reason);
+        let server = self.router.topology().server.clone();
+        let text = match &server.framing.refuses_line_end {
+            Some(text) if wrong.reason == ProtocolError::LINE_END => text.as_bytes(),
+            _ => &wrong.text,
+        };
         let mut error = Vec::new();
-        write::error(&mut error, format!("ERR Protocol error: {}", wrong.text).as_bytes());
+        write::error(&mut error, &[b"ERR Protocol error: ", text].concat());
         self.line.answer(Label::of(None), &error);
         self.ending = Some(Disconnect::Protocol);
     }
@@ -407,7 +412,8 @@ impl Session {
         let queued = self.transaction.as_ref().map_or(0, Transaction::size);
         // What has come back is kept by the session until it can go again.
         let back = if self.retry.is_some() || self.line.has_bounced() { self.line.asked() } else { 0 };
-        let held = [self.line.owed() + self.line.gathered(), self.input.len() + back, queued];
+        let unread = self.input.len() + self.parser.held() + back;
+        let held = [self.line.owed() + self.line.gathered(), unread, queued];
         if held != self.accounted {
             let [owed, unread, queued] = held;
             self.client.owed.store(owed, Relaxed);

@@ -48,6 +48,8 @@ pub struct Ticket {
     pub caching: Caching,
     /// The server may answer it by bytes that the client chose: nothing follows it before it is answered.
     pub fenced: bool,
+    /// Nothing is known of its command, which may change the connection that it goes by, or end it.
+    pub unknown: bool,
 }
 
 /// Where a request is to go.
@@ -218,7 +220,7 @@ impl Ticket {
     }
 
     fn split_for(mut self, merge: Merge, parts: usize, nodes: Vec<Arc<Node>>) -> Vec<Ticket> {
-        let Ticket { route, tries, repeatable, writes, needs, caching, fenced, .. } = self;
+        let Ticket { route, tries, repeatable, writes, needs, caching, fenced, unknown, .. } = self;
         let (Some(line), number) = (self.duty.line().cloned(), self.place()) else { return Vec::new() };
         let ticket = |duty| Ticket {
             duty,
@@ -231,6 +233,7 @@ impl Ticket {
             lesson: None,
             caching,
             fenced,
+            unknown,
         };
         let whole = ticket(std::mem::replace(&mut self.duty, Duty::Done));
         let gather = Gather::new(merge, whole, line.clone(), number, nodes);

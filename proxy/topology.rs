@@ -23,7 +23,7 @@ pub use address_map::AddressMap;
 pub use hint::Hint;
 pub use member::Member;
 pub use redirect::{Kind, Redirect};
-pub use server::{ServerInfo, ServerKind};
+pub use server::{Framing, ServerInfo, ServerKind};
 pub use view::{Seen, View};
 
 use crate::{

@@ -13,6 +13,8 @@ mod deadlines;
 mod differential;
 mod discovery;
 mod doctor;
+mod frames;
+mod fuzzing;
 mod guis;
 mod harness;
 mod hostile;

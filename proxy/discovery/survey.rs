@@ -8,7 +8,7 @@ use tokio::{
 };
 use tracing::{info, warn};
 
-use super::kin::Kin;
+use super::{framing, kin::Kin};
 use crate::{
     address::Address,
     command::CommandTable,
@@ -162,7 +162,8 @@ async fn learn(
         let mut control = Control::open(&newest.asked, login, &patient).await?;
         control.ask_all(&["COMMAND", "CONFIG GET cluster-databases", "MODULE LIST"]).await
     };
-    let replies = replies.await.inspect_err(|why| warn!("cannot learn the commands: {why}")).ok()?;
+    let (replies, framing) = tokio::join!(replies, framing::learn(&newest.asked, login, limits));
+    let replies = replies.inspect_err(|why| warn!("cannot learn the commands: {why}")).ok()?;
     let [commands, databases, modules] = replies.as_slice() else { return None };
     let databases = databases.field("cluster-databases").and_then(Value::integer);
     let databases = databases.and_then(|count| u32::try_from(count).ok()).unwrap_or(1).max(1);
@@ -173,5 +174,6 @@ async fn learn(
             CommandTable::builtin()
         }
     };
-    Some((ServerInfo { databases, modules: modules.items().to_vec(), ..newest.server.clone() }, commands))
+    let modules = modules.items().to_vec();
+    Some((ServerInfo { databases, modules, framing, ..newest.server.clone() }, commands))
 }

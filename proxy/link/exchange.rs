@@ -262,6 +262,13 @@ impl Exchange {
         // What stands before the request, such as a transaction's first commands, is answered while more is on its way.
         let is_last = front.prelude + front.swallow == 0;
         if written < if is_last { front.length } else { 1 } {
+            if reply.starts_with(b"-ERR Protocol error: ")
+                && let Some(ticket) = front.ticket.take()
+            {
+                // It will not have so long an argument, and says so at once.
+                drop(queue);
+                ticket.fill(reply);
+            }
             return Err("it answered before the request was whole");
         }
         if front.prelude > 0 {
@@ -298,7 +305,10 @@ impl Exchange {
         let Some(entry) = queue.pop() else { return Ok(()) };
         drop(queue);
         // Success is in the server's own words.
-        self.doubtful = entry.fenced && (self.streaming || !matches!(reply.first(), Some(b'+' | b'$')));
+        self.doubtful = match entry.unknown {
+            true => !reply.starts_with(b"-ERR unknown command "),
+            false => entry.fenced && (self.streaming || !matches!(reply.first(), Some(b'+' | b'$'))),
+        };
         match (verdict, request, entry.ticket) {
             (Some((verdict, error)), Some(request), Some(ticket)) => self.bounce(verdict, error, request, ticket),
             (_, _, Some(ticket)) => match &entry.fault {

@@ -35,6 +35,8 @@ pub(super) struct Entry {
     pub swallow: usize,
     /// Nothing behind it is written before it is answered.
     pub fenced: bool,
+    /// The connection may be another than before, unless the node does not know the command either.
+    pub unknown: bool,
     /// The first error among the latter: then it says what became of the request.
     pub fault: Option<Bytes>,
     pub since: Instant,

@@ -1,14 +1,22 @@
 //! Finding requests in what a client sends, resumably: no byte is scanned twice, nothing is allocated by an announced
 //! length. Limits and error texts are those of `processMultibulkBuffer` and `processInlineBuffer` in Redis.
+//!
+//! What comes out is canonical, since it goes to connections that others share: a frame is byte for byte what
+//! [`write::request`] makes of its arguments. What differs and is taken all the same is written anew.
+
+mod inline;
+
+use std::borrow::Cow;
 
 use bytes::Bytes;
 
+use self::inline::split_line;
 use super::write;
 
 /// The longest bulk string (`proto-max-bulk-len`).
 pub const LONGEST_BULK: u64 = 512 * 1024 * 1024;
-/// The most arguments of one request.
-pub const MOST_ARGS: i64 = 1024 * 1024;
+/// The most arguments of one request (`INT_MAX`).
+pub const MOST_ARGS: i64 = i32::MAX as i64;
 /// The longest line: an inline request, or the head of a frame (`PROTO_INLINE_MAX_SIZE`).
 pub const LONGEST_LINE: usize = 64 * 1024;
 /// Capacity for argument places that a parser keeps between requests.
@@ -96,18 +104,34 @@ impl OwnedRequest {
     }
 }
 
+/// What a client's bytes are held to where servers differ.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Rules {
+    /// Redis allows little to a client that has not authenticated (CVE-2021-32675).
+    pub unauthenticated: bool,
+    /// A line or a bulk string that does not end in CR LF is an error. Otherwise two bytes are passed over, whatever they
+    /// are.
+    pub checks_line_ends: bool,
+    /// A NUL in a frame's head is a byte like others, and so wrong there. Otherwise it hides the rest of what has come, as
+    /// it ends a C string: the line's end is waited for.
+    pub sees_past_nul: bool,
+}
+
 /// What is wrong with a client's bytes: the text of the error, after which its connection is closed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ProtocolError {
     /// The text after `-ERR Protocol error: `.
-    pub text: String,
+    pub text: Cow<'static, [u8]>,
     /// A short word for the metric's `reason` label.
     pub reason: &'static str,
 }
 
 impl ProtocolError {
-    fn new(text: impl Into<String>, reason: &'static str) -> ProtocolError {
-        ProtocolError { text: text.into(), reason }
+    /// The reason of what [`Rules::checks_line_ends`] refuses.
+    pub const LINE_END: &'static str = "line_end";
+
+    fn new(text: &'static str, reason: &'static str) -> ProtocolError {
+        ProtocolError { text: text.as_bytes().into(), reason }
     }
 }
 
@@ -121,10 +145,12 @@ pub struct Parser {
     bulk: Option<usize>,
     /// How far the frame has been scanned.
     at: usize,
-    /// An inline request, written anew as a multibulk one.
-    inline: Vec<u8>,
-    /// Redis allows little to a client that has not authenticated (CVE-2021-32675).
-    pub unauthenticated: bool,
+    /// The frame being read is not canonical.
+    crooked: bool,
+    /// A request that came in another form, written anew as a canonical frame.
+    rewritten: Vec<u8>,
+    /// What the bytes are held to.
+    pub rules: Rules,
 }
 
 /// A request was found.
@@ -137,9 +163,9 @@ pub struct Found {
 }
 
 impl Parser {
-    /// A parser for a client that may still be `unauthenticated`.
-    pub fn new(unauthenticated: bool) -> Parser {
-        Parser { unauthenticated, ..Parser::default() }
+    /// A parser that holds to `rules`.
+    pub fn new(rules: Rules) -> Parser {
+        Parser { rules, ..Parser::default() }
     }
 
     /// Looks for the end of the request that begins at the front of `bytes`; `None` where more bytes are needed, and
@@ -147,15 +173,14 @@ impl Parser {
     pub fn find(&mut self, bytes: &[u8]) -> Result<Option<Found>, ProtocolError> {
         let Some(&first) = bytes.first() else { return Ok(None) };
         if self.missing.is_none() {
-            self.inline.clear();
+            self.rewritten.clear();
             self.spans.clear();
+            self.crooked = false;
             if first != b'*' {
                 return self.find_inline(bytes);
             }
-            let Some(line) = self.line(bytes, "too big mbulk count string", "multibulk_len")? else { return Ok(None) };
-            let invalid = || ProtocolError::new("invalid multibulk length", "multibulk_len");
-            let count = decimal(&line[1..]).filter(|&count| count <= MOST_ARGS).ok_or_else(invalid)?;
-            if self.unauthenticated && count > 10 {
+            let Some(count) = self.head(bytes, &COUNT)? else { return Ok(None) };
+            if self.rules.unauthenticated && count > 10 {
                 return Err(ProtocolError::new("unauthenticated multibulk length", "unauthenticated"));
             }
             let Ok(count @ 1..) = usize::try_from(count) else { return Ok(Some(self.finish(true))) };
@@ -169,20 +194,27 @@ impl Parser {
                     None => return Ok(None),
                 },
             };
-            if bytes.len() < self.at + length + 2 {
-                return Ok(None);
+            let end = self.at + length;
+            let Some(line_end) = bytes.get(end..end + 2) else { return Ok(None) };
+            if line_end != b"\r\n" {
+                self.wrong_line_end()?;
             }
-            self.spans.push(Span { start: self.at as u32, end: (self.at + length) as u32 });
-            self.at += length + 2;
+            self.spans.push(Span { start: self.at as u32, end: end as u32 });
+            self.at = end + 2;
             self.bulk = None;
             self.missing = Some(missing - 1);
+        }
+        if self.crooked {
+            let args: Vec<&[u8]> =
+                self.spans.iter().map(|span| &bytes[span.start as usize..span.end as usize]).collect();
+            self.rewrite(&args)?;
         }
         Ok(Some(self.finish(false)))
     }
 
     /// The request just found at the front of `bytes`.
     pub fn request<'a>(&'a self, bytes: &'a [u8], found: Found) -> Request<'a> {
-        let frame = if self.inline.is_empty() { &bytes[..found.used] } else { &self.inline };
+        let frame = if self.rewritten.is_empty() { &bytes[..found.used] } else { &self.rewritten };
         Request { frame, spans: &self.spans }
     }
 
@@ -191,10 +223,15 @@ impl Parser {
         self.at + self.bulk.map_or(0, |length| length + 2)
     }
 
+    /// Memory that it holds for the request being read, in bytes.
+    pub fn held(&self) -> usize {
+        self.spans.capacity().saturating_sub(KEPT_SPANS) * size_of::<Span>()
+    }
+
     /// Gives back memory that a large request needed.
     pub fn shrink(&mut self) {
-        if self.missing.is_none() && (self.spans.capacity() > KEPT_SPANS || self.inline.capacity() > 0) {
-            *self = Parser { unauthenticated: self.unauthenticated, ..Parser::default() };
+        if self.missing.is_none() && (self.spans.capacity() > KEPT_SPANS || self.rewritten.capacity() > 0) {
+            *self = Parser { at: self.at, ..Parser::new(self.rules) };
         }
     }
 
@@ -205,40 +242,66 @@ impl Parser {
         Found { used, blank }
     }
 
-    /// The line that begins where the scan stands, without its CR LF; the scan moves behind it.
-    fn line<'b>(
-        &mut self,
-        bytes: &'b [u8],
-        too_long: &str,
-        reason: &'static str,
-    ) -> Result<Option<&'b [u8]>, ProtocolError> {
+    /// The number in the head that begins where the scan stands; the scan moves behind it.
+    #[inline(always)]
+    fn head(&mut self, bytes: &[u8], head: &Head) -> Result<Option<i64>, ProtocolError> {
         let rest = &bytes[self.at..];
         // Heads are a few bytes long: a plain search beats a clever one.
-        match rest.iter().position(|&byte| byte == b'\r') {
-            Some(end) if end + 1 < rest.len() => {
-                self.at += end + 2;
-                Ok(Some(&rest[..end]))
-            }
-            None if rest.len() > LONGEST_LINE => Err(ProtocolError::new(too_long, reason)),
-            _ => Ok(None),
+        if let Some(end) = rest.iter().position(|&byte| byte == b'\r')
+            && let (Some(b'\n'), [kind, digits @ ..]) = (rest.get(end + 1), &rest[..end])
+            && *kind == head.kind
+            && let Some(number) = decimal(digits)
+            && (head.least..=head.most).contains(&number)
+        {
+            self.at += end + 2;
+            return Ok(Some(number));
         }
+        self.odd_head(rest, head)
+    }
+
+    /// A head that has not come wholly, or is not as it should be.
+    #[cold]
+    fn odd_head(&mut self, rest: &[u8], head: &Head) -> Result<Option<i64>, ProtocolError> {
+        let too_long = || Err(ProtocolError::new(head.too_long, head.reason));
+        let end = match rest.iter().position(|&byte| byte == b'\r') {
+            Some(end) if end + 1 < rest.len() => end,
+            None if rest.len() > LONGEST_LINE => return too_long(),
+            _ => return Ok(None),
+        };
+        let line = &rest[..end];
+        if !self.rules.sees_past_nul && line.contains(&0) {
+            return if rest.len() > LONGEST_LINE { too_long() } else { Ok(None) };
+        }
+        let (kind, digits) = line.split_first().unwrap_or((&b'\r', b""));
+        if *kind != head.kind {
+            let text = [b"expected '", &[head.kind][..], b"', got '", &[*kind], b"'"].concat();
+            return Err(ProtocolError { text: text.into(), reason: "bulk_head" });
+        }
+        if rest[end + 1] != b'\n' {
+            self.wrong_line_end()?;
+        }
+        let number = decimal(digits).filter(|number| (head.least..=head.most).contains(number));
+        let number = number.ok_or_else(|| ProtocolError::new(head.invalid, head.reason))?;
+        self.at += end + 2;
+        Ok(Some(number))
+    }
+
+    /// What stands where CR LF should is passed over, or an error.
+    #[cold]
+    fn wrong_line_end(&mut self) -> Result<(), ProtocolError> {
+        if self.rules.checks_line_ends {
+            return Err(ProtocolError::new("invalid CRLF in request", ProtocolError::LINE_END));
+        }
+        self.crooked = true;
+        Ok(())
     }
 
     fn bulk_head(&mut self, bytes: &[u8]) -> Result<Option<usize>, ProtocolError> {
-        let Some(line) = self.line(bytes, "too big bulk count string", "bulk_len")? else { return Ok(None) };
-        if line.first() != Some(&b'$') {
-            let got = char::from(line.first().copied().unwrap_or(b'\r'));
-            return Err(ProtocolError::new(format!("expected '$', got '{got}'"), "bulk_head"));
-        }
-        let length = decimal(&line[1..]).and_then(|length| u64::try_from(length).ok());
-        let Some(length) = length.filter(|&length| length <= LONGEST_BULK) else {
-            return Err(ProtocolError::new("invalid bulk length", "bulk_len"));
-        };
-        if u32::try_from(self.at as u64 + length).is_err() {
-            // Redis closes a client whose query is longer than 1 GiB (`client-query-buffer-limit`).
+        let Some(length) = self.head(bytes, &LENGTH)? else { return Ok(None) };
+        if u32::try_from(self.at as i64 + length + 2).is_err() {
             return Err(ProtocolError::new("too big request", "bulk_len"));
         }
-        if self.unauthenticated && length > 16384 {
+        if self.rules.unauthenticated && length > 16384 {
             return Err(ProtocolError::new("unauthenticated bulk length", "unauthenticated"));
         }
         self.bulk = Some(length as usize);
@@ -246,11 +309,13 @@ impl Parser {
     }
 
     fn find_inline(&mut self, bytes: &[u8]) -> Result<Option<Found>, ProtocolError> {
-        let Some(end) = bytes[self.at..].iter().position(|&byte| byte == b'\n').map(|end| self.at + end) else {
+        // Servers search for the line's end as in a C string: nothing is found behind a NUL.
+        let end = bytes[self.at..].iter().position(|byte| matches!(byte, b'\n' | 0)).map(|end| self.at + end);
+        let Some(end) = end.filter(|&end| bytes[end] == b'\n') else {
             if bytes.len() > LONGEST_LINE {
                 return Err(ProtocolError::new("too big inline request", "inline"));
             }
-            self.at = bytes.len();
+            self.at = end.unwrap_or(bytes.len());
             return Ok(None);
         };
         self.at = end + 1;
@@ -258,15 +323,51 @@ impl Parser {
         let args =
             split_line(line).ok_or_else(|| ProtocolError::new("unbalanced quotes in request", "inline_quotes"))?;
         if !args.is_empty() {
-            write::request(&mut self.inline, &args);
-            // What was just written is whole and well formed, so that this finds every argument's place.
-            let mut places = Parser::default();
-            places.find(&self.inline)?;
-            self.spans = places.spans;
+            self.rewrite(&args)?;
         }
         Ok(Some(self.finish(args.is_empty())))
     }
+
+    /// Writes the request just found anew, as a canonical frame.
+    #[cold]
+    fn rewrite<T: AsRef<[u8]>>(&mut self, args: &[T]) -> Result<(), ProtocolError> {
+        let mut frame = Vec::new();
+        write::request(&mut frame, args);
+        // It is whole and well formed, so that this finds every argument's place.
+        let mut places = Parser::default();
+        places.find(&frame)?;
+        (self.rewritten, self.spans) = (frame, places.spans);
+        Ok(())
+    }
 }
+
+/// One of the two heads in a frame.
+struct Head {
+    kind: u8,
+    least: i64,
+    most: i64,
+    invalid: &'static str,
+    too_long: &'static str,
+    reason: &'static str,
+}
+
+const COUNT: Head = Head {
+    kind: b'*',
+    least: i64::MIN,
+    most: MOST_ARGS,
+    invalid: "invalid multibulk length",
+    too_long: "too big mbulk count string",
+    reason: "multibulk_len",
+};
+
+const LENGTH: Head = Head {
+    kind: b'$',
+    least: 0,
+    most: LONGEST_BULK as i64,
+    invalid: "invalid bulk length",
+    too_long: "too big bulk count string",
+    reason: "bulk_len",
+};
 
 /// A decimal number as Redis' `string2ll` takes it: no sign but `-`, no leading zero, no space.
 pub fn decimal(text: &[u8]) -> Option<i64> {
@@ -293,162 +394,5 @@ pub fn decimal(text: &[u8]) -> Option<i64> {
     }
 }
 
-/// The words of an inline request, with the quotes and escapes of `sdssplitargs`; `None` where a quote stays open.
-pub fn split_line(line: &[u8]) -> Option<Vec<Vec<u8>>> {
-    let mut words = Vec::new();
-    let mut rest = line;
-    loop {
-        rest = rest.trim_ascii_start();
-        // sdssplitargs works on C strings: it ends at a NUL.
-        if rest.first().is_none_or(|&byte| byte == 0) {
-            return Some(words);
-        }
-        let mut word = Vec::new();
-        while let Some((&byte, behind)) = rest.split_first() {
-            match byte {
-                b' ' | b'\n' | b'\r' | b'\t' | 0 => break,
-                b'"' => {
-                    rest = double_quoted(behind, &mut word)?;
-                    break;
-                }
-                b'\'' => {
-                    rest = single_quoted(behind, &mut word)?;
-                    break;
-                }
-                _ => {
-                    word.push(byte);
-                    rest = behind;
-                }
-            }
-        }
-        words.push(word);
-    }
-}
-
-/// Reads up to the closing quote, which a space or the end of the line must follow.
-fn double_quoted<'a>(mut rest: &'a [u8], word: &mut Vec<u8>) -> Option<&'a [u8]> {
-    loop {
-        match rest {
-            [b'\\', b'x', high, low, behind @ ..] if high.is_ascii_hexdigit() && low.is_ascii_hexdigit() => {
-                let digit = |byte: &u8| char::from(*byte).to_digit(16).unwrap_or_default() as u8;
-                word.push(digit(high) * 16 + digit(low));
-                rest = behind;
-            }
-            [b'\\', escaped, behind @ ..] => {
-                word.push(match escaped {
-                    b'n' => b'\n',
-                    b'r' => b'\r',
-                    b't' => b'\t',
-                    b'b' => 8,
-                    b'a' => 7,
-                    other => *other,
-                });
-                rest = behind;
-            }
-            [b'"', behind @ ..] => return ends_word(behind),
-            [byte, behind @ ..] if *byte != 0 => {
-                word.push(*byte);
-                rest = behind;
-            }
-            _ => return None,
-        }
-    }
-}
-
-fn single_quoted<'a>(mut rest: &'a [u8], word: &mut Vec<u8>) -> Option<&'a [u8]> {
-    loop {
-        match rest {
-            [b'\\', b'\'', behind @ ..] => {
-                word.push(b'\'');
-                rest = behind;
-            }
-            [b'\'', behind @ ..] => return ends_word(behind),
-            [byte, behind @ ..] if *byte != 0 => {
-                word.push(*byte);
-                rest = behind;
-            }
-            _ => return None,
-        }
-    }
-}
-
-fn ends_word(rest: &[u8]) -> Option<&[u8]> {
-    rest.first().is_none_or(|byte| byte.is_ascii_whitespace() || *byte == 0).then_some(rest)
-}
-
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn all(mut bytes: &[u8]) -> Result<Vec<Vec<Vec<u8>>>, ProtocolError> {
-        let mut parser = Parser::default();
-        let mut requests = Vec::new();
-        while let Some(found) = parser.find(bytes)? {
-            if !found.blank {
-                requests.push(parser.request(bytes, found).args().map(<[u8]>::to_vec).collect());
-            }
-            bytes = &bytes[found.used..];
-        }
-        Ok(requests)
-    }
-
-    fn words(line: &str) -> Vec<Vec<u8>> {
-        line.split(' ').map(|word| word.as_bytes().to_vec()).collect()
-    }
-
-    #[test]
-    fn requests_of_both_forms() {
-        let bytes = b"*2\r\n$3\r\nGET\r\n$3\r\nfoo\r\n\r\nset a 'b'\r\n*0\r\n*-1\r\nPING\n";
-        assert_eq!(all(bytes), Ok(vec![words("GET foo"), words("set a b"), words("PING")]));
-    }
-
-    #[test]
-    fn any_cut_gives_the_same() {
-        let bytes = b"*2\r\n$3\r\nGET\r\n$4\r\nf\r\no\r\nset \"a\\x41\" 1\r\n*1\r\n$4\r\nPING\r\n";
-        let whole = all(bytes).unwrap();
-        assert_eq!(whole.len(), 3);
-        let mut parser = Parser::default();
-        let mut requests = Vec::new();
-        let mut start = 0;
-        for end in 0..=bytes.len() {
-            while let Some(found) = parser.find(&bytes[start..end]).unwrap() {
-                let request = parser.request(&bytes[start..end], found);
-                requests.push(request.args().map(<[u8]>::to_vec).collect::<Vec<_>>());
-                start += found.used;
-            }
-        }
-        assert_eq!(requests, whole);
-    }
-
-    #[test]
-    fn integers_are_read_as_the_server_reads_them() {
-        for number in [0, 7, -12, 123_456_789, -1_234_567_890, i64::MAX, i64::MIN] {
-            assert_eq!(decimal(number.to_string().as_bytes()), Some(number));
-        }
-        for text in [&b"+1"[..], b"01", b" 1", b"1 ", b"1.0", b"", b"-", b"-0", b"12345678901x", b"9223372036854775808"]
-        {
-            assert_eq!(decimal(text), None, "{}", text.escape_ascii());
-        }
-    }
-
-    #[test]
-    fn errors_are_those_of_the_server() {
-        for (bytes, text) in [
-            (&b"*x\r\n"[..], "invalid multibulk length"),
-            (b"*1048577\r\n", "invalid multibulk length"),
-            (b"*01\r\n", "invalid multibulk length"),
-            (b"*1\r\n+x\r\n", "expected '$', got '+'"),
-            (b"*1\r\n$-1\r\n", "invalid bulk length"),
-            (b"*1\r\n$536870913\r\n", "invalid bulk length"),
-            (b"*1\r\n$99999999999999999999\r\n", "invalid bulk length"),
-            (b"set 'a\r\n", "unbalanced quotes in request"),
-            (b"set 'a'b\r\n", "unbalanced quotes in request"),
-        ] {
-            assert_eq!(all(bytes).unwrap_err().text, text, "{}", bytes.escape_ascii());
-        }
-        let long = vec![b'a'; LONGEST_LINE + 1];
-        assert_eq!(all(&long).unwrap_err().text, "too big inline request");
-        let long = [b"*".as_slice(), &long].concat();
-        assert_eq!(all(&long).unwrap_err().text, "too big mbulk count string");
-    }
-}
+mod tests;

@@ -6,6 +6,7 @@ use super::{Flow, Session, ask::ask};
 use crate::{
     command::{Flags, Spec, treatment::Fold},
     dial::Version,
+    link::LARGEST_SHARED,
     merge::Merge,
     metrics::Disconnect,
     plan::{self, Local, Plan, Split},
@@ -65,7 +66,15 @@ impl Session {
         if self.unproven.is_some() && self.must_not_overtake(&plan) {
             return Flow::Settle;
         }
+        // It has a connection to itself, and what is sent on others must not overtake it, nor be overtaken.
+        let beside = spec.is_none() || request.frame().len() > LARGEST_SHARED;
+        if beside && !self.line.is_settled() {
+            return Flow::Settle;
+        }
         let flow = self.carry_out(plan, request, spec);
+        if beside && matches!(flow, Flow::Taken) {
+            self.hold_behind(Route::Any);
+        }
         if self.tracking.is_some() && matches!(flow, Flow::Taken) {
             self.caching_is_over(spec);
         }
@@ -150,6 +159,7 @@ impl Session {
         ticket.writes = spec.is_none_or(|spec| spec.is_write() || !spec.is_readonly() && spec.has_keys());
         ticket.caching = self.caching();
         ticket.fenced = spec.is_some_and(|spec| plan::is_echoed(request, spec));
+        ticket.unknown = spec.is_none();
         ticket
     }
 

@@ -23,6 +23,7 @@ use super::{
 };
 use crate::{
     command::Spec,
+    link::LARGEST_SHARED,
     metrics::Transaction as Ended,
     resp::{Request, request::OwnedRequest, write},
     says,
@@ -185,6 +186,10 @@ impl Session {
         if !transaction.spoiled && (self.watch.is_some() || !transaction.own.is_empty()) {
             return Flow::Alone;
         }
+        let is_large = transaction.frames.len() > LARGEST_SHARED;
+        if is_large && !self.line.is_settled() {
+            return Flow::Settle;
+        }
         let Some(mut transaction) = self.take_transaction() else { return Flow::Taken };
         if !transaction.needs_node(false) {
             self.show_unsent(&transaction);
@@ -213,6 +218,9 @@ impl Session {
         }
         self.guard_order(spec, route);
         self.send_ready(&named, batch, ticket);
+        if is_large {
+            self.hold_behind(Route::Any);
+        }
         Flow::Taken
     }
 

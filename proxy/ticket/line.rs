@@ -83,6 +83,7 @@ impl Line {
             lesson: None,
             caching: Caching::AsEver,
             fenced: false,
+            unknown: false,
         }
     }
 

@@ -1,6 +1,8 @@
 //! What the servers of the cluster are.
 
-use crate::resp::Value;
+use std::sync::Arc;
+
+use crate::resp::{Value, request::Rules};
 
 /// Whose server it is.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
@@ -27,6 +29,26 @@ pub struct ServerInfo {
     pub command_count: u32,
     /// What MODULE LIST says: one array of alternating names and values for each module.
     pub modules: Vec<Value>,
+    /// What it makes of frames that are not canonical.
+    pub framing: Framing,
+}
+
+/// What a server makes of frames that are not canonical. They never reach it by a connection that clients share, but who
+/// sends one is to meet the same as there.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Framing {
+    /// What it says to one whose lines do not end in CR LF; `None`: nothing, it does not look.
+    pub refuses_line_end: Option<Arc<str>>,
+    /// A NUL in a head is a byte like others.
+    pub sees_past_nul: bool,
+}
+
+impl Framing {
+    /// What a client's bytes are held to, accordingly.
+    pub fn rules(&self, unauthenticated: bool) -> Rules {
+        let checks_line_ends = self.refuses_line_end.is_some();
+        Rules { unauthenticated, checks_line_ends, sees_past_nul: self.sees_past_nul }
+    }
 }
 
 impl ServerInfo {
@@ -39,7 +61,7 @@ impl ServerInfo {
         let (redis, valkey) = (field("redis_version"), field("valkey_version"));
         let kind = if valkey.is_empty() { ServerKind::Redis } else { ServerKind::Valkey };
         let version = if valkey.is_empty() { redis.clone() } else { valkey };
-        ServerInfo { kind, version, redis_version: redis, databases: 1, command_count: 0, modules: Vec::new() }
+        ServerInfo { kind, version, redis_version: redis, databases: 1, ..ServerInfo::default() }
     }
 
     /// The version as numbers, to compare: `7.0.15` is (7, 0, 15).

@@ -201,7 +201,7 @@ impl FakeNode {
         let mut chunk = vec![0; 64 * 1024];
         let mut version = 2;
         loop {
-            while let Some(found) = parser.find(&held).map_err(|error| io::Error::other(error.text))? {
+            while let Some(found) = parser.find(&held).map_err(|error| io::Error::other(format!("{error:?}")))? {
                 let args: Vec<Vec<u8>> = parser.request(&held, found).args().map(<[u8]>::to_vec).collect();
                 held.drain(..found.used);
                 let heard = Heard { connection, args };

@@ -1,0 +1,144 @@
+use super::*;
+
+fn all(mut bytes: &[u8]) -> Result<Vec<Vec<Vec<u8>>>, ProtocolError> {
+    let mut parser = Parser::default();
+    let mut requests = Vec::new();
+    while let Some(found) = parser.find(bytes)? {
+        if !found.blank {
+            requests.push(parser.request(bytes, found).args().map(<[u8]>::to_vec).collect());
+        }
+        bytes = &bytes[found.used..];
+    }
+    Ok(requests)
+}
+
+fn words(line: &str) -> Vec<Vec<u8>> {
+    line.split(' ').map(|word| word.as_bytes().to_vec()).collect()
+}
+
+#[test]
+fn requests_of_both_forms() {
+    let bytes = b"*2\r\n$3\r\nGET\r\n$3\r\nfoo\r\n\r\nset a 'b'\r\n*0\r\n*-1\r\n\x0bPING\n";
+    assert_eq!(all(bytes), Ok(vec![words("GET foo"), words("set a b"), words("PING")]));
+}
+
+#[test]
+fn any_cut_gives_the_same() {
+    let bytes = b"*2\r\n$3\r\nGET\r\n$4\r\nf\r\no\r\nset \"a\\x41\" 1\r\n*1\r\n$4\r\nPING\r\n";
+    let whole = all(bytes).unwrap();
+    assert_eq!(whole.len(), 3);
+    let mut parser = Parser::default();
+    let mut requests = Vec::new();
+    let mut start = 0;
+    for end in 0..=bytes.len() {
+        while let Some(found) = parser.find(&bytes[start..end]).unwrap() {
+            let request = parser.request(&bytes[start..end], found);
+            requests.push(request.args().map(<[u8]>::to_vec).collect::<Vec<_>>());
+            start += found.used;
+        }
+    }
+    assert_eq!(requests, whole);
+}
+
+#[test]
+fn integers_are_read_as_the_server_reads_them() {
+    for number in [0, 7, -12, 123_456_789, -1_234_567_890, i64::MAX, i64::MIN] {
+        assert_eq!(decimal(number.to_string().as_bytes()), Some(number));
+    }
+    for text in [&b"+1"[..], b"01", b" 1", b"1 ", b"1.0", b"", b"-", b"-0", b"12345678901x", b"9223372036854775808"] {
+        assert_eq!(decimal(text), None, "{}", text.escape_ascii());
+    }
+}
+
+const STRICT: Rules = Rules { unauthenticated: false, checks_line_ends: true, sees_past_nul: true };
+
+/// What becomes of bytes: the frames found, and what ended the search.
+fn frames(mut bytes: &[u8], rules: Rules) -> (Vec<Vec<u8>>, Option<String>) {
+    let (mut parser, mut frames) = (Parser::new(rules), Vec::new());
+    loop {
+        match parser.find(bytes) {
+            Ok(Some(found)) => {
+                if !found.blank {
+                    frames.push(parser.request(bytes, found).frame().to_vec());
+                }
+                bytes = &bytes[found.used..];
+            }
+            Ok(None) => return (frames, None),
+            Err(wrong) => return (frames, Some(wrong.text.escape_ascii().to_string())),
+        }
+    }
+}
+
+#[test]
+fn wrong_line_ends_are_mended_or_refused() {
+    const GET: &[u8] = b"*2\r\n$3\r\nGET\r\n$1\r\na\r\n";
+    for bytes in [
+        &b"*2\rX$3\r\nGET\r\n$1\r\na\r\n"[..],
+        b"*2\r\n$3\rXGET\r\n$1\r\na\r\n",
+        b"*2\r\n$3\r\nGETXX$1\r\na\r\n",
+        b"*2\r\n$3\r\nGET\r\n$1\r\naXY",
+        b"*-1\rX*2\r\n$3\r\nGET\r\n$1\r\na\r\n",
+    ] {
+        let wrong = Some("invalid CRLF in request".to_owned());
+        let name = bytes.escape_ascii();
+        assert_eq!(frames(bytes, Rules::default()), (vec![GET.to_vec()], None), "{name}");
+        assert_eq!(frames(bytes, STRICT), (Vec::new(), wrong.clone()), "{name}");
+        // The requests behind it are found all the same, as they came.
+        if bytes.ends_with(b"XY") {
+            assert_eq!(frames(&[bytes, GET, bytes].concat(), Rules::default()).0, vec![GET; 3], "{name}");
+            assert_eq!(frames(&[GET, bytes, GET].concat(), STRICT), (vec![GET.to_vec()], wrong), "{name}");
+        }
+    }
+    // Valkey judges the kind of a head first, then its end, then the number.
+    assert_eq!(frames(b"*1\r\n+4\rX", STRICT).1.unwrap(), "expected \\'$\\', got \\'+\\'");
+    for bytes in [&b"*x\rX"[..], b"*1\r\n$x\rX"] {
+        assert_eq!(frames(bytes, STRICT).1.unwrap(), "invalid CRLF in request");
+    }
+    assert_eq!(frames(b"*x\rX", Rules::default()).1.unwrap(), "invalid multibulk length");
+}
+
+#[test]
+fn a_nul_hides_what_is_behind_it_or_is_wrong() {
+    for (bytes, error, too_long) in [
+        (&b"*1\0\r\n"[..], "invalid multibulk length", "too big mbulk count string"),
+        (b"*1\r\n\0\r\n", "expected \\'$\\', got \\'\\x00\\'", "too big bulk count string"),
+        (b"*1\r\n$4\0\r\nPING\r\n", "invalid bulk length", "too big bulk count string"),
+    ] {
+        let long = [bytes, &vec![b'x'; LONGEST_LINE]].concat();
+        assert_eq!(frames(bytes, STRICT).1.unwrap(), error);
+        assert_eq!(frames(bytes, Rules::default()), (Vec::new(), None));
+        assert_eq!(frames(&long, Rules::default()).1.unwrap(), too_long);
+    }
+    for bytes in [&b"PING\0\r\n"[..], b"\0\nPING\r\n", b"SET a '\0'\r\n"] {
+        let long = [bytes, &vec![b'x'; LONGEST_LINE]].concat();
+        for rules in [STRICT, Rules::default()] {
+            assert_eq!(frames(bytes, rules), (Vec::new(), None));
+            assert_eq!(frames(&long, rules).1.unwrap(), "too big inline request");
+        }
+    }
+    // Within a bulk string it is as good as any byte.
+    assert_eq!(frames(b"*1\r\n$1\r\n\0\r\n", STRICT).0.len(), 1);
+}
+
+#[test]
+fn errors_are_those_of_the_server() {
+    for (bytes, text) in [
+        (&b"*x\r\n"[..], "invalid multibulk length"),
+        (b"*2147483648\r\n", "invalid multibulk length"),
+        (b"*01\r\n", "invalid multibulk length"),
+        (b"*1\r\n+x\r\n", "expected '$', got '+'"),
+        (b"*1\r\n\r\n", "expected '$', got '\r'"),
+        (b"*1\r\n$-1\r\n", "invalid bulk length"),
+        (b"*1\r\n$536870913\r\n", "invalid bulk length"),
+        (b"*1\r\n$99999999999999999999\r\n", "invalid bulk length"),
+        (b"set 'a\r\n", "unbalanced quotes in request"),
+        (b"set 'a'b\r\n", "unbalanced quotes in request"),
+    ] {
+        assert_eq!(all(bytes).unwrap_err().text, text.as_bytes(), "{}", bytes.escape_ascii());
+    }
+    assert_eq!(&*all(b"*1\r\n\xff\r\n").unwrap_err().text, b"expected '$', got '\xff'");
+    let long = vec![b'a'; LONGEST_LINE + 1];
+    assert_eq!(&*all(&long).unwrap_err().text, b"too big inline request");
+    let long = [b"*".as_slice(), &long].concat();
+    assert_eq!(&*all(&long).unwrap_err().text, b"too big mbulk count string");
+}
