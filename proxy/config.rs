@@ -46,7 +46,7 @@ pub struct Config {
     /// Where `client_password` was read from.
     #[serde(deserialize_with = "read::path")]
     pub client_password_file: Option<PathBuf>,
-    /// Whether not to warn of an open port without a password.
+    /// Whether it is meant that clients beyond loopback need no password, even where the proxy has one for the nodes.
     #[serde(deserialize_with = "read::switch")]
     pub allow_insecure_bind: bool,
     /// Clients at one time.
@@ -203,11 +203,22 @@ impl Config {
 
     /// An error where something is missing or at odds that only serving needs.
     pub fn ready_to_serve(&self) -> Result<(), ConfigError> {
-        match self.shared_port() {
-            Some(address) => Err(ConfigError::SharedPort { address }),
-            None if self.seeds.is_empty() => Err(ConfigError::NoSeeds),
-            None => Ok(()),
+        if let Some(address) = self.shared_port() {
+            return Err(ConfigError::SharedPort { address });
         }
+        if self.seeds.is_empty() {
+            return Err(ConfigError::NoSeeds);
+        }
+        match (self.lent_user(), &*self.insecure_binds()) {
+            (Some(user), [address, ..]) => Err(ConfigError::LentUser { user: user.to_owned(), address: *address }),
+            _ => Ok(()),
+        }
+    }
+
+    /// The nodes' user as whom everybody works who connects, without saying a password.
+    pub fn lent_user(&self) -> Option<&str> {
+        let is_lent = self.password.is_some() && self.client_password.is_none();
+        is_lent.then(|| self.username.as_deref().unwrap_or("default"))
     }
 
     /// How many workers there are: as configured, or one per core that this process may use.
@@ -223,7 +234,7 @@ impl Config {
         if self.allow_insecure_bind || self.client_password.is_some() {
             return Vec::new();
         }
-        self.listen.iter().filter(|address| !address.ip().is_loopback()).copied().collect()
+        self.listen.iter().filter(|address| !address.ip().to_canonical().is_loopback()).copied().collect()
     }
 
     /// What `deny` and `allow` name that is no command of the servers we know: mistyped, or a module's.

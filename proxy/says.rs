@@ -148,7 +148,16 @@ pub fn wrong_arity(name: &str) -> String {
 pub fn refused(name: &str, reason: &str) -> String {
     let command = name.replace('|', " ").to_ascii_uppercase();
     format!(
-        "ERR {command} is not served by the proxy: {reason}. To reach one node on purpose: PROXY NODE <node> {command} ..."
+        "ERR {command} is not served by the proxy: {reason}. To reach one node on purpose: PROXY NODE <host:port> \
+         {command} ... (PROXY NODES lists them)"
+    )
+}
+
+/// PROXY NODE by slot or key with a command that is refused otherwise: slots move, and another node would be hit.
+pub fn only_at_a_node(name: &str, owner: &str) -> String {
+    let command = name.replace('|', " ").to_ascii_uppercase();
+    format!(
+        "ERR {command} is not sent to whoever owns a slot: name the node itself, as in PROXY NODE {owner} {command} ..."
     )
 }
 

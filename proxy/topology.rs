@@ -20,6 +20,7 @@ use std::{
 };
 
 pub use address_map::AddressMap;
+pub use find::{Named, NotFound};
 pub use hint::Hint;
 pub use member::Member;
 pub use redirect::{Kind, Redirect};

@@ -31,7 +31,7 @@ served by what its server says of it.
 - *Served by* is where a request goes and, where several nodes answer, how their replies become one. \"Primary\" is a
   node that owns slots.
 - *Unlike one Redis* says where a client could notice a difference. Where nothing stands, replies are byte for byte
-  those of one server; what is refused says why, and is reached by `PROXY NODE <node|slot|key> <command>`.
+  those of one server; what is refused says why, and is reached by `PROXY NODE <host:port> <command>`.
 - `deny` in the configuration refuses more commands, `allow` lets refused ones through: by the names of this page.
 - `PROXY EXPLAIN <command>` says it for one request, with its keys, slots and nodes.
 ";

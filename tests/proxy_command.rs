@@ -22,19 +22,63 @@ fn a_node_is_reached_by_every_name() {
             let (id, address) = (shared().id(index), node.address());
             let (first, last) = shared().slots_of(index);
             let key = shared().key_on(index, "by:name:");
-            for name in [&address, &id, &id[..12], &first.to_string(), &last.to_string(), &key] {
+            let port = format!(":{}", node.port);
+            let (first, last, key) = (format!("slot:{first}"), format!("slot:{last}"), format!("key:{key}"));
+            // By its name too, which only the network knows to be that address.
+            let name = format!("localhost:{}", node.port);
+            for name in [&address, &port, &name, &id, &id[..12], &first, &last, &key] {
                 let reply = client.call(&["PROXY", "NODE", name, "CLUSTER", "MYID"]);
                 assert_eq!(reply.string(), id, "{name}");
             }
         }
         let known = shared().node(1).address();
-        for name in ["127.0.0.1:1", "localhost:7", "0000000000000000000000000000000000000000"] {
+        for name in ["127.0.0.1:1", "localhost:7", "0000000000000000000000000000000000000000", "foo", "user:1000", ":1"]
+        {
             let reply = client.call(&["PROXY", "NODE", name, "PING"]);
-            assert_error(&reply, &format!("no node is {name}; known are "));
+            assert_error(&reply, &format!("no node is {name}: say host:port"));
             assert_error(&reply, &known);
         }
-        assert_error(&client.line("PROXY NODE 16384 PING"), "16384 is no slot");
+        for name in ["127.0.0.1", "localhost"] {
+            assert_error(&client.call(&["PROXY", "NODE", name, "PING"]), &format!("{name} may be any of "));
+        }
+        assert_error(&client.line("PROXY NODE slot:16384 PING"), "16384 is no slot");
+        // A bare number is not guessed to be anything.
+        let port = shared().node(0).port.to_string();
+        for number in [&*port, "0", "7000", "16383"] {
+            let reply = client.call(&["PROXY", "NODE", number, "PING"]);
+            assert_error(&reply, &format!("say :{number}, slot:{number}, key:{number} or"));
+            assert_error(&reply, &known);
+        }
     }
+}
+
+#[test]
+fn what_is_refused_otherwise_goes_to_a_node_that_is_named_as_such() {
+    let proxy = Proxy::start(Settings::new(shared().seeds()).with("DENY", "flushall"));
+    let mut client = proxy.client();
+    client.line("SET past:list 1");
+    let owner = shared().node(shared().home_of("past:list"));
+    for command in ["SHUTDOWN NOSAVE", "FLUSHALL", "CLUSTER RESET", "DEBUG SEGFAULT", "CONFIG SET port 1", "ACL LOAD"] {
+        for name in ["slot:7000", "key:past:list"] {
+            let reply = client.line(&format!("PROXY NODE {name} {command}"));
+            assert_error(
+                &reply,
+                "is not sent to whoever owns a slot: name the node itself, as in PROXY NODE 127.0.0.1:",
+            );
+        }
+    }
+    assert_eq!(client.line("GET past:list"), "$1\r\n1\r\n");
+    // What the proxy serves anyway, and what only reads, may be asked of an owner.
+    for command in ["CLUSTER MYID", "DEBUG SLEEP 0", "CONFIG GET port", "DBSIZE"] {
+        let reply = client.line(&format!("PROXY NODE key:past:list {command}"));
+        if !command.starts_with("DEBUG") {
+            assert_eq!(reply, owner.line(command), "{command}");
+        }
+    }
+    // The refusal shows the form that is safe.
+    let refusal = client.line("SHUTDOWN NOSAVE");
+    assert_error(&refusal, "PROXY NODE <host:port> SHUTDOWN ... (PROXY NODES lists them)");
+    assert_eq!(client.line(&format!("PROXY NODE :{} ACL SAVE", owner.port)), owner.line("ACL SAVE"));
 }
 
 #[test]
@@ -110,7 +154,7 @@ fn a_command_that_waits_does_so_alone() {
     let proxy = Proxy::before(shared());
     let (mut waiting, mut other) = (proxy.client(), proxy.client());
     waiting.line("DEL alone:list");
-    waiting.send(&["PROXY", "NODE", "alone:list", "BLPOP", "alone:list", "0"]);
+    waiting.send(&["PROXY", "NODE", "key:alone:list", "BLPOP", "alone:list", "0"]);
     eventually("the node to have a blocked client", || {
         shared().nodes.iter().any(|node| node.info("blocked_clients") == "1")
     });
@@ -119,7 +163,7 @@ fn a_command_that_waits_does_so_alone() {
     assert_eq!(waiting.reply(), "*2\r\n$10\r\nalone:list\r\n$1\r\na\r\n");
 
     // Its wait ends with its client.
-    waiting.send(&["PROXY", "NODE", "alone:list", "BLPOP", "alone:list", "0"]);
+    waiting.send(&["PROXY", "NODE", "key:alone:list", "BLPOP", "alone:list", "0"]);
     eventually("the node to have a blocked client", || {
         shared().nodes.iter().any(|node| node.info("blocked_clients") == "1")
     });
@@ -162,8 +206,8 @@ fn a_replica_is_read_on_purpose_and_a_node_may_be_stopped() {
 #[test]
 fn an_operator_can_refuse_it() {
     for (deny, refused, served) in [
-        ("proxy|node", "PROXY NODE foo GET foo", "PROXY NODES"),
-        ("PROXY NODE,get", "PROXY NODE foo PING", "PROXY EXPLAIN GET foo"),
+        ("proxy|node", "PROXY NODE key:foo GET foo", "PROXY NODES"),
+        ("PROXY NODE,get", "PROXY NODE key:foo PING", "PROXY EXPLAIN GET foo"),
         ("proxy", "PROXY NODES", "PING"),
     ] {
         let proxy = Proxy::start(Settings::new(shared().seeds()).with("DENY", deny));
@@ -186,7 +230,7 @@ fn malformed_and_in_a_transaction_it_is_an_error() {
     ] {
         assert_eq!(client.line(line), error, "{line}");
     }
-    for line in ["PROXY NODE foo GET foo", "PROXY EXPLAIN GET foo", "PROXY NODES", "PROXY INFO", "PROXY HELP"] {
+    for line in ["PROXY NODE key:foo GET foo", "PROXY EXPLAIN GET foo", "PROXY NODES", "PROXY INFO", "PROXY HELP"] {
         assert_eq!(client.line("MULTI"), "+OK\r\n");
         assert_error(&client.line(line), "Command not allowed inside a transaction");
         assert_error(&client.line("EXEC"), "EXECABORT");
@@ -276,7 +320,7 @@ fn what_is_refused_and_what_is_the_proxys_own_is_counted() {
     let proxy = Proxy::before(shared());
     let mut client = proxy.client();
     (0..3).for_each(|_| drop(client.line("SHUTDOWN NOSAVE")));
-    (0..2).for_each(|_| drop(client.line("PROXY NODE foo GET foo")));
+    (0..2).for_each(|_| drop(client.line("PROXY NODE key:foo GET foo")));
     client.line("PROXY NODE 127.0.0.1:1 PING");
     client.line("PROXY NODES");
     client.line("CLUSTER NODES");

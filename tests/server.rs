@@ -574,7 +574,7 @@ fn what_is_allowed_is_done_by_all() {
     }
     assert_eq!(client.line("AUTH server:bob secret"), "+OK\r\n");
     assert_eq!(client.line("ACL WHOAMI").string(), "server:bob");
-    assert_eq!(client.line("PROXY NODE foo ACL WHOAMI").string(), "server:bob");
+    assert_eq!(client.line("PROXY NODE key:foo ACL WHOAMI").string(), "server:bob");
     let mut client = proxy.client();
     assert_eq!(client.line("ACL DELUSER server:bob"), ":1\r\n");
 }

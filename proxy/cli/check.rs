@@ -2,7 +2,12 @@
 
 use slotway::config::{self, Config};
 
-use super::{Failure, flags::ServeFlags, say, serve::strange};
+use super::{
+    Failure,
+    flags::ServeFlags,
+    say,
+    serve::{lent, strange},
+};
 
 /// Prints every key, its value and where that came from; fails where `serve` would.
 pub fn run(flags: &ServeFlags) -> Result<(), Failure> {
@@ -16,6 +21,9 @@ pub fn run(flags: &ServeFlags) -> Result<(), Failure> {
     }
     for address in config.insecure_binds() {
         eprintln!("warning: {address} is open to everyone who can reach it: no client_password is set");
+    }
+    if let Some(user) = config.lent_user() {
+        eprintln!("warning: {}", lent(user));
     }
     for name in config.strange_commands() {
         eprintln!("warning: {}", strange(name));

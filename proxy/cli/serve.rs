@@ -43,10 +43,18 @@ pub fn announce(config: &Config, sources: &Sources) -> Result<(), Failure> {
              allow_insecure_bind where the network is closed"
         );
     }
+    if let Some(user) = config.lent_user() {
+        tracing::warn!("{}", lent(user));
+    }
     for name in config.strange_commands() {
         tracing::warn!("{}", strange(name));
     }
     Ok(())
+}
+
+/// What a sidecar is for, and what nobody else should find.
+pub fn lent(user: &str) -> String {
+    format!("whoever connects works as the nodes' user `{user}`: `password` is set and `client_password` is not")
 }
 
 /// A name in `deny` or `allow` that may have no effect.

@@ -62,6 +62,13 @@ pub enum ConfigError {
         /// The later one.
         address: SocketAddr,
     },
+    /// Whoever reaches the port would work as a user of the nodes, and nobody has said that this is meant.
+    LentUser {
+        /// The nodes' user.
+        user: String,
+        /// Where it is lent out.
+        address: SocketAddr,
+    },
     /// Serving needs seeds.
     NoSeeds,
 }
@@ -127,6 +134,12 @@ impl fmt::Display for ConfigError {
             ConfigError::SharedPort { address } => {
                 write!(f, "two addresses of `listen` and `admin` meet at {address}: each needs a port of its own")
             }
+            ConfigError::LentUser { user, address } => write!(
+                f,
+                "whoever reaches {address} would work as the nodes' user `{user}` without a password, since `password` \
+                 is set and `client_password` is not: set `client_password` or `client_password_file`, listen on \
+                 127.0.0.1, or say `allow_insecure_bind` where this is meant"
+            ),
             ConfigError::NoSeeds => write!(
                 f,
                 "no seeds: name some nodes of the cluster, as in `slotway --seeds redis-7000:7000,redis-7001:7001`, \

@@ -231,6 +231,28 @@ fn open_ports_without_a_password_are_pointed_out() {
 }
 
 #[test]
+fn the_nodes_user_is_lent_out_beyond_loopback_only_where_that_is_meant() {
+    let serves = |listen: &str, more: &[(&str, &str)]| {
+        let flags = [&[("listen", listen), ("seeds", "a:1"), ("password", "x")][..], more].concat();
+        Config::load(&sources(&[], &flags)).unwrap().ready_to_serve().map_err(|why| why.to_string())
+    };
+    for listen in ["127.0.0.1:2", "[::1]:2", "127.0.0.7:2,[::1]:2", "[::ffff:127.0.0.1]:2"] {
+        assert_eq!(serves(listen, &[]), Ok(()), "{listen}");
+    }
+    for (listen, named) in [("0.0.0.0:2", "0.0.0.0:2"), ("127.0.0.1:2,[::]:3", "[::]:3"), ("10.1.2.3:2", "10.1.2.3:2")]
+    {
+        let refused = serves(listen, &[]).unwrap_err();
+        assert!(refused.starts_with(&format!("whoever reaches {named} would work as the nodes' user `default`")));
+        let as_user = serves(listen, &[("username", "app")]).unwrap_err();
+        assert!(as_user.contains("user `app`"), "{as_user}");
+        assert_eq!(serves(listen, &[("allow_insecure_bind", "true")]), Ok(()), "{listen}");
+        assert_eq!(serves(listen, &[("client_password", "y")]), Ok(()), "{listen}");
+        // Without a password for the nodes there is nothing to lend: it is warned of only.
+        assert_eq!(serves(listen, &[("password", "")]), Ok(()), "{listen}");
+    }
+}
+
+#[test]
 fn the_documented_file_names_every_key_with_a_comment() {
     // Every field must be in the file, or the defaults would not load; here: that each stands under a comment of its own
     // or of its group.

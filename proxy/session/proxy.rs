@@ -6,6 +6,7 @@
 use std::time::Duration;
 
 use bytes::Bytes;
+use tokio::{net::lookup_host, time::timeout};
 
 use super::{Flow, Session, attend::Eof};
 use crate::{
@@ -15,10 +16,10 @@ use crate::{
     },
     dial::Login,
     explain::{self, Grounds},
-    plan::Policy,
+    plan::{self, Plan, Policy},
     resp::{Request, request::Parser, write},
     says,
-    topology::{Hint, Role},
+    topology::{Hint, Named, Role, Topology},
 };
 
 /// How long a node may take for what an operator asks of it (SAVE, DEBUG RELOAD): long, but not for ever. Commands that
@@ -33,9 +34,9 @@ const HELP: &[&str] = &[
     "    Say how a command would be served: its keys, slots, nodes and parts. It is not run.",
     "INFO",
     "    Show this proxy at a glance.",
-    "NODE <node|slot|key> <command> [<arg> ...]",
-    "    Run a command on one node, whatever the proxy refuses otherwise. <node> is an address or a",
-    "    node id, or the beginning of one; a number is a slot, anything else a key.",
+    "NODE <node> <command> [<arg> ...]",
+    "    Run a command on one node. <node> is host:port, :port, a host, the start of a node id,",
+    "    slot:<number> or key:<key>. What the proxy refuses otherwise goes only to a node named as such.",
     "NODES",
     "    List the nodes: address, role, id, slots.",
     "HELP",
@@ -134,7 +135,6 @@ impl Session {
     async fn ask_one_node(&mut self, request: &Request<'_>) -> Result<Option<Bytes>, String> {
         self.router.refresh();
         let topology = self.router.topology().clone();
-        let node = topology.find(request.arg(2))?.clone();
         let mut frame = Vec::new();
         let args: Vec<&[u8]> = request.args().skip(BEFORE_COMMAND).collect();
         write::request(&mut frame, &args);
@@ -145,6 +145,11 @@ impl Session {
         if let Some(spec) = spec.filter(|spec| needs_its_connection(spec)) {
             return Err(says::not_for_one_node(&spec.name));
         }
+        let Some(Named { node, as_owner }) = self.named(request.arg(2), &topology).await? else { return Ok(None) };
+        if let Some(spec) = spec.filter(|spec| as_owner && is_refused(&command, spec, &self.router.settings().policy)) {
+            return Err(says::only_at_a_node(&spec.name, &node.label));
+        }
+        let node = node.clone();
         let waits = spec.is_some_and(|spec| spec.flags.has(Flags::BLOCKING));
         // A replica answers reads of its slots to those only who have said that they want to read from it.
         let login = Login { readonly: node.role == Role::Replica, ..self.lane.login().clone() };
@@ -173,6 +178,38 @@ impl Session {
             }
         }
     }
+}
+
+impl Session {
+    /// The node that is meant, by what the cluster knows or else by what the network makes of a host. `None` where the
+    /// client has gone.
+    async fn named<'a>(&mut self, name: &[u8], topology: &'a Topology) -> Result<Option<Named<'a>>, String> {
+        let unknown = match topology.find(name) {
+            Ok(named) => return Ok(Some(named)),
+            Err(unknown) => unknown,
+        };
+        let Some((host, port)) = unknown.host else { return Err(unknown.error) };
+        let patience = self.router.around().limits.dial.connect;
+        let lookup = timeout(patience, lookup_host((host, port.unwrap_or_default())));
+        match self.attend(lookup, Eof::Waits).await {
+            Ok(Ok(Ok(addresses))) => {
+                let addresses: Vec<_> = addresses.collect();
+                topology.find_at(&String::from_utf8_lossy(name), port, &addresses).map(Some)
+            }
+            Ok(_) => Err(unknown.error),
+            Err(reason) => {
+                self.ending = Some(reason);
+                Ok(None)
+            }
+        }
+    }
+}
+
+/// Whether the proxy does not serve a command unless a node is named for it.
+fn is_refused(command: &Request<'_>, spec: &Spec, policy: &Policy) -> bool {
+    let by_arguments = matches!(spec.treatment, Treatment::ConfigSet | Treatment::Debug)
+        && matches!(plan::plan(command, Some(spec), policy), Plan::Refuse(_) | Plan::Unchanged(_));
+    policy.refuses(spec).is_some() || by_arguments
 }
 
 /// Whether a command is about its connection, or is answered by other than one reply, so that a connection of one

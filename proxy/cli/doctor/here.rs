@@ -7,7 +7,10 @@ use std::{
 
 use slotway::{config::Config, descriptors::files_for, doctor::Report};
 
-use crate::cli::healthcheck::{body, near, readyz};
+use crate::cli::{
+    healthcheck::{body, near, readyz},
+    serve::lent,
+};
 
 const PROXY: &str = "proxy";
 
@@ -25,14 +28,24 @@ pub fn look(config: &Config, report: &mut Report) {
             }
         }
     }
-    for address in config.insecure_binds() {
-        report.warning(
-            PROXY,
-            format!("{address} is open to everyone who can reach it"),
-            "--client-password-file FILE; or --allow-insecure-bind where the network is closed",
-        );
-    }
+    open_ports(config, report);
     files(config, report);
+}
+
+/// Whom the proxy lets in without a password.
+fn open_ports(config: &Config, report: &mut Report) {
+    let remedy = "--client-password-file FILE; or --allow-insecure-bind where the network is closed";
+    let open = config.insecure_binds();
+    match (config.lent_user(), &*open) {
+        (None, open) => open.iter().for_each(|address| {
+            report.warning(PROXY, format!("{address} is open to everyone who can reach it"), remedy);
+        }),
+        (Some(user), []) => report.warning(PROXY, lent(user), "--client-password-file FILE, unless this is a sidecar"),
+        (Some(user), open) => open.iter().for_each(|address| {
+            let text = format!("everyone who can reach {address} would work as the nodes' user `{user}`: not served");
+            report.problem(PROXY, text, remedy);
+        }),
+    }
 }
 
 fn remedy(error: &io::Error, address: SocketAddr, flag: &str) -> String {
