@@ -26,6 +26,8 @@ use std::{
     time::{Duration, Instant},
 };
 
+use bytes::Bytes;
+
 use self::{mail::Inbox, monitors::Monitors};
 use crate::metrics::CommandId;
 
@@ -242,6 +244,8 @@ pub struct About {
     pub library_version: Vec<u8>,
     /// The user it authenticated as.
     pub user: String,
+    /// The nodes' user that it works as, where that is not the proxy's own.
+    pub login: Option<Bytes>,
 }
 
 /// What a client's session is to do.
@@ -329,6 +333,11 @@ impl Client {
     /// It begins to wait since clients are paused; nobody can unblock it.
     pub fn set_paused(&self) {
         self.wait.store(wait::PAUSED, Relaxed);
+    }
+
+    /// Whether it has logged in as this user of the nodes.
+    pub fn works_as(&self, user: &[u8]) -> bool {
+        lock(&self.about).login.as_deref() == Some(user)
     }
 
     /// Sets a flag, or takes it away.

@@ -95,10 +95,10 @@ impl Open {
         limits: &dial::Limits,
         tally: Rc<NodeTally>,
     ) -> Result<Open, DialError> {
-        let dialled = dial::dial(address, login, limits).await;
-        let stream = dialled.inspect_err(|_| tally.connect_failed())?;
+        let opened = dial::open_quiet(address, login, limits).await;
+        let opened = opened.inspect_err(|_| tally.connect_failed())?;
         tally.connected();
-        Ok(Open { stream, tally, id: None, _descriptor: descriptor })
+        Ok(Open { stream: opened.stream, tally, id: opened.id, _descriptor: descriptor })
     }
 }
 

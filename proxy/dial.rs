@@ -76,9 +76,22 @@ pub struct Login {
     pub tracking: Option<Tracking>,
     /// The id of the node that is meant: its address may have passed to another, of another cluster perhaps.
     pub node: Option<String>,
+    /// The proxy's own credentials: where another user is to log in, what the proxy itself has to know is asked first, by
+    /// these.
+    pub own: Option<Credentials>,
 }
 
 impl Login {
+    /// The nodes' user who logs in.
+    pub fn user(&self) -> &[u8] {
+        self.credentials.as_ref().and_then(|credentials| credentials.username.as_deref()).unwrap_or(b"default")
+    }
+
+    /// Whether it is the proxy's own user who logs in.
+    pub fn is_own(&self) -> bool {
+        self.credentials == self.own
+    }
+
     /// This login, at this very node.
     pub fn at(&self, node: &Node) -> Login {
         // Some servers tell no ids.
@@ -150,6 +163,8 @@ pub enum Step {
     Resolve,
     /// Connecting, and asking whether it is the node that is meant.
     Connect,
+    /// AUTH as the proxy's own user, and asking what only the proxy wants to know. Nothing depends on it.
+    Introduce,
     /// HELLO or AUTH.
     Login,
     /// SELECT.
@@ -188,7 +203,7 @@ impl fmt::Display for DialError {
         let doing = match self.step {
             Step::Resolve => "cannot resolve",
             Step::Connect => "cannot connect to",
-            Step::Login => "cannot log in to",
+            Step::Introduce | Step::Login => "cannot log in to",
             Step::Select => "cannot select the database on",
             Step::Readonly => "cannot read from replica",
             Step::Tracking => "cannot track the keys of",
@@ -202,10 +217,15 @@ impl std::error::Error for DialError {}
 
 /// A connection to the node at `target`, logged in and with nothing left to read.
 pub async fn dial(target: &Address, login: &Login, limits: &Limits) -> Result<TcpStream, DialError> {
+    open_quiet(target, login, limits).await.map(|opened| opened.stream)
+}
+
+/// As [`dial`], for who wants to know what the node calls the connection.
+pub async fn open_quiet(target: &Address, login: &Login, limits: &Limits) -> Result<Opened, DialError> {
     let opened = open(target, login, limits).await?;
     // Whatever lies behind the last reply would be taken for the answer to the first request.
     if opened.rest.is_empty() {
-        Ok(opened.stream)
+        Ok(opened)
     } else {
         let why = "it said more than it was asked".to_owned();
         Err(DialError { node: target.clone(), step: Step::Login, why, permanent: false })
@@ -216,7 +236,7 @@ pub async fn dial(target: &Address, login: &Login, limits: &Limits) -> Result<Tc
 pub struct Opened {
     /// The connection.
     pub stream: TcpStream,
-    /// What the node calls it, where it has said so (HELLO).
+    /// What the node calls it, where it has said so (HELLO, or CLIENT ID to the proxy's own user).
     pub id: Option<i64>,
     /// What the node has said beyond what it was asked: with [`Tracking`] it may speak at once.
     pub rest: Vec<u8>,
@@ -272,6 +292,7 @@ async fn log_in(mut stream: TcpStream, node: &Address, login: &Login, deadline: 
                     return Err(failed(step, why, false));
                 }
             }
+            said if step == Step::Introduce => id = id.or_else(|| said.integer()),
             Value::Error(text) => return Err(failed(step, reason(&text), is_permanent(&text))),
             said => id = id.or_else(|| said.field("id")?.integer()),
         }
@@ -286,6 +307,17 @@ fn handshake(login: &Login) -> (Vec<u8>, Vec<Step>) {
         write::request(&mut out, args);
         steps.push(step);
     };
+    let is_own = login.is_own();
+    if login.node.is_some() && !is_own {
+        // What the client's user may not ask would fill the node's ACL LOG in its name.
+        match &login.own {
+            None => {}
+            Some(Credentials { username: None, secret }) => say(Step::Introduce, &[b"AUTH", secret]),
+            Some(Credentials { username: Some(user), secret }) => say(Step::Introduce, &[b"AUTH", user, secret]),
+        }
+        say(Step::Connect, &[b"CLUSTER", b"MYID"]);
+        say(Step::Introduce, &[b"CLIENT", b"ID"]);
+    }
     match (login.version, &login.credentials) {
         (Version::Resp2, None) => {}
         (Version::Resp2, Some(Credentials { username: None, secret })) => say(Step::Login, &[b"AUTH", secret]),
@@ -304,7 +336,7 @@ fn handshake(login: &Login) -> (Vec<u8>, Vec<Step>) {
     if login.readonly {
         say(Step::Readonly, &[b"READONLY"]);
     }
-    if login.node.is_some() {
+    if login.node.is_some() && is_own {
         say(Step::Connect, &[b"CLUSTER", b"MYID"]);
     }
     if let Some(tracking) = &login.tracking {

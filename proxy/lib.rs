@@ -15,7 +15,7 @@
 //! A file imports only from layers below its own; `tests/layers.rs` checks it.
 //! - 0, bytes, pure: `address`, `slot`, `resp`, `says`
 //! - 1, meaning, pure: `config`, `metrics`, `command`, `topology`, `refusal`, `plan`, `explain`, `merge`, `scan`, `scripts`
-//! - 2, one worker's I/O: `clients`, `ticket`, `dial`, `descriptors`, `link`, `dedicated`, `feed`, `router`, `session`
+//! - 2, one worker's I/O: `clients`, `rights`, `ticket`, `dial`, `descriptors`, `link`, `dedicated`, `feed`, `router`, `session`
 //! - 3, process: `discovery`, `doctor`, `worker`, `admin`, `server`
 //!
 //! Above them stands the program, `main.rs` and `cli/`.
@@ -39,6 +39,7 @@ pub mod metrics;
 pub mod plan;
 pub mod refusal;
 pub mod resp;
+pub mod rights;
 pub mod router;
 pub mod says;
 pub mod scan;

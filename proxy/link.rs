@@ -152,6 +152,8 @@ impl Prelude {
 }
 
 const PING: &[u8] = b"*1\r\n$4\r\nPING\r\n";
+/// What any user may say.
+const HELLO: &[u8] = b"*1\r\n$5\r\nHELLO\r\n";
 
 impl Link {
     /// A link to `node`; it connects when the first request comes. Where no open file is kept back for it, it takes one of
@@ -277,10 +279,11 @@ impl Link {
     /// Asks the node for a sign of life.
     fn ping(&self) {
         let queue = &mut *self.queue.borrow_mut();
-        queue.bytes.extend_from_slice(PING);
+        let ping = if self.login.is_own() { PING } else { HELLO };
+        queue.bytes.extend_from_slice(ping);
         queue.entries.push_back(Entry {
             ticket: None,
-            length: PING.len(),
+            length: ping.len(),
             prefix: 0,
             prelude: 0,
             swallow: 0,
@@ -290,7 +293,7 @@ impl Link {
             since: self.around.clock.now(),
             heartbeat: true,
         });
-        self.tally.queued(PING.len());
+        self.tally.queued(ping.len());
     }
 
     /// Lets the link end once all that it owes has been answered.

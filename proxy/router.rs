@@ -27,6 +27,7 @@ use crate::{
     link::{Audience, Link, Surroundings},
     metrics::{ClientTally, NodeTallies, NodeTally},
     plan::Policy,
+    rights::{Rights, User},
     scan::Scans,
     scripts::{Scripts, Shelf},
     slot::Slot,
@@ -62,7 +63,8 @@ impl Settings {
             let secret = Bytes::copy_from_slice(secret.as_ref()?.reveal().as_bytes());
             Some(Credentials { username: name.clone().map(Bytes::from), secret })
         };
-        let login = Login { credentials: credentials(&config.username, &config.password), ..Login::default() };
+        let own = credentials(&config.username, &config.password);
+        let login = Login { credentials: own.clone(), own, ..Login::default() };
         Settings {
             policy: Policy::new(config.cross_slot == CrossSlot::Reject, &config.deny, &config.allow),
             retry_timeout: config.retry_timeout,
@@ -85,6 +87,8 @@ pub struct Common {
     pub scans: Arc<Mutex<Scans>>,
     /// The texts of scripts.
     pub scripts: Arc<Scripts>,
+    /// What users may do.
+    pub rights: Arc<Rights>,
 }
 
 /// What the sessions of one worker share.
@@ -103,6 +107,9 @@ pub struct Router {
     scans: Arc<Mutex<Scans>>,
     scripts: Shelf,
     moving: Moving,
+    rights: Arc<Rights>,
+    /// Whom clients without credentials of their own work as.
+    own_user: Arc<User>,
 }
 
 /// The links of one lane: of connections that are alike in RESP version, database and credentials.
@@ -141,6 +148,8 @@ impl Router {
             lanes: RefCell::default(),
             kept: RefCell::default(),
             around,
+            own_user: common.rights.user(settings.login.user()),
+            rights: common.rights,
             settings: Rc::new(settings),
             tally,
             nodes: Rc::new(nodes),
@@ -283,6 +292,21 @@ impl Router {
     /// The texts of scripts.
     pub fn scripts(&self) -> &Shelf {
         &self.scripts
+    }
+
+    /// What users may do.
+    pub fn rights(&self) -> &Rights {
+        &self.rights
+    }
+
+    /// The user of a lane.
+    pub fn user_of(&self, login: &Login) -> Arc<User> {
+        self.rights.user(login.user())
+    }
+
+    /// Whom clients without credentials of their own work as.
+    pub fn own_user(&self) -> &Arc<User> {
+        &self.own_user
     }
 
     /// All clients of the process.

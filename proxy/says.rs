@@ -161,6 +161,15 @@ pub fn only_at_a_node(name: &str, owner: &str) -> String {
     )
 }
 
+/// No node tells whether the client's user may do what the proxy answers itself.
+pub fn no_verdict(why: &str) -> String {
+    let why = why.strip_prefix("ERR ").unwrap_or(why);
+    format!("ERR proxy: no node tells whether your user may do this: {why}")
+}
+
+/// The proxy may not ask whether the client's user may do what would touch other clients.
+pub const MAY_NOT_ASK: &str = "NOPERM proxy: it cannot be told whether your user may do this: the proxy's own user needs +acl|getuser and +acl|dryrun at the nodes";
+
 /// A command that the configuration refuses.
 pub const REFUSED_BY_CONFIGURATION: &str = "the proxy's configuration refuses it";
 

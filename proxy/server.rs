@@ -88,7 +88,12 @@ pub async fn run(config: Config, shutdown: CancellationToken, now: CancellationT
         config: config.clone(),
         topology: topology.clone(),
         hints,
-        common: Common { clients: clients.clone(), scans: Arc::default(), scripts: Arc::default() },
+        common: Common {
+            clients: clients.clone(),
+            scans: Arc::default(),
+            scripts: Arc::default(),
+            rights: Arc::default(),
+        },
         descriptors: descriptors.clone(),
         metrics: metrics.clone(),
         stop: stop.clone(),

@@ -16,6 +16,7 @@ mod client;
 mod dispatch;
 mod errand;
 mod keys;
+mod leave;
 mod local;
 mod login;
 mod monitor;
@@ -47,9 +48,10 @@ use tokio::{
     net::TcpStream,
 };
 
+pub use self::leave::look_after_users;
 use self::{
-    monitor::Monitor, pause::Standstill, retry::Retry, subscribe::Overdue, subscriber::Subscriber, tracking::Tracking,
-    transaction::Transaction, watch::Watch,
+    leave::Leave, monitor::Monitor, pause::Standstill, retry::Retry, subscribe::Overdue, subscriber::Subscriber,
+    tracking::Tracking, transaction::Transaction, watch::Watch,
 };
 use crate::{
     clients::{Client, Order},
@@ -58,6 +60,7 @@ use crate::{
         request::{OwnedRequest, Parser, ProtocolError},
         write,
     },
+    rights::User,
     router::{Lane, Router},
     ticket::{Label, Line, Route},
 };
@@ -71,6 +74,10 @@ pub struct Session {
     stream: TcpStream,
     line: Rc<Line>,
     lane: Rc<Lane>,
+    /// The nodes' user of the lane.
+    user: Arc<User>,
+    /// What a node has said of the request at the front of the input.
+    leave: Option<Leave>,
     client: Arc<Client>,
     parser: Parser,
     /// Bytes from the client that have not been dispatched.
@@ -113,6 +120,8 @@ pub struct Session {
 enum Turn {
     /// A request that needs the session for itself. Nothing is in flight.
     Alone(OwnedRequest),
+    /// A request of which a node has to tell whether the client's user may run it. It stays in the input.
+    Ask(OwnedRequest),
     /// The end.
     Ended(Disconnect),
 }
@@ -129,6 +138,8 @@ enum Flow {
     Paused,
     /// It needs the session for itself.
     Alone,
+    /// It must wait until a node has told whether the client's user may run it.
+    Ask,
 }
 
 /// Why reading has stopped.
@@ -137,8 +148,8 @@ enum Stop {
     Drained,
     /// The line must move on first; it will wake the session.
     Held,
-    /// A request needs the session for itself.
-    Alone(OwnedRequest),
+    /// A request needs more than the poll function.
+    Turn(Turn),
     /// The socket failed.
     Broken(io::Error),
 }
@@ -151,6 +162,8 @@ impl Session {
         let favourite = usize::try_from(client.id).unwrap_or_default();
         Session {
             lane: router.first_lane(),
+            user: router.own_user().clone(),
+            leave: None,
             epoch: router.epoch(),
             parser: Parser::default(),
             input: BytesMut::new(),
@@ -188,6 +201,7 @@ impl Session {
         loop {
             match poll_fn(|cx| self.poll(cx)).await {
                 Turn::Alone(request) => self.alone(request).await,
+                Turn::Ask(request) => self.ask_leave(request).await,
                 Turn::Ended(reason) => return reason,
             }
         }
@@ -206,6 +220,10 @@ impl Session {
                 Poll::Pending => Stop::Held,
             };
             let unfit = self.poll_subscriptions(cx);
+            if self.accounted[1] > self.input.len() {
+                // Whoever has its reply is not seen to have sent more.
+                self.account();
+            }
             if let Poll::Ready(Err(error)) = self.poll_flush(cx) {
                 return Poll::Ready(Turn::Ended(Disconnect::of(&error)));
             }
@@ -214,7 +232,7 @@ impl Session {
                 return Poll::Ready(Turn::Ended(reason));
             }
             let drained = match stop {
-                Stop::Alone(request) => return Poll::Ready(Turn::Alone(request)),
+                Stop::Turn(turn) => return Poll::Ready(turn),
                 Stop::Broken(error) => return Poll::Ready(Turn::Ended(Disconnect::of(&error))),
                 // What held it may be gone: something was answered on the spot, or written out.
                 Stop::Held if self.poll_standstill(cx).is_ready() && self.may_go_on() => continue,
@@ -281,13 +299,13 @@ impl Session {
             self.settling = false;
             if self.input_ready {
                 let mut input = std::mem::take(&mut self.input);
-                let (used, alone) = self.take_bytes(&input);
+                let (used, turn) = self.take_bytes(&input);
                 input.advance(used);
                 if !input.is_empty() {
                     self.input = input;
                 }
-                if let Some(request) = alone {
-                    return Stop::Alone(request);
+                if let Some(turn) = turn {
+                    return Stop::Turn(turn);
                 }
                 if self.input_ready || self.ending.is_some() {
                     return Stop::Held;
@@ -313,10 +331,10 @@ impl Session {
             self.router.tally().received(bytes.len());
             self.client.count_traffic(0, bytes.len());
             if self.input.is_empty() {
-                let (used, alone) = self.take_bytes(bytes);
+                let (used, turn) = self.take_bytes(bytes);
                 self.input.extend_from_slice(&bytes[used..]);
-                if let Some(request) = alone {
-                    return Stop::Alone(request);
+                if let Some(turn) = turn {
+                    return Stop::Turn(turn);
                 }
                 if self.input_ready || self.ending.is_some() {
                     return Stop::Held;
@@ -330,14 +348,14 @@ impl Session {
         }
     }
 
-    /// Dispatches the requests at the front of `bytes`; says how many bytes that took, and which request needs the
-    /// session for itself. Leaves `input_ready` set where a request had to be held back.
-    fn take_bytes(&mut self, bytes: &[u8]) -> (usize, Option<OwnedRequest>) {
+    /// Dispatches the requests at the front of `bytes`; says how many bytes that took, and which request needs more than
+    /// that. Leaves `input_ready` set where a request had to be held back.
+    fn take_bytes(&mut self, bytes: &[u8]) -> (usize, Option<Turn>) {
         self.router.refresh();
         let mut parser = std::mem::take(&mut self.parser);
         parser.rules = self.router.topology().server.framing.rules(!self.authenticated);
         let mut used = 0;
-        let mut alone = None;
+        let mut turn = None;
         self.input_ready = true;
         while self.ending.is_none() {
             let rest = &bytes[used..];
@@ -363,8 +381,12 @@ impl Session {
                     Flow::Taken => {}
                     Flow::Full | Flow::Paused => break,
                     Flow::Alone if self.line.is_settled() => {
-                        alone = Some(request.to_owned());
+                        turn = Some(Turn::Alone(request.to_owned()));
                         used += found.used;
+                        break;
+                    }
+                    Flow::Ask => {
+                        turn = Some(Turn::Ask(request.to_owned()));
                         break;
                     }
                     Flow::Settle | Flow::Alone => {
@@ -377,7 +399,7 @@ impl Session {
         }
         parser.shrink();
         self.parser = parser;
-        (used, alone)
+        (used, turn)
     }
 
     fn refuse_protocol(&mut self, wrong: &ProtocolError) {

@@ -28,7 +28,7 @@ use crate::{
     link::{Limits, Surroundings},
     metrics::Metrics,
     router::{Common, Router, Settings},
-    session::Session,
+    session::{self, Session},
     ticket::Clock,
     topology::{Hint, Topology},
 };
@@ -118,7 +118,10 @@ async fn run(blueprint: Blueprint, mut arrivals: mpsc::UnboundedReceiver<Arrival
                 }
                 None => break,
             },
-            _ = publish.tick() => router.publish(),
+            _ = publish.tick() => {
+                router.publish();
+                session::look_after_users(&router);
+            }
             () = blueprint.stop.cancelled() => break,
         }
     }

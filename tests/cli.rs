@@ -106,28 +106,29 @@ fn check_shows_every_value_and_its_source_but_no_secret() {
 #[test]
 fn the_nodes_user_is_lent_to_a_network_only_where_that_is_meant() {
     let password = &[("SLOTWAY_PASSWORD", "hunter2"), ("SLOTWAY_USERNAME", "app")][..];
-    let open = &["--seeds", "127.0.0.1:1", "--listen", "0.0.0.0:0", "--admin", "off"][..];
+    let at = |listen: &'static str| ["--seeds", "127.0.0.1:1", "--listen", listen, "--admin", "off"];
+    let open = at("0.0.0.0:0");
     for command in ["serve", "check"] {
-        let text = complains(&[&[command], open].concat(), password, 1);
+        let text = complains(&[&[command], &open[..]].concat(), password, 1);
         assert!(text.contains("would work as the nodes' user `app` without a password"), "{command}: {text}");
         assert!(text.contains("say `allow_insecure_bind` where this is meant"), "{command}: {text}");
     }
-    let doctor = run(&[&["doctor"], open].concat(), password);
-    let text = String::from_utf8(doctor.stdout).expect("text");
+    let said = |output: Vec<u8>| String::from_utf8(output).expect("text");
+    let text = said(run(&[&["doctor"], &open[..]].concat(), password).stdout);
     let problem = "problem  proxy: everyone who can reach 0.0.0.0:0 would work as the nodes' user `app`: not served";
     assert!(text.contains(problem), "{text}");
     // It is said where it is served, too: to a sidecar, and where it is meant.
-    for more in [&["--listen", "127.0.0.1:0"][..], &["--allow-insecure-bind"]] {
-        let said = run(&[&["check"], open, more].concat(), password);
-        let text = String::from_utf8(said.stderr).expect("text");
-        assert!(said.status.success() && text.contains("warning: whoever connects works as the nodes' user `app`"));
-        let doctor = run(&[&["doctor"], open, more].concat(), password);
-        let text = String::from_utf8(doctor.stdout).expect("text");
+    for args in [at("127.0.0.1:0").to_vec(), [&open[..], &["--allow-insecure-bind"]].concat()] {
+        let checked = run(&[&["check"], &args[..]].concat(), password);
+        let text = said(checked.stderr);
+        assert!(checked.status.success(), "{text}");
+        assert!(text.contains("warning: whoever connects works as the nodes' user `app`"), "{text}");
+        let text = said(run(&[&["doctor"], &args[..]].concat(), password).stdout);
         assert!(text.contains("warning  proxy: whoever connects works as the nodes' user `app`"), "{text}");
     }
     let with_both = [password, &[("SLOTWAY_CLIENT_PASSWORD", "hunter3")]].concat();
-    let said = run(&[&["check"], open].concat(), &with_both);
-    assert!(said.status.success() && said.stderr.is_empty(), "{said:?}");
+    let checked = run(&[&["check"], &open[..]].concat(), &with_both);
+    assert!(checked.status.success() && checked.stderr.is_empty(), "{checked:?}");
 }
 
 #[test]

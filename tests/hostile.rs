@@ -267,6 +267,8 @@ fn meet_odd_nodes(proxy: &Proxy, nodes: [&FakeNode; 2], requests: &[Vec<&str>], 
             .try_call(request)
             .and_then(|_| if alone { client.try_call(&["ECHO", &tag]) } else { client.try_call(&["PING"]) });
         match answered {
+            // Who has logged in is a user of the nodes, and they may not tell what that one may do.
+            Ok(reply) if reply.is_error() && sent.iter().any(|sent| sent[0] == "AUTH") => {}
             Ok(reply) => assert!(!alone || reply.string() == tag, "{sent:?} leave behind {reply:?}"),
             Err(error) => {
                 assert_ne!(error.kind(), std::io::ErrorKind::TimedOut, "{sent:?}: {error}");

@@ -31,6 +31,7 @@ mod persistence;
 mod proxy_command;
 mod pubsub;
 mod redirects;
+mod rights;
 mod safety;
 mod sanity;
 mod scripts;

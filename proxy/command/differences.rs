@@ -23,7 +23,7 @@ const REPLICAS_TOO: &str = "replicas get it too; the reply does not wait for the
 const DIFFERENCES: &[(&str, &str)] = &[
     ("acl|deluser", REPLICAS_TOO),
     ("acl|load", REPLICAS_TOO),
-    ("acl|log", "entry ids are each node's own"),
+    ("acl|log", "entry ids are each node's own; what the proxy answers itself leaves none where it is refused"),
     ("acl|save", REPLICAS_TOO),
     ("acl|setuser", REPLICAS_TOO),
     ("acl|whoami", "names whom the client has logged in as at the proxy"),

@@ -16,6 +16,24 @@ fn a_login_is_one_write() {
         (resp3.clone(), vec!["HELLO 3"]),
         (Login { node: Some("id".into()), ..resp3.clone() }, vec!["HELLO 3", "CLUSTER MYID"]),
         (Login { credentials: secret(None), ..resp3.clone() }, vec!["HELLO 3 AUTH default s"]),
+        // What the proxy asks, it asks as itself.
+        (
+            Login {
+                credentials: secret(Some("u")),
+                own: secret(Some("u")),
+                node: Some("id".into()),
+                ..Login::default()
+            },
+            vec!["AUTH u s", "CLUSTER MYID"],
+        ),
+        (
+            Login { credentials: secret(Some("u")), own: secret(Some("p")), node: Some("id".into()), ..resp3.clone() },
+            vec!["AUTH p s", "CLUSTER MYID", "CLIENT ID", "HELLO 3 AUTH u s"],
+        ),
+        (
+            Login { credentials: secret(Some("u")), node: Some("id".into()), database: 2, ..Login::default() },
+            vec!["CLUSTER MYID", "CLIENT ID", "AUTH u s", "SELECT 2"],
+        ),
         (
             Login { credentials: secret(Some("u")), readonly: true, ..resp3.clone() },
             vec!["HELLO 3 AUTH u s", "READONLY"],

@@ -15,7 +15,7 @@ use crate::{
 
 /// The questions, and whether the proxy itself needs the answer (or the permission). Those at the end are only allowed or
 /// not: no node has such a key, and no transaction is left open.
-const QUESTIONS: [(&str, Need); 16] = [
+const QUESTIONS: [(&str, Need); 19] = [
     ("CLUSTER MYID", Need::Useful),
     ("CLUSTER SLOTS", Need::Vital),
     ("CLUSTER NODES", Need::Useful),
@@ -25,6 +25,9 @@ const QUESTIONS: [(&str, Need); 16] = [
     ("COMMAND COUNT", Need::Useful),
     ("CONFIG GET cluster-*", Need::Doctor),
     ("CONFIG GET protected-mode", Need::Doctor),
+    ("ACL USERS", Need::Useful),
+    ("ACL GETUSER default", Need::Useful),
+    ("ACL DRYRUN default PING", Need::Useful),
     ("CLIENT ID", Need::Useful),
     ("CLIENT UNBLOCK 0", Need::Useful),
     ("ASKING", Need::Vital),

@@ -80,7 +80,7 @@ fn unreachable(address: &Address, error: &DialError) -> Complaint {
              `requirepass` on every node"
                 .to_owned(),
         ),
-        Step::Login => Complaint(
+        Step::Introduce | Step::Login => Complaint(
             LOGIN,
             says,
             "try it by hand: redis-cli --user USER --askpass; then --username USER --password-file FILE".to_owned(),
@@ -162,7 +162,7 @@ fn acl_line(forbidden: &[(&'static str, Need)]) -> String {
         let (command, sub) = (words.next().unwrap_or_default(), words.next());
         let rule = match (command, sub) {
             ("EXISTS" | "WATCH", _) => format!("+{} ~*", command.to_lowercase()),
-            ("CLUSTER" | "CLIENT", Some(sub)) => format!("+{}|{}", command.to_lowercase(), sub.to_lowercase()),
+            ("ACL" | "CLUSTER" | "CLIENT", Some(sub)) => format!("+{}|{}", command.to_lowercase(), sub.to_lowercase()),
             ("MULTI" | "DISCARD", _) => "+multi +exec +discard".to_owned(),
             _ => format!("+{}", command.to_lowercase()),
         };

@@ -48,6 +48,7 @@ impl Session {
             Plan::Local(Local::Monitor) => Some(self.start_monitor().await.into()),
             Plan::Local(Local::Client(_)) => Some(self.set_tracking(&request).await.into()),
             Plan::Unchanged(error) => Some(self.config_as_it_is(&request, &error).await.into()),
+            Plan::Scripting(which, _) => return self.ask_of_scripts(which, &request, spec).await,
             Plan::AskServer => return self.forward_by_server(&request).await,
             _ => {
                 let mut reply = Vec::new();

@@ -37,14 +37,14 @@ impl Session {
         }
     }
 
-    /// Forwards a request whose keys only the server can find, once it has told them.
+    /// Forwards a request whose keys only the server can find, once it has told them, to the proxy's own user.
     pub(super) async fn forward_by_server(&mut self, request: &Request<'_>) {
         let mut frame = Vec::new();
         write::request_head(&mut frame, 2 + request.len());
         write::bulk(&mut frame, b"COMMAND");
         write::bulk(&mut frame, b"GETKEYS");
         request.args().for_each(|arg| write::bulk(&mut frame, arg));
-        let keys = match self.lane.link(&self.router, self.favourite, Route::Any) {
+        let keys = match self.router.first_lane().link(&self.router, self.favourite, Route::Any) {
             Some(link) => self.ask(&link, &frame).await.unwrap_or_default(),
             None => Bytes::new(),
         };

@@ -52,8 +52,9 @@ impl Session {
         blocking: Blocking,
     ) -> Option<Bytes> {
         let errand = Errand::new(self.router.clone(), self.lane.clone(), blocking.slot, self.favourite);
-        let wait =
+        let mut wait =
             Wait::new(errand, self.client.clone(), self.line.clone(), *request, spec, blocking, self.speaks_resp3());
+        wait.trusted = self.is_trusted();
         if spec.is_some_and(Spec::is_readonly) {
             self.reads_untracked();
         }
@@ -134,6 +135,8 @@ struct Wait<'a> {
     request: Request<'a>,
     /// It only reads, so that it may be sent again though it may have run.
     repeatable: bool,
+    /// The client's user may ask what the proxy has to know.
+    trusted: bool,
     resp3: bool,
     timeout: Option<(usize, Unit)>,
     /// When its own timeout is over; `None`: never.
@@ -188,6 +191,7 @@ impl<'a> Wait<'a> {
             line,
             request,
             repeatable: spec.is_some_and(Spec::is_readonly),
+            trusted: true,
             resp3,
             timeout,
             deadline: time.and_then(|time| Instant::now().checked_add(time)),
@@ -253,8 +257,12 @@ impl<'a> Wait<'a> {
     async fn wait_on(&mut self, connection: &mut Dedicated) -> Attempt {
         let node = connection.node().clone();
         let patience = self.errand.router.around().limits.node_timeout;
-        let asks_id = connection.id().is_none();
-        let frames = self.frames(asks_id);
+        let asks_id = self.trusted && connection.id().is_none();
+        let asks_news = self.trusted && self.news.iter().any(|news| news.id.is_none());
+        if !self.trusted {
+            self.learn_last_ids(&node).await;
+        }
+        let frames = self.frames(asks_id, asks_news);
         match tokio::time::timeout(patience, connection.send(&frames)).await {
             // How long it may wait is up to the client: a slow node would not be told from a patient client.
             Ok(Ok(asked)) => drop(asked),
@@ -266,7 +274,7 @@ impl<'a> Wait<'a> {
         let tally = self.errand.router.tally();
         self.blocked.get_or_insert_with(|| Blocked::new(self.client.clone(), tally.clone()));
         let sent = Instant::now();
-        if let Err(error) = self.take_preliminaries(connection, asks_id, patience).await {
+        if let Err(error) = self.take_preliminaries(connection, asks_id, asks_news, patience).await {
             return Attempt::Lost(error.to_string());
         }
         let mut watch = Watchman::new(&self.errand, self.deadline, patience);
@@ -317,14 +325,14 @@ impl<'a> Wait<'a> {
     }
 
     /// All that is sent in one write: what has to be known first, and the command.
-    fn frames(&self, asks_id: bool) -> Vec<u8> {
+    fn frames(&self, asks_id: bool, asks_news: bool) -> Vec<u8> {
         let mut out = Vec::new();
         if asks_id {
             out.extend_from_slice(CLIENT_ID);
         }
         // What `$` stands for has to be kept: on another connection it would mean a later now, and pass over what
         // came in between.
-        for news in self.news.iter().filter(|news| news.id.is_none()) {
+        for news in self.news.iter().filter(|news| asks_news && news.id.is_none()) {
             out.extend_from_slice(self.errand.prefix());
             write::request::<&[u8]>(&mut out, &[b"XINFO", b"STREAM", self.request.arg(news.key)]);
         }
@@ -348,15 +356,33 @@ impl<'a> Wait<'a> {
         out
     }
 
+    /// Asks the node what `$` stands for, by the proxy's own login: just before the command, which may therefore find, when
+    /// it goes again, what came in between.
+    async fn learn_last_ids(&mut self, node: &Arc<Node>) {
+        let router = self.errand.router.clone();
+        let (limits, prefix) = (&router.around().limits, self.errand.prefix());
+        let asking = usize::from(self.errand.asks());
+        for news in self.news.iter_mut().filter(|news| news.id.is_none()) {
+            let lane = router.first_lane();
+            let Ok(mut connection) = lane.pool().take(node, lane.login(), &limits.dial).await else { return };
+            let mut frames = prefix.to_vec();
+            write::request::<&[u8]>(&mut frames, &[b"XINFO", b"STREAM", self.request.arg(news.key)]);
+            let Ok(replies) = connection.exchange(&frames, 1 + asking, limits.request_timeout).await else { return };
+            connection.give_back();
+            news.id = replies.last().and_then(|reply| last_id(reply));
+        }
+    }
+
     /// Takes the replies to what stood in front of the command.
     async fn take_preliminaries(
         &mut self,
         connection: &mut Dedicated,
         asks_id: bool,
+        asks_news: bool,
         patience: Duration,
     ) -> std::io::Result<()> {
         let asking = usize::from(self.errand.asks());
-        let unknown = self.news.iter_mut().filter(|news| news.id.is_none());
+        let unknown = self.news.iter_mut().filter(|news| asks_news && news.id.is_none());
         let take = async {
             if asks_id && let Some(id) = value(&connection.reply().await?).integer() {
                 connection.is_known_as(id);

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::{Flow, Session, ask::ask};
+use super::{Flow, Session, ask::ask, leave::is_judged_by_node};
 use crate::{
     command::{Flags, Spec, treatment::Fold},
     dial::Version,
@@ -48,7 +48,8 @@ impl Session {
             return self.reject(spec, says::NOAUTH.as_bytes());
         }
         if let Some(error) = self.not_while_subscribed(request, spec) {
-            return self.reject(spec, error.as_bytes());
+            let refused = self.lacks_leave(request, spec);
+            return refused.unwrap_or_else(|| self.reject(spec, error.as_bytes()));
         }
         if router.clients().pause().is_on() && self.is_paused(request, spec) {
             return Flow::Paused;
@@ -59,6 +60,11 @@ impl Session {
         let plan = plan::plan(request, spec, &router.settings().policy);
         if let (Plan::Refuse(error), true) = (&plan, is_exec(spec)) {
             return self.reject(spec, error);
+        }
+        if (self.transaction.is_some() || !is_judged_by_node(&plan))
+            && let Some(flow) = self.lacks_leave(request, spec)
+        {
+            return flow;
         }
         if self.transaction.is_some() && !acts_at_once(&plan, spec) {
             return self.enqueue(request, spec, plan);
@@ -94,7 +100,8 @@ impl Session {
                 Flow::Taken
             }
             Plan::Primaries(fold) => {
-                let ticket = self.open(request, spec, Route::Any);
+                let mut ticket = self.open(request, spec, Route::Any);
+                ticket.lesson = self.users_change(spec);
                 self.send_to_primaries(request, spec, fold, &[], ticket);
                 Flow::Taken
             }
@@ -238,7 +245,7 @@ impl Session {
     }
 
     /// Refuses what is not to be carried out at all. EXEC ends its transaction all the same, as in Redis.
-    fn reject(&mut self, spec: Option<&Spec>, error: &[u8]) -> Flow {
+    pub(super) fn reject(&mut self, spec: Option<&Spec>, error: &[u8]) -> Flow {
         match spec {
             Some(exec) if is_exec(spec) => self.refuse_exec(exec, error),
             _ => self.refuse(spec, error),

@@ -91,6 +91,7 @@ impl Session {
         self.line.mute.reset();
         self.authenticated = self.router.settings().client_credentials.is_none();
         self.lane = self.router.first_lane();
+        self.user = self.router.own_user().clone();
         self.client.resp.store(2, Relaxed);
         self.client.database.store(0, Relaxed);
         *self.client.about() = About { user: "default".to_owned(), ..About::default() };

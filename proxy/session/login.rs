@@ -123,7 +123,10 @@ impl Session {
             self.change_lane(login);
         }
         self.authenticated = true;
-        self.client.about().user = String::from_utf8_lossy(name).into_owned();
+        let is_own = self.is_proxys_user();
+        let mut about = self.client.about();
+        about.user = String::from_utf8_lossy(name).into_owned();
+        about.login = (!is_own).then(|| self.user.name.clone());
         Ok(())
     }
 
@@ -142,6 +145,7 @@ impl Session {
 
     fn change_lane(&mut self, login: Login) {
         if *self.lane.login() != login {
+            self.user = self.router.user_of(&login);
             self.lane = self.router.lane(&login);
             self.lay_lane(Some("it has changed its connection"));
         }

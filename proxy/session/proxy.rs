@@ -3,12 +3,12 @@
 //! PROXY NODE takes a new connection for each command and closes it afterwards: whatever the command does to its
 //! connection, nobody else is on it. What could not be answered by one reply is refused.
 
-use std::time::Duration;
+use std::{rc::Rc, time::Duration};
 
 use bytes::Bytes;
 use tokio::{net::lookup_host, time::timeout};
 
-use super::{Flow, Session, attend::Eof};
+use super::{Flow, Session, attend::Eof, leave};
 use crate::{
     command::{
         Flags, Spec, Treatment,
@@ -18,6 +18,7 @@ use crate::{
     explain::{self, Grounds},
     plan::{self, Plan, Policy},
     resp::{Request, request::Parser, write},
+    router::Router,
     says,
     topology::{Hint, Named, Role, Topology},
 };
@@ -154,7 +155,8 @@ impl Session {
         // A replica answers reads of its slots to those only who have said that they want to read from it.
         let login = Login { readonly: node.role == Role::Replica, ..self.lane.login().clone() };
         let limits = self.router.around().limits.clone();
-        let router = self.router.clone();
+        let (router, issuer) = (self.router.clone(), self.client.id);
+        let changes_users = spec.is_some_and(leave::changes_users);
         let work = async move {
             let connection = router.pool().take(&node, &login, &limits.dial).await;
             let mut connection = connection.map_err(|error| {
@@ -162,6 +164,7 @@ impl Session {
                 error.reply()
             })?;
             let patience = if waits { Duration::MAX } else { PATIENCE.max(limits.request_timeout) };
+            let _changed = changes_users.then(|| Changed(router.clone(), issuer));
             match connection.exchange(&frame, 1, patience).await {
                 Ok(replies) => Ok(replies.into_iter().next()),
                 Err(why) => {
@@ -177,6 +180,15 @@ impl Session {
                 Ok(None)
             }
         }
+    }
+}
+
+/// The nodes' users may have changed when this goes.
+struct Changed(Rc<Router>, u64);
+
+impl Drop for Changed {
+    fn drop(&mut self) {
+        leave::look_after_change(&self.0, self.1);
     }
 }
 

@@ -191,7 +191,7 @@ impl Session {
             let request = parser.request(frame, found);
             let spec = topology.commands.find(&request);
             if let Some(fold) = plan::plan(&request, spec, &self.router.settings().policy).fold_of_all() {
-                let named = scripts_of(&self.router, frame);
+                let named = if self.is_trusted() { scripts_of(&self.router, frame) } else { Vec::new() };
                 return self.send_to_primaries(&request, spec, fold, &named, ticket);
             }
         }

@@ -58,7 +58,11 @@ impl Session {
         let page = self.ask(&link, &frame).await?;
         let cursor = match scan::cursor_of(&page) {
             None => return Ok(Page::Error(page.to_vec())),
-            Some(0) => self.next_stage(&step, self.ask(&link, CLUSTER_NODES).await?.as_ref())?,
+            Some(0) => {
+                // The client's user may not be allowed to ask that.
+                let link = self.router.first_lane().link_to(&self.router, &node);
+                self.next_stage(&step, self.ask(&link, CLUSTER_NODES).await?.as_ref())?
+            }
             Some(cursor) => step.after(cursor).ok_or("ERR proxy: the node's cursor is too large for the proxy's")?,
         };
         Ok(Page::Keys(cursor, page))

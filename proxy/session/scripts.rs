@@ -12,7 +12,7 @@ use std::{rc::Rc, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 
-use super::{Flow, Session, ask::ask, retry};
+use super::{Flow, Session, ask::ask, attend::Eof, retry};
 use crate::{
     command::{Spec, Treatment, treatment::Fold},
     link::{Link, Prelude},
@@ -57,6 +57,7 @@ impl Session {
                 self.send_ready(&[], request.frame(), ticket);
             }
             Scripting::Evalsha => return self.evalsha(request, spec, route),
+            Scripting::Show | Scripting::Exists if !self.is_trusted() => return Flow::Alone,
             Scripting::Show => {
                 let named = scripts.find(request.arg(2)).into_iter().collect::<Vec<_>>();
                 let ticket = self.open(request, spec, route);
@@ -84,6 +85,30 @@ impl Session {
         Flow::Taken
     }
 
+    /// SCRIPT SHOW and EXISTS of a client whose user may not load what the proxy remembers: the nodes are given it by the
+    /// proxy's own login.
+    pub(super) async fn ask_of_scripts(&mut self, which: Scripting, request: &Request<'_>, spec: Option<&Spec>) {
+        let nodes: Vec<_> = match which {
+            Scripting::Exists => self.router.topology().owners().cloned().collect(),
+            _ => self.router.any_primary(self.favourite).into_iter().collect(),
+        };
+        let (router, frame) = (self.router.clone(), Bytes::copy_from_slice(request.frame()));
+        let giving = async move {
+            for node in nodes {
+                give(&router, &node, &frame).await;
+            }
+        };
+        if let Err(reason) = self.attend(giving, Eof::Waits).await {
+            self.ending = Some(reason);
+            return;
+        }
+        let ticket = self.open(request, spec, Route::Any);
+        match which {
+            Scripting::Exists => self.send_to_primaries(request, spec, Fold::And, &[], ticket),
+            _ => self.send_ready(&[], request.frame(), ticket),
+        }
+    }
+
     /// Remembers a text, at once or when a node has taken it: what the client's own user may not run, nobody shall be
     /// given for it.
     fn learn(&self, text: &[u8], met: Met) -> Option<Lesson> {
@@ -107,7 +132,7 @@ impl Session {
     }
 
     /// Whether the client has no more and no fewer rights than the proxy, by whose login scripts are loaded anew.
-    fn is_proxys_user(&self) -> bool {
+    pub(super) fn is_proxys_user(&self) -> bool {
         self.lane.login().credentials == self.router.settings().login.credentials
     }
 
@@ -116,7 +141,8 @@ impl Session {
         let Some(script) = self.router.scripts().find(request.arg(1)) else {
             return self.forward(request, spec, route);
         };
-        let pipelined = self.more_behind || !self.line.is_settled();
+        // By the client's own connection only what its user may do.
+        let ahead = self.is_trusted() && (self.more_behind || !self.line.is_settled());
         let mut ticket = self.open(request, spec, route);
         ticket.needs.scripts = true;
         let Some(link) = self.lane.link(&self.router, self.favourite, route) else {
@@ -124,7 +150,7 @@ impl Session {
             return Flow::Taken;
         };
         let mut prelude = Prelude::default();
-        if pipelined && script.text.len() <= LONGEST_AHEAD && !link.never_loads() {
+        if ahead && script.text.len() <= LONGEST_AHEAD && !link.never_loads() {
             self.load_ahead(&link, &script, &mut prelude);
         } else {
             ticket.needs.heals = true;

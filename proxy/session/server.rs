@@ -8,6 +8,7 @@ use crate::{
     merge::{Merge, info::Facts},
     plan::Fold,
     resp::{Request, Value, request::Parser, write},
+    router::Lane,
     ticket::Route,
 };
 
@@ -21,9 +22,9 @@ impl Session {
         }
     }
 
-    /// One request to any primary, its reply amended.
-    pub(super) async fn ask_amended(&self, request: &Request<'_>, fold: Fold) -> Result<Vec<u8>, String> {
-        let link = self.lane.link(&self.router, self.favourite, Route::Any);
+    /// One request to any primary, by a connection of `lane`, its reply amended.
+    pub(super) async fn ask_amended(&self, lane: &Lane, request: &Request<'_>, fold: Fold) -> Result<Vec<u8>, String> {
+        let link = lane.link(&self.router, self.favourite, Route::Any);
         let link = link.ok_or_else(|| self.router.topology().down())?;
         let reply = self.ask(&link, request.frame()).await?;
         let mut merge = Merge::new(fold, 1, None, self.speaks_resp3());
@@ -41,13 +42,14 @@ impl Session {
             let (mut frame, mut parser) = (Vec::new(), Parser::default());
             write::request(&mut frame, &[&b"CONFIG"[..], b"GET", request.arg(at)]);
             let Ok(Some(found)) = parser.find(&frame) else { return reply };
-            let now = match self.ask_amended(&parser.request(&frame, found), Fold::Config).await {
-                Ok(now) => Value::parse(&now).ok().flatten().map_or(Value::Null, |(now, _)| now),
-                Err(text) => {
-                    write::error(&mut reply, text.as_bytes());
-                    return reply;
-                }
-            };
+            let now =
+                match self.ask_amended(&self.router.first_lane(), &parser.request(&frame, found), Fold::Config).await {
+                    Ok(now) => Value::parse(&now).ok().flatten().map_or(Value::Null, |(now, _)| now),
+                    Err(text) => {
+                        write::error(&mut reply, text.as_bytes());
+                        return reply;
+                    }
+                };
             let is_name = |known: &Value| known.text().is_some_and(|known| known.eq_ignore_ascii_case(request.arg(at)));
             let mut pairs = now.items().chunks_exact(2);
             let is_so = pairs

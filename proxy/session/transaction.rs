@@ -1,8 +1,8 @@
 //! MULTI: commands are queued here and go to their node at EXEC as one contiguous batch, MULTI … EXEC, on the shared
 //! link. Nothing interleaves, so it is as atomic as on a connection of its own, and no connection is taken.
 //!
-//! What the server would refuse while queueing is refused here with the server's words; what only the server can know
-//! (no memory, no permission) comes back as EXECABORT. Commands about the connection never reach a node: the proxy
+//! What the server would refuse while queueing is refused here with the server's words, also what the client's user has no
+//! right to; what only the server can know (no memory) comes back as EXECABORT. Commands about the connection never reach a node: the proxy
 //! answers them when the others have run, and puts each answer in its place; likewise what all nodes are asked for.
 
 mod enqueue;
@@ -95,10 +95,12 @@ impl Transaction {
     }
 }
 
-const MULTI: &[u8] = b"*1\r\n$5\r\nMULTI\r\n";
-const DISCARD: &[u8] = b"*1\r\n$7\r\nDISCARD\r\n";
+pub(super) const MULTI: &[u8] = b"*1\r\n$5\r\nMULTI\r\n";
+pub(super) const DISCARD: &[u8] = b"*1\r\n$7\r\nDISCARD\r\n";
 /// Takes the place of what the proxy answers itself.
 const STAND_IN: &[u8] = b"*1\r\n$4\r\nPING\r\n";
+/// Likewise, where the client's user may not PING: HELLO takes no right.
+const RIGHTLESS_STAND_IN: &[u8] = b"*1\r\n$5\r\nHELLO\r\n";
 
 impl Session {
     pub(super) fn multi(&mut self, request: &Request<'_>, spec: Option<&Spec>) -> Flow {
@@ -106,7 +108,7 @@ impl Session {
             // Redis does not count this one against the transaction.
             return self.answer_error(spec, says::NESTED_MULTI);
         }
-        if !self.lane.may_multi() {
+        if !self.lane.may_multi() && !self.is_known_to_may("multi") {
             return Flow::Alone;
         }
         self.begin(request);
@@ -130,7 +132,10 @@ impl Session {
                 let replies = connection.exchange(&[MULTI, DISCARD].concat(), 2, patience).await;
                 let replies =
                     replies.map_err(|why| error(&format!("ERR proxy: {}: {why}", connection.node().label)))?;
-                connection.give_back();
+                // Who may not DISCARD is still within MULTI.
+                if replies.last().is_some_and(|reply| reply.first() == Some(&b'+')) {
+                    connection.give_back();
+                }
                 match replies.into_iter().next() {
                     Some(reply) if reply.first() == Some(&b'-') => Err(reply),
                     _ => Ok(()),
@@ -183,7 +188,8 @@ impl Session {
         let Some(transaction) = &self.transaction else {
             return self.answer_error(spec, says::EXEC_WITHOUT_MULTI);
         };
-        if !transaction.spoiled && (self.watch.is_some() || !transaction.own.is_empty()) {
+        let is_given = transaction.scripts && !self.is_trusted();
+        if !transaction.spoiled && (self.watch.is_some() || !transaction.own.is_empty() || is_given) {
             return Flow::Alone;
         }
         let is_large = transaction.frames.len() > LARGEST_SHARED;
@@ -232,7 +238,8 @@ impl Session {
         if transaction.reads {
             self.reads_untracked();
         }
-        if transaction.scripts {
+        let giver = (transaction.scripts && !self.is_trusted()).then(|| self.router.clone());
+        if transaction.scripts && giver.is_none() {
             transaction.loads = scripts_of(&self.router, &transaction.frames);
         }
         // As on one Redis, it is about what was written before the transaction.
@@ -243,7 +250,8 @@ impl Session {
         let done = match self.watch.take() {
             Some(watch) if !watch.fits(&self.lane) => Ok(touched),
             Some(watch) => {
-                self.attend(exec_watched(watch, transaction.clone(), line, touched, patience), Eof::Waits).await
+                let run = exec_watched(watch, transaction.clone(), line, touched, patience, giver);
+                self.attend(run, Eof::Waits).await
             }
             None if !transaction.needs_node(false) => {
                 self.show_unsent(&transaction);
@@ -251,7 +259,7 @@ impl Session {
             }
             None => {
                 let errand = Errand::new(self.router.clone(), self.lane.clone(), transaction.slot, self.favourite);
-                self.attend(exec_apart(errand, transaction.clone(), line, patience), Eof::Waits).await
+                self.attend(exec_apart(errand, transaction.clone(), line, patience, giver), Eof::Waits).await
             }
         };
         let reply = match done {

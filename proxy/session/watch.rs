@@ -112,6 +112,10 @@ impl Session {
     /// Watches nothing any more.
     pub(super) fn unwatch(&mut self) {
         let Some(mut connection) = self.watch.take().and_then(Watch::into_connection) else { return };
+        if !self.is_trusted() {
+            // It ends with its connection, and that takes no right.
+            return;
+        }
         let patience = self.router.around().limits.request_timeout;
         tokio::task::spawn_local(async move {
             if let Ok(replies) = connection.exchange(UNWATCH, 1, patience).await

@@ -194,7 +194,7 @@ mod tests {
             ("slot:8192", two, true),
             ("key:foo", two, true),
             ("key:bar", one, true),
-            ("key:red-b:7001", "red-b:7001", true),
+            ("key:red-b:7001", one, true),
         ] {
             let found = topology.find(name.as_bytes()).map(|found| (&*found.node.label, found.as_owner));
             assert_eq!(found, Ok((label, as_owner)), "{name}");

@@ -249,6 +249,10 @@ impl FakeNode {
             ("AUTH" | "SELECT" | "READONLY" | "READWRITE", _)
             | ("CLIENT", "SETNAME" | "SETINFO" | "NO-EVICT" | "NO-TOUCH") => b"+OK\r\n".to_vec(),
             ("COMMAND", "") => COMMANDS.clone(),
+            ("ACL", "GETUSER") => {
+                let words = ["commands", "+@all", "keys", "~*", "channels", "&*"];
+                [b"*6\r\n".to_vec(), words.map(bulk).concat()].concat()
+            }
             ("CLUSTER", "SLOTS") => slots(&state.ranges),
             ("CLUSTER", "NODES") => bulk(&nodes(&state.ranges, &self.id, self.port)),
             ("CLUSTER", "MYID") => bulk(&self.id),

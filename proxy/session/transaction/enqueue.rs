@@ -2,7 +2,7 @@
 
 use std::sync::atomic::Ordering::Relaxed;
 
-use super::{STAND_IN, may_write};
+use super::{RIGHTLESS_STAND_IN, STAND_IN, may_write};
 use crate::{
     command::{
         Flags, Spec, Treatment,
@@ -75,7 +75,8 @@ impl Session {
         transaction.sets |= spec.treatment == Treatment::ConfigSet;
         if place.own {
             transaction.own.push((transaction.queued, request.to_owned()));
-            transaction.frames.extend_from_slice(STAND_IN);
+            let is_free = self.user.is_free(self.router.clock().now());
+            transaction.frames.extend_from_slice(if is_free { STAND_IN } else { RIGHTLESS_STAND_IN });
         } else {
             transaction.frames.extend_from_slice(request.frame());
         }

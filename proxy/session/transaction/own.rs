@@ -79,7 +79,9 @@ impl Session {
                 reply
             }
             Plan::Home => self.ask_home(request).await.unwrap_or_else(|text| error(&text)).to_vec(),
-            Plan::Amended(fold) => self.ask_amended(request, fold).await.unwrap_or_else(|text| error(&text).to_vec()),
+            Plan::Amended(fold) => {
+                self.ask_amended(&self.lane, request, fold).await.unwrap_or_else(|text| error(&text).to_vec())
+            }
             Plan::Primaries(fold) => {
                 let patience = self.router.around().limits.request_timeout;
                 let reply = self.aside(request, fold, patience).await?;

@@ -9,22 +9,31 @@ use crate::{
     dedicated::Dedicated,
     refusal::{self, Refusal},
     resp::write,
+    router::Router,
     says,
-    session::{errand::Errand, scripts::awaits_functions, watch::Watch},
+    session::{
+        errand::Errand,
+        scripts::{awaits_functions, give},
+        watch::Watch,
+    },
     ticket::{Line, Why},
 };
 
 /// Runs a transaction where its keys are watched. Where the node did not execute it, its keys may have changed since:
-/// the client is told so, as if they had been touched.
+/// the client is told so, as if they had been touched. `giver` loads its scripts, where the client's user may not.
 pub(super) async fn exec_watched(
     watch: Watch,
     transaction: Rc<Transaction>,
     line: Rc<Line>,
     touched: Bytes,
     patience: Duration,
+    giver: Option<Rc<Router>>,
 ) -> Bytes {
     let prefix = watch.prefix();
     let Some(mut connection) = watch.into_connection() else { return touched };
+    if let Some(router) = &giver {
+        give(router, connection.node(), &transaction.frames).await;
+    }
     match run(&mut connection, &transaction, prefix, &line, patience).await {
         Ok(Run::Done(reply)) => {
             // EXEC has ended the watching, whether it ran the transaction or gave it up.
@@ -45,6 +54,7 @@ pub(super) async fn exec_apart(
     transaction: Rc<Transaction>,
     line: Rc<Line>,
     patience: Duration,
+    giver: Option<Rc<Router>>,
 ) -> Bytes {
     loop {
         let mut connection = match errand.connect().await {
@@ -58,6 +68,9 @@ pub(super) async fn exec_apart(
                 Ok(()) => continue,
                 Err(text) => return error(&text),
             }
+        }
+        if let Some(router) = &giver {
+            give(router, connection.node(), &transaction.frames).await;
         }
         let why: Why = match run(&mut connection, &transaction, errand.prefix(), &line, patience).await {
             Ok(Run::Done(reply)) => {

@@ -1,0 +1,455 @@
+//! Whether the client's user may do what the proxy does itself: answered from what is known ([`crate::rights`]), or by
+//! asking a node by the proxy's own login.
+//!
+//! A request that has to be asked about stays where it is, at the front of the input: [`Session::ask_leave`] leaves the
+//! verdict for it, and it is dispatched anew. What goes to a node as it came, the node itself judges.
+
+use std::{
+    rc::Rc,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use bytes::Bytes;
+use tokio::time::timeout;
+
+use super::{
+    Flow, Session,
+    ask::ask,
+    attend::Eof,
+    errand::Errand,
+    transaction::{DISCARD, MULTI},
+};
+use crate::{
+    clients::Order,
+    command::{
+        Flags, Spec, Treatment,
+        treatment::{Local, Proxy},
+    },
+    dial,
+    metrics::Disconnect,
+    plan::{Plan, Scripting},
+    resp::{
+        Request, Value,
+        request::{OwnedRequest, Parser},
+        write,
+    },
+    rights::{self, Rules, User, Verdict},
+    router::{Lane, Router},
+    says,
+    ticket::Lesson,
+};
+
+/// How long one node may take to tell; then the next is asked.
+const PATIENCE: Duration = Duration::from_millis(500);
+/// How often, and how many times, it is looked whether users that were deleted have gone from all nodes.
+const LOOK: Duration = Duration::from_millis(50);
+const LOOKS: usize = 20;
+
+/// What a node was asked about, and may have said.
+pub(super) struct Leave {
+    frame: Bytes,
+    verdict: Verdict,
+}
+
+impl Session {
+    /// The end of a request that the client's user may not run, or that has to wait until a node has been asked; nothing
+    /// where it goes on.
+    pub(super) fn lacks_leave(&mut self, request: &Request<'_>, spec: Option<&Spec>) -> Option<Flow> {
+        let spec = spec?;
+        let never_queued = self.transaction.is_some() && spec.flags.has(Flags::NO_MULTI);
+        if spec.flags.has(Flags::NO_AUTH) || spec.container || never_queued || !spec.takes(request.len()) {
+            return None;
+        }
+        let now = self.router.clock().now();
+        if self.user.is_free(now) {
+            if self.user.is_due(now) {
+                let asker = self.asker();
+                tokio::task::spawn_local(async move { drop(asker.rules().await) });
+            }
+            return None;
+        }
+        let verdict = match self.leave.take().filter(|leave| leave.frame == request.frame()) {
+            Some(leave) => leave.verdict,
+            None => match self.known_verdict(request, spec)? {
+                Some(verdict) => verdict,
+                None => return Some(Flow::Ask),
+            },
+        };
+        verdict.err().map(|error| self.reject(Some(spec), &error))
+    }
+
+    /// What was judged of late; nothing to judge where there is no right that it takes.
+    fn known_verdict(&self, request: &Request<'_>, spec: &Spec) -> Option<Option<Verdict>> {
+        let made = match needed(spec) {
+            Needed::Itself => None,
+            Needed::Nothing => return None,
+            Needed::Other(words) => Some(made(words)?),
+        };
+        let topology = self.router.topology();
+        let (request, spec) = match &made {
+            Some(made) => (made.as_request(), topology.commands.find(&made.as_request())?),
+            None => (*request, spec),
+        };
+        let now = self.router.clock().now();
+        let rules = self.user.rules(now);
+        Some(Rules::key(rules.as_deref(), &request, spec).and_then(|key| self.user.verdict(&key, now)))
+    }
+
+    /// Has a node judge the request at the front of the input.
+    pub(super) async fn ask_leave(&mut self, request: OwnedRequest) {
+        let frame = request.frame().clone();
+        let topology = self.router.topology().clone();
+        let needs = topology.commands.find(&request.as_request()).map(needed);
+        let asked = match needs {
+            Some(Needed::Itself) => Some(request),
+            Some(Needed::Other(words)) => made(words),
+            Some(Needed::Nothing) | None => None,
+        };
+        let Some(asked) = asked else {
+            self.leave = Some(Leave { frame, verdict: Ok(()) });
+            return;
+        };
+        let asker = self.asker();
+        match self.attend(asker.judge(asked), Eof::Waits).await {
+            Ok(Judged::Verdict(verdict)) => self.leave = Some(Leave { frame, verdict }),
+            Ok(Judged::NoUser) => self.ending = Some(Disconnect::Killed),
+            Err(reason) => self.ending = Some(reason),
+        }
+    }
+
+    /// Whether the client's user may do all, or is the proxy's own: what it asks for may be prepared in its name.
+    pub(super) fn is_trusted(&self) -> bool {
+        self.is_proxys_user() || self.user.is_free(self.router.clock().now())
+    }
+
+    /// Whether a node, asked by the proxy, lets the client's user run a command that has no arguments.
+    pub(super) fn is_known_to_may(&self, name: &str) -> bool {
+        let now = self.router.clock().now();
+        self.user.is_free(now) || self.router.rights().may_ask(now) && self.user.verdict(name, now) == Some(Ok(()))
+    }
+
+    /// Has all that is known of users forgotten once a node has done `spec`, which changes them, and ends the clients of
+    /// those that are gone.
+    pub(super) fn users_change(&self, spec: Option<&Spec>) -> Option<Lesson> {
+        spec.filter(|spec| changes_users(spec))?;
+        let (router, issuer) = (self.router.clone(), self.client.id);
+        Some(Lesson::new(move || look_after_change(&router, issuer)))
+    }
+
+    fn asker(&self) -> Asker {
+        Asker {
+            router: self.router.clone(),
+            lane: self.lane.clone(),
+            favourite: self.favourite,
+            user: self.user.clone(),
+            is_own: self.is_proxys_user(),
+        }
+    }
+}
+
+/// Whether a command changes the nodes' users.
+pub(super) fn changes_users(spec: &Spec) -> bool {
+    matches!(&*spec.name, "acl|setuser" | "acl|deluser" | "acl|load")
+}
+
+/// Users have changed: what is known is forgotten, again once all nodes have heard; clients of deleted users end.
+pub(super) fn look_after_change(router: &Rc<Router>, issuer: u64) {
+    router.rights().forget();
+    let router = router.clone();
+    tokio::task::spawn_local(async move {
+        for _ in 0..LOOKS {
+            tokio::time::sleep(LOOK).await;
+            router.rights().forget();
+            sweep(&router, Some(issuer)).await;
+        }
+    });
+}
+
+/// From time to time: ends the clients of users that nodes have no more.
+pub fn look_after_users(router: &Rc<Router>) {
+    let now = router.clock().tick();
+    if !has_foreign_users(router) || !router.rights().is_time_to_sweep(now) {
+        return;
+    }
+    let router = router.clone();
+    tokio::task::spawn_local(async move { sweep(&router, None).await });
+}
+
+fn has_foreign_users(router: &Router) -> bool {
+    router.rights().in_use().iter().any(|name| *name != router.own_user().name)
+}
+
+/// Ends the clients of users that no primary has any more. `issuer` has its reply first.
+async fn sweep(router: &Rc<Router>, issuer: Option<u64>) {
+    let mut missing = router.rights().in_use();
+    missing.retain(|name| *name != router.own_user().name);
+    let (mut asked, mut silent) = (0, 0);
+    let nodes: Vec<_> = router.topology().owners().cloned().collect();
+    for node in nodes {
+        if missing.is_empty() {
+            return;
+        }
+        let link = router.first_lane().link_to(router, &node);
+        asked += 1;
+        match timeout(PATIENCE, ask(router, &link, b"*2\r\n$3\r\nACL\r\n$5\r\nUSERS\r\n")).await {
+            Ok(Ok(reply)) => match value(&reply) {
+                Value::Array(users) => {
+                    missing.retain(|name| !users.iter().any(|user| user.text() == Some(&name[..])));
+                }
+                Value::Error(text) if is_closed_to_us(&text) => return router.rights().may_not_sweep(),
+                _ => silent += 1,
+            },
+            _ => silent += 1,
+        }
+    }
+    // One that does not answer may have them; where most do not, nothing is known.
+    if silent * 2 < asked {
+        missing.iter().for_each(|name| end_clients(router, name, issuer));
+    }
+}
+
+/// Ends all clients that work as a user that is gone, as Redis does.
+fn end_clients(router: &Router, user: &[u8], issuer: Option<u64>) {
+    for client in router.clients().all() {
+        if client.works_as(user) {
+            client.tell(if issuer == Some(client.id) { Order::Drain } else { Order::Leave });
+        }
+    }
+}
+
+/// Whether a node is sent the command as it came, and judges it.
+#[inline]
+pub(super) fn is_judged_by_node(plan: &Plan) -> bool {
+    match plan {
+        Plan::One(_) | Plan::Any | Plan::Home | Plan::Blocking(_) | Plan::AskServer | Plan::Scan(_) | Plan::Keys => {
+            true
+        }
+        // Where all nodes are busy, none could be asked.
+        Plan::Aside(_) => true,
+        Plan::Scripting(which, _) => matches!(which, Scripting::Eval | Scripting::Evalsha | Scripting::Fcall),
+        _ => false,
+    }
+}
+
+/// Which right a command takes.
+enum Needed {
+    /// To run it.
+    Itself,
+    /// To run another, which tells the same.
+    Other(&'static [&'static str]),
+    /// None; or that of what it has a node run, which the node judges.
+    Nothing,
+}
+
+fn needed(spec: &Spec) -> Needed {
+    match spec.treatment {
+        Treatment::Local(Local::Proxy(Proxy::Info)) => Needed::Other(&["INFO"]),
+        Treatment::Local(Local::Proxy(Proxy::Nodes)) => Needed::Other(&["CLUSTER", "NODES"]),
+        Treatment::Local(Local::Proxy(Proxy::Explain)) => Needed::Other(&["COMMAND", "GETKEYS", "GET", "key"]),
+        Treatment::Local(Local::Proxy(Proxy::Node | Proxy::Help | Proxy::Unknown)) => Needed::Nothing,
+        _ => Needed::Itself,
+    }
+}
+
+fn made(words: &[&str]) -> Option<OwnedRequest> {
+    let (mut frame, mut parser) = (Vec::new(), Parser::default());
+    write::request(&mut frame, words);
+    let found = parser.find(&frame).ok()??;
+    Some(parser.request(&frame, found).to_owned())
+}
+
+/// Who asks, and about whom.
+struct Asker {
+    router: Rc<Router>,
+    lane: Rc<Lane>,
+    favourite: usize,
+    user: Arc<User>,
+    is_own: bool,
+}
+
+/// What became of a question.
+enum Told<T> {
+    /// A node has answered it.
+    Answer(T),
+    /// The nodes do not have the user.
+    NoUser,
+    /// They do not answer such questions, or not to the proxy's user.
+    MayNot,
+    /// None has answered.
+    Silence(String),
+}
+
+enum Judged {
+    Verdict(Verdict),
+    /// The user is gone.
+    NoUser,
+}
+
+/// What a user may do, as far as its rules tell.
+enum Known {
+    Rules(Arc<Rules>),
+    Judged(Judged),
+    /// Nodes do not tell the rules.
+    Nothing,
+}
+
+impl Asker {
+    /// Learns the user's rules, where that is due.
+    async fn rules(&self) -> Known {
+        let now = Instant::now();
+        if let Some(rules) = self.user.rules(now) {
+            return Known::Rules(rules);
+        }
+        let asked = self.user.generation();
+        let question: [&[u8]; 3] = [b"ACL", b"GETUSER", &self.user.name];
+        let told = self.ask(&question, |reply| match reply {
+            Value::Null => None,
+            reply => Some(Rules::parse(&reply)),
+        });
+        match told.await {
+            Told::Answer(Some(rules)) => Known::Rules(self.user.learn(rules, asked, Instant::now())),
+            Told::Answer(None) | Told::MayNot => Known::Nothing,
+            Told::NoUser if self.is_own => Known::Nothing,
+            Told::NoUser => {
+                end_clients(&self.router, &self.user.name, None);
+                Known::Judged(Judged::NoUser)
+            }
+            Told::Silence(why) => {
+                // Before anything is known of the cluster, there is nothing to protect.
+                let free = self.user.nobody_answered(self.is_own, Instant::now());
+                Known::Judged(Judged::Verdict(if free { Ok(()) } else { Err(says::no_verdict(&why).into()) }))
+            }
+        }
+    }
+
+    /// Whether the user may run the request.
+    async fn judge(self, request: OwnedRequest) -> Judged {
+        let asked = self.user.generation();
+        let rules = match self.rules().await {
+            Known::Judged(judged) => return judged,
+            Known::Rules(rules) if rules.all => return Judged::Verdict(Ok(())),
+            Known::Rules(rules) => Some(rules),
+            Known::Nothing => None,
+        };
+        let topology = self.router.topology().clone();
+        let request = request.as_request();
+        let Some(spec) = topology.commands.find(&request) else { return Judged::Verdict(Ok(())) };
+        let key = Rules::key(rules.as_deref(), &request, spec);
+        let words = rights::words(&request, spec);
+        let question = [&[&b"ACL"[..], b"DRYRUN", &self.user.name], &*words].concat();
+        let told = self.ask(&question, |reply| match reply {
+            Value::Error(text) if text.starts_with(b"ERR User ") && text.ends_with(b"not found") => None,
+            // The node does not know the command, or not so.
+            Value::Error(_) => Some(Some(Ok(()))),
+            Value::Text(ok) if *ok == *b"OK" => Some(Some(Ok(()))),
+            reply => Some(reply.str().and_then(rights::refusal).map(|error| Err(error.into()))),
+        });
+        let verdict = match told.await {
+            Told::Answer(Some(verdict)) => verdict,
+            Told::NoUser => return Judged::NoUser,
+            // As where nothing has been told of it at all.
+            Told::Silence(_) if self.is_own && rules.is_none() => return Judged::Verdict(Ok(())),
+            Told::Silence(why) => return Judged::Verdict(Err(says::no_verdict(&why).into())),
+            Told::Answer(None) | Told::MayNot => match self.try_out(&words, spec).await {
+                Some(verdict) => verdict,
+                None if acts_on_clients(spec) => return Judged::Verdict(Err(says::MAY_NOT_ASK.into())),
+                None => Ok(()),
+            },
+        };
+        if let Some(key) = key {
+            self.user.judged(key, verdict.clone(), asked, Instant::now());
+        }
+        Judged::Verdict(verdict)
+    }
+
+    /// Asks the primaries in turn, by the proxy's own login, until one answers. `read` reads a reply; `None` where that node
+    /// does not have the user.
+    async fn ask<T>(&self, words: &[&[u8]], read: impl Fn(Value) -> Option<T>) -> Told<T> {
+        if !self.router.rights().may_ask(Instant::now()) {
+            return Told::MayNot;
+        }
+        self.router.refresh();
+        let mut nodes: Vec<_> = self.router.topology().owners().cloned().collect();
+        if nodes.is_empty() {
+            return Told::Silence(self.router.topology().down());
+        }
+        let first = self.favourite % nodes.len();
+        nodes.rotate_left(first);
+        let mut frame = Vec::new();
+        write::request(&mut frame, words);
+        let (count, mut silent, mut why) = (nodes.len(), 0, String::new());
+        for node in nodes {
+            let link = self.router.first_lane().link_to(&self.router, &node);
+            match timeout(PATIENCE, ask(&self.router, &link, &frame)).await {
+                Ok(Ok(reply)) => match value(&reply) {
+                    Value::Error(text) if is_closed_to_us(&text) => {
+                        self.router.rights().may_not_ask(Instant::now());
+                        return Told::MayNot;
+                    }
+                    // It is busy, loading or lost: another may tell.
+                    Value::Error(text) if !text.starts_with(b"ERR ") => {
+                        (silent, why) = (silent + 1, dial::reason(&text));
+                    }
+                    reply => {
+                        if let Some(told) = read(reply) {
+                            return Told::Answer(told);
+                        }
+                    }
+                },
+                Ok(Err(error)) => (silent, why) = (silent + 1, error),
+                Err(_) => (silent, why) = (silent + 1, says::no_answer(&node.label, PATIENCE)),
+            }
+        }
+        if silent * 2 < count { Told::NoUser } else { Told::Silence(why) }
+    }
+
+    /// Where the proxy may not ask about the user: has a node queue the command in a transaction of the client's own login,
+    /// and throws that away. A node judges what it queues. `None` where that does not tell.
+    async fn try_out(&self, words: &[&[u8]], spec: &Spec) -> Option<Verdict> {
+        if spec.flags.has(Flags::NO_MULTI) {
+            return None;
+        }
+        let patience = self.router.around().limits.request_timeout;
+        let mut errand = Errand::new(self.router.clone(), self.lane.clone(), None, self.favourite);
+        let mut connection = errand.connect().await.ok()?;
+        let begun = connection.exchange(MULTI, 1, patience).await.ok()?.pop()?;
+        if begun.first() != Some(&b'+') {
+            // Nothing is queued, so that nothing else may be sent.
+            let is_asked = &*spec.name == "multi";
+            return refusal_of(&begun).filter(|_| is_asked).map(Err);
+        }
+        let mut frame = Vec::new();
+        write::request(&mut frame, words);
+        let said = connection.exchange(&frame, 1, patience).await.ok()?.pop()?;
+        let ended = connection.exchange(DISCARD, 1, patience).await.ok()?.pop()?;
+        if ended.first() == Some(&b'+') {
+            connection.give_back();
+        }
+        Some(refusal_of(&said).map_or(Ok(()), Err))
+    }
+}
+
+/// Whether a node says by this error that it does not answer such questions: to this user, or to nobody.
+fn is_closed_to_us(error: &[u8]) -> bool {
+    let lower = error.to_ascii_lowercase();
+    error.starts_with(b"NOPERM") || error.starts_with(b"NOAUTH") || lower.starts_with(b"err unknown")
+}
+
+/// The text of a node's refusal.
+fn refusal_of(reply: &[u8]) -> Option<Bytes> {
+    let text = reply.strip_prefix(b"-")?;
+    let text = text.strip_suffix(b"\r\n").unwrap_or(text);
+    // EXEC says it in its own way.
+    let text = text.strip_prefix(says::EXECABORT_BECAUSE.as_bytes()).unwrap_or(text);
+    text.starts_with(b"NOPERM").then(|| Bytes::copy_from_slice(text))
+}
+
+/// Whether a command is about other clients.
+fn acts_on_clients(spec: &Spec) -> bool {
+    matches!(spec.treatment, Treatment::Local(Local::Client(_))) && spec.flags.has(Flags::ADMIN)
+}
+
+fn value(reply: &[u8]) -> Value {
+    Value::parse(reply).ok().flatten().map_or(Value::Null, |(value, _)| value)
+}
