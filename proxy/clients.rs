@@ -27,6 +27,7 @@ use std::{
 };
 
 use bytes::Bytes;
+use tokio::sync::Semaphore;
 
 use self::{mail::Inbox, monitors::Monitors};
 use crate::metrics::CommandId;
@@ -41,6 +42,8 @@ pub struct Clients {
     /// Bytes held for all clients, and how many they may be.
     buffered: AtomicUsize,
     most_buffered: usize,
+    /// Who may read on where memory is short: one client at a time.
+    turn: Arc<Semaphore>,
     pause: Pause,
     monitors: Monitors,
     /// When the process began to serve.
@@ -55,6 +58,7 @@ impl Clients {
             live: Mutex::default(),
             buffered: AtomicUsize::new(0),
             most_buffered,
+            turn: Arc::new(Semaphore::new(1)),
             pause: Pause::default(),
             monitors: Monitors::default(),
             since: Instant::now(),
@@ -69,6 +73,17 @@ impl Clients {
     /// Bytes held for all clients: what they are owed, and requests that are not whole.
     pub fn buffered(&self) -> usize {
         self.buffered.load(Relaxed)
+    }
+
+    /// Whether so much is held that only one client at a time may send more of a long request: each then comes to its
+    /// end, where all together would come to none.
+    pub fn is_short(&self) -> bool {
+        self.buffered() >= self.most_buffered / 4 * 3
+    }
+
+    /// The turn to read on where memory is short.
+    pub fn turn(&self) -> &Arc<Semaphore> {
+        &self.turn
     }
 
     /// A client now costs `new` bytes instead of `old`. Where all of them cost too much, the one that costs most is

@@ -9,9 +9,10 @@ mod asked;
 use std::{
     cell::{Cell, RefCell},
     collections::{HashMap, HashSet, VecDeque},
+    future::Future,
     io,
     mem::MaybeUninit,
-    pin::Pin,
+    pin::{Pin, pin},
     rc::{Rc, Weak},
     sync::Arc,
     task::{Context, Poll, ready},
@@ -25,6 +26,7 @@ use tokio::{
     net::TcpStream,
     time::timeout,
 };
+use tokio_util::io::poll_read_buf;
 
 use crate::{
     address::Address,
@@ -48,8 +50,9 @@ const KEPT_FOR: Duration = Duration::from_secs(15);
 /// overtake it.
 const SPARE: usize = 2;
 const SPARE_FOR: Duration = Duration::from_secs(600);
-/// How much is read at a time.
+/// How much is read at a time, of a reply's beginning and then of the rest.
 const READ: usize = 16 * 1024;
+const READ_ON: usize = 64 * 1024;
 
 /// A connection of one's own.
 pub struct Dedicated {
@@ -58,6 +61,8 @@ pub struct Dedicated {
     partial: BytesMut,
     held: Held,
     scanner: Scanner,
+    /// Bytes that the node has sent.
+    received: u64,
     pool: Rc<Pool>,
 }
 
@@ -188,6 +193,7 @@ impl Pool {
             partial: BytesMut::new(),
             held: Held::nothing(&self.clients),
             scanner: Scanner::default(),
+            received: 0,
             pool: self.clone(),
         }
     }
@@ -221,6 +227,10 @@ impl Pool {
         });
         !all.is_empty()
     }
+}
+
+async fn within<T>(patience: Duration, work: impl Future<Output = io::Result<T>>) -> io::Result<T> {
+    timeout(patience, work).await.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
 }
 
 /// Closes idle connections when their time is over, or others need their descriptors, as long as there are any.
@@ -267,23 +277,60 @@ impl Dedicated {
         self.partial.is_empty() && is_quiet(&self.open.stream)
     }
 
-    /// Sends requests and reads their `count` replies, all within `patience`. After an error the connection is of no
-    /// more use; [`io::ErrorKind::OutOfMemory`] says that there is no room for a reply.
+    /// Sends requests and reads their `count` replies; the node may be silent for `patience`. After an error the connection
+    /// is of no more use; [`io::ErrorKind::OutOfMemory`] says that there is no room for a reply.
     pub async fn exchange(&mut self, frames: &[u8], count: usize, patience: Duration) -> io::Result<Vec<Bytes>> {
-        let exchange = async {
-            let asked = self.send(frames).await?;
-            let mut replies = Vec::with_capacity(count.min(1024));
-            while replies.len() < count {
-                let reply = self.reply().await?;
-                // A push answers nothing.
-                if reply.first() != Some(&b'>') {
-                    replies.push(reply);
-                }
+        let asked = within(patience, self.send(frames)).await?;
+        let replies = self.replies(count, patience).await?;
+        asked.answered();
+        Ok(replies)
+    }
+
+    /// As [`Dedicated::exchange`], for a last reply of any size: the replies before it, its front, and whether that is all
+    /// ([`Dedicated::piece`]).
+    pub async fn exchange_up_to(
+        &mut self,
+        frames: &[u8],
+        before: usize,
+        patience: Duration,
+    ) -> io::Result<(Vec<Bytes>, Bytes, bool)> {
+        let asked = within(patience, self.send(frames)).await?;
+        let replies = self.replies(before, patience).await?;
+        loop {
+            let (front, last) = within(patience, self.piece()).await?;
+            // A push answers nothing.
+            if front.first() != Some(&b'>') {
+                asked.answered();
+                return Ok((replies, front, last));
             }
-            asked.answered();
-            Ok(replies)
-        };
-        timeout(patience, exchange).await.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
+        }
+    }
+
+    async fn replies(&mut self, count: usize, patience: Duration) -> io::Result<Vec<Bytes>> {
+        let mut replies = Vec::with_capacity(count.min(1024));
+        while replies.len() < count {
+            let reply = self.reply_within(patience).await?;
+            if reply.first() != Some(&b'>') {
+                replies.push(reply);
+            }
+        }
+        Ok(replies)
+    }
+
+    /// The next whole reply or push; the node may be silent for `patience`, however long the reply is on its way.
+    async fn reply_within(&mut self, patience: Duration) -> io::Result<Bytes> {
+        let mut silent = pin!(tokio::time::sleep(patience));
+        let mut received = self.received;
+        std::future::poll_fn(|cx| {
+            if let Poll::Ready(reply) = self.poll_reply(cx) {
+                return Poll::Ready(reply);
+            }
+            if std::mem::replace(&mut received, self.received) != self.received {
+                silent.as_mut().reset(tokio::time::Instant::now() + patience);
+            }
+            silent.as_mut().poll(cx).map(|()| Err(io::ErrorKind::TimedOut.into()))
+        })
+        .await
     }
 
     /// Sends a request with all that belongs to it, which counts as one. Whoever times the reply says when it has come.
@@ -346,15 +393,22 @@ impl Dedicated {
     }
 
     fn poll_more(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        // Nothing is held for a reply that may not come for hours.
-        let mut chunk = [0; READ];
-        let mut read = ReadBuf::new(&mut chunk);
-        ready!(Pin::new(&mut self.open.stream).poll_read(cx, &mut read))?;
-        if read.filled().is_empty() {
+        let count = if self.scanner.is_within_reply() {
+            self.partial.reserve(READ_ON);
+            ready!(poll_read_buf(Pin::new(&mut self.open.stream), cx, &mut self.partial))?
+        } else {
+            // Nothing is held for a reply that may not come for hours.
+            let mut chunk = [0; READ];
+            let mut read = ReadBuf::new(&mut chunk);
+            ready!(Pin::new(&mut self.open.stream).poll_read(cx, &mut read))?;
+            self.partial.extend_from_slice(read.filled());
+            read.filled().len()
+        };
+        if count == 0 {
             return Poll::Ready(Err(io::Error::new(io::ErrorKind::UnexpectedEof, "closed by the node")));
         }
-        self.open.tally.received(read.filled().len());
-        self.partial.extend_from_slice(read.filled());
+        self.received += count as u64;
+        self.open.tally.received(count, Instant::now());
         if !self.held.is_now(self.partial.len()) {
             return Poll::Ready(Err(io::Error::new(io::ErrorKind::OutOfMemory, says::NO_ROOM)));
         }

@@ -190,7 +190,7 @@ impl Feed {
                 return Poll::Ready(Err(io::ErrorKind::UnexpectedEof.into()));
             }
             self.turn += read.filled().len();
-            self.tally.received(read.filled().len());
+            self.tally.received(read.filled().len(), std::time::Instant::now());
             self.inbox.add(read.filled());
         }
     }

@@ -14,7 +14,7 @@
 //! # Layers
 //! A file imports only from layers below its own; `tests/layers.rs` checks it.
 //! - 0, bytes, pure: `address`, `slot`, `resp`, `says`
-//! - 1, meaning, pure: `config`, `metrics`, `command`, `topology`, `refusal`, `plan`, `explain`, `merge`, `scan`, `scripts`
+//! - 1, meaning, pure: `config`, `metrics`, `command`, `topology`, `refusal`, `plan`, `explain`, `merge`, `scan`, `scripts`, `sizes`
 //! - 2, one worker's I/O: `clients`, `rights`, `ticket`, `dial`, `descriptors`, `link`, `dedicated`, `feed`, `router`, `session`
 //! - 3, process: `discovery`, `doctor`, `worker`, `admin`, `server`
 //!
@@ -46,6 +46,7 @@ pub mod scan;
 pub mod scripts;
 pub mod server;
 pub mod session;
+pub mod sizes;
 pub mod slot;
 pub mod ticket;
 pub mod topology;

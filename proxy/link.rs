@@ -39,6 +39,7 @@ use crate::{
     metrics::{NodeError, NodeTally},
     says,
     scripts::Script,
+    sizes::LargeReplies,
     ticket::{Clock, Ticket, Why},
     topology::{Hint, Node},
 };
@@ -64,6 +65,10 @@ pub struct Surroundings {
     pub hints: tokio::sync::mpsc::Sender<Hint>,
     /// The open files for what not everybody shares.
     pub descriptors: Arc<Descriptors>,
+    /// Which replies have been large.
+    pub large: Rc<LargeReplies>,
+    /// How often a client has gone with requests unanswered.
+    pub departures: Rc<Cell<u64>>,
 }
 
 /// Deadlines of the links.
@@ -433,7 +438,11 @@ async fn run(link: Rc<Link>) {
                 let lost = poll_fn(|cx| exchange.poll(cx)).await;
                 link.tally.disconnected();
                 troubles = match (lost, exchange.heard_from) {
-                    (Lost::Retired, _) => break,
+                    (Lost::Retired, _) => {
+                        // What is left is answered to nobody.
+                        link.take_all();
+                        break;
+                    }
                     // Nothing that is queued has been written: the next connection begins with it.
                     (Lost::Doubtful, _) => {
                         link.tell(News::Lost("what it answers may be forged"));

@@ -71,6 +71,18 @@ impl Merge {
         self.missing == 0
     }
 
+    /// How many parts have not come.
+    pub fn missing(&self) -> usize {
+        self.missing
+    }
+
+    /// Forgets the replies that have come; says how many bytes they had.
+    pub fn clear(&mut self) -> usize {
+        let held = self.held();
+        self.replies.clear();
+        held
+    }
+
     /// How many bytes of replies are held.
     pub fn held(&self) -> usize {
         self.replies.iter().map(Vec::len).sum()

@@ -3,6 +3,7 @@
 //! The router is what the sessions of a worker share. It decides nothing about a request; it knows which link leads
 //! where, and keeps that true when the topology changes.
 
+mod admissions;
 mod moving;
 
 use std::{
@@ -17,6 +18,7 @@ use std::{
 use bytes::Bytes;
 use tokio::sync::watch;
 
+pub use self::admissions::{Admission, Admissions};
 use self::moving::Moving;
 use crate::{
     address::Address,
@@ -89,6 +91,8 @@ pub struct Common {
     pub scripts: Arc<Scripts>,
     /// What users may do.
     pub rights: Arc<Rights>,
+    /// The places at nodes for requests whose replies may be large.
+    pub admissions: Arc<Admissions>,
 }
 
 /// What the sessions of one worker share.
@@ -106,6 +110,7 @@ pub struct Router {
     clients: Arc<Clients>,
     scans: Arc<Mutex<Scans>>,
     scripts: Shelf,
+    admissions: Arc<Admissions>,
     moving: Moving,
     rights: Arc<Rights>,
     /// Whom clients without credentials of their own work as.
@@ -156,6 +161,7 @@ impl Router {
             clients: common.clients,
             scans: common.scans,
             scripts: Shelf::new(common.scripts),
+            admissions: common.admissions,
             moving: Moving::default(),
         })
     }
@@ -255,6 +261,8 @@ impl Router {
         self.refresh();
         let topology = self.topology();
         self.lanes.borrow().values().filter_map(Weak::upgrade).for_each(|lane| lane.follow(&topology));
+        self.around.large.expire(std::time::Instant::now());
+        self.admissions.keep(|label| topology.nodes.iter().any(|node| *node.label == *label));
         self.tally.publish();
         self.nodes.publish(|label| topology.nodes.iter().any(|node| *node.label == *label));
     }
@@ -309,6 +317,11 @@ impl Router {
         &self.own_user
     }
 
+    /// The places at nodes for requests whose replies may be large.
+    pub fn admissions(&self) -> &Arc<Admissions> {
+        &self.admissions
+    }
+
     /// All clients of the process.
     pub fn clients(&self) -> &Arc<Clients> {
         &self.clients
@@ -343,6 +356,11 @@ impl Lane {
     /// A node let its user use MULTI.
     pub fn set_may_multi(&self) {
         self.may_multi.set(true);
+    }
+
+    /// Whether it is one client's own.
+    pub fn is_private(&self) -> bool {
+        self.private.is_some()
     }
 
     /// How its connections log in.

@@ -277,3 +277,12 @@ pub fn cross_slot_in_transaction(first: crate::slot::Slot, other: crate::slot::S
          {other}. Give the keys of a transaction one hash tag, as in {{tag}}a and {{tag}}b"
     )
 }
+
+/// For a split request whose parts' replies are too large to be put together, and that cannot go by another way since
+/// what stands behind it has run.
+pub const PARTS_TOO_LARGE: &str = "ERR proxy: the replies from several slots are too large to be put together while writes \
+                                   are sent behind the request; ask again, or for fewer keys at a time";
+
+/// For a client that is closed since all clients together hold more than they may, and it holds most.
+pub const EVICTED: &str = "ERR proxy: max_buffered is used up and this client holds most of it, so that it is closed; \
+                           send or ask for less at a time, or raise max_buffered";

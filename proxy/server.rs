@@ -93,6 +93,7 @@ pub async fn run(config: Config, shutdown: CancellationToken, now: CancellationT
             scans: Arc::default(),
             scripts: Arc::default(),
             rights: Arc::default(),
+            admissions: Arc::default(),
         },
         descriptors: descriptors.clone(),
         metrics: metrics.clone(),

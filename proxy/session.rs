@@ -9,23 +9,27 @@
 //! requests waits to be sent again. Otherwise `SET k 1`, on its way to the old owner, could be overtaken by `SET k 2`.
 
 mod alone;
+mod apart;
 mod ask;
 mod attend;
 mod blocking;
 mod client;
 mod dispatch;
 mod errand;
+mod intake;
 mod keys;
 mod leave;
 mod local;
 mod login;
 mod monitor;
+mod parts;
 mod pause;
 mod proxy;
 mod retry;
 mod scan;
 mod scripts;
 mod server;
+mod streamed;
 mod subscribe;
 mod subscriber;
 mod tracking;
@@ -40,18 +44,19 @@ use std::{
     rc::Rc,
     sync::{Arc, atomic::Ordering::Relaxed},
     task::{Context, Poll},
+    time::Duration,
 };
 
 use bytes::{Buf, BytesMut};
 use tokio::{
-    io::{AsyncRead, AsyncWrite, ReadBuf},
+    io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf},
     net::TcpStream,
 };
 
 pub use self::leave::look_after_users;
 use self::{
-    leave::Leave, monitor::Monitor, pause::Standstill, retry::Retry, subscribe::Overdue, subscriber::Subscriber,
-    tracking::Tracking, transaction::Transaction, watch::Watch,
+    apart::Place, intake::Intake, leave::Leave, monitor::Monitor, pause::Standstill, retry::Retry, subscribe::Overdue,
+    subscriber::Subscriber, tracking::Tracking, transaction::Transaction, watch::Watch,
 };
 use crate::{
     clients::{Client, Order},
@@ -62,11 +67,15 @@ use crate::{
     },
     rights::User,
     router::{Lane, Router},
-    ticket::{Label, Line, Route},
+    says,
+    ticket::{Bounced, Label, Line, Route},
 };
 
 /// How much memory at most is reserved ahead for a request that has announced its size but not sent it.
 const GROWTH: usize = 1024 * 1024;
+
+/// How long a client that is closed for what it costs may take to read why.
+const LINGER: Duration = Duration::from_secs(1);
 
 /// One client connection and all its state.
 pub struct Session {
@@ -82,11 +91,17 @@ pub struct Session {
     parser: Parser,
     /// Bytes from the client that have not been dispatched.
     input: BytesMut,
+    /// Whether more of them may be read.
+    intake: Intake,
     /// There may be a whole request among them.
     input_ready: bool,
     /// Nothing is dispatched until every reply is there.
     settling: bool,
     retry: Option<Retry>,
+    /// What has come back since it is too large for its way, and goes next.
+    too_large: Option<Bounced>,
+    /// Among the requests whose replies may be large.
+    place: Place,
     /// Nothing is dispatched until the end of a CLIENT PAUSE.
     standstill: Option<Box<Standstill>>,
     transaction: Option<Transaction>,
@@ -122,6 +137,8 @@ enum Turn {
     Alone(OwnedRequest),
     /// A request of which a node has to tell whether the client's user may run it. It stays in the input.
     Ask(OwnedRequest),
+    /// A request that has come back and needs the session for itself. Nothing else is in flight.
+    Again(Bounced),
     /// The end.
     Ended(Disconnect),
 }
@@ -167,9 +184,12 @@ impl Session {
             epoch: router.epoch(),
             parser: Parser::default(),
             input: BytesMut::new(),
+            intake: Intake::default(),
             input_ready: false,
             settling: false,
             retry: None,
+            too_large: None,
+            place: Place::default(),
             standstill: None,
             transaction: None,
             watch: None,
@@ -202,7 +222,13 @@ impl Session {
             match poll_fn(|cx| self.poll(cx)).await {
                 Turn::Alone(request) => self.alone(request).await,
                 Turn::Ask(request) => self.ask_leave(request).await,
-                Turn::Ended(reason) => return reason,
+                Turn::Again(bounced) => self.stream_again(bounced).await,
+                Turn::Ended(reason) => {
+                    if reason == Disconnect::OutputLimit {
+                        self.linger().await;
+                    }
+                    return reason;
+                }
             }
         }
     }
@@ -228,7 +254,14 @@ impl Session {
                 return Poll::Ready(Turn::Ended(Disconnect::of(&error)));
             }
             self.account();
+            if let Some(bounced) = self.too_large.take() {
+                return Poll::Ready(Turn::Again(bounced));
+            }
             if let Some(reason) = unfit.or_else(|| self.poll_overdue(cx)) {
+                return Poll::Ready(Turn::Ended(reason));
+            }
+            let _ = self.poll_intake(cx);
+            if let Poll::Ready(Err(reason)) = self.poll_place(cx) {
                 return Poll::Ready(Turn::Ended(reason));
             }
             let drained = match stop {
@@ -258,7 +291,10 @@ impl Session {
     fn ended(&mut self, drained: bool) -> Option<Disconnect> {
         match self.client.order() {
             Order::Leave => return Some(Disconnect::Killed),
-            Order::Evict => return Some(Disconnect::OutputLimit),
+            Order::Evict => {
+                self.say_why_evicted();
+                return Some(Disconnect::OutputLimit);
+            }
             // All that the client had sent when it was told to go is answered.
             // What waits for the end of a pause has not begun.
             Order::Drain if (drained || self.standstill.is_some()) && self.ending.is_none() => {
@@ -285,7 +321,12 @@ impl Session {
     fn may_go_on(&self) -> bool {
         let waits_for_line = if self.settling { !self.line.is_settled() } else { self.line.is_full() };
         let is_over = self.ending.is_some() || self.line.is_broken();
-        !waits_for_line && !is_over && self.retry.is_none() && !self.line.has_bounced()
+        !waits_for_line
+            && !is_over
+            && !self.awaits_place()
+            && !self.awaits_turn()
+            && self.retry.is_none()
+            && !self.line.has_bounced()
     }
 
     /// Dispatches what has come and reads more, until something stops it.
@@ -293,7 +334,12 @@ impl Session {
         let buffer = self.router.buffer().clone();
         loop {
             let is_over = self.ending.is_some() || self.line.is_broken();
-            if is_over || self.standstill.is_some() || (self.settling && !self.line.is_settled()) {
+            if is_over
+                || self.standstill.is_some()
+                || self.awaits_place()
+                || self.awaits_turn()
+                || (self.settling && !self.line.is_settled())
+            {
                 return Stop::Held;
             }
             self.settling = false;
@@ -301,7 +347,9 @@ impl Session {
                 let mut input = std::mem::take(&mut self.input);
                 let (used, turn) = self.take_bytes(&input);
                 input.advance(used);
-                if !input.is_empty() {
+                if input.is_empty() {
+                    self.end_turn();
+                } else {
                     self.input = input;
                 }
                 if let Some(turn) = turn {
@@ -311,7 +359,7 @@ impl Session {
                     return Stop::Held;
                 }
             }
-            if self.line.is_full() {
+            if self.line.is_full() || !self.may_read_on() {
                 return Stop::Held;
             }
             let buffer = &mut *buffer.borrow_mut();
@@ -402,6 +450,33 @@ impl Session {
         (used, turn)
     }
 
+    /// Memory is short, and this client has most of it: tells the log, and the client where that can be.
+    pub(super) fn say_why_evicted(&self) {
+        let [owed, unread, queued] = self.accounted;
+        tracing::info!(peer = %self.client.peer, owed, unread, queued, "max_buffered is used up: the client that holds most is closed");
+        if self.line.is_settled() && self.line.nothing_to_write() {
+            let mut error = Vec::new();
+            write::error(&mut error, says::EVICTED.as_bytes());
+            // One packet into an empty send buffer: where that does not go at once, nobody is listening.
+            let _ = self.stream.try_write(&error);
+        }
+    }
+
+    /// Lets the client read why it is closed: bytes of its that are not read would make the kernel take that back.
+    async fn linger(&mut self) {
+        self.line.close();
+        self.input = BytesMut::new();
+        self.take_transaction();
+        self.account();
+        let mut chunk = [0; 4096];
+        let rest = async {
+            self.stream.shutdown().await?;
+            while self.stream.read(&mut chunk).await? > 0 {}
+            io::Result::Ok(())
+        };
+        let _ = tokio::time::timeout(LINGER, rest).await;
+    }
+
     fn refuse_protocol(&mut self, wrong: &ProtocolError) {
         self.router.tally().protocol_error(wrong.reason);
         let server = self.router.topology().server.clone();
@@ -451,6 +526,10 @@ impl Drop for Session {
     fn drop(&mut self) {
         self.router.clients().account(self.accounted.iter().sum(), 0);
         self.drop_subscriptions();
+        if !self.line.is_settled() {
+            let departures = &self.router.around().departures;
+            departures.set(departures.get().wrapping_add(1));
+        }
         self.line.close();
     }
 }

@@ -16,12 +16,13 @@ mod why;
 use std::{cell::Cell, rc::Rc, sync::Arc};
 
 use bytes::Bytes;
+use tokio::sync::OwnedSemaphorePermit;
 
 use self::gather::Gather;
 pub use self::{
     clock::Clock,
     label::Label,
-    line::{Line, OWED_LIMIT},
+    line::{Line, OWED_LIMIT, Standing},
     why::Why,
 };
 use crate::{merge::Merge, resp::write, slot::Slot, topology::Node};
@@ -50,6 +51,30 @@ pub struct Ticket {
     pub fenced: bool,
     /// Nothing is known of its command, which may change the connection that it goes by, or end it.
     pub unknown: bool,
+    /// The place that it takes among the requests whose replies may be large, until the reply has begun.
+    pub admission: Admitted,
+}
+
+/// A place among the few requests at a node whose replies may be large; free again when this is dropped or emptied.
+#[derive(Default)]
+pub struct Admitted(Cell<Option<OwnedSemaphorePermit>>);
+
+impl Admitted {
+    /// Holds this place from now on.
+    pub fn set(&self, place: Option<OwnedSemaphorePermit>) {
+        self.0.set(place);
+    }
+
+    /// Takes the place out.
+    pub fn take(&self) -> Option<OwnedSemaphorePermit> {
+        self.0.take()
+    }
+}
+
+impl std::fmt::Debug for Admitted {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Admitted")
+    }
 }
 
 /// Where a request is to go.
@@ -178,6 +203,7 @@ impl Ticket {
 
     /// Passes on the front of a reply whose end has not come yet. Only where [`Ticket::streams`].
     pub fn stream(&self, chunk: &[u8]) {
+        self.admission.take();
         if let Duty::Place { line, number } = &self.duty {
             line.fill(*number, chunk, false);
         }
@@ -193,6 +219,7 @@ impl Ticket {
     pub fn holds(&self, bytes: usize) {
         if let Duty::Part { gather, counted, .. } = &self.duty {
             gather.line.gather(counted.replace(bytes), bytes);
+            gather.give_up_if_too_large();
         }
     }
 
@@ -204,7 +231,9 @@ impl Ticket {
 
     /// Gives the request back to its session, unexecuted.
     pub fn bounce(self, request: Bytes, why: Why) {
-        if let Some(line) = self.duty.line().cloned() {
+        if !self.is_abandoned()
+            && let Some(line) = self.duty.line().cloned()
+        {
             line.give_back(Bounced { ticket: self, request, why });
         }
     }
@@ -212,6 +241,14 @@ impl Ticket {
     /// Turns the duty to answer into the duties to answer `merge`'s parts, in their order.
     pub fn split(self, merge: Merge, parts: usize) -> Vec<Ticket> {
         self.split_for(merge, parts, Vec::new())
+    }
+
+    /// The whole of which this is a part only reads: where the parts are too large to be put together, the request comes
+    /// back ([`Why::TooLarge`]).
+    pub fn may_go_again(&self, request: Bytes) {
+        if let Duty::Part { gather, .. } = &self.duty {
+            gather.may_go_again(request);
+        }
     }
 
     /// As [`Ticket::split`], one part for each of these nodes.
@@ -222,8 +259,10 @@ impl Ticket {
     fn split_for(mut self, merge: Merge, parts: usize, nodes: Vec<Arc<Node>>) -> Vec<Ticket> {
         let Ticket { route, tries, repeatable, writes, needs, caching, fenced, unknown, .. } = self;
         let (Some(line), number) = (self.duty.line().cloned(), self.place()) else { return Vec::new() };
+        let admission = self.admission.take();
         let ticket = |duty| Ticket {
             duty,
+            admission: Admitted::default(),
             route,
             tries,
             replies_before: 0,
@@ -236,6 +275,7 @@ impl Ticket {
             unknown,
         };
         let whole = ticket(std::mem::replace(&mut self.duty, Duty::Done));
+        whole.admission.set(admission);
         let gather = Gather::new(merge, whole, line.clone(), number, nodes);
         line.open_tickets.set(line.open_tickets.get() + parts - 1);
         let part = |index| ticket(Duty::Part { gather: gather.clone(), index, counted: Cell::new(0) });
@@ -264,7 +304,7 @@ impl Ticket {
 
     /// Whether nobody waits for the answer any more.
     pub fn is_abandoned(&self) -> bool {
-        self.duty.line().is_none_or(|line| line.is_closed())
+        self.duty.is_given_up() || self.duty.line().is_none_or(|line| line.is_closed())
     }
 
     /// Whether the front of the reply has been passed on already.
@@ -302,6 +342,11 @@ impl Ticket {
     fn fill_now(&mut self, reply: &[u8]) {
         let duty = std::mem::replace(&mut self.duty, Duty::Done);
         let Some(line) = duty.line().cloned() else { return };
+        if let Duty::Part { counted, .. } = &duty
+            && duty.is_given_up()
+        {
+            return line.gather(counted.get(), 0);
+        }
         line.open_tickets.set(line.open_tickets.get() - 1);
         match duty {
             Duty::Place { number, .. } => line.fill(number, reply, true),
@@ -337,6 +382,11 @@ impl Drop for Ticket {
 }
 
 impl Duty {
+    /// Whether it is a part of what has gone by another way.
+    fn is_given_up(&self) -> bool {
+        matches!(self, Duty::Part { gather, .. } if gather.is_given_up())
+    }
+
     fn line(&self) -> Option<&Rc<Line>> {
         match self {
             Duty::Place { line, .. } => Some(line),

@@ -136,6 +136,8 @@ fn build_router(blueprint: &Blueprint) -> Rc<Router> {
         buffer: Rc::new(RefCell::new(vec![0; READ_BUFFER].into_boxed_slice())),
         hints: blueprint.hints.clone(),
         descriptors: blueprint.descriptors.clone(),
+        large: Rc::default(),
+        departures: Rc::default(),
     };
     Router::new(
         blueprint.topology.clone(),

@@ -71,12 +71,17 @@ fn a_node_that_takes_nothing_is_connected_to_anew() {
         Settings::new(node.address())
             .with("REQUEST_TIMEOUT", "300ms")
             .with("NODE_TIMEOUT", "600ms")
+            .with("WORKERS", 1)
             .expecting_warnings(),
     );
     let mut client = proxy.client();
+    let mut writers: Vec<_> = (0..80).map(|_| proxy.client()).collect();
+    writers.iter_mut().for_each(|writer| assert_eq!(writer.line("GET other").string(), "other"));
     assert_eq!(client.line("GET k").string(), "v");
-    client.send(&[&b"SET"[..], b"k", &vec![b'v'; 32 << 20]]);
-    assert!(client.reply().is_error());
+    // Requests of 32 MiB in all, each small enough for the connection that all share.
+    let value = vec![b'v'; 400 << 10];
+    writers.iter_mut().for_each(|writer| writer.send(&[&b"SET"[..], b"k", &value]));
+    assert!(writers.iter_mut().all(|writer| writer.reply().is_error()));
     until("a new link to serve", Duration::from_secs(5), || {
         let reply = client.line("GET other");
         assert!(reply.is_error() || reply.string() == "other", "{reply:?}");

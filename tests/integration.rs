@@ -18,6 +18,7 @@ mod fuzzing;
 mod guis;
 mod harness;
 mod hostile;
+mod isolation;
 mod keys;
 mod keys_command;
 mod layers;

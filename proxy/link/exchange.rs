@@ -22,6 +22,7 @@ use crate::{
     metrics::NodeError,
     refusal::{self, Later, Refusal},
     resp::reply::Scanner,
+    sizes::LARGE_REPLY,
     ticket::{Ticket, Why},
     topology::{Hint, Kind},
 };
@@ -62,6 +63,10 @@ pub(super) struct Exchange {
     last_taken: Instant,
     pub heard_from: bool,
     stall: Option<Stall>,
+    /// Bytes of the long reply that have been passed on.
+    passed: usize,
+    /// The departures of clients that have been looked after.
+    departures: u64,
 }
 
 /// How a node has not executed a request.
@@ -90,6 +95,8 @@ impl Exchange {
             last_taken: now,
             heard_from: false,
             stall: None,
+            passed: 0,
+            departures: 0,
         }
     }
 
@@ -113,7 +120,7 @@ impl Exchange {
         if let Poll::Ready(lost) = self.poll_deadlines(cx) {
             return Poll::Ready(Lost::Broken(lost));
         }
-        if self.link.retired.get() && self.link.queue.borrow().entries.is_empty() {
+        if self.link.retired.get() && self.link.queue.borrow().owes_nothing() {
             return Poll::Ready(Lost::Retired);
         }
         Poll::Pending
@@ -121,6 +128,11 @@ impl Exchange {
 
     fn poll_write(&mut self, cx: &mut Context<'_>) -> Poll<String> {
         let queue = &mut *self.link.queue.borrow_mut();
+        let departures = self.link.around.departures.get();
+        if std::mem::replace(&mut self.departures, departures) != departures {
+            let (requests, bytes) = queue.drop_abandoned();
+            self.link.tally.dropped(requests, bytes);
+        }
         let writable = queue.writable();
         if queue.written == writable {
             return Poll::Pending;
@@ -167,7 +179,7 @@ impl Exchange {
                 Ok(()) => {
                     self.last_heard = self.link.around.clock.now();
                     self.heard_from = true;
-                    self.link.tally.received(read.filled().len());
+                    self.link.tally.received(read.filled().len(), self.last_heard);
                     if let Err(wrong) = self.take_bytes(read.filled()) {
                         return Poll::Ready(wrong.to_owned());
                     }
@@ -212,24 +224,44 @@ impl Exchange {
             let rest = &bytes[used..];
             match self.scanner.find(rest).map_err(|_| "its reply is not RESP")? {
                 Some(end) => {
+                    self.note_size(end);
                     self.take_reply(&rest[..end])?;
                     used += end;
                     self.streaming = false;
                     self.stall = None;
+                    self.passed = 0;
                 }
                 None => {
                     let ready = self.scanner.scanned(rest.len());
                     let is_push = !self.streaming && rest.first() == Some(&b'>');
-                    if rest.len() >= STREAMED && ready > 0 && !is_push && self.stream(&rest[..ready], rest.len()) {
-                        self.scanner.passed_on(ready);
-                        self.streaming = true;
-                        used += ready;
+                    if rest.len() >= STREAMED && ready > 0 && !is_push {
+                        self.note_size(rest.len());
+                        if self.stream(&rest[..ready], rest.len()) {
+                            self.scanner.passed_on(ready);
+                            self.streaming = true;
+                            self.passed += ready;
+                            used += ready;
+                        }
                     }
                     break;
                 }
             }
         }
         Ok(used)
+    }
+
+    /// The reply at the front of the queue has `more` bytes beyond those that have been passed on. Where it thereby turns
+    /// out to be large, that is remembered for the next one like it.
+    fn note_size(&self, more: usize) {
+        if self.passed >= LARGE_REPLY || self.passed + more < LARGE_REPLY {
+            return;
+        }
+        let queue = self.link.queue.borrow();
+        let front = queue.entries.front().filter(|front| front.prelude + front.swallow == 0);
+        if let Some(slot) = front.and_then(|front| front.ticket.as_ref()).and_then(Ticket::slot) {
+            let around = &self.link.around;
+            around.large.note(slot, queue.front_frame(), around.clock.now());
+        }
     }
 
     /// Passes on the front of a long reply, where its ticket takes it so; else says how much of it is there.

@@ -60,6 +60,42 @@ impl Queue {
         self.entries.iter().take(fence + 1).map(|entry| entry.length).sum()
     }
 
+    /// Takes out what nobody waits for any more and of which nothing has been written; says how many requests and bytes
+    /// that were. What loads a script stays: others rely on it.
+    pub fn drop_abandoned(&mut self) -> (usize, usize) {
+        let is_dropped = |entry: &Entry| entry.prelude == 0 && entry.ticket.as_ref().is_some_and(Ticket::is_abandoned);
+        let (mut start, mut kept, mut tail) = (0, VecDeque::with_capacity(self.entries.len()), BytesMut::new());
+        let mut dropped = (0, 0);
+        let first_whole = self.entries.iter().take_while(|entry| {
+            let is_begun = start < self.written;
+            start += if is_begun { entry.length } else { 0 };
+            is_begun
+        });
+        let begun = first_whole.count();
+        if !self.entries.iter().skip(begun).any(is_dropped) {
+            return dropped;
+        }
+        let mut at = start;
+        for (index, entry) in std::mem::take(&mut self.entries).into_iter().enumerate() {
+            if index >= begun {
+                let end = at + entry.length;
+                if is_dropped(&entry) {
+                    dropped = (dropped.0 + 1, dropped.1 + entry.length);
+                    self.fences -= usize::from(entry.fenced);
+                    at = end;
+                    continue;
+                }
+                tail.extend_from_slice(&self.bytes[at..end]);
+                at = end;
+            }
+            kept.push_back(entry);
+        }
+        self.bytes.truncate(start);
+        self.bytes.extend_from_slice(&tail);
+        self.entries = kept;
+        dropped
+    }
+
     /// Takes out everything: each ticket that is still to be used, with its request.
     pub fn take_all(&mut self) -> Vec<(Option<Ticket>, Taken)> {
         let mut bytes = std::mem::take(&mut self.bytes).freeze();
@@ -90,10 +126,18 @@ impl Queue {
         Some(entry)
     }
 
+    /// Whether no reply is missing that anybody waits for.
+    pub fn owes_nothing(&self) -> bool {
+        self.entries.iter().all(|entry| entry.ticket.as_ref().is_none_or(Ticket::is_abandoned))
+    }
+
+    /// The front entry's request.
+    pub fn front_frame(&self) -> &[u8] {
+        self.entries.front().map_or(&[], |entry| &self.bytes[entry.prefix..entry.length])
+    }
+
     /// A copy of the front entry's request.
     pub fn front_request(&self) -> Bytes {
-        self.entries
-            .front()
-            .map_or_else(Bytes::new, |entry| Bytes::copy_from_slice(&self.bytes[entry.prefix..entry.length]))
+        Bytes::copy_from_slice(self.front_frame())
     }
 }

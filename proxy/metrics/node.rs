@@ -1,14 +1,14 @@
 //! What is counted of each node.
 
 use std::{
-    cell::RefCell,
+    cell::{Cell, RefCell},
     collections::HashMap,
     rc::Rc,
     sync::{
         Arc, Mutex,
         atomic::{AtomicI64, AtomicU64, Ordering::Relaxed},
     },
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use metrics::{Counter, Gauge};
@@ -97,6 +97,8 @@ pub struct NodeTally {
     inflight: Part,
     queued_bytes: Part,
     duration: histogram::Local,
+    /// When the worker has heard from the node last, on any connection.
+    heard: Cell<Option<Instant>>,
 }
 
 impl NodeTally {
@@ -114,6 +116,7 @@ impl NodeTally {
             inflight: Part::default(),
             queued_bytes: Part::default(),
             duration: histogram::Local::default(),
+            heard: Cell::default(),
         }
     }
 
@@ -140,9 +143,15 @@ impl NodeTally {
         self.sent_bytes.add(bytes as u64);
     }
 
-    /// So many bytes were read.
-    pub fn received(&self, bytes: usize) {
+    /// So many bytes were read, at this time.
+    pub fn received(&self, bytes: usize, now: Instant) {
         self.received_bytes.add(bytes as u64);
+        self.heard.set(Some(now));
+    }
+
+    /// When the worker has heard from the node last, on any connection.
+    pub fn heard(&self) -> Option<Instant> {
+        self.heard.get()
     }
 
     /// A queued request was answered, so long after it was queued.

@@ -58,6 +58,11 @@ impl Scanner {
         Ok(Some(std::mem::take(&mut self.at)))
     }
 
+    /// Whether a reply has begun and not ended.
+    pub fn is_within_reply(&self) -> bool {
+        self.pending > 0 || self.at > 0
+    }
+
     /// The first `count` bytes of an unfinished reply have been passed on and are gone from the input.
     pub fn passed_on(&mut self, count: usize) {
         self.at -= count;

@@ -27,18 +27,32 @@ impl Session {
                 Some(Bytes::from_static(b"+RESET\r\n"))
             }
             Plan::Local(Local::Multi) => self.first_multi(&request).await,
-            Plan::Local(Local::Exec) => self.exec_alone(&request).await,
+            Plan::Local(Local::Exec) => {
+                self.exec_alone(&request, spec).await;
+                None
+            }
             Plan::Local(Local::Watch) if let Some(spec) = spec => self.watch(&request, spec).await,
             Plan::Local(Local::Wait) => self.wait(&request).await,
             Plan::Local(Local::Waitaof) => self.wait_aof(&request).await,
             Plan::Aside(fold) => self.aside(&request, fold, BUSY_PATIENCE).await,
-            Plan::Blocking(blocking) => self.block(&request, spec, blocking).await,
+            Plan::Blocking(blocking) => {
+                self.block(&request, spec, blocking).await;
+                None
+            }
             Plan::Local(Local::Subscribe) => Some(self.subscribe(Kind::Channel, &request).await.into()),
             Plan::Local(Local::Psubscribe) => Some(self.subscribe(Kind::Pattern, &request).await.into()),
             Plan::Local(Local::Ssubscribe) => Some(self.subscribe(Kind::Shard, &request).await.into()),
             Plan::Local(Local::Unsubscribe) => Some(self.unsubscribe(Kind::Channel, &request).await.into()),
             Plan::Local(Local::Punsubscribe) => Some(self.unsubscribe(Kind::Pattern, &request).await.into()),
             Plan::Local(Local::Sunsubscribe) => Some(self.unsubscribe(Kind::Shard, &request).await.into()),
+            Plan::One(slot) => {
+                self.stream_apart(slot, &request, spec).await;
+                None
+            }
+            Plan::Split(split) => {
+                self.stream_parts(&split, &request, spec).await;
+                None
+            }
             Plan::Scan(slot) => Some(self.scan(&request, slot).await.into()),
             Plan::Keys => {
                 self.keys(&request, spec).await;

@@ -28,20 +28,31 @@ pub(super) enum Eof {
     Leaves,
     /// It may still read the reply.
     Waits,
+    /// Likewise, and what ends the connection for good is noticed at once.
+    IsNoted,
+}
+
+/// What has been seen of a client that sends ahead.
+#[derive(Default)]
+pub(super) struct Ahead {
+    /// When to look again at one that has sent all that it may.
+    look: Option<Pin<Box<Sleep>>>,
+    /// It has closed its sending side.
+    is_closed: bool,
 }
 
 impl Session {
     /// Does `work`, unless the client leaves or is told to: then `work` is dropped where it stands.
     pub(super) async fn attend<T>(&mut self, work: impl Future<Output = T>, eof: Eof) -> Result<T, Disconnect> {
         let mut work = pin!(work);
-        let mut look = None;
+        let mut ahead = Ahead::default();
         poll_fn(|cx| {
             loop {
                 if let Poll::Ready(done) = work.as_mut().poll(cx) {
                     return Poll::Ready(Ok(done));
                 }
                 let unwritten = self.line.unwritten();
-                if let Poll::Ready(reason) = self.poll_client(cx, eof, &mut look) {
+                if let Poll::Ready(reason) = self.poll_client(cx, eof, &mut ahead) {
                     return Poll::Ready(Err(reason));
                 }
                 // Work may wait for just this: that the client has read on.
@@ -54,10 +65,13 @@ impl Session {
     }
 
     /// Ready when the client has gone or has to go.
-    fn poll_client(&mut self, cx: &mut Context<'_>, eof: Eof, look: &mut Option<Pin<Box<Sleep>>>) -> Poll<Disconnect> {
+    fn poll_client(&mut self, cx: &mut Context<'_>, eof: Eof, ahead: &mut Ahead) -> Poll<Disconnect> {
         match self.client.order() {
             Order::Leave => return Poll::Ready(Disconnect::Killed),
-            Order::Evict => return Poll::Ready(Disconnect::OutputLimit),
+            Order::Evict => {
+                self.say_why_evicted();
+                return Poll::Ready(Disconnect::OutputLimit);
+            }
             Order::Drain | Order::Serve => {}
         }
         let unfit = self.poll_subscriptions(cx);
@@ -67,10 +81,14 @@ impl Session {
         if let Some(reason) = unfit.or_else(|| self.poll_overdue(cx)) {
             return Poll::Ready(reason);
         }
-        if eof == Eof::Leaves
-            && let Poll::Ready(reason) = self.poll_sent_ahead(cx, look)
+        if eof != Eof::Waits
+            && !ahead.is_closed
+            && let Poll::Ready(reason) = self.poll_sent_ahead(cx, &mut ahead.look)
         {
-            return Poll::Ready(reason);
+            ahead.is_closed = reason == Disconnect::Eof;
+            if eof == Eof::Leaves || !ahead.is_closed {
+                return Poll::Ready(reason);
+            }
         }
         self.account();
         self.line.wake_with(cx.waker());

@@ -12,7 +12,6 @@ mod watchman;
 
 use std::{
     future::poll_fn,
-    io::ErrorKind,
     rc::Rc,
     sync::Arc,
     task::Poll,
@@ -22,7 +21,7 @@ use std::{
 use bytes::Bytes;
 
 use self::watchman::Watchman;
-use super::{Session, attend::Eof, errand::Errand};
+use super::{Session, attend::Eof, errand::Errand, streamed::Streamed};
 use crate::{
     clients::{Client, Order, Unblock},
     command::{Spec, keys},
@@ -33,7 +32,7 @@ use crate::{
     resp::{Request, Value, write},
     router::Router,
     says,
-    ticket::{Line, Why},
+    ticket::{Label, Line, Why},
     topology::Node,
 };
 
@@ -44,13 +43,9 @@ const SETTLED: Duration = Duration::from_secs(1);
 const CLIENT_ID: &[u8] = b"*2\r\n$6\r\nCLIENT\r\n$2\r\nID\r\n";
 
 impl Session {
-    /// Carries out a command that may wait; `None` where the client has gone.
-    pub(super) async fn block(
-        &mut self,
-        request: &Request<'_>,
-        spec: Option<&Spec>,
-        blocking: Blocking,
-    ) -> Option<Bytes> {
+    /// Carries out a command that may wait. What it brings is passed on as the client reads it: it has been taken from
+    /// its key, and must not be lost for want of room.
+    pub(super) async fn block(&mut self, request: &Request<'_>, spec: Option<&Spec>, blocking: Blocking) {
         let errand = Errand::new(self.router.clone(), self.lane.clone(), blocking.slot, self.favourite);
         let mut wait =
             Wait::new(errand, self.client.clone(), self.line.clone(), *request, spec, blocking, self.speaks_resp3());
@@ -59,11 +54,10 @@ impl Session {
             self.reads_untracked();
         }
         match self.attend(wait.run(), Eof::Leaves).await {
-            Ok(Some(reply)) => return Some(reply),
+            Ok(Some(reply)) => self.deliver(Label::of(spec), reply, Eof::IsNoted).await,
             Ok(None) => self.ending = Some(Disconnect::Drain),
             Err(reason) => self.ending = Some(reason),
         }
-        None
     }
 }
 
@@ -156,8 +150,8 @@ struct FromNow {
 
 /// How one attempt ended.
 enum Attempt {
-    /// With the command's own reply.
-    Answered(Bytes),
+    /// With the command's own reply: its front, and whether that is all.
+    Answered(Bytes, bool),
     /// The node did not execute it.
     Refused(Why),
     /// The node never had the whole of it; the connection is of no more use.
@@ -202,45 +196,46 @@ impl<'a> Wait<'a> {
     }
 
     /// The reply; `None` where the proxy ends and the client has to go.
-    async fn run(mut self) -> Option<Bytes> {
+    async fn run(mut self) -> Option<Streamed> {
         let client = self.client.clone();
         loop {
             let mut connection = tokio::select! {
                 biased;
-                told = told(&client) => return told.reply(self.resp3),
+                told = told(&client) => return told.reply(self.resp3).map(Streamed::whole),
                 connection = self.errand.connect() => match connection {
                     Ok(connection) => connection,
-                    Err(text) => return Some(error(&text)),
+                    Err(text) => return Some(Streamed::whole(error(&text))),
                 },
             };
             let why = match self.wait_on(&mut connection).await {
-                Attempt::Answered(reply) => {
+                Attempt::Answered(front, last) => {
                     self.wrote(connection.node());
-                    connection.give_back();
-                    return Some(reply);
+                    return Some(Streamed::new(front, last, connection));
                 }
                 Attempt::Refused(why) => {
                     connection.give_back();
                     why
                 }
                 Attempt::Unsent(why) => why,
-                Attempt::Ended(told) => return told.reply(self.resp3),
+                Attempt::Ended(told) => return told.reply(self.resp3).map(Streamed::whole),
                 Attempt::Lost(why) => {
                     let node = connection.node().clone();
                     self.wrote(&node);
                     drop(connection);
                     match self.errand.lost(&node, &why) {
                         lost if self.repeatable => lost,
-                        Why::Unsent(text) => return Some(error(&format!("{text}, the command may have run"))),
+                        Why::Unsent(text) => {
+                            return Some(Streamed::whole(error(&format!("{text}, the command may have run"))));
+                        }
                         _ => return None,
                     }
                 }
             };
             tokio::select! {
                 biased;
-                told = told(&client) => return told.reply(self.resp3),
+                told = told(&client) => return told.reply(self.resp3).map(Streamed::whole),
                 again = self.errand.again(why) => if let Err(text) = again {
-                    return Some(error(&text));
+                    return Some(Streamed::whole(error(&text)));
                 },
             }
         }
@@ -281,9 +276,9 @@ impl<'a> Wait<'a> {
         let mut asked = None;
         let client = self.client.clone();
         loop {
-            let reply = tokio::select! {
+            let piece = tokio::select! {
                 biased;
-                reply = connection.reply() => reply,
+                piece = connection.piece() => piece,
                 told = told(&client), if asked.is_none() => {
                     let Some(id) = connection.id() else { return Attempt::Ended(told) };
                     asked = Some(told);
@@ -294,23 +289,19 @@ impl<'a> Wait<'a> {
                 }
                 why = watch.alarm(&node) => return Attempt::Lost(why),
             };
-            let reply = match reply {
-                Ok(reply) if reply.first() == Some(&b'>') => continue,
-                Ok(reply) => reply,
-                Err(error) if error.kind() == ErrorKind::OutOfMemory => {
-                    let whether = if self.repeatable { "" } else { ", the command has run" };
-                    return Attempt::Answered(self::error(&format!("{}{whether}", says::reply_too_large(&node.label))));
-                }
+            let (front, last) = match piece {
+                Ok((push, true)) if push.first() == Some(&b'>') => continue,
+                Ok(piece) => piece,
                 Err(error) => return Attempt::Lost(error.to_string()),
             };
             if sent.elapsed() >= SETTLED {
                 self.errand.fares_well();
             }
-            return self.judge(connection, reply, asked);
+            return self.judge(connection, (front, last), asked);
         }
     }
 
-    fn judge(&self, connection: &Dedicated, reply: Bytes, asked: Option<Told>) -> Attempt {
+    fn judge(&self, connection: &Dedicated, (reply, last): (Bytes, bool), asked: Option<Told>) -> Attempt {
         if let (Some(Told::Drain), Some(b'-')) = (asked, reply.first()) {
             return Attempt::Ended(Told::Drain);
         }
@@ -318,7 +309,7 @@ impl<'a> Wait<'a> {
         // The node has become a replica, and says so in words of its own to those who wait.
         let refusal = if forced { Some(Refusal::Later(Later::ReadOnly)) } else { Refusal::of(&reply) };
         match (refusal, asked) {
-            (None, _) => Attempt::Answered(reply),
+            (None, _) => Attempt::Answered(reply, last),
             (Some(_), Some(told)) => Attempt::Ended(told),
             (Some(refusal), None) => Attempt::Refused(self.errand.refused(refusal, reply, connection.node())),
         }

@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use bytes::Bytes;
+
 use super::{Flow, Session, ask::ask, leave::is_judged_by_node};
 use crate::{
     command::{Flags, Spec, treatment::Fold},
@@ -71,6 +73,12 @@ impl Session {
         }
         if self.unproven.is_some() && self.must_not_overtake(&plan) {
             return Flow::Settle;
+        }
+        if self.goes_apart(&plan, request, spec) {
+            return Flow::Alone;
+        }
+        if !self.is_admitted(&plan) {
+            return Flow::Full;
         }
         // It has a connection to itself, and what is sent on others must not overtake it, nor be overtaken.
         let beside = spec.is_none() || request.frame().len() > LARGEST_SHARED;
@@ -160,11 +168,12 @@ impl Session {
     }
 
     /// The duty to answer a request.
-    pub(super) fn open(&self, request: &Request<'_>, spec: Option<&Spec>, route: Route) -> Ticket {
+    pub(super) fn open(&mut self, request: &Request<'_>, spec: Option<&Spec>, route: Route) -> Ticket {
         let repeatable = spec.is_some_and(Spec::is_readonly);
         let mut ticket = self.line.open(Some(Label::of(spec)), request.frame().len(), route, repeatable);
         ticket.writes = spec.is_none_or(|spec| spec.is_write() || !spec.is_readonly() && spec.has_keys());
         ticket.caching = self.caching();
+        ticket.admission.set(self.take_place());
         ticket.fenced = spec.is_some_and(|spec| plan::is_echoed(request, spec));
         ticket.unknown = spec.is_none();
         ticket
@@ -174,7 +183,15 @@ impl Session {
     pub(super) fn send_split(&self, request: &Request<'_>, spec: Option<&Spec>, split: &Split, ticket: Ticket) {
         let merge = Merge::of_split(split, written(spec), self.speaks_resp3());
         let mut frame = Vec::new();
-        for (index, mut ticket) in ticket.split(merge, split.parts.len()).into_iter().enumerate() {
+        let parts = ticket.split(merge, split.parts.len());
+        if split.fold == Fold::KeyOrder
+            && spec.is_some_and(Spec::is_readonly)
+            && !self.lane.is_private()
+            && let Some(part) = parts.first()
+        {
+            part.may_go_again(Bytes::copy_from_slice(request.frame()));
+        }
+        for (index, mut ticket) in parts.into_iter().enumerate() {
             frame.clear();
             split.encode(index, request, &mut frame);
             ticket.route = Route::Slot(split.parts[index].slot);

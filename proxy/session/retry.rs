@@ -66,12 +66,20 @@ impl Session {
                 return Poll::Pending;
             }
             self.take_up_bounced();
+            if self.too_large.is_some() {
+                return Poll::Pending;
+            }
         }
     }
 
     /// Nothing but bounced requests is left: answers those that have had their chances, and sends the others again, at
     /// once or after a pause, all in their order.
     fn take_up_bounced(&mut self) {
+        let bounced = self.line.take_bounced();
+        let bounced = self.take_too_large(bounced);
+        if bounced.is_empty() {
+            return;
+        }
         let now = self.router.clock().now();
         let settings = self.router.settings().clone();
         let begin = || Retry { since: now, pause: FIRST_PAUSE, redirects: 0, reached: None, held: None };
@@ -80,7 +88,6 @@ impl Session {
         self.router.refresh();
         let topology = self.router.topology().clone();
         let mut again = Vec::new();
-        let bounced = self.line.take_bounced();
         bounced.iter().for_each(|bounced| note_move(&self.router, bounced));
         let bounced = first_to_go(bounced);
         // What had to wait until now has its chance, however late it is.
@@ -134,6 +141,17 @@ impl Session {
         }
     }
 
+    /// Puts aside the first request where it is too large for its way; else the others go before one that is.
+    fn take_too_large(&mut self, mut bounced: Vec<Bounced>) -> Vec<Bounced> {
+        let Some(at) = bounced.iter().position(|bounced| matches!(bounced.why, Why::TooLarge)) else { return bounced };
+        let mut later = bounced.split_off(at);
+        if bounced.is_empty() {
+            self.too_large = Some(later.remove(0));
+        }
+        later.into_iter().for_each(|Bounced { ticket, request, why }| ticket.bounce(request, why));
+        bounced
+    }
+
     /// All that go again at a time go by the same topology.
     fn send_again(&mut self, bounced: Bounced) {
         self.epoch = self.router.epoch();
@@ -165,7 +183,7 @@ impl Session {
             }
             Why::Later(Later::TryAgain, _) => self.send_by_key(&request, ticket),
             Why::NoScript(..) => self.lane.send(&self.router, self.favourite, &request, ticket),
-            Why::Later(..) | Why::Unsent(_) | Why::Hopeless(_) => {
+            Why::Later(..) | Why::Unsent(_) | Why::Hopeless(_) | Why::TooLarge => {
                 if ticket.route == Route::All {
                     return self.send_to_all(&request, ticket);
                 }

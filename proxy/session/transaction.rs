@@ -19,6 +19,7 @@ use super::{
     attend::Eof,
     errand::Errand,
     scripts::{learn_all, scripts_of},
+    streamed::{Failure, Streamed},
     watch::Watch,
 };
 use crate::{
@@ -59,6 +60,11 @@ pub(super) struct Transaction {
 impl Transaction {
     pub(super) fn spoil(&mut self) {
         self.spoiled = true;
+    }
+
+    /// The slot of its keys.
+    pub(super) fn slot(&self) -> Option<Slot> {
+        self.slot
     }
 
     /// Bytes that it holds.
@@ -216,6 +222,7 @@ impl Session {
         ticket.replies_before = transaction.replies() - 1;
         ticket.caching = self.caching();
         ticket.writes = transaction.writes;
+        ticket.admission.set(self.take_place());
         ticket.needs.functions = transaction.functions;
         let mut named = Vec::new();
         if transaction.scripts {
@@ -231,9 +238,8 @@ impl Session {
     }
 
     /// EXEC that needs a connection of its own, since keys are watched there, or has answers of the proxy's own.
-    /// `None` where the client has gone.
-    pub(super) async fn exec_alone(&mut self, request: &Request<'_>) -> Option<Bytes> {
-        let mut transaction = self.take_transaction()?;
+    pub(super) async fn exec_alone(&mut self, request: &Request<'_>, spec: Option<&Spec>) {
+        let Some(mut transaction) = self.take_transaction() else { return };
         transaction.close(request);
         if transaction.reads {
             self.reads_untracked();
@@ -248,14 +254,14 @@ impl Session {
         let patience = self.router.around().limits.request_timeout;
         let touched = self.null_array();
         let done = match self.watch.take() {
-            Some(watch) if !watch.fits(&self.lane) => Ok(touched),
+            Some(watch) if !watch.fits(&self.lane) => Ok(Streamed::whole(touched)),
             Some(watch) => {
                 let run = exec_watched(watch, transaction.clone(), line, touched, patience, giver);
                 self.attend(run, Eof::Waits).await
             }
             None if !transaction.needs_node(false) => {
                 self.show_unsent(&transaction);
-                Ok(stand_ins(transaction.queued))
+                Ok(Streamed::whole(stand_ins(transaction.queued)))
             }
             None => {
                 let errand = Errand::new(self.router.clone(), self.lane.clone(), transaction.slot, self.favourite);
@@ -266,26 +272,34 @@ impl Session {
             Ok(reply) => reply,
             Err(reason) => {
                 self.ending = Some(reason);
-                return None;
+                return;
             }
         };
-        if transaction.scripts && reply.first() == Some(&b'*') {
+        if transaction.scripts && reply.front().first() == Some(&b'*') {
             learn_all(&self.router, &transaction.frames);
         }
-        self.router.tally().transaction(match reply.first() {
+        self.router.tally().transaction(match reply.front().first() {
             Some(b'-') => Ended::Aborted,
-            _ if reply == self.null_array() => Ended::Dirty,
+            _ if *reply.front() == self.null_array() => Ended::Dirty,
             _ => Ended::Executed,
         });
         if transaction.own.is_empty() {
-            return Some(reply);
+            return self.deliver(Label::of(spec), reply, Eof::IsNoted).await;
         }
-        let reply = self.put_in_own(reply, &transaction.own, waits).await?;
+        let router = self.router.clone();
+        let reply = match self.attend(reply.collect(&router), Eof::Waits).await {
+            Ok(Ok(reply) | Err(Failure(reply))) => reply,
+            Err(reason) => {
+                self.ending = Some(reason);
+                return;
+            }
+        };
+        let Some(reply) = self.put_in_own(reply, &transaction.own, waits).await else { return };
         if transaction.reads {
             // CLIENT TRACKING or CACHING may have been among them, in front of what was read.
             self.reads_untracked();
         }
-        Some(reply)
+        self.line.answer(Label::of(spec), &reply);
     }
 
     /// What EXEC answers where a watched key was touched.

@@ -13,12 +13,13 @@ use std::{
 
 use bytes::BytesMut;
 
+pub use self::state::Standing;
 use self::{
     mute::Mute,
     state::{FIRST_WINDOW, GATHERED_STEP, KEPT_OUTPUT, Place, State},
 };
-use super::{Bounced, Caching, Clock, Duty, Label, Needs, Route, Ticket};
-use crate::{metrics::ClientTally, topology::Node};
+use super::{Admitted, Bounced, Caching, Clock, Duty, Label, Needs, Route, Ticket};
+use crate::{metrics::ClientTally, slot::Slot, topology::Node};
 
 /// Bytes that a client may be owed before no more of its requests are read: the bound of a slow reader's cost.
 pub const OWED_LIMIT: usize = 1024 * 1024;
@@ -84,6 +85,7 @@ impl Line {
             caching: Caching::AsEver,
             fenced: false,
             unknown: false,
+            admission: Admitted::default(),
         }
     }
 
@@ -143,6 +145,11 @@ impl Line {
         state.places.len() >= state.window || state.owed() + state.asked >= OWED_LIMIT
     }
 
+    /// What the client's replies have been like.
+    pub fn standing(&self) -> Standing {
+        self.state.borrow().standing
+    }
+
     /// Whether every request has been answered. The answers may still have to be written.
     pub fn is_settled(&self) -> bool {
         self.state.borrow().places.is_empty()
@@ -170,6 +177,11 @@ impl Line {
     pub fn has_overtaken(&self, ticket: &Ticket) -> bool {
         let state = self.state.borrow();
         ticket.slot().is_some_and(|slot| state.ran_behind(ticket.place(), slot, !ticket.repeatable))
+    }
+
+    /// Whether something that the client sent behind a request which only reads has run and may have written in `slot`.
+    pub fn ran_behind(&self, ticket: &Ticket, slot: Slot) -> bool {
+        self.state.borrow().ran_behind(ticket.place(), slot, false)
     }
 
     /// Takes the bounced requests, in the order of their places.
@@ -357,7 +369,9 @@ impl Line {
             state.front += 1;
             state.asked -= place.request_bytes as usize;
             state.take_parked(&mut place.reply);
-            state.learn_size(place.length, self.most_in_flight);
+            if place.label.is_some() {
+                state.learn_size(place.length, self.most_in_flight);
+            }
             if let Some(label) = place.label {
                 self.tally.command(label.command, label.class, place.failed, now - place.opened);
             }

@@ -7,6 +7,7 @@ use bytes::Bytes;
 use crate::{
     metrics::NodeError,
     refusal::{self, Later},
+    says,
     topology::{Node, Redirect},
 };
 
@@ -23,6 +24,8 @@ pub enum Why {
     Unsent(String),
     /// As `Unsent`, and waiting is in vain.
     Hopeless(String),
+    /// It only reads, and its parts' replies are too large to be put together from what others share.
+    TooLarge,
 }
 
 impl Why {
@@ -32,7 +35,7 @@ impl Why {
             Why::Redirected(redirect, _) => NodeError::from(redirect.kind),
             Why::Later(later, _) => NodeError::from(*later),
             Why::NoScript(..) => NodeError::NoScript,
-            Why::Unsent(_) | Why::Hopeless(_) => NodeError::Connection,
+            Why::Unsent(_) | Why::Hopeless(_) | Why::TooLarge => NodeError::Connection,
         };
         error.label()
     }
@@ -48,6 +51,7 @@ impl Why {
                 String::from_utf8_lossy(refusal::text(error)).into_owned()
             }
             Why::Unsent(error) | Why::Hopeless(error) => error.clone(),
+            Why::TooLarge => says::PARTS_TOO_LARGE.to_owned(),
         }
     }
 }

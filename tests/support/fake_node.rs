@@ -21,6 +21,8 @@ pub enum Act {
     Say(Vec<u8>),
     /// Sends these pieces, each in a write of its own, so that the reader meets them apart.
     Pieces(Vec<Vec<u8>>),
+    /// Sends these pieces with a pause before each, as a slow network does.
+    Drip(Vec<Vec<u8>>, Duration),
     /// Sends these bytes and hangs up.
     SayAndHangUp(Vec<u8>),
     /// Hangs up.
@@ -288,6 +290,12 @@ impl FakeNode {
                     stream.write_all(&piece)?;
                     // Not synchronisation: the pause only makes it likely that the reader meets the pieces apart.
                     thread::sleep(Duration::from_millis(20));
+                }
+            }
+            Act::Drip(pieces, pause) => {
+                for piece in pieces {
+                    thread::sleep(pause);
+                    stream.write_all(&piece)?;
                 }
             }
             Act::SayAndHangUp(bytes) => {

@@ -10,10 +10,13 @@ use tokio::{task::unconstrained, time::Sleep};
 
 use super::Exchange;
 use crate::{
-    link::queue::{Entry, Queue},
+    link::{
+        Limits,
+        queue::{Entry, Queue},
+    },
     metrics::NodeError,
     says,
-    ticket::{OWED_LIMIT, Ticket},
+    ticket::OWED_LIMIT,
     topology::Hint,
 };
 
@@ -111,16 +114,20 @@ impl Exchange {
             // A node that is gone would be missed by nobody, and what it should tell with it.
             return self.link.audience.is_some().then(|| self.last_heard + limits.node_timeout);
         };
-        // Behind a reply that has begun, which gets more time, others wait for whom it is sooner over.
-        let answers = queue.entries.iter().filter(|entry| entry.ticket.is_some()).take(2);
-        answers.map(|entry| self.answered_until(entry)).chain([self.sound_until(queue, front)]).min()
+        // Entries are in the order of their coming, so that no later deadline is earlier.
+        let oldest = queue.entries.iter().find(|entry| entry.ticket.is_some());
+        oldest.map(|entry| self.answered_until(entry)).into_iter().chain([self.sound_until(queue, front)]).min()
     }
 
-    /// Until when a request should be answered. One whose long reply is coming in has time as long as it does.
+    /// Until when a request waits for its answer. A deadline is about the node's silence: as long as replies flow, those
+    /// ahead of this one in the queue are on their way, and its turn comes. A node that speaks on other connections is
+    /// busy; that this connection is sound is believed for `node_timeout`.
     fn answered_until(&self, entry: &Entry) -> Instant {
-        let begun = entry.ticket.as_ref().is_some_and(Ticket::has_begun);
-        let since = if begun { self.last_heard.max(entry.since) } else { entry.since };
-        since + self.link.around.limits.request_timeout
+        let Limits { request_timeout, node_timeout, .. } = *self.link.around.limits;
+        let last = self.last_heard.max(entry.since);
+        let believed = last + node_timeout.saturating_sub(request_timeout);
+        let heard = self.link.tally.heard().unwrap_or(last).min(believed);
+        last.max(heard) + request_timeout
     }
 
     /// Until when it may be silent about the front of the queue, or take nothing of it.
@@ -134,12 +141,10 @@ impl Exchange {
         let limit = self.link.around.limits.request_timeout;
         let mut expired = Vec::new();
         for entry in &mut self.link.queue.borrow_mut().entries {
-            if now - entry.since < limit {
+            if now < self.answered_until(entry) {
                 break;
             }
-            if now >= self.answered_until(entry) {
-                expired.extend(entry.ticket.take());
-            }
+            expired.extend(entry.ticket.take());
         }
         if expired.is_empty() {
             return;

@@ -10,10 +10,10 @@ use crate::{
     refusal::{self, Refusal},
     resp::write,
     router::Router,
-    says,
     session::{
         errand::Errand,
         scripts::{awaits_functions, give},
+        streamed::Streamed,
         watch::Watch,
     },
     ticket::{Line, Why},
@@ -28,23 +28,21 @@ pub(super) async fn exec_watched(
     touched: Bytes,
     patience: Duration,
     giver: Option<Rc<Router>>,
-) -> Bytes {
+) -> Streamed {
     let prefix = watch.prefix();
-    let Some(mut connection) = watch.into_connection() else { return touched };
+    let Some(mut connection) = watch.into_connection() else { return Streamed::whole(touched) };
     if let Some(router) = &giver {
         give(router, connection.node(), &transaction.frames).await;
     }
     match run(&mut connection, &transaction, prefix, &line, patience).await {
-        Ok(Run::Done(reply)) => {
-            // EXEC has ended the watching, whether it ran the transaction or gave it up.
-            if reply.first() != Some(&b'-') || reply.starts_with(b"-EXECABORT") {
-                connection.give_back();
-            }
-            reply
+        // EXEC has ended the watching, whether it ran the transaction or gave it up.
+        Ok(Run::Done(reply, last)) if reply.first() != Some(&b'-') || reply.starts_with(b"-EXECABORT") => {
+            Streamed::new(reply, last, connection)
         }
+        Ok(Run::Done(reply, _)) => Streamed::whole(reply),
         // The node may still be watching, or not.
-        Ok(Run::Refused(..)) => touched,
-        Err(text) => error(&text),
+        Ok(Run::Refused(..)) => Streamed::whole(touched),
+        Err(text) => Streamed::whole(error(&text)),
     }
 }
 
@@ -55,44 +53,41 @@ pub(super) async fn exec_apart(
     line: Rc<Line>,
     patience: Duration,
     giver: Option<Rc<Router>>,
-) -> Bytes {
+) -> Streamed {
     loop {
         let mut connection = match errand.connect().await {
             Ok(connection) => connection,
-            Err(text) => return error(&text),
+            Err(text) => return Streamed::whole(error(&text)),
         };
         let waits = awaits_functions(&errand.router, connection.node()).filter(|_| transaction.functions);
         if let Some(why) = waits {
             connection.give_back();
             match errand.again(why).await {
                 Ok(()) => continue,
-                Err(text) => return error(&text),
+                Err(text) => return Streamed::whole(error(&text)),
             }
         }
         if let Some(router) = &giver {
             give(router, connection.node(), &transaction.frames).await;
         }
         let why: Why = match run(&mut connection, &transaction, errand.prefix(), &line, patience).await {
-            Ok(Run::Done(reply)) => {
-                connection.give_back();
-                return reply;
-            }
+            Ok(Run::Done(reply, last)) => return Streamed::new(reply, last, connection),
             Ok(Run::Refused(refusal, said)) => {
                 let why = errand.refused(refusal, said, connection.node());
                 connection.give_back();
                 why
             }
-            Err(text) => return error(&text),
+            Err(text) => return Streamed::whole(error(&text)),
         };
         if let Err(text) = errand.again(why).await {
-            return error(&text);
+            return Streamed::whole(error(&text));
         }
     }
 }
 
 enum Run {
-    /// EXEC's own reply.
-    Done(Bytes),
+    /// EXEC's own reply: its front, and whether that is all.
+    Done(Bytes, bool),
     /// Nothing ran.
     Refused(Refusal, Bytes),
 }
@@ -104,23 +99,25 @@ async fn run(
     line: &Line,
     patience: Duration,
 ) -> Result<Run, String> {
-    let count = transaction.replies() + usize::from(!prefix.is_empty());
-    let replies = connection.exchange(&transaction.batch(prefix), count, patience).await;
+    let before = transaction.replies() - 1 + usize::from(!prefix.is_empty());
+    let replies = connection.exchange_up_to(&transaction.batch(prefix), before, patience).await;
     if transaction.writes {
         line.wrote(connection.node());
     }
-    let replies = replies.map_err(|why| {
+    let (before, front, last) = replies.map_err(|why| {
         connection.count_failure(&why);
         format!("ERR proxy: connection to {} lost ({why}), the transaction may have run", connection.node().label)
     })?;
-    let fault = replies.iter().skip(transaction.loads.len()).find(|reply| reply.first() == Some(&b'-')).cloned();
-    let Some(last) = replies.into_iter().last() else { return Err(says::ODD_REPLIES.to_owned()) };
     // EXECABORT only says that a command was refused; the first error says why.
-    let fault = fault.filter(|_| last.starts_with(b"-EXECABORT"));
-    let said = fault.as_ref().unwrap_or(&last);
+    let fault = before.into_iter().skip(transaction.loads.len()).find(|reply| reply.first() == Some(&b'-'));
+    let fault = fault.filter(|_| front.starts_with(b"-EXECABORT"));
+    let said = fault.as_ref().unwrap_or(&front);
     Ok(match Refusal::of(said) {
         Some(refusal) => Run::Refused(refusal, said.clone()),
-        None => Run::Done(fault.and_then(|fault| refusal::abort_because(&last, &fault)).map_or(last, Bytes::from)),
+        None => match fault.and_then(|fault| refusal::abort_because(&front, &fault)) {
+            Some(abort) => Run::Done(abort.into(), last),
+            None => Run::Done(front, last),
+        },
     })
 }
 

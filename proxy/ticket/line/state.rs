@@ -7,6 +7,7 @@ use bytes::BytesMut;
 use super::OWED_LIMIT;
 use crate::{
     metrics::CommandClass,
+    sizes::LARGE_REPLY,
     slot::Slot,
     ticket::{Bounced, Label, Route},
 };
@@ -21,6 +22,18 @@ const SPARE_CAPACITY: usize = 512;
 pub(super) const GATHERED_STEP: usize = 1024 * 1024;
 /// The output buffer's capacity that a line keeps while nothing is owed.
 pub(super) const KEPT_OUTPUT: usize = 4096;
+
+/// What is known of a client by its replies.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Standing {
+    /// None has come yet.
+    #[default]
+    New,
+    /// The last one was small.
+    Small,
+    /// The last one was large.
+    Large,
+}
 
 /// What changes as requests and replies come.
 #[derive(Default)]
@@ -40,6 +53,7 @@ pub(super) struct State {
     pub asked: usize,
     pub bounced: Vec<Bounced>,
     pub window: usize,
+    pub standing: Standing,
     pub waker: Option<Waker>,
     /// The session has been woken, or is at work.
     pub awake: bool,
@@ -142,6 +156,7 @@ impl State {
 
     /// Opens the window a little, or closes it so far that replies of this size keep within the limit.
     pub fn learn_size(&mut self, length: usize, most: usize) {
+        self.standing = if length < LARGE_REPLY { Standing::Small } else { Standing::Large };
         self.window =
             if length * self.window > OWED_LIMIT { (OWED_LIMIT / length).max(1) } else { (self.window + 1).min(most) };
     }

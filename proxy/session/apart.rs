@@ -1,0 +1,163 @@
+//! Large replies, apart from what others share.
+//!
+//! Of clients of whose replies nothing is known yet, or whose last one was large, only a few requests are at a node at
+//! once ([`crate::router::Admissions`]). A request whose reply is known to be large takes a connection of its client's
+//! own, from the first byte to the last: others do not wait behind it, and what the node owes on it ends with the client.
+
+use std::{
+    io,
+    task::{Context, Poll, ready},
+};
+
+use bytes::Bytes;
+use socket2::SockRef;
+use tokio::sync::OwnedSemaphorePermit;
+
+use super::{
+    Session,
+    attend::Eof,
+    errand::Errand,
+    streamed::{self, Failure},
+    transaction::Transaction,
+};
+use crate::{
+    command::{Spec, treatment::Fold},
+    metrics::Disconnect,
+    plan::{Local, Plan, Scripting},
+    resp::Request,
+    router::{Admission, Router},
+    slot::Slot,
+    ticket::{Caching, Route, Standing},
+};
+
+/// The session's place among the requests whose replies may be large.
+#[derive(Default)]
+pub(super) enum Place {
+    /// None is asked for.
+    #[default]
+    None,
+    /// Nothing is dispatched until it is free.
+    Awaited(Admission),
+    /// For the next request; `None`: the wait was too long, and the request goes without.
+    Free(Option<OwnedSemaphorePermit>),
+}
+
+impl Session {
+    /// Whether a request may go to its node now, as far as the size of its reply is concerned; else its place is awaited.
+    pub(super) fn is_admitted(&mut self, plan: &Plan) -> bool {
+        if self.line.standing() == Standing::Small || matches!(self.place, Place::Free(_)) {
+            return true;
+        }
+        let slot = match plan {
+            Plan::One(slot) => Some(*slot),
+            Plan::Split(split) if split.fold == Fold::KeyOrder => split.parts.first().map(|part| part.slot),
+            Plan::Scripting(which, slot) if *which != Scripting::Flush => *slot,
+            Plan::Local(Local::Exec) => self.transaction.as_ref().and_then(Transaction::slot),
+            _ => None,
+        };
+        let Some(node) = slot.and_then(|slot| self.router.topology().owner(slot).cloned()) else { return true };
+        let admission = self.router.admissions().at(&node);
+        match admission {
+            Ok(permit) => {
+                self.place = Place::Free(Some(permit));
+                true
+            }
+            Err(admission) => {
+                self.place = Place::Awaited(admission);
+                false
+            }
+        }
+    }
+
+    /// Whether a place is awaited.
+    pub(super) fn awaits_place(&self) -> bool {
+        matches!(self.place, Place::Awaited(_))
+    }
+
+    /// Ready where no place is awaited, or it is free; an error where the client has gone meanwhile.
+    pub(super) fn poll_place(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Disconnect>> {
+        if let Place::Awaited(admission) = &mut self.place {
+            let permit = ready!(admission.as_mut().poll(cx));
+            self.place = Place::Free(permit);
+            if let Some(error) = self.is_gone() {
+                return Poll::Ready(Err(Disconnect::of(&error)));
+            }
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    /// The place for the request that is being dispatched.
+    pub(super) fn take_place(&mut self) -> Option<OwnedSemaphorePermit> {
+        match std::mem::take(&mut self.place) {
+            Place::Free(permit) => permit,
+            _ => None,
+        }
+    }
+
+    /// Whether the client has reset its connection, as far as the kernel knows by now.
+    fn is_gone(&self) -> Option<io::Error> {
+        SockRef::from(&self.stream).take_error().ok().flatten()
+    }
+
+    /// Whether a request takes a connection of the session's own, since its reply is likely to be large.
+    pub(super) fn goes_apart(&self, plan: &Plan, request: &Request<'_>, spec: Option<&Spec>) -> bool {
+        let large = &self.router.around().large;
+        let was_large = self.line.standing() == Standing::Large;
+        if !was_large && large.is_empty() {
+            return false;
+        }
+        // What only reads may be sent again, and may end with its client at any moment.
+        let Some(spec) = spec.filter(|spec| spec.is_readonly()) else { return false };
+        if self.lane.is_private() || self.caching() != Caching::AsEver {
+            return false;
+        }
+        match plan {
+            Plan::One(_) if was_large => true,
+            Plan::One(slot) => {
+                let mut is_known = false;
+                spec.visit_keys(request, |index| is_known |= large.knows(*slot, request.name(), request.arg(index)));
+                is_known
+            }
+            Plan::Split(split) if split.fold == Fold::KeyOrder => {
+                let is_known = |part: usize, slot| {
+                    let mut keys = split.keys_of(part).iter().map(|&key| request.arg(key as usize));
+                    keys.any(|key| large.knows(slot, request.name(), key))
+                };
+                was_large || split.parts.iter().enumerate().any(|(index, part)| is_known(index, part.slot))
+            }
+            _ => false,
+        }
+    }
+
+    /// Carries out a request on a connection of the session's own.
+    pub(super) async fn stream_apart(&mut self, slot: Slot, request: &Request<'_>, spec: Option<&Spec>) {
+        let place = self.take_place();
+        let ticket = self.open(request, spec, Route::Slot(slot));
+        let router = self.router.clone();
+        let errand = Errand::new(router.clone(), self.lane.clone(), Some(slot), self.favourite);
+        let frame = Bytes::copy_from_slice(request.frame());
+        let around = router.around();
+        let work = async {
+            ticket.admission.set(match place {
+                Some(place) => Some(place),
+                None => place_at(&router, slot).await,
+            });
+            let reply = streamed::ask(errand, &frame).await?;
+            let length = reply.pass_on(&router, &ticket).await?;
+            around.large.note_length(slot, &frame, length, router.clock().now());
+            Ok::<(), Failure>(())
+        };
+        let done = self.attend(work, Eof::IsNoted).await;
+        self.end_streamed(ticket, done);
+    }
+}
+
+/// A place at the owner of a slot among the requests whose replies may be large; `None` where that takes too long.
+pub(super) async fn place_at(router: &Router, slot: Slot) -> Option<OwnedSemaphorePermit> {
+    let node = router.topology().owner(slot).cloned()?;
+    let admission = router.admissions().at(&node);
+    match admission {
+        Ok(place) => Some(place),
+        Err(admission) => admission.await,
+    }
+}

@@ -1,0 +1,119 @@
+//! Back-pressure on what clients send, where memory is short.
+//!
+//! Requests that are not whole yet cannot be served, and give nothing back. Where so many of them are under way that
+//! memory runs short, one client at a time reads on until its request is whole; the others' bytes stay in their sockets.
+//! Who has the turn and sends nothing loses it.
+
+use std::{
+    cell::Cell,
+    future::Future,
+    pin::Pin,
+    rc::Rc,
+    task::{Context, Poll, ready},
+    time::Duration,
+};
+
+use tokio::sync::OwnedSemaphorePermit;
+
+use super::Session;
+
+/// Bytes of a request that need no turn.
+const SMALL: usize = 64 * 1024;
+/// How often who waits for the turn looks whether there is room again, and how long who has it may send nothing.
+const LOOK: Duration = Duration::from_millis(50);
+const PATIENCE: Duration = Duration::from_millis(500);
+
+/// A session's part in it.
+#[derive(Default)]
+pub(super) enum Intake {
+    /// There is room enough, as far as is known.
+    #[default]
+    NotNeeded,
+    /// The turn is awaited, for a while.
+    Awaited(Pin<Box<dyn Future<Output = Option<OwnedSemaphorePermit>>>>),
+    /// The session reads on as long as its client sends.
+    Has(Held),
+}
+
+/// The turn, and whether it was used since it was looked at last.
+#[derive(Clone)]
+pub(super) struct Held {
+    permit: Rc<Cell<Option<OwnedSemaphorePermit>>>,
+    is_used: Rc<Cell<bool>>,
+}
+
+impl Held {
+    fn new(permit: OwnedSemaphorePermit) -> Held {
+        let held = Held { permit: Rc::new(Cell::new(Some(permit))), is_used: Rc::new(Cell::new(true)) };
+        let watched = held.clone();
+        tokio::task::spawn_local(async move {
+            while watched.is_used.replace(false) {
+                tokio::time::sleep(PATIENCE).await;
+            }
+            watched.permit.take();
+        });
+        held
+    }
+
+    /// Uses the turn, if it has not been lost.
+    fn goes_on(&self) -> bool {
+        let permit = self.permit.take();
+        let has = permit.is_some();
+        self.permit.set(permit);
+        self.is_used.set(has);
+        has
+    }
+}
+
+impl Session {
+    /// Whether more of a request that is not whole may be read now; else the turn for that is awaited.
+    pub(super) fn may_read_on(&mut self) -> bool {
+        if self.input.len() < SMALL {
+            return true;
+        }
+        match &self.intake {
+            Intake::Has(held) if held.goes_on() => return true,
+            Intake::Awaited(_) => return false,
+            _ => {}
+        }
+        if !self.router.clients().is_short() {
+            self.intake = Intake::NotNeeded;
+            return true;
+        }
+        let turn = self.router.clients().turn().clone();
+        match turn.clone().try_acquire_owned() {
+            Ok(permit) => {
+                self.intake = Intake::Has(Held::new(permit));
+                true
+            }
+            Err(_) => {
+                let wait = async move { tokio::time::timeout(LOOK, turn.acquire_owned()).await.ok()?.ok() };
+                self.intake = Intake::Awaited(Box::pin(wait));
+                false
+            }
+        }
+    }
+
+    /// Whether the turn is awaited.
+    pub(super) fn awaits_turn(&self) -> bool {
+        matches!(self.intake, Intake::Awaited(_))
+    }
+
+    /// Ready where no turn is awaited, or it is time to look again.
+    pub(super) fn poll_intake(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        if let Intake::Awaited(wait) = &mut self.intake {
+            self.intake = match ready!(wait.as_mut().poll(cx)) {
+                Some(permit) => Intake::Has(Held::new(permit)),
+                None => Intake::NotNeeded,
+            };
+        }
+        Poll::Ready(())
+    }
+
+    /// What was read has been dispatched: the next may read on.
+    pub(super) fn end_turn(&mut self) {
+        if let Intake::Has(held) = std::mem::take(&mut self.intake) {
+            held.permit.take();
+        }
+    }
+}

@@ -1,0 +1,165 @@
+//! A split request whose parts' replies are large: their elements pass through in the order of the keys, as the client
+//! reads them.
+//!
+//! Each part is asked on a connection of its own, and read only when one of its elements is due: nothing that overtakes
+//! another is held here. The first parts are asked before the client is given anything, so that a node that cannot be
+//! reached is an error; what fails later breaks the reply off.
+
+use bytes::{Buf, Bytes, BytesMut};
+use tokio::task::JoinSet;
+
+use super::{
+    Session,
+    apart::place_at,
+    attend::Eof,
+    errand::Errand,
+    streamed::{self, Failure, Streamed, has_room},
+};
+use crate::{
+    command::Spec,
+    merge::elements::{self, Head},
+    plan::{self, Plan, Split},
+    resp::{Request, reply::Scanner, request::Parser, write},
+    router::Router,
+    says,
+    slot::Slot,
+    ticket::{Bounced, Route, Ticket},
+};
+
+/// Parts that are asked before the client is given anything.
+const ASKED_AHEAD: usize = 16;
+
+/// One part of the request.
+enum Part {
+    Unasked(Slot, Bytes),
+    Begun(Box<Elements>),
+}
+
+/// The elements of a part's reply that have not been passed on.
+struct Elements {
+    reply: Streamed,
+    held: BytesMut,
+    scanner: Scanner,
+}
+
+impl Session {
+    /// Answers a split request that only reads.
+    pub(super) async fn stream_parts(&mut self, split: &Split, request: &Request<'_>, spec: Option<&Spec>) {
+        let ticket = self.open(request, spec, Route::Any);
+        self.pass_parts_on(split, request, ticket).await;
+    }
+
+    /// Answers a split request anew, whose parts have turned out to be too large to be put together here.
+    pub(super) async fn stream_again(&mut self, Bounced { ticket, request: frame, .. }: Bounced) {
+        let topology = self.router.topology().clone();
+        let mut parser = Parser::default();
+        let Ok(Some(found)) = parser.find(&frame) else { return ticket.fail(says::ODD_REPLIES) };
+        let request = parser.request(&frame, found);
+        let spec = topology.commands.find(&request);
+        let Plan::Split(split) = plan::plan(&request, spec, &self.router.settings().policy) else {
+            return ticket.fail(says::ODD_REPLIES);
+        };
+        if split.parts.iter().any(|part| self.line.ran_behind(&ticket, part.slot)) {
+            return ticket.fail(says::PARTS_TOO_LARGE);
+        }
+        self.pass_parts_on(&split, &request, ticket).await;
+    }
+
+    async fn pass_parts_on(&mut self, split: &Split, request: &Request<'_>, ticket: Ticket) {
+        // Each part takes a place of its own: who held one meanwhile could wait for himself.
+        ticket.admission.take();
+        let router = self.router.clone();
+        let (lane, favourite) = (self.lane.clone(), self.favourite);
+        let errand = |slot| Errand::new(router.clone(), lane.clone(), Some(slot), favourite);
+        let mut parts: Vec<Part> = Vec::with_capacity(split.parts.len());
+        for (index, part) in split.parts.iter().enumerate() {
+            let mut frame = Vec::new();
+            split.encode(index, request, &mut frame);
+            parts.push(Part::Unasked(part.slot, frame.into()));
+        }
+        let order = split.part_of_each_key();
+        let work = async {
+            ask_ahead(&mut parts, &errand, &order).await?;
+            let mut head = Vec::new();
+            write::array(&mut head, order.len());
+            ticket.stream(&head);
+            for part in &order {
+                let Some(part) = parts.get_mut(*part as usize) else { return Err(says::ODD_REPLIES.to_owned().into()) };
+                if let Part::Unasked(slot, frame) = part {
+                    *part = Part::Begun(Box::new(ask(errand(*slot), *slot, frame.clone()).await?));
+                }
+                if let Part::Begun(elements) = part {
+                    elements.pass_on_next(&router, &ticket).await?;
+                }
+            }
+            Ok::<(), Failure>(())
+        };
+        let done = self.attend(work, Eof::IsNoted).await;
+        self.end_streamed(ticket, done);
+    }
+}
+
+/// Asks the parts whose elements are due first, all at once.
+async fn ask_ahead(parts: &mut [Part], errand: &impl Fn(Slot) -> Errand, order: &[u32]) -> Result<(), Failure> {
+    let mut first: Vec<usize> = Vec::new();
+    for part in order.iter().map(|part| *part as usize) {
+        if first.len() == ASKED_AHEAD {
+            break;
+        }
+        if !first.contains(&part) {
+            first.push(part);
+        }
+    }
+    let mut asking = JoinSet::new();
+    for index in first {
+        if let Some(Part::Unasked(slot, frame)) = parts.get(index) {
+            let (errand, slot, frame) = (errand(*slot), *slot, frame.clone());
+            asking.spawn_local(async move { (index, ask(errand, slot, frame).await) });
+        }
+    }
+    while let Some(Ok((index, begun))) = asking.join_next().await {
+        if let Some(part) = parts.get_mut(index) {
+            *part = Part::Begun(Box::new(begun?));
+        }
+    }
+    Ok(())
+}
+
+/// Asks for one part; the front of its reply says that it is a list.
+async fn ask(errand: Errand, slot: Slot, frame: Bytes) -> Result<Elements, Failure> {
+    let place = place_at(&errand.router, slot).await;
+    let mut reply = streamed::ask(errand, &frame).await?;
+    drop(place);
+    match Head::of(reply.front()) {
+        Some(head) => {
+            reply.skip(head.body);
+            Ok(Elements { reply, held: BytesMut::new(), scanner: Scanner::default() })
+        }
+        None if elements::error_text(reply.front()).is_some() => Err(Failure(reply.front().clone())),
+        None => Err(says::ODD_REPLIES.to_owned().into()),
+    }
+}
+
+impl Elements {
+    /// Gives the client the next element.
+    async fn pass_on_next(&mut self, router: &Router, ticket: &Ticket) -> Result<(), Failure> {
+        loop {
+            has_room(ticket).await;
+            if !self.held.is_empty() {
+                let end = self.scanner.find(&self.held).map_err(|_| says::ODD_REPLIES.to_owned())?;
+                let passed = end.unwrap_or_else(|| self.scanner.scanned(self.held.len()));
+                ticket.stream(&self.held[..passed]);
+                self.held.advance(passed);
+                if end.is_some() {
+                    return Ok(());
+                }
+                self.scanner.passed_on(passed);
+            }
+            let (piece, last) = self.reply.piece(router).await?;
+            if last && piece.is_empty() {
+                return Err(says::ODD_REPLIES.to_owned().into());
+            }
+            self.held.extend_from_slice(&piece);
+        }
+    }
+}

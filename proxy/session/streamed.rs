@@ -1,0 +1,265 @@
+//! Replies of any size, from a connection that this session holds alone to its client, in pieces.
+//!
+//! A node is read only while the client has little left to read. What is not read stays at the node, as it does with
+//! one server, and ends with the client: when it leaves, its node connection is closed. Nobody else waits meanwhile,
+//! neither for that client nor for the node.
+//!
+//! Before the front of a reply has been passed on, an error is the whole reply. Behind it, nothing but closing the
+//! client's connection keeps the client in step.
+
+use std::{
+    future::{Future, poll_fn},
+    pin::pin,
+    task::Poll,
+    time::{Duration, Instant},
+};
+
+use bytes::{Buf, Bytes, BytesMut};
+use tokio::time::{error::Elapsed, timeout, timeout_at};
+
+use super::{
+    Session,
+    attend::Eof,
+    errand::{Errand, lost},
+};
+use crate::{
+    clients::Held,
+    dedicated::Dedicated,
+    metrics::{Disconnect, NodeError},
+    refusal::Refusal,
+    resp::write,
+    router::Router,
+    says,
+    ticket::{Label, OWED_LIMIT, Route, Ticket, Why},
+    topology::{Hint, Node},
+};
+
+/// A reply of which the front has come: its whole first line at least.
+pub(super) struct Streamed {
+    front: Bytes,
+    /// Where the rest comes from; `None` where the front is all.
+    rest: Option<Dedicated>,
+}
+
+/// The frame of an error, as the whole reply.
+pub(super) struct Failure(pub(super) Bytes);
+
+impl From<String> for Failure {
+    fn from(text: String) -> Failure {
+        let mut frame = Vec::new();
+        write::error(&mut frame, text.as_bytes());
+        Failure(frame.into())
+    }
+}
+
+impl Session {
+    /// Gives the client a reply: at once where it is whole, else as fast as the client reads it.
+    pub(super) async fn deliver(&mut self, label: Label, reply: Streamed, eof: Eof) {
+        if reply.rest.is_none() {
+            return self.line.answer(label, &reply.front);
+        }
+        let ticket = self.line.open(Some(label), 0, Route::Any, false);
+        let router = self.router.clone();
+        let done = self.attend(reply.pass_on(&router, &ticket), eof).await;
+        self.end_streamed(ticket, done.map(|passed| passed.map(drop)));
+    }
+
+    /// Ends a reply that has been passed on in pieces, or could not be.
+    pub(super) fn end_streamed(&mut self, ticket: Ticket, done: Result<Result<(), Failure>, Disconnect>) {
+        match done {
+            Ok(Ok(())) => ticket.fill(b""),
+            Ok(Err(Failure(error))) if ticket.has_begun() => ticket.fail(&String::from_utf8_lossy(&error)),
+            Ok(Err(Failure(error))) => ticket.fill(&error),
+            Err(reason) => {
+                self.ending = Some(reason);
+                self.line.close();
+                ticket.fill(b"");
+            }
+        }
+    }
+}
+
+impl Streamed {
+    /// A reply that is whole.
+    pub(super) fn whole(reply: Bytes) -> Streamed {
+        Streamed { front: reply, rest: None }
+    }
+
+    /// A reply by its front, the `last` piece of it or not. Its connection is given back once nothing is left to come.
+    pub(super) fn new(front: Bytes, last: bool, connection: Dedicated) -> Streamed {
+        if last {
+            connection.give_back();
+            Streamed::whole(front)
+        } else {
+            Streamed { front, rest: Some(connection) }
+        }
+    }
+
+    /// What has come of the reply.
+    pub(super) fn front(&self) -> &Bytes {
+        &self.front
+    }
+
+    /// Takes `count` bytes off the front, for a reply whose head is said otherwise.
+    pub(super) fn skip(&mut self, count: usize) {
+        self.front.advance(count.min(self.front.len()));
+    }
+
+    /// The next piece, and whether it is the last. The first is the front.
+    pub(super) async fn piece(&mut self, router: &Router) -> Result<(Bytes, bool), Failure> {
+        if !self.front.is_empty() {
+            return Ok((std::mem::take(&mut self.front), self.rest.is_none()));
+        }
+        let Some(connection) = &mut self.rest else { return Ok((Bytes::new(), true)) };
+        let node = connection.node().clone();
+        let patience = router.around().limits.node_timeout;
+        // Only now is the node listened to, so that it can be silent.
+        let why = match timeout(patience, connection.piece()).await {
+            Ok(Ok((piece, last))) => {
+                if last && let Some(connection) = self.rest.take() {
+                    connection.give_back();
+                }
+                return Ok((piece, last));
+            }
+            Ok(Err(why)) => why.to_string(),
+            Err(_) => format!("silent for {patience:?}"),
+        };
+        tracing::info!(node = %node.label, why, "a reply broke off, its client's connection is closed");
+        Err(lost(router, &node, &why).last_error().into())
+    }
+
+    /// Gives the client the reply, as fast as the client reads it and the node sends it; says how many bytes it had.
+    pub(super) async fn pass_on(mut self, router: &Router, ticket: &Ticket) -> Result<usize, Failure> {
+        let mut length = 0;
+        loop {
+            has_room(ticket).await;
+            let (piece, last) = self.piece(router).await?;
+            ticket.stream(&piece);
+            length += piece.len();
+            if last {
+                return Ok(length);
+            }
+        }
+    }
+
+    /// The whole reply, for who cannot pass it on in pieces. The error says that there is no room for it.
+    pub(super) async fn collect(mut self, router: &Router) -> Result<Bytes, Failure> {
+        let Some(connection) = &self.rest else { return Ok(self.front) };
+        let node = connection.node().clone();
+        let (mut held, mut all) = (Held::nothing(router.clients()), BytesMut::new());
+        loop {
+            let (piece, last) = self.piece(router).await?;
+            all.extend_from_slice(&piece);
+            if last {
+                return Ok(all.freeze());
+            }
+            if !held.is_now(all.len()) {
+                return Err(format!("{}, the command has run", says::reply_too_large(&node.label)).into());
+            }
+        }
+    }
+}
+
+/// Ready while the client has so little to read that it may be given more. Whoever attends to the client looks again
+/// when it has read on.
+pub(super) async fn has_room(ticket: &Ticket) {
+    poll_fn(|_| if ticket.unwritten() < OWED_LIMIT { Poll::Ready(()) } else { Poll::Pending }).await;
+}
+
+/// Asks the node that serves a request which only reads, and the next where that one did not execute it.
+pub(super) async fn ask(mut errand: Errand, frame: &[u8]) -> Result<Streamed, Failure> {
+    let mut lost_before = false;
+    loop {
+        let connection = errand.connect().await?;
+        match attempt(&errand, connection, frame).await {
+            Attempt::Begun(reply) => return Ok(reply),
+            Attempt::Failed(failure) => return Err(failure),
+            Attempt::Refused(why) => errand.again(why).await?,
+            // Once only: what breaks the connection each time must not be sent for ever.
+            Attempt::Lost(why) if lost_before => {
+                return Err(format!("{}, the command may have run", why.last_error()).into());
+            }
+            Attempt::Lost(why) => {
+                lost_before = true;
+                errand.again(why).await?;
+            }
+        }
+    }
+}
+
+/// Does `work` as long as the node is not silent for `limit`. One that speaks on other connections is busy; that this
+/// connection is sound is believed for `node_timeout`.
+async fn unless_silent<T>(
+    router: &Router,
+    node: &Node,
+    limit: Duration,
+    work: impl Future<Output = T>,
+) -> Result<T, Elapsed> {
+    let (mut work, tally) = (pin!(work), router.node_tally(node));
+    let until = Instant::now() + router.around().limits.node_timeout;
+    let mut deadline = Instant::now() + limit;
+    loop {
+        let silent = match timeout_at(deadline.into(), work.as_mut()).await {
+            Ok(done) => return Ok(done),
+            Err(silent) => silent,
+        };
+        match tally.heard() {
+            Some(heard) if heard + limit > deadline && deadline < until => deadline = (heard + limit).min(until),
+            _ => return Err(silent),
+        }
+    }
+}
+
+/// How one attempt ended.
+enum Attempt {
+    /// The front of the reply is there.
+    Begun(Streamed),
+    /// With an error of the proxy's own.
+    Failed(Failure),
+    /// The node did not execute it.
+    Refused(Why),
+    /// The connection was lost when it may have been executed.
+    Lost(Why),
+}
+
+async fn attempt(errand: &Errand, mut connection: Dedicated, frame: &[u8]) -> Attempt {
+    let router = &errand.router;
+    let (node, limit) = (connection.node().clone(), router.around().limits.request_timeout);
+    let front = async {
+        let prefix = errand.prefix();
+        let asked = if prefix.is_empty() {
+            connection.send(frame).await
+        } else {
+            connection.send(&[prefix, frame].concat()).await
+        };
+        let asked = asked.map_err(|why| Attempt::Refused(errand.lost(&node, &why.to_string())))?;
+        let mut preliminaries = usize::from(!prefix.is_empty());
+        loop {
+            match connection.piece().await {
+                // A push answers nothing.
+                Ok((push, true)) if push.first() == Some(&b'>') => {}
+                Ok((_, true)) if preliminaries > 0 => preliminaries -= 1,
+                Ok(front) => {
+                    asked.answered();
+                    break Ok(front);
+                }
+                Err(why) => break Err(Attempt::Lost(errand.lost(&node, &why.to_string()))),
+            }
+        }
+    };
+    match unless_silent(router, &node, limit, front).await {
+        Ok(Ok((front, last))) => {
+            let reply = Streamed::new(front, last, connection);
+            match Refusal::of(reply.front()).filter(|refusal| refusal.fits(errand.slot())) {
+                Some(refusal) => Attempt::Refused(errand.refused(refusal, reply.front, &node)),
+                None => Attempt::Begun(reply),
+            }
+        }
+        Ok(Err(attempt)) => attempt,
+        Err(_) => {
+            router.node_tally(&node).error(NodeError::Timeout);
+            router.hint(Hint::Timeout { node: node.id.clone() });
+            Attempt::Failed(says::no_answer(&node.label, limit).into())
+        }
+    }
+}
