@@ -159,10 +159,14 @@ impl User {
         self.free_until.load(Relaxed) > self.millis(now)
     }
 
-    /// Whether what is known should be looked at again; true for one asker only, until [`User::learn`] or
-    /// [`User::nobody_answered`].
+    /// Whether what is known should be looked at again; true for one asker only, until [`User::asked`].
     pub fn is_due(&self, now: Instant) -> bool {
         self.due.load(Relaxed) <= self.millis(now) && !self.asking.swap(true, Relaxed)
+    }
+
+    /// Who was to look again has done so.
+    pub fn asked(&self) {
+        self.asking.store(false, Relaxed);
     }
 
     /// What is known of the rules, where that is fresh.
@@ -186,7 +190,6 @@ impl User {
             self.due.store(self.millis(now + FRESH), Relaxed);
             known.rules = Some((rules.clone(), now));
         }
-        self.asking.store(false, Relaxed);
         rules
     }
 
@@ -200,7 +203,6 @@ impl User {
             self.free_until.store(until, Relaxed);
         }
         self.due.store(until, Relaxed);
-        self.asking.store(false, Relaxed);
         free
     }
 

@@ -133,6 +133,7 @@ fn what_is_known_ages_and_is_forgotten() {
     assert!(!user.is_free(now) && user.is_due(now) && !user.is_due(now));
     let all = rules("+@all", "~*", "&*");
     user.learn(all.clone(), user.generation(), now);
+    user.asked();
     assert!(user.is_free(now) && !user.is_due(now) && user.rules(now).is_some());
     assert!(user.is_free(now + FRESH) && user.is_due(now + FRESH) && user.rules(now + FRESH).is_none());
     assert!(!user.is_free(now + FREE + SILENCE));

@@ -65,7 +65,10 @@ impl Session {
         if self.user.is_free(now) {
             if self.user.is_due(now) {
                 let asker = self.asker();
-                tokio::task::spawn_local(async move { drop(asker.rules().await) });
+                tokio::task::spawn_local(async move {
+                    drop(asker.rules().await);
+                    asker.user.asked();
+                });
             }
             return None;
         }
