@@ -21,7 +21,7 @@ use crate::{
     address::Address,
     config::Config,
     resp::{Value, write},
-    topology::Node,
+    topology::{Hint, Node},
 };
 
 /// The longest part of a node's own error text that is passed on.
@@ -79,6 +79,9 @@ pub struct Login {
     /// The proxy's own credentials: where another user is to log in, what the proxy itself has to know is asked first, by
     /// these.
     pub own: Option<Credentials>,
+    /// Whether to say PING where there is nothing else to say: a server that turns connections away says so at once, and
+    /// that must not be taken for the answer to the first request.
+    pub greets: bool,
 }
 
 impl Login {
@@ -96,7 +99,7 @@ impl Login {
     pub fn at(&self, node: &Node) -> Login {
         // Some servers tell no ids.
         let is_known = node.id != *node.label;
-        Login { node: is_known.then(|| node.id.clone()), ..self.clone() }
+        Login { node: is_known.then(|| node.id.clone()), greets: true, ..self.clone() }
     }
 }
 
@@ -165,6 +168,8 @@ pub enum Step {
     Connect,
     /// AUTH as the proxy's own user, and asking what only the proxy wants to know. Nothing depends on it.
     Introduce,
+    /// Being let in: the server turned the connection away, in its own words, whatever it was asked.
+    Admission,
     /// HELLO or AUTH.
     Login,
     /// SELECT.
@@ -191,10 +196,17 @@ pub struct DialError {
 }
 
 impl DialError {
-    /// The error for a client whose request needed the node: one that is loading says so in its own words, as clients
-    /// know them.
+    /// The error for a client whose request needed the node: one that is loading, or wants a password, says so in its own
+    /// words, as clients know them.
     pub fn reply(&self) -> String {
-        if self.why.starts_with("LOADING") { self.why.clone() } else { format!("ERR proxy: {self}") }
+        let known = ["LOADING", "NOAUTH"].iter().any(|code| self.why.starts_with(code));
+        if known { self.why.clone() } else { format!("ERR proxy: {self}") }
+    }
+
+    /// What discovery is to know of it, where `node` was dialled.
+    pub fn hint(&self, node: &Node) -> Hint {
+        let said = (self.step == Step::Admission).then(|| self.why.clone());
+        Hint::ConnectFailed { node: node.id.clone(), said }
     }
 }
 
@@ -202,7 +214,7 @@ impl fmt::Display for DialError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let doing = match self.step {
             Step::Resolve => "cannot resolve",
-            Step::Connect => "cannot connect to",
+            Step::Connect | Step::Admission => "cannot connect to",
             Step::Introduce | Step::Login => "cannot log in to",
             Step::Select => "cannot select the database on",
             Step::Readonly => "cannot read from replica",
@@ -282,21 +294,33 @@ async fn log_in(mut stream: TcpStream, node: &Address, login: &Login, deadline: 
     let (out, steps) = handshake(login);
     let failed = |step: Step, why: String, permanent: bool| DialError { node: node.clone(), step, why, permanent };
     let (mut replies, mut id) = (Replies::default(), None);
-    if let Some(&first) = steps.first() {
-        within(deadline, stream.write_all(&out)).await.map_err(|why| failed(first, why, false))?;
-    }
+    // A server that turns the connection away closes it: what it has said can be read all the same.
+    let sent = if out.is_empty() { Ok(()) } else { within(deadline, stream.write_all(&out)).await };
     for step in steps {
-        match replies.next(&mut stream, deadline).await.map_err(|why| failed(step, why, false))? {
+        let said = replies.next(&mut stream, deadline).await;
+        let said = said.map_err(|why| failed(step, sent.clone().err().unwrap_or(why), false))?;
+        if let Value::Error(text) = &said
+            && is_turned_away(text)
+        {
+            return Err(failed(Step::Admission, reason(text), is_permanent(text)));
+        }
+        match said {
+            said if step == Step::Introduce => id = id.or_else(|| said.integer()),
+            // The client's own login is still to come, and the proxy has none that counts.
+            Value::Error(text) if step == Step::Connect && text.starts_with(b"NOAUTH") && !login.is_own() => {}
+            Value::Error(text) if step != Step::Connect || text.starts_with(b"NOAUTH") => {
+                let step = if step == Step::Connect { Step::Login } else { step };
+                return Err(failed(step, reason(&text), is_permanent(&text)));
+            }
             said if step == Step::Connect => {
                 if let Some(why) = another(&said, login.node.as_deref()) {
                     return Err(failed(step, why, false));
                 }
             }
-            said if step == Step::Introduce => id = id.or_else(|| said.integer()),
-            Value::Error(text) => return Err(failed(step, reason(&text), is_permanent(&text))),
             said => id = id.or_else(|| said.field("id")?.integer()),
         }
     }
+    sent.map_err(|why| failed(Step::Connect, why, false))?;
     Ok(Opened { stream, id, rest: replies.bytes })
 }
 
@@ -342,6 +366,10 @@ fn handshake(login: &Login) -> (Vec<u8>, Vec<Step>) {
     if let Some(tracking) = &login.tracking {
         say(Step::Tracking, &tracking.words().iter().map(AsRef::as_ref).collect::<Vec<_>>());
     }
+    if steps.is_empty() && login.greets {
+        write::request(&mut out, &[b"PING"]);
+        steps.push(Step::Connect);
+    }
     (out, steps)
 }
 
@@ -367,27 +395,35 @@ impl Tracking {
     }
 }
 
-/// Why the server that answers CLUSTER MYID like this is not to be taken for the node that is meant.
+/// Why the server that answers CLUSTER MYID (or PING, where nobody is `meant`) like this is not to be taken for the node
+/// that is meant.
 fn another(said: &Value, meant: Option<&str>) -> Option<String> {
     match said {
-        Value::Error(text) => may_be_anybody(text).then(|| reason(text)),
+        Value::Error(text) => (!may_not_tell(text)).then(|| reason(text)),
         said => {
-            let other = said.str().filter(|id| meant != Some(*id))?;
+            let meant = meant?;
+            let other = said.str().filter(|id| meant != *id)?;
             Some(format!("another node is there, {}", reason(other.as_bytes())))
         }
     }
 }
 
-/// Whether a server that answers CLUSTER MYID with this error cannot be taken for the node that is meant: it is in no
-/// cluster, or is loading and may be anybody. Others may be it: their user may not ask, a script that runs for long keeps
-/// them from answering, or they know no such command.
-fn may_be_anybody(error: &[u8]) -> bool {
-    is_in_no_cluster(error) || error.starts_with(b"LOADING")
+/// Whether a server that answers CLUSTER MYID with this error may well be the node that is meant: its user may not ask, a
+/// script that runs for long keeps it from answering, or it knows no such command, as managed services do not. Any other
+/// error is a reason not to send it requests.
+pub fn may_not_tell(error: &[u8]) -> bool {
+    let lower = error.to_ascii_lowercase();
+    let says = |what: &[u8]| lower.windows(what.len()).any(|part| part == what);
+    [&b"NOPERM "[..], b"BUSY "].iter().any(|code| error.starts_with(code))
+        || [&b"unknown command"[..], b"unknown subcommand", b"unsupported command", b"not supported"]
+            .into_iter()
+            .any(says)
 }
 
-/// Whether a server says by this error that it is in no cluster.
-pub fn is_in_no_cluster(error: &[u8]) -> bool {
-    error.ends_with(b"cluster support disabled")
+/// Whether a server that says this turns the connection away, whatever it was asked: it does so on accepting it, and then
+/// closes it.
+pub fn is_turned_away(error: &[u8]) -> bool {
+    error.starts_with(b"DENIED ") || error.starts_with(b"ERR max number of clients")
 }
 
 /// A node's error, short enough to be passed on.

@@ -62,6 +62,8 @@ const SETTLING: Duration = Duration::from_secs(3);
 const SLOW_SETTLING: Duration = Duration::from_secs(20);
 /// How long a node with a failure is asked last.
 const SUSPECT: Duration = Duration::from_secs(10);
+/// How often it is logged that a node turns connections away.
+const COMPLAIN_AGAIN: Duration = Duration::from_secs(10);
 /// How many addresses of former nodes are kept to fall back on.
 const MOST_FORMER: usize = 64;
 
@@ -83,6 +85,8 @@ pub struct Discovery {
     suspects: HashMap<Address, Instant>,
     /// Addresses in other clusters, as complained of.
     strangers: HashSet<Address>,
+    /// Nodes that turn connections away, and since when that has been logged.
+    turned_away: HashMap<String, Instant>,
     /// Where nodes were once reached; the latest last.
     former: Vec<Address>,
     /// Two nodes at one address, as last complained of.
@@ -137,6 +141,7 @@ impl Discovery {
             atlas: Atlas::new(map),
             suspects: HashMap::new(),
             strangers: HashSet::new(),
+            turned_away: HashMap::new(),
             former: Vec::new(),
             witness: None,
             clash: None,
@@ -195,7 +200,10 @@ impl Discovery {
                     self.witness = Some(from.reach.clone());
                     Trigger::Moved
                 }
-                Hint::ConnectFailed { node } => self.doubt(&node, Trigger::ConnectFailure, now),
+                Hint::ConnectFailed { node, said } => {
+                    self.turned_away(&node, said, now);
+                    self.doubt(&node, Trigger::ConnectFailure, now)
+                }
                 Hint::Timeout { node } => self.doubt(&node, Trigger::Timeout, now),
                 Hint::Unwell { .. } => Trigger::Unwell,
                 Hint::Uncovered => Trigger::Uncovered,
@@ -206,6 +214,17 @@ impl Discovery {
         if let Some(mut patched) = patched {
             patched.trouble = atlas::trouble(&patched);
             self.publish(patched);
+        }
+    }
+
+    /// A node turns connections away though it may let in the next one: nothing else would tell the operator.
+    fn turned_away(&mut self, id: &str, said: Option<String>, now: Instant) {
+        let Some(said) = said else { return };
+        self.turned_away.retain(|_, since| now - *since < COMPLAIN_AGAIN);
+        if !self.turned_away.contains_key(id) {
+            let label = self.current().node(id).map_or_else(|| id.into(), |node| node.label.clone());
+            warn!("node {label} turns connections away: {said}");
+            self.turned_away.insert(id.to_owned(), now);
         }
     }
 

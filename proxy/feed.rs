@@ -74,13 +74,8 @@ pub enum News {
     Frame(Bytes),
     /// The connection is gone; it connects again.
     Lost(String),
-    /// It could not connect; it tries again. `permanent` where the node refuses the login.
-    Unreachable {
-        /// Why, fit for a client.
-        why: String,
-        /// Whether trying again is in vain until somebody changes something.
-        permanent: bool,
-    },
+    /// It could not connect; it tries again.
+    Unreachable(DialError),
 }
 
 impl Feed {
@@ -141,7 +136,7 @@ impl Feed {
                     Err(error) => {
                         self.tally.connect_failed();
                         self.rest();
-                        return Poll::Ready(News::Unreachable { why: error.to_string(), permanent: error.permanent });
+                        return Poll::Ready(News::Unreachable(error));
                     }
                 },
                 State::Open { .. } => match ready!(self.poll_open(cx, buffer)) {

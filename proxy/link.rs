@@ -466,7 +466,7 @@ async fn run(link: Rc<Link>) {
             Err(error) => {
                 let now = link.around.clock.tick();
                 link.tally.connect_failed();
-                let _ = link.around.hints.try_send(Hint::ConnectFailed { node: link.node.id.clone() });
+                let _ = link.around.hints.try_send(error.hint(&link.node));
                 link.tell(News::Unreachable(&error));
                 troubles.note(now, error.reply());
                 let why = troubles.why(now, link.around.limits.retry_timeout);

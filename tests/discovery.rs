@@ -417,14 +417,14 @@ fn a_dead_node_is_shown_as_down_and_the_others_stay() {
     cluster.nodes[1].kill();
     let up = |label: &str| learner.metrics.nodes().iter().any(|node| *node.state.label == *label && node.state.up);
     until("the dead node to be shown", SOON, || {
-        learner.hint(Hint::ConnectFailed { node: id.clone() });
+        learner.hint(Hint::ConnectFailed { node: id.clone(), said: None });
         (!up(&label)).then_some(())
     });
     assert_eq!(learner.topology().covered(), SLOTS, "its slots are still its own");
     assert!(up(&cluster.node(0).address()) && up(&cluster.node(2).address()));
     cluster.nodes[1].restart();
     until("the node to be back", SOON, || {
-        learner.hint(Hint::ConnectFailed { node: id.clone() });
+        learner.hint(Hint::ConnectFailed { node: id.clone(), said: None });
         up(&label).then_some(())
     });
 }

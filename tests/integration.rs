@@ -40,4 +40,5 @@ mod server;
 mod splitting;
 mod tracking;
 mod transactions;
+mod turned_away;
 mod wait;

@@ -8,7 +8,7 @@ use tokio::{
     time::Instant,
 };
 
-use super::{DialError, Limits, Login, Step, Version, dial, within};
+use super::{DialError, Limits, Login, Step, Version, dial, is_permanent, is_turned_away, reason, within};
 use crate::{
     address::Address,
     resp::{Value, reply::Scanner, write},
@@ -89,7 +89,14 @@ impl Control {
         within(deadline, self.stream.write_all(out)).await.map_err(failed)?;
         let mut values = Vec::with_capacity(count);
         for _ in 0..count {
-            values.push(self.replies.next(&mut self.stream, deadline).await.map_err(failed)?);
+            let said = self.replies.next(&mut self.stream, deadline).await.map_err(failed)?;
+            if let Value::Error(text) = &said
+                && is_turned_away(text)
+            {
+                let (node, why) = (node.clone(), reason(text));
+                return Err(DialError { node, step: Step::Admission, why, permanent: is_permanent(text) });
+            }
+            values.push(said);
         }
         Ok(values)
     }

@@ -14,7 +14,8 @@ fn a_login_is_one_write() {
         (Login { credentials: secret(None), ..Login::default() }, vec!["AUTH s"]),
         (Login { credentials: secret(Some("u")), database: 3, ..Login::default() }, vec!["AUTH u s", "SELECT 3"]),
         (resp3.clone(), vec!["HELLO 3"]),
-        (Login { node: Some("id".into()), ..resp3.clone() }, vec!["HELLO 3", "CLUSTER MYID"]),
+        (Login { node: Some("id".into()), greets: true, ..resp3.clone() }, vec!["HELLO 3", "CLUSTER MYID"]),
+        (Login { greets: true, ..Login::default() }, vec!["PING"]),
         (Login { credentials: secret(None), ..resp3.clone() }, vec!["HELLO 3 AUTH default s"]),
         // What the proxy asks, it asks as itself.
         (
@@ -92,16 +93,27 @@ fn refusals_are_told_from_hiccups() {
 }
 
 #[test]
-fn not_to_tell_an_id_is_no_reason_to_be_refused() {
-    for (error, anybody) in [
-        ("ERR This instance has cluster support disabled", true),
-        ("LOADING Redis is loading the dataset in memory", true),
-        ("NOPERM this user has no permissions to run the 'cluster|myid' command", false),
-        ("BUSY Redis is busy running a script. You can only call SCRIPT KILL or SHUTDOWN NOSAVE.", false),
-        ("ERR unknown command 'CLUSTER', with args beginning with: 'MYID' ", false),
+fn only_who_may_not_tell_is_trusted_unasked() {
+    for (error, trusted) in [
+        ("NOPERM this user has no permissions to run the 'cluster|myid' command", true),
+        ("BUSY Redis is busy running a script. You can only call SCRIPT KILL or SHUTDOWN NOSAVE.", true),
+        ("ERR unknown command 'CLUSTER', with args beginning with: 'MYID' ", true),
+        ("ERR unknown subcommand 'MYID'. Try CLUSTER HELP.", true),
+        ("ERR Unknown subcommand or wrong number of arguments for 'MYID'. Try CLUSTER HELP.", true),
+        ("ERR This instance has cluster support disabled", false),
+        ("LOADING Redis is loading the dataset in memory", false),
+        ("NOAUTH Authentication required.", false),
+        ("ERR max number of clients reached", false),
+        ("ERR max number of clients + cluster connections reached", false),
+        ("DENIED Redis is running in protected mode because protected mode is enabled", false),
+        ("MASTERDOWN Link with MASTER is down", false),
+        ("ERR what is this?", false),
     ] {
-        assert_eq!(may_be_anybody(error.as_bytes()), anybody, "{error}");
+        assert_eq!(may_not_tell(error.as_bytes()), trusted, "{error}");
     }
+    assert!(is_turned_away(b"ERR max number of clients + cluster connections reached"));
+    assert!(is_turned_away(b"DENIED Redis is running in protected mode"));
+    assert!(!is_turned_away(b"NOAUTH Authentication required."));
 }
 
 /// Listeners that only our own side of the connection is judged by.
@@ -144,6 +156,32 @@ mod refusals {
             let error = dial(&address, &login, &limits()).await.unwrap_err();
             assert_eq!((error.step, error.why.as_str()), (Step::Login, "timed out"));
             assert!(started.elapsed() < Duration::from_secs(2));
+        });
+    }
+
+    #[test]
+    fn what_a_server_says_on_turning_a_connection_away_is_told() {
+        run(async {
+            for (said, permanent) in
+                [("ERR max number of clients reached", false), ("DENIED Redis is running in protected mode", true)]
+            {
+                for login in [
+                    Login { greets: true, ..Login::default() },
+                    Login { node: Some("id".into()), ..Login::default() },
+                    Login { version: Version::Resp3, ..Login::default() },
+                ] {
+                    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+                    let address = Address::new("127.0.0.1", listener.local_addr().unwrap().port());
+                    let peer = tokio::spawn(async move {
+                        let (mut stream, _) = listener.accept().await.unwrap();
+                        stream.write_all(format!("-{said}\r\n").as_bytes()).await.unwrap();
+                    });
+                    let error = dial(&address, &login, &limits()).await.unwrap_err();
+                    assert_eq!((error.step, error.why.as_str(), error.permanent), (Step::Admission, said, permanent));
+                    assert_eq!(error.reply(), format!("ERR proxy: cannot connect to {address}: {said}"));
+                    peer.await.unwrap();
+                }
+            }
         });
     }
 

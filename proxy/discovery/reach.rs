@@ -15,7 +15,7 @@ use tracing::{info, warn};
 
 use crate::{
     address::Address,
-    dial::{self, Control, Limits, Login},
+    dial::{self, Control, Limits, Login, Step},
     resp::Value,
     topology::Seen,
 };
@@ -197,11 +197,14 @@ async fn who(address: &Address, login: &Login, limits: &Limits) -> Who {
     let mut control = match Control::open(address, login, limits).await {
         Ok(control) => control,
         // It is there, and it will say the same to whoever dials it: the reason must reach the client.
-        Err(error) if error.permanent => return Who::Silent,
+        Err(error) if error.permanent && error.step != Step::Admission => return Who::Silent,
         Err(error) => return Who::Nobody(error.to_string()),
     };
     match control.ask(&["CLUSTER", "MYID"]).await {
-        Ok(Value::Error(text)) if dial::is_in_no_cluster(&text) => Who::Nobody(dial::reason(&text)),
+        // One that is loading is there too, and its requests are told so.
+        Ok(Value::Error(text)) if !dial::may_not_tell(&text) && !text.starts_with(b"LOADING ") => {
+            Who::Nobody(dial::reason(&text))
+        }
         Ok(id) => id.str().map_or(Who::Silent, |id| Who::Node(id.to_owned())),
         Err(error) => Who::Nobody(error.to_string()),
     }

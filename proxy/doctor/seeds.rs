@@ -8,7 +8,7 @@ use super::{
 };
 use crate::{
     address::Address,
-    dial::{self, DialError, Step},
+    dial::{DialError, Step},
     resp::Value,
     slot::SLOTS,
 };
@@ -73,6 +73,20 @@ fn unreachable(address: &Address, error: &DialError) -> Complaint {
                 cli(address)
             ),
         ),
+        Step::Admission if why.starts_with("DENIED") => Complaint(
+            LOGIN,
+            says,
+            "protected mode: the node serves its own machine only, until it has a password (`requirepass`), or \
+             `protected-mode no` where its network is closed:  redis-cli -p PORT config set protected-mode no"
+                .to_owned(),
+        ),
+        Step::Admission => Complaint(
+            SEEDS,
+            says,
+            "the node has as many connections as it may have: raise `maxclients`, or find who holds them:  \
+             redis-cli -p PORT client list"
+                .to_owned(),
+        ),
         Step::Login if why.contains("without any password") => Complaint(
             LOGIN,
             says,
@@ -106,18 +120,11 @@ fn refused(chart: &Chart) -> Option<Complaint> {
     if text.starts_with("NOAUTH") {
         return complaint(LOGIN, "it asks for a password: --password-file FILE, or SLOTWAY_PASSWORD_FILE=FILE");
     }
-    if text.starts_with("DENIED") {
-        return complaint(
-            LOGIN,
-            "protected mode: the node serves its own machine only, until it has a password (`requirepass`), or \
-             `protected-mode no` where its network is closed:  redis-cli -p PORT config set protected-mode no",
-        );
-    }
     if text.starts_with("NOPERM") {
         // Told with all other commands that are forbidden.
         return Some(Complaint(LOGIN, says, acl_line(&chart.forbidden())));
     }
-    if dial::is_in_no_cluster(text.as_bytes()) {
+    if text.ends_with("cluster support disabled") {
         return complaint(
             CLUSTER,
             "it is no cluster node: put `cluster-enabled yes` into its configuration and start it again",

@@ -58,7 +58,7 @@ impl Errand {
             match dialled {
                 Ok(connection) => return Ok(connection),
                 Err(error) => {
-                    self.hint(Hint::ConnectFailed { node: node.id.clone() });
+                    self.hint(error.hint(&node));
                     let text = error.reply();
                     self.again(if error.permanent { Why::Hopeless(text) } else { Why::Unsent(text) }).await?;
                 }

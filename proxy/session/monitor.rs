@@ -74,7 +74,7 @@ impl Monitor {
                         tracing::info!(node = %feed.node().label, why, "MONITOR interrupted");
                         router.hint(Hint::Timeout { node: feed.node().id.clone() });
                     }
-                    News::Unreachable { .. } => router.hint(Hint::ConnectFailed { node: feed.node().id.clone() }),
+                    News::Unreachable(error) => router.hint(error.hint(feed.node())),
                 }
             }
         }

@@ -20,7 +20,7 @@ use crate::{
     resp::{Request, request::Parser, write},
     router::Router,
     says,
-    topology::{Hint, Named, Role, Topology},
+    topology::{Named, Role, Topology},
 };
 
 /// How long a node may take for what an operator asks of it (SAVE, DEBUG RELOAD): long, but not for ever. Commands that
@@ -160,7 +160,7 @@ impl Session {
         let work = async move {
             let connection = router.pool().take(&node, &login, &limits.dial).await;
             let mut connection = connection.map_err(|error| {
-                router.hint(Hint::ConnectFailed { node: node.id.clone() });
+                router.hint(error.hint(&node));
                 error.reply()
             })?;
             let patience = if waits { Duration::MAX } else { PATIENCE.max(limits.request_timeout) };

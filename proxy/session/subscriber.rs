@@ -288,10 +288,10 @@ impl Subscriber {
                     gap(router, node, &why, subscriptions);
                 }
             }
-            Heard::Unreachable { why, permanent } => {
-                router.hint(Hint::ConnectFailed { node: source.feed().node().id.clone() });
-                if permanent {
-                    self.refuse(format!("ERR proxy: {why}").as_bytes());
+            Heard::Unreachable(error) => {
+                router.hint(error.hint(source.feed().node()));
+                if error.permanent {
+                    self.refuse(error.reply().as_bytes());
                 }
             }
         }

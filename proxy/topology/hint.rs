@@ -18,6 +18,8 @@ pub enum Hint {
     ConnectFailed {
         /// Its id.
         node: String,
+        /// What it said where it turned the connection away.
+        said: Option<String>,
     },
     /// A node did not answer in time, or its connection was lost.
     Timeout {

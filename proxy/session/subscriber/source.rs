@@ -12,6 +12,7 @@ use bytes::Bytes;
 use tokio::time::Sleep;
 
 use crate::{
+    dial::DialError,
     feed::{Feed, News},
     refusal::Refusal,
     resp::write,
@@ -93,7 +94,7 @@ pub enum Heard {
     /// The connection is lost, and with it so many subscriptions.
     Lost { why: String, subscriptions: usize },
     /// It cannot be reached.
-    Unreachable { why: String, permanent: bool },
+    Unreachable(DialError),
 }
 
 impl Source {
@@ -231,7 +232,7 @@ impl Source {
                     self.again = None;
                     return Poll::Ready(Heard::Lost { why, subscriptions });
                 }
-                News::Unreachable { why, permanent } => return Poll::Ready(Heard::Unreachable { why, permanent }),
+                News::Unreachable(error) => return Poll::Ready(Heard::Unreachable(error)),
             }
         }
     }
