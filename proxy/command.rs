@@ -7,6 +7,7 @@
 pub mod differences;
 pub mod keys;
 mod learn;
+pub mod lost;
 pub mod refused;
 pub mod spec;
 pub mod treatment;

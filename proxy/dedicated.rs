@@ -101,7 +101,7 @@ impl Open {
         tally: Rc<NodeTally>,
     ) -> Result<Open, DialError> {
         let opened = dial::open_quiet(address, login, limits).await;
-        let opened = opened.inspect_err(|_| tally.connect_failed())?;
+        let opened = opened.inspect_err(|error| tally.connect_failed(error.permanent))?;
         tally.connected();
         Ok(Open { stream: opened.stream, tally, id: opened.id, _descriptor: descriptor })
     }

@@ -134,7 +134,7 @@ impl Feed {
                         return Poll::Ready(News::Opened);
                     }
                     Err(error) => {
-                        self.tally.connect_failed();
+                        self.tally.connect_failed(error.permanent);
                         self.rest();
                         return Poll::Ready(News::Unreachable(error));
                     }

@@ -48,6 +48,9 @@ use crate::{
 const FIRST_PAUSE: Duration = Duration::from_millis(20);
 const LAST_PAUSE: Duration = Duration::from_secs(1);
 
+/// How long a node may take before requests that any node may answer go to another.
+const SILENCE: Duration = Duration::from_millis(500);
+
 /// Bytes of unanswered requests beyond which a link takes no more: a node that has stopped reading costs no more memory
 /// than this, and the largest request.
 const MOST_QUEUED: usize = 64 * 1024 * 1024;
@@ -276,6 +279,14 @@ impl Link {
         self.queue.borrow().bytes.len() >= MOST_QUEUED
     }
 
+    /// Whether a request that any node may answer should rather go elsewhere: the node cannot be reached, or has long
+    /// been silent about what it was asked.
+    pub fn is_unwell(&self) -> bool {
+        let now = self.around.clock.now();
+        let waits = |entry: &Entry| now.saturating_duration_since(entry.since) >= SILENCE;
+        self.tally.unreachable_since().is_some() || self.queue.borrow().entries.front().is_some_and(waits)
+    }
+
     /// Whether its user may not load scripts.
     pub fn never_loads(&self) -> bool {
         self.never_loads.get()
@@ -465,9 +476,11 @@ async fn run(link: Rc<Link>) {
             }
             Err(error) => {
                 let now = link.around.clock.tick();
-                link.tally.connect_failed();
+                link.tally.connect_failed(error.permanent);
                 let _ = link.around.hints.try_send(error.hint(&link.node));
                 link.tell(News::Unreachable(&error));
+                // Others may have tried before.
+                troubles.since = troubles.since.or(link.tally.unreachable_since());
                 troubles.note(now, error.reply());
                 let why = troubles.why(now, link.around.limits.retry_timeout);
                 link.refuse(&if error.permanent { Why::Hopeless(error.reply()) } else { why });

@@ -20,6 +20,10 @@ pub struct Merge {
     /// The replies by part; empty where one has not come.
     replies: Vec<Vec<u8>>,
     missing: usize,
+    /// Parts whose nodes are lost: their replies are the proxy's own errors.
+    lost: Vec<usize>,
+    /// Lost parts are left out where the others suffice.
+    spares: bool,
     /// The part of each key, for [`Fold::KeyOrder`].
     order: Vec<u32>,
     /// The command in upper case where it writes, so that an error can say what was done.
@@ -38,6 +42,8 @@ impl Merge {
             fold,
             replies: vec![Vec::new(); parts],
             missing: parts,
+            lost: Vec::new(),
+            spares: false,
             order: Vec::new(),
             write: write.map(|name| name.to_ascii_uppercase().replace('|', " ").into()),
             weights: Vec::new(),
@@ -83,6 +89,43 @@ impl Merge {
         held
     }
 
+    /// Lets the others answer for parts whose nodes are lost, where they can.
+    pub fn spare_lost(&mut self) {
+        self.spares = true;
+    }
+
+    /// Whether it may do without parts that are lost.
+    pub fn spares(&self) -> bool {
+        self.spares
+    }
+
+    /// The node of a part is lost, as this error says; true once all have come.
+    pub fn take_lost(&mut self, part: usize, error: &[u8]) -> bool {
+        self.lost.push(part);
+        self.take(part, error)
+    }
+
+    /// Whether what has come is enough, and nobody needs to wait for the rest.
+    pub fn suffices(&self) -> bool {
+        let is_enough = |reply: &[u8]| match self.fold {
+            Fold::RandomKey => !elements::is_null(reply),
+            Fold::OneSucceeded => elements::error_text(reply).is_none(),
+            _ => true,
+        };
+        self.spares && (0..self.replies.len()).any(|part| self.answer_of(part).is_some_and(is_enough))
+    }
+
+    /// The parts that no node has answered.
+    pub fn unanswered(&self) -> Vec<usize> {
+        (0..self.replies.len()).filter(|part| self.answer_of(*part).is_none()).collect()
+    }
+
+    /// What a node has answered.
+    fn answer_of(&self, part: usize) -> Option<&[u8]> {
+        let reply = self.replies.get(part).filter(|reply| !reply.is_empty() && !self.lost.contains(&part))?;
+        Some(reply)
+    }
+
     /// How many bytes of replies are held.
     pub fn held(&self) -> usize {
         self.replies.iter().map(Vec::len).sum()
@@ -91,6 +134,11 @@ impl Merge {
     /// Appends the one reply. Parts that have not come count as errors.
     pub fn finish(&mut self, out: &mut Vec<u8>) {
         let start = out.len();
+        if self.suffices() {
+            let lost = self.unanswered();
+            let mut part = 0..;
+            self.replies.retain(|_| part.next().is_none_or(|part| !lost.contains(&part)));
+        }
         if self.replies.is_empty() {
             write::error(out, says::CLUSTERDOWN.as_bytes());
         } else if self.fold == Fold::OneSucceeded {
@@ -236,13 +284,14 @@ impl Merge {
         Some(())
     }
 
-    /// SCRIPT KILL: a node on which nothing runs has nothing to kill, which is no news while another had.
+    /// SCRIPT KILL: a node on which nothing runs has nothing to kill, which is no news while another had, or is lost.
     fn one_succeeded(&self, out: &mut Vec<u8>) {
         let failed = |reply: &[u8]| reply.first().is_none_or(|kind| matches!(kind, b'-' | b'!'));
         let reply = self
             .replies
             .iter()
             .find(|reply| !failed(reply))
+            .or_else(|| self.replies.get(*self.lost.first()?))
             .or_else(|| self.replies.iter().find(|reply| !reply.is_empty() && !reply.starts_with(b"-NOTBUSY")))
             .or_else(|| self.replies.iter().find(|reply| !reply.is_empty()));
         match reply {

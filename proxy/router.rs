@@ -115,6 +115,8 @@ pub struct Router {
     rights: Arc<Rights>,
     /// Whom clients without credentials of their own work as.
     own_user: Arc<User>,
+    /// What is to be done at nodes that have missed it, when they are back: at which, and what.
+    owed: RefCell<HashSet<(String, Bytes)>>,
 }
 
 /// The links of one lane: of connections that are alike in RESP version, database and credentials.
@@ -163,6 +165,7 @@ impl Router {
             scripts: Shelf::new(common.scripts),
             admissions: common.admissions,
             moving: Moving::default(),
+            owed: RefCell::default(),
         })
     }
 
@@ -297,6 +300,11 @@ impl Router {
         &self.moving
     }
 
+    /// What is to be done at nodes that have missed it, when they are back: at which, and what.
+    pub fn owed(&self) -> &RefCell<HashSet<(String, Bytes)>> {
+        &self.owed
+    }
+
     /// The texts of scripts.
     pub fn scripts(&self) -> &Shelf {
         &self.scripts
@@ -382,7 +390,7 @@ impl Lane {
         self.follow(&topology);
         let index = match route {
             Route::Slot(slot) => topology.owner_index(slot)?,
-            Route::Any => topology.owner_index(pick(topology.first_slots(), favourite)?)?,
+            Route::Any => self.any_index(&topology, favourite)?,
             Route::Home => topology.home_index()?,
             // As long as it goes as one, there are none.
             Route::All => return None,
@@ -393,6 +401,15 @@ impl Lane {
             *place = Some(self.open(router, topology.nodes.get(index)?));
         }
         place.clone()
+    }
+
+    /// The primary that `favourite` stands for, or the next one of which nothing bad is known.
+    fn any_index(&self, topology: &Topology, favourite: usize) -> Option<usize> {
+        let slots = topology.first_slots();
+        let at = |step: usize| topology.owner_index(pick(slots, favourite.wrapping_add(step))?);
+        let links = self.links.borrow();
+        let is_well = |index: &usize| links.get(*index)?.as_ref().is_none_or(|link| !link.is_unwell()).then_some(());
+        (0..slots.len()).filter_map(at).find(|index| is_well(index).is_some()).or_else(|| at(0))
     }
 
     /// The link to this very node.

@@ -39,6 +39,11 @@ pub fn has_escapes(text: &[u8]) -> bool {
     text.starts_with(b"#!") && text.iter().take_while(|&&byte| byte != b'\n').any(|&byte| byte == b'\\')
 }
 
+/// Whether a text is remembered once it has been met.
+pub fn is_kept(text: &[u8]) -> bool {
+    text.len() <= LONGEST && !has_escapes(text)
+}
+
 /// A script's SHA1 in lower case hexadecimal digits: its name in EVALSHA.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Sha([u8; 40]);
@@ -251,7 +256,7 @@ impl Shelf {
     /// Whether there is nothing to learn from a text: it is kept, or never will be.
     pub fn knows(&self, text: &[u8], met: Met) -> bool {
         self.keep_up();
-        text.len() > LONGEST || has_escapes(text) || self.seen.borrow().contains(&(self.hasher.hash_one(text), met))
+        !is_kept(text) || self.seen.borrow().contains(&(self.hasher.hash_one(text), met))
     }
 
     /// The script that a client names, where its text is known.

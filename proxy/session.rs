@@ -21,6 +21,7 @@ mod keys;
 mod leave;
 mod local;
 mod login;
+mod make_up;
 mod monitor;
 mod parts;
 mod pause;

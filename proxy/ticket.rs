@@ -21,6 +21,7 @@ use tokio::sync::OwnedSemaphorePermit;
 use self::gather::Gather;
 pub use self::{
     clock::Clock,
+    gather::MakeUp,
     label::Label,
     line::{Line, OWED_LIMIT, Standing},
     why::Why,
@@ -178,7 +179,7 @@ impl std::fmt::Debug for Duty {
 impl Ticket {
     /// Answers with a whole reply, or with the end of one that [`Ticket::stream`] began.
     pub fn fill(mut self, reply: &[u8]) {
-        self.fill_now(reply);
+        self.fill_now(reply, false);
     }
 
     /// Answers with a whole reply of a node's, which has executed the request.
@@ -231,16 +232,25 @@ impl Ticket {
 
     /// Gives the request back to its session, unexecuted.
     pub fn bounce(self, request: Bytes, why: Why) {
-        if !self.is_abandoned()
-            && let Some(line) = self.duty.line().cloned()
+        if self.is_abandoned() {
+            return;
+        }
+        // A node that answers is not lost: what it cannot do now, it does soon.
+        if let Duty::Part { gather, .. } = &self.duty
+            && gather.puts_off()
+            && matches!(why, Why::Unsent(_) | Why::Hopeless(_))
         {
+            let gather = gather.clone();
+            return gather.put_off(Bounced { ticket: self, request, why });
+        }
+        if let Some(line) = self.duty.line().cloned() {
             line.give_back(Bounced { ticket: self, request, why });
         }
     }
 
     /// Turns the duty to answer into the duties to answer `merge`'s parts, in their order.
     pub fn split(self, merge: Merge, parts: usize) -> Vec<Ticket> {
-        self.split_for(merge, parts, Vec::new())
+        self.split_for(merge, parts, Vec::new(), None)
     }
 
     /// The whole of which this is a part only reads: where the parts are too large to be put together, the request comes
@@ -251,12 +261,12 @@ impl Ticket {
         }
     }
 
-    /// As [`Ticket::split`], one part for each of these nodes.
-    pub fn split_among(self, merge: Merge, nodes: Vec<Arc<Node>>) -> Vec<Ticket> {
-        self.split_for(merge, nodes.len(), nodes)
+    /// As [`Ticket::split`], one part for each of these nodes; those that the merge has done without are made up for.
+    pub fn split_among(self, merge: Merge, nodes: Vec<Arc<Node>>, make_up: Option<MakeUp>) -> Vec<Ticket> {
+        self.split_for(merge, nodes.len(), nodes, make_up)
     }
 
-    fn split_for(mut self, merge: Merge, parts: usize, nodes: Vec<Arc<Node>>) -> Vec<Ticket> {
+    fn split_for(mut self, merge: Merge, parts: usize, nodes: Vec<Arc<Node>>, make_up: Option<MakeUp>) -> Vec<Ticket> {
         let Ticket { route, tries, repeatable, writes, needs, caching, fenced, unknown, .. } = self;
         let (Some(line), number) = (self.duty.line().cloned(), self.place()) else { return Vec::new() };
         let admission = self.admission.take();
@@ -274,16 +284,13 @@ impl Ticket {
             fenced,
             unknown,
         };
-        let whole = ticket(std::mem::replace(&mut self.duty, Duty::Done));
+        let mut whole = ticket(std::mem::replace(&mut self.duty, Duty::Done));
         whole.admission.set(admission);
-        let gather = Gather::new(merge, whole, line.clone(), number, nodes);
+        whole.lesson = self.lesson.take();
+        let gather = Gather::new(merge, parts, whole, (line.clone(), number), nodes, make_up);
         line.open_tickets.set(line.open_tickets.get() + parts - 1);
         let part = |index| ticket(Duty::Part { gather: gather.clone(), index, counted: Cell::new(0) });
-        let mut all: Vec<Ticket> = (0..parts as u32).map(part).collect();
-        if let Some(first) = all.first_mut() {
-            first.lesson = self.lesson.take();
-        }
-        all
+        (0..parts as u32).map(part).collect()
     }
 
     /// The slot that the request is for, where it has one.
@@ -300,6 +307,11 @@ impl Ticket {
             Duty::Part { gather, index, .. } => gather.nodes.get(*index as usize),
             _ => None,
         }
+    }
+
+    /// Whether the request that this is a part of has been answered without it.
+    pub(super) fn is_over(&self) -> bool {
+        self.duty.is_given_up()
     }
 
     /// Whether nobody waits for the answer any more.
@@ -339,7 +351,8 @@ impl Ticket {
         }
     }
 
-    fn fill_now(&mut self, reply: &[u8]) {
+    /// Uses the ticket; `lost` where the reply is the proxy's own and says that no node has answered.
+    fn fill_now(&mut self, reply: &[u8], lost: bool) {
         let duty = std::mem::replace(&mut self.duty, Duty::Done);
         let Some(line) = duty.line().cloned() else { return };
         if let Duty::Part { counted, .. } = &duty
@@ -352,7 +365,7 @@ impl Ticket {
             Duty::Place { number, .. } => line.fill(number, reply, true),
             Duty::Part { gather, index, counted } => {
                 line.gather(counted.get(), reply.len());
-                gather.take(index, reply);
+                gather.take(index, reply, lost);
             }
             Duty::Done => {}
         }
@@ -367,10 +380,10 @@ impl Ticket {
         match &self.duty {
             Duty::Place { line, number } if line.has_begun(*number) => {
                 line.break_off(*number);
-                self.fill_now(b"");
+                self.fill_now(b"", false);
             }
             Duty::Done => {}
-            _ => self.fill_now(&error_frame(error)),
+            _ => self.fill_now(&error_frame(error), true),
         }
     }
 }

@@ -57,6 +57,19 @@ const GROUPS: &[(&str, &str)] = &[
     ("proxy", "The proxy's own"),
 ];
 
+/// What stands above the table of lost primaries.
+const LOST: &str = "
+## While a primary is lost
+
+A node that is killed, frozen or cut off, and has no replica, costs the keys in its own slots. What is not about keys is
+answered by another node; where all have to be asked, this is what becomes of it. Nobody waits for the lost node where it
+is not needed: at once where it refuses connections, else half a second after the others have answered (a second, where a
+connection of one's own has to be made).
+
+| Command | With one primary lost |
+| --- | --- |
+";
+
 #[test]
 fn the_page_of_commands_is_what_servers_say() {
     let Some(page) = page_of_servers("the_page_of_commands_is_what_servers_say") else { return };
@@ -173,6 +186,13 @@ fn page_of_servers(test: &str) -> Option<String> {
                 let only = if servers.len() == 1 { servers[0] } else { "" };
                 page.push_str(&format!("{}\n", line(spec, only)));
             }
+        }
+    }
+    page.push_str(LOST);
+    for (name, (spec, servers)) in rows.iter().filter(|(_, (spec, _))| spec.refused.is_none()) {
+        if let Some(words) = spec.when_lost.words() {
+            let only = if servers.len() == 1 { servers[0] } else { "" };
+            page.push_str(&format!("| `{}`{only} | {words} |\n", name.to_ascii_uppercase()));
         }
     }
     let strange: BTreeSet<&String> =

@@ -23,6 +23,7 @@ mod keys;
 mod keys_command;
 mod layers;
 mod lifecycle;
+mod lost_node;
 mod monitor;
 mod observed;
 mod open_files;

@@ -1,6 +1,7 @@
 //! A command's row: what the server says of it, and what becomes of it here.
 
 use super::{
+    lost::{self, WhenLost},
     refused,
     treatment::{self, Treatment},
 };
@@ -27,6 +28,8 @@ pub struct Spec {
     pub treatment: Treatment,
     /// Why it is refused unless the configuration allows it.
     pub refused: Option<&'static str>,
+    /// What becomes of it while a primary is lost.
+    pub when_lost: WhenLost,
     /// Replicas get it too: each may be the next primary.
     pub replicas_too: bool,
     /// Whether it has subcommands.
@@ -79,11 +82,13 @@ impl Spec {
             response_policy,
             treatment: Treatment::Keyed,
             refused: None,
+            when_lost: WhenLost::Keys,
             replicas_too: false,
             container,
             finder,
         };
         spec.treatment = treatment::of(&spec);
+        spec.when_lost = lost::of(&spec);
         spec.refused = refused::why(&spec.name);
         spec.replicas_too = treatment::concerns_replicas(&spec.name);
         spec

@@ -56,7 +56,7 @@ pub(super) struct Exchange {
     gathered: bool,
     deadline: Pin<Box<Sleep>>,
     deadline_set: bool,
-    /// It is that of a link that owes nothing.
+    /// It was set while nobody waited for an answer.
     deadline_idle: bool,
     last_heard: Instant,
     /// When the node took bytes last.

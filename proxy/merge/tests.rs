@@ -168,3 +168,38 @@ proptest! {
         prop_assert!(!failed || tolerant || out.starts_with(b"-ERR x"));
     }
 }
+
+#[test]
+fn lost_nodes_are_spared_where_the_others_suffice() {
+    let merged = |fold: Fold, spares: bool, replies: &[&str], lost: Option<usize>| {
+        let mut merge = Merge::new(fold, replies.len(), None, false);
+        if spares {
+            merge.spare_lost();
+        }
+        for (part, reply) in replies.iter().enumerate().filter(|(_, reply)| !reply.is_empty()) {
+            match lost {
+                Some(lost) if lost == part => merge.take_lost(part, reply.as_bytes()),
+                _ => merge.take(part, reply.as_bytes()),
+            };
+        }
+        let (suffices, mut out) = (merge.suffices(), Vec::new());
+        merge.finish(&mut out);
+        (suffices, String::from_utf8(out).unwrap())
+    };
+    const GONE: &str = "-ERR proxy: a:1 is gone\r\n";
+    for (fold, spares, replies, lost, suffices, expected) in [
+        (Fold::Sum, false, [":1\r\n", GONE, ":2\r\n"], Some(1), false, GONE),
+        (Fold::Sum, true, [":1\r\n", GONE, ":2\r\n"], Some(1), true, ":3\r\n"),
+        // One that has not answered.
+        (Fold::Sum, true, [":1\r\n", "", ":2\r\n"], None, true, ":3\r\n"),
+        (Fold::Sum, true, [GONE, "", ""], Some(0), false, GONE),
+        (Fold::AllSucceeded, true, ["+OK\r\n", GONE, "-ERR no\r\n"], Some(1), true, "-ERR no\r\n"),
+        (Fold::RandomKey, true, ["$-1\r\n", GONE, "$1\r\na\r\n"], Some(1), true, "$1\r\na\r\n"),
+        (Fold::RandomKey, true, ["$-1\r\n", GONE, "$-1\r\n"], Some(1), false, GONE),
+        (Fold::OneSucceeded, true, ["-NOTBUSY x\r\n", GONE, "-NOTBUSY x\r\n"], Some(1), false, GONE),
+        (Fold::OneSucceeded, true, ["-NOTBUSY x\r\n", "", "+OK\r\n"], None, true, "+OK\r\n"),
+    ] {
+        let expected = (suffices, expected.to_owned());
+        assert_eq!(merged(fold, spares, &replies, lost), expected, "{fold:?} {replies:?}");
+    }
+}

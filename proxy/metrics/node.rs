@@ -99,7 +99,12 @@ pub struct NodeTally {
     duration: histogram::Local,
     /// When the worker has heard from the node last, on any connection.
     heard: Cell<Option<Instant>>,
+    /// Since when no connection could be made, and when that was tried last.
+    unreachable: Cell<Option<(Instant, Instant)>>,
 }
+
+/// After so long it has to be tried anew whether a node can be reached.
+const OUTAGE: Duration = Duration::from_secs(5);
 
 impl NodeTally {
     fn new(series: Arc<Series>) -> NodeTally {
@@ -117,6 +122,7 @@ impl NodeTally {
             queued_bytes: Part::default(),
             duration: histogram::Local::default(),
             heard: Cell::default(),
+            unreachable: Cell::default(),
         }
     }
 
@@ -180,6 +186,7 @@ impl NodeTally {
     pub fn connected(&self) {
         self.connects.add(1);
         self.connections.add(1);
+        self.unreachable.set(None);
     }
 
     /// A connection that was ready is closed.
@@ -187,10 +194,19 @@ impl NodeTally {
         self.connections.add(-1);
     }
 
-    /// A connection could not be made.
-    pub fn connect_failed(&self) {
+    /// A connection could not be made. Where that is `permanent`, it is the login that is refused: others may be let in.
+    pub fn connect_failed(&self, permanent: bool) {
         self.connect_failures.add(1);
         self.error(NodeError::Connection);
+        if !permanent {
+            let now = Instant::now();
+            self.unreachable.set(Some((self.unreachable_since().unwrap_or(now), now)));
+        }
+    }
+
+    /// Since when no connection could be made, as far as this worker has tried of late.
+    pub fn unreachable_since(&self) -> Option<Instant> {
+        self.unreachable.get().filter(|(_, last)| last.elapsed() < OUTAGE).map(|(since, _)| since)
     }
 
     fn publish(&self) {

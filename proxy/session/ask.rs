@@ -108,6 +108,10 @@ impl Session {
         let nodes: Vec<Arc<Node>> = self.router.topology().owners().cloned().collect();
         let mut merge = Merge::new(fold, nodes.len(), None, self.speaks_resp3());
         merge.know(self.facts(fold));
+        let topology = self.router.topology().clone();
+        if topology.commands.find(request).is_some_and(|spec| spec.when_lost.is_spared()) {
+            merge.spare_lost();
+        }
         let mut asking = JoinSet::new();
         for (index, node) in nodes.into_iter().enumerate() {
             let (router, lane) = (self.router.clone(), self.lane.clone());
@@ -116,7 +120,15 @@ impl Session {
         }
         let work = async {
             while let Some(Ok((index, reply))) = asking.join_next().await {
-                merge.take(index, &reply);
+                match reply {
+                    Ok(reply) => merge.take(index, &reply),
+                    Err(error) => merge.take_lost(index, &error),
+                };
+                if fold == Fold::OneSucceeded && merge.suffices() {
+                    // The others are told all the same.
+                    asking.detach_all();
+                    break;
+                }
             }
             let mut reply = Vec::new();
             merge.finish(&mut reply);
@@ -132,12 +144,18 @@ impl Session {
     }
 }
 
-/// One request and its reply on a connection of its own.
-async fn ask_aside(router: &Router, lane: &Lane, node: &Arc<Node>, frame: &[u8], patience: Duration) -> Bytes {
+/// One request and its reply on a connection of its own; an error that says why there is none.
+async fn ask_aside(
+    router: &Router,
+    lane: &Lane,
+    node: &Arc<Node>,
+    frame: &[u8],
+    patience: Duration,
+) -> Result<Bytes, Bytes> {
     let failed = |why: String| {
         let mut error = Vec::new();
         write::error(&mut error, format!("ERR proxy: {}: {why}", node.label).as_bytes());
-        Bytes::from(error)
+        Err(Bytes::from(error))
     };
     let mut connection = match lane.pool().take(node, lane.login(), &router.around().limits.dial).await {
         Ok(connection) => connection,
@@ -146,7 +164,7 @@ async fn ask_aside(router: &Router, lane: &Lane, node: &Arc<Node>, frame: &[u8],
     match connection.exchange(frame, 1, patience).await {
         Ok(replies) => {
             connection.give_back();
-            replies.into_iter().next().unwrap_or_default()
+            Ok(replies.into_iter().next().unwrap_or_default())
         }
         Err(why) => failed(why.to_string()),
     }

@@ -6,7 +6,7 @@ use bytes::Bytes;
 
 use super::{Flow, Session, ask::ask, leave::is_judged_by_node};
 use crate::{
-    command::{Flags, Spec, treatment::Fold},
+    command::{Flags, Spec, lost::WhenLost, treatment::Fold},
     dial::Version,
     link::LARGEST_SHARED,
     merge::Merge,
@@ -220,7 +220,13 @@ impl Session {
         }
         let mut merge = Merge::new(fold, slots.len(), written(spec), self.speaks_resp3());
         merge.know(self.facts(fold));
-        for (slot, mut ticket) in slots.iter().zip(ticket.split_among(merge, topology.owners().cloned().collect())) {
+        let when_lost = spec.map_or(WhenLost::Fails, |spec| self.when_lost(spec, request));
+        if when_lost.is_spared() {
+            merge.spare_lost();
+        }
+        let make_up = (when_lost == WhenLost::MadeUp).then(|| self.make_up(request));
+        let tickets = ticket.split_among(merge, topology.owners().cloned().collect(), make_up);
+        for (slot, mut ticket) in slots.iter().zip(tickets) {
             // By slot, so that where the node fails, the one that takes its place answers.
             ticket.route = Route::Slot(*slot);
             self.send_ready(named, request.frame(), ticket);

@@ -12,6 +12,7 @@ use bytes::Bytes;
 use super::retry::{ASKING, FIRST_PAUSE, HASTY_REDIRECTS, LAST_PAUSE};
 use crate::{
     dedicated::Dedicated,
+    dial::DialError,
     metrics::NodeError,
     refusal::{Later, Refusal},
     router::{Lane, Router},
@@ -60,10 +61,17 @@ impl Errand {
                 Err(error) => {
                     self.hint(error.hint(&node));
                     let text = error.reply();
-                    self.again(if error.permanent { Why::Hopeless(text) } else { Why::Unsent(text) }).await?;
+                    self.again(if self.is_given_up(&error, &node) { Why::Hopeless(text) } else { Why::Unsent(text) })
+                        .await?;
                 }
             }
         }
+    }
+
+    /// Whether waiting is in vain: as for requests that share a connection, where others have waited long enough.
+    fn is_given_up(&self, error: &DialError, node: &Node) -> bool {
+        let since = self.router.node_tally(node).unreachable_since();
+        error.permanent || since.is_some_and(|since| since.elapsed() >= self.router.settings().retry_timeout)
     }
 
     fn node(&self) -> Option<Arc<Node>> {

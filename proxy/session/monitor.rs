@@ -42,6 +42,8 @@ struct Monitored {
     feed: Feed,
     /// It has said OK.
     begun: bool,
+    /// It cannot be reached now.
+    lost: bool,
 }
 
 impl Monitor {
@@ -62,10 +64,13 @@ impl Monitor {
         if self.epoch != router.epoch() {
             self.follow(router);
         }
-        for Monitored { feed, begun } in &mut self.nodes {
+        for Monitored { feed, begun, lost } in &mut self.nodes {
             while let Poll::Ready(news) = feed.poll(cx, router.buffer()) {
                 match news {
-                    News::Opened => feed.send(MONITOR),
+                    News::Opened => {
+                        *lost = false;
+                        feed.send(MONITOR);
+                    }
                     News::Frame(frame) if *begun => line.push(&frame),
                     News::Frame(frame) if frame.starts_with(b"+") => *begun = true,
                     News::Frame(frame) => return Poll::Ready(frame),
@@ -74,15 +79,19 @@ impl Monitor {
                         tracing::info!(node = %feed.node().label, why, "MONITOR interrupted");
                         router.hint(Hint::Timeout { node: feed.node().id.clone() });
                     }
-                    News::Unreachable(error) => router.hint(error.hint(feed.node())),
+                    News::Unreachable(error) => {
+                        *lost = true;
+                        router.hint(error.hint(feed.node()));
+                    }
                 }
             }
         }
         Poll::Pending
     }
 
+    /// Whether all show what they do that can; one that is lost is heard when it is back.
     fn has_begun(&self) -> bool {
-        !self.nodes.is_empty() && self.nodes.iter().all(|node| node.begun)
+        self.nodes.iter().any(|node| node.begun) && self.nodes.iter().all(|node| node.begun || node.lost)
     }
 
     /// Monitors the primaries of a new topology.
@@ -95,7 +104,7 @@ impl Monitor {
                 let tally = router.node_tally(&owner);
                 let around = router.around();
                 let feed = Feed::open(owner, self.login.clone(), around.limits.dial, tally, &around.descriptors);
-                self.nodes.push(Monitored { feed, begun: false });
+                self.nodes.push(Monitored { feed, begun: false, lost: false });
             }
         }
     }

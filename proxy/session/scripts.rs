@@ -11,16 +11,17 @@
 use std::{rc::Rc, sync::Arc, time::Duration};
 
 use bytes::Bytes;
+use tokio::{task::JoinSet, time::timeout};
 
 use super::{Flow, Session, ask::ask, attend::Eof, retry};
 use crate::{
-    command::{Spec, Treatment, treatment::Fold},
+    command::{Spec, Treatment, lost::WhenLost, treatment::Fold},
     link::{Link, Prelude},
     plan::{Plan, Scripting},
     resp::{Request, Value, request::Parser, write},
     router::{Lane, Router},
     says,
-    scripts::{Met, Script, contains},
+    scripts::{Met, Script, contains, is_kept},
     slot::Slot,
     ticket::{Bounced, Lesson, Route, Ticket, Why},
     topology::{Hint, Node},
@@ -28,6 +29,9 @@ use crate::{
 
 /// A longer text does not go ahead of each batch: the pipeline waits instead.
 const LONGEST_AHEAD: usize = 16 * 1024;
+
+/// How long SCRIPT EXISTS waits for nodes that are given what it asks for.
+const PATIENCE: Duration = Duration::from_millis(500);
 
 impl Session {
     /// Carries out what has to do with scripts.
@@ -94,9 +98,13 @@ impl Session {
         };
         let (router, frame) = (self.router.clone(), Bytes::copy_from_slice(request.frame()));
         let giving = async move {
+            let mut giving = JoinSet::new();
             for node in nodes {
-                give(&router, &node, &frame).await;
+                let (router, frame) = (router.clone(), frame.clone());
+                giving.spawn_local(async move { give(&router, &node, &frame).await });
             }
+            // A node that is lost is given it when it needs it.
+            let _ = timeout(PATIENCE, giving.join_all()).await;
         };
         if let Err(reason) = self.attend(giving, Eof::Waits).await {
             self.ending = Some(reason);
@@ -106,6 +114,14 @@ impl Session {
         match which {
             Scripting::Exists => self.send_to_primaries(request, spec, Fold::And, &[], ticket),
             _ => self.send_ready(&[], request.frame(), ticket),
+        }
+    }
+
+    /// What becomes of a command while a primary is lost: a script that is not kept cannot be given to anybody later.
+    pub(super) fn when_lost(&self, spec: &Spec, request: &Request<'_>) -> WhenLost {
+        match spec.when_lost {
+            WhenLost::Kept if !is_kept(request.arg(2)) => WhenLost::Fails,
+            other => other,
         }
     }
 

@@ -43,7 +43,8 @@ impl Session {
                 Poll::Pending if patience.as_mut().poll(cx).is_ready() => {
                     // Notifications from a node that is down do not come anyway.
                     let enough = subscriber.is_begun_at_home(kind, &names);
-                    Poll::Ready(if enough { Ok(()) } else { Err(self.no_place()) })
+                    let why = || subscriber.why_not(kind, &names).unwrap_or_else(|| self.no_place());
+                    Poll::Ready(if enough { Ok(()) } else { Err(why()) })
                 }
                 other => other,
             }

@@ -28,7 +28,7 @@ use bytes::Bytes;
 
 use self::{
     handover::Handover,
-    notification::is_notification,
+    notification::{is_notification, may_be_notified},
     source::{Heard, Source},
 };
 pub use source::Kind;
@@ -147,15 +147,25 @@ impl Subscriber {
         names.iter().all(|name| self.subscribed_at(kind, name).is_some_and(|(_, home)| home))
     }
 
-    /// Whether it is subscribed at every node where it should be, and whether at the home node; `None` at none.
+    /// Whether it is subscribed at every node where it should be, and whether at the home node; `None` at none. A node
+    /// that is lost has no notifications, as long as others have.
     fn subscribed_at(&self, kind: Kind, name: &Bytes) -> Option<(bool, bool)> {
         let mut found = None;
+        let is_there = |source: &Source| source.actual[kind as usize].contains(name);
+        let spares_lost = may_be_notified(kind, name) && self.sources.iter().any(is_there);
         for source in self.sources.iter().filter(|source| source.desired[kind as usize].contains(name)) {
-            let is = source.actual[kind as usize].contains(name);
+            let is = is_there(source);
             let (all, home) = found.unwrap_or((true, false));
-            found = Some((all && is, home || is && (source.home || kind == Kind::Shard)));
+            let all = all && (is || source.lost.is_some() && spares_lost);
+            found = Some((all, home || is && (source.home || kind == Kind::Shard)));
         }
         found
+    }
+
+    /// Why these cannot be subscribed, where a node is lost that should do it.
+    pub fn why_not(&self, kind: Kind, names: &[Bytes]) -> Option<Bytes> {
+        let is_for = |source: &&Source| names.iter().any(|name| source.desired[kind as usize].contains(name));
+        self.sources.iter().filter(is_for).find_map(|source| source.lost.clone()).map(Bytes::from)
     }
 
     /// It has come to nothing: forgets what is new.

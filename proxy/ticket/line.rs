@@ -191,6 +191,18 @@ impl Line {
         bounced
     }
 
+    /// Lets go of parts that nobody waits for any more.
+    pub(super) fn forget_what_is_over(&self) {
+        let over = {
+            let bounced = &mut self.state.borrow_mut().bounced;
+            let (over, left) = std::mem::take(bounced).into_iter().partition(|one: &Bounced| one.ticket.is_over());
+            *bounced = left;
+            over
+        };
+        // Their tickets borrow the line again when they are dropped.
+        drop::<Vec<Bounced>>(over);
+    }
+
     /// Bytes that the client is owed.
     pub fn owed(&self) -> usize {
         self.state.borrow().owed()

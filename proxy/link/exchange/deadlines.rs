@@ -84,11 +84,12 @@ impl Exchange {
         let limits = self.link.around.limits.clone();
         loop {
             let queue = self.link.queue.borrow();
-            if !self.deadline_set || self.deadline_idle && !queue.entries.is_empty() {
+            let is_asked = || queue.entries.back().is_some_and(|entry| entry.ticket.is_some());
+            if !self.deadline_set || self.deadline_idle && is_asked() {
                 let Some(at) = self.next_deadline(&queue) else { return Poll::Pending };
                 self.deadline.as_mut().reset(at.into());
                 self.deadline_set = true;
-                self.deadline_idle = queue.entries.is_empty();
+                self.deadline_idle = queue.entries.iter().all(|entry| entry.ticket.is_none());
             }
             drop(queue);
             // Not within the budget of a task: a node that always has more to say would use it up each time.
@@ -96,7 +97,8 @@ impl Exchange {
             self.deadline_set = false;
             let now = self.link.around.clock.tick();
             self.expire(now);
-            if self.deadline_idle && now - self.last_heard >= limits.node_timeout {
+            let is_empty = self.link.queue.borrow().entries.is_empty();
+            if is_empty && now - self.last_heard >= limits.node_timeout {
                 self.link.ping();
                 cx.waker().wake_by_ref();
             }

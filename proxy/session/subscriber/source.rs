@@ -66,6 +66,8 @@ pub struct Source {
     pub desired: Names,
     /// What is.
     pub actual: Names,
+    /// Why the node cannot be reached now.
+    pub lost: Option<String>,
     asks: VecDeque<Ask>,
     /// What the node could not do just now, and when it is asked again.
     later: Vec<(Kind, Bytes)>,
@@ -105,6 +107,7 @@ impl Source {
             home: false,
             desired: Names::default(),
             actual: Names::default(),
+            lost: None,
             asks: VecDeque::new(),
             later: Vec::new(),
             again: None,
@@ -211,6 +214,7 @@ impl Source {
         loop {
             match std::task::ready!(self.feed.poll(cx, buffer)) {
                 News::Opened => {
+                    self.lost = None;
                     for kind in KINDS {
                         let later =
                             |name: &&Bytes| self.later.iter().any(|(other, late)| *other == kind && late == *name);
@@ -232,7 +236,10 @@ impl Source {
                     self.again = None;
                     return Poll::Ready(Heard::Lost { why, subscriptions });
                 }
-                News::Unreachable(error) => return Poll::Ready(Heard::Unreachable(error)),
+                News::Unreachable(error) => {
+                    self.lost = Some(error.reply());
+                    return Poll::Ready(Heard::Unreachable(error));
+                }
             }
         }
     }

@@ -43,6 +43,8 @@ pub(super) struct Ear {
     begun: Cell<bool>,
     /// Nodes that tell what changes.
     opened: RefCell<HashSet<String>>,
+    /// Nodes that cannot be reached now.
+    lost: RefCell<HashSet<String>>,
     /// A node's error: it does not allow this.
     refused: RefCell<Option<String>>,
     waker: Cell<Option<Waker>>,
@@ -62,6 +64,7 @@ impl Ear {
             closed: Cell::new(false),
             begun: Cell::new(false),
             opened: RefCell::default(),
+            lost: RefCell::default(),
             refused: RefCell::default(),
             waker: Cell::default(),
         })
@@ -77,13 +80,14 @@ impl Ear {
         self.begun.set(true);
     }
 
-    /// Ready when all of these nodes tell what changes, or with the error of one that will not.
+    /// Ready when all of these nodes tell what changes that can be reached, or with the error of one that will not. A node
+    /// that is lost tells nothing, and when it is back the client is told to forget.
     pub fn poll_opened(&self, cx: &mut Context<'_>, nodes: &[Arc<Node>]) -> Poll<Result<(), String>> {
         if let Some(error) = self.refused.take() {
             return Poll::Ready(Err(error));
         }
-        let opened = self.opened.borrow();
-        if nodes.iter().all(|node| opened.contains(&node.id)) {
+        let (opened, lost) = (self.opened.borrow(), self.lost.borrow());
+        if nodes.iter().all(|node| opened.contains(&node.id) || lost.contains(&node.id)) {
             return Poll::Ready(Ok(()));
         }
         self.waker.set(Some(cx.waker().clone()));
@@ -141,6 +145,7 @@ impl Audience for Ear {
         match news {
             News::Opened => {
                 self.opened.borrow_mut().insert(node.id.clone());
+                self.lost.borrow_mut().remove(&node.id);
                 // What has changed before that, nobody has told.
                 if self.broadcast && self.begun.get() {
                     self.flush("a node tells again what changes");
@@ -158,7 +163,9 @@ impl Audience for Ear {
             News::Unreachable(error) if error.permanent => {
                 self.refused.replace(Some(error.why.clone()));
             }
-            News::Unreachable(_) => {}
+            News::Unreachable(_) => {
+                self.lost.borrow_mut().insert(node.id.clone());
+            }
         }
         if let Some(waker) = self.waker.take() {
             waker.wake();
