@@ -253,9 +253,13 @@ impl Exchange {
     /// The reply at the front of the queue has `more` bytes beyond those that have been passed on. Where it thereby turns
     /// out to be large, that is remembered for the next one like it.
     fn note_size(&self, more: usize) {
-        if self.passed >= LARGE_REPLY || self.passed + more < LARGE_REPLY {
-            return;
+        if self.passed + more >= LARGE_REPLY && self.passed < LARGE_REPLY {
+            self.note_large();
         }
+    }
+
+    #[cold]
+    fn note_large(&self) {
         let queue = self.link.queue.borrow();
         let front = queue.entries.front().filter(|front| front.prelude + front.swallow == 0);
         if let Some(slot) = front.and_then(|front| front.ticket.as_ref()).and_then(Ticket::slot) {

@@ -370,9 +370,18 @@ const LENGTH: Head = Head {
 };
 
 /// A decimal number as Redis' `string2ll` takes it: no sign but `-`, no leading zero, no space.
+#[inline]
 pub fn decimal(text: &[u8]) -> Option<i64> {
+    // Nearly all heads are that short.
+    match *text {
+        [digit @ b'0'..=b'9'] => Some(i64::from(digit - b'0')),
+        [tens @ b'1'..=b'9', ones @ b'0'..=b'9'] => Some(i64::from(tens - b'0') * 10 + i64::from(ones - b'0')),
+        _ => longer_decimal(text),
+    }
+}
+
+fn longer_decimal(text: &[u8]) -> Option<i64> {
     match text {
-        [b'0'] => Some(0),
         [b'1'..=b'9', ..] | [b'-', b'1'..=b'9', ..] => {
             if text.len() < 10 {
                 let (negative, digits) = match text {

@@ -43,6 +43,12 @@ pub(super) enum Place {
 }
 
 impl Session {
+    /// Whether the sizes of replies are to be looked at: nothing is known of the client's, or some have been large.
+    #[inline]
+    pub(super) fn is_careful(&self) -> bool {
+        self.line.standing() != Standing::Small || !self.router.around().large.is_empty()
+    }
+
     /// Whether a request may go to its node now, as far as the size of its reply is concerned; else its place is awaited.
     pub(super) fn is_admitted(&mut self, plan: &Plan) -> bool {
         if self.line.standing() == Standing::Small || matches!(self.place, Place::Free(_)) {
@@ -103,9 +109,6 @@ impl Session {
     pub(super) fn goes_apart(&self, plan: &Plan, request: &Request<'_>, spec: Option<&Spec>) -> bool {
         let large = &self.router.around().large;
         let was_large = self.line.standing() == Standing::Large;
-        if !was_large && large.is_empty() {
-            return false;
-        }
         // What only reads may be sent again, and may end with its client at any moment.
         let Some(spec) = spec.filter(|spec| spec.is_readonly()) else { return false };
         if self.lane.is_private() || self.caching() != Caching::AsEver {

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use super::{Flow, Session, ask::ask, leave::is_judged_by_node};
+use super::{Flow, Session, apart::Place, ask::ask, leave::is_judged_by_node};
 use crate::{
     command::{Flags, Spec, lost::WhenLost, treatment::Fold},
     dial::Version,
@@ -74,11 +74,13 @@ impl Session {
         if self.unproven.is_some() && self.must_not_overtake(&plan) {
             return Flow::Settle;
         }
-        if self.goes_apart(&plan, request, spec) {
-            return Flow::Alone;
-        }
-        if !self.is_admitted(&plan) {
-            return Flow::Full;
+        if self.is_careful() {
+            if self.goes_apart(&plan, request, spec) {
+                return Flow::Alone;
+            }
+            if !self.is_admitted(&plan) {
+                return Flow::Full;
+            }
         }
         // It has a connection to itself, and what is sent on others must not overtake it, nor be overtaken.
         let beside = spec.is_none() || request.frame().len() > LARGEST_SHARED;
@@ -173,7 +175,9 @@ impl Session {
         let mut ticket = self.line.open(Some(Label::of(spec)), request.frame().len(), route, repeatable);
         ticket.writes = spec.is_none_or(|spec| spec.is_write() || !spec.is_readonly() && spec.has_keys());
         ticket.caching = self.caching();
-        ticket.admission.set(self.take_place());
+        if !matches!(self.place, Place::None) {
+            ticket.admission.set(self.take_place());
+        }
         ticket.fenced = spec.is_some_and(|spec| plan::is_echoed(request, spec));
         ticket.unknown = spec.is_none();
         ticket
