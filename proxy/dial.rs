@@ -72,6 +72,9 @@ pub struct Login {
     pub credentials: Option<Credentials>,
     /// Whether to say READONLY, so that a replica answers reads.
     pub readonly: bool,
+    /// Whether to say CLIENT NO-EVICT, so that a node with `maxmemory-clients` closes others first. A node that will not
+    /// have it is content without.
+    pub stays: bool,
     /// What the node is to tell of changed keys; such a connection is one client's own.
     pub tracking: Option<Tracking>,
     /// The id of the node that is meant: its address may have passed to another, of another cluster perhaps.
@@ -176,6 +179,8 @@ pub enum Step {
     Select,
     /// READONLY.
     Readonly,
+    /// CLIENT NO-EVICT.
+    Stay,
     /// CLIENT TRACKING.
     Tracking,
     /// Asking a control connection.
@@ -218,6 +223,7 @@ impl fmt::Display for DialError {
             Step::Introduce | Step::Login => "cannot log in to",
             Step::Select => "cannot select the database on",
             Step::Readonly => "cannot read from replica",
+            Step::Stay => "cannot stay connected to",
             Step::Tracking => "cannot track the keys of",
             Step::Ask => "no answer from",
         };
@@ -306,6 +312,7 @@ async fn log_in(mut stream: TcpStream, node: &Address, login: &Login, deadline: 
         }
         match said {
             said if step == Step::Introduce => id = id.or_else(|| said.integer()),
+            Value::Error(_) if step == Step::Stay => {}
             // The client's own login is still to come, and the proxy has none that counts.
             Value::Error(text) if step == Step::Connect && text.starts_with(b"NOAUTH") && !login.is_own() => {}
             Value::Error(text) if step != Step::Connect || text.starts_with(b"NOAUTH") => {
@@ -359,6 +366,9 @@ fn handshake(login: &Login) -> (Vec<u8>, Vec<Step>) {
     }
     if login.readonly {
         say(Step::Readonly, &[b"READONLY"]);
+    }
+    if login.stays {
+        say(Step::Stay, &[b"CLIENT", b"NO-EVICT", b"ON"]);
     }
     if login.node.is_some() && is_own {
         say(Step::Connect, &[b"CLUSTER", b"MYID"]);

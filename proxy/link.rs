@@ -64,6 +64,8 @@ pub struct Surroundings {
     pub clock: Rc<Clock>,
     /// The worker's read buffer: what is read is handed on before anybody else reads.
     pub buffer: Rc<RefCell<Box<[u8]>>>,
+    /// The nodes close connections that take much memory (`maxmemory-clients`).
+    pub nodes_evict: Rc<Cell<bool>>,
     /// Where news for discovery go.
     pub hints: tokio::sync::mpsc::Sender<Hint>,
     /// The open files for what not everybody shares.
@@ -349,6 +351,8 @@ impl Link {
     async fn dial(&self) -> Result<(Connected, Option<Descriptor>), DialError> {
         let limits = &self.around.limits.dial;
         let mut login = self.login.at(&self.node);
+        // Other users may not be allowed to, and who asks in vain stands in the node's ACL LOG.
+        login.stays = self.is_kept_back && self.around.nodes_evict.get();
         let descriptor = match self.is_kept_back {
             true => None,
             false => Some(self.around.descriptors.take(&self.node.reach).await?),

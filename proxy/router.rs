@@ -148,6 +148,7 @@ impl Router {
         common: Common,
     ) -> Rc<Router> {
         let topology = news.borrow().clone();
+        around.nodes_evict.set(topology.server.evicts_clients);
         Rc::new(Router {
             epoch: Cell::new(topology.epoch),
             topology: RefCell::new(topology),
@@ -177,6 +178,7 @@ impl Router {
         }
         let newest = news.borrow_and_update().clone();
         self.epoch.set(newest.epoch);
+        self.around.nodes_evict.set(newest.server.evicts_clients);
         self.topology.replace(newest);
     }
 

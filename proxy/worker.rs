@@ -131,6 +131,7 @@ async fn run(blueprint: Blueprint, mut arrivals: mpsc::UnboundedReceiver<Arrival
 fn build_router(blueprint: &Blueprint) -> Rc<Router> {
     let config = &blueprint.config;
     let around = Surroundings {
+        nodes_evict: Rc::default(),
         limits: Rc::new(Limits::of(config)),
         clock: Rc::new(Clock::start()),
         buffer: Rc::new(RefCell::new(vec![0; READ_BUFFER].into_boxed_slice())),

@@ -160,11 +160,13 @@ async fn learn(
     let patient = limits.within(LEARNING);
     let replies = async {
         let mut control = Control::open(&newest.asked, login, &patient).await?;
-        control.ask_all(&["COMMAND", "CONFIG GET cluster-databases", "MODULE LIST"]).await
+        control
+            .ask_all(&["COMMAND", "CONFIG GET cluster-databases", "MODULE LIST", "CONFIG GET maxmemory-clients"])
+            .await
     };
     let (replies, framing) = tokio::join!(replies, framing::learn(&newest.asked, login, limits));
     let replies = replies.inspect_err(|why| warn!("cannot learn the commands: {why}")).ok()?;
-    let [commands, databases, modules] = replies.as_slice() else { return None };
+    let [commands, databases, modules, most_memory] = replies.as_slice() else { return None };
     let databases = databases.field("cluster-databases").and_then(Value::integer);
     let databases = databases.and_then(|count| u32::try_from(count).ok()).unwrap_or(1).max(1);
     let commands = match CommandTable::learn(commands) {
@@ -175,5 +177,6 @@ async fn learn(
         }
     };
     let modules = modules.items().to_vec();
-    Some((ServerInfo { databases, modules, framing, ..newest.server.clone() }, commands))
+    let evicts_clients = most_memory.field("maxmemory-clients").and_then(Value::str).is_some_and(|most| most != "0");
+    Some((ServerInfo { databases, modules, framing, evicts_clients, ..newest.server.clone() }, commands))
 }

@@ -99,7 +99,7 @@ fn unreachable(address: &Address, error: &DialError) -> Complaint {
             says,
             "try it by hand: redis-cli --user USER --askpass; then --username USER --password-file FILE".to_owned(),
         ),
-        Step::Select | Step::Readonly | Step::Tracking | Step::Ask => Complaint(
+        Step::Select | Step::Readonly | Step::Stay | Step::Tracking | Step::Ask => Complaint(
             SEEDS,
             says,
             format!("something is there and says nothing of use: a frozen node, or no Redis (TLS?)?  {} ping", cli(address)),

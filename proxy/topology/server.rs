@@ -31,6 +31,8 @@ pub struct ServerInfo {
     pub modules: Vec<Value>,
     /// What it makes of frames that are not canonical.
     pub framing: Framing,
+    /// It closes connections that take much memory (`maxmemory-clients`).
+    pub evicts_clients: bool,
 }
 
 /// What a server makes of frames that are not canonical. They never reach it by a connection that clients share, but who
