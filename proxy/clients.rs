@@ -7,12 +7,14 @@ mod held;
 mod mail;
 mod monitors;
 mod pause;
+mod usage;
 
 pub use self::{
     held::Held,
     mail::Mail,
     monitors::Monitoring,
-    pause::{Pause, Paused},
+    pause::{Function, Pause, Paused},
+    usage::Usage,
 };
 
 use std::{
@@ -70,7 +72,7 @@ impl Clients {
         &self.pause
     }
 
-    /// Bytes held for all clients: what they are owed, and requests that are not whole.
+    /// Bytes held for all clients: see [`Usage`].
     pub fn buffered(&self) -> usize {
         self.buffered.load(Relaxed)
     }
@@ -188,18 +190,13 @@ pub struct Client {
     pub queued: AtomicUsize,
     /// Channel, pattern and shard channel subscriptions.
     pub subscriptions: [AtomicUsize; 3],
-    /// Bytes that it is owed.
-    pub owed: AtomicUsize,
-    /// Bytes of requests that are not whole yet, or wait for their turn.
-    pub unread: AtomicUsize,
-    /// Bytes of what is queued in its transaction.
-    pub queued_bytes: AtomicUsize,
     /// Bytes that it has sent, and that it has been sent.
     pub traffic: [AtomicU64; 2],
     /// How many commands it has sent.
     pub commands: AtomicU64,
     /// To whom its invalidation messages go (CLIENT TRACKING ... REDIRECT); 0: to itself.
     pub redirect: AtomicI64,
+    usage: Mutex<Usage>,
     inbox: Inbox,
     command: AtomicU16,
     marks: AtomicU16,
@@ -263,6 +260,13 @@ pub struct About {
     pub login: Option<Bytes>,
 }
 
+impl About {
+    /// Bytes that it takes.
+    pub fn size(&self) -> usize {
+        self.name.len() + self.library.len() + self.library_version.len() + self.user.len()
+    }
+}
+
 /// What a client's session is to do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Order {
@@ -289,12 +293,10 @@ impl Client {
             heard: AtomicU64::new(0),
             queued: AtomicUsize::new(usize::MAX),
             subscriptions: Default::default(),
-            owed: AtomicUsize::new(0),
-            unread: AtomicUsize::new(0),
-            queued_bytes: AtomicUsize::new(0),
             traffic: Default::default(),
             commands: AtomicU64::new(0),
             redirect: AtomicI64::new(0),
+            usage: Mutex::default(),
             inbox: Inbox::default(),
             command: AtomicU16::new(NO_COMMAND),
             marks: AtomicU16::new(0),
@@ -311,7 +313,17 @@ impl Client {
 
     /// Bytes held for it.
     pub fn cost(&self) -> usize {
-        self.owed.load(Relaxed) + self.unread.load(Relaxed) + self.queued_bytes.load(Relaxed)
+        self.usage().total()
+    }
+
+    /// What is held for it.
+    pub fn usage(&self) -> Usage {
+        *lock(&self.usage)
+    }
+
+    /// So much is held for it now.
+    pub fn uses(&self, usage: Usage) {
+        *lock(&self.usage) = usage;
     }
 
     /// It has sent something.

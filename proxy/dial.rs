@@ -98,6 +98,11 @@ impl Login {
         self.credentials == self.own
     }
 
+    /// Bytes that a client has said for it.
+    pub fn size(&self) -> usize {
+        self.credentials.as_ref().map_or(0, |own| own.secret.len() + own.username.as_ref().map_or(0, Bytes::len))
+    }
+
     /// This login, at this very node.
     pub fn at(&self, node: &Node) -> Login {
         // Some servers tell no ids.

@@ -166,6 +166,10 @@ impl Feed {
                 Poll::Pending => break,
             }
         }
+        if self.out.is_empty() {
+            // Its room would stay as long as the connection.
+            self.out = BytesMut::new();
+        }
         loop {
             if let Some(frame) = self.inbox.next_frame().map_err(|_| io::ErrorKind::InvalidData)? {
                 return Poll::Ready(Ok(frame));

@@ -8,6 +8,7 @@
 //! The order rule: a session never has requests in flight under two topologies, and sends nothing new while one of its
 //! requests waits to be sent again. Otherwise `SET k 1`, on its way to the old owner, could be overtaken by `SET k 2`.
 
+mod account;
 mod alone;
 mod apart;
 mod ask;
@@ -43,7 +44,7 @@ use std::{
     io,
     pin::Pin,
     rc::Rc,
-    sync::{Arc, atomic::Ordering::Relaxed},
+    sync::Arc,
     task::{Context, Poll},
     time::Duration,
 };
@@ -60,7 +61,7 @@ use self::{
     subscriber::Subscriber, tracking::Tracking, transaction::Transaction, watch::Watch,
 };
 use crate::{
-    clients::{Client, Order},
+    clients::{Client, Order, Usage},
     metrics::Disconnect,
     resp::{
         request::{OwnedRequest, Parser, ProtocolError},
@@ -117,6 +118,8 @@ pub struct Session {
     overdue: Overdue,
     /// More requests may have come behind the one that is being dispatched.
     more_behind: bool,
+    /// Bytes that have been read behind it.
+    behind: usize,
     /// Where a request is under way that may have to go again: its node may turn out to lack its script or some of its
     /// keys, or one of all nodes not to serve its part.
     unproven: Option<Route>,
@@ -128,8 +131,12 @@ pub struct Session {
     authenticated: bool,
     /// Why the session ends once everything is answered and written.
     ending: Option<Disconnect>,
-    /// Bytes that this session has in the process's account: owed, unread, queued.
-    accounted: [usize; 3],
+    /// What this session has in the process's account.
+    accounted: Usage,
+    /// Bytes of what the client has named.
+    named: usize,
+    /// A request keeps the session waiting: bytes of its arguments, and of all that it takes.
+    waiting: Option<(usize, usize)>,
 }
 
 /// What the poll function cannot do itself.
@@ -200,9 +207,12 @@ impl Session {
             is_told: false,
             overdue: Overdue::default(),
             more_behind: false,
+            behind: 0,
             unproven: None,
             ending: None,
-            accounted: [0; 3],
+            accounted: Usage::default(),
+            named: 0,
+            waiting: None,
             router,
             stream,
             line,
@@ -221,7 +231,14 @@ impl Session {
         .await;
         loop {
             match poll_fn(|cx| self.poll(cx)).await {
-                Turn::Alone(request) => self.alone(request).await,
+                Turn::Alone(request) => {
+                    let arguments = request.as_request().args().map(<[u8]>::len).sum();
+                    self.waiting = Some((arguments, request.held()));
+                    self.account();
+                    self.alone(request).await;
+                    self.waiting = None;
+                    self.count_names();
+                }
                 Turn::Ask(request) => self.ask_leave(request).await,
                 Turn::Again(bounced) => self.stream_again(bounced).await,
                 Turn::Ended(reason) => {
@@ -247,7 +264,7 @@ impl Session {
                 Poll::Pending => Stop::Held,
             };
             let unfit = self.poll_subscriptions(cx);
-            if self.accounted[1] > self.input.len() {
+            if self.accounted.input + self.accounted.requests > self.input.len() {
                 // Whoever has its reply is not seen to have sent more.
                 self.account();
             }
@@ -425,7 +442,8 @@ impl Session {
                 self.line.mute.take();
             } else {
                 let request = parser.request(rest, found);
-                self.more_behind = rest.len() > found.used;
+                self.behind = rest.len() - found.used;
+                self.more_behind = self.behind > 0;
                 match self.dispatch(&request) {
                     Flow::Taken => {}
                     Flow::Full | Flow::Paused => break,
@@ -453,8 +471,9 @@ impl Session {
 
     /// Memory is short, and this client has most of it: tells the log, and the client where that can be.
     pub(super) fn say_why_evicted(&self) {
-        let [owed, unread, queued] = self.accounted;
-        tracing::info!(peer = %self.client.peer, owed, unread, queued, "max_buffered is used up: the client that holds most is closed");
+        let Usage { input, requests, queued, output, parked, named, .. } = self.accounted;
+        let (owed, unread) = (output + parked, input + requests);
+        tracing::info!(peer = %self.client.peer, owed, unread, queued, named, "max_buffered is used up: the client that holds most is closed");
         if self.line.is_settled() && self.line.nothing_to_write() {
             let mut error = Vec::new();
             write::error(&mut error, says::EVICTED.as_bytes());
@@ -468,6 +487,7 @@ impl Session {
         self.line.close();
         self.input = BytesMut::new();
         self.take_transaction();
+        self.name_nothing();
         self.account();
         let mut chunk = [0; 4096];
         let rest = async {
@@ -504,28 +524,11 @@ impl Session {
         }
         Poll::Ready(Ok(()))
     }
-
-    /// Keeps the account of what is held for clients; where that is too much, the one that costs most has to go.
-    fn account(&mut self) {
-        let queued = self.transaction.as_ref().map_or(0, Transaction::size);
-        // What has come back is kept by the session until it can go again.
-        let back = if self.retry.is_some() || self.line.has_bounced() { self.line.asked() } else { 0 };
-        let unread = self.input.len() + self.parser.held() + back;
-        let held = [self.line.owed() + self.line.gathered(), unread, queued];
-        if held != self.accounted {
-            let [owed, unread, queued] = held;
-            self.client.owed.store(owed, Relaxed);
-            self.client.unread.store(unread, Relaxed);
-            self.client.queued_bytes.store(queued, Relaxed);
-            self.router.clients().account(self.accounted.iter().sum(), held.iter().sum());
-            self.accounted = held;
-        }
-    }
 }
 
 impl Drop for Session {
     fn drop(&mut self) {
-        self.router.clients().account(self.accounted.iter().sum(), 0);
+        self.router.clients().account(self.accounted.total(), 0);
         self.drop_subscriptions();
         if !self.line.is_settled() {
             let departures = &self.router.around().departures;

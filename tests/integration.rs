@@ -3,6 +3,7 @@
 
 mod support;
 
+mod account;
 mod blocking;
 mod bounds;
 mod cli;
@@ -38,6 +39,7 @@ mod safety;
 mod sanity;
 mod scripts;
 mod server;
+mod sort;
 mod splitting;
 mod tracking;
 mod transactions;

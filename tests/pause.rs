@@ -2,7 +2,12 @@
 
 use std::time::{Duration, Instant};
 
-use crate::support::{Client, Node, Proxy, Settings, client::words, cluster::shared, eventually};
+use crate::support::{
+    Client, Cluster, Flavour, Node, Proxy, Settings, Setup, Shape,
+    client::{PATIENCE, words},
+    cluster::shared,
+    eventually, until,
+};
 
 fn flags_of(client: &mut Client, id: i64) -> String {
     let list = client.line("CLIENT LIST").string();
@@ -84,6 +89,115 @@ fn writes_wait_and_reads_do_not() {
         assert_eq!(writes.reply(), "*1\r\n+OK\r\n");
         assert_eq!(reads.reply(), "+QUEUED\r\n");
         other.line("DEL {pw}k");
+    }
+}
+
+/// Sends a request; says whether it waits for the end of the pause, by what comes first: its reply, or the flag.
+fn waits(client: &mut Client, id: i64, other: &mut Client, args: &[&str]) -> bool {
+    client.send(args);
+    client.patience = Duration::from_millis(20);
+    let waits = until("a reply, or the flag", PATIENCE, || {
+        if client.read().is_ok() {
+            return Some(false);
+        }
+        flags_of(other, id).contains('b').then_some(true)
+    });
+    client.patience = PATIENCE;
+    waits
+}
+
+const READS: &str = "#!lua flags=no-writes\nreturn redis.call('GET', KEYS[1])";
+const WRITES: &str = "#!lua\nreturn redis.call('GET', KEYS[1])";
+const PLAIN: &str = "return redis.call('GET', KEYS[1])";
+const LIBRARY: &str = "#!lua name=pauselib\nredis.register_function{function_name='pausero', callback=function(k) \
+                       return redis.call('GET', k[1]) end, flags={'no-writes'}}\n\
+                       redis.register_function('pauserw', function(k) return redis.call('GET', k[1]) end)";
+
+fn scripts_wait_where_they_may_write(proxy: &Proxy, server: &Node) {
+    let mut seen = Vec::new();
+    for address in [proxy.address(), server.address()] {
+        let connect = || Client::connect(&address);
+        let mut other = connect();
+        other.line("SET {ps}k v");
+        assert_eq!(other.call(&["FUNCTION", "LOAD", "REPLACE", LIBRARY]).string(), "pauselib");
+        let [reads, writes, plain] =
+            [READS, WRITES, PLAIN].map(|script| other.call(&["SCRIPT", "LOAD", script]).string());
+        let none = "f".repeat(40);
+        let key = ["1", "{ps}k"];
+        let call = |name: &'static str, what: &str| [name, what, key[0], key[1]].map(str::to_owned).to_vec();
+        let mut calls = Vec::new();
+        for name in ["EVAL", "EVAL_RO"] {
+            let odd = "#!lua flags=nonsense\nreturn 1";
+            let several = "#!lua flags=allow-oom,no-writes\nreturn 1";
+            let breaks = "#!lua flags=no-writes\nreturn redis.call('SET', KEYS[1], 'x')";
+            calls.extend([READS, WRITES, PLAIN, odd, several, breaks].map(|script| call(name, script)));
+        }
+        for name in ["EVALSHA", "EVALSHA_RO"] {
+            calls.extend([&reads, &writes, &plain, &none].map(|sha| call(name, sha)));
+        }
+        for name in ["FCALL", "FCALL_RO"] {
+            calls.extend(["pausero", "pauserw", "pausenone"].map(|function| call(name, function)));
+        }
+        let mut told = Vec::new();
+        for call in &calls {
+            let args: Vec<&str> = call.iter().map(String::as_str).collect();
+            // By itself, queued during a pause, and queued before one.
+            let (mut alone, mut within, mut before) = (connect(), connect(), connect());
+            let [first, second, third] =
+                [&mut alone, &mut within, &mut before].map(|client| client.line("CLIENT ID").integer());
+            before.line("MULTI");
+            before.call(&args);
+            assert_eq!(other.line("CLIENT PAUSE 60000 WRITE"), "+OK\r\n");
+            let by_itself = waits(&mut alone, first, &mut other, &args);
+            assert_eq!(within.line("MULTI"), "+OK\r\n");
+            let in_queue = waits(&mut within, second, &mut other, &args);
+            let at_exec = !in_queue && waits(&mut within, second, &mut other, &["EXEC"]);
+            let queued_before = waits(&mut before, third, &mut other, &["EXEC"]);
+            told.push((args.join(" "), by_itself, in_queue, at_exec, queued_before));
+            assert_eq!(other.line("CLIENT UNPAUSE"), "+OK\r\n");
+        }
+        other.line("FUNCTION DELETE pauselib");
+        other.line("DEL {ps}k");
+        seen.push(told);
+    }
+    for (ours, theirs) in seen[0].iter().zip(&seen[1]) {
+        assert_eq!(ours, theirs, "waits by itself, in MULTI, in EXEC, in EXEC of what was queued before");
+    }
+    assert_eq!(seen[0].len(), 26);
+}
+
+#[test]
+fn scripts_that_only_read_run_meanwhile() {
+    scripts_wait_where_they_may_write(&Proxy::before(shared()), &Node::standalone());
+}
+
+#[test]
+fn scripts_that_only_read_run_meanwhile_before_valkey() {
+    if Flavour::Valkey.is_here("scripts_that_only_read_run_meanwhile_before_valkey") {
+        let cluster = Cluster::start(Shape { flavour: Flavour::Valkey, ..Shape::default() });
+        let server = Node::start(&Setup { flavour: Flavour::Valkey, cluster: false, config: Vec::new() });
+        scripts_wait_where_they_may_write(&Proxy::before(&cluster), &server);
+    }
+}
+
+/// A key whose time is over is gone for whoever reads it, pause or not.
+#[test]
+fn keys_that_expire_meanwhile_are_gone_for_readers() {
+    let (proxy, redis) = (Proxy::before(shared()), Node::standalone());
+    for address in [proxy.address(), redis.address()] {
+        let mut client = Client::connect(&address);
+        client.line("SET {pexp}k v PX 100");
+        assert_eq!(client.line("CLIENT PAUSE 60000 WRITE"), "+OK\r\n");
+        eventually("it to be over", || client.line("GET {pexp}k") == "$-1\r\n");
+        for (line, reply) in [
+            ("EXISTS {pexp}k", ":0\r\n"),
+            ("PTTL {pexp}k", ":-2\r\n"),
+            ("TYPE {pexp}k", "+none\r\n"),
+            ("KEYS {pexp}*", "*0\r\n"),
+        ] {
+            assert_eq!(client.line(line), reply, "{line} at {address}");
+        }
+        assert_eq!(client.line("CLIENT UNPAUSE"), "+OK\r\n");
     }
 }
 

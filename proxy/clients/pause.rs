@@ -3,12 +3,18 @@
 //! Whether there is a pause is one relaxed load for each request; everything else costs only while there is one.
 
 use std::{
+    collections::HashMap,
     future::Future,
-    sync::atomic::{AtomicBool, Ordering::Relaxed},
+    sync::{
+        Mutex,
+        atomic::{AtomicBool, Ordering::Relaxed},
+    },
     time::{Duration, Instant},
 };
 
 use tokio::sync::watch;
+
+use super::lock;
 
 /// What is longer is as good as for ever, and no clock overflows.
 const LONGEST: Duration = Duration::from_secs(10 * 365 * 24 * 3600);
@@ -27,11 +33,27 @@ pub enum Paused {
 pub struct Pause {
     on: AtomicBool,
     state: watch::Sender<Option<(Paused, Instant)>>,
+    /// The nodes' functions, once somebody has asked: whether each promises not to write. None is loaded during a pause.
+    functions: Mutex<Option<HashMap<Vec<u8>, bool>>>,
+}
+
+/// What is known of a function.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Function {
+    /// Nobody has asked the nodes.
+    NotAsked,
+    /// There is none of this name.
+    None,
+    /// Whether it promises not to write.
+    Known {
+        /// It has the flag `no-writes`.
+        no_writes: bool,
+    },
 }
 
 impl Default for Pause {
     fn default() -> Pause {
-        Pause { on: AtomicBool::new(false), state: watch::Sender::new(None) }
+        Pause { on: AtomicBool::new(false), state: watch::Sender::new(None), functions: Mutex::default() }
     }
 }
 
@@ -42,6 +64,9 @@ impl Pause {
         let until = now + time.min(LONGEST);
         self.state.send_modify(|state| {
             let under_way = state.filter(|(_, end)| *end > now);
+            if under_way.is_none() {
+                *lock(&self.functions) = None;
+            }
             *state = Some(under_way.map_or((who, until), |(old, end)| (old.max(who), end.max(until))));
             self.on.store(true, Relaxed);
         });
@@ -53,6 +78,19 @@ impl Pause {
             *state = None;
             self.on.store(false, Relaxed);
         });
+    }
+
+    /// The nodes have these functions, each with whether it promises not to write.
+    pub fn learn(&self, functions: HashMap<Vec<u8>, bool>) {
+        *lock(&self.functions) = Some(functions);
+    }
+
+    /// What is known of a function.
+    pub fn function(&self, name: &[u8]) -> Function {
+        match &*lock(&self.functions) {
+            None => Function::NotAsked,
+            Some(known) => known.get(name).map_or(Function::None, |&no_writes| Function::Known { no_writes }),
+        }
     }
 
     /// Whether there may be a pause: what is asked for each request.

@@ -102,6 +102,12 @@ impl OwnedRequest {
     pub fn frame(&self) -> &Bytes {
         &self.frame
     }
+
+    /// Bytes of memory that it takes, what the allocator adds included.
+    pub fn held(&self) -> usize {
+        const ALLOCATED: usize = 32;
+        self.frame.len() + size_of_val(&*self.spans) + size_of::<OwnedRequest>() + 2 * ALLOCATED
+    }
 }
 
 /// What a client's bytes are held to where servers differ.
@@ -223,9 +229,18 @@ impl Parser {
         self.at + self.bulk.map_or(0, |length| length + 2)
     }
 
-    /// Memory that it holds for the request being read, in bytes.
+    /// Memory that it holds for the request being read, beside the input itself, in bytes.
     pub fn held(&self) -> usize {
-        self.spans.capacity().saturating_sub(KEPT_SPANS) * size_of::<Span>()
+        self.spans.capacity().saturating_sub(KEPT_SPANS) * size_of::<Span>() + self.rewritten.capacity()
+    }
+
+    /// Bytes of its arguments that are whole; of very many, what they take in the input.
+    pub fn arguments(&self) -> usize {
+        match self.missing {
+            None => 0,
+            Some(_) if self.spans.len() > KEPT_SPANS => self.at,
+            Some(_) => self.spans.iter().map(|span| (span.end - span.start) as usize).sum(),
+        }
     }
 
     /// Gives back memory that a large request needed.

@@ -37,6 +37,11 @@ impl Dialect {
         self.valkey || self.version >= version
     }
 
+    /// Whether clients that have sent whole requests share one query buffer.
+    pub(super) fn shares_its_buffer(self) -> bool {
+        self.valkey && self.version >= (8, 0)
+    }
+
     /// Redis 7.0 refuses arguments that nobody asked for; Valkey does not look at them.
     pub(super) fn is_strict(self) -> bool {
         !self.valkey
@@ -61,13 +66,14 @@ impl Session {
             Client::Setname => match self.is_printable(request.arg(2)) {
                 true => {
                     self.client.about().name = request.arg(2).to_vec();
+                    self.count_names();
                     self.answer(spec, b"+OK\r\n")
                 }
                 false => self.refuse(spec, says::CLIENT_NAME.as_bytes()),
             },
             Client::Setinfo => self.set_info(request, spec),
             Client::Info => {
-                let line = line_of(&self.client, self.dialect());
+                let line = line_of(&self.client, &self.usage_with(request), self.dialect());
                 self.answer_with(spec, |out| self.text(out, &line))
             }
             Client::List => self.list(request, spec),
@@ -109,6 +115,7 @@ impl Session {
             let field = if option == b"lib-name" { &mut about.library } else { &mut about.library_version };
             *field = value.to_vec();
         }
+        self.count_names();
         self.answer(spec, b"+OK\r\n")
     }
 
@@ -155,7 +162,11 @@ impl Session {
         };
         let skip_me = filter.skip_me.unwrap_or(false);
         listed.retain(|client| filter.takes(client) && !(skip_me && client.id == self.client.id));
-        let text: String = listed.iter().map(|client| line_of(client, dialect)).collect();
+        let line = |client: &Arc<Connected>| match client.id == self.client.id {
+            true => line_of(client, &self.usage_with(request), dialect),
+            false => line_of(client, &client.usage(), dialect),
+        };
+        let text: String = listed.iter().map(line).collect();
         self.answer_with(spec, |out| self.text(out, &text))
     }
 

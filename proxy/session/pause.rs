@@ -2,45 +2,85 @@
 //! whether its client leaves.
 
 use std::{
+    collections::HashMap,
     future::Future,
     pin::Pin,
+    rc::Rc,
     task::{Context, Poll, ready},
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
+use bytes::Bytes;
 use tokio::time::Sleep;
 
-use super::{Flow, Session, blocking::Blocked};
+use super::{Flow, Session, ask::ask, blocking::Blocked, transaction::Transaction};
 use crate::{
-    clients::Paused,
+    clients::{Function, Pause, Paused},
     command::Spec,
     metrics::Disconnect,
-    resp::{Request, request::decimal},
+    resp::{Request, Value, request::decimal, write},
+    router::Router,
     says,
+    scripts::Shelf,
+    ticket::Route,
 };
 
 /// A session's part in a pause.
 pub(super) struct Standstill {
     over: Pin<Box<dyn Future<Output = ()>>>,
     look: Option<Pin<Box<Sleep>>>,
-    _blocked: Blocked,
+    /// None while it is being found out whether the request has to wait.
+    _blocked: Option<Blocked>,
+}
+
+/// What a pause of writes is to a request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Verdict {
+    Runs,
+    Waits,
+    /// A node has to say whether the function that is called may write.
+    Ask,
+}
+
+impl Verdict {
+    fn waits_if(waits: bool) -> Verdict {
+        if waits { Verdict::Waits } else { Verdict::Runs }
+    }
+
+    /// Of several requests that wait together.
+    fn and(self, other: Verdict) -> Verdict {
+        match (self, other) {
+            (Verdict::Waits, _) | (_, Verdict::Waits) => Verdict::Waits,
+            (Verdict::Ask, _) | (_, Verdict::Ask) => Verdict::Ask,
+            _ => Verdict::Runs,
+        }
+    }
 }
 
 impl Session {
     /// Whether a request has to wait for the end of a pause. Not where it is not even well formed: that is said at once.
     pub(super) fn is_paused(&mut self, request: &Request<'_>, spec: Option<&Spec>) -> bool {
-        let pause = self.router.clients().pause();
+        let router = self.router.clone();
+        let pause = router.clients().pause();
         let Some((who, _)) = pause.now() else { return false };
         let Some(spec) = spec.filter(|spec| spec.takes(request.len()) && !spec.container) else { return false };
-        let writes = match &self.transaction {
-            Some(transaction) if &*spec.name == "exec" => transaction.writes,
-            _ => may_replicate(spec, request),
-        };
-        if &*spec.name == "quit" || who == Paused::Writes && !writes {
+        if &*spec.name == "quit" {
             return false;
         }
-        let blocked = Blocked::by_pause(self.client.clone(), self.router.tally().clone());
-        self.standstill = Some(Box::new(Standstill { over: Box::pin(pause.over()), look: None, _blocked: blocked }));
+        let verdict = match (who, &self.transaction) {
+            (Paused::All, _) => Verdict::Waits,
+            (Paused::Writes, Some(transaction)) if &*spec.name == "exec" => queued(transaction, &router),
+            (Paused::Writes, _) => judge(spec, request, router.scripts(), pause),
+        };
+        let (over, blocked): (Pin<Box<dyn Future<Output = ()>>>, _) = match verdict {
+            Verdict::Runs => return false,
+            Verdict::Waits => {
+                let blocked = Blocked::by_pause(self.client.clone(), router.tally().clone());
+                (Box::pin(pause.over()), Some(blocked))
+            }
+            Verdict::Ask => (Box::pin(learn_functions(router.clone())), None),
+        };
+        self.standstill = Some(Box::new(Standstill { over, look: None, _blocked: blocked }));
         true
     }
 
@@ -91,13 +131,67 @@ impl Session {
     }
 }
 
-/// Whether a command may change something that replicas or subscribers hear of.
-pub(super) fn may_replicate(spec: &Spec, request: &Request<'_>) -> bool {
-    match &*spec.name {
-        "pfcount" | "publish" | "spublish" | "evalsha" | "fcall" => true,
-        "eval" => !promises_no_writes(request.arg(1)),
-        _ => spec.is_write(),
+/// Whether a request may change something that replicas or subscribers hear of. What a script or a function says of itself
+/// counts for more than by which command it is called, as on a server.
+fn judge(spec: &Spec, request: &Request<'_>, scripts: &Shelf, pause: &Pause) -> Verdict {
+    let by_script = |text: Option<&[u8]>, otherwise: bool| {
+        let says = text.and_then(promises_no_writes);
+        Verdict::waits_if(says.map_or(otherwise, |no_writes| !no_writes))
+    };
+    let name = &*spec.name;
+    match name {
+        "pfcount" | "publish" | "spublish" => Verdict::Waits,
+        "eval" | "eval_ro" => by_script(request.get(1), name == "eval"),
+        "evalsha" | "evalsha_ro" => {
+            let script = scripts.find(request.arg(1));
+            by_script(script.as_ref().map(|script| &*script.text), name == "evalsha")
+        }
+        "fcall" | "fcall_ro" => match pause.function(request.arg(1)) {
+            Function::NotAsked => Verdict::Ask,
+            Function::None => Verdict::waits_if(name == "fcall"),
+            Function::Known { no_writes } => Verdict::waits_if(!no_writes),
+        },
+        _ => Verdict::waits_if(spec.is_write()),
     }
+}
+
+/// The same of all that is queued in a transaction.
+fn queued(transaction: &Transaction, router: &Router) -> Verdict {
+    let topology = router.topology();
+    let mut all = Verdict::Runs;
+    transaction.each(|request| {
+        if let Some(spec) = topology.commands.find(request) {
+            all = all.and(judge(spec, request, router.scripts(), router.clients().pause()));
+        }
+    });
+    all
+}
+
+/// Asks a node which functions promise not to write. Where it does not say, the end of the pause is waited for.
+async fn learn_functions(router: Rc<Router>) {
+    let mut list = Vec::new();
+    write::request(&mut list, &["FUNCTION", "LIST"]);
+    let pause = router.clients().pause();
+    let over = pause.over();
+    let link = router.first_lane().link(&router, 0, Route::Any);
+    let reply = match &link {
+        Some(link) => ask(&router, link, &list).await.unwrap_or_default(),
+        None => Bytes::new(),
+    };
+    match Value::parse(&reply) {
+        Ok(Some((Value::Error(_), _)) | None) | Err(_) => over.await,
+        Ok(Some((libraries, _))) => pause.learn(flags_of(&libraries)),
+    }
+}
+
+/// The functions of a reply to FUNCTION LIST, each with whether it promises not to write.
+fn flags_of(libraries: &Value) -> HashMap<Vec<u8>, bool> {
+    let functions = libraries.items().iter().filter_map(|library| library.field("functions")).flat_map(Value::items);
+    let flags = |function: &Value| {
+        let no_writes = function.field("flags")?.items().iter().any(|flag| flag.text() == Some(b"no-writes"));
+        Some((function.field("name")?.text()?.to_vec(), no_writes))
+    };
+    functions.filter_map(flags).collect()
 }
 
 /// Whether so many milliseconds from now no server can count.
@@ -106,8 +200,46 @@ fn past_all_time(milliseconds: u64) -> bool {
     milliseconds > i64::MAX as u64 - now
 }
 
-/// Whether a script begins with `#!lua flags=no-writes`.
-fn promises_no_writes(script: &[u8]) -> bool {
-    let line = script.split(|&byte| byte == b'\n').next().unwrap_or_default();
-    line.starts_with(b"#!") && line.windows(9).any(|part| part == b"no-writes")
+/// Whether a script promises not to write, by its first line (`#!lua flags=no-writes`); `None` where it has no such line, or
+/// one that servers refuse.
+fn promises_no_writes(script: &[u8]) -> Option<bool> {
+    const FLAGS: [&[u8]; 5] = [b"no-writes", b"allow-oom", b"allow-stale", b"no-cluster", b"allow-cross-slot-keys"];
+    let line = &script[..script.iter().position(|&byte| byte == b'\n')?];
+    let mut words = line.split(|&byte| byte == b' ').filter(|word| !word.is_empty());
+    if !words.next()?.eq_ignore_ascii_case(b"#!lua") {
+        return None;
+    }
+    let mut no_writes = false;
+    for word in words {
+        for flag in word.strip_prefix(b"flags=")?.split(|&byte| byte == b',').filter(|flag| !flag.is_empty()) {
+            no_writes |= flag == FLAGS[0];
+            if !FLAGS.contains(&flag) {
+                return None;
+            }
+        }
+    }
+    Some(no_writes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn scripts_say_whether_they_write() {
+        for (script, promise) in [
+            ("return 1", None),
+            ("#!lua", None),
+            ("#!lua\nreturn 1", Some(false)),
+            ("#!lua flags=no-writes\nreturn 1", Some(true)),
+            ("#!lua flags=allow-oom,no-writes \nreturn 1", Some(true)),
+            ("#!lua flags=\nreturn 1", Some(false)),
+            ("#!lua flags=allow-oom\n-- no-writes", Some(false)),
+            ("#!lua flags=nonsense,no-writes\nreturn 1", None),
+            ("#!lua no-writes\nreturn 1", None),
+            ("#!js flags=no-writes\nreturn 1", None),
+        ] {
+            assert_eq!(promises_no_writes(script.as_bytes()), promise, "{script}");
+        }
+    }
 }

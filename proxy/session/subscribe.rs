@@ -29,6 +29,7 @@ impl Session {
     /// Subscribes, and confirms that, each name by itself. What is returned is an error, or nothing.
     pub(super) async fn subscribe(&mut self, kind: Kind, request: &Request<'_>) -> Vec<u8> {
         let names: Vec<Bytes> = request.args().skip(1).map(Bytes::copy_from_slice).collect();
+        self.waits_with(2 * names.iter().map(Bytes::len).sum::<usize>());
         let mut subscriber = match self.subscriber.take() {
             Some(subscriber) => subscriber,
             None => Box::new(Subscriber::new(self.lane.login(), &self.router)),

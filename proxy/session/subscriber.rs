@@ -42,10 +42,15 @@ use crate::{
     topology::{Hint, Node},
 };
 
+/// What a name takes beside its bytes: its places in the sets of what is wanted, and of what is subscribed at the nodes.
+const NAME: usize = 256;
+
 /// All subscriptions of one client.
 pub struct Subscriber {
     login: Login,
     topics: [HashMap<Bytes, Standing>; 3],
+    /// Bytes that the names take, here and at the sources.
+    size: usize,
     sources: Vec<Source>,
     last_number: u64,
     /// Shard channels of which a node has said that they are elsewhere than the topology has them.
@@ -86,6 +91,7 @@ impl Subscriber {
             // Confirmations and messages are alike in both versions but for their first byte, and RESP2 needs no HELLO.
             login: Login { version: Version::Resp2, database: 0, ..login.clone() },
             topics: Default::default(),
+            size: 0,
             sources: Vec::new(),
             last_number: 0,
             moved: HashMap::new(),
@@ -95,6 +101,17 @@ impl Subscriber {
             held: Vec::new(),
             refused: None,
             forbidden: false,
+        }
+    }
+
+    /// Bytes that the names take.
+    pub fn size(&self) -> usize {
+        self.size
+    }
+
+    fn forget(&mut self, kind: Kind, name: &Bytes) {
+        if self.topics[kind as usize].remove(name).is_some() {
+            self.size -= name.len() + NAME;
         }
     }
 
@@ -126,6 +143,7 @@ impl Subscriber {
         for name in names {
             if !self.topics[kind as usize].contains_key(name) {
                 self.topics[kind as usize].insert(name.clone(), Standing::New);
+                self.size += name.len() + NAME;
                 new.push(name.clone());
             }
         }
@@ -173,7 +191,7 @@ impl Subscriber {
         let is_new = |name: &&Bytes| self.topics[kind as usize].get(*name) == Some(&Standing::New);
         let new: Vec<Bytes> = names.iter().filter(is_new).cloned().collect();
         for name in &new {
-            self.topics[kind as usize].remove(name);
+            self.forget(kind, name);
         }
         self.sources.iter_mut().for_each(|source| source.drop_names(kind, &new));
         self.held.clear();
@@ -211,7 +229,7 @@ impl Subscriber {
     /// Tells the client that these are ended. No name: there was none to end.
     pub fn confirm_end(&mut self, kind: Kind, names: &[Bytes], around: &Around<'_>) {
         for name in names {
-            self.topics[kind as usize].remove(name);
+            self.forget(kind, name);
             self.say(kind, false, Some(name), around);
         }
         if names.is_empty() {

@@ -64,6 +64,14 @@ pub(super) struct Tracking {
     news: Pin<Box<dyn Future<Output = ()>>>,
 }
 
+impl Tracking {
+    /// Bytes that the prefixes take, here and in the logins of the links.
+    pub(super) fn size(&self) -> usize {
+        const EACH: usize = 256;
+        self.prefixes.iter().map(|prefix| prefix.len() + EACH).sum()
+    }
+}
+
 impl Session {
     /// CLIENT TRACKING and its kin.
     pub(super) fn tracking_command(&mut self, sub: Client, request: &Request<'_>, spec: Option<&Spec>) -> Flow {

@@ -26,7 +26,11 @@ use crate::{
     command::Spec,
     link::LARGEST_SHARED,
     metrics::Transaction as Ended,
-    resp::{Request, request::OwnedRequest, write},
+    resp::{
+        Request,
+        request::{OwnedRequest, Parser},
+        write,
+    },
     says,
     scripts::Script,
     slot::Slot,
@@ -42,6 +46,8 @@ pub(super) struct Transaction {
     slot: Option<Slot>,
     /// What the proxy answers itself or by another node, with its place among the queued.
     own: Vec<(usize, OwnedRequest)>,
+    /// Bytes that these take.
+    own_size: usize,
     /// A command that may write is among them.
     pub(super) writes: bool,
     /// A command that reads keys is among them.
@@ -69,7 +75,17 @@ impl Transaction {
 
     /// Bytes that it holds.
     pub(super) fn size(&self) -> usize {
-        self.frames.len() + self.own.iter().map(|(_, request)| request.frame().len()).sum::<usize>()
+        self.frames.capacity() + self.own_size + self.own.capacity() * size_of::<(usize, OwnedRequest)>()
+    }
+
+    /// Shows each request that is queued, in any order; MULTI and stand-ins too.
+    pub(super) fn each(&self, mut visit: impl FnMut(&Request<'_>)) {
+        let (mut parser, mut rest) = (Parser::default(), self.frames.as_slice());
+        while let Ok(Some(found)) = parser.find(rest) {
+            visit(&parser.request(rest, found));
+            rest = &rest[found.used..];
+        }
+        self.own.iter().for_each(|(_, request)| visit(&request.as_request()));
     }
 
     /// MULTI and what goes to a node behind it.
@@ -241,6 +257,7 @@ impl Session {
     pub(super) async fn exec_alone(&mut self, request: &Request<'_>, spec: Option<&Spec>) {
         let Some(mut transaction) = self.take_transaction() else { return };
         transaction.close(request);
+        self.waits_with(transaction.size());
         if transaction.reads {
             self.reads_untracked();
         }

@@ -19,7 +19,7 @@ use self::{
     state::{FIRST_WINDOW, GATHERED_STEP, KEPT_OUTPUT, Place, State},
 };
 use super::{Admitted, Bounced, Caching, Clock, Duty, Label, Needs, Route, Ticket};
-use crate::{metrics::ClientTally, slot::Slot, topology::Node};
+use crate::{clients::Usage, metrics::ClientTally, slot::Slot, topology::Node};
 
 /// Bytes that a client may be owed before no more of its requests are read: the bound of a slow reader's cost.
 pub const OWED_LIMIT: usize = 1024 * 1024;
@@ -213,6 +213,20 @@ impl Line {
         self.state.borrow().gathered
     }
 
+    /// What is held for the client here.
+    pub fn usage(&self) -> Usage {
+        let state = self.state.borrow();
+        let parked = state.owed() - state.out.len() + state.gathered;
+        Usage {
+            output: state.out.len(),
+            output_capacity: state.out.capacity(),
+            output_peak: state.peak,
+            parked,
+            places: if parked > 0 { state.places.len() } else { 0 },
+            ..Usage::default()
+        }
+    }
+
     /// A part has `new` bytes instead of `old`. The session hears of it at times, to keep its account.
     pub(super) fn gather(&self, old: usize, new: usize) {
         let state = &mut *self.state.borrow_mut();
@@ -305,6 +319,7 @@ impl Line {
     /// Lets `write` take bytes from the front of the output; it says how many it took.
     pub fn write_out<T>(&self, write: impl FnOnce(&[u8]) -> (usize, T)) -> T {
         let state = &mut *self.state.borrow_mut();
+        state.peak = state.peak.max(state.out.len());
         let (taken, result) = write(&state.out);
         if taken == state.out.len() {
             if state.out.capacity() > KEPT_OUTPUT {

@@ -3,10 +3,17 @@
 use std::sync::atomic::Ordering::Relaxed;
 
 use super::Dialect;
-use crate::clients::{Client, Mark};
+use crate::{
+    clients::{Client, Mark, Usage},
+    session::Session,
+    ticket::Line,
+};
 
-/// The line, with the fields that the servers behind have. Those about a server's own memory are 0.
-pub(super) fn line_of(client: &Client, dialect: Dialect) -> String {
+/// As much of the replies as a server keeps in one buffer; the rest is in a list.
+const REPLY_BUFFER: usize = 16 * 1024;
+
+/// The line, with the fields that the servers behind have. What is told of memory is about the proxy's.
+pub(super) fn line_of(client: &Client, usage: &Usage, dialect: Dialect) -> String {
     let about = client.about().clone();
     // Servers write them up to a NUL.
     let text =
@@ -21,10 +28,17 @@ pub(super) fn line_of(client: &Client, dialect: Dialect) -> String {
     let capa = if client.has(Mark::CapaRedirect) { "r" } else { "" };
     let capa = if dialect.valkey { format!(" capa={capa}") } else { String::new() };
     let watch = if dialect.since((7, 4)) { " watch=0" } else { "" };
+    let in_buffer = usage.output.min(REPLY_BUFFER);
+    let in_list = usage.output - in_buffer + usage.parked;
+    let elements = usage.places + usize::from(usage.output > in_buffer);
+    let buffer = usage.output_capacity.min(REPLY_BUFFER);
+    let at_rest = size_of::<Session>() + size_of::<Client>() + size_of::<Line>();
+    let total = at_rest + usage.total() - in_buffer + buffer + usage.input_free;
+    let events = if usage.output > 0 { "rw" } else { "r" };
     let mut line = format!(
         "id={} addr={} laddr={} fd=0 name={} age={} idle={} flags={}{capa} db={} sub={sub} psub={psub} ssub={ssub} \
-         multi={multi}{watch} qbuf={} qbuf-free=0 argv-mem=0 multi-mem={} rbs=0 rbp=0 obl={} oll=0 omem=0 tot-mem={} \
-         events=r cmd={} user={} redir={redirect} resp={}",
+         multi={multi}{watch} qbuf={} qbuf-free={} argv-mem={} multi-mem={} rbs={buffer} rbp={} obl={in_buffer} \
+         oll={elements} omem={in_list} tot-mem={total} events={events} cmd={} user={} redir={redirect} resp={}",
         client.id,
         client.peer,
         client.local,
@@ -33,10 +47,11 @@ pub(super) fn line_of(client: &Client, dialect: Dialect) -> String {
         client.idle().as_secs(),
         flags(client),
         client.database.load(Relaxed),
-        client.unread.load(Relaxed),
-        client.queued_bytes.load(Relaxed),
-        client.owed.load(Relaxed),
-        client.cost(),
+        usage.input,
+        usage.input_free,
+        usage.arguments,
+        usage.queued,
+        usage.output_peak.min(REPLY_BUFFER),
         client.last_command(),
         about.user,
         client.resp.load(Relaxed),

@@ -11,7 +11,7 @@ use crate::{
     plan::{self, Plan, Scripting},
     resp::{Request, request::decimal},
     says,
-    session::{Flow, Session, login::Hello, pause},
+    session::{Flow, Session, login::Hello},
     slot::Slot,
     topology::ServerKind,
 };
@@ -69,12 +69,14 @@ impl Session {
         }
         transaction.slot = transaction.slot.or(place.slot);
         transaction.reads |= spec.is_readonly() && spec.has_keys();
-        transaction.writes |= may_write(spec) || pause::may_replicate(spec, request);
+        transaction.writes |= may_write(spec) || &*spec.name == "pfcount";
         transaction.scripts |= place.scripting.is_some_and(|which| which != Scripting::Fcall);
         transaction.functions |= place.scripting == Some(Scripting::Fcall);
         transaction.sets |= spec.treatment == Treatment::ConfigSet;
         if place.own {
-            transaction.own.push((transaction.queued, request.to_owned()));
+            let request = request.to_owned();
+            transaction.own_size += request.held();
+            transaction.own.push((transaction.queued, request));
             let is_free = self.user.is_free(self.router.clock().now());
             transaction.frames.extend_from_slice(if is_free { STAND_IN } else { RIGHTLESS_STAND_IN });
         } else {

@@ -40,6 +40,8 @@ pub enum Standing {
 pub(super) struct State {
     /// Replies in their order, for the client to read.
     pub out: BytesMut,
+    /// The most that there ever was of them.
+    pub peak: usize,
     /// Messages that came while a reply was half written.
     pub pushes: BytesMut,
     pub places: VecDeque<Place>,

@@ -1,0 +1,68 @@
+//! The account of what a session holds for its client, whatever that is: memory is bounded by it, and CLIENT LIST shows it.
+
+use super::{Session, transaction::Transaction};
+use crate::{clients::Usage, resp::Request};
+
+impl Session {
+    /// Keeps the account of what is held for clients; where that is too much, the one that costs most has to go.
+    pub(super) fn account(&mut self) {
+        let usage = self.usage();
+        if usage != self.accounted {
+            self.client.uses(usage);
+            self.router.clients().account(self.accounted.total(), usage.total());
+            self.accounted = usage;
+        }
+    }
+
+    /// What is held now.
+    fn usage(&self) -> Usage {
+        let mut usage = self.line.usage();
+        // What has come back is kept by the session until it can go again.
+        if self.retry.is_some() || self.line.has_bounced() {
+            usage.requests = self.line.asked();
+        }
+        if !self.input.is_empty() {
+            usage.input = self.input.len();
+            usage.input_free = self.input.capacity() - usage.input;
+            usage.arguments = self.parser.arguments();
+        }
+        usage.requests += self.parser.held();
+        if let Some((arguments, held)) = self.waiting {
+            usage.arguments = arguments;
+            usage.requests += held;
+        }
+        usage.queued = self.transaction.as_ref().map_or(0, Transaction::size);
+        usage.named = self.named + self.subscriber.as_ref().map_or(0, |subscriber| subscriber.size());
+        usage
+    }
+
+    /// The same while a request is being answered, of which a server's query buffer still has the bytes. (Newer servers
+    /// read into a buffer that clients share, as the proxy does.)
+    pub(super) fn usage_with(&self, request: &Request<'_>) -> Usage {
+        let input = if self.dialect().shares_its_buffer() { 0 } else { request.frame().len() + self.behind };
+        Usage { input, arguments: request.args().map(<[u8]>::len).sum(), ..self.usage() }
+    }
+
+    /// So many bytes more are held while a request keeps the session waiting.
+    pub(super) fn waits_with(&mut self, more: usize) {
+        if let Some((_, held)) = &mut self.waiting {
+            *held += more;
+        }
+        self.account();
+    }
+
+    /// Lets go of what the client has named.
+    pub(super) fn name_nothing(&mut self) {
+        self.drop_subscriptions();
+        self.end_tracking();
+        let about = &mut *self.client.about();
+        (about.name, about.library, about.library_version) = Default::default();
+        self.named = 0;
+    }
+
+    /// Counts anew what the client has named. To be called whenever it may have named something.
+    pub(super) fn count_names(&mut self) {
+        let tracked = self.tracking.as_ref().map_or(0, |tracking| tracking.size());
+        self.named = self.client.about().size() + self.lane.login().size() + tracked;
+    }
+}
