@@ -106,6 +106,9 @@ pub struct Config {
     /// What becomes of MGET and its like over several slots.
     #[serde(deserialize_with = "read::cross_slot")]
     pub cross_slot: CrossSlot,
+    /// Whether a client's commands take effect in order across nodes, too.
+    #[serde(deserialize_with = "read::switch")]
+    pub strict_order: bool,
     /// Commands refused beyond the built-in list, in lower case.
     #[serde(deserialize_with = "read::commands")]
     pub deny: Vec<String>,

@@ -5,6 +5,7 @@
 //! popped for a client that has gone.
 
 mod asked;
+mod unanswered;
 
 use std::{
     cell::{Cell, RefCell},
@@ -33,12 +34,14 @@ use crate::{
     clients::{Clients, Held},
     descriptors::{Descriptor, Descriptors},
     dial::{self, DialError, Login},
+    doubt::{Connection, Doubts, Ender},
     metrics::{NodeError, NodeTallies, NodeTally},
     resp::reply::Scanner,
     says,
     topology::{Node, Topology},
 };
 
+use self::unanswered::Unanswered;
 pub use asked::Asked;
 
 /// Idle connections that are kept for each node and lane, and for how long: a client that waits in BLPOP again and
@@ -64,6 +67,7 @@ pub struct Dedicated {
     /// Bytes that the node has sent.
     received: u64,
     pool: Rc<Pool>,
+    unanswered: Unanswered,
 }
 
 /// Idle connections of one lane, ready for the next who needs one.
@@ -71,6 +75,7 @@ pub struct Pool {
     clients: Arc<Clients>,
     tallies: Rc<NodeTallies>,
     descriptors: Arc<Descriptors>,
+    ender: Rc<Ender>,
     /// By node, the longest idle first.
     idle: RefCell<HashMap<Address, VecDeque<Idle>>>,
     /// Nodes for which a spare connection is being made.
@@ -87,23 +92,26 @@ struct Idle {
 struct Open {
     stream: TcpStream,
     tally: Rc<NodeTally>,
-    /// What the node calls it (CLIENT ID), once it has been asked.
-    id: Option<i64>,
+    /// What the node calls it, and what may be left on it.
+    connection: Rc<Connection>,
     _descriptor: Descriptor,
 }
 
 impl Open {
     async fn dial(
         descriptor: Descriptor,
-        address: &Address,
+        node: &Arc<Node>,
         login: &Login,
         limits: &dial::Limits,
         tally: Rc<NodeTally>,
+        ender: &Rc<Ender>,
     ) -> Result<Open, DialError> {
-        let opened = dial::open_quiet(address, login, limits).await;
-        let opened = opened.inspect_err(|error| tally.connect_failed(error.permanent))?;
+        let dialled = dial::open_quiet(&node.reach, &login.at(node), limits).await;
+        let opened = dialled.inspect_err(|error| tally.connect_failed(error.permanent))?;
         tally.connected();
-        Ok(Open { stream: opened.stream, tally, id: opened.id, _descriptor: descriptor })
+        let connection = Connection::new(node.clone(), ender.clone());
+        connection.opened(opened.id, Instant::now());
+        Ok(Open { stream: opened.stream, tally, connection, _descriptor: descriptor })
     }
 }
 
@@ -115,11 +123,17 @@ impl Drop for Open {
 
 impl Pool {
     /// No connections yet; what is read on them is held for these clients.
-    pub fn new(clients: &Arc<Clients>, tallies: &Rc<NodeTallies>, descriptors: &Arc<Descriptors>) -> Rc<Pool> {
+    pub fn new(
+        clients: &Arc<Clients>,
+        tallies: &Rc<NodeTallies>,
+        descriptors: &Arc<Descriptors>,
+        ender: &Rc<Ender>,
+    ) -> Rc<Pool> {
         Rc::new(Pool {
             clients: clients.clone(),
             tallies: tallies.clone(),
             descriptors: descriptors.clone(),
+            ender: ender.clone(),
             idle: RefCell::default(),
             filling: RefCell::default(),
             swept: Cell::default(),
@@ -141,26 +155,26 @@ impl Pool {
             }
         }
         let descriptor = self.descriptors.take(&node.reach).await?;
-        let open = Open::dial(descriptor, &node.reach, &login.at(node), limits, self.tallies.of(&node.label)).await?;
+        let open = Open::dial(descriptor, node, login, limits, self.tallies.of(&node.label), &self.ender).await?;
         self.fill(node, login, limits);
         Ok(self.dedicate(open, node))
     }
 
     /// Makes spare connections, in the background, where there are too few.
-    fn fill(self: &Rc<Pool>, node: &Node, login: &Login, limits: &dial::Limits) {
+    fn fill(self: &Rc<Pool>, node: &Arc<Node>, login: &Login, limits: &dial::Limits) {
         if self.lacks(&node.reach) == 0 || !self.filling.borrow_mut().insert(node.reach.clone()) {
             return;
         }
-        let (pool, address, login, limits) = (Rc::downgrade(self), node.reach.clone(), login.at(node), *limits);
-        let tally = self.tallies.of(&node.label);
+        let (pool, node, login, limits) = (Rc::downgrade(self), node.clone(), login.clone(), *limits);
+        let (tally, ender) = (self.tallies.of(&node.label), self.ender.clone());
         tokio::task::spawn_local(async move {
-            while let Some(descriptor) = pool.upgrade().and_then(|pool| pool.descriptor_for_spare(&address)) {
-                let dialled = Open::dial(descriptor, &address, &login, &limits, tally.clone()).await;
+            while let Some(descriptor) = pool.upgrade().and_then(|pool| pool.descriptor_for_spare(&node.reach)) {
+                let dialled = Open::dial(descriptor, &node, &login, &limits, tally.clone(), &ender).await;
                 let (Some(pool), Ok(open)) = (pool.upgrade(), dialled) else { break };
-                pool.put(&address, Idle { open, since: Instant::now() });
+                pool.put(&node.reach, Idle { open, since: Instant::now() });
             }
             if let Some(pool) = pool.upgrade() {
-                pool.filling.borrow_mut().remove(&address);
+                pool.filling.borrow_mut().remove(&node.reach);
             }
         });
     }
@@ -188,6 +202,7 @@ impl Pool {
 
     fn dedicate(self: &Rc<Pool>, open: Open, node: &Arc<Node>) -> Dedicated {
         Dedicated {
+            unanswered: Unanswered::none(&open.connection),
             open,
             node: node.clone(),
             partial: BytesMut::new(),
@@ -262,14 +277,20 @@ impl Dedicated {
         &self.node
     }
 
+    /// What is given up on it, when it is dropped unanswered, is in doubt for this client.
+    pub fn on_behalf_of(mut self, doubts: &Rc<Doubts>) -> Dedicated {
+        self.unanswered.is_of(doubts);
+        self
+    }
+
     /// What the node calls this connection, where that is known.
     pub fn id(&self) -> Option<i64> {
-        self.open.id
+        self.open.connection.id()
     }
 
     /// The node has told what it calls this connection.
-    pub fn is_known_as(&mut self, id: i64) {
-        self.open.id = Some(id);
+    pub fn is_known_as(&self, id: i64) {
+        self.open.connection.is_known_as(id);
     }
 
     /// Whether it is open and owes nothing.
@@ -283,6 +304,7 @@ impl Dedicated {
         let asked = within(patience, self.send(frames)).await?;
         let replies = self.replies(count, patience).await?;
         asked.answered();
+        self.unanswered.owes(false);
         Ok(replies)
     }
 
@@ -301,6 +323,7 @@ impl Dedicated {
             // A push answers nothing.
             if front.first() != Some(&b'>') {
                 asked.answered();
+                self.unanswered.owes(!last);
                 return Ok((replies, front, last));
             }
         }
@@ -335,6 +358,7 @@ impl Dedicated {
 
     /// Sends a request with all that belongs to it, which counts as one. Whoever times the reply says when it has come.
     pub async fn send(&mut self, frames: &[u8]) -> io::Result<Asked> {
+        self.unanswered.owes(true);
         let mut asked = Asked::new(self.open.tally.clone(), frames.len());
         self.open.stream.write_all(frames).await?;
         asked.written();
@@ -417,10 +441,10 @@ impl Dedicated {
 
     /// Leaves the connection to the next who needs one. Only where every reply has come and it holds no state.
     pub fn give_back(self) {
-        if !self.partial.is_empty() {
-            return;
+        let Dedicated { open, node, pool, partial, mut unanswered, .. } = self;
+        unanswered.owes(false);
+        if partial.is_empty() {
+            pool.put(&node.reach, Idle { open, since: Instant::now() });
         }
-        let Dedicated { open, node, pool, .. } = self;
-        pool.put(&node.reach, Idle { open, since: Instant::now() });
     }
 }

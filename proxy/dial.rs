@@ -180,6 +180,8 @@ pub enum Step {
     Admission,
     /// HELLO or AUTH.
     Login,
+    /// HELLO, for the id of the connection.
+    Identify,
     /// SELECT.
     Select,
     /// READONLY.
@@ -225,7 +227,7 @@ impl fmt::Display for DialError {
         let doing = match self.step {
             Step::Resolve => "cannot resolve",
             Step::Connect | Step::Admission => "cannot connect to",
-            Step::Introduce | Step::Login => "cannot log in to",
+            Step::Introduce | Step::Login | Step::Identify => "cannot log in to",
             Step::Select => "cannot select the database on",
             Step::Readonly => "cannot read from replica",
             Step::Stay => "cannot stay connected to",
@@ -240,12 +242,15 @@ impl std::error::Error for DialError {}
 
 /// A connection to the node at `target`, logged in and with nothing left to read.
 pub async fn dial(target: &Address, login: &Login, limits: &Limits) -> Result<TcpStream, DialError> {
-    open_quiet(target, login, limits).await.map(|opened| opened.stream)
+    quiet(target, open_as(target, login, limits, false).await?).map(|opened| opened.stream)
 }
 
 /// As [`dial`], for who wants to know what the node calls the connection.
 pub async fn open_quiet(target: &Address, login: &Login, limits: &Limits) -> Result<Opened, DialError> {
-    let opened = open(target, login, limits).await?;
+    quiet(target, open(target, login, limits).await?)
+}
+
+fn quiet(target: &Address, opened: Opened) -> Result<Opened, DialError> {
     // Whatever lies behind the last reply would be taken for the answer to the first request.
     if opened.rest.is_empty() {
         Ok(opened)
@@ -265,11 +270,15 @@ pub struct Opened {
     pub rest: Vec<u8>,
 }
 
-/// As [`dial`], for who listens to what the node says unasked.
+/// As [`dial_known`], for who listens to what the node says unasked.
 pub async fn open(target: &Address, login: &Login, limits: &Limits) -> Result<Opened, DialError> {
+    open_as(target, login, limits, true).await
+}
+
+async fn open_as(target: &Address, login: &Login, limits: &Limits, known: bool) -> Result<Opened, DialError> {
     let deadline = Instant::now() + limits.connect;
     let stream = connect(target, deadline, limits).await?;
-    log_in(stream, target, login, deadline).await
+    log_in(stream, target, login, known, deadline).await
 }
 
 /// Looks the name up and tries its addresses in turn, each with its share of the time that is left, so that one that
@@ -301,8 +310,14 @@ fn tune(stream: &TcpStream, limits: &Limits) -> io::Result<()> {
     Ok(())
 }
 
-async fn log_in(mut stream: TcpStream, node: &Address, login: &Login, deadline: Instant) -> Result<Opened, DialError> {
-    let (out, steps) = handshake(login);
+async fn log_in(
+    mut stream: TcpStream,
+    node: &Address,
+    login: &Login,
+    known: bool,
+    deadline: Instant,
+) -> Result<Opened, DialError> {
+    let (out, steps) = handshake(login, known);
     let failed = |step: Step, why: String, permanent: bool| DialError { node: node.clone(), step, why, permanent };
     let (mut replies, mut id) = (Replies::default(), None);
     // A server that turns the connection away closes it: what it has said can be read all the same.
@@ -316,6 +331,8 @@ async fn log_in(mut stream: TcpStream, node: &Address, login: &Login, deadline: 
             return Err(failed(Step::Admission, reason(text), is_permanent(text)));
         }
         match said {
+            // Before 6.0 nodes know no HELLO; there the connection has no name.
+            Value::Error(_) if step == Step::Identify => {}
             said if step == Step::Introduce => id = id.or_else(|| said.integer()),
             Value::Error(_) if step == Step::Stay => {}
             // The client's own login is still to come, and the proxy has none that counts.
@@ -336,8 +353,9 @@ async fn log_in(mut stream: TcpStream, node: &Address, login: &Login, deadline: 
     Ok(Opened { stream, id, rest: replies.bytes })
 }
 
-/// The requests of a login, and what each is for.
-fn handshake(login: &Login) -> (Vec<u8>, Vec<Step>) {
+/// The requests of a login, and what each is for. The id of the connection is asked for where it is to be `known`: by
+/// HELLO, which every user may say.
+fn handshake(login: &Login, known: bool) -> (Vec<u8>, Vec<Step>) {
     let (mut out, mut steps) = (Vec::new(), Vec::new());
     let mut say = |step: Step, args: &[&[u8]]| {
         write::request(&mut out, args);
@@ -365,6 +383,9 @@ fn handshake(login: &Login) -> (Vec<u8>, Vec<Step>) {
             let user = username.as_deref().unwrap_or(b"default");
             say(Step::Login, &[b"HELLO", b"3", b"AUTH", user, secret]);
         }
+    }
+    if known && login.version == Version::Resp2 && (is_own || login.node.is_none()) {
+        say(Step::Identify, &[b"HELLO", b"2"]);
     }
     if login.database != 0 {
         say(Step::Select, &[b"SELECT", login.database.to_string().as_bytes()]);

@@ -15,7 +15,7 @@
 //! A file imports only from layers below its own; `tests/layers.rs` checks it.
 //! - 0, bytes, pure: `address`, `slot`, `resp`, `says`
 //! - 1, meaning, pure: `config`, `metrics`, `command`, `topology`, `refusal`, `plan`, `explain`, `merge`, `scan`, `scripts`, `sizes`
-//! - 2, one worker's I/O: `clients`, `rights`, `ticket`, `dial`, `descriptors`, `link`, `dedicated`, `feed`, `router`, `session`
+//! - 2, one worker's I/O: `clients`, `rights`, `doubt`, `ticket`, `dial`, `descriptors`, `link`, `dedicated`, `feed`, `router`, `session`
 //! - 3, process: `discovery`, `doctor`, `worker`, `admin`, `server`
 //!
 //! Above them stands the program, `main.rs` and `cli/`.
@@ -31,6 +31,7 @@ pub mod descriptors;
 pub mod dial;
 pub mod discovery;
 pub mod doctor;
+pub mod doubt;
 pub mod explain;
 pub mod feed;
 pub mod link;

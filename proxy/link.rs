@@ -36,6 +36,7 @@ use crate::{
     config::Config,
     descriptors::{Descriptor, Descriptors},
     dial::{self, DialError, Login},
+    doubt::{Connection, Ender},
     metrics::{NodeError, NodeTally},
     says,
     scripts::Script,
@@ -74,6 +75,8 @@ pub struct Surroundings {
     pub large: Rc<LargeReplies>,
     /// How often a client has gone with requests unanswered.
     pub departures: Rc<Cell<u64>>,
+    /// Who has nodes end what was lost.
+    pub ender: Rc<Ender>,
 }
 
 /// Deadlines of the links.
@@ -131,6 +134,8 @@ pub struct Link {
     /// Its open file is kept back for it.
     is_kept_back: bool,
     queue: RefCell<Queue>,
+    /// The connection that is open, or the next one.
+    connection: RefCell<Rc<Connection>>,
     waker: Cell<Option<Waker>>,
     retired: Cell<bool>,
     /// Nobody serves it any more.
@@ -188,6 +193,7 @@ impl Link {
         is_kept_back: bool,
         sides: Option<Sides>,
     ) -> Rc<Link> {
+        let connection = Connection::new(node.clone(), around.ender.clone());
         let link = Rc::new(Link {
             node,
             login,
@@ -196,6 +202,7 @@ impl Link {
             audience,
             is_kept_back,
             queue: RefCell::default(),
+            connection: RefCell::new(connection),
             waker: Cell::default(),
             retired: Cell::default(),
             ended: Cell::default(),
@@ -238,6 +245,11 @@ impl Link {
             let why = if self.ended.get() { says::node_has_left(label) } else { says::node_takes_no_more(label) };
             return ticket.bounce(Bytes::copy_from_slice(request), Why::Unsent(why));
         }
+        if let Some(why) = self.would_overtake(&ticket) {
+            // What the prelude was to load is not loaded.
+            self.queue.borrow_mut().loads.clear();
+            return ticket.bounce(Bytes::copy_from_slice(request), why);
+        }
         let queue = &mut *self.queue.borrow_mut();
         let prefix = prelude.frames.len();
         // Nothing follows a command that may change its connection before that is known.
@@ -275,6 +287,21 @@ impl Link {
         script.encode_load(&mut prelude.frames);
         prelude.replies += 1;
         true
+    }
+
+    /// Why a request must not go by this connection now: on another one something of its client may still run.
+    fn would_overtake(&self, ticket: &Ticket) -> Option<Why> {
+        let held = ticket.doubts()?.hold(&self.node, Some(&self.connection.borrow()))?;
+        Some(match held.busy {
+            false => Why::Unsent(held.error),
+            true if ticket.replies_before > 0 => Why::Hopeless(says::exec_aborted(&held.error)),
+            true => Why::Hopeless(held.error),
+        })
+    }
+
+    /// The connection that it sends by.
+    pub fn connection(&self) -> Rc<Connection> {
+        self.connection.borrow().clone()
     }
 
     fn is_full(&self) -> bool {
@@ -359,6 +386,7 @@ impl Link {
         };
         let companion = Companion::of(&self.node.reach, &mut login, limits, &self.around.descriptors).await?;
         let opened = dial::open(&self.node.reach, &login, limits).await?;
+        self.connection.borrow().opened(opened.id, Instant::now());
         Ok((Connected { stream: opened.stream, rest: opened.rest, companion }, descriptor))
     }
 
@@ -385,6 +413,7 @@ impl Link {
 
     /// Answers everything queued after the connection broke.
     fn give_up(&self, lost: &str) {
+        let connection = self.connection.replace(Connection::new(self.node.clone(), self.around.ender.clone()));
         for (ticket, request) in self.take_all() {
             let Some(mut ticket) = ticket else { continue };
             let error = || format!("ERR proxy: connection to {} lost ({lost})", self.node.label);
@@ -396,9 +425,11 @@ impl Link {
                 ticket.bounce(request.bytes, Why::Unsent(error()));
             } else {
                 ticket.wrote(&self.node);
+                ticket.in_doubt(&connection);
                 ticket.fail(&format!("{}, the command may have run", error()));
             }
         }
+        connection.is_lost();
     }
 }
 

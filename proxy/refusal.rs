@@ -112,6 +112,11 @@ pub fn text(reply: &Bytes) -> &[u8] {
     text.strip_suffix(b"\r\n").unwrap_or(text)
 }
 
+/// The same, to be printed.
+pub fn lossy_text(reply: &Bytes) -> String {
+    String::from_utf8_lossy(text(reply)).into_owned()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -46,6 +46,8 @@ pub struct Settings {
     pub retry_timeout: std::time::Duration,
     /// How many redirects one request may meet.
     pub max_redirects: u8,
+    /// Whether what a client sends to a node waits for what it has under way at others.
+    pub strict_order: bool,
     /// How long a client may send nothing.
     pub idle_timeout: Option<std::time::Duration>,
     /// Requests that one client may have in flight.
@@ -71,6 +73,7 @@ impl Settings {
             policy: Policy::new(config.cross_slot == CrossSlot::Reject, &config.deny, &config.allow),
             retry_timeout: config.retry_timeout,
             max_redirects: u8::try_from(config.max_redirects).unwrap_or(u8::MAX),
+            strict_order: config.strict_order,
             idle_timeout: config.client_idle_timeout,
             client_window: config.client_window,
             pubsub: config.pubsub,
@@ -235,7 +238,7 @@ impl Router {
 
     /// A pool that no lane shares.
     pub fn pool(&self) -> Rc<Pool> {
-        Pool::new(&self.clients, &self.nodes, &self.around.descriptors)
+        Pool::new(&self.clients, &self.nodes, &self.around.descriptors, &self.around.ender)
     }
 
     /// A lane of one client's own, whose nodes tell `audience` which keys change. Connections for other uses are those of

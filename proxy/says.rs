@@ -116,6 +116,19 @@ pub fn node_takes_no_more(node: &str) -> String {
     format!("ERR proxy: {node} does not keep up, too much waits for it already")
 }
 
+/// EXEC where the node takes nothing, in its words, as Redis has it.
+pub fn exec_aborted(why: &str) -> String {
+    format!("{EXECABORT_BECAUSE}{why}")
+}
+
+/// A request that would overtake what was given up before and may still run.
+pub fn in_doubt(node: &str, obstacle: &str) -> String {
+    let obstacle = if obstacle.is_empty() { "its reply has not come" } else { obstacle };
+    format!(
+        "ERR proxy: not sent: what was given up before may still run on {node} ({obstacle}), and must not run after this"
+    )
+}
+
 /// A node is not asked any more since the cluster has it no more, or elsewhere.
 pub fn node_has_left(node: &str) -> String {
     format!("ERR proxy: {node} has just left the cluster or its address, ask again")

@@ -17,6 +17,7 @@ mod blocking;
 mod client;
 mod dispatch;
 mod errand;
+mod everywhere;
 mod intake;
 mod keys;
 mod leave;
@@ -32,6 +33,7 @@ mod scan;
 mod scripts;
 mod server;
 mod streamed;
+mod strict;
 mod subscribe;
 mod subscriber;
 mod tracking;
@@ -57,8 +59,8 @@ use tokio::{
 
 pub use self::leave::look_after_users;
 use self::{
-    apart::Place, intake::Intake, leave::Leave, monitor::Monitor, pause::Standstill, retry::Retry, subscribe::Overdue,
-    subscriber::Subscriber, tracking::Tracking, transaction::Transaction, watch::Watch,
+    apart::Place, intake::Intake, leave::Leave, monitor::Monitor, pause::Standstill, retry::Retry, strict::Target,
+    subscribe::Overdue, subscriber::Subscriber, tracking::Tracking, transaction::Transaction, watch::Watch,
 };
 use crate::{
     clients::{Client, Order, Usage},
@@ -123,6 +125,8 @@ pub struct Session {
     /// Where a request is under way that may have to go again: its node may turn out to lack its script or some of its
     /// keys, or one of all nodes not to serve its part.
     unproven: Option<Route>,
+    /// Where all that is in flight goes, where order is strict.
+    under_way: Target,
     /// The topology under which requests are in flight.
     epoch: u64,
     /// Which primary gets the requests that any may answer.
@@ -209,6 +213,7 @@ impl Session {
             more_behind: false,
             behind: 0,
             unproven: None,
+            under_way: Target::Here,
             ending: None,
             accounted: Usage::default(),
             named: 0,

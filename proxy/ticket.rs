@@ -26,7 +26,7 @@ pub use self::{
     line::{Line, OWED_LIMIT, Standing},
     why::Why,
 };
-use crate::{merge::Merge, resp::write, slot::Slot, topology::Node};
+use crate::{doubt, merge::Merge, resp::write, slot::Slot, topology::Node};
 
 /// The duty to answer one request, or one part of it.
 #[derive(Debug)]
@@ -200,6 +200,21 @@ impl Ticket {
         {
             line.wrote(node);
         }
+    }
+
+    /// The request is given up on this connection, where it may still run.
+    pub fn in_doubt(&self, connection: &Rc<doubt::Connection>) {
+        if !self.repeatable
+            && let Some(line) = self.duty.line()
+        {
+            line.doubts.add(connection);
+        }
+    }
+
+    /// What its client had to give up before, where there is anything.
+    #[inline]
+    pub fn doubts(&self) -> Option<&doubt::Doubts> {
+        self.duty.line().map(|line| &*line.doubts).filter(|doubts| !doubts.is_empty())
     }
 
     /// Passes on the front of a reply whose end has not come yet. Only where [`Ticket::streams`].

@@ -25,6 +25,8 @@ use crate::{
     clients::{Client, Clients},
     config::Config,
     descriptors::{Descriptor, Descriptors},
+    dial::{Credentials, Login},
+    doubt::Ender,
     link::{Limits, Surroundings},
     metrics::Metrics,
     router::{Common, Router, Settings},
@@ -130,15 +132,18 @@ async fn run(blueprint: Blueprint, mut arrivals: mpsc::UnboundedReceiver<Arrival
 
 fn build_router(blueprint: &Blueprint) -> Rc<Router> {
     let config = &blueprint.config;
+    let limits = Limits::of(config);
+    let own = Login { credentials: Credentials::of(config), own: Credentials::of(config), ..Login::default() };
     let around = Surroundings {
         nodes_evict: Rc::default(),
-        limits: Rc::new(Limits::of(config)),
         clock: Rc::new(Clock::start()),
         buffer: Rc::new(RefCell::new(vec![0; READ_BUFFER].into_boxed_slice())),
         hints: blueprint.hints.clone(),
         descriptors: blueprint.descriptors.clone(),
         large: Rc::default(),
         departures: Rc::default(),
+        ender: Ender::new(own, limits.dial),
+        limits: Rc::new(limits),
     };
     Router::new(
         blueprint.topology.clone(),

@@ -16,6 +16,7 @@ mod discovery;
 mod doctor;
 mod frames;
 mod fuzzing;
+mod given_up;
 mod guis;
 mod harness;
 mod hostile;

@@ -11,8 +11,11 @@ use std::{
 use slotway::slot::Slot;
 
 use crate::support::{
-    Act, Client, Cluster, FakeNode, Flavour, Proxy, Random, Settings, Shape, client::show, eventually,
-    fake_node::Heard, words,
+    Act, Client, Cluster, FakeNode, Flavour, Proxy, Random, Settings, Shape,
+    client::{frame, show},
+    eventually,
+    fake_node::Heard,
+    words,
 };
 
 const CLIENTS: usize = 6;
@@ -268,4 +271,45 @@ fn what_all_nodes_do_skips_none_whose_first_slot_moves() {
     moved.store(true, Ordering::Release);
     assert_eq!(client.reply(), "+OK\r\n");
     assert_eq!(two.count("FLUSHALL"), 1);
+}
+
+#[test]
+fn order_holds_across_nodes_where_it_is_strict_and_only_there() {
+    let mut cluster = Cluster::three();
+    let (first, second) = (cluster.key_on(0, "strict:"), cluster.key_on(1, "strict:"));
+    let script = "return redis.call('RPUSH', KEYS[1], 'x')";
+    let ways: [&[&[&str]]; 3] = [
+        &[&["LPUSH", &second, "x"]],
+        &[&["EVAL", script, "1", &second]],
+        &[&["MULTI"], &["LPUSH", &second, "x"], &["EXEC"]],
+    ];
+    for strict in [true, false] {
+        let settings = Settings::new(cluster.seeds()).with("STRICT_ORDER", strict).with("REQUEST_TIMEOUT", "30s");
+        let proxy = Proxy::start(settings.with("NODE_TIMEOUT", "30s").expecting_warnings());
+        for behind in ways {
+            let (mut client, mut other) = (proxy.client(), proxy.client());
+            client.call(&["DEL", &first, &second]);
+            let id = client.line("CLIENT ID").integer();
+            cluster.nodes[0].pause();
+            client.send_raw(&frame(&["SET", &first, "1"]));
+            behind.iter().for_each(|request| client.send_raw(&frame(request)));
+            let command = behind.last().expect("a request")[0].to_lowercase();
+            let seen = format!(" cmd={command} ");
+            eventually("it to be looked at", || other.line(&format!("CLIENT LIST ID {id}")).string().contains(&seen));
+            let mut direct = cluster.nodes[1].client();
+            let mut is_there = || direct.call(&["EXISTS", &second]) == ":1\r\n";
+            if strict {
+                // Whatever had been sent would be there by the time that other requests are answered.
+                for _ in 0..20 {
+                    assert!(other.call(&["EXISTS", &second]) == ":0\r\n" && !is_there());
+                }
+            } else {
+                eventually("it to overtake", &mut is_there);
+            }
+            cluster.nodes[0].resume();
+            let replies: Vec<_> = (0..=behind.len()).map(|_| client.reply()).collect();
+            assert!(replies.iter().all(|reply| !reply.is_error()), "{replies:?}");
+            assert!(is_there());
+        }
+    }
 }

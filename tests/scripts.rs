@@ -515,3 +515,73 @@ fn a_user_who_may_not_load_scripts_may_run_them() {
         assert_eq!(runner.call(&["EVALSHA", &sha, "0"]).string(), text);
     }
 }
+
+/// Runs a script that does not end on `node` until somebody kills it, and waits until the node says so.
+fn keep_busy(node: &Node) {
+    assert_eq!(node.line("CONFIG SET busy-reply-threshold 50"), "+OK\r\n");
+    let mut busy = node.client();
+    busy.send(&["EVAL", "while true do end", "0"]);
+    eventually("the node to be busy", || node.line("PING").0.starts_with(b"-BUSY "));
+}
+
+#[test]
+fn functions_are_changed_everywhere_or_nowhere_while_a_script_runs() {
+    for flavour in [Flavour::Redis, Flavour::Valkey] {
+        if !flavour.is_here("scripts::functions_are_changed_everywhere_or_nowhere_while_a_script_runs") {
+            continue;
+        }
+        let cluster = Cluster::start(Shape { flavour, ..Shape::default() });
+        let proxy = Proxy::start(Settings::new(cluster.seeds()).expecting_warnings());
+        let mut client = proxy.client();
+        let libraries = || {
+            let listed = |node: &Node| node.line("FUNCTION LIST").value().items().len();
+            cluster.nodes.iter().map(listed).collect::<Vec<_>>()
+        };
+        for (request, before, after) in [
+            (&["FUNCTION", "LOAD", LIBRARY][..], 0, 1),
+            (&["FUNCTION", "DELETE", "mylib"], 1, 0),
+            (&["FUNCTION", "FLUSH"], 0, 0),
+        ] {
+            keep_busy(&cluster.nodes[1]);
+            let refused = client.call(request);
+            assert!(refused.0.starts_with(b"-BUSY "), "{request:?}: {refused:?}");
+            assert_eq!(client.line("SCRIPT KILL"), "+OK\r\n");
+            eventually("the script to end", || !cluster.nodes[1].line("PING").is_error());
+            assert_eq!(libraries(), [before; 3], "{request:?}");
+            let done = client.call(request);
+            assert!(!done.is_error(), "{request:?}: {done:?}");
+            assert_eq!(libraries(), [after; 3], "{request:?}");
+        }
+    }
+}
+
+#[test]
+fn a_transaction_behind_a_long_script_is_aborted_as_by_one_redis() {
+    for flavour in [Flavour::Redis, Flavour::Valkey] {
+        if !flavour.is_here("scripts::a_transaction_behind_a_long_script_is_aborted_as_by_one_redis") {
+            continue;
+        }
+        let cluster = Cluster::start(Shape { flavour, ..Shape::default() });
+        let oracle = Node::start(&crate::support::Setup { flavour, ..Default::default() });
+        let proxy = Proxy::start(Settings::new(cluster.seeds()).expecting_warnings());
+        let key = cluster.key_on(1, "busy:");
+        for own in [false, true] {
+            let run = |address: String, node: &Node| {
+                let mut client = Client::connect(&address);
+                assert!(!client.line("MULTI").is_error());
+                assert_eq!(client.call(&["SET", &key, "1"]), "+QUEUED\r\n");
+                if own {
+                    assert_eq!(client.line("CLIENT GETNAME"), "+QUEUED\r\n");
+                }
+                keep_busy(node);
+                let reply = client.line("EXEC");
+                assert_eq!(Client::connect(&address).line("SCRIPT KILL"), "+OK\r\n");
+                eventually("the script to end", || !node.line("PING").is_error());
+                reply
+            };
+            let (ours, theirs) = (run(proxy.address(), &cluster.nodes[1]), run(oracle.address(), &oracle));
+            assert_eq!(ours, theirs, "with an answer of the proxy's own: {own}");
+            assert!(ours.0.starts_with(b"-EXECABORT Transaction discarded because of: BUSY "), "{ours:?}");
+        }
+    }
+}

@@ -386,6 +386,28 @@ fn a_transaction_meets_a_slot_on_its_way_once() {
 }
 
 #[test]
+fn a_transaction_whose_keys_do_not_come_together_ends_as_the_server_says_it() {
+    let cluster = Cluster::three();
+    // Redirects do not use up the time that there is.
+    let settings = Settings::new(cluster.seeds()).with("RETRY_TIMEOUT", "1s").with("MAX_REDIRECTS", 4);
+    let proxy = Proxy::start(settings.expecting_warnings());
+    let mut client = proxy.client();
+    client.line("MSET {foo}moved 0 {foo}stayed 0");
+    cluster.open_slot(12182, 2, 0);
+    cluster.move_keys(&["{foo}moved"], 2, 0);
+    for own in [&[][..], &["CLIENT GETNAME"]] {
+        let lines = [&["MULTI", "INCR {foo}moved", "INCR {foo}stayed"][..], own, &["EXEC"]].concat();
+        let replies = client.pipeline(&lines.iter().map(|line| words(line)).collect::<Vec<_>>());
+        let exec = replies.last().expect("a reply");
+        assert_eq!(*exec, "-TRYAGAIN Multiple keys request during rehashing of slot\r\n");
+    }
+    assert_eq!(client.line("GET {foo}moved"), "$1\r\n0\r\n");
+    cluster.move_keys(&["{foo}stayed"], 2, 0);
+    cluster.close_slot(12182, 2, 0);
+    assert_eq!(client.line("MGET {foo}moved {foo}stayed").texts(), ["0", "0"]);
+}
+
+#[test]
 fn watched_keys_whose_slot_moves_count_as_touched() {
     let cluster = Cluster::three();
     let proxy = Proxy::before(&cluster);

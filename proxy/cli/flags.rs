@@ -66,6 +66,8 @@ settings! {
     tcp_keepalive,
     /// MGET and its like over several slots: `split` or `reject` [split]
     cross_slot,
+    /// Keep a client's order across nodes, too
+    strict_order @ true,
     /// Commands to refuse
     deny,
     /// Commands to let through that are refused by default

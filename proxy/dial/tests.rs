@@ -61,9 +61,12 @@ fn a_login_is_one_write() {
         for line in &expected {
             write::request(&mut bytes, &line.split(' ').collect::<Vec<_>>());
         }
-        let (out, steps) = handshake(&login);
+        let (out, steps) = handshake(&login, false);
         assert_eq!((out, steps.len()), (bytes, expected.len()), "{expected:?}");
     }
+    let (out, steps) = handshake(&Login { database: 3, ..Login::default() }, true);
+    assert_eq!(out, b"*2\r\n$5\r\nHELLO\r\n$1\r\n2\r\n*2\r\n$6\r\nSELECT\r\n$1\r\n3\r\n");
+    assert_eq!(steps, [Step::Identify, Step::Select]);
 }
 
 #[test]

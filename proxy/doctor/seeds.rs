@@ -94,7 +94,7 @@ fn unreachable(address: &Address, error: &DialError) -> Complaint {
              `requirepass` on every node"
                 .to_owned(),
         ),
-        Step::Introduce | Step::Login => Complaint(
+        Step::Introduce | Step::Login | Step::Identify => Complaint(
             LOGIN,
             says,
             "try it by hand: redis-cli --user USER --askpass; then --username USER --password-file FILE".to_owned(),

@@ -354,7 +354,10 @@ impl Exchange {
                 _ => ticket.fill_by(&self.link.node, reply),
             },
             (_, _, None) if entry.heartbeat => {}
-            (_, _, None) => self.link.tally.late(),
+            (_, _, None) => {
+                self.link.tally.late();
+                self.link.connection.borrow().hears_late();
+            }
         }
         Ok(())
     }

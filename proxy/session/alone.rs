@@ -53,6 +53,7 @@ impl Session {
                 self.stream_parts(&split, &request, spec).await;
                 None
             }
+            Plan::Primaries(fold) => return self.everywhere(&request, fold).await,
             Plan::Scan(slot) => Some(self.scan(&request, slot).await.into()),
             Plan::Keys => {
                 self.keys(&request, spec).await;

@@ -137,7 +137,8 @@ impl Session {
         let place = self.take_place();
         let ticket = self.open(request, spec, Route::Slot(slot));
         let router = self.router.clone();
-        let errand = Errand::new(router.clone(), self.lane.clone(), Some(slot), self.favourite);
+        let errand =
+            Errand::new(router.clone(), self.lane.clone(), Some(slot), self.favourite, self.line.doubts.clone());
         let frame = Bytes::copy_from_slice(request.frame());
         let around = router.around();
         let work = async {

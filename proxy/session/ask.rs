@@ -8,6 +8,7 @@ use tokio::task::JoinSet;
 use super::{Session, attend::Eof};
 use crate::{
     clients::Held,
+    doubt::Doubts,
     link::Link,
     merge::{Fold, Merge},
     plan,
@@ -26,7 +27,9 @@ impl Session {
     /// One request to the node at the other end of `link`, one reply. What the node refuses (MOVED, LOADING ...) is an
     /// error here: whoever asks one very node has no use for another's answer.
     pub(super) async fn ask(&self, link: &Link, frame: &[u8]) -> Result<Bytes, String> {
-        ask(&self.router, link, frame).await
+        let (doubts, patience) = (&self.line.doubts, self.router.settings().retry_timeout);
+        doubts.settled(link.node(), Some(&link.connection()), patience).await?;
+        ask_for(&self.router, link, frame, doubts.clone()).await
     }
 
     /// One request to the node that all publishing goes through.
@@ -70,7 +73,11 @@ impl Drop for Asking {
 
 /// As [`Session::ask`], for what outlives a look at the session.
 pub(super) async fn ask(router: &Router, link: &Link, frame: &[u8]) -> Result<Bytes, String> {
-    let line = Line::new(router.tally().clone(), router.clock().clone(), 1);
+    ask_for(router, link, frame, Rc::default()).await
+}
+
+async fn ask_for(router: &Router, link: &Link, frame: &[u8], doubts: Rc<Doubts>) -> Result<Bytes, String> {
+    let line = Line::of(router.tally().clone(), router.clock().clone(), 1, doubts);
     // A request that came back to a line which nobody looks at any more would keep it for ever.
     let _asking = Asking(line.clone());
     let mut held = Held::nothing(router.clients());
@@ -115,8 +122,9 @@ impl Session {
         let mut asking = JoinSet::new();
         for (index, node) in nodes.into_iter().enumerate() {
             let (router, lane) = (self.router.clone(), self.lane.clone());
-            let frame = Bytes::copy_from_slice(request.frame());
-            asking.spawn_local(async move { (index, ask_aside(&router, &lane, &node, &frame, patience).await) });
+            let (frame, doubts) = (Bytes::copy_from_slice(request.frame()), self.line.doubts.clone());
+            asking
+                .spawn_local(async move { (index, ask_aside(&router, &lane, &node, &frame, &doubts, patience).await) });
         }
         let work = async {
             while let Some(Ok((index, reply))) = asking.join_next().await {
@@ -150,6 +158,7 @@ async fn ask_aside(
     lane: &Lane,
     node: &Arc<Node>,
     frame: &[u8],
+    doubts: &Rc<Doubts>,
     patience: Duration,
 ) -> Result<Bytes, Bytes> {
     let failed = |why: String| {
@@ -158,7 +167,7 @@ async fn ask_aside(
         Err(Bytes::from(error))
     };
     let mut connection = match lane.pool().take(node, lane.login(), &router.around().limits.dial).await {
-        Ok(connection) => connection,
+        Ok(connection) => connection.on_behalf_of(doubts),
         Err(why) => return failed(why.to_string()),
     };
     match connection.exchange(frame, 1, patience).await {

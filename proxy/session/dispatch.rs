@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use super::{Flow, Session, apart::Place, ask::ask, leave::is_judged_by_node};
+use super::{Flow, Session, apart::Place, ask::ask, everywhere::changes_functions, leave::is_judged_by_node};
 use crate::{
     command::{Flags, Spec, lost::WhenLost, treatment::Fold},
     dial::Version,
@@ -74,6 +74,9 @@ impl Session {
         if self.unproven.is_some() && self.must_not_overtake(&plan) {
             return Flow::Settle;
         }
+        if router.settings().strict_order && self.must_keep_order(&plan) {
+            return Flow::Settle;
+        }
         if self.is_careful() {
             if self.goes_apart(&plan, request, spec) {
                 return Flow::Alone;
@@ -99,6 +102,14 @@ impl Session {
 
     /// Does what the plan says.
     pub(super) fn carry_out(&mut self, plan: Plan, request: &Request<'_>, spec: Option<&Spec>) -> Flow {
+        match plan {
+            Plan::Primaries(_) if changes_functions(spec) => Flow::Alone,
+            plan => self.carry_out_at_once(plan, request, spec),
+        }
+    }
+
+    /// Likewise, where all that has to be made sure of has been.
+    pub(super) fn carry_out_at_once(&mut self, plan: Plan, request: &Request<'_>, spec: Option<&Spec>) -> Flow {
         match plan {
             Plan::One(slot) => self.forward(request, spec, Route::Slot(slot)),
             Plan::Any => self.forward(request, spec, Route::Any),

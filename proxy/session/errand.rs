@@ -13,8 +13,9 @@ use super::retry::{ASKING, FIRST_PAUSE, HASTY_REDIRECTS, LAST_PAUSE};
 use crate::{
     dedicated::Dedicated,
     dial::DialError,
+    doubt::Doubts,
     metrics::NodeError,
-    refusal::{Later, Refusal},
+    refusal::{self, Later, Refusal},
     router::{Lane, Router},
     slot::Slot,
     ticket::Why,
@@ -27,6 +28,8 @@ pub(super) struct Errand {
     lane: Rc<Lane>,
     slot: Option<Slot>,
     favourite: usize,
+    /// What its client gave up before.
+    doubts: Rc<Doubts>,
     /// Where a redirect has sent it, and whether by ASK.
     target: Option<(Arc<Node>, Kind)>,
     trouble: Option<Trouble>,
@@ -37,12 +40,20 @@ struct Trouble {
     since: Instant,
     pause: Duration,
     redirects: u8,
+    /// The keys are at both ends of their slot's move: how a node says so.
+    torn: Option<Bytes>,
 }
 
 impl Errand {
     /// On the way to the owner of `slot`, or to some primary.
-    pub(super) fn new(router: Rc<Router>, lane: Rc<Lane>, slot: Option<Slot>, favourite: usize) -> Errand {
-        Errand { router, lane, slot, favourite, target: None, trouble: None }
+    pub(super) fn new(
+        router: Rc<Router>,
+        lane: Rc<Lane>,
+        slot: Option<Slot>,
+        favourite: usize,
+        doubts: Rc<Doubts>,
+    ) -> Errand {
+        Errand { router, lane, slot, favourite, doubts, target: None, trouble: None }
     }
 
     /// A connection to the node that serves the request now. The error is the client's.
@@ -55,9 +66,15 @@ impl Errand {
                 self.again(Why::Unsent(why)).await?;
                 continue;
             };
+            if !self.doubts.is_empty()
+                && let Some(held) = self.doubts.hold(&node, None)
+            {
+                self.again(if held.busy { Why::Hopeless(held.error) } else { Why::Unsent(held.error) }).await?;
+                continue;
+            }
             let dialled = self.lane.pool().take(&node, self.lane.login(), &self.router.around().limits.dial).await;
             match dialled {
-                Ok(connection) => return Ok(connection),
+                Ok(connection) => return Ok(connection.on_behalf_of(&self.doubts)),
                 Err(error) => {
                     self.hint(error.hint(&node));
                     let text = error.reply();
@@ -132,8 +149,14 @@ impl Errand {
     pub(super) async fn again(&mut self, why: Why) -> Result<(), String> {
         let now = Instant::now();
         let settings = self.router.settings().clone();
-        let trouble = self.trouble.get_or_insert(Trouble { since: now, pause: FIRST_PAUSE, redirects: 0 });
-        let redirected = matches!(why, Why::Redirected(..));
+        let trouble = self.trouble.get_or_insert(Trouble { since: now, pause: FIRST_PAUSE, redirects: 0, torn: None });
+        if let Why::Later(Later::TryAgain, said) = &why {
+            trouble.torn = Some(said.clone());
+        }
+        let asked = matches!(&why, Why::Redirected(redirect, _) if redirect.kind == Kind::Ask);
+        let torn = trouble.torn.clone().filter(|_| asked);
+        // One end sends to the other as long as the keys are not together: that ends with the move, or with the time.
+        let redirected = matches!(why, Why::Redirected(..)) && torn.is_none();
         trouble.redirects = trouble.redirects.saturating_add(u8::from(redirected));
         let stranger = match &why {
             Why::Redirected(redirect, from) => {
@@ -146,10 +169,10 @@ impl Errand {
         let lost = stranger.is_none() && trouble.redirects > settings.max_redirects;
         if late || lost || matches!(why, Why::Hopeless(_)) {
             self.router.tally().gave_up(why.word());
-            return Err(why.last_error());
+            return Err(torn.map_or_else(|| why.last_error(), |said| refusal::lossy_text(&said)));
         }
         self.router.tally().retried(why.word());
-        let waits = !redirected || stranger.is_some() || trouble.redirects > HASTY_REDIRECTS;
+        let waits = !matches!(why, Why::Redirected(..)) || stranger.is_some() || trouble.redirects > HASTY_REDIRECTS;
         let pause = waits.then_some(trouble.pause);
         if let Some(pause) = pause {
             trouble.pause = (pause * 2).min(LAST_PAUSE);

@@ -16,6 +16,7 @@ use super::{
 };
 use crate::{
     command::Spec,
+    doubt::Doubts,
     merge::elements::{self, Head},
     resp::{Request, write},
     router::{Lane, Router},
@@ -29,7 +30,7 @@ impl Session {
         let ticket = self.open(request, spec, Route::Any);
         let router = self.router.clone();
         let frame = Bytes::copy_from_slice(request.frame());
-        let asked = ask_all(router.clone(), self.lane.clone(), self.favourite, frame);
+        let asked = ask_all(router.clone(), self.lane.clone(), self.favourite, self.line.doubts.clone(), frame);
         let work = async {
             let parts = asked.await?;
             ticket.stream(&head(&parts)?);
@@ -50,9 +51,15 @@ struct Part {
 }
 
 /// Asks every primary that owns slots; where one fails, the one that takes its place answers.
-async fn ask_all(router: Rc<Router>, lane: Rc<Lane>, favourite: usize, frame: Bytes) -> Result<Vec<Part>, Failure> {
+async fn ask_all(
+    router: Rc<Router>,
+    lane: Rc<Lane>,
+    favourite: usize,
+    doubts: Rc<Doubts>,
+    frame: Bytes,
+) -> Result<Vec<Part>, Failure> {
     router.refresh();
-    let errand = |slot| Errand::new(router.clone(), lane.clone(), slot, favourite);
+    let errand = |slot| Errand::new(router.clone(), lane.clone(), slot, favourite, doubts.clone());
     if router.topology().first_slots().is_empty() {
         // It waits for owners, as any request does.
         errand(None).connect().await?.give_back();

@@ -414,7 +414,7 @@ impl Asker {
             return None;
         }
         let patience = self.router.around().limits.request_timeout;
-        let mut errand = Errand::new(self.router.clone(), self.lane.clone(), None, self.favourite);
+        let mut errand = Errand::new(self.router.clone(), self.lane.clone(), None, self.favourite, Rc::default());
         let mut connection = errand.connect().await.ok()?;
         let begun = connection.exchange(MULTI, 1, patience).await.ok()?.pop()?;
         if begun.first() != Some(&b'+') {

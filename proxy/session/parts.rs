@@ -70,7 +70,8 @@ impl Session {
         ticket.admission.take();
         let router = self.router.clone();
         let (lane, favourite) = (self.lane.clone(), self.favourite);
-        let errand = |slot| Errand::new(router.clone(), lane.clone(), Some(slot), favourite);
+        let doubts = self.line.doubts.clone();
+        let errand = |slot| Errand::new(router.clone(), lane.clone(), Some(slot), favourite, doubts.clone());
         let mut parts: Vec<Part> = Vec::with_capacity(split.parts.len());
         for (index, part) in split.parts.iter().enumerate() {
             let mut frame = Vec::new();

@@ -155,14 +155,20 @@ impl Session {
         // A replica answers reads of its slots to those only who have said that they want to read from it.
         let login = Login { readonly: node.role == Role::Replica, ..self.lane.login().clone() };
         let limits = self.router.around().limits.clone();
-        let (router, issuer) = (self.router.clone(), self.client.id);
+        let (router, doubts, issuer) = (self.router.clone(), self.line.doubts.clone(), self.client.id);
         let changes_users = spec.is_some_and(leave::changes_users);
+        // What ends a script must not wait for it.
+        let is_about_data = spec.is_none_or(|spec| spec.has_keys() || spec.is_write());
         let work = async move {
+            if is_about_data {
+                doubts.settled(&node, None, router.settings().retry_timeout).await?;
+            }
             let connection = router.pool().take(&node, &login, &limits.dial).await;
-            let mut connection = connection.map_err(|error| {
+            let connection = connection.map_err(|error| {
                 router.hint(error.hint(&node));
                 error.reply()
             })?;
+            let mut connection = connection.on_behalf_of(&doubts);
             let patience = if waits { Duration::MAX } else { PATIENCE.max(limits.request_timeout) };
             let _changed = changes_users.then(|| Changed(router.clone(), issuer));
             match connection.exchange(&frame, 1, patience).await {

@@ -9,6 +9,8 @@ use std::{
     time::{Duration, Instant},
 };
 
+use bytes::Bytes;
+
 use super::{
     Session,
     scripts::{awaits_functions, make_ready, scripts_of},
@@ -16,9 +18,10 @@ use super::{
 use crate::{
     link::{Link, Prelude},
     plan,
-    refusal::Later,
+    refusal::{self, Later},
     resp::request::Parser,
     router::{Lane, Router},
+    slot::Slot,
     ticket::{Bounced, Caching, Route, Ticket, Why},
     topology::{Hint, Kind, Node},
 };
@@ -36,6 +39,8 @@ pub(super) struct Retry {
     pause: Duration,
     /// How often redirects were followed: requests that had to wait for other reasons before have all of theirs left.
     redirects: u8,
+    /// A slot whose keys are at both ends of its move, and how a node says so: it is asked at one end, then at the other.
+    torn: Option<(Slot, Bytes)>,
     /// The place up to which requests have been sent again.
     reached: Option<u64>,
     /// Requests that wait for a pause to end, or for their nodes to be given what they run.
@@ -82,14 +87,14 @@ impl Session {
         }
         let now = self.router.clock().now();
         let settings = self.router.settings().clone();
-        let begin = || Retry { since: now, pause: FIRST_PAUSE, redirects: 0, reached: None, held: None };
+        let begin = || Retry { since: now, pause: FIRST_PAUSE, redirects: 0, torn: None, reached: None, held: None };
         let retry = self.retry.get_or_insert_with(begin);
         let late = now - retry.since >= settings.retry_timeout;
         self.router.refresh();
         let topology = self.router.topology().clone();
         let mut again = Vec::new();
         bounced.iter().for_each(|bounced| note_move(&self.router, bounced));
-        let bounced = first_to_go(bounced);
+        let bounced = first_to_go(bounced, settings.strict_order);
         // What had to wait until now has its chance, however late it is.
         let reached = retry.reached;
         let is_first = |bounced: &Bounced| reached.is_none_or(|reached| bounced.ticket.place() > reached);
@@ -100,7 +105,15 @@ impl Session {
         // Discovery will know where they lead, or there is no such node.
         let strange =
             |why: &Why| matches!(why, Why::Redirected(redirect, from) if topology.target(redirect, from).is_none());
-        let redirected = |why: &Why| matches!(why, Why::Redirected(..)) && !strange(why);
+        if let Some(torn) = bounced.iter().rev().find_map(torn) {
+            retry.torn = Some(torn);
+        }
+        let is_torn = |why: &Why| {
+            matches!((why, &retry.torn), (Why::Redirected(redirect, _), Some((slot, _)))
+                if redirect.kind == Kind::Ask && redirect.slot == *slot)
+        };
+        // One end sends to the other as long as the keys are not together: that ends with the move, or with the time.
+        let redirected = |why: &Why| matches!(why, Why::Redirected(..)) && !strange(why) && !is_torn(why);
         retry.redirects = retry.redirects.saturating_add(u8::from(bounced.iter().any(|one| redirected(&one.why))));
         for bounced in bounced {
             if strange(&bounced.why)
@@ -116,7 +129,10 @@ impl Session {
             };
             if given_up {
                 self.router.tally().gave_up(bounced.why.word());
-                let error = bounced.why.last_error();
+                let error = match &retry.torn {
+                    Some((_, said)) if is_torn(&bounced.why) => refusal::lossy_text(said),
+                    _ => bounced.why.last_error(),
+                };
                 bounced.ticket.fail(&error);
             } else {
                 again.push(bounced);
@@ -247,10 +263,19 @@ fn note_move(router: &Router, bounced: &Bounced) {
     }
 }
 
+/// The slot of a request whose keys are at both ends of its move, and the node's words for that.
+fn torn(bounced: &Bounced) -> Option<(Slot, Bytes)> {
+    match &bounced.why {
+        Why::Later(Later::TryAgain, said) => Some((bounced.ticket.slot()?, said.clone())),
+        _ => None,
+    }
+}
+
 /// Of requests in their order, those that may go again now; the others come back to their line. Behind one with keys at
-/// both ends of a slot's move all others wait until it is answered: they could be served where it cannot yet.
-fn first_to_go(mut bounced: Vec<Bounced>) -> Vec<Bounced> {
-    let split = |bounced: &&Bounced| matches!(bounced.why, Why::Later(Later::TryAgain, _));
+/// both ends of a slot's move all others wait until it is answered: they could be served where it cannot yet. Where order
+/// is `strict`, they go one by one.
+fn first_to_go(mut bounced: Vec<Bounced>, strict: bool) -> Vec<Bounced> {
+    let split = |bounced: &&Bounced| strict || matches!(bounced.why, Why::Later(Later::TryAgain, _));
     if let Some(last) = bounced.iter().find(split).map(|bounced| bounced.ticket.place()) {
         let others = bounced.split_off(bounced.partition_point(|bounced| bounced.ticket.place() <= last));
         others.into_iter().for_each(|Bounced { ticket, request, why }| ticket.bounce(request, why));

@@ -146,7 +146,8 @@ impl Session {
     /// The first MULTI of a lane with credentials: its user may not be allowed to use it. Its commands would then run
     /// one by one at the node, while the client believes them queued.
     pub(super) async fn first_multi(&mut self, request: &Request<'_>) -> Option<Bytes> {
-        let mut errand = Errand::new(self.router.clone(), self.lane.clone(), None, self.favourite);
+        let mut errand =
+            Errand::new(self.router.clone(), self.lane.clone(), None, self.favourite, self.line.doubts.clone());
         let patience = self.router.around().limits.request_timeout;
         let asked = self.attend(
             async move {
@@ -269,11 +270,12 @@ impl Session {
         let waits = self.waits_within(&transaction).await;
         let (transaction, line) = (Rc::new(transaction), self.line.clone());
         let patience = self.router.around().limits.request_timeout;
+        let retry_timeout = self.router.settings().retry_timeout;
         let touched = self.null_array();
         let done = match self.watch.take() {
             Some(watch) if !watch.fits(&self.lane) => Ok(Streamed::whole(touched)),
             Some(watch) => {
-                let run = exec_watched(watch, transaction.clone(), line, touched, patience, giver);
+                let run = exec_watched(watch, transaction.clone(), line, touched, patience, retry_timeout, giver);
                 self.attend(run, Eof::Waits).await
             }
             None if !transaction.needs_node(false) => {
@@ -281,7 +283,13 @@ impl Session {
                 Ok(Streamed::whole(stand_ins(transaction.queued)))
             }
             None => {
-                let errand = Errand::new(self.router.clone(), self.lane.clone(), transaction.slot, self.favourite);
+                let errand = Errand::new(
+                    self.router.clone(),
+                    self.lane.clone(),
+                    transaction.slot,
+                    self.favourite,
+                    self.line.doubts.clone(),
+                );
                 self.attend(exec_apart(errand, transaction.clone(), line, patience, giver), Eof::Waits).await
             }
         };

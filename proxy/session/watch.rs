@@ -92,7 +92,13 @@ impl Session {
                 self.attend(add, Eof::Waits).await
             }
             None => {
-                let errand = Errand::new(self.router.clone(), self.lane.clone(), Some(slot), self.favourite);
+                let errand = Errand::new(
+                    self.router.clone(),
+                    self.lane.clone(),
+                    Some(slot),
+                    self.favourite,
+                    self.line.doubts.clone(),
+                );
                 let open = open(errand, slot, self.lane.clone(), request.frame(), patience);
                 self.attend(open, Eof::Waits).await
             }

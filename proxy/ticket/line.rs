@@ -19,7 +19,7 @@ use self::{
     state::{FIRST_WINDOW, GATHERED_STEP, KEPT_OUTPUT, Place, State},
 };
 use super::{Admitted, Bounced, Caching, Clock, Duty, Label, Needs, Route, Ticket};
-use crate::{clients::Usage, metrics::ClientTally, slot::Slot, topology::Node};
+use crate::{clients::Usage, doubt::Doubts, metrics::ClientTally, slot::Slot, topology::Node};
 
 /// Bytes that a client may be owed before no more of its requests are read: the bound of a slow reader's cost.
 pub const OWED_LIMIT: usize = 1024 * 1024;
@@ -36,11 +36,18 @@ pub struct Line {
     pub mute: Mute,
     /// The nodes that have been written to, and since when.
     written: RefCell<Vec<(Arc<Node>, Instant)>>,
+    /// What was given up and may still run.
+    pub doubts: Rc<Doubts>,
 }
 
 impl Line {
     /// An empty line, for a client that may have `most_in_flight` requests on their way.
     pub fn new(tally: Rc<ClientTally>, clock: Rc<Clock>, most_in_flight: usize) -> Rc<Line> {
+        Line::of(tally, clock, most_in_flight, Rc::default())
+    }
+
+    /// As [`Line::new`], for a client that may have had to give something up.
+    pub fn of(tally: Rc<ClientTally>, clock: Rc<Clock>, most_in_flight: usize, doubts: Rc<Doubts>) -> Rc<Line> {
         let state = State { window: FIRST_WINDOW.min(most_in_flight), ..State::default() };
         Rc::new(Line {
             state: RefCell::new(state),
@@ -50,6 +57,7 @@ impl Line {
             open_tickets: Cell::new(0),
             mute: Mute::default(),
             written: RefCell::default(),
+            doubts,
         })
     }
 

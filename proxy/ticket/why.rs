@@ -47,9 +47,7 @@ impl Why {
                 let label = &from.label;
                 format!("ERR proxy: too many redirects for slot {slot}: {label} still says {kind:?} {host}:{port}")
             }
-            Why::Later(_, error) | Why::NoScript(_, error) => {
-                String::from_utf8_lossy(refusal::text(error)).into_owned()
-            }
+            Why::Later(_, error) | Why::NoScript(_, error) => refusal::lossy_text(error),
             Why::Unsent(error) | Why::Hopeless(error) => error.clone(),
             Why::TooLarge => says::PARTS_TOO_LARGE.to_owned(),
         }

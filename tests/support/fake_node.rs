@@ -250,6 +250,8 @@ impl FakeNode {
             ("PING", "") => b"+PONG\r\n".to_vec(),
             ("AUTH" | "SELECT" | "READONLY" | "READWRITE", _)
             | ("CLIENT", "SETNAME" | "SETINFO" | "NO-EVICT" | "NO-TOUCH") => b"+OK\r\n".to_vec(),
+            ("CLIENT", "LIST") => bulk(""),
+            ("CLIENT", "KILL") => b":0\r\n".to_vec(),
             ("COMMAND", "") => COMMANDS.clone(),
             ("ACL", "GETUSER") => {
                 let words = ["commands", "+@all", "keys", "~*", "channels", "&*"];

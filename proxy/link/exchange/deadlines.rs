@@ -116,9 +116,12 @@ impl Exchange {
             // A node that is gone would be missed by nobody, and what it should tell with it.
             return self.link.audience.is_some().then(|| self.last_heard + limits.node_timeout);
         };
-        // Entries are in the order of their coming, so that no later deadline is earlier.
+        // Entries are in the order of their coming, so that no later deadline is earlier. What comes while only given-up
+        // requests are there has its own no sooner than `unasked`.
         let oldest = queue.entries.iter().find(|entry| entry.ticket.is_some());
-        oldest.map(|entry| self.answered_until(entry)).into_iter().chain([self.sound_until(queue, front)]).min()
+        let unasked = self.link.around.clock.now() + limits.request_timeout;
+        let answered = oldest.map(|entry| self.answered_until(entry)).unwrap_or(unasked);
+        Some(answered.min(self.sound_until(queue, front)))
     }
 
     /// Until when a request waits for its answer. A deadline is about the node's silence: as long as replies flow, those
@@ -151,9 +154,12 @@ impl Exchange {
         if expired.is_empty() {
             return;
         }
+        let connection = self.link.connection();
         for ticket in expired {
             self.link.tally.error(NodeError::Timeout);
             ticket.wrote(&self.link.node);
+            connection.gives_up_one();
+            ticket.in_doubt(&connection);
             ticket.fail(&says::no_answer(&self.link.node.label, limit));
         }
         let _ = self.link.around.hints.try_send(Hint::Timeout { node: self.link.node.id.clone() });

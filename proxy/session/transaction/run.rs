@@ -10,6 +10,7 @@ use crate::{
     refusal::{self, Refusal},
     resp::write,
     router::Router,
+    says,
     session::{
         errand::Errand,
         scripts::{awaits_functions, give},
@@ -27,10 +28,15 @@ pub(super) async fn exec_watched(
     line: Rc<Line>,
     touched: Bytes,
     patience: Duration,
+    retry_timeout: Duration,
     giver: Option<Rc<Router>>,
 ) -> Streamed {
     let prefix = watch.prefix();
-    let Some(mut connection) = watch.into_connection() else { return Streamed::whole(touched) };
+    let Some(connection) = watch.into_connection() else { return Streamed::whole(touched) };
+    let mut connection = connection.on_behalf_of(&line.doubts);
+    if let Err(text) = line.doubts.settled(connection.node(), None, retry_timeout).await {
+        return Streamed::whole(not_sent(text));
+    }
     if let Some(router) = &giver {
         give(router, connection.node(), &transaction.frames).await;
     }
@@ -57,7 +63,7 @@ pub(super) async fn exec_apart(
     loop {
         let mut connection = match errand.connect().await {
             Ok(connection) => connection,
-            Err(text) => return Streamed::whole(error(&text)),
+            Err(text) => return Streamed::whole(not_sent(text)),
         };
         let waits = awaits_functions(&errand.router, connection.node()).filter(|_| transaction.functions);
         if let Some(why) = waits {
@@ -83,6 +89,11 @@ pub(super) async fn exec_apart(
             return Streamed::whole(error(&text));
         }
     }
+}
+
+/// The error for a transaction of which nothing was sent. A busy node aborts it, as Redis has it.
+fn not_sent(text: String) -> Bytes {
+    error(&if text.starts_with("BUSY ") { says::exec_aborted(&text) } else { text })
 }
 
 enum Run {
