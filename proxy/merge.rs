@@ -115,6 +115,13 @@ impl Merge {
         self.spares && (0..self.replies.len()).any(|part| self.answer_of(part).is_some_and(is_enough))
     }
 
+    /// Whether any node has done it, whatever the others say.
+    pub fn any_succeeded(&self) -> bool {
+        (0..self.replies.len())
+            .filter_map(|part| self.answer_of(part))
+            .any(|reply| elements::error_text(reply).is_none())
+    }
+
     /// The parts that no node has answered.
     pub fn unanswered(&self) -> Vec<usize> {
         (0..self.replies.len()).filter(|part| self.answer_of(*part).is_none()).collect()

@@ -138,16 +138,17 @@ impl Gather {
         let (held, missed) = {
             let merge = &mut *self.merge.borrow_mut();
             let (held, missed) = (merge.held(), merge.unanswered());
+            // What one node has taken counts: its users have changed, say.
+            if let Some(Lesson(act)) = self.lesson.take().filter(|_| merge.any_succeeded()) {
+                act();
+            }
             merge.finish(&mut merged);
             (held, missed)
         };
-        if !matches!(merged.first(), Some(b'-' | b'!')) {
-            if let Some(Lesson(act)) = self.lesson.take() {
-                act();
-            }
-            if let Some(make_up) = &self.make_up {
-                missed.into_iter().filter_map(|part| self.nodes.get(part)).for_each(make_up);
-            }
+        if let Some(make_up) = &self.make_up
+            && !matches!(merged.first(), Some(b'-' | b'!'))
+        {
+            missed.into_iter().filter_map(|part| self.nodes.get(part)).for_each(make_up);
         }
         whole.fill(&merged);
         self.line.gather(held, 0);
