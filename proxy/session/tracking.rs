@@ -168,6 +168,9 @@ impl Session {
 
     async fn begin_tracking(&mut self, asked: Options) -> Result<(), String> {
         self.router.refresh();
+        // Here, and in what each node is being told.
+        let copies = 1 + self.router.topology().owners().count();
+        self.waits_with(copies * asked.prefixes.iter().map(Bytes::len).sum::<usize>());
         let before = self.tracking.take();
         let mut prefixes = before.as_ref().map(|tracking| tracking.prefixes.clone()).unwrap_or_default();
         if asked.mode == TrackingMode::Broadcast && asked.prefixes.is_empty() {
