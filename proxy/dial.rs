@@ -410,7 +410,8 @@ fn handshake(login: &Login, known: bool) -> (Vec<u8>, Vec<Step>) {
 }
 
 impl Tracking {
-    fn words(&self) -> Vec<Bytes> {
+    /// The request for it.
+    pub fn words(&self) -> Vec<Bytes> {
         let mut words = vec!["CLIENT".into(), "TRACKING".into(), "ON".into()];
         if let Some(id) = self.redirect {
             words.extend(["REDIRECT".into(), id.to_string().into()]);

@@ -6,6 +6,7 @@
 //! hints keep coming. Nobody waits for a refresh: the last snapshot serves until there is a better one.
 
 mod atlas;
+mod failing;
 mod framing;
 mod functions;
 mod kin;
@@ -53,8 +54,8 @@ const CALM: Duration = Duration::from_secs(2);
 /// Time between refreshes while slots are uncovered or nobody answers: a cluster that forms is to be served within a
 /// second.
 const UNEASY_INTERVAL: Duration = Duration::from_millis(500);
-/// Time between refreshes for a while after a change, and while a node is nowhere to be found: the nodes themselves take
-/// a moment to agree.
+/// Time between refreshes for a while after a change, and while a node is nowhere to be found or held for failing: the
+/// nodes themselves take a moment to agree.
 const WATCHFUL_INTERVAL: Duration = Duration::from_secs(1);
 /// How long a change is watched.
 const SETTLING: Duration = Duration::from_secs(3);
@@ -298,7 +299,10 @@ impl Discovery {
         if !well || current.trouble.is_some() {
             let why = if current.nodes.is_empty() { Trigger::Start } else { Trigger::Uncovered };
             self.look_again(UNEASY_INTERVAL, why, now);
-        } else if self.atlas.misses_nodes() || self.last_change.is_some_and(|change| now - change < self.settling()) {
+        } else if self.atlas.misses_nodes()
+            || self.atlas.has_failing(now)
+            || self.last_change.is_some_and(|change| now - change < self.settling())
+        {
             self.look_again(WATCHFUL_INTERVAL, Trigger::Interval, now);
         }
         self.metrics.refreshed(trigger, well, now - since);

@@ -34,6 +34,8 @@ const FIRST_PAUSE: Duration = Duration::from_millis(20);
 const LAST_PAUSE: Duration = Duration::from_secs(1);
 /// How many bytes one turn takes from one feed, so that a flood does not keep others of the worker waiting.
 const TURN: usize = 256 * 1024;
+/// What a frame counts at least, as bytes: small ones take their time too.
+const LEAST: usize = 256;
 
 /// A node connection that is read all the time.
 pub struct Feed {
@@ -48,7 +50,7 @@ pub struct Feed {
     /// Frames that have come.
     inbox: Inbox,
     pause: Duration,
-    /// Bytes read since it last had nothing.
+    /// Bytes taken since it last had nothing.
     turn: usize,
 }
 
@@ -171,13 +173,14 @@ impl Feed {
             self.out = BytesMut::new();
         }
         loop {
-            if let Some(frame) = self.inbox.next_frame().map_err(|_| io::ErrorKind::InvalidData)? {
-                return Poll::Ready(Ok(frame));
-            }
             if self.turn >= TURN {
                 self.turn = 0;
                 cx.waker().wake_by_ref();
                 return Poll::Pending;
+            }
+            if let Some(frame) = self.inbox.next_frame().map_err(|_| io::ErrorKind::InvalidData)? {
+                self.turn += LEAST.saturating_sub(frame.len());
+                return Poll::Ready(Ok(frame));
             }
             let buffer = &mut *buffer.borrow_mut();
             let mut read = ReadBuf::new(buffer);

@@ -38,6 +38,7 @@ use crate::{
     dial::{self, DialError, Login},
     doubt::{Connection, Ender},
     metrics::{NodeError, NodeTally},
+    resp::write,
     says,
     scripts::Script,
     sizes::LargeReplies,
@@ -126,7 +127,9 @@ pub enum News<'a> {
 /// The connection, as its users see it.
 pub struct Link {
     node: Arc<Node>,
-    login: Login,
+    login: RefCell<Login>,
+    /// Where it is connected, to which other connection the node tells of changed keys, if to another.
+    told: Cell<Option<Option<i64>>>,
     tally: Rc<NodeTally>,
     around: Surroundings,
     /// Where there is one, the link connects unasked and sees to it that the node is still there.
@@ -196,7 +199,8 @@ impl Link {
         let connection = Connection::new(node.clone(), around.ender.clone());
         let link = Rc::new(Link {
             node,
-            login,
+            login: RefCell::new(login),
+            told: Cell::default(),
             tally,
             around,
             audience,
@@ -254,10 +258,9 @@ impl Link {
         let prefix = prelude.frames.len();
         // Nothing follows a command that may change its connection before that is known.
         let fenced = ticket.fenced || ticket.unknown;
-        queue.fences += usize::from(fenced);
         queue.bytes.extend_from_slice(&prelude.frames);
         queue.bytes.extend_from_slice(request);
-        queue.entries.push_back(Entry {
+        queue.push(Entry {
             prelude: prelude.replies,
             swallow: ticket.replies_before,
             fenced,
@@ -280,10 +283,9 @@ impl Link {
             return false;
         }
         let loads = &mut self.queue.borrow_mut().loads;
-        if self.never_loads.get() || loads.contains(&script.sha) {
+        if self.never_loads.get() || !loads.insert(script.sha) {
             return false;
         }
-        loads.push(script.sha);
         script.encode_load(&mut prelude.frames);
         prelude.replies += 1;
         true
@@ -324,9 +326,9 @@ impl Link {
     /// Asks the node for a sign of life.
     fn ping(&self) {
         let queue = &mut *self.queue.borrow_mut();
-        let ping = if self.login.is_own() { PING } else { HELLO };
+        let ping = if self.login.borrow().is_own() { PING } else { HELLO };
         queue.bytes.extend_from_slice(ping);
-        queue.entries.push_back(Entry {
+        queue.push(Entry {
             ticket: None,
             length: ping.len(),
             prefix: 0,
@@ -339,6 +341,22 @@ impl Link {
             heartbeat: true,
         });
         self.tally.queued(ping.len());
+    }
+
+    /// Whether a request has waited for so long.
+    pub fn keeps_waiting(&self, long: Duration) -> bool {
+        let now = self.around.clock.now();
+        self.queue.borrow().entries.front().is_some_and(|front| now.saturating_duration_since(front.since) >= long)
+    }
+
+    /// From now on the node is to tell of changed keys as `all` says. Where it is connected, it has to be asked for what is
+    /// `new` in that, by this request; what it remembers already, it goes on to remember.
+    pub fn track(&self, all: &dial::Tracking, new: &dial::Tracking) -> Option<Vec<u8>> {
+        self.login.borrow_mut().tracking = Some(all.clone());
+        let told = self.told.get()?;
+        let mut frame = Vec::new();
+        write::request(&mut frame, &dial::Tracking { redirect: told, ..new.clone() }.words());
+        Some(frame)
     }
 
     /// Lets the link end once all that it owes has been answered.
@@ -377,7 +395,8 @@ impl Link {
     /// A connection, and the open file that it takes where none is kept back for it.
     async fn dial(&self) -> Result<(Connected, Option<Descriptor>), DialError> {
         let limits = &self.around.limits.dial;
-        let mut login = self.login.at(&self.node);
+        let asked = self.login.borrow().clone();
+        let mut login = asked.at(&self.node);
         // Other users may not be allowed to, and who asks in vain stands in the node's ACL LOG.
         login.stays = self.is_kept_back && self.around.nodes_evict.get();
         let descriptor = match self.is_kept_back {
@@ -387,7 +406,10 @@ impl Link {
         let companion = Companion::of(&self.node.reach, &mut login, limits, &self.around.descriptors).await?;
         let opened = dial::open(&self.node.reach, &login, limits).await?;
         self.connection.borrow().opened(opened.id, Instant::now());
-        Ok((Connected { stream: opened.stream, rest: opened.rest, companion }, descriptor))
+        let told = login.tracking.and_then(|tracking| tracking.redirect);
+        let connected =
+            Connected { stream: opened.stream, rest: opened.rest, companion, tracking: asked.tracking, told };
+        Ok((connected, descriptor))
     }
 
     fn tell(&self, news: News<'_>) {
@@ -439,6 +461,9 @@ struct Connected {
     /// What the node has said already.
     rest: Vec<u8>,
     companion: Option<Companion>,
+    /// What it was asked to tell, and to which connection.
+    tracking: Option<dial::Tracking>,
+    told: Option<i64>,
 }
 
 /// How connecting has gone of late.
@@ -477,11 +502,15 @@ async fn run(link: Rc<Link>) {
             continue;
         }
         match link.dial().await {
+            // It is to tell of other keys by now.
+            Ok((connected, _)) if connected.tracking != link.login.borrow().tracking => {}
             Ok((connected, _descriptor)) => {
+                link.told.set(Some(connected.told));
                 link.tally.connected();
                 link.tell(News::Opened);
                 let mut exchange = Exchange::new(link.clone(), connected);
                 let lost = poll_fn(|cx| exchange.poll(cx)).await;
+                link.told.set(None);
                 link.tally.disconnected();
                 troubles = match (lost, exchange.heard_from) {
                     (Lost::Retired, _) => {

@@ -37,6 +37,9 @@ use crate::{
     topology::{Hint, Node, Topology},
 };
 
+/// How long a request to the node that all publishing goes through may wait before the others are asked about that node.
+const LONG_WAIT: std::time::Duration = std::time::Duration::from_millis(500);
+
 /// What an operator has decided about sessions.
 #[derive(Debug)]
 pub struct Settings {
@@ -135,7 +138,7 @@ pub struct Lane {
     /// Its user may use MULTI, as far as is known.
     may_multi: Cell<bool>,
     /// It is one client's own: its nodes tell that client which keys change.
-    private: Option<(Tracking, Rc<dyn Audience>)>,
+    private: Option<(RefCell<Tracking>, Rc<dyn Audience>)>,
     /// A link has ended that nodes may have told something on.
     let_go: Cell<bool>,
 }
@@ -268,7 +271,16 @@ impl Router {
     pub fn publish(&self) {
         self.refresh();
         let topology = self.topology();
-        self.lanes.borrow().values().filter_map(Weak::upgrade).for_each(|lane| lane.follow(&topology));
+        let home = topology.home_index();
+        for lane in self.lanes.borrow().values().filter_map(Weak::upgrade) {
+            lane.follow(&topology);
+            // Others may know by now whether it fails: what goes through it could go by another node.
+            if let Some(link) = home.and_then(|home| lane.links.borrow().get(home).cloned().flatten())
+                && link.keeps_waiting(LONG_WAIT)
+            {
+                self.hint(Hint::Unwell { node: link.node().id.clone() });
+            }
+        }
         self.around.large.expire(std::time::Instant::now());
         self.admissions.keep(|label| topology.nodes.iter().any(|node| *node.label == *label));
         self.tally.publish();
@@ -351,7 +363,7 @@ impl Lane {
             pool,
             // Without credentials it is the default user, who is told of restrictions by the server.
             may_multi: Cell::new(login.credentials.is_none()),
-            private,
+            private: private.map(|(tracking, audience)| (RefCell::new(tracking), audience)),
             let_go: Cell::new(false),
         }
     }
@@ -454,8 +466,20 @@ impl Lane {
         self.let_go.take()
     }
 
+    /// From now on the nodes of a client's own lane are to tell which keys change as `all` says. Those that are connected
+    /// have to be asked for what is `new` in that, by these requests.
+    pub fn track(&self, all: &Tracking, new: &Tracking) -> Vec<(Rc<Link>, Vec<u8>)> {
+        if let Some((tracking, _)) = &self.private {
+            tracking.replace(all.clone());
+        }
+        let (links, strangers) = (self.links.borrow(), self.strangers.borrow());
+        let every = links.iter().flatten().chain(strangers.values());
+        every.filter_map(|link| Some((link.clone(), link.track(all, new)?))).collect()
+    }
+
     fn open(&self, router: &Router, node: &Arc<Node>) -> Rc<Link> {
-        let (tracking, audience) = self.private.clone().unzip();
+        let private = self.private.as_ref().map(|(tracking, audience)| (tracking.borrow().clone(), audience.clone()));
+        let (tracking, audience) = private.unzip();
         let login = Login { tracking, ..self.login.clone() };
         let own = &router.settings.login;
         let is_kept_back = self.private.is_none() && login.credentials == own.credentials && login.database == 0;

@@ -100,6 +100,8 @@ pub struct Topology {
     pub commands: Arc<CommandTable>,
     /// All nodes that were asked say that the cluster is down (`cluster_state:fail`): they refuse what is sent to them.
     pub failed: bool,
+    /// The ids of nodes that the others hold for failing, or that cannot be reached.
+    pub failing: Vec<String>,
     /// Why not all slots are served, fit for `-CLUSTERDOWN` and `/readyz`; `None` where all are.
     pub trouble: Option<Arc<str>>,
     /// The ids of primaries that have just joined and are being given the functions of the others.
@@ -119,6 +121,7 @@ impl Topology {
             server: Arc::default(),
             commands: CommandTable::builtin(),
             failed: false,
+            failing: Vec::new(),
             trouble: Some(why.into()),
             unready: Vec::new(),
             demoted: Arc::default(),
@@ -169,8 +172,8 @@ impl Topology {
         })
     }
 
-    /// The primary that all publishing goes through: the one with the lowest id among those that own slots, so that
-    /// every proxy in front of this cluster agrees.
+    /// The primary that all publishing goes through: the one with the lowest id among those that own slots and are not
+    /// failing, so that every proxy in front of this cluster agrees. Where all are failing, the lowest of all.
     pub fn home(&self) -> Option<&Arc<Node>> {
         self.nodes.get(self.home_index()?)
     }
@@ -178,7 +181,13 @@ impl Topology {
     /// The index of [`Topology::home`].
     pub fn home_index(&self) -> Option<usize> {
         let owners = self.first_slots().iter().filter_map(|slot| self.owner_index(*slot));
-        owners.min_by(|a, b| self.nodes[*a].id.cmp(&self.nodes[*b].id))
+        let rank = |index: &usize| self.nodes.get(*index).map(|node| (self.is_failing(&node.id), &node.id));
+        owners.min_by(|one, other| rank(one).cmp(&rank(other)))
+    }
+
+    /// Whether a node is held for failing by the others, or cannot be reached.
+    pub fn is_failing(&self, id: &str) -> bool {
+        self.failing.iter().any(|failing| failing == id)
     }
 
     /// The error for a request that finds no node to go to.
@@ -292,6 +301,7 @@ impl Topology {
             && self.slots == other.slots
             && self.server == other.server
             && self.unready == other.unready
+            && self.home_index() == other.home_index()
             && Arc::ptr_eq(&self.commands, &other.commands)
     }
 

@@ -288,7 +288,7 @@ fn subscriptions_outlive_the_home_node() {
     }
     let tail: Vec<i64> = numbers.into_iter().filter(|number| *number > last).collect();
     assert_eq!(tail, (last + 1..last + 50).collect::<Vec<_>>());
-    assert!(proxy.metric("slotway_subscription_gaps_total", &[]) >= 1.0);
+    eventually("the gap to be counted", || proxy.metric("slotway_subscription_gaps_total", &[]) >= 1.0);
     assert!(proxy.log().contains("subscriptions interrupted"), "{}", proxy.log());
 
     // The promoted replica must notify as well.

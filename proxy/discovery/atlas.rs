@@ -7,6 +7,7 @@ use tokio::time::Instant;
 use tracing::{debug, info};
 
 use super::{
+    failing::{self, Failing},
     reach::{Found, Wanted},
     survey::Survey,
 };
@@ -40,6 +41,10 @@ pub struct Atlas {
     servers: HashMap<String, ServerInfo>,
     /// All who answered last say that the cluster is down.
     failed: bool,
+    /// Nodes that nothing is to go through that could as well go by another.
+    failing: Failing,
+    /// Some node that answered last holds another for failing.
+    accusing: bool,
     /// What was learnt of each kind of server.
     learnt: Vec<(ServerInfo, Arc<CommandTable>)>,
 }
@@ -55,6 +60,8 @@ impl Atlas {
             moved: HashMap::new(),
             servers: HashMap::new(),
             failed: false,
+            failing: Failing::default(),
+            accusing: false,
             learnt: Vec::new(),
         }
     }
@@ -68,6 +75,10 @@ impl Atlas {
             self.learnt.drain(..self.learnt.len().saturating_sub(MOST_LEARNT));
         }
         self.failed = !survey.answers.is_empty() && survey.answers.iter().all(|answer| answer.failed);
+        let (failing, accusing) = failing::convicted(&survey.answers);
+        let now = Instant::now();
+        failing.iter().for_each(|id| self.failing.note(id, now));
+        self.accusing = accusing;
         let met = survey.answers.iter().map(|answer| {
             self.servers.insert(answer.name(), answer.server.clone());
             (answer.name(), answer.asked.clone())
@@ -129,6 +140,9 @@ impl Atlas {
         if before.is_none_or(|before| before.reach != found.reach || before.sure != found.sure) {
             found.log(before.is_some_and(|before| !before.sure));
         }
+        if !found.sure || before.is_some_and(|before| !before.sure) {
+            self.failing.note(&found.id, Instant::now());
+        }
         self.reached.insert(found.id.clone(), found);
     }
 
@@ -165,6 +179,11 @@ impl Atlas {
         self.reached.get(id).is_none_or(|found| found.sure)
     }
 
+    /// Whether a node is failing, or held for that by some other: there may soon be news.
+    pub fn has_failing(&mut self, now: Instant) -> bool {
+        self.failing.any(now) || self.accusing
+    }
+
     /// The snapshot after `current`: what the view and the latest MOVED come to. `None` where there is no view, or a
     /// node in it has never been searched. One that is searched again stays where it was meanwhile.
     pub fn layout(&mut self, current: &Topology, now: Instant) -> Option<Topology> {
@@ -183,6 +202,8 @@ impl Atlas {
             next.move_slot(*slot, address);
         }
         next.failed = self.failed;
+        let is_failing = |id: &str| self.failing.has(id, now) || !self.is_up(id);
+        next.failing = next.nodes.iter().map(|node| &node.id).filter(|id| is_failing(id)).cloned().collect();
         next.trouble = trouble(&next);
         Some(next)
     }

@@ -57,6 +57,12 @@ impl Discovery {
         } else {
             debug!("layout {}: {} slots", next.epoch, next.covered());
         }
+        if let (Some(old), Some(new)) = (current.home(), next.home())
+            && old.id != new.id
+        {
+            let why = if next.is_failing(&old.id) { ": the node before it fails" } else { "" };
+            info!("all publishing goes through {} now{why}", new.label);
+        }
         for gone in current.departed(next) {
             info!("node {} has left ({})", gone.label, gone.id);
             self.former.push(gone.reach.clone());

@@ -1,6 +1,10 @@
 //! One refresh's questions: asking a few nodes how they see the cluster.
 
-use std::{collections::VecDeque, sync::Arc, time::Duration};
+use std::{
+    collections::{HashSet, VecDeque},
+    sync::Arc,
+    time::Duration,
+};
 
 use tokio::{
     task::JoinSet,
@@ -8,7 +12,7 @@ use tokio::{
 };
 use tracing::{info, warn};
 
-use super::{framing, kin::Kin};
+use super::{failing, framing, kin::Kin};
 use crate::{
     address::Address,
     command::CommandTable,
@@ -54,6 +58,8 @@ pub struct Answer {
     pub server: ServerInfo,
     /// It says that the cluster is down.
     pub failed: bool,
+    /// The ids of the nodes that it holds for failing.
+    pub accused: HashSet<String>,
 }
 
 impl Answer {
@@ -143,7 +149,8 @@ async fn ask(address: Address, login: &Login, limits: &Limits) -> Result<Answer,
     let command_count = count.integer().and_then(|count| u32::try_from(count).ok()).unwrap_or(0);
     let server = ServerInfo { command_count, ..ServerInfo::from_info(info.str().unwrap_or_default()) };
     let failed = state.str().is_some_and(|state| state.lines().any(|line| line == "cluster_state:fail"));
-    Ok(Answer { id: id.str().map(str::to_owned), view, server, failed, asked: address })
+    let accused = failing::accused(nodes.str().unwrap_or_default());
+    Ok(Answer { id: id.str().map(str::to_owned), view, server, failed, asked: address, accused })
 }
 
 /// Learns the commands of the newest server among the answers, unless that is `known`.

@@ -76,7 +76,7 @@ enum Verdict {
 }
 
 impl Exchange {
-    pub fn new(link: Rc<Link>, Connected { stream, rest, companion }: Connected) -> Exchange {
+    pub fn new(link: Rc<Link>, Connected { stream, rest, companion, .. }: Connected) -> Exchange {
         let now = link.around.clock.tick();
         Exchange {
             link,

@@ -1,6 +1,9 @@
 //! The requests that a link has not had answers to, with their bytes: what is to be written, and what was.
 
-use std::{collections::VecDeque, time::Instant};
+use std::{
+    collections::{HashSet, VecDeque},
+    time::Instant,
+};
 
 use bytes::{Buf, Bytes, BytesMut};
 
@@ -17,10 +20,12 @@ pub(super) struct Queue {
     /// How many of them the socket has taken.
     pub written: usize,
     pub entries: VecDeque<Entry>,
-    /// How many of them are fenced.
-    pub fences: usize,
+    /// Where the fenced ones among them end, counted from the first byte that was ever queued.
+    fences: VecDeque<u64>,
+    /// How many bytes have left the queue.
+    gone: u64,
     /// Scripts that are loaded by what has not been written wholly: in front of whatever comes now.
-    pub loads: Vec<Sha>,
+    pub loads: HashSet<Sha>,
 }
 
 /// One request in the queue.
@@ -53,11 +58,15 @@ pub(super) struct Taken {
 impl Queue {
     /// How many bytes may be written by now: up to the end of the first fenced request.
     pub fn writable(&self) -> usize {
-        if self.fences == 0 {
-            return self.bytes.len();
+        self.fences.front().map_or(self.bytes.len(), |fence| (fence - self.gone) as usize)
+    }
+
+    /// Adds an entry, whose bytes have just been added.
+    pub fn push(&mut self, entry: Entry) {
+        if entry.fenced {
+            self.fences.push_back(self.gone + self.bytes.len() as u64);
         }
-        let fence = self.entries.iter().position(|entry| entry.fenced).unwrap_or(self.entries.len());
-        self.entries.iter().take(fence + 1).map(|entry| entry.length).sum()
+        self.entries.push_back(entry);
     }
 
     /// Takes out what nobody waits for any more and of which nothing has been written; says how many requests and bytes
@@ -81,7 +90,6 @@ impl Queue {
                 let end = at + entry.length;
                 if is_dropped(&entry) {
                     dropped = (dropped.0 + 1, dropped.1 + entry.length);
-                    self.fences -= usize::from(entry.fenced);
                     at = end;
                     continue;
                 }
@@ -92,6 +100,12 @@ impl Queue {
         }
         self.bytes.truncate(start);
         self.bytes.extend_from_slice(&tail);
+        let mut end = self.gone;
+        let fences = kept.iter().filter_map(|entry| {
+            end += entry.length as u64;
+            entry.fenced.then_some(end)
+        });
+        self.fences = fences.collect();
         self.entries = kept;
         dropped
     }
@@ -101,7 +115,8 @@ impl Queue {
         let mut bytes = std::mem::take(&mut self.bytes).freeze();
         let mut written = std::mem::take(&mut self.written);
         self.loads.clear();
-        self.fences = 0;
+        self.fences.clear();
+        self.gone += bytes.len() as u64;
         let mut all = Vec::with_capacity(self.entries.len());
         for entry in self.entries.drain(..) {
             let mut request = bytes.split_to(entry.length);
@@ -116,7 +131,10 @@ impl Queue {
     /// Takes the answered front entry out.
     pub fn pop(&mut self) -> Option<Entry> {
         let entry = self.entries.pop_front()?;
-        self.fences -= usize::from(entry.fenced);
+        self.gone += entry.length as u64;
+        if entry.fenced {
+            self.fences.pop_front();
+        }
         if self.entries.is_empty() && self.bytes.capacity() > KEPT_QUEUE {
             self.bytes = BytesMut::new();
         } else {

@@ -44,7 +44,7 @@ impl Link {
             return freest;
         }
         let Link { node, login, tally, around, .. } = self;
-        let side = Link::begin(node.clone(), login.clone(), tally.clone(), around.clone(), None, false, None);
+        let side = Link::begin(node.clone(), login.borrow().clone(), tally.clone(), around.clone(), None, false, None);
         sides.push(side.clone());
         Some(side)
     }

@@ -30,6 +30,11 @@ pub struct Part {
     keys: Range<u32>,
 }
 
+/// How many arguments, and bytes of them, may stand behind the keys: options, which every part has. No command has more
+/// that a server would take, and each part would bear it again.
+const MOST_OPTIONS: usize = 16;
+const MOST_OPTION_BYTES: usize = 1024;
+
 /// Which arguments are what in the request.
 #[derive(Clone, Copy, Debug, PartialEq)]
 struct Shape {
@@ -44,7 +49,8 @@ struct Shape {
 }
 
 impl Split {
-    /// Cuts `request` slot by slot; `None` where a key lacks what belongs to it.
+    /// Cuts `request` slot by slot; `None` where a key lacks what belongs to it, or where more follows than any server
+    /// takes.
     pub fn by_slot(request: &Request, spec: &Spec, fold: Fold) -> Option<Split> {
         let (shape, mut keys) = shape(request, spec)?;
         // Stable: within a slot, keys stay in the request's order.
@@ -114,8 +120,13 @@ fn shape(request: &Request, spec: &Spec) -> Option<(Shape, Vec<(Slot, u32)>)> {
     let (step, first, last) = (spec.step(), keys.first()?.1 as usize, keys.last()?.1 as usize);
     // Keys must lie evenly, or the rest of the request could not be told from them.
     let even = keys.iter().zip((first..).step_by(step)).all(|((_, index), at)| *index as usize == at);
-    if found != Keys::Known || !even || last + step > request.len() {
+    let end = last + step;
+    if found != Keys::Known || !even || end > request.len() {
         return None;
     }
-    Some((Shape { first, step, end: last + step, count_at: spec.count_at() }, keys))
+    let mut options = request.args().skip(end).map(<[u8]>::len);
+    if options.len() > MOST_OPTIONS || options.by_ref().sum::<usize>() > MOST_OPTION_BYTES {
+        return None;
+    }
+    Some((Shape { first, step, end, count_at: spec.count_at() }, keys))
 }

@@ -39,12 +39,12 @@ impl Session {
                 self.block(&request, spec, blocking).await;
                 None
             }
-            Plan::Local(Local::Subscribe) => Some(self.subscribe(Kind::Channel, &request).await.into()),
-            Plan::Local(Local::Psubscribe) => Some(self.subscribe(Kind::Pattern, &request).await.into()),
-            Plan::Local(Local::Ssubscribe) => Some(self.subscribe(Kind::Shard, &request).await.into()),
-            Plan::Local(Local::Unsubscribe) => Some(self.unsubscribe(Kind::Channel, &request).await.into()),
-            Plan::Local(Local::Punsubscribe) => Some(self.unsubscribe(Kind::Pattern, &request).await.into()),
-            Plan::Local(Local::Sunsubscribe) => Some(self.unsubscribe(Kind::Shard, &request).await.into()),
+            Plan::Local(Local::Subscribe) => self.subscribe(Kind::Channel, &request).await,
+            Plan::Local(Local::Psubscribe) => self.subscribe(Kind::Pattern, &request).await,
+            Plan::Local(Local::Ssubscribe) => self.subscribe(Kind::Shard, &request).await,
+            Plan::Local(Local::Unsubscribe) => self.unsubscribe(Kind::Channel, &request).await,
+            Plan::Local(Local::Punsubscribe) => self.unsubscribe(Kind::Pattern, &request).await,
+            Plan::Local(Local::Sunsubscribe) => self.unsubscribe(Kind::Shard, &request).await,
             Plan::One(slot) => {
                 self.stream_apart(slot, &request, spec).await;
                 None
@@ -60,8 +60,8 @@ impl Session {
                 None
             }
             Plan::Local(Local::Proxy(Proxy::Node)) => self.one_node(&request).await,
-            Plan::Local(Local::Monitor) => Some(self.start_monitor().await.into()),
-            Plan::Local(Local::Client(_)) => Some(self.set_tracking(&request).await.into()),
+            Plan::Local(Local::Monitor) => self.start_monitor().await,
+            Plan::Local(Local::Client(_)) => self.set_tracking(&request).await.map(Bytes::from),
             Plan::Unchanged(error) => Some(self.config_as_it_is(&request, &error).await.into()),
             Plan::Scripting(which, _) => return self.ask_of_scripts(which, &request, spec).await,
             Plan::AskServer => return self.forward_by_server(&request).await,

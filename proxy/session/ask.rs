@@ -1,11 +1,21 @@
 //! Asking a node on the session's own behalf, for commands that take more than one request.
 
-use std::{future::poll_fn, rc::Rc, sync::Arc, task::Poll, time::Duration};
+use std::{
+    future::poll_fn,
+    rc::Rc,
+    sync::Arc,
+    task::Poll,
+    time::{Duration, Instant},
+};
 
 use bytes::Bytes;
 use tokio::task::JoinSet;
 
-use super::{Session, attend::Eof};
+use super::{
+    Session,
+    attend::Eof,
+    retry::{FIRST_PAUSE, LAST_PAUSE},
+};
 use crate::{
     clients::Held,
     doubt::Doubts,
@@ -15,7 +25,7 @@ use crate::{
     resp::{Request, Value, write},
     router::{Lane, Router},
     says,
-    ticket::{Line, Route, Why},
+    ticket::{Bounced, Line, Route, Why},
     topology::Node,
 };
 
@@ -29,14 +39,30 @@ impl Session {
     pub(super) async fn ask(&self, link: &Link, frame: &[u8]) -> Result<Bytes, String> {
         let (doubts, patience) = (&self.line.doubts, self.router.settings().retry_timeout);
         doubts.settled(link.node(), Some(&link.connection()), patience).await?;
-        ask_for(&self.router, link, frame, doubts.clone()).await
+        try_ask(&self.router, link, frame, doubts.clone()).await.map_err(|why| why.text(link))
     }
 
-    /// One request to the node that all publishing goes through.
+    /// One request to the node that all publishing goes through, or to the one that takes its place.
     pub(super) async fn ask_home(&self, request: &Request<'_>) -> Result<Bytes, String> {
-        match self.lane.link(&self.router, self.favourite, Route::Home) {
-            Some(link) => self.ask(&link, request.frame()).await,
-            None => Err(self.router.topology().down()),
+        let (begun, mut pause) = (Instant::now(), FIRST_PAUSE);
+        loop {
+            let unsent = match self.lane.link(&self.router, self.favourite, Route::Home) {
+                Some(link) => {
+                    let (doubts, patience) = (&self.line.doubts, self.router.settings().retry_timeout);
+                    doubts.settled(link.node(), Some(&link.connection()), patience).await?;
+                    match try_ask(&self.router, &link, request.frame(), doubts.clone()).await {
+                        Err(Unanswered::Bounced(why @ (Why::Unsent(_) | Why::Later(..)))) => why.last_error(),
+                        other => return other.map_err(|why| why.text(&link)),
+                    }
+                }
+                None => self.router.topology().down(),
+            };
+            if begun.elapsed() >= self.router.settings().retry_timeout {
+                return Err(unsent);
+            }
+            tokio::time::sleep(pause).await;
+            pause = (pause * 2).min(LAST_PAUSE);
+            self.router.refresh();
         }
     }
 
@@ -73,10 +99,33 @@ impl Drop for Asking {
 
 /// As [`Session::ask`], for what outlives a look at the session.
 pub(super) async fn ask(router: &Router, link: &Link, frame: &[u8]) -> Result<Bytes, String> {
-    ask_for(router, link, frame, Rc::default()).await
+    try_ask(router, link, frame, Rc::default()).await.map_err(|why| why.text(link))
 }
 
-async fn ask_for(router: &Router, link: &Link, frame: &[u8], doubts: Rc<Doubts>) -> Result<Bytes, String> {
+/// Why there is no reply.
+enum Unanswered {
+    /// The request came back.
+    Bounced(Why),
+    TooLarge,
+    BrokenOff,
+}
+
+impl Unanswered {
+    /// The error for a client.
+    fn text(&self, link: &Link) -> String {
+        let node = &link.node().label;
+        match self {
+            Unanswered::Bounced(Why::Redirected(..)) => {
+                format!("ERR proxy: {node} has just given this away, ask again")
+            }
+            Unanswered::Bounced(other) => other.last_error(),
+            Unanswered::TooLarge => says::reply_too_large(node),
+            Unanswered::BrokenOff => format!("ERR proxy: the reply of {node} broke off"),
+        }
+    }
+}
+
+async fn try_ask(router: &Router, link: &Link, frame: &[u8], doubts: Rc<Doubts>) -> Result<Bytes, Unanswered> {
     let line = Line::of(router.tally().clone(), router.clock().clone(), 1, doubts);
     // A request that came back to a line which nobody looks at any more would keep it for ever.
     let _asking = Asking(line.clone());
@@ -94,16 +143,14 @@ async fn ask_for(router: &Router, link: &Link, frame: &[u8], doubts: Rc<Doubts>)
     })
     .await;
     if !fits {
-        return Err(says::reply_too_large(&link.node().label));
+        return Err(Unanswered::TooLarge);
     }
     if let Some(bounced) = line.take_bounced().pop() {
-        return Err(match &bounced.why {
-            Why::Redirected(..) => format!("ERR proxy: {} has just given this away, ask again", link.node().label),
-            other => other.last_error(),
-        });
+        let Bounced { why, .. } = bounced;
+        return Err(Unanswered::Bounced(why));
     }
     if line.is_broken() {
-        return Err(format!("ERR proxy: the reply of {} broke off", link.node().label));
+        return Err(Unanswered::BrokenOff);
     }
     Ok(line.write_out(|reply| (reply.len(), Bytes::copy_from_slice(reply))))
 }

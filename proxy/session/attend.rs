@@ -20,12 +20,16 @@ use crate::{clients::Order, metrics::Disconnect};
 const SENT_AHEAD: usize = 1024 * 1024;
 /// How often a client that has sent so much is looked at: what it has not been asked for hides that it has gone.
 const LOOK: Duration = Duration::from_millis(100);
+/// How long a client that may have gone is given, since it may as well have closed its sending side only.
+const LINGER: Duration = Duration::from_millis(250);
 
 /// What it means that a client closes its sending side.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Eof {
     /// It has gone, as Redis has it for a client that is blocked.
     Leaves,
+    /// It may still read the reply, where that comes soon.
+    Lingers,
     /// It may still read the reply.
     Waits,
     /// Likewise, and what ends the connection for good is noticed at once.
@@ -39,6 +43,8 @@ pub(super) struct Ahead {
     look: Option<Pin<Box<Sleep>>>,
     /// It has closed its sending side.
     is_closed: bool,
+    /// When it counts as gone for that, where it lingers.
+    gone: Option<Pin<Box<Sleep>>>,
 }
 
 impl Session {
@@ -88,6 +94,12 @@ impl Session {
             ahead.is_closed = reason == Disconnect::Eof;
             if eof == Eof::Leaves || !ahead.is_closed {
                 return Poll::Ready(reason);
+            }
+        }
+        if eof == Eof::Lingers && ahead.is_closed {
+            let gone = ahead.gone.get_or_insert_with(|| Box::pin(tokio::time::sleep(LINGER)));
+            if gone.as_mut().poll(cx).is_ready() {
+                return Poll::Ready(Disconnect::Eof);
             }
         }
         self.account();

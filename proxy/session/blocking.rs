@@ -141,7 +141,8 @@ struct Wait<'a> {
     timeout: Option<(usize, Unit)>,
     /// When its own timeout is over; `None`: never.
     deadline: Option<Instant>,
-    /// Arguments that are `$` (XREAD: from now on), with their keys and what they stood for the first time.
+    /// Arguments that are `$` (XREAD: from now on), in their order, with their keys and what they stood for the first
+    /// time.
     news: Vec<FromNow>,
     sent: bool,
     /// Once a node has the command, and not before: who sees a client blocked may count on what it waits for.
@@ -340,8 +341,9 @@ impl<'a> Wait<'a> {
         }
         let left = self.deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()).max(LAST_LOOK));
         write::request_head(&mut out, self.request.len());
+        let mut news = self.news.iter().peekable();
         for (index, arg) in self.request.args().enumerate() {
-            let id = self.news.iter().find(|news| news.at == index).and_then(|news| news.id.as_ref());
+            let id = news.next_if(|news| news.at == index).and_then(|news| news.id.as_ref());
             match (id, self.timeout, left) {
                 (Some(id), ..) => write::bulk(&mut out, id),
                 (_, Some((at, unit)), Some(left)) if at == index => {

@@ -150,7 +150,7 @@ impl Session {
             // In the order asked for, as often as asked for.
             let found = ids.as_ref().map(|ids| ids.iter().filter_map(|id| self.router.clients().find(*id)).collect());
             listed = found.unwrap_or(listed);
-            ids.map(Filter::ids).ok_or_else(|| says::INVALID_CLIENT_ID.into())
+            ids.as_deref().map(Filter::ids).ok_or_else(|| says::INVALID_CLIENT_ID.into())
         } else if request.len() == 2 || request.is(2, "TYPE") && request.len() == 4 {
             Filter::parse(request, 2, &known)
         } else {

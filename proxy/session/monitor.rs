@@ -9,13 +9,14 @@ mod shown;
 use std::{
     future::{Future, poll_fn},
     pin::Pin,
+    rc::Rc,
     sync::Arc,
     task::{Context, Poll},
 };
 
 use bytes::Bytes;
 
-use super::{Session, transaction::Transaction};
+use super::{Session, attend::Eof, transaction::Transaction};
 use crate::{
     clients::{Client, Monitoring},
     command::{Flags, Spec, treatment::Local},
@@ -111,37 +112,27 @@ impl Monitor {
 }
 
 impl Session {
-    /// Begins to show the client what the nodes do; OK once all of them have begun, or one at least in time.
-    pub(super) async fn start_monitor(&mut self) -> Vec<u8> {
+    /// Begins to show the client what the nodes do; OK once all of them have begun, or one at least in time. `None` where
+    /// the client has gone.
+    pub(super) async fn start_monitor(&mut self) -> Option<Bytes> {
         if self.monitor.is_some() {
             // Redis does not answer this one.
-            return Vec::new();
+            return Some(Bytes::new());
         }
         self.router.refresh();
-        let mut monitor = Box::new(Monitor::new(self.lane.login(), &self.router, &self.client));
-        let mut patience = Box::pin(tokio::time::sleep(self.router.settings().retry_timeout));
-        let (mut lines, mut reply) = (Vec::new(), Vec::new());
-        let hold = Line::new(self.router.tally().clone(), self.router.clock().clone(), 1);
-        let refused = poll_fn(|cx| {
-            if let Poll::Ready(error) = monitor.poll(cx, &self.router, &hold) {
-                return Poll::Ready(Some(error));
+        let monitor = Box::new(Monitor::new(self.lane.login(), &self.router, &self.client));
+        let begun = begin(monitor, self.router.clone());
+        match self.attend(begun, Eof::Lingers).await {
+            Ok(Ok((monitor, lines))) => {
+                self.monitor = Some(monitor);
+                Some([b"+OK\r\n", &*lines].concat().into())
             }
-            // What comes before the OK goes behind it.
-            hold.write_out(|bytes| (bytes.len(), lines.extend_from_slice(bytes)));
-            if monitor.has_begun() { Poll::Ready(None) } else { patience.as_mut().poll(cx).map(|()| None) }
-        })
-        .await;
-        match refused {
-            Some(error) => return error.to_vec(),
-            None if monitor.nodes.iter().any(|node| node.begun) => reply.extend_from_slice(b"+OK\r\n"),
-            None => {
-                write::error(&mut reply, b"CLUSTERDOWN proxy: no node can be monitored now");
-                return reply;
+            Ok(Err(error)) => Some(error),
+            Err(reason) => {
+                self.ending = Some(reason);
+                None
             }
         }
-        self.monitor = Some(monitor);
-        reply.extend_from_slice(&lines);
-        reply
     }
 
     /// Whether a command that the session answers is to be shown to those who monitor. Asked before it is answered.
@@ -186,4 +177,26 @@ impl Session {
             self.show(&multi, topology.commands.find(&multi));
         }
     }
+}
+
+/// Waits until all nodes show what they do, or one at least in time: with what they have shown meanwhile, which goes
+/// behind the OK. Or the error for the client.
+async fn begin(mut monitor: Box<Monitor>, router: Rc<Router>) -> Result<(Box<Monitor>, Vec<u8>), Bytes> {
+    let mut patience = Box::pin(tokio::time::sleep(router.settings().retry_timeout));
+    let mut lines = Vec::new();
+    let hold = Line::new(router.tally().clone(), router.clock().clone(), 1);
+    poll_fn(|cx| {
+        if let Poll::Ready(error) = monitor.poll(cx, &router, &hold) {
+            return Poll::Ready(Err(error));
+        }
+        hold.write_out(|bytes| (bytes.len(), lines.extend_from_slice(bytes)));
+        if monitor.has_begun() { Poll::Ready(Ok(())) } else { patience.as_mut().poll(cx).map(Ok) }
+    })
+    .await?;
+    if monitor.nodes.iter().any(|node| node.begun) {
+        return Ok((monitor, lines));
+    }
+    let mut error = Vec::new();
+    write::error(&mut error, b"CLUSTERDOWN proxy: no node can be monitored now");
+    Err(error.into())
 }

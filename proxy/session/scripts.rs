@@ -8,7 +8,7 @@
 //!   for all that the batch runs by that digest; so it does ahead of MULTI. NOSCRIPT is then the node's last word, as it
 //!   would be where somebody flushes the scripts of one Redis at that moment.
 
-use std::{rc::Rc, sync::Arc, time::Duration};
+use std::{collections::HashSet, rc::Rc, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use tokio::{task::JoinSet, time::timeout};
@@ -236,10 +236,10 @@ pub(super) fn awaits_functions(router: &Router, node: &Node) -> Option<Why> {
 /// The known scripts that requests name by digest, each once.
 pub(super) fn scripts_of(router: &Router, frames: &[u8]) -> Vec<Script> {
     let scripts = router.scripts();
-    let mut named: Vec<Script> = Vec::new();
+    let (mut named, mut seen) = (Vec::new(), HashSet::new());
     visit(router, frames, |which, request| {
         let mut name = |sha: &[u8]| {
-            let known = scripts.find(sha).filter(|script| !named.contains(script));
+            let known = scripts.find(sha).filter(|script| seen.insert(script.sha));
             named.extend(known);
         };
         match which {

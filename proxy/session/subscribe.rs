@@ -5,6 +5,7 @@ use std::{
     pin::Pin,
     sync::atomic::Ordering::Relaxed,
     task::{Context, Poll},
+    time::Duration,
 };
 
 use bytes::Bytes;
@@ -12,12 +13,14 @@ use tokio::time::Sleep;
 
 use super::{
     Session,
+    attend::Eof,
     subscriber::{Around, Kind, Subscriber},
 };
 use crate::{
     command::{Spec, Treatment, treatment::Local},
     metrics::Disconnect,
     resp::{Request, write},
+    router::Router,
     says,
 };
 
@@ -25,65 +28,57 @@ use crate::{
 #[derive(Default)]
 pub struct Overdue(Option<Pin<Box<Sleep>>>);
 
+/// How many names are dealt with before the worker's other clients get their turn.
+const STEP: usize = 1024;
+
 impl Session {
-    /// Subscribes, and confirms that, each name by itself. What is returned is an error, or nothing.
-    pub(super) async fn subscribe(&mut self, kind: Kind, request: &Request<'_>) -> Vec<u8> {
-        let names: Vec<Bytes> = request.args().skip(1).map(Bytes::copy_from_slice).collect();
+    /// Subscribes, and confirms that, each name by itself. What is returned is an error, or nothing; `None` where the
+    /// client has gone.
+    pub(super) async fn subscribe(&mut self, kind: Kind, request: &Request<'_>) -> Option<Bytes> {
+        let names = names_of(request);
         self.waits_with(2 * names.iter().map(Bytes::len).sum::<usize>());
-        let mut subscriber = match self.subscriber.take() {
-            Some(subscriber) => subscriber,
-            None => Box::new(Subscriber::new(self.lane.login(), &self.router)),
+        let (subscriber, router, line) = (self.lend_subscriber(), self.router.clone(), self.line.clone());
+        router.refresh();
+        let resp3 = self.speaks_resp3();
+        let work = async move {
+            let around = Around { router: &router, line: &line, resp3 };
+            begin(subscriber, kind, &names, &around).await
         };
-        self.router.refresh();
-        subscriber.begin(kind, &names, &self.router);
-        let around = Around { router: &self.router, line: &self.line, resp3: self.speaks_resp3() };
-        let mut patience = Box::pin(tokio::time::sleep(self.router.settings().retry_timeout));
-        let outcome = poll_fn(|cx| {
-            subscriber.poll(cx, &around);
-            match subscriber.poll_begun(kind, &names) {
-                Poll::Pending if patience.as_mut().poll(cx).is_ready() => {
-                    // Notifications from a node that is down do not come anyway.
-                    let enough = subscriber.is_begun_at_home(kind, &names);
-                    let why = || subscriber.why_not(kind, &names).unwrap_or_else(|| self.no_place());
-                    Poll::Ready(if enough { Ok(()) } else { Err(why()) })
-                }
-                other => other,
-            }
-        });
-        let mut reply = Vec::new();
-        match outcome.await {
-            Ok(()) => subscriber.confirm(kind, &names, &around),
-            Err(error) => {
-                subscriber.cancel(kind, &names);
-                write::error(&mut reply, &error);
-            }
-        }
+        let (subscriber, reply) = self.attend_to_subscriber(work).await?;
         self.keep(subscriber);
-        reply
+        Some(reply)
     }
 
-    /// Unsubscribes, from everything of this kind where no name is given, and confirms that.
-    pub(super) async fn unsubscribe(&mut self, kind: Kind, request: &Request<'_>) -> Vec<u8> {
-        let mut subscriber = match self.subscriber.take() {
-            Some(subscriber) => subscriber,
-            None => Box::new(Subscriber::new(self.lane.login(), &self.router)),
+    /// Unsubscribes, from everything of this kind where no name is given, and confirms that. `None` where the client has
+    /// gone.
+    pub(super) async fn unsubscribe(&mut self, kind: Kind, request: &Request<'_>) -> Option<Bytes> {
+        let (subscriber, router, line) = (self.lend_subscriber(), self.router.clone(), self.line.clone());
+        let names = if request.len() == 1 { subscriber.names(kind) } else { names_of(request) };
+        let resp3 = self.speaks_resp3();
+        let work = async move {
+            let around = Around { router: &router, line: &line, resp3 };
+            end(subscriber, kind, &names, &around).await
         };
-        let names: Vec<Bytes> = match request.len() {
-            1 => subscriber.names(kind),
-            _ => request.args().skip(1).map(Bytes::copy_from_slice).collect(),
-        };
-        subscriber.end(kind, &names);
-        let around = Around { router: &self.router, line: &self.line, resp3: self.speaks_resp3() };
-        let mut patience = Box::pin(tokio::time::sleep(self.router.settings().retry_timeout));
-        poll_fn(|cx| {
-            subscriber.poll(cx, &around);
-            // A node that does not answer will have nothing passed on either.
-            if subscriber.has_ended(kind, &names) { Poll::Ready(()) } else { patience.as_mut().poll(cx) }
-        })
-        .await;
-        subscriber.confirm_end(kind, &names, &around);
+        let subscriber = self.attend_to_subscriber(work).await?;
         self.keep(subscriber);
-        Vec::new()
+        Some(Bytes::new())
+    }
+
+    fn lend_subscriber(&mut self) -> Box<Subscriber> {
+        self.subscriber.take().unwrap_or_else(|| Box::new(Subscriber::new(self.lane.login(), &self.router)))
+    }
+
+    /// Does something with the client's subscriptions, which go where the client does.
+    async fn attend_to_subscriber<T>(&mut self, work: impl Future<Output = T>) -> Option<T> {
+        // Whoever subscribes may owe no more than a subscriber, though the session has no subscriptions to look at.
+        let is_told = std::mem::replace(&mut self.is_told, true);
+        let done = self.attend(work, Eof::Lingers).await;
+        self.is_told = is_told;
+        done.inspect_err(|reason| {
+            self.drop_subscriptions();
+            self.ending = Some(*reason);
+        })
+        .ok()
     }
 
     /// Keeps the subscriptions if there are any: else their connections close.
@@ -180,11 +175,110 @@ impl Session {
         );
         (!allowed).then(|| says::not_while_subscribed(&spec.name))
     }
+}
 
-    /// The error where no node can subscribe.
-    fn no_place(&self) -> Bytes {
-        let topology = self.router.topology();
-        let why = topology.trouble.as_deref().unwrap_or("the node that serves this subscription does not answer");
-        format!("CLUSTERDOWN proxy: {why}").into()
+fn names_of(request: &Request<'_>) -> Vec<Bytes> {
+    request.args().skip(1).map(Bytes::copy_from_slice).collect()
+}
+
+/// Subscribes; gives the subscriptions back, and an error or nothing.
+async fn begin(
+    mut subscriber: Box<Subscriber>,
+    kind: Kind,
+    names: &[Bytes],
+    around: &Around<'_>,
+) -> (Box<Subscriber>, Bytes) {
+    let router = around.router;
+    subscriber.start();
+    for step in in_steps(names) {
+        subscriber.begin(kind, step.await, router);
     }
+    let mut patience = Patience::begin(&subscriber, router);
+    let outcome = poll_fn(|cx| {
+        subscriber.poll(cx, around);
+        match subscriber.poll_begun(kind, names, router) {
+            Poll::Pending if patience.poll(cx, &subscriber).is_ready() => {
+                // Notifications from a node that is down do not come anyway.
+                let enough = subscriber.is_begun_at_home(kind, names, router);
+                let why = || subscriber.why_not(kind, names).unwrap_or_else(|| no_place(router));
+                Poll::Ready(if enough { Ok(()) } else { Err(why()) })
+            }
+            other => other,
+        }
+    });
+    let mut reply = Vec::new();
+    match outcome.await {
+        Ok(()) => {
+            for step in in_steps(names) {
+                subscriber.confirm(kind, step.await, around);
+            }
+            subscriber.release(around);
+        }
+        Err(error) => {
+            subscriber.cancel(kind, names);
+            write::error(&mut reply, &error);
+        }
+    }
+    (subscriber, reply.into())
+}
+
+/// Unsubscribes; gives the subscriptions back.
+async fn end(mut subscriber: Box<Subscriber>, kind: Kind, names: &[Bytes], around: &Around<'_>) -> Box<Subscriber> {
+    subscriber.start();
+    for step in in_steps(names) {
+        subscriber.end(kind, step.await);
+    }
+    let mut patience = Patience::begin(&subscriber, around.router);
+    poll_fn(|cx| {
+        subscriber.poll(cx, around);
+        // A node that does not answer will have nothing passed on either.
+        if subscriber.has_ended(kind, names, around.router) { Poll::Ready(()) } else { patience.poll(cx, &subscriber) }
+    })
+    .await;
+    for step in in_steps(names) {
+        subscriber.confirm_end(kind, step.await, around);
+    }
+    if names.is_empty() {
+        subscriber.confirm_none(kind, around);
+    }
+    subscriber.close_idle();
+    subscriber
+}
+
+/// How long nodes may confirm nothing at all: a long request takes as long as it does.
+struct Patience {
+    limit: Duration,
+    end: Pin<Box<Sleep>>,
+    confirmed: u64,
+}
+
+impl Patience {
+    fn begin(subscriber: &Subscriber, router: &Router) -> Patience {
+        let limit = router.settings().retry_timeout;
+        Patience { limit, end: Box::pin(tokio::time::sleep(limit)), confirmed: subscriber.confirmed() }
+    }
+
+    fn poll(&mut self, cx: &mut Context<'_>, subscriber: &Subscriber) -> Poll<()> {
+        if std::mem::replace(&mut self.confirmed, subscriber.confirmed()) != self.confirmed {
+            self.end.as_mut().reset(tokio::time::Instant::now() + self.limit);
+        }
+        self.end.as_mut().poll(cx)
+    }
+}
+
+/// The names in steps. Before each but the first the worker's other clients get their turn.
+fn in_steps(names: &[Bytes]) -> impl Iterator<Item = impl Future<Output = &[Bytes]>> {
+    names.chunks(STEP).enumerate().map(|(index, step)| async move {
+        if index > 0 {
+            tokio::task::yield_now().await;
+        }
+        step
+    })
+}
+
+/// The error where no node can subscribe.
+fn no_place(router: &Router) -> Bytes {
+    let topology = router.topology();
+    let why = topology.trouble.as_deref().unwrap_or("the node that serves this subscription does not answer");
+    format!("CLUSTERDOWN proxy: {why}").into()
 }

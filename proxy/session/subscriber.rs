@@ -14,6 +14,7 @@ mod handover;
 mod notification;
 mod places;
 mod source;
+mod topics;
 
 use std::{
     collections::HashMap,
@@ -30,6 +31,7 @@ use self::{
     handover::Handover,
     notification::{is_notification, may_be_notified},
     source::{Heard, Source},
+    topics::{Standing, Topics},
 };
 pub use source::Kind;
 
@@ -48,7 +50,7 @@ const NAME: usize = 256;
 /// All subscriptions of one client.
 pub struct Subscriber {
     login: Login,
-    topics: [HashMap<Bytes, Standing>; 3],
+    topics: [Topics; 3],
     /// Bytes that the names take, here and at the sources.
     size: usize,
     sources: Vec<Source>,
@@ -64,17 +66,11 @@ pub struct Subscriber {
     refused: Option<Bytes>,
     /// A node does not allow any more what the client is subscribed to.
     forbidden: bool,
-}
-
-/// Where a subscription stands with the client.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Standing {
-    /// Asked for, not confirmed.
-    New,
-    /// Confirmed.
-    Confirmed,
-    /// To be ended, which is not confirmed.
-    Leaving,
+    /// How many of the names of the request under way are known to be done with, from the first on: each is looked at
+    /// once, however many times the nodes are heard.
+    done: usize,
+    /// How much nodes have confirmed.
+    confirmed: u64,
 }
 
 /// Where messages go and nodes are found.
@@ -101,6 +97,8 @@ impl Subscriber {
             held: Vec::new(),
             refused: None,
             forbidden: false,
+            done: 0,
+            confirmed: 0,
         }
     }
 
@@ -110,25 +108,24 @@ impl Subscriber {
     }
 
     fn forget(&mut self, kind: Kind, name: &Bytes) {
-        if self.topics[kind as usize].remove(name).is_some() {
+        if self.topics[kind as usize].remove(name) {
             self.size -= name.len() + NAME;
         }
     }
 
     /// Whether nothing is subscribed.
     pub fn is_empty(&self) -> bool {
-        self.topics.iter().all(HashMap::is_empty)
+        self.topics.iter().all(Topics::is_empty)
     }
 
     /// How many channels, patterns and shard channels the client knows to be subscribed to.
     pub fn counts(&self) -> [usize; 3] {
-        let known = |standing: &&Standing| **standing != Standing::New;
-        [0, 1, 2].map(|kind| self.topics[kind].values().filter(known).count())
+        self.topics.each_ref().map(Topics::known)
     }
 
     /// The names of one kind.
     pub fn names(&self, kind: Kind) -> Vec<Bytes> {
-        self.topics[kind as usize].keys().cloned().collect()
+        self.topics[kind as usize].names().cloned().collect()
     }
 
     /// A node does not allow any more what the client is subscribed to: it has to go, as Redis has it.
@@ -136,46 +133,57 @@ impl Subscriber {
         self.forbidden
     }
 
+    /// A request begins, of which [`Subscriber::begin`] or [`Subscriber::end`] is told the names.
+    pub fn start(&mut self) {
+        self.refused = None;
+        self.done = 0;
+    }
+
+    /// How much nodes have confirmed so far: as long as that grows, there is something to wait for.
+    pub fn confirmed(&self) -> u64 {
+        self.confirmed
+    }
+
     /// Begins to subscribe. When [`Subscriber::poll_begun`] is ready, it is to be confirmed or cancelled.
     pub fn begin(&mut self, kind: Kind, names: &[Bytes], router: &Router) {
-        self.refused = None;
-        let mut new = Vec::new();
-        for name in names {
-            if !self.topics[kind as usize].contains_key(name) {
-                self.topics[kind as usize].insert(name.clone(), Standing::New);
-                self.size += name.len() + NAME;
-                new.push(name.clone());
-            }
-        }
+        let topics = &mut self.topics[kind as usize];
+        let new: Vec<Bytes> = names.iter().filter(|name| topics.add(name)).cloned().collect();
+        self.size += new.iter().map(|name| name.len() + NAME).sum::<usize>();
         self.place(kind, new, router);
     }
 
-    /// Whether these are subscribed where they should be; an error where a node refuses that.
-    pub fn poll_begun(&mut self, kind: Kind, names: &[Bytes]) -> Poll<Result<(), Bytes>> {
+    /// Whether these, all the names of the request, are subscribed where they should be; an error where a node refuses
+    /// that.
+    pub fn poll_begun(&mut self, kind: Kind, names: &[Bytes], router: &Router) -> Poll<Result<(), Bytes>> {
         if let Some(error) = self.refused.take() {
             return Poll::Ready(Err(error));
         }
-        let mut new = names.iter().filter(|name| self.topics[kind as usize].get(*name) == Some(&Standing::New));
-        let all = new.all(|name| self.subscribed_at(kind, name).is_some_and(|(all, _)| all));
-        if all { Poll::Ready(Ok(())) } else { Poll::Pending }
+        let is_begun = |name: &Bytes| {
+            self.topics[kind as usize].standing(name) != Some(Standing::New)
+                || self.subscribed_at(kind, name, router).is_some_and(|(all, _)| all)
+        };
+        self.done += names.iter().skip(self.done).take_while(|name| is_begun(name)).count();
+        if self.done == names.len() { Poll::Ready(Ok(())) } else { Poll::Pending }
     }
 
     /// Whether these are subscribed at least where it matters most.
-    pub fn is_begun_at_home(&self, kind: Kind, names: &[Bytes]) -> bool {
-        names.iter().all(|name| self.subscribed_at(kind, name).is_some_and(|(_, home)| home))
+    pub fn is_begun_at_home(&self, kind: Kind, names: &[Bytes], router: &Router) -> bool {
+        names.iter().all(|name| self.subscribed_at(kind, name, router).is_some_and(|(_, home)| home))
     }
 
     /// Whether it is subscribed at every node where it should be, and whether at the home node; `None` at none. A node
-    /// that is lost has no notifications, as long as others have.
-    fn subscribed_at(&self, kind: Kind, name: &Bytes) -> Option<(bool, bool)> {
+    /// that is lost has no notifications, as long as others have; one that fails is not waited for where it would only
+    /// notify.
+    fn subscribed_at(&self, kind: Kind, name: &Bytes, router: &Router) -> Option<(bool, bool)> {
         let mut found = None;
         let is_there = |source: &Source| source.actual[kind as usize].contains(name);
         let spares_lost = may_be_notified(kind, name) && self.sources.iter().any(is_there);
         for source in self.sources.iter().filter(|source| source.desired[kind as usize].contains(name)) {
             let is = is_there(source);
             let (all, home) = found.unwrap_or((true, false));
-            let all = all && (is || source.lost.is_some() && spares_lost);
-            found = Some((all, home || is && (source.home || kind == Kind::Shard)));
+            let only_notifies = kind != Kind::Shard && !source.home;
+            let enough = is || source.lost.is_some() && spares_lost || only_notifies && source.fails(router);
+            found = Some((all && enough, home || is && (source.home || kind == Kind::Shard)));
         }
         found
     }
@@ -188,7 +196,8 @@ impl Subscriber {
 
     /// It has come to nothing: forgets what is new.
     pub fn cancel(&mut self, kind: Kind, names: &[Bytes]) {
-        let is_new = |name: &&Bytes| self.topics[kind as usize].get(*name) == Some(&Standing::New);
+        let topics = &self.topics[kind as usize];
+        let is_new = |name: &&Bytes| topics.standing(name) == Some(Standing::New);
         let new: Vec<Bytes> = names.iter().filter(is_new).cloned().collect();
         for name in &new {
             self.forget(kind, name);
@@ -198,14 +207,16 @@ impl Subscriber {
         self.close_idle();
     }
 
-    /// Tells the client that it is subscribed to these, then what has come on them.
+    /// Tells the client that it is subscribed to these. When it has been told of all, [`Subscriber::release`] is due.
     pub fn confirm(&mut self, kind: Kind, names: &[Bytes], around: &Around<'_>) {
         for name in names {
-            if let Some(standing) = self.topics[kind as usize].get_mut(name) {
-                *standing = Standing::Confirmed;
-            }
+            self.topics[kind as usize].set(name, Standing::Confirmed);
             self.say(kind, true, Some(name), around);
         }
+    }
+
+    /// Tells the client what has come on what it had not been told to be subscribed to.
+    pub fn release(&mut self, around: &Around<'_>) {
         for frame in std::mem::take(&mut self.held) {
             push(&frame, around);
         }
@@ -214,32 +225,34 @@ impl Subscriber {
     /// Ends subscriptions.
     pub fn end(&mut self, kind: Kind, names: &[Bytes]) {
         for name in names {
-            if let Some(standing) = self.topics[kind as usize].get_mut(name) {
-                *standing = Standing::Leaving;
-            }
+            self.topics[kind as usize].set(name, Standing::Leaving);
         }
         self.sources.iter_mut().for_each(|source| source.drop_names(kind, names));
     }
 
-    /// Whether no node has these any more.
-    pub fn has_ended(&self, kind: Kind, names: &[Bytes]) -> bool {
-        self.sources.iter().all(|source| names.iter().all(|name| !source.actual[kind as usize].contains(name)))
+    /// Whether no node has any of these, all the names of the request, any more.
+    pub fn has_ended(&mut self, kind: Kind, names: &[Bytes], router: &Router) -> bool {
+        let has = |source: &Source, name: &Bytes| source.actual[kind as usize].contains(name) && !source.fails(router);
+        let is_gone = |name: &Bytes| !self.sources.iter().any(|source| has(source, name));
+        self.done += names.iter().skip(self.done).take_while(|name| is_gone(name)).count();
+        self.done == names.len()
     }
 
-    /// Tells the client that these are ended. No name: there was none to end.
+    /// Tells the client that these are ended. When it has been told of all, [`Subscriber::close_idle`] is due.
     pub fn confirm_end(&mut self, kind: Kind, names: &[Bytes], around: &Around<'_>) {
         for name in names {
             self.forget(kind, name);
             self.say(kind, false, Some(name), around);
         }
-        if names.is_empty() {
-            self.say(kind, false, None, around);
-        }
-        self.close_idle();
+    }
+
+    /// Tells the client that there was none to end.
+    pub fn confirm_none(&self, kind: Kind, around: &Around<'_>) {
+        self.say(kind, false, None, around);
     }
 
     /// Closes the connections that nothing is wanted from.
-    fn close_idle(&mut self) {
+    pub fn close_idle(&mut self) {
         if self.handover.is_none() {
             self.sources.retain(|source| !source.has_nothing_to_do());
         }
@@ -284,8 +297,13 @@ impl Subscriber {
     fn heard(&mut self, index: usize, heard: Heard, around: &Around<'_>) {
         let router = around.router;
         let Some(source) = self.sources.get_mut(index) else { return };
+        if !matches!(heard, Heard::Opened | Heard::Confirmed | Heard::Message { .. }) {
+            // What was subscribed may be so no more.
+            self.done = 0;
+        }
         match heard {
-            Heard::Opened | Heard::Confirmed => {}
+            Heard::Opened => {}
+            Heard::Confirmed => self.confirmed += 1,
             Heard::Message { kind, name, channel, frame } => {
                 // Only these go from node to node, and may come twice. What is alike otherwise is not the same.
                 let is_classic = kind != Kind::Shard && !is_notification(&channel);
@@ -295,7 +313,7 @@ impl Subscriber {
                 if is_classic && (!home || self.handover.as_mut().is_some_and(is_echo)) {
                     return;
                 }
-                match self.topics[kind as usize].get(&name) {
+                match self.topics[kind as usize].standing(&name) {
                     Some(Standing::Confirmed | Standing::Leaving) => push(&frame, around),
                     Some(Standing::New) => self.held.push(frame),
                     None => {}
@@ -369,8 +387,7 @@ impl Subscriber {
     /// A node will not subscribe: that is the answer to the client where it has just asked; else it is not allowed any
     /// more what it was.
     fn refuse(&mut self, error: &[u8]) {
-        let asking = self.topics.iter().any(|topics| topics.values().any(|standing| *standing == Standing::New));
-        if asking {
+        if self.topics.iter().any(Topics::has_new) {
             self.refused = Some(Bytes::copy_from_slice(error));
         } else {
             self.forbidden = true;

@@ -13,6 +13,7 @@
 
 mod ear;
 mod options;
+mod overlap;
 
 use std::{
     collections::BTreeSet,
@@ -25,13 +26,15 @@ use std::{
 };
 
 use bytes::Bytes;
+use tokio::task::JoinSet;
 
 use self::{ear::Ear, options::Options};
-use super::{Flow, Session};
+use super::{Flow, Session, ask::ask, attend::Eof};
 use crate::{
     clients::{Mail, Mark},
     command::{Spec, treatment::Client},
     dial::{self, TrackingMode},
+    metrics::Disconnect,
     resp::{Request, write},
     says,
     slot::{SLOTS, Slot},
@@ -138,8 +141,8 @@ impl Session {
         prefixes.iter().for_each(|prefix| write::bulk(out, prefix));
     }
 
-    /// `CLIENT TRACKING ON|OFF ...`
-    pub(super) async fn set_tracking(&mut self, request: &Request<'_>) -> Vec<u8> {
+    /// `CLIENT TRACKING ON|OFF ...`; `None` where the client has gone.
+    pub(super) async fn set_tracking(&mut self, request: &Request<'_>) -> Option<Vec<u8>> {
         let asked = Options::parse(request, self.router.clients());
         let checked = asked.and_then(|asked| {
             if request.is(2, "ON") {
@@ -151,22 +154,27 @@ impl Session {
         });
         let asked = match checked {
             Ok(asked) => asked,
-            Err(error) => return frame(&error),
+            Err(error) => return Some(frame(&error)),
         };
         if request.is(2, "OFF") {
             self.end_tracking();
-            return OK.to_vec();
+            return Some(OK.to_vec());
         }
         match self.begin_tracking(asked).await {
-            Ok(()) => OK.to_vec(),
-            Err(error) => {
+            Ok(Ok(())) => Some(OK.to_vec()),
+            Ok(Err(error)) => {
                 self.end_tracking();
-                frame(error.as_bytes())
+                Some(frame(error.as_bytes()))
+            }
+            Err(reason) => {
+                self.ending = Some(reason);
+                None
             }
         }
     }
 
-    async fn begin_tracking(&mut self, asked: Options) -> Result<(), String> {
+    /// Begins; an error of a node's, or else of the client's own.
+    async fn begin_tracking(&mut self, asked: Options) -> Result<Result<(), String>, Disconnect> {
         self.router.refresh();
         // Here, and in what each node is being told.
         let copies = 1 + self.router.topology().owners().count();
@@ -176,12 +184,12 @@ impl Session {
         if asked.mode == TrackingMode::Broadcast && asked.prefixes.is_empty() {
             prefixes.insert(Bytes::new());
         }
-        prefixes.extend(asked.prefixes);
+        prefixes.extend(asked.prefixes.iter().cloned());
         self.client.mark(Mark::Tracking, true);
         self.client.mark(Mark::Broadcast, asked.mode == TrackingMode::Broadcast);
         self.client.mark(Mark::BrokenRedirect, false);
         self.client.redirect.store(asked.redirect as i64, Relaxed);
-        let again = before.is_some();
+        let current = self.router.topology().clone();
         let mut tracking = Box::new(Tracking {
             mode: asked.mode,
             prefixes,
@@ -190,42 +198,68 @@ impl Session {
             ear: None,
             caching: before.as_ref().is_some_and(|before| before.caching),
             owes_flush: before.as_ref().and_then(|before| before.owes_flush),
-            topology: self.router.topology().clone(),
-            warned: false,
+            topology: before.as_ref().map_or(current, |before| before.topology.clone()),
+            warned: before.as_ref().is_some_and(|before| before.warned),
             news: self.router.next_news(),
         });
-        let as_before = before.as_ref().is_some_and(|before| before.is_heard_like(&tracking));
-        match before.and_then(|mut before| before.ear.take()) {
-            Some(ear) if as_before => {
-                // Nodes go on as they did, only that another is told.
-                ear.redirect.set(tracking.redirect);
-                tracking.topology = self.router.topology().clone();
+        let before = before.map(|mut before| (before.ear.take(), before.wanted()));
+        // In broadcasts nothing of the past is told: who was not told by then has no need to forget.
+        let remembers = |ear: &Option<Rc<Ear>>| ear.is_some() || asked.mode != TrackingMode::Broadcast;
+        let forgets = before.as_ref().is_some_and(|(ear, _)| remembers(ear));
+        match before {
+            Some((Some(ear), wanted)) if self.speaks_resp3() || asked.redirect != 0 => {
+                ear.redirect.set(asked.redirect);
+                let (all, new) = (tracking.wanted(), dial::Tracking { prefixes: asked.prefixes, ..tracking.wanted() });
                 tracking.ear = Some(ear);
                 self.tracking = Some(tracking);
-                return Ok(());
+                if all == wanted || self.track_more(&all, &new).await? {
+                    self.follow_tracking();
+                    return self.wait_for_nodes().await;
+                }
             }
-            ear => {
-                ear.inspect(|ear| ear.close());
+            other => {
+                other.and_then(|(ear, _)| ear).inspect(|ear| ear.close());
+                self.tracking = Some(tracking);
             }
         }
-        self.tracking = Some(tracking);
-        self.lay_lane(again.then_some("its tracking has changed"));
+        self.lay_lane(forgets.then_some("its tracking has changed"));
         self.wait_for_nodes().await
     }
 
+    /// Asks the nodes for what is new in the client's tracking, on the connections that they know it by: what they remember
+    /// stays. Whether all of them consent.
+    async fn track_more(&mut self, all: &dial::Tracking, new: &dial::Tracking) -> Result<bool, Disconnect> {
+        let mut asking = JoinSet::new();
+        for (link, frame) in self.lane.track(all, new) {
+            let router = self.router.clone();
+            asking.spawn_local(async move { ask(&router, &link, &frame).await.is_ok_and(|reply| *reply == *OK) });
+        }
+        let consent = async move {
+            let mut all = true;
+            while let Some(one) = asking.join_next().await {
+                all &= one.unwrap_or(false);
+            }
+            all
+        };
+        self.attend(consent, Eof::Lingers).await
+    }
+
     /// Waits until the nodes listen; an error where one does not allow it.
-    async fn wait_for_nodes(&mut self) -> Result<(), String> {
-        let Some(tracking) = &self.tracking else { return Ok(()) };
-        let Some(ear) = tracking.ear.clone() else { return Ok(()) };
+    async fn wait_for_nodes(&mut self) -> Result<Result<(), String>, Disconnect> {
+        let Some(tracking) = &self.tracking else { return Ok(Ok(())) };
+        let Some(ear) = tracking.ear.clone() else { return Ok(Ok(())) };
         let owners: Vec<_> = self.router.topology().owners().cloned().collect();
         let patience = match tracking.mode {
             TrackingMode::Broadcast => self.router.settings().retry_timeout,
             _ => SHORT_WAIT,
         };
-        let heard = poll_fn(|cx| ear.poll_opened(cx, &owners));
-        let heard = tokio::time::timeout(patience, heard).await.unwrap_or(Ok(()));
+        let opened = {
+            let ear = ear.clone();
+            poll_fn(move |cx| ear.poll_opened(cx, &owners))
+        };
+        let opened = self.attend(tokio::time::timeout(patience, opened), Eof::Lingers).await?;
         ear.begin();
-        heard
+        Ok(opened.unwrap_or(Ok(())))
     }
 
     /// Ends it, and releases all that it holds.
@@ -385,11 +419,6 @@ impl Tracking {
         let all = self.prefixes.contains(&Bytes::new());
         let prefixes = if all { Vec::new() } else { self.prefixes.iter().cloned().collect() };
         dial::Tracking { mode: self.mode, prefixes, noloop: self.noloop, redirect: None }
-    }
-
-    /// Whether nodes are asked for the same, in the same way.
-    fn is_heard_like(&self, other: &Tracking) -> bool {
-        self.wanted() == other.wanted() && (self.redirect == 0) == (other.redirect == 0)
     }
 }
 

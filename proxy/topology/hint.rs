@@ -26,7 +26,7 @@ pub enum Hint {
         /// Its id.
         node: String,
     },
-    /// A node said CLUSTERDOWN, LOADING, MASTERDOWN or READONLY.
+    /// A node said CLUSTERDOWN, LOADING, MASTERDOWN or READONLY, or keeps a request waiting.
     Unwell {
         /// Its id.
         node: String,

@@ -44,8 +44,8 @@ impl Filter {
     }
 
     /// Only these clients.
-    pub fn ids(ids: Vec<u64>) -> Filter {
-        let mut filter = Filter::default();
+    pub fn ids(ids: &[u64]) -> Filter {
+        let (mut filter, ids) = (Filter::default(), HashSet::<u64>::from_iter(ids.iter().copied()));
         filter.set("ID", false, move |client| ids.contains(&client.id));
         filter
     }
@@ -53,7 +53,7 @@ impl Filter {
     /// Reads options and their values from the argument at `at` on. The error is the client's.
     pub fn parse(request: &Request<'_>, mut at: usize, known: &Known) -> Result<Filter, Vec<u8>> {
         let mut filter = Filter::default();
-        let mut ids = [Vec::new(), Vec::new()];
+        let (mut ids, mut given) = ([HashSet::new(), HashSet::new()], [false; 2]);
         while at < request.len() {
             let name = String::from_utf8_lossy(request.arg(at)).to_ascii_uppercase();
             let positive = name.strip_prefix("NOT-");
@@ -62,15 +62,18 @@ impl Filter {
                 return Err(says::SYNTAX.into());
             }
             if option == "ID" && known.dialect.valkey {
-                let ids = &mut ids[usize::from(not)];
-                at = take_ids(request, at + 1, ids)?;
-                let ids: HashSet<u64> = ids.iter().copied().collect();
-                filter.set(&name, not, move |client| ids.contains(&client.id));
+                at = take_ids(request, at + 1, &mut ids[usize::from(not)])?;
+                given[usize::from(not)] = true;
                 continue;
             }
             let Some(value) = request.get(at + 1) else { return Err(says::SYNTAX.into()) };
             filter.take(option, not, value, known)?;
             at += 2;
+        }
+        for ((ids, given), not) in ids.into_iter().zip(given).zip([false, true]) {
+            if given {
+                filter.set("ID", not, move |client| ids.contains(&client.id));
+            }
         }
         Ok(filter)
     }
@@ -113,6 +116,8 @@ impl Filter {
                 if !text.chars().all(|flag| FLAGS.contains(flag)) {
                     return Err(unknown("flags", not, &text));
                 }
+                // However often each is named.
+                let text: String = FLAGS.chars().filter(|flag| text.contains(*flag)).collect();
                 // NOT-FLAGS leaves out who has any of them.
                 match not {
                     true => {
@@ -152,9 +157,9 @@ impl Filter {
 }
 
 /// The ids from `at` on, up to what is none; where that is.
-fn take_ids(request: &Request<'_>, mut at: usize, ids: &mut Vec<u64>) -> Result<usize, Vec<u8>> {
+fn take_ids(request: &Request<'_>, mut at: usize, ids: &mut HashSet<u64>) -> Result<usize, Vec<u8>> {
     while let Some(id) = request.get(at).and_then(decimal) {
-        ids.push(u64::try_from(id).ok().filter(|id| *id > 0).ok_or(says::CLIENT_ID)?);
+        ids.insert(u64::try_from(id).ok().filter(|id| *id > 0).ok_or(says::CLIENT_ID)?);
         at += 1;
     }
     Ok(at)

@@ -1,11 +1,15 @@
 //! Where subscriptions belong, and how they get there when nodes and slots move.
 
-use std::{collections::HashMap, sync::Arc, task::Context};
+use std::{
+    collections::{HashMap, HashSet},
+    sync::Arc,
+    task::Context,
+};
 
 use bytes::Bytes;
 
 use super::{
-    Kind, Standing, Subscriber,
+    Kind, Subscriber, gap,
     handover::{Handover, Step},
     notification::may_be_notified,
     source::{KINDS, Names, Source},
@@ -29,7 +33,7 @@ impl Subscriber {
             }
         }
         for (node, names) in by_node.into_values() {
-            let (soon, now) = names.into_iter().partition(|name| self.is_delivered(kind, name));
+            let (soon, now) = names.into_iter().partition(|name| self.is_delivered(kind, name, router));
             let source = self.source_at(&node, router);
             source.home |= source.is_at_home(router);
             source.want(kind, now);
@@ -39,8 +43,8 @@ impl Subscriber {
 
     /// Whether some node delivers this already, wherever it belongs. Shard channels and notifications do not go from
     /// node to node.
-    fn is_delivered(&self, kind: Kind, name: &Bytes) -> bool {
-        let has = |source: &Source| source.home && source.actual[kind as usize].contains(name);
+    fn is_delivered(&self, kind: Kind, name: &Bytes, router: &Router) -> bool {
+        let has = |source: &Source| source.home && !source.fails(router) && source.actual[kind as usize].contains(name);
         kind != Kind::Shard && !may_be_notified(kind, name) && self.sources.iter().any(has)
     }
 
@@ -72,11 +76,11 @@ impl Subscriber {
     /// Subscribes to everything where it belongs in a new topology. What is subscribed elsewhere stays until that is done.
     pub(super) fn follow(&mut self, router: &Router) {
         self.epoch = router.epoch();
+        self.done = 0;
         self.moved.clear();
         let before: Vec<Names> = self.sources.iter_mut().map(|source| std::mem::take(&mut source.desired)).collect();
         for kind in KINDS {
-            let wanted = self.topics[kind as usize].iter().filter(|(_, standing)| **standing != Standing::Leaving);
-            let names: Vec<Bytes> = wanted.map(|(name, _)| name.clone()).collect();
+            let names = self.topics[kind as usize].wanted().cloned().collect();
             self.place(kind, names, router);
         }
         let moves = self.sources.iter().zip(before).any(|(source, before)| source.desired != before);
@@ -96,6 +100,10 @@ impl Subscriber {
             Step::Wait => {}
             Step::DropOld => {
                 self.sources.retain_mut(|source| {
+                    let heard = source.actual.iter().map(HashSet::len).sum();
+                    if source.has_nothing_to_do() && source.feed().is_open() && source.fails(router) && heard > 0 {
+                        gap(router, source.feed().node(), "it fails", heard);
+                    }
                     source.drop_surplus();
                     source.home = source.is_at_home(router);
                     !source.has_nothing_to_do()
@@ -109,6 +117,11 @@ impl Subscriber {
 impl Source {
     pub(super) fn leads_to(&self, id: &str, reach: &Address) -> bool {
         self.feed().node().id == id && self.feed().node().reach == *reach
+    }
+
+    /// Whether its node is failing.
+    pub(super) fn fails(&self, router: &Router) -> bool {
+        router.topology().is_failing(&self.feed().node().id)
     }
 
     /// Whether all publishing goes through its node.

@@ -2,7 +2,7 @@
 
 use std::{
     cell::RefCell,
-    collections::{BTreeMap, HashSet, VecDeque},
+    collections::{BTreeMap, HashMap, HashSet, VecDeque},
     pin::Pin,
     task::{Context, Poll},
     time::Duration,
@@ -69,8 +69,10 @@ pub struct Source {
     /// Why the node cannot be reached now.
     pub lost: Option<String>,
     asks: VecDeque<Ask>,
+    /// In how many of these each name is asked to be subscribed.
+    asked: [HashMap<Bytes, u32>; 3],
     /// What the node could not do just now, and when it is asked again.
-    later: Vec<(Kind, Bytes)>,
+    later: Names,
     again: Option<Pin<Box<Sleep>>>,
 }
 
@@ -78,7 +80,7 @@ pub struct Source {
 struct Ask {
     kind: Kind,
     subscribe: bool,
-    names: VecDeque<Bytes>,
+    names: HashSet<Bytes>,
 }
 
 /// What a node has said.
@@ -109,7 +111,8 @@ impl Source {
             actual: Names::default(),
             lost: None,
             asks: VecDeque::new(),
-            later: Vec::new(),
+            asked: Default::default(),
+            later: Names::default(),
             again: None,
         }
     }
@@ -120,7 +123,7 @@ impl Source {
 
     /// Whether all that should be subscribed here is.
     pub fn is_settled(&self) -> bool {
-        self.feed.is_open() && self.asks.is_empty() && self.later.is_empty()
+        self.feed.is_open() && self.asks.is_empty() && self.later.iter().all(HashSet::is_empty)
     }
 
     pub fn has_nothing_to_do(&self) -> bool {
@@ -142,21 +145,21 @@ impl Source {
         let late: Vec<Bytes> = names.iter().filter(|name| missing(name)).cloned().collect();
         self.desired[kind as usize].extend(names);
         if !late.is_empty() {
-            self.later.extend(late.into_iter().map(|name| (kind, name)));
+            self.later[kind as usize].extend(late);
             self.again = Some(Box::pin(tokio::time::sleep(TAKE_OVER)));
         }
     }
 
     /// Subscribes to these no more.
     pub fn drop_names(&mut self, kind: Kind, names: &[Bytes]) {
+        let [desired, later] = [&mut self.desired, &mut self.later].map(|names| &mut names[kind as usize]);
         for name in names {
-            self.desired[kind as usize].remove(name);
-            self.later.retain(|(other, later)| *other != kind || later != name);
+            desired.remove(name);
+            later.remove(name);
         }
-        let asked =
-            |name: &Bytes| self.asks.iter().any(|ask| ask.kind == kind && ask.subscribe && ask.names.contains(name));
-        let actual = &self.actual[kind as usize];
-        let names = names.iter().filter(|name| actual.contains(*name) || asked(name)).cloned().collect();
+        let (actual, asked) = (&self.actual[kind as usize], &self.asked[kind as usize]);
+        let there = |name: &&Bytes| actual.contains(*name) || asked.contains_key(*name);
+        let names = names.iter().filter(there).cloned().collect();
         self.ask(kind, false, names);
     }
 
@@ -171,7 +174,7 @@ impl Source {
 
     /// Asks again for what the node could not do, after a pause.
     pub fn ask_later(&mut self, kind: Kind, names: Vec<Bytes>) {
-        self.later.extend(names.into_iter().map(|name| (kind, name)));
+        self.later[kind as usize].extend(names);
         self.again.get_or_insert_with(|| Box::pin(tokio::time::sleep(ASK_AGAIN)));
     }
 
@@ -185,10 +188,13 @@ impl Source {
             return;
         }
         // A cluster takes the shard channels of one slot at a time.
-        let mut groups: BTreeMap<usize, VecDeque<Bytes>> = BTreeMap::new();
+        let mut groups: BTreeMap<usize, HashSet<Bytes>> = BTreeMap::new();
         for name in names {
+            if subscribe {
+                *self.asked[kind as usize].entry(name.clone()).or_default() += 1;
+            }
             let group = if kind == Kind::Shard { Slot::of(&name).index() } else { 0 };
-            groups.entry(group).or_default().push_back(name);
+            groups.entry(group).or_default().insert(name);
         }
         for names in groups.into_values() {
             let verb = Bytes::from_static(kind.verb(subscribe).as_bytes());
@@ -205,10 +211,9 @@ impl Source {
         {
             self.again = None;
             // Where it is not open, all that is desired is asked for when it is.
-            let late = std::mem::take(&mut self.later);
             for kind in KINDS {
-                let names = late.iter().filter(|(other, _)| *other == kind).map(|(_, name)| name.clone()).collect();
-                self.ask(kind, true, names);
+                let late = std::mem::take(&mut self.later[kind as usize]);
+                self.ask(kind, true, late.into_iter().collect());
             }
         }
         loop {
@@ -216,9 +221,8 @@ impl Source {
                 News::Opened => {
                     self.lost = None;
                     for kind in KINDS {
-                        let later =
-                            |name: &&Bytes| self.later.iter().any(|(other, late)| *other == kind && late == *name);
-                        let names = self.desired[kind as usize].iter().filter(|name| !later(name)).cloned().collect();
+                        let (desired, later) = (&self.desired[kind as usize], &self.later[kind as usize]);
+                        let names = desired.difference(later).cloned().collect();
                         self.ask(kind, true, names);
                     }
                     return Poll::Ready(Heard::Opened);
@@ -232,7 +236,8 @@ impl Source {
                     let subscriptions = self.actual.iter().map(HashSet::len).sum();
                     self.actual = Names::default();
                     self.asks.clear();
-                    self.later.clear();
+                    self.asked = Default::default();
+                    self.later = Names::default();
                     self.again = None;
                     return Poll::Ready(Heard::Lost { why, subscriptions });
                 }
@@ -249,7 +254,7 @@ impl Source {
     fn refused_ask(&self, error: &Bytes) -> Option<usize> {
         let Some(Refusal::Redirect(redirect)) = Refusal::of(error) else { return Some(0) };
         let about = |ask: &Ask| {
-            ask.kind == Kind::Shard && ask.names.front().is_some_and(|name| Slot::of(name) == redirect.slot)
+            ask.kind == Kind::Shard && ask.names.iter().next().is_some_and(|name| Slot::of(name) == redirect.slot)
         };
         self.asks.iter().position(about)
     }
@@ -265,7 +270,8 @@ impl Source {
                 }
                 return Some(Heard::Confirmed);
             }
-            return Some(Heard::Refused { kind: ask.kind, names: ask.names.into(), error: frame });
+            ask.names.iter().for_each(|name| self.is_answered(ask.kind, name));
+            return Some(Heard::Refused { kind: ask.kind, names: ask.names.into_iter().collect(), error: frame });
         }
         let [verb, name, channel] = words(&frame)?;
         let message = |kind, channel| Some(Heard::Message { kind, name: name.clone(), channel, frame: frame.clone() });
@@ -276,22 +282,32 @@ impl Source {
             _ => {}
         }
         let front = self.asks.front_mut().filter(|ask| ask.kind.verb(ask.subscribe).as_bytes() == &*verb);
-        let place = front.as_ref().and_then(|ask| ask.names.iter().position(|asked| *asked == name));
-        let (Some(ask), Some(place)) = (front, place) else {
+        let Some((ask, name)) = front.and_then(|ask| ask.names.take(&name).map(|name| (ask, name))) else {
             let dropped = *verb == *b"sunsubscribe" && self.actual[Kind::Shard as usize].remove(&name);
             return dropped.then_some(Heard::Dropped(name));
         };
-        ask.names.remove(place);
-        let actual = &mut self.actual[ask.kind as usize];
-        if ask.subscribe {
-            actual.insert(name);
-        } else {
-            actual.remove(&name);
-        }
-        if ask.names.is_empty() {
+        let (kind, subscribe, over) = (ask.kind, ask.subscribe, ask.names.is_empty());
+        if over {
             self.asks.pop_front();
         }
+        if subscribe {
+            self.is_answered(kind, &name);
+            self.actual[kind as usize].insert(name);
+        } else {
+            self.actual[kind as usize].remove(&name);
+        }
         Some(Heard::Confirmed)
+    }
+
+    /// One request to subscribe to this has been answered.
+    fn is_answered(&mut self, kind: Kind, name: &Bytes) {
+        let asked = &mut self.asked[kind as usize];
+        if let Some(count) = asked.get_mut(name) {
+            *count -= 1;
+            if *count == 0 {
+                asked.remove(name);
+            }
+        }
     }
 }
 

@@ -1,8 +1,13 @@
 //! The arguments of CLIENT TRACKING, checked in the order and with the words of Redis.
 
+use std::collections::BTreeSet;
+
 use bytes::Bytes;
 
-use super::Tracking;
+use super::{
+    Tracking,
+    overlap::{self, Overlap},
+};
 use crate::{
     clients::Clients,
     dial::TrackingMode,
@@ -87,15 +92,15 @@ impl Options {
         if self.opt_in && mode == Some(TrackingMode::OptOut) || self.opt_out && mode == Some(TrackingMode::OptIn) {
             return error(says::SWITCH_OPT);
         }
-        for (index, prefix) in self.prefixes.iter().enumerate() {
-            let overlap = |other: &&Bytes| other.starts_with(prefix) || prefix.starts_with(other);
-            if let Some(other) = now.and_then(|now| now.prefixes.iter().find(overlap)) {
-                return Err(says::prefixes_overlap(prefix, "an existing", other));
+        let (none, now) = (BTreeSet::new(), now.map(|now| &now.prefixes));
+        match overlap::find(&self.prefixes, now.unwrap_or(&none)) {
+            Some(Overlap { prefix, other, existing: true }) => {
+                Err(says::prefixes_overlap(prefix, "an existing", other))
             }
-            if let Some(other) = self.prefixes[index + 1..].iter().find(overlap) {
-                return Err(says::prefixes_overlap(prefix, "another provided", other));
+            Some(Overlap { prefix, other, existing: false }) => {
+                Err(says::prefixes_overlap(prefix, "another provided", other))
             }
+            None => Ok(()),
         }
-        Ok(())
     }
 }

@@ -65,7 +65,7 @@ impl Session {
                     Local::Auth => self.auth(request).await,
                     Local::Select => self.select(request),
                     Local::Wait => waits.pop_front().unwrap_or_default(),
-                    Local::Client(Client::Tracking) => self.set_tracking(request).await,
+                    Local::Client(Client::Tracking) => self.set_tracking(request).await?,
                     local => {
                         let line = self.line.clone();
                         line.aside(|| {
