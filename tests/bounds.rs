@@ -313,7 +313,8 @@ fn what_is_too_large_to_be_held_is_refused() {
     assert!(grown < 64 * MIB, "grown by {} MiB", grown / MIB);
     let few = client.line("XREAD COUNT 2 BLOCK 1000 STREAMS stream 0").value();
     assert_eq!(few.items()[0].items()[1].items().len(), 2);
-    eventually("its memory to be given back", || proxy.metric("slotway_client_buffered_bytes", &[]) == 0.0);
+    // Who the client is stays in the account.
+    eventually("its memory to be given back", || proxy.metric("slotway_client_buffered_bytes", &[]) < 1024.0);
     let page = client.line("SCAN 0 COUNT 100").value();
     assert!(page.items()[1].items().len() >= 100);
 }
