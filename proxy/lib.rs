@@ -9,6 +9,9 @@
 //! - **Spec**: a command's row in the table.
 //! - **Plan**: what becomes of a request.
 //! - **Line**: a session's ordered reply places. **Ticket**: the duty to fill one of them, exactly once.
+//! - **Place**: one of the few at a node for requests whose replies may be large; a large reply, once known to be, is
+//!   **streamed** to its client from a Dedicated.
+//! - **Doubt**: a connection on which something was given up that may still run.
 //! - **Topology**: which node owns which slot, numbered by epoch.
 //!
 //! # Layers
