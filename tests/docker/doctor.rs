@@ -110,7 +110,7 @@ fn on_the_host(stack: &Stack) {
 fn a_node_in_protected_mode(stack: &Stack) {
     let set = |value| assert_eq!(configure(stack, "redis-7001", "protected-mode", value), "OK");
     set("yes");
-    comes_to_say(stack, &["problem  login: redis-7001:7001: DENIED", "protected-mode no"]);
+    comes_to_say(stack, &["problem  login: cannot connect to redis-7001:7001: DENIED", "protected-mode no"]);
     set("no");
     until("the node to be let in again", Duration::from_secs(20), || beside(stack).1.then_some(()));
 }
