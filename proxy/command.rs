@@ -4,6 +4,7 @@
 //! reply is of no use (`command/table.txt`; `tests/keys.rs` says how it is made). Nobody keeps a list of commands by
 //! hand: only what a command *means* for a proxy is written down, in [`treatment`].
 
+pub mod busy;
 pub mod differences;
 pub mod keys;
 mod learn;

@@ -183,7 +183,7 @@ impl Discovery {
     fn take_hints(&mut self, first: Hint) {
         let now = Instant::now();
         let current = self.current();
-        let mut patched: Option<Topology> = None;
+        let (mut patched, mut missed): (Option<Topology>, _) = (None, Vec::new());
         let mut waiting = Some(first);
         while let Some(hint) = waiting {
             let trigger = match hint {
@@ -207,6 +207,10 @@ impl Discovery {
                 }
                 Hint::Timeout { node } => self.doubt(&node, Trigger::Timeout, now),
                 Hint::Unwell { .. } => Trigger::Unwell,
+                Hint::FunctionsMissed { node } => {
+                    missed.push(node);
+                    Trigger::Unwell
+                }
                 Hint::Uncovered => Trigger::Uncovered,
             };
             self.hurry(trigger, now);
@@ -215,6 +219,10 @@ impl Discovery {
         if let Some(mut patched) = patched {
             patched.trouble = atlas::trouble(&patched);
             self.publish(patched);
+        }
+        if !missed.is_empty() {
+            self.functions.missed(&missed);
+            missed.iter().for_each(|id| self.make_alike(id, Duration::ZERO));
         }
     }
 
@@ -384,6 +392,16 @@ impl Discovery {
             self.look_after(task, Duration::ZERO, true);
         }
         next.unready.retain(|id| next.nodes.iter().any(|node| node.id == *id));
+        next.behind = self.functions.behind();
+    }
+
+    /// Makes the functions of a node that has missed a change like those of the others.
+    fn make_alike(&mut self, id: &str, after: Duration) {
+        let current = self.current();
+        self.publish((*current).clone());
+        if let Some(task) = self.functions.again(id, &current) {
+            self.look_after(task, after, true);
+        }
     }
 
     fn look_after(&mut self, task: Task, after: Duration, first: bool) {
@@ -396,8 +414,11 @@ impl Discovery {
         self.metrics.functions_given(outcome.given);
         let look_again = !outcome.gifts.is_empty() && (first || !outcome.complete);
         self.functions.done(outcome);
+        if self.functions.is_behind(&id) {
+            return self.make_alike(&id, GAP);
+        }
         let mut next = (*self.current()).clone();
-        if next.unready.contains(&id) {
+        if next.unready.contains(&id) || next.behind.contains(&id) {
             next.unready.retain(|unready| *unready != id);
             self.publish(next);
         }

@@ -24,6 +24,8 @@ pub struct Merge {
     lost: Vec<usize>,
     /// Lost parts are left out where the others suffice.
     spares: bool,
+    /// What was missed where a node was lost or busy follows there.
+    follows: bool,
     /// The part of each key, for [`Fold::KeyOrder`].
     order: Vec<u32>,
     /// The command in upper case where it writes, so that an error can say what was done.
@@ -44,6 +46,7 @@ impl Merge {
             missing: parts,
             lost: Vec::new(),
             spares: false,
+            follows: false,
             order: Vec::new(),
             write: write.map(|name| name.to_ascii_uppercase().replace('|', " ").into()),
             weights: Vec::new(),
@@ -94,6 +97,11 @@ impl Merge {
         self.spares = true;
     }
 
+    /// What nodes miss that are lost or busy will be done there: see [`Merge::missed`].
+    pub fn follow(&mut self) {
+        self.follows = true;
+    }
+
     /// Whether it may do without parts that are lost.
     pub fn spares(&self) -> bool {
         self.spares
@@ -123,8 +131,14 @@ impl Merge {
     }
 
     /// The parts that no node has answered.
-    pub fn unanswered(&self) -> Vec<usize> {
+    fn unanswered(&self) -> Vec<usize> {
         (0..self.replies.len()).filter(|part| self.answer_of(*part).is_none()).collect()
+    }
+
+    /// The parts whose nodes were lost or busy, where others have done theirs.
+    pub fn missed(&self) -> Vec<usize> {
+        let missed = |part: &usize| self.answer_of(*part).is_none_or(|reply| reply.starts_with(b"-BUSY "));
+        if self.any_succeeded() { (0..self.replies.len()).filter(missed).collect() } else { Vec::new() }
     }
 
     /// What a node has answered.
@@ -145,6 +159,7 @@ impl Merge {
             let lost = self.unanswered();
             let mut part = 0..;
             self.replies.retain(|_| part.next().is_none_or(|part| !lost.contains(&part)));
+            self.lost.clear();
         }
         if self.replies.is_empty() {
             write::error(out, says::CLUSTERDOWN.as_bytes());
@@ -164,10 +179,12 @@ impl Merge {
             // Clients ask for INFO before anything else: what one node does not say keeps nobody from the others.
             return false;
         }
-        let done = self.replies.len() - self.replies.iter().filter(failed).count();
+        let lacking = self.replies.iter().filter(failed).count();
+        let done = self.replies.len() - lacking;
         match (&self.write, elements::error_text(first)) {
             (Some(command), Some(text)) if done > 0 => {
-                write::error(out, &says::done_in_part(text, command, done, self.replies.len()));
+                let follows = self.follows && self.missed().len() == lacking;
+                write::error(out, &says::done_in_part(text, command, done, self.replies.len(), follows));
             }
             (_, Some(_)) => out.extend_from_slice(first),
             (_, None) => write::error(out, says::ODD_REPLIES.as_bytes()),

@@ -219,6 +219,12 @@ impl Router {
         let _ = self.around.hints.try_send(hint);
     }
 
+    /// As [`Router::hint`], what must not be lost.
+    pub fn tell(&self, hint: Hint) {
+        let hints = self.around.hints.clone();
+        tokio::task::spawn_local(async move { hints.send(hint).await });
+    }
+
     /// What the worker counts of a node.
     pub fn node_tally(&self, node: &Node) -> Rc<NodeTally> {
         self.nodes.of(&node.label)

@@ -152,6 +152,11 @@ pub fn awaits_functions(node: &str) -> String {
     format!("ERR proxy: {node} has just joined the cluster and is being given its functions")
 }
 
+/// FUNCTION LOAD and the like where a node is still being given what others have.
+pub fn functions_differ(node: &str) -> String {
+    format!("ERR proxy: {node} is still being given the functions that it has missed, nothing is done")
+}
+
 /// A wrong number of arguments. `name` is in lower case, a subcommand's as `config|get`.
 pub fn wrong_arity(name: &str) -> String {
     format!("ERR wrong number of arguments for '{name}' command")
@@ -215,10 +220,12 @@ fn shown(key: &[u8]) -> String {
     format!("{}{}", cut.escape_ascii(), if cut.len() < key.len() { "..." } else { "" })
 }
 
-/// An error that hit some parts of a write only: what the node said, and what was done all the same.
-pub fn done_in_part(said: &[u8], command: &str, done: usize, of: usize) -> Vec<u8> {
+/// An error that hit some parts of a write only: what the node said, and what was done all the same, and whether it will be
+/// done where it was not.
+pub fn done_in_part(said: &[u8], command: &str, done: usize, of: usize, follows: bool) -> Vec<u8> {
     let mut text = said.to_vec();
-    let note = format!(" (proxy: {command} was done in {done} of {of} parts, not where this error came from)");
+    let rest = if follows { ", where it follows as soon as it can" } else { "" };
+    let note = format!(" (proxy: {command} was done in {done} of {of} parts, not where this error came from{rest})");
     text.extend_from_slice(note.as_bytes());
     text
 }

@@ -106,6 +106,8 @@ pub struct Topology {
     pub trouble: Option<Arc<str>>,
     /// The ids of primaries that have just joined and are being given the functions of the others.
     pub unready: Vec<String>,
+    /// The ids of primaries that have missed a change of functions and are being made like the others.
+    pub behind: Vec<String>,
     /// When nodes lost the role of a primary last, by id.
     pub demoted: Arc<HashMap<String, Instant>>,
     first_slots: OnceLock<Vec<Slot>>,
@@ -124,6 +126,7 @@ impl Topology {
             failing: Vec::new(),
             trouble: Some(why.into()),
             unready: Vec::new(),
+            behind: Vec::new(),
             demoted: Arc::default(),
             first_slots: OnceLock::new(),
         }
@@ -301,6 +304,7 @@ impl Topology {
             && self.slots == other.slots
             && self.server == other.server
             && self.unready == other.unready
+            && self.behind == other.behind
             && self.home_index() == other.home_index()
             && Arc::ptr_eq(&self.commands, &other.commands)
     }

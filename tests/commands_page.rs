@@ -70,6 +70,17 @@ connection of one's own has to be made).
 | --- | --- |
 ";
 
+/// What stands above the table of busy primaries.
+const BUSY: &str = "
+## While a script runs for long on a primary
+
+What has a key there, or is put together from all primaries, is told BUSY, as by one Redis. What changes all of them is
+begun only when all of them listen.
+
+| Command | With one primary busy |
+| --- | --- |
+";
+
 #[test]
 fn the_page_of_commands_is_what_servers_say() {
     let Some(page) = page_of_servers("the_page_of_commands_is_what_servers_say") else { return };
@@ -188,11 +199,14 @@ fn page_of_servers(test: &str) -> Option<String> {
             }
         }
     }
-    page.push_str(LOST);
-    for (name, (spec, servers)) in rows.iter().filter(|(_, (spec, _))| spec.refused.is_none()) {
-        if let Some(words) = spec.when_lost.words() {
-            let only = if servers.len() == 1 { servers[0] } else { "" };
-            page.push_str(&format!("| `{}`{only} | {words} |\n", name.to_ascii_uppercase()));
+    for head in [LOST, BUSY] {
+        page.push_str(head);
+        let words = |spec: &Spec| if head == LOST { spec.when_lost.words() } else { spec.when_busy.words() };
+        for (name, (spec, servers)) in rows.iter().filter(|(_, (spec, _))| spec.refused.is_none()) {
+            if let Some(words) = words(spec) {
+                let only = if servers.len() == 1 { servers[0] } else { "" };
+                page.push_str(&format!("| `{}`{only} | {words} |\n", name.to_ascii_uppercase()));
+            }
         }
     }
     let strange: BTreeSet<&String> =

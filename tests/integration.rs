@@ -6,6 +6,7 @@ mod support;
 mod account;
 mod blocking;
 mod bounds;
+mod busy;
 mod cli;
 mod client_command;
 mod clients;

@@ -1,6 +1,7 @@
 //! A command's row: what the server says of it, and what becomes of it here.
 
 use super::{
+    busy::{self, WhenBusy},
     lost::{self, WhenLost},
     refused,
     treatment::{self, Treatment},
@@ -30,6 +31,8 @@ pub struct Spec {
     pub refused: Option<&'static str>,
     /// What becomes of it while a primary is lost.
     pub when_lost: WhenLost,
+    /// What becomes of it while a primary is busy with a script.
+    pub when_busy: WhenBusy,
     /// Replicas get it too: each may be the next primary.
     pub replicas_too: bool,
     /// Whether it has subcommands.
@@ -83,12 +86,14 @@ impl Spec {
             treatment: Treatment::Keyed,
             refused: None,
             when_lost: WhenLost::Keys,
+            when_busy: WhenBusy::Says,
             replicas_too: false,
             container,
             finder,
         };
         spec.treatment = treatment::of(&spec);
         spec.when_lost = lost::of(&spec);
+        spec.when_busy = busy::of(&spec);
         spec.refused = refused::why(&spec.name);
         spec.replicas_too = treatment::concerns_replicas(&spec.name);
         spec

@@ -5,8 +5,14 @@
 //! about it: nothing is overwritten; only what *every* other owner of slots has is given, so that a deletion under way is
 //! not undone; and after longer than any request takes it is looked once more whether the others still have what was
 //! given: if not, it is taken back.
+//!
+//! A node that has missed a change, since a script kept it busy just when the others made it, is made like them as soon
+//! as it listens: all that it has then counts as given.
 
-use std::{collections::HashMap, time::Duration};
+use std::{
+    collections::{HashMap, HashSet},
+    time::Duration,
+};
 
 use tokio::task::JoinSet;
 use tracing::{debug, info, warn};
@@ -35,6 +41,8 @@ pub struct Functions {
     seen: HashMap<String, Standing>,
     /// What was given to nodes and may have to be taken back, by node id.
     gifts: HashMap<String, Vec<Library>>,
+    /// Nodes that have missed a change.
+    behind: HashSet<String>,
     /// The servers have no functions, or the proxy's user may not see them.
     off: bool,
 }
@@ -56,6 +64,8 @@ pub struct Task {
     /// The other owners of slots.
     others: Vec<Address>,
     gifts: Vec<Library>,
+    /// It has missed a change: all that it has counts as a gift.
+    is_behind: bool,
 }
 
 /// How it went.
@@ -68,6 +78,8 @@ pub struct Outcome {
     pub given: u64,
     /// All other primaries have been heard.
     pub complete: bool,
+    /// All that was to be done has been.
+    done: bool,
     off: bool,
 }
 
@@ -92,12 +104,30 @@ impl Functions {
             return Vec::new();
         }
         self.gifts.retain(|id, _| self.seen.contains_key(id));
+        self.behind.retain(|id| self.seen.get(id) == Some(&Standing::Owner));
         let rises = |node: &&std::sync::Arc<Node>| {
             let now = self.seen.get(&node.id).copied().unwrap_or(Standing::Replica);
             now > before.get(&node.id).copied().unwrap_or(Standing::Replica)
         };
         let task = |node: &std::sync::Arc<Node>| (self.task(node, next), !before.contains_key(&node.id));
         next.nodes.iter().filter(rises).map(task).collect()
+    }
+
+    /// These nodes have missed a change that others have made.
+    pub fn missed(&mut self, ids: &[String]) {
+        self.behind.extend(ids.iter().filter(|_| !self.off).cloned());
+    }
+
+    /// The nodes that have missed a change.
+    pub fn behind(&self) -> Vec<String> {
+        let mut behind: Vec<String> = self.behind.iter().cloned().collect();
+        behind.sort_unstable();
+        behind
+    }
+
+    /// Whether a node has missed a change.
+    pub fn is_behind(&self, id: &str) -> bool {
+        self.behind.contains(id)
     }
 
     /// The same node, looked at again.
@@ -107,8 +137,11 @@ impl Functions {
 
     /// Notes how it went.
     pub fn done(&mut self, outcome: Outcome) {
-        let Outcome { task, gifts, off, .. } = outcome;
+        let Outcome { task, gifts, done, off, .. } = outcome;
         self.off |= off;
+        if done || self.off {
+            self.behind.remove(&task.id);
+        }
         if gifts.is_empty() || self.gifts.len() > 1024 {
             self.gifts.remove(&task.id);
         } else {
@@ -117,11 +150,13 @@ impl Functions {
     }
 
     fn task(&self, node: &Node, topology: &Topology) -> Task {
+        let others = topology.owners().filter(|other| other.id != node.id && !self.is_behind(&other.id));
         Task {
             id: node.id.clone(),
             label: node.label.to_string(),
             reach: node.reach.clone(),
-            others: topology.owners().filter(|other| other.id != node.id).map(|other| other.reach.clone()).collect(),
+            others: others.map(|other| other.reach.clone()).collect(),
+            is_behind: self.is_behind(&node.id),
             gifts: self.gifts.get(&node.id).cloned().unwrap_or_default(),
         }
     }
@@ -137,10 +172,10 @@ enum Failure {
 /// Does the work for a primary, after a while.
 pub async fn look_after(task: Task, after: Duration, login: Login, limits: Limits) -> Outcome {
     tokio::time::sleep(after).await;
-    let mut outcome = Outcome { gifts: task.gifts.clone(), task, given: 0, complete: false, off: false };
+    let mut outcome = Outcome { gifts: task.gifts.clone(), task, given: 0, complete: false, done: false, off: false };
     let work = reconcile(&mut outcome, &login, &limits);
     match tokio::time::timeout(PATIENCE, work).await {
-        Ok(Ok(())) => {}
+        Ok(Ok(())) => outcome.done = outcome.complete,
         Ok(Err(Failure::Never(why))) => {
             info!("functions are not given to primaries that join: {why}");
             outcome.off = true;
@@ -156,6 +191,9 @@ async fn reconcile(outcome: &mut Outcome, login: &Login, limits: &Limits) -> Res
     let mut node = Control::open(&task.reach, login, limits).await.map_err(|why| Failure::Now(why.to_string()))?;
     // Before the others: what is deleted everywhere in between is then not taken for missing here.
     let there = list(&mut node).await?;
+    if task.is_behind {
+        gifts.clone_from(&there);
+    }
     let others = Others::ask(&task.others, login, limits).await?;
     *complete = others.complete;
     take_back(&mut node, task, gifts, &others).await?;

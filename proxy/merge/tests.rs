@@ -62,6 +62,19 @@ fn a_write_done_in_part_says_so() {
     let said = merged(Fold::Sum, &[":1\r\n", "-OOM no\r\n"], Some("del"));
     assert_eq!(said, "-OOM no (proxy: DEL was done in 1 of 2 parts, not where this error came from)\r\n");
     assert_eq!(merged(Fold::Sum, &["-OOM no\r\n", "-OOM no\r\n"], Some("del")), "-OOM no\r\n");
+    let followed = |replies: [&str; 2]| {
+        let mut merge = Merge::new(Fold::AllSucceeded, 2, Some("function|flush"), false);
+        merge.follow();
+        for (part, reply) in replies.iter().enumerate() {
+            merge.take(part, reply.as_bytes());
+        }
+        let (mut out, missed) = (Vec::new(), merge.missed());
+        merge.finish(&mut out);
+        (String::from_utf8(out).unwrap().contains("where it follows"), missed)
+    };
+    assert_eq!(followed(["+OK\r\n", "-BUSY x\r\n"]), (true, vec![1]));
+    assert_eq!(followed(["+OK\r\n", "-ERR x\r\n"]), (false, vec![]));
+    assert_eq!(followed(["-ERR x\r\n", "-BUSY x\r\n"]), (false, vec![]));
     assert_eq!(merged(Fold::KeyOrder, &["*0\r\n", "-LOADING\r\n"], None), "-LOADING\r\n");
 }
 

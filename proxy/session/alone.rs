@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 
-use super::{Session, ask::BUSY_PATIENCE, subscriber::Kind};
+use super::{Session, ask::BUSY_PATIENCE, everywhere::asks_first, subscriber::Kind};
 use crate::{
     command::treatment::{Local, Proxy},
     plan::{self, Plan},
@@ -53,7 +53,7 @@ impl Session {
                 self.stream_parts(&split, &request, spec).await;
                 None
             }
-            Plan::Primaries(fold) => return self.everywhere(&request, fold).await,
+            plan if asks_first(&plan, spec) => return self.everywhere(plan, &request, spec).await,
             Plan::Scan(slot) => Some(self.scan(&request, slot).await.into()),
             Plan::Keys => {
                 self.keys(&request, spec).await;

@@ -200,7 +200,7 @@ impl Session {
 }
 
 /// One request and its reply on a connection of its own; an error that says why there is none.
-async fn ask_aside(
+pub(super) async fn ask_aside(
     router: &Router,
     lane: &Lane,
     node: &Arc<Node>,

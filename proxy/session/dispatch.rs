@@ -4,9 +4,9 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use super::{Flow, Session, apart::Place, ask::ask, everywhere::changes_functions, leave::is_judged_by_node};
+use super::{Flow, Session, apart::Place, ask::ask, everywhere::asks_first, leave::is_judged_by_node};
 use crate::{
-    command::{Flags, Spec, lost::WhenLost, treatment::Fold},
+    command::{Flags, Spec, busy::WhenBusy, lost::WhenLost, treatment::Fold},
     dial::Version,
     link::LARGEST_SHARED,
     merge::Merge,
@@ -103,7 +103,7 @@ impl Session {
     /// Does what the plan says.
     pub(super) fn carry_out(&mut self, plan: Plan, request: &Request<'_>, spec: Option<&Spec>) -> Flow {
         match plan {
-            Plan::Primaries(_) if changes_functions(spec) => Flow::Alone,
+            plan if asks_first(&plan, spec) => Flow::Alone,
             plan => self.carry_out_at_once(plan, request, spec),
         }
     }
@@ -239,7 +239,13 @@ impl Session {
         if when_lost.is_spared() {
             merge.spare_lost();
         }
-        let make_up = (when_lost == WhenLost::MadeUp).then(|| self.make_up(request));
+        let make_up = match spec.map(|spec| spec.when_busy) {
+            Some(WhenBusy::Alike) => Some(self.make_alike()),
+            _ => (when_lost == WhenLost::MadeUp).then(|| self.make_up(request)),
+        };
+        if make_up.is_some() {
+            merge.follow();
+        }
         let tickets = ticket.split_among(merge, topology.owners().cloned().collect(), make_up);
         for (slot, mut ticket) in slots.iter().zip(tickets) {
             // By slot, so that where the node fails, the one that takes its place answers.
@@ -311,9 +317,9 @@ impl Session {
     }
 }
 
-/// The name of a command that writes: an error in one part of it has to say what the others did.
+/// The name of a command that changes something: an error in one part of it has to say what the others did.
 fn written(spec: Option<&Spec>) -> Option<&str> {
-    spec.filter(|spec| spec.is_write()).map(|spec| &*spec.name)
+    spec.filter(|spec| spec.is_write() || spec.when_busy.asks_first()).map(|spec| &*spec.name)
 }
 
 fn is_exec(spec: Option<&Spec>) -> bool {

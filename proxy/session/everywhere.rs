@@ -1,49 +1,148 @@
-//! What changes the functions of all nodes is begun only when all of them listen: done at some alone, it would leave the
-//! nodes with different functions until somebody notices.
+//! What changes all nodes is begun only when all of them listen: done at some alone, it would leave them different until
+//! somebody notices.
+
+use std::{
+    rc::Rc,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use bytes::Bytes;
+use tokio::{task::JoinSet, time::timeout};
 
-use super::Session;
+use super::{
+    Session,
+    ask::ask_aside,
+    attend::Eof,
+    retry::{FIRST_PAUSE, LAST_PAUSE},
+};
 use crate::{
-    command::{Spec, treatment::Fold},
-    plan::Plan,
-    resp::{Request, request::Parser},
-    ticket::Label,
+    command::{Spec, busy::WhenBusy},
+    plan::{Plan, Scripting},
+    resp::{Request, write},
+    router::Router,
+    says,
+    ticket::{Label, MakeUp},
+    topology::{Hint, Node},
 };
 
 const PING: &[u8] = b"*1\r\n$4\r\nPING\r\n";
 
-/// Whether a command changes the functions of every node.
-pub(super) fn changes_functions(spec: Option<&Spec>) -> bool {
-    spec.is_some_and(|spec| {
-        matches!(&*spec.name, "function|load" | "function|delete" | "function|flush" | "function|restore")
-    })
+/// How long a node may keep silent whose answer is not needed.
+const GRACE: Duration = Duration::from_millis(500);
+
+/// Whether a plan is carried out only where all nodes listen.
+#[inline]
+pub(super) fn asks_first(plan: &Plan, spec: Option<&Spec>) -> bool {
+    matches!(plan, Plan::Primaries(_) | Plan::Scripting(Scripting::Flush, _))
+        && spec.is_some_and(|spec| spec.when_busy.asks_first())
+}
+
+/// What a node that was asked says.
+enum Heard {
+    Listens,
+    Busy(Bytes),
+    /// It cannot be reached, or keeps silent.
+    Lost(Bytes),
 }
 
 impl Session {
     /// Sends a request to every primary, unless one of them is busy or cannot be reached: then nothing is done.
-    pub(super) async fn everywhere(&mut self, request: &Request<'_>, fold: Fold) {
-        let router = self.router.clone();
-        let topology = router.topology().clone();
-        let spec = topology.commands.find(request);
-        if !topology.first_slots().is_empty() {
-            match self.deaf().await {
-                Some(None) => {}
-                Some(Some(error)) => return self.line.answer(Label::of(spec), &error),
-                None => return,
-            }
+    pub(super) async fn everywhere(&mut self, plan: Plan, request: &Request<'_>, spec: Option<&Spec>) {
+        match self.deaf(spec).await {
+            Some(None) => drop(self.carry_out_at_once(plan, request, spec)),
+            Some(Some(error)) => self.line.answer(Label::of(spec), &error),
+            None => {}
         }
-        let _ = self.carry_out_at_once(Plan::Primaries(fold), request, spec);
     }
 
-    /// The error of a primary that takes nothing now; `None` where the client has gone.
-    async fn deaf(&mut self) -> Option<Option<Bytes>> {
-        let mut parser = Parser::default();
-        let Ok(Some(found)) = parser.find(PING) else { return Some(None) };
-        let patience = self.router.around().limits.request_timeout;
-        let reply = self.aside(&parser.request(PING, found), Fold::AllSucceeded, patience).await?;
-        // What is refused for a moment only is tried again.
-        let is_deaf = reply.starts_with(b"-BUSY ") || reply.starts_with(b"-ERR proxy: ");
-        Some(is_deaf.then_some(reply))
+    /// The error of a primary that takes nothing now, where that is to be asked; `None` where the client has gone.
+    pub(super) async fn deaf(&mut self, spec: Option<&Spec>) -> Option<Option<Bytes>> {
+        let Some(spec) = spec.filter(|spec| spec.when_busy.asks_first()) else { return Some(None) };
+        let asking = deaf(self.router.clone(), spec.when_busy, spec.when_lost.is_spared());
+        match self.attend(asking, Eof::Waits).await {
+            Ok(error) => Some(error),
+            Err(reason) => {
+                self.ending = Some(reason);
+                None
+            }
+        }
     }
+
+    /// Has nodes whose functions have not been changed as those of the others made like them.
+    pub(super) fn make_alike(&self) -> MakeUp {
+        let router = self.router.clone();
+        Box::new(move |node| router.tell(Hint::FunctionsMissed { node: node.id.clone() }))
+    }
+}
+
+/// Asks all primaries until they listen, or one is busy, or the time is over. Where lost ones are spared, they are not
+/// waited for.
+async fn deaf(router: Rc<Router>, when_busy: WhenBusy, spares_lost: bool) -> Option<Bytes> {
+    let (begun, mut pause) = (Instant::now(), FIRST_PAUSE);
+    loop {
+        router.refresh();
+        // What is being made alike must not be changed under the hands that do it.
+        let differ = router.topology().behind.first().cloned().filter(|_| when_busy == WhenBusy::Alike);
+        let lost = match (ask_all(&router, spares_lost).await, differ) {
+            (Some(Heard::Busy(error)), _) => return Some(error),
+            (Some(Heard::Lost(error)), _) if !spares_lost => error,
+            (_, Some(node)) => {
+                let label = router.topology().node(&node).map_or_else(|| node.into(), |node| node.label.clone());
+                error_frame(&says::functions_differ(&label))
+            }
+            _ => return None,
+        };
+        if begun.elapsed() >= router.settings().retry_timeout {
+            return Some(lost);
+        }
+        // A replica may take its place.
+        tokio::time::sleep(pause).await;
+        pause = (pause * 2).min(LAST_PAUSE);
+    }
+}
+
+/// Asks all primaries, on connections that nobody shares: on the one by which a script came, a node answers nothing. The
+/// first that is busy, or else one that is lost.
+async fn ask_all(router: &Rc<Router>, spares_lost: bool) -> Option<Heard> {
+    let nodes: Vec<Arc<Node>> = router.topology().owners().cloned().collect();
+    let mut asking = JoinSet::new();
+    for node in nodes {
+        let router = router.clone();
+        asking.spawn_local(async move { ask_one(&router, &node).await });
+    }
+    let (mut lost, mut listen) = (None, false);
+    loop {
+        let next = match listen && spares_lost {
+            true => timeout(GRACE, asking.join_next()).await.ok().flatten(),
+            false => asking.join_next().await,
+        };
+        match next {
+            Some(Ok(busy @ Heard::Busy(_))) => return Some(busy),
+            Some(Ok(Heard::Listens)) => listen = true,
+            Some(Ok(other)) => lost = Some(other),
+            Some(Err(_)) => {}
+            None => return lost,
+        }
+    }
+}
+
+/// By the proxy's own login: the client's user may not be allowed to ask.
+async fn ask_one(router: &Rc<Router>, node: &Arc<Node>) -> Heard {
+    let (lane, patience) = (router.first_lane(), router.around().limits.request_timeout);
+    match ask_aside(router, &lane, node, PING, &Rc::default(), patience).await {
+        Ok(reply) if reply.starts_with(b"-BUSY ") => Heard::Busy(reply),
+        // What is refused for a moment only is tried again.
+        Ok(_) => Heard::Listens,
+        Err(why) => {
+            router.hint(Hint::Unwell { node: node.id.clone() });
+            Heard::Lost(why)
+        }
+    }
+}
+
+fn error_frame(text: &str) -> Bytes {
+    let mut error = Vec::new();
+    write::error(&mut error, text.as_bytes());
+    error.into()
 }

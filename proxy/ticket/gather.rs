@@ -137,7 +137,7 @@ impl Gather {
         let mut merged = Vec::new();
         let (held, missed) = {
             let merge = &mut *self.merge.borrow_mut();
-            let (held, missed) = (merge.held(), merge.unanswered());
+            let (held, missed) = (merge.held(), merge.missed());
             // What one node has taken counts: its users have changed, say.
             if let Some(Lesson(act)) = self.lesson.take().filter(|_| merge.any_succeeded()) {
                 act();
@@ -145,9 +145,7 @@ impl Gather {
             merge.finish(&mut merged);
             (held, missed)
         };
-        if let Some(make_up) = &self.make_up
-            && !matches!(merged.first(), Some(b'-' | b'!'))
-        {
+        if let Some(make_up) = &self.make_up {
             missed.into_iter().filter_map(|part| self.nodes.get(part)).for_each(make_up);
         }
         whole.fill(&merged);

@@ -31,6 +31,11 @@ pub enum Hint {
         /// Its id.
         node: String,
     },
+    /// The functions of other nodes were changed, and this one's not: it was busy or lost.
+    FunctionsMissed {
+        /// Its id.
+        node: String,
+    },
     /// A node's redirect names a node that is not known.
     Stranger {
         /// Who said it, and should know.

@@ -83,6 +83,9 @@ impl Session {
                 self.ask_amended(&self.lane, request, fold).await.unwrap_or_else(|text| error(&text).to_vec())
             }
             Plan::Primaries(fold) => {
+                if let Some(error) = self.deaf(spec).await? {
+                    return Some(error.to_vec());
+                }
                 let patience = self.router.around().limits.request_timeout;
                 let reply = self.aside(request, fold, patience).await?;
                 self.tell_others(request, spec);
