@@ -3,6 +3,7 @@
 //! The one registry of the process, since CLIENT LIST, CLIENT KILL and `max_clients` are about the clients of all
 //! workers. It is locked when a client comes, goes or is looked up, never for a request, unless somebody monitors.
 
+mod apart;
 mod held;
 mod mail;
 mod monitors;
@@ -65,6 +66,12 @@ impl Clients {
             monitors: Monitors::default(),
             since: Instant::now(),
         }
+    }
+
+    /// Whether clients are paused or anybody monitors: what is asked for each request.
+    #[inline]
+    pub fn is_any_apart(&self) -> bool {
+        self.pause.apart.is_any()
     }
 
     /// CLIENT PAUSE.

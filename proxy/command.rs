@@ -10,6 +10,7 @@ pub mod keys;
 mod learn;
 pub mod lost;
 pub mod refused;
+pub mod sender;
 pub mod spec;
 pub mod treatment;
 

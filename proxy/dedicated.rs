@@ -24,7 +24,6 @@ use bytes::{Bytes, BytesMut};
 use socket2::SockRef;
 use tokio::{
     io::{AsyncRead, AsyncWriteExt, ReadBuf},
-    net::TcpStream,
     time::timeout,
 };
 use tokio_util::io::poll_read_buf;
@@ -33,7 +32,7 @@ use crate::{
     address::Address,
     clients::{Clients, Held},
     descriptors::{Descriptor, Descriptors},
-    dial::{self, DialError, Login},
+    dial::{self, DialError, Login, Socket},
     doubt::{Connection, Doubts, Ender},
     metrics::{NodeError, NodeTallies, NodeTally},
     resp::reply::Scanner,
@@ -90,7 +89,7 @@ struct Idle {
 
 /// A connection, counted as its node's until it is closed.
 struct Open {
-    stream: TcpStream,
+    stream: Socket,
     tally: Rc<NodeTally>,
     /// What the node calls it, and what may be left on it.
     connection: Rc<Connection>,
@@ -266,9 +265,9 @@ async fn sweep(pool: Weak<Pool>) {
 
 /// Whether a connection is open and has nothing to read: where nothing is asked, what comes is an end, or out of step.
 /// The socket itself is asked: the runtime would only know after its next turn.
-fn is_quiet(stream: &TcpStream) -> bool {
+fn is_quiet(stream: &Socket) -> bool {
     let mut byte = [MaybeUninit::uninit()];
-    matches!(SockRef::from(stream).peek(&mut byte), Err(error) if error.kind() == io::ErrorKind::WouldBlock)
+    matches!(SockRef::from(&**stream).peek(&mut byte), Err(error) if error.kind() == io::ErrorKind::WouldBlock)
 }
 
 impl Dedicated {

@@ -4,6 +4,7 @@
 //! The login goes out in one write, so that a new connection costs two round trips, not four.
 
 mod control;
+mod socket;
 
 use std::{fmt, future::Future, io, net::SocketAddr, time::Duration};
 
@@ -17,6 +18,7 @@ use tokio::{
 
 pub use self::control::Control;
 use self::control::Replies;
+pub use self::socket::Socket;
 use crate::{
     address::Address,
     config::Config,
@@ -241,7 +243,7 @@ impl fmt::Display for DialError {
 impl std::error::Error for DialError {}
 
 /// A connection to the node at `target`, logged in and with nothing left to read.
-pub async fn dial(target: &Address, login: &Login, limits: &Limits) -> Result<TcpStream, DialError> {
+pub async fn dial(target: &Address, login: &Login, limits: &Limits) -> Result<Socket, DialError> {
     quiet(target, open_as(target, login, limits, false).await?).map(|opened| opened.stream)
 }
 
@@ -263,7 +265,7 @@ fn quiet(target: &Address, opened: Opened) -> Result<Opened, DialError> {
 /// A connection that is logged in.
 pub struct Opened {
     /// The connection.
-    pub stream: TcpStream,
+    pub stream: Socket,
     /// What the node calls it, where it has said so (HELLO, or CLIENT ID to the proxy's own user).
     pub id: Option<i64>,
     /// What the node has said beyond what it was asked: with [`Tracking`] it may speak at once.
@@ -283,7 +285,7 @@ async fn open_as(target: &Address, login: &Login, limits: &Limits, known: bool) 
 
 /// Looks the name up and tries its addresses in turn, each with its share of the time that is left, so that one that
 /// drops packets does not cost the others their chance.
-async fn connect(target: &Address, deadline: Instant, limits: &Limits) -> Result<TcpStream, DialError> {
+async fn connect(target: &Address, deadline: Instant, limits: &Limits) -> Result<Socket, DialError> {
     let failed = |step: Step, why: String| DialError { node: target.clone(), step, why, permanent: false };
     let found = within(deadline, lookup_host((target.host.as_str(), target.port))).await;
     let addresses: Vec<SocketAddr> = found.map_err(|why| failed(Step::Resolve, why))?.collect();
@@ -293,7 +295,9 @@ async fn connect(target: &Address, deadline: Instant, limits: &Limits) -> Result
         let share = left / u32::try_from(addresses.len() - index).unwrap_or(1);
         match within(Instant::now() + share, TcpStream::connect(address)).await {
             Ok(stream) => {
-                return tune(&stream, limits).map(|()| stream).map_err(|why| failed(Step::Connect, plain(&why)));
+                return tune(&stream, limits)
+                    .map(|()| Socket::new(stream))
+                    .map_err(|why| failed(Step::Connect, plain(&why)));
             }
             Err(reason) => why = reason,
         }
@@ -311,7 +315,7 @@ fn tune(stream: &TcpStream, limits: &Limits) -> io::Result<()> {
 }
 
 async fn log_in(
-    mut stream: TcpStream,
+    mut stream: Socket,
     node: &Address,
     login: &Login,
     known: bool,

@@ -17,13 +17,12 @@ use std::{
 use bytes::{Bytes, BytesMut};
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
-    net::TcpStream,
     time::Sleep,
 };
 
 use crate::{
     descriptors::{Descriptor, Descriptors},
-    dial::{self, DialError, Login},
+    dial::{self, DialError, Login, Socket},
     metrics::NodeTally,
     resp::Inbox,
     topology::Node,
@@ -55,13 +54,13 @@ pub struct Feed {
 }
 
 /// A connection, and the open file that it takes.
-type Dialled = Result<(TcpStream, Descriptor), DialError>;
+type Dialled = Result<(Socket, Descriptor), DialError>;
 
 enum State {
     Dialling(Pin<Box<dyn Future<Output = Dialled>>>),
     /// The connection, and the open file that it takes.
     Open {
-        stream: TcpStream,
+        stream: Socket,
         _descriptor: Descriptor,
     },
     Pausing(Pin<Box<Sleep>>),

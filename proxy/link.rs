@@ -23,7 +23,6 @@ use std::{
 };
 
 use bytes::Bytes;
-use tokio::net::TcpStream;
 
 pub use self::side::LARGEST_SHARED;
 use self::{
@@ -35,7 +34,7 @@ use self::{
 use crate::{
     config::Config,
     descriptors::{Descriptor, Descriptors},
-    dial::{self, DialError, Login},
+    dial::{self, DialError, Login, Socket},
     doubt::{Connection, Ender},
     metrics::{NodeError, NodeTally},
     resp::write,
@@ -457,7 +456,7 @@ impl Link {
 
 /// A connection that is logged in.
 struct Connected {
-    stream: TcpStream,
+    stream: Socket,
     /// What the node has said already.
     rest: Vec<u8>,
     companion: Option<Companion>,

@@ -50,3 +50,4 @@ mod tracking;
 mod transactions;
 mod turned_away;
 mod wait;
+mod witness;

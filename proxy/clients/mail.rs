@@ -13,13 +13,13 @@ pub enum Mail {
     /// Keys have changed that a client redirects the news of (CLIENT TRACKING ... REDIRECT): an array of them, or null
     /// for all.
     Changed(Bytes),
-    /// A command that the proxy has answered itself, as a line of MONITOR.
-    Answered(Bytes),
+    /// A command of some client, as a line of MONITOR.
+    Shown(Bytes),
 }
 
 impl Mail {
     fn len(&self) -> usize {
-        let (Mail::Changed(bytes) | Mail::Answered(bytes)) = self;
+        let (Mail::Changed(bytes) | Mail::Shown(bytes)) = self;
         bytes.len()
     }
 

@@ -1,17 +1,14 @@
-//! Who MONITORs: the clients that are shown what the proxy answers itself.
+//! Who MONITORs: the clients that are shown what all clients of the proxy do.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicUsize, Ordering::Relaxed},
-};
+use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
 
 use super::{Client, Clients, Mail, Mark, lock};
 
-/// How many monitor: what is asked for each command that the proxy answers itself.
+/// Those who monitor.
 #[derive(Default)]
-pub(super) struct Monitors(AtomicUsize);
+pub(super) struct Monitors(Mutex<Vec<Arc<Client>>>);
 
 /// A client monitors as long as this lives.
 pub struct Monitoring {
@@ -19,24 +16,32 @@ pub struct Monitoring {
     client: Arc<Client>,
 }
 
+impl Monitoring {
+    /// Who monitors.
+    pub fn client(&self) -> &Arc<Client> {
+        &self.client
+    }
+}
+
 impl Clients {
     /// Whether anybody monitors.
     #[inline]
     pub fn is_monitored(&self) -> bool {
-        self.monitors.0.load(Relaxed) > 0
+        self.pause.apart.is_monitored()
     }
 
-    /// From now on `client` is shown what the proxy answers itself.
+    /// From now on `client` is shown what clients do.
     pub fn monitor(self: &Arc<Clients>, client: &Arc<Client>) -> Monitoring {
-        self.monitors.0.fetch_add(1, Relaxed);
+        lock(&self.monitors.0).push(client.clone());
+        self.pause.apart.monitors(true);
         client.mark(Mark::Monitor, true);
         Monitoring { clients: self.clone(), client: client.clone() }
     }
 
     /// Shows all who monitor a line. Who does not fetch what it is shown has to go once there are more than `most` bytes.
     pub fn show(&self, line: &Bytes, most: usize) {
-        for monitor in lock(&self.live).values().filter(|client| client.has(Mark::Monitor)) {
-            monitor.deliver(Mail::Answered(line.clone()), most);
+        for monitor in &*lock(&self.monitors.0) {
+            monitor.deliver(Mail::Shown(line.clone()), most);
         }
     }
 }
@@ -44,6 +49,7 @@ impl Clients {
 impl Drop for Monitoring {
     fn drop(&mut self) {
         self.client.mark(Mark::Monitor, false);
-        self.clients.monitors.0.fetch_sub(1, Relaxed);
+        self.clients.pause.apart.monitors(false);
+        lock(&self.clients.monitors.0).retain(|client| client.id != self.client.id);
     }
 }

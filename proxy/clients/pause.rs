@@ -1,20 +1,18 @@
 //! CLIENT PAUSE: all clients of the process wait, or those that would write.
 //!
-//! Whether there is a pause is one relaxed load for each request; everything else costs only while there is one.
+//! Whether there is a pause, or anybody monitors, is one relaxed load for each request; everything else costs only while
+//! there is one.
 
 use std::{
     collections::HashMap,
     future::Future,
-    sync::{
-        Mutex,
-        atomic::{AtomicBool, Ordering::Relaxed},
-    },
+    sync::Mutex,
     time::{Duration, Instant},
 };
 
 use tokio::sync::watch;
 
-use super::lock;
+use super::{apart::Apart, lock};
 
 /// What is longer is as good as for ever, and no clock overflows.
 const LONGEST: Duration = Duration::from_secs(10 * 365 * 24 * 3600);
@@ -31,7 +29,8 @@ pub enum Paused {
 /// The pause of the process's clients, where there is one.
 #[derive(Debug)]
 pub struct Pause {
-    on: AtomicBool,
+    /// Whether it is on is asked for each request, together with others.
+    pub(super) apart: Apart,
     state: watch::Sender<Option<(Paused, Instant)>>,
     /// The nodes' functions, once somebody has asked: whether each promises not to write. None is loaded during a pause.
     functions: Mutex<Option<HashMap<Vec<u8>, bool>>>,
@@ -53,7 +52,7 @@ pub enum Function {
 
 impl Default for Pause {
     fn default() -> Pause {
-        Pause { on: AtomicBool::new(false), state: watch::Sender::new(None), functions: Mutex::default() }
+        Pause { apart: Apart::default(), state: watch::Sender::new(None), functions: Mutex::default() }
     }
 }
 
@@ -68,7 +67,7 @@ impl Pause {
                 *lock(&self.functions) = None;
             }
             *state = Some(under_way.map_or((who, until), |(old, end)| (old.max(who), end.max(until))));
-            self.on.store(true, Relaxed);
+            self.apart.pause(true);
         });
     }
 
@@ -76,7 +75,7 @@ impl Pause {
     pub fn end(&self) {
         self.state.send_modify(|state| {
             *state = None;
-            self.on.store(false, Relaxed);
+            self.apart.pause(false);
         });
     }
 
@@ -93,10 +92,10 @@ impl Pause {
         }
     }
 
-    /// Whether there may be a pause: what is asked for each request.
+    /// Whether there may be a pause.
     #[inline]
     pub fn is_on(&self) -> bool {
-        self.on.load(Relaxed)
+        self.apart.is_paused()
     }
 
     /// Who is paused, and how long still.
@@ -111,7 +110,7 @@ impl Pause {
                 let over = state.is_some_and(|(_, until)| until <= Instant::now());
                 if over {
                     *state = None;
-                    self.on.store(false, Relaxed);
+                    self.apart.pause(false);
                 }
                 over
             });

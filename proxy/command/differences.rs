@@ -84,7 +84,11 @@ const DIFFERENCES: &[(&str, &str)] = &[
     ("memory|malloc-stats", ANY_NODE),
     ("mget", READ_IN_PARTS),
     ("move", "a cluster has one database, unless its servers have more (Valkey 9: cluster-databases)"),
-    ("monitor", "what nodes execute is shown as by them, with the proxy's addresses there, and what is split in parts"),
+    (
+        "monitor",
+        "shows clients' commands as they are taken, also one that a node then refuses; other proxies' clients as their \
+         nodes see them",
+    ),
     ("mset", NOT_ATOMIC),
     ("msetex", NOT_ATOMIC),
     ("msetnx", IN_ONE_SLOT),

@@ -4,6 +4,7 @@ use super::{
     busy::{self, WhenBusy},
     lost::{self, WhenLost},
     refused,
+    sender::{self, Sender},
     treatment::{self, Treatment},
 };
 use crate::metrics::CommandId;
@@ -33,6 +34,8 @@ pub struct Spec {
     pub when_lost: WhenLost,
     /// What becomes of it while a primary is busy with a script.
     pub when_busy: WhenBusy,
+    /// Who makes nodes run it.
+    pub sender: Sender,
     /// Replicas get it too: each may be the next primary.
     pub replicas_too: bool,
     /// Whether it has subcommands.
@@ -87,6 +90,7 @@ impl Spec {
             refused: None,
             when_lost: WhenLost::Keys,
             when_busy: WhenBusy::Says,
+            sender: Sender::Clients,
             replicas_too: false,
             container,
             finder,
@@ -94,6 +98,7 @@ impl Spec {
         spec.treatment = treatment::of(&spec);
         spec.when_lost = lost::of(&spec);
         spec.when_busy = busy::of(&spec);
+        spec.sender = sender::of(&spec);
         spec.refused = refused::why(&spec.name);
         spec.replicas_too = treatment::concerns_replicas(&spec.name);
         spec

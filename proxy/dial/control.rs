@@ -4,11 +4,10 @@ use std::{net::SocketAddr, time::Duration};
 
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
-    net::TcpStream,
     time::Instant,
 };
 
-use super::{DialError, Limits, Login, Step, Version, dial, is_permanent, is_turned_away, reason, within};
+use super::{DialError, Limits, Login, Socket, Step, Version, dial, is_permanent, is_turned_away, reason, within};
 use crate::{
     address::Address,
     resp::{Value, reply::Scanner, write},
@@ -23,7 +22,7 @@ pub(super) struct Replies {
 
 impl Replies {
     /// The next reply. After an error or a timeout the stream is out of step and must be dropped.
-    pub async fn next(&mut self, stream: &mut TcpStream, deadline: Instant) -> Result<Value, String> {
+    pub async fn next(&mut self, stream: &mut Socket, deadline: Instant) -> Result<Value, String> {
         let malformed = |_| "it does not speak the Redis protocol".to_owned();
         loop {
             if let Some(end) = self.scanner.find(&self.bytes).map_err(malformed)? {
@@ -41,7 +40,7 @@ impl Replies {
 
 /// A connection of the control plane: a request, its reply as a tree, each within a deadline.
 pub struct Control {
-    stream: TcpStream,
+    stream: Socket,
     node: Address,
     replies: Replies,
     patience: Duration,

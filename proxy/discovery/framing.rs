@@ -2,14 +2,13 @@
 
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
-    net::TcpStream,
     time::timeout,
 };
 use tracing::debug;
 
 use crate::{
     address::Address,
-    dial::{self, Limits, Login},
+    dial::{self, Limits, Login, Socket},
     resp::request::LONGEST_LINE,
     topology::Framing,
 };
@@ -45,7 +44,7 @@ async fn answer(address: &Address, login: &Login, limits: &Limits, bytes: &[u8])
     line
 }
 
-async fn exchange(stream: &mut TcpStream, bytes: &[u8], line: &mut Vec<u8>) -> std::io::Result<()> {
+async fn exchange(stream: &mut Socket, bytes: &[u8], line: &mut Vec<u8>) -> std::io::Result<()> {
     // It may have answered and closed before it has read all.
     let _ = stream.write_all(bytes).await;
     while !line.contains(&b'\n') && line.len() < LONGEST_REPLY && stream.read_buf(line).await? > 0 {}

@@ -8,21 +8,18 @@ use std::{
 };
 
 use bytes::Bytes;
-use tokio::{
-    io::{AsyncRead, ReadBuf},
-    net::TcpStream,
-};
+use tokio::io::{AsyncRead, ReadBuf};
 
 use crate::{
     address::Address,
     descriptors::{Descriptor, Descriptors},
-    dial::{self, DialError, Limits, Login, Version},
+    dial::{self, DialError, Limits, Login, Socket, Version},
     resp::Inbox,
 };
 
 /// The second connection.
 pub(super) struct Companion {
-    stream: TcpStream,
+    stream: Socket,
     inbox: Inbox,
     _descriptor: Descriptor,
 }

@@ -12,13 +12,13 @@ use std::{
 use bytes::{Buf, Bytes, BytesMut};
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
-    net::TcpStream,
     time::Sleep,
 };
 
 use self::deadlines::Stall;
 use super::{Connected, Link, News, companion::Companion, queue::Entry};
 use crate::{
+    dial::Socket,
     metrics::NodeError,
     refusal::{self, Later, Refusal},
     resp::reply::Scanner,
@@ -41,7 +41,7 @@ pub(super) enum Lost {
 /// The traffic of one established connection.
 pub(super) struct Exchange {
     link: Rc<Link>,
-    stream: TcpStream,
+    stream: Socket,
     companion: Option<Companion>,
     /// What the node had said when the login was over.
     rest: Vec<u8>,

@@ -16,7 +16,11 @@ impl Session {
         let topology = self.router.topology().clone();
         let spec = topology.commands.find(&request);
         let plan = plan::plan(&request, spec, &self.router.settings().policy);
-        let is_to_show = matches!(plan, Plan::Local(local) if self.is_to_show(local));
+        // A connection is shown as it then is; what scripts call is shown behind the scripts.
+        let is_local = matches!(plan, Plan::Local(_));
+        if !is_local {
+            self.show(&request, spec);
+        }
         // Where there is no reply, the client has gone or has been given it.
         let reply: Option<Bytes> = match plan {
             Plan::Local(Local::Hello) => Some(self.hello(&request).await.into()),
@@ -29,7 +33,7 @@ impl Session {
             Plan::Local(Local::Multi) => self.first_multi(&request).await,
             Plan::Local(Local::Exec) => {
                 self.exec_alone(&request, spec).await;
-                None
+                return self.caching_is_over(spec);
             }
             Plan::Local(Local::Watch) if let Some(spec) = spec => self.watch(&request, spec).await,
             Plan::Local(Local::Wait) => self.wait(&request).await,
@@ -71,11 +75,11 @@ impl Session {
                 Some(reply.into())
             }
         };
+        if is_local && !reply.as_ref().is_some_and(|reply| reply.starts_with(b"-NOPERM ")) {
+            self.show(&request, spec);
+        }
         if let Some(reply) = reply {
             self.line.answer(Label::of(spec), &reply);
-        }
-        if is_to_show {
-            self.show(&request, spec);
         }
         self.caching_is_over(spec);
     }

@@ -53,7 +53,8 @@ impl Session {
             let refused = self.lacks_leave(request, spec);
             return refused.unwrap_or_else(|| self.reject(spec, error.as_bytes()));
         }
-        if router.clients().pause().is_on() && self.is_paused(request, spec) {
+        let is_apart = router.clients().is_any_apart();
+        if is_apart && router.clients().pause().is_on() && self.is_paused(request, spec) {
             return Flow::Paused;
         }
         if let Some(spec) = spec {
@@ -91,6 +92,9 @@ impl Session {
             return Flow::Settle;
         }
         let flow = self.carry_out(plan, request, spec);
+        if is_apart && matches!(flow, Flow::Taken) {
+            self.show(request, spec);
+        }
         if beside && matches!(flow, Flow::Taken) {
             self.hold_behind(Route::Any);
         }
@@ -131,21 +135,8 @@ impl Session {
                 self.send_to_be_amended(request, fold, ticket);
                 Flow::Taken
             }
-            Plan::Refuse(error) => {
-                let flow = self.refuse(spec, &error);
-                if self.router.clients().is_monitored() {
-                    self.show(request, spec);
-                }
-                flow
-            }
-            Plan::Local(local) => {
-                let is_to_show = self.is_to_show(local);
-                let flow = self.answer_locally(local, request, spec);
-                if is_to_show && matches!(flow, Flow::Taken) {
-                    self.show(request, spec);
-                }
-                flow
-            }
+            Plan::Refuse(error) => self.refuse(spec, &error),
+            Plan::Local(local) => self.answer_locally(local, request, spec),
             Plan::Scripting(which, slot) => self.script(which, slot, request, spec),
             Plan::Scan(_) | Plan::Keys | Plan::Blocking(_) | Plan::AskServer | Plan::Aside(_) | Plan::Unchanged(_) => {
                 Flow::Alone

@@ -78,9 +78,7 @@ impl Session {
 
     /// RESET: as if the client had just connected.
     pub(super) fn reset(&mut self) {
-        if let Some(transaction) = self.take_transaction() {
-            self.show_unsent(&transaction);
-        }
+        self.take_transaction();
         self.watch = None;
         self.drop_subscriptions();
         self.monitor = None;

@@ -1,13 +1,15 @@
-//! MONITOR: what every primary shows, in one stream, each line as its node wrote it; and what the proxy answers itself,
-//! as a server would show it.
+//! MONITOR: what clients do, each command once and in the client's own words and with its address, whatever becomes of it
+//! at the nodes; and what nodes show beyond that.
 //!
-//! The nodes see the proxy's connections, so that the addresses in their lines are its own, and what it splits is shown
-//! in parts. What no node sees in the client's words, the proxy shows with the client's address.
+//! Every primary is monitored for what the proxy cannot see: what scripts call, and what comes to nodes by others than
+//! this proxy. What comes by the proxy's own connections is passed over: it is its housekeeping, or what a client has been
+//! shown to do already.
 
 mod shown;
 
 use std::{
     future::{Future, poll_fn},
+    hash::{BuildHasher, RandomState},
     pin::Pin,
     rc::Rc,
     sync::Arc,
@@ -16,19 +18,17 @@ use std::{
 
 use bytes::Bytes;
 
+use self::shown::Told;
 use super::{Session, attend::Eof, transaction::Transaction};
 use crate::{
     clients::{Client, Monitoring},
-    command::{Flags, Spec, treatment::Local},
-    dial::{Login, Version},
+    command::{CommandTable, Flags, Spec, Treatment, sender::Sender, treatment::Local},
+    dial::{Login, Socket, Version},
     feed::{Feed, News},
-    resp::{Request, request::Parser, write},
+    resp::{Request, write},
     router::Router,
-    ticket::Line,
     topology::{Hint, Node},
 };
-
-const MONITOR: &[u8] = b"*1\r\n$7\r\nMONITOR\r\n";
 
 /// The nodes that are monitored for a client.
 pub(super) struct Monitor {
@@ -36,28 +36,50 @@ pub(super) struct Monitor {
     nodes: Vec<Monitored>,
     epoch: u64,
     news: Pin<Box<dyn Future<Output = ()>>>,
+    /// What each node is asked.
+    question: Vec<u8>,
+    /// A word in it that nobody else says.
+    token: String,
+    /// What the client is to be shown.
+    lines: Vec<Bytes>,
     _own: Monitoring,
 }
 
 struct Monitored {
     feed: Feed,
-    /// It has said OK.
+    /// It has said OK to MONITOR.
+    shows: bool,
+    /// It has answered all of the question.
     begun: bool,
     /// It cannot be reached now.
     lost: bool,
+    /// Where addresses are translated between here and the node: the host by which it knows the proxy.
+    host: Option<String>,
 }
 
 impl Monitor {
     fn new(login: &Login, router: &Router, client: &Arc<Client>) -> Monitor {
         let login = Login { version: Version::Resp2, database: 0, ..login.clone() };
-        let news = router.next_news();
-        let mut monitor = Monitor { login, nodes: Vec::new(), epoch: 0, news, _own: router.clients().monitor(client) };
+        let (mut question, token) = (Vec::new(), format!("slotway-{:x}", RandomState::new().hash_one(client.id)));
+        write::request(&mut question, &["MONITOR"]);
+        // The node shows it with the address by which it knows the connection. Everybody may say HELLO.
+        write::request(&mut question, &["HELLO", "2", "SETNAME", &token]);
+        let mut monitor = Monitor {
+            login,
+            nodes: Vec::new(),
+            epoch: 0,
+            news: router.next_news(),
+            question,
+            token,
+            lines: Vec::new(),
+            _own: router.clients().monitor(client),
+        };
         monitor.follow(router);
         monitor
     }
 
-    /// Passes on what the nodes show. Ready with an error where a node does not allow it.
-    pub(super) fn poll(&mut self, cx: &mut Context<'_>, router: &Router, line: &Line) -> Poll<Bytes> {
+    /// Collects what the nodes show. Ready with an error where a node does not allow it.
+    pub(super) fn poll(&mut self, cx: &mut Context<'_>, router: &Router) -> Poll<Bytes> {
         while self.news.as_mut().poll(cx).is_ready() {
             self.news = router.next_news();
             router.refresh();
@@ -65,29 +87,44 @@ impl Monitor {
         if self.epoch != router.epoch() {
             self.follow(router);
         }
-        for Monitored { feed, begun, lost } in &mut self.nodes {
-            while let Poll::Ready(news) = feed.poll(cx, router.buffer()) {
+        for node in &mut self.nodes {
+            while let Poll::Ready(news) = node.feed.poll(cx, router.buffer()) {
                 match news {
                     News::Opened => {
-                        *lost = false;
-                        feed.send(MONITOR);
+                        node.lost = false;
+                        node.feed.send(&self.question);
                     }
-                    News::Frame(frame) if *begun => line.push(&frame),
-                    News::Frame(frame) if frame.starts_with(b"+") => *begun = true,
-                    News::Frame(frame) => return Poll::Ready(frame),
+                    News::Frame(frame) if !node.shows => {
+                        if !frame.starts_with(b"+") {
+                            return Poll::Ready(frame);
+                        }
+                        node.shows = true;
+                    }
+                    News::Frame(frame) if !frame.starts_with(b"+") => node.begun = true,
+                    News::Frame(frame) => {
+                        let topology = router.topology();
+                        if node.is_to_show(&frame, &self.token, &topology.commands) {
+                            self.lines.push(frame);
+                        }
+                    }
                     News::Lost(why) => {
-                        *begun = false;
-                        tracing::info!(node = %feed.node().label, why, "MONITOR interrupted");
-                        router.hint(Hint::Timeout { node: feed.node().id.clone() });
+                        (node.shows, node.begun) = (false, false);
+                        tracing::info!(node = %node.feed.node().label, why, "MONITOR interrupted");
+                        router.hint(Hint::Timeout { node: node.feed.node().id.clone() });
                     }
                     News::Unreachable(error) => {
-                        *lost = true;
-                        router.hint(error.hint(feed.node()));
+                        node.lost = true;
+                        router.hint(error.hint(node.feed.node()));
                     }
                 }
             }
         }
         Poll::Pending
+    }
+
+    /// What the client is to be shown, in its order.
+    pub(super) fn take_lines(&mut self) -> Vec<Bytes> {
+        std::mem::take(&mut self.lines)
     }
 
     /// Whether all show what they do that can; one that is lost is heard when it is back.
@@ -105,9 +142,26 @@ impl Monitor {
                 let tally = router.node_tally(&owner);
                 let around = router.around();
                 let feed = Feed::open(owner, self.login.clone(), around.limits.dial, tally, &around.descriptors);
-                self.nodes.push(Monitored { feed, begun: false, lost: false });
+                self.nodes.push(Monitored { feed, shows: false, begun: false, lost: false, host: None });
             }
         }
+    }
+}
+
+impl Monitored {
+    /// Whether what the node tells is some client's doing that the proxy has not shown itself.
+    fn is_to_show(&mut self, line: &[u8], token: &str, commands: &CommandTable) -> bool {
+        let Some(told) = Told::of(line) else { return true };
+        if told.says(token) {
+            self.host = (!Socket::is_own(told.address)).then(|| told.host().to_owned());
+            return false;
+        }
+        if told.is_of_a_script() {
+            return true;
+        }
+        let is_own = Socket::is_own(told.address) || self.host.as_deref() == Some(told.host());
+        // Other proxies keep house as well.
+        !is_own && told.command(commands).is_none_or(|spec| spec.sender != Sender::Proxy)
     }
 }
 
@@ -123,9 +177,9 @@ impl Session {
         let monitor = Box::new(Monitor::new(self.lane.login(), &self.router, &self.client));
         let begun = begin(monitor, self.router.clone());
         match self.attend(begun, Eof::Lingers).await {
-            Ok(Ok((monitor, lines))) => {
+            Ok(Ok(monitor)) => {
                 self.monitor = Some(monitor);
-                Some([b"+OK\r\n", &*lines].concat().into())
+                Some(Bytes::from_static(b"+OK\r\n"))
             }
             Ok(Err(error)) => Some(error),
             Err(reason) => {
@@ -135,66 +189,54 @@ impl Session {
         }
     }
 
-    /// Whether a command that the session answers is to be shown to those who monitor. Asked before it is answered.
-    pub(super) fn is_to_show(&self, local: Local) -> bool {
-        self.router.clients().is_monitored() && !self.is_seen_by_a_node(local)
-    }
-
-    /// Whether the client's own words go to a node, which shows them; or may tell a secret.
-    fn is_seen_by_a_node(&self, local: Local) -> bool {
-        match local {
-            // They go with the transaction; if that goes nowhere, they are shown then.
-            Local::Multi => self.transaction.is_none(),
-            Local::Exec => {
-                self.transaction.as_ref().is_some_and(|transaction| transaction.needs_node(self.watch.is_some()))
-            }
-            Local::Watch => self.transaction.is_none(),
-            Local::Unwatch => self.watch.is_some(),
-            Local::Proxy(_) => true,
-            _ => false,
-        }
-    }
-
-    /// Shows a command that has been carried out to those who monitor, if a server would.
+    /// Shows a command to those who monitor, if a server would.
     pub(super) fn show(&self, request: &Request<'_>, spec: Option<&Spec>) {
-        let hidden = |spec: &Spec| spec.flags.has(Flags::ADMIN) || spec.flags.has(Flags::SKIP_MONITOR);
-        let Some(spec) = spec.filter(|spec| spec.takes(request.len()) && !spec.container && !hidden(spec)) else {
-            return;
-        };
+        let clients = self.router.clients();
+        let is_shown = |spec: &&Spec| spec.takes(request.len()) && !spec.container && is_shown(spec);
+        let Some(spec) = spec.filter(|spec| clients.is_monitored() && is_shown(spec)) else { return };
         let most = self.router.settings().pubsub.hard_limit;
         let line = shown::line(&self.client, request, &spec.name, most);
-        self.router.clients().show(&line.into(), most);
+        clients.show(&line.into(), most);
     }
 
-    /// A transaction has ended without a node: its MULTI is shown now.
-    pub(super) fn show_unsent(&self, transaction: &Transaction) {
-        let topology = self.router.topology();
-        let (mut parser, frames) = (Parser::default(), transaction.frames());
-        if self.router.clients().is_monitored()
-            && let Ok(Some(found)) = parser.find(frames)
-        {
-            let multi = parser.request(frames, found);
-            self.show(&multi, topology.commands.find(&multi));
+    /// Shows the commands of a transaction that is carried out.
+    pub(super) fn show_queued(&self, transaction: &Transaction) {
+        if self.router.clients().is_monitored() {
+            let topology = self.router.topology();
+            transaction.in_order(|request| self.show(request, topology.commands.find(request)));
         }
+    }
+
+    /// Passes on what nodes have shown, behind what the proxy has: it has shown a script before the node can tell what the
+    /// script calls.
+    pub(super) fn pass_on_shown(&mut self) {
+        let lines = self.monitor.as_mut().map(|monitor| monitor.take_lines()).unwrap_or_default();
+        if !lines.is_empty() && self.client.has_mail() {
+            self.pass_on_mail();
+        }
+        lines.iter().for_each(|line| self.line.push(line));
     }
 }
 
-/// Waits until all nodes show what they do, or one at least in time: with what they have shown meanwhile, which goes
-/// behind the OK. Or the error for the client.
-async fn begin(mut monitor: Box<Monitor>, router: Rc<Router>) -> Result<(Box<Monitor>, Vec<u8>), Bytes> {
+/// Whether MONITOR shows a command at all. Those that run scripts show themselves, ahead of what the scripts call.
+fn is_shown(spec: &Spec) -> bool {
+    let runs_scripts = matches!(spec.treatment, Treatment::Scripting(_));
+    let may_tell_secrets = matches!(spec.treatment, Treatment::Local(Local::Proxy(_)));
+    !spec.flags.has(Flags::ADMIN) && (!spec.flags.has(Flags::SKIP_MONITOR) || runs_scripts) && !may_tell_secrets
+}
+
+/// Waits until all nodes show what they do, or one at least in time. Or the error for the client.
+async fn begin(mut monitor: Box<Monitor>, router: Rc<Router>) -> Result<Box<Monitor>, Bytes> {
     let mut patience = Box::pin(tokio::time::sleep(router.settings().retry_timeout));
-    let mut lines = Vec::new();
-    let hold = Line::new(router.tally().clone(), router.clock().clone(), 1);
     poll_fn(|cx| {
-        if let Poll::Ready(error) = monitor.poll(cx, &router, &hold) {
+        if let Poll::Ready(error) = monitor.poll(cx, &router) {
             return Poll::Ready(Err(error));
         }
-        hold.write_out(|bytes| (bytes.len(), lines.extend_from_slice(bytes)));
         if monitor.has_begun() { Poll::Ready(Ok(())) } else { patience.as_mut().poll(cx).map(Ok) }
     })
     .await?;
     if monitor.nodes.iter().any(|node| node.begun) {
-        return Ok((monitor, lines));
+        return Ok(monitor);
     }
     let mut error = Vec::new();
     write::error(&mut error, b"CLUSTERDOWN proxy: no node can be monitored now");

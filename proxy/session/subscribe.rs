@@ -111,11 +111,12 @@ impl Session {
         }
         self.poll_tracking(cx);
         if let Some(monitor) = &mut self.monitor
-            && monitor.poll(cx, &self.router, &self.line).is_ready()
+            && monitor.poll(cx, &self.router).is_ready()
         {
             tracing::warn!(client = %self.client.peer, "closed: a node does not allow it to MONITOR any more");
             return Some(Disconnect::NodeLost);
         }
+        self.pass_on_shown();
         let resp3 = self.speaks_resp3();
         let subscriber = self.subscriber.as_mut()?;
         subscriber.poll(cx, &Around { router: &self.router, line: &self.line, resp3 });

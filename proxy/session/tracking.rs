@@ -388,7 +388,7 @@ impl Session {
     }
 
     /// What other sessions have left for this client, in the form that it understands.
-    fn pass_on_mail(&mut self) {
+    pub(super) fn pass_on_mail(&mut self) {
         self.is_told = true;
         let subscribes = self.client.subscriptions.iter().any(|count| count.load(Relaxed) > 0);
         let head: Option<&[u8]> = match self.speaks_resp3() {
@@ -404,9 +404,9 @@ impl Session {
                         self.line.push_behind(&[head, &keys].concat());
                     }
                 }
-                Mail::Answered(line) if self.monitor.is_some() => self.line.push(&line),
+                Mail::Shown(line) if self.monitor.is_some() => self.line.push(&line),
                 // From before it stopped to monitor.
-                Mail::Answered(_) => {}
+                Mail::Shown(_) => {}
             }
         }
     }

@@ -88,9 +88,19 @@ impl Transaction {
         self.own.iter().for_each(|(_, request)| visit(&request.as_request()));
     }
 
-    /// MULTI and what goes to a node behind it.
-    pub(super) fn frames(&self) -> &[u8] {
-        &self.frames
+    /// Shows each request that is queued, in its order.
+    pub(super) fn in_order(&self, mut visit: impl FnMut(&Request<'_>)) {
+        let (mut parser, mut rest, mut own) = (Parser::default(), self.frames.as_slice(), self.own.iter().peekable());
+        // The first is MULTI.
+        for place in 0..=self.queued {
+            let Ok(Some(found)) = parser.find(rest) else { return };
+            match own.next_if(|(at, _)| at + 1 == place) {
+                Some((_, request)) => visit(&request.as_request()),
+                None if place > 0 => visit(&parser.request(rest, found)),
+                None => {}
+            }
+            rest = &rest[found.used..];
+        }
     }
 
     /// Whether EXEC takes a node, with keys that are watched or not.
@@ -187,10 +197,9 @@ impl Session {
     }
 
     pub(super) fn discard(&mut self, spec: Option<&Spec>) -> Flow {
-        let Some(transaction) = self.take_transaction() else {
+        if self.take_transaction().is_none() {
             return self.answer_error(spec, says::DISCARD_WITHOUT_MULTI);
-        };
-        self.show_unsent(&transaction);
+        }
         self.unwatch();
         self.router.tally().transaction(Ended::Discarded);
         self.answer(spec, b"+OK\r\n")
@@ -198,8 +207,7 @@ impl Session {
 
     /// An EXEC that is malformed, or not allowed: it ends the transaction all the same.
     pub(super) fn refuse_exec(&mut self, spec: &Spec, error: &[u8]) -> Flow {
-        if let Some(transaction) = self.take_transaction() {
-            self.show_unsent(&transaction);
+        if self.take_transaction().is_some() {
             self.router.tally().transaction(Ended::Aborted);
         }
         self.unwatch();
@@ -220,9 +228,6 @@ impl Session {
             return Flow::Settle;
         }
         let Some(mut transaction) = self.take_transaction() else { return Flow::Taken };
-        if !transaction.needs_node(false) {
-            self.show_unsent(&transaction);
-        }
         if transaction.spoiled {
             self.unwatch();
             self.router.tally().transaction(Ended::Aborted);
@@ -232,6 +237,7 @@ impl Session {
         if transaction.queued == 0 {
             return self.answer(spec, b"*0\r\n");
         }
+        self.show_queued(&transaction);
         transaction.close(request);
         let batch = transaction.frames.as_slice();
         let route = transaction.slot.map_or(Route::Any, Route::Slot);
@@ -278,10 +284,7 @@ impl Session {
                 let run = exec_watched(watch, transaction.clone(), line, touched, patience, retry_timeout, giver);
                 self.attend(run, Eof::Waits).await
             }
-            None if !transaction.needs_node(false) => {
-                self.show_unsent(&transaction);
-                Ok(Streamed::whole(stand_ins(transaction.queued)))
-            }
+            None if !transaction.needs_node(false) => Ok(Streamed::whole(stand_ins(transaction.queued))),
             None => {
                 let errand = Errand::new(
                     self.router.clone(),
@@ -308,6 +311,10 @@ impl Session {
             _ if *reply.front() == self.null_array() => Ended::Dirty,
             _ => Ended::Executed,
         });
+        if reply.front().first() == Some(&b'*') && *reply.front() != self.null_array() {
+            self.show_queued(&transaction);
+        }
+        self.show(request, spec);
         if transaction.own.is_empty() {
             return self.deliver(Label::of(spec), reply, Eof::IsNoted).await;
         }

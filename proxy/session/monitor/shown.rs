@@ -1,4 +1,4 @@
-//! A line of MONITOR as a server writes it.
+//! A line of MONITOR, written as a server writes it, and read.
 
 use std::{
     io::Write,
@@ -7,7 +7,11 @@ use std::{
     time::{SystemTime, UNIX_EPOCH},
 };
 
-use crate::{clients::Client, resp::Request};
+use crate::{
+    clients::Client,
+    command::{CommandTable, Spec},
+    resp::Request,
+};
 
 /// A command of `client`. Where the line would have more than `most` bytes, it is cut: nobody can be shown it anyway.
 pub(super) fn line(client: &Client, request: &Request<'_>, name: &str, most: usize) -> Vec<u8> {
@@ -69,6 +73,51 @@ fn quote(out: &mut Vec<u8>, text: &[u8], most: usize) {
     out.push(b'"');
 }
 
+/// What a node tells in a line.
+pub(super) struct Told<'a> {
+    /// By which address it knows who said it; `lua` for what a script calls.
+    pub address: &'a str,
+    /// The quoted words.
+    words: &'a [u8],
+}
+
+impl<'a> Told<'a> {
+    /// `None` for what is no such line.
+    pub fn of(line: &'a [u8]) -> Option<Told<'a>> {
+        let from = line.windows(2).position(|part| part == b" [")? + 2;
+        let end = from + line.get(from..)?.windows(3).position(|part| part == b"] \"")?;
+        let (_, address) = std::str::from_utf8(line.get(from..end)?).ok()?.split_once(' ')?;
+        Some(Told { address, words: line.get(end + 2..)? })
+    }
+
+    /// The address without its port.
+    pub fn host(&self) -> &'a str {
+        self.address.rsplit_once(':').map_or(self.address, |(host, _)| host)
+    }
+
+    pub fn is_of_a_script(&self) -> bool {
+        self.address == "lua"
+    }
+
+    /// Whether it is HELLO with this name.
+    pub fn says(&self, name: &str) -> bool {
+        self.words.starts_with(b"\"HELLO\" ") && self.nth(3) == Some(name.as_bytes())
+    }
+
+    /// The row of the command.
+    pub fn command<'t>(&self, commands: &'t CommandTable) -> Option<&'t Spec> {
+        let name = self.nth(0)?;
+        let spec = commands.named(name, b"")?;
+        let sub = self.nth(1).filter(|_| spec.container);
+        sub.and_then(|sub| commands.named(name, sub)).or(Some(spec))
+    }
+
+    /// A word, where none up to it has a quote in it.
+    fn nth(&self, at: usize) -> Option<&'a [u8]> {
+        self.words.split(|&byte| byte == b'"').skip(1).step_by(2).nth(at)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -82,6 +131,24 @@ mod tests {
         let mut out = Vec::new();
         quote(&mut out, &[b'a'; 100], 10);
         assert!(out.len() < 20);
+    }
+
+    #[test]
+    fn lines_of_nodes_tell_who_did_what() {
+        let table = CommandTable::builtin();
+        for (line, address, host, row) in [
+            ("+1.2 [0 127.0.0.1:80] \"GET\" \"a] \\\"b\"\r\n", "127.0.0.1:80", "127.0.0.1", Some("get")),
+            ("+1.2 [15 [::1]:80] \"cluster\" \"MyId\"\r\n", "[::1]:80", "[::1]", Some("cluster|myid")),
+            ("+1.2 [0 lua] \"set\" \"a\" \"1\"\r\n", "lua", "lua", Some("set")),
+            ("+1.2 [0 unix:/a b] \"NOSUCH\"\r\n", "unix:/a b", "unix", None),
+        ] {
+            let told = Told::of(line.as_bytes()).expect(line);
+            let found = told.command(&table).map(|spec| &*spec.name);
+            assert_eq!((told.address, told.host(), found), (address, host, row), "{line}");
+        }
+        assert!(Told::of(b"+OK\r\n").is_none());
+        let told = Told::of(b"+1.2 [0 127.0.0.1:80] \"HELLO\" \"2\" \"SETNAME\" \"me\"\r\n").expect("a line");
+        assert!(told.says("me") && !told.says("m"));
     }
 
     #[test]

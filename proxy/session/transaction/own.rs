@@ -59,25 +59,19 @@ impl Session {
         let spec = topology.commands.find(request);
         let plan = plan::plan(request, spec, &self.router.settings().policy);
         Some(match plan {
-            Plan::Local(local) => {
-                let reply = match local {
-                    Local::Hello => self.hello(request).await,
-                    Local::Auth => self.auth(request).await,
-                    Local::Select => self.select(request),
-                    Local::Wait => waits.pop_front().unwrap_or_default(),
-                    Local::Client(Client::Tracking) => self.set_tracking(request).await?,
-                    local => {
-                        let line = self.line.clone();
-                        line.aside(|| {
-                            let _ = self.answer_locally(local, request, spec);
-                        })
-                    }
-                };
-                if self.is_to_show(local) {
-                    self.show(request, spec);
+            Plan::Local(local) => match local {
+                Local::Hello => self.hello(request).await,
+                Local::Auth => self.auth(request).await,
+                Local::Select => self.select(request),
+                Local::Wait => waits.pop_front().unwrap_or_default(),
+                Local::Client(Client::Tracking) => self.set_tracking(request).await?,
+                local => {
+                    let line = self.line.clone();
+                    line.aside(|| {
+                        let _ = self.answer_locally(local, request, spec);
+                    })
                 }
-                reply
-            }
+            },
             Plan::Home => self.ask_home(request).await.unwrap_or_else(|text| error(&text)).to_vec(),
             Plan::Amended(fold) => {
                 self.ask_amended(&self.lane, request, fold).await.unwrap_or_else(|text| error(&text).to_vec())
