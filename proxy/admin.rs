@@ -11,7 +11,7 @@ mod status;
 
 use std::{
     io,
-    net::{SocketAddr, TcpListener},
+    net::SocketAddr,
     sync::Arc,
     thread::{self, JoinHandle},
     time::Instant,
@@ -25,15 +25,12 @@ use axum::{
     routing::get,
 };
 use serde_json::json;
-use socket2::{Domain, Protocol, Socket, Type};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use self::bounded::Bounded;
-use crate::{descriptors::Descriptors, metrics::Metrics, topology::Topology};
+use crate::{descriptors::Descriptors, metrics::Metrics, topology::Topology, transport::Listener};
 
-/// Connections that wait to be accepted: probes, scrapes and a few browsers.
-const BACKLOG: i32 = 64;
 /// The status page; it draws `/api/status`.
 const PAGE: &str = include_str!("admin/status.html");
 
@@ -61,17 +58,17 @@ impl Admin {
     /// Listens on `address`, which may be shared with other processes if `reuse_port` says so, and serves until `stop` is
     /// cancelled.
     pub fn start(address: SocketAddr, reuse_port: bool, view: View, stop: CancellationToken) -> io::Result<Admin> {
-        let listener = listen(address, reuse_port)?;
-        let address = listener.local_addr()?;
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        let listener = {
+            let _runtime = runtime.enter();
+            Listener::bind(address, reuse_port)?
+        };
+        let address = listener.address()?;
         let thread = thread::Builder::new().name("admin".to_owned()).spawn(move || {
             runtime.block_on(async {
-                let served = async {
-                    let listener = tokio::net::TcpListener::from_std(listener)?;
-                    axum::serve(Bounded::new(listener, view.descriptors.clone()), pages(view)).await
-                };
+                let served = axum::serve(Bounded::new(listener, view.descriptors.clone()), pages(view));
                 tokio::select! {
-                    served = served => if let Err(error) = served {
+                    served = async { served.await } => if let Err(error) = served {
                         tracing::error!(%error, "the admin server ended");
                     },
                     () = stop.cancelled() => {}
@@ -92,16 +89,6 @@ impl Admin {
             tracing::error!("the admin server panicked");
         }
     }
-}
-
-fn listen(address: SocketAddr, reuse_port: bool) -> io::Result<TcpListener> {
-    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
-    socket.set_reuse_address(true)?;
-    socket.set_reuse_port(reuse_port)?;
-    socket.set_nonblocking(true)?;
-    socket.bind(&address.into())?;
-    socket.listen(BACKLOG)?;
-    Ok(socket.into())
 }
 
 /// What the pages are made from.

@@ -12,7 +12,6 @@ use std::{
     collections::{HashMap, HashSet, VecDeque},
     future::Future,
     io,
-    mem::MaybeUninit,
     pin::{Pin, pin},
     rc::{Rc, Weak},
     sync::Arc,
@@ -21,7 +20,6 @@ use std::{
 };
 
 use bytes::{Bytes, BytesMut};
-use socket2::SockRef;
 use tokio::{
     io::{AsyncRead, AsyncWriteExt, ReadBuf},
     time::timeout,
@@ -32,12 +30,13 @@ use crate::{
     address::Address,
     clients::{Clients, Held},
     descriptors::{Descriptor, Descriptors},
-    dial::{self, DialError, Login, Socket},
+    dial::{DialError, Dialer, Login},
     doubt::{Connection, Doubts, Ender},
     metrics::{NodeError, NodeTallies, NodeTally},
     resp::reply::Scanner,
     says,
     topology::{Node, Topology},
+    transport::Stream,
 };
 
 use self::unanswered::Unanswered;
@@ -74,12 +73,23 @@ pub struct Pool {
     clients: Arc<Clients>,
     tallies: Rc<NodeTallies>,
     descriptors: Arc<Descriptors>,
-    ender: Rc<Ender>,
+    way: Way,
     /// By node, the longest idle first.
     idle: RefCell<HashMap<Address, VecDeque<Idle>>>,
     /// Nodes for which a spare connection is being made.
     filling: RefCell<HashSet<Address>>,
     swept: Cell<bool>,
+}
+
+/// How the connections of a pool are made.
+#[derive(Clone)]
+pub struct Way {
+    /// How nodes are connected to.
+    pub dialer: Dialer,
+    /// How its connections log in.
+    pub login: Login,
+    /// Who has nodes end what was lost on them.
+    pub ender: Rc<Ender>,
 }
 
 struct Idle {
@@ -89,7 +99,7 @@ struct Idle {
 
 /// A connection, counted as its node's until it is closed.
 struct Open {
-    stream: Socket,
+    stream: Stream,
     tally: Rc<NodeTally>,
     /// What the node calls it, and what may be left on it.
     connection: Rc<Connection>,
@@ -100,15 +110,14 @@ impl Open {
     async fn dial(
         descriptor: Descriptor,
         node: &Arc<Node>,
-        login: &Login,
-        limits: &dial::Limits,
+        way: &Way,
         tally: Rc<NodeTally>,
-        ender: &Rc<Ender>,
     ) -> Result<Open, DialError> {
-        let dialled = dial::open_quiet(&node.reach, &login.at(node), limits).await;
+        let opened = way.dialer.open(&node.reach, &way.login.at(node)).await;
+        let dialled = opened.and_then(|opened| opened.quiet(&node.reach));
         let opened = dialled.inspect_err(|error| tally.connect_failed(error.permanent))?;
         tally.connected();
-        let connection = Connection::new(node.clone(), ender.clone());
+        let connection = Connection::new(node.clone(), way.ender.clone());
         connection.opened(opened.id, Instant::now());
         Ok(Open { stream: opened.stream, tally, connection, _descriptor: descriptor })
     }
@@ -126,13 +135,13 @@ impl Pool {
         clients: &Arc<Clients>,
         tallies: &Rc<NodeTallies>,
         descriptors: &Arc<Descriptors>,
-        ender: &Rc<Ender>,
+        way: Way,
     ) -> Rc<Pool> {
         Rc::new(Pool {
             clients: clients.clone(),
             tallies: tallies.clone(),
             descriptors: descriptors.clone(),
-            ender: ender.clone(),
+            way,
             idle: RefCell::default(),
             filling: RefCell::default(),
             swept: Cell::default(),
@@ -140,35 +149,30 @@ impl Pool {
     }
 
     /// A connection to `node`: an idle one that is still alive, or a new one.
-    pub async fn take(
-        self: &Rc<Pool>,
-        node: &Arc<Node>,
-        login: &Login,
-        limits: &dial::Limits,
-    ) -> Result<Dedicated, DialError> {
+    pub async fn take(self: &Rc<Pool>, node: &Arc<Node>) -> Result<Dedicated, DialError> {
         let idle = || self.idle.borrow_mut().get_mut(&node.reach)?.pop_back();
-        while let Some(Idle { open, .. }) = idle() {
-            if is_quiet(&open.stream) {
-                self.fill(node, login, limits);
+        while let Some(Idle { mut open, .. }) = idle() {
+            if open.stream.is_quiet() {
+                self.fill(node);
                 return Ok(self.dedicate(open, node));
             }
         }
         let descriptor = self.descriptors.take(&node.reach).await?;
-        let open = Open::dial(descriptor, node, login, limits, self.tallies.of(&node.label), &self.ender).await?;
-        self.fill(node, login, limits);
+        let open = Open::dial(descriptor, node, &self.way, self.tallies.of(&node.label)).await?;
+        self.fill(node);
         Ok(self.dedicate(open, node))
     }
 
     /// Makes spare connections, in the background, where there are too few.
-    fn fill(self: &Rc<Pool>, node: &Arc<Node>, login: &Login, limits: &dial::Limits) {
+    fn fill(self: &Rc<Pool>, node: &Arc<Node>) {
         if self.lacks(&node.reach) == 0 || !self.filling.borrow_mut().insert(node.reach.clone()) {
             return;
         }
-        let (pool, node, login, limits) = (Rc::downgrade(self), node.clone(), login.clone(), *limits);
-        let (tally, ender) = (self.tallies.of(&node.label), self.ender.clone());
+        let (pool, node, way) = (Rc::downgrade(self), node.clone(), self.way.clone());
+        let tally = self.tallies.of(&node.label);
         tokio::task::spawn_local(async move {
             while let Some(descriptor) = pool.upgrade().and_then(|pool| pool.descriptor_for_spare(&node.reach)) {
-                let dialled = Open::dial(descriptor, &node, &login, &limits, tally.clone(), &ender).await;
+                let dialled = Open::dial(descriptor, &node, &way, tally.clone()).await;
                 let (Some(pool), Ok(open)) = (pool.upgrade(), dialled) else { break };
                 pool.put(&node.reach, Idle { open, since: Instant::now() });
             }
@@ -263,13 +267,6 @@ async fn sweep(pool: Weak<Pool>) {
     }
 }
 
-/// Whether a connection is open and has nothing to read: where nothing is asked, what comes is an end, or out of step.
-/// The socket itself is asked: the runtime would only know after its next turn.
-fn is_quiet(stream: &Socket) -> bool {
-    let mut byte = [MaybeUninit::uninit()];
-    matches!(SockRef::from(&**stream).peek(&mut byte), Err(error) if error.kind() == io::ErrorKind::WouldBlock)
-}
-
 impl Dedicated {
     /// The node that it leads to.
     pub fn node(&self) -> &Arc<Node> {
@@ -293,8 +290,8 @@ impl Dedicated {
     }
 
     /// Whether it is open and owes nothing.
-    pub fn is_quiet(&self) -> bool {
-        self.partial.is_empty() && is_quiet(&self.open.stream)
+    pub fn is_quiet(&mut self) -> bool {
+        self.partial.is_empty() && self.open.stream.is_quiet()
     }
 
     /// Sends requests and reads their `count` replies; the node may be silent for `patience`. After an error the connection

@@ -39,7 +39,7 @@ use self::{
 use crate::{
     address::Address,
     config::Config,
-    dial::{Credentials, Limits, Login},
+    dial::{Credentials, Dialer, Login},
     metrics::{Metrics, Trigger},
     slot::SLOTS,
     topology::{Hint, Role, Topology, View},
@@ -73,7 +73,7 @@ pub struct Discovery {
     /// Where to begin, and what is fallen back on for ever.
     seeds: Vec<Address>,
     login: Login,
-    limits: Limits,
+    dialer: Dialer,
     interval: Duration,
     publisher: watch::Sender<Arc<Topology>>,
     hints: mpsc::Receiver<Hint>,
@@ -125,6 +125,7 @@ impl Discovery {
     /// A discovery that publishes to `publisher` and takes what workers notice from `hints`.
     pub fn new(
         config: &Config,
+        dialer: Dialer,
         publisher: watch::Sender<Arc<Topology>>,
         hints: mpsc::Receiver<Hint>,
         metrics: Metrics,
@@ -134,7 +135,7 @@ impl Discovery {
         Discovery {
             seeds: config.seeds.clone(),
             login: Login { credentials: Credentials::of(config), ..Login::default() },
-            limits: Limits::default().within(config.connect_timeout),
+            dialer,
             interval: config.refresh_interval,
             publisher,
             hints,
@@ -264,7 +265,7 @@ impl Discovery {
         self.next = (now + jittered(self.interval), Trigger::Interval);
         self.suspects.retain(|_, since| now - *since < SUSPECT);
         let (candidates, kin, known) = (self.candidates(), Kin::of(&self.current()), self.atlas.known_servers());
-        let survey = survey::survey(candidates, kin, self.login.clone(), self.limits, known);
+        let survey = survey::survey(candidates, kin, self.login.clone(), self.dialer.clone(), known);
         self.jobs.spawn(async { Done::Surveyed(survey.await) });
     }
 
@@ -369,7 +370,7 @@ impl Discovery {
             return;
         }
         self.searching = true;
-        let search = reach::search(lost, self.seeds.clone(), self.login.clone(), self.limits);
+        let search = reach::search(lost, self.seeds.clone(), self.login.clone(), self.dialer.clone());
         self.jobs.spawn(async { Done::Searched(search.await) });
     }
 
@@ -405,7 +406,7 @@ impl Discovery {
     }
 
     fn look_after(&mut self, task: Task, after: Duration, first: bool) {
-        let work = functions::look_after(task, after, self.login.clone(), self.limits);
+        let work = functions::look_after(task, after, self.login.clone(), self.dialer.clone());
         self.jobs.spawn(async move { Done::LookedAfter(work.await, first) });
     }
 

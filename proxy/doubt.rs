@@ -19,7 +19,7 @@ use std::{
 
 use crate::{
     address::Address,
-    dial::{Control, Limits, Login},
+    dial::{Control, Dialer, Login},
     resp::Value,
     says,
     topology::Node,
@@ -176,15 +176,15 @@ impl Doubts {
 /// Has nodes end what the proxy has lost, by the proxy's own login: the only one that does so in its worker.
 pub struct Ender {
     login: Login,
-    limits: Limits,
+    dialer: Dialer,
     /// By node: what is to be ended there. Some task is at it as long as there is an entry.
     lost: RefCell<HashMap<Address, Vec<Rc<Connection>>>>,
 }
 
 impl Ender {
     /// One that logs in like this.
-    pub fn new(login: Login, limits: Limits) -> Rc<Ender> {
-        Rc::new(Ender { login, limits, lost: RefCell::default() })
+    pub fn new(login: Login, dialer: Dialer) -> Rc<Ender> {
+        Rc::new(Ender { login, dialer, lost: RefCell::default() })
     }
 
     fn end(self: &Rc<Ender>, connection: &Rc<Connection>) {
@@ -209,7 +209,7 @@ impl Ender {
 
     /// Has the node end all these.
     async fn end_all(&self, node: &Node, lost: &[Rc<Connection>]) -> Result<(), String> {
-        let opened = Control::open(&node.reach, &self.login.at(node), &self.limits).await;
+        let opened = Control::open(&node.reach, &self.login.at(node), &self.dialer).await;
         let mut control = opened.map_err(|error| error.why)?;
         for connection in lost {
             match look(&mut control, connection).await? {
@@ -323,7 +323,7 @@ mod tests {
             zone: None,
             aliases: Vec::new(),
         });
-        let ender = Ender::new(Login::default(), Limits::default());
+        let ender = Ender::new(Login::default(), Dialer::default());
         Connection::new(node, ender)
     }
 

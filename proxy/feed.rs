@@ -22,10 +22,11 @@ use tokio::{
 
 use crate::{
     descriptors::{Descriptor, Descriptors},
-    dial::{self, DialError, Login, Socket},
+    dial::{DialError, Dialer, Login},
     metrics::NodeTally,
     resp::Inbox,
     topology::Node,
+    transport::Stream,
 };
 
 /// How long a node that could not be had is left alone: doubled each time from the first to the last.
@@ -40,7 +41,7 @@ const LEAST: usize = 256;
 pub struct Feed {
     node: Arc<Node>,
     login: Login,
-    limits: dial::Limits,
+    dialer: Dialer,
     tally: Rc<NodeTally>,
     descriptors: Arc<Descriptors>,
     state: State,
@@ -54,13 +55,13 @@ pub struct Feed {
 }
 
 /// A connection, and the open file that it takes.
-type Dialled = Result<(Socket, Descriptor), DialError>;
+type Dialled = Result<(Stream, Descriptor), DialError>;
 
 enum State {
     Dialling(Pin<Box<dyn Future<Output = Dialled>>>),
     /// The connection, and the open file that it takes.
     Open {
-        stream: Socket,
+        stream: Stream,
         _descriptor: Descriptor,
     },
     Pausing(Pin<Box<Sleep>>),
@@ -84,15 +85,15 @@ impl Feed {
     pub fn open(
         node: Arc<Node>,
         login: Login,
-        limits: dial::Limits,
+        dialer: Dialer,
         tally: Rc<NodeTally>,
         descriptors: &Arc<Descriptors>,
     ) -> Feed {
-        let state = State::Dialling(Box::pin(dial(node.clone(), login.clone(), limits, descriptors.clone())));
+        let state = State::Dialling(Box::pin(dial(node.clone(), login.clone(), dialer.clone(), descriptors.clone())));
         Feed {
             node,
             login,
-            limits,
+            dialer,
             tally,
             descriptors: descriptors.clone(),
             state,
@@ -126,7 +127,7 @@ impl Feed {
                 State::Pausing(pause) => {
                     ready!(pause.as_mut().poll(cx));
                     let (node, login, descriptors) = (self.node.clone(), self.login.clone(), self.descriptors.clone());
-                    self.state = State::Dialling(Box::pin(dial(node, login, self.limits, descriptors)));
+                    self.state = State::Dialling(Box::pin(dial(node, login, self.dialer.clone(), descriptors)));
                 }
                 State::Dialling(dialling) => match ready!(dialling.as_mut().poll(cx)) {
                     Ok((stream, descriptor)) => {
@@ -213,9 +214,9 @@ impl Drop for Feed {
     }
 }
 
-async fn dial(node: Arc<Node>, login: Login, limits: dial::Limits, descriptors: Arc<Descriptors>) -> Dialled {
+async fn dial(node: Arc<Node>, login: Login, dialer: Dialer, descriptors: Arc<Descriptors>) -> Dialled {
     let descriptor = descriptors.take(&node.reach).await?;
-    Ok((dial::dial(&node.reach, &login.at(&node), &limits).await?, descriptor))
+    Ok((dialer.dial(&node.reach, &login.at(&node)).await?, descriptor))
 }
 
 fn plain(error: &io::Error) -> String {

@@ -18,7 +18,7 @@
 //! A file imports only from layers below its own; `tests/layers.rs` checks it.
 //! - 0, bytes, pure: `address`, `slot`, `resp`, `says`
 //! - 1, meaning, pure: `config`, `metrics`, `command`, `topology`, `refusal`, `plan`, `explain`, `merge`, `scan`, `scripts`, `sizes`
-//! - 2, one worker's I/O: `clients`, `rights`, `doubt`, `ticket`, `dial`, `descriptors`, `link`, `dedicated`, `feed`, `router`, `session`
+//! - 2, one worker's I/O: `transport`, `clients`, `rights`, `doubt`, `ticket`, `dial`, `descriptors`, `link`, `dedicated`, `feed`, `router`, `session`
 //! - 3, process: `discovery`, `doctor`, `worker`, `admin`, `server`
 //!
 //! Above them stands the program, `main.rs` and `cli/`.
@@ -54,4 +54,5 @@ pub mod sizes;
 pub mod slot;
 pub mod ticket;
 pub mod topology;
+pub mod transport;
 pub mod worker;

@@ -34,7 +34,7 @@ use self::{
 use crate::{
     config::Config,
     descriptors::{Descriptor, Descriptors},
-    dial::{self, DialError, Login, Socket},
+    dial::{self, DialError, Dialer, Login},
     doubt::{Connection, Ender},
     metrics::{NodeError, NodeTally},
     resp::write,
@@ -43,6 +43,7 @@ use crate::{
     sizes::LargeReplies,
     ticket::{Clock, Ticket, Why},
     topology::{Hint, Node},
+    transport::Stream,
 };
 
 /// How long a node that could not be connected to is left alone: doubled each time from the first to the last.
@@ -61,6 +62,8 @@ const MOST_QUEUED: usize = 64 * 1024 * 1024;
 pub struct Surroundings {
     /// Deadlines.
     pub limits: Rc<Limits>,
+    /// How nodes are connected to.
+    pub dialer: Dialer,
     /// The worker's time.
     pub clock: Rc<Clock>,
     /// The worker's read buffer: what is read is handed on before anybody else reads.
@@ -88,8 +91,6 @@ pub struct Limits {
     pub node_timeout: Duration,
     /// How long requests wait for a node that cannot be reached.
     pub retry_timeout: Duration,
-    /// For connecting and logging in.
-    pub dial: dial::Limits,
 }
 
 impl Limits {
@@ -99,7 +100,6 @@ impl Limits {
             request_timeout: config.request_timeout,
             node_timeout: config.node_timeout,
             retry_timeout: config.retry_timeout,
-            dial: dial::Limits::default().within(config.connect_timeout),
         }
     }
 }
@@ -393,7 +393,7 @@ impl Link {
 
     /// A connection, and the open file that it takes where none is kept back for it.
     async fn dial(&self) -> Result<(Connected, Option<Descriptor>), DialError> {
-        let limits = &self.around.limits.dial;
+        let dialer = &self.around.dialer;
         let asked = self.login.borrow().clone();
         let mut login = asked.at(&self.node);
         // Other users may not be allowed to, and who asks in vain stands in the node's ACL LOG.
@@ -402,8 +402,8 @@ impl Link {
             true => None,
             false => Some(self.around.descriptors.take(&self.node.reach).await?),
         };
-        let companion = Companion::of(&self.node.reach, &mut login, limits, &self.around.descriptors).await?;
-        let opened = dial::open(&self.node.reach, &login, limits).await?;
+        let companion = Companion::of(&self.node.reach, &mut login, dialer, &self.around.descriptors).await?;
+        let opened = dialer.open(&self.node.reach, &login).await?;
         self.connection.borrow().opened(opened.id, Instant::now());
         let told = login.tracking.and_then(|tracking| tracking.redirect);
         let connected =
@@ -456,7 +456,7 @@ impl Link {
 
 /// A connection that is logged in.
 struct Connected {
-    stream: Socket,
+    stream: Stream,
     /// What the node has said already.
     rest: Vec<u8>,
     companion: Option<Companion>,
@@ -554,3 +554,6 @@ async fn run(link: Rc<Link>) {
     link.ended.set(true);
     link.sides.iter().for_each(Sides::retire);
 }
+
+#[cfg(test)]
+mod tests;

@@ -5,6 +5,8 @@
 
 mod admissions;
 mod moving;
+#[cfg(test)]
+pub mod scripted;
 
 use std::{
     cell::{Cell, Ref, RefCell},
@@ -24,7 +26,7 @@ use crate::{
     address::Address,
     clients::Clients,
     config::{Config, CrossSlot, PubSubLimits, Secret},
-    dedicated::Pool,
+    dedicated::{Pool, Way},
     dial::{Credentials, Login, Tracking},
     link::{Audience, Link, Surroundings},
     metrics::{ClientTally, NodeTallies, NodeTally},
@@ -235,7 +237,7 @@ impl Router {
         if let Some(lane) = self.lanes.borrow().get(login).and_then(Weak::upgrade) {
             return lane;
         }
-        let lane = Rc::new(Lane::new(login, self.pool(), None));
+        let lane = Rc::new(Lane::new(login, self.pool(login), None));
         let mut lanes = self.lanes.borrow_mut();
         lanes.retain(|_, lane| lane.strong_count() > 0);
         lanes.insert(login.clone(), Rc::downgrade(&lane));
@@ -245,9 +247,11 @@ impl Router {
         lane
     }
 
-    /// A pool that no lane shares.
-    pub fn pool(&self) -> Rc<Pool> {
-        Pool::new(&self.clients, &self.nodes, &self.around.descriptors, &self.around.ender)
+    /// A pool of connections that log in like this. No lane shares it.
+    pub fn pool(&self, login: &Login) -> Rc<Pool> {
+        let Surroundings { dialer, descriptors, ender, .. } = &self.around;
+        let way = Way { dialer: dialer.clone(), login: login.clone(), ender: ender.clone() };
+        Pool::new(&self.clients, &self.nodes, descriptors, way)
     }
 
     /// A lane of one client's own, whose nodes tell `audience` which keys change. Connections for other uses are those of

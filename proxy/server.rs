@@ -9,11 +9,8 @@ use std::{
     time::{Duration, Instant},
 };
 
-use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
-use tokio::{
-    net::{TcpListener, TcpStream},
-    sync::{mpsc, watch},
-};
+use socket2::{Domain, Socket, Type};
+use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
@@ -21,18 +18,18 @@ use crate::{
     clients::{Clients, Order},
     config::Config,
     descriptors::Descriptors,
+    dial::Dialer,
     discovery::Discovery,
     metrics::Metrics,
     router::Common,
     says,
     topology::Topology,
+    transport::{Keepalive, Listener, Stream},
     worker::{Blueprint, Worker},
 };
 
 /// How often idle clients are looked for.
 const IDLE_LOOK: Duration = Duration::from_millis(500);
-/// Connections that the kernel holds until they are accepted (Redis' `tcp-backlog`).
-const BACKLOG: i32 = 511;
 /// Hints that wait for discovery: it coalesces them, so that more would tell it nothing new.
 const HINTS: usize = 1024;
 /// How long a full process or file table is left alone before the next connection is accepted.
@@ -70,7 +67,10 @@ impl std::error::Error for ServeError {}
 /// Serves until `shutdown` is cancelled, then drains: what is in flight is answered. Cancelling `now` ends the drain.
 pub async fn run(config: Config, shutdown: CancellationToken, now: CancellationToken) -> Result<(), ServeError> {
     let config = Arc::new(config);
-    let listeners = config.listen.iter().map(|address| listen(*address, config.reuse_port));
+    let listen = |&address: &SocketAddr| {
+        Listener::bind(address, config.reuse_port).map_err(|error| ServeError::Bind(address, error))
+    };
+    let listeners = config.listen.iter().map(listen);
     let listeners = listeners.collect::<Result<Vec<_>, _>>()?;
     let count = match config.workers {
         0 => thread::available_parallelism().map_or(1, usize::from),
@@ -84,6 +84,7 @@ pub async fn run(config: Config, shutdown: CancellationToken, now: CancellationT
     let (hints, hints_in) = mpsc::channel(HINTS);
     let clients = Arc::new(Clients::new(config.max_buffered));
     let stop = CancellationToken::new();
+    let dialer = Dialer::of(&config);
     let blueprint = Blueprint {
         config: config.clone(),
         topology: topology.clone(),
@@ -96,13 +97,15 @@ pub async fn run(config: Config, shutdown: CancellationToken, now: CancellationT
             admissions: Arc::default(),
         },
         descriptors: descriptors.clone(),
+        dialer: dialer.clone(),
         metrics: metrics.clone(),
         stop: stop.clone(),
     };
     let workers = (0..count).map(|number| Worker::start(number, blueprint.clone()));
     let workers =
         workers.collect::<io::Result<Vec<_>>>().map_err(|error| ServeError::System("cannot start a worker", error))?;
-    let discovery = tokio::spawn(Discovery::new(&config, publisher, hints_in, metrics.clone()).run(stop.clone()));
+    let discovery =
+        tokio::spawn(Discovery::new(&config, dialer, publisher, hints_in, metrics.clone()).run(stop.clone()));
     let admin = match config.admin {
         Some(address) => {
             let counted = clients.clone();
@@ -153,23 +156,6 @@ pub async fn run(config: Config, shutdown: CancellationToken, now: CancellationT
     Ok(())
 }
 
-fn listen(address: SocketAddr, reuse_port: bool) -> Result<TcpListener, ServeError> {
-    let bind = || {
-        let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
-        if address.is_ipv6() {
-            // `[::]` serves IPv4 as well, whatever the system's default is.
-            socket.set_only_v6(false)?;
-        }
-        socket.set_reuse_address(true)?;
-        socket.set_reuse_port(reuse_port)?;
-        socket.set_nonblocking(true)?;
-        socket.bind(&address.into())?;
-        socket.listen(BACKLOG)?;
-        TcpListener::from_std(socket.into())
-    };
-    bind().map_err(|error| ServeError::Bind(address, error))
-}
-
 /// Accepts clients and hands each to the worker that has the fewest. SO_REUSEPORT instead would hash them: few and
 /// long-lived clients would leave workers idle.
 struct Acceptor<'a> {
@@ -185,14 +171,14 @@ struct Acceptor<'a> {
 }
 
 impl Acceptor<'_> {
-    async fn run(&self, listeners: &[TcpListener]) {
+    async fn run(&self, listeners: &[Listener]) {
         loop {
             let accepted = std::future::poll_fn(|cx| {
                 let mut each = listeners.iter().map(|listener| listener.poll_accept(cx));
                 each.find(std::task::Poll::is_ready).unwrap_or(std::task::Poll::Pending)
             });
             match accepted.await {
-                Ok((stream, peer)) => self.seat(stream, peer),
+                Ok((stream, peer, local)) => self.seat(stream, peer, local),
                 Err(error) if matches!(error.kind(), io::ErrorKind::ConnectionAborted | io::ErrorKind::Interrupted) => {
                 }
                 Err(error) => {
@@ -209,27 +195,26 @@ impl Acceptor<'_> {
         }
     }
 
-    async fn accept_rest(&self, listeners: &[TcpListener]) {
+    async fn accept_rest(&self, listeners: &[Listener]) {
         for listener in listeners {
-            while let Ok(Ok((stream, peer))) = tokio::time::timeout(Duration::ZERO, listener.accept()).await {
-                self.seat(stream, peer);
+            while let Ok(Ok((stream, peer, local))) = tokio::time::timeout(Duration::ZERO, listener.accept()).await {
+                self.seat(stream, peer, local);
             }
         }
     }
 
     /// Tells one of those who wait that there is no open file for it.
-    async fn refuse_next(&self, listeners: &[TcpListener]) {
+    async fn refuse_next(&self, listeners: &[Listener]) {
         for listener in listeners {
-            if let Ok(Ok((stream, _))) = tokio::time::timeout(Duration::ZERO, listener.accept()).await {
-                return self.refuse(&stream, "descriptors");
+            if let Ok(Ok((stream, ..))) = tokio::time::timeout(Duration::ZERO, listener.accept()).await {
+                return self.refuse(stream, "descriptors");
             }
         }
     }
 
-    fn refuse(&self, stream: &TcpStream, reason: &'static str) {
+    fn refuse(&self, mut stream: Stream, reason: &'static str) {
         self.metrics.rejected(reason);
-        // One packet into an empty send buffer: where that does not go at once, nobody is listening.
-        let _ = stream.try_write(format!("-{}\r\n", says::MAX_CLIENTS).as_bytes());
+        stream.say_at_once(format!("-{}\r\n", says::MAX_CLIENTS).as_bytes());
     }
 
     /// Whether the log is to be told: not for each newcomer.
@@ -241,23 +226,19 @@ impl Acceptor<'_> {
         may
     }
 
-    fn seat(&self, stream: TcpStream, peer: SocketAddr) {
+    fn seat(&self, stream: Stream, peer: SocketAddr, local: SocketAddr) {
         if self.clients.count() >= self.descriptors.max_clients() {
-            return self.refuse(&stream, "max_clients");
+            return self.refuse(stream, "max_clients");
         }
         let Some(descriptor) = self.descriptors.try_take() else {
             if self.may_complain() {
                 let clients = self.clients.count();
                 tracing::warn!(clients, "clients are turned away: all open files are in use, raise `ulimit -n`");
             }
-            return self.refuse(&stream, "descriptors");
+            return self.refuse(stream, "descriptors");
         };
-        let Ok(local) = stream.local_addr() else { return };
-        let _ = stream.set_nodelay(true);
-        if let Some(idle) = self.config.tcp_keepalive {
-            let _ = SockRef::from(&stream).set_tcp_keepalive(&TcpKeepalive::new().with_time(idle));
-        }
-        let (Ok(stream), Some(worker)) = (stream.into_std(), self.workers.iter().min_by_key(|worker| worker.load()))
+        let _ = stream.tune(Keepalive { idle: self.config.tcp_keepalive, unacknowledged: None });
+        let (Ok(stream), Some(worker)) = (stream.detach(), self.workers.iter().min_by_key(|worker| worker.load()))
         else {
             return;
         };

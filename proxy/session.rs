@@ -52,10 +52,7 @@ use std::{
 };
 
 use bytes::{Buf, BytesMut};
-use tokio::{
-    io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf},
-    net::TcpStream,
-};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
 
 pub use self::leave::look_after_users;
 use self::{
@@ -73,6 +70,7 @@ use crate::{
     router::{Lane, Router},
     says,
     ticket::{Bounced, Label, Line, Route},
+    transport::Stream,
 };
 
 /// How much memory at most is reserved ahead for a request that has announced its size but not sent it.
@@ -84,7 +82,7 @@ const LINGER: Duration = Duration::from_secs(1);
 /// One client connection and all its state.
 pub struct Session {
     router: Rc<Router>,
-    stream: TcpStream,
+    stream: Stream,
     line: Rc<Line>,
     lane: Rc<Lane>,
     /// The nodes' user of the lane.
@@ -185,7 +183,7 @@ enum Stop {
 
 impl Session {
     /// A session for a client that has just connected.
-    pub fn new(router: Rc<Router>, stream: TcpStream, client: Arc<Client>) -> Session {
+    pub fn new(router: Rc<Router>, stream: Stream, client: Arc<Client>) -> Session {
         let line = Line::new(router.tally().clone(), router.clock().clone(), router.settings().client_window);
         let authenticated = router.settings().client_credentials.is_none();
         let favourite = usize::try_from(client.id).unwrap_or_default();
@@ -475,15 +473,14 @@ impl Session {
     }
 
     /// Memory is short, and this client has most of it: tells the log, and the client where that can be.
-    pub(super) fn say_why_evicted(&self) {
+    pub(super) fn say_why_evicted(&mut self) {
         let Usage { input, requests, queued, output, parked, named, .. } = self.accounted;
         let (owed, unread) = (output + parked, input + requests);
         tracing::info!(peer = %self.client.peer, owed, unread, queued, named, "max_buffered is used up: the client that holds most is closed");
         if self.line.is_settled() && self.line.nothing_to_write() {
             let mut error = Vec::new();
             write::error(&mut error, says::EVICTED.as_bytes());
-            // One packet into an empty send buffer: where that does not go at once, nobody is listening.
-            let _ = self.stream.try_write(&error);
+            self.stream.say_at_once(&error);
         }
     }
 
@@ -542,3 +539,6 @@ impl Drop for Session {
         self.line.close();
     }
 }
+
+#[cfg(test)]
+mod tests;

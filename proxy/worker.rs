@@ -3,7 +3,6 @@
 use std::{
     cell::RefCell,
     io,
-    net::TcpStream,
     rc::Rc,
     sync::{
         Arc,
@@ -25,7 +24,7 @@ use crate::{
     clients::{Client, Clients},
     config::Config,
     descriptors::{Descriptor, Descriptors},
-    dial::{Credentials, Login},
+    dial::{Credentials, Dialer, Login},
     doubt::Ender,
     link::{Limits, Surroundings},
     metrics::Metrics,
@@ -33,6 +32,7 @@ use crate::{
     session::{self, Session},
     ticket::Clock,
     topology::{Hint, Topology},
+    transport::Accepted,
 };
 
 /// The read buffer that everything on a worker shares: large enough for a deep pipeline, small enough for the cache.
@@ -60,6 +60,8 @@ pub struct Blueprint {
     pub common: Common,
     /// The process's open files.
     pub descriptors: Arc<Descriptors>,
+    /// How nodes are connected to.
+    pub dialer: Dialer,
     /// The process's metrics.
     pub metrics: Metrics,
     /// Ends the workers at once.
@@ -67,7 +69,7 @@ pub struct Blueprint {
 }
 
 struct Arrival {
-    stream: TcpStream,
+    stream: Accepted,
     client: Arc<Client>,
     descriptor: Descriptor,
 }
@@ -92,7 +94,7 @@ impl Worker {
     }
 
     /// Hands it a client, with the open file that it takes; false where the worker has ended.
-    pub fn welcome(&self, stream: TcpStream, client: Arc<Client>, descriptor: Descriptor) -> bool {
+    pub fn welcome(&self, stream: Accepted, client: Arc<Client>, descriptor: Descriptor) -> bool {
         self.sessions.fetch_add(1, Relaxed);
         self.arrivals.send(Arrival { stream, client, descriptor }).is_ok()
     }
@@ -132,7 +134,7 @@ async fn run(blueprint: Blueprint, mut arrivals: mpsc::UnboundedReceiver<Arrival
 
 fn build_router(blueprint: &Blueprint) -> Rc<Router> {
     let config = &blueprint.config;
-    let limits = Limits::of(config);
+    let dialer = blueprint.dialer.clone();
     let own = Login { credentials: Credentials::of(config), own: Credentials::of(config), ..Login::default() };
     let around = Surroundings {
         nodes_evict: Rc::default(),
@@ -142,8 +144,9 @@ fn build_router(blueprint: &Blueprint) -> Rc<Router> {
         descriptors: blueprint.descriptors.clone(),
         large: Rc::default(),
         departures: Rc::default(),
-        ender: Ender::new(own, limits.dial),
-        limits: Rc::new(limits),
+        ender: Ender::new(own, dialer.clone()),
+        limits: Rc::new(Limits::of(config)),
+        dialer,
     };
     Router::new(
         blueprint.topology.clone(),
@@ -170,8 +173,8 @@ impl Drop for Seat {
     }
 }
 
-async fn serve(router: Rc<Router>, stream: TcpStream, seat: Seat) {
-    let Ok(stream) = tokio::net::TcpStream::from_std(stream) else { return };
+async fn serve(router: Rc<Router>, stream: Accepted, seat: Seat) {
+    let Ok(stream) = stream.attach() else { return };
     let tally = router.tally().clone();
     tally.client_came();
     let session = Session::new(router, stream, seat.client.clone());

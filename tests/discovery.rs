@@ -10,7 +10,7 @@ use std::{
 use slotway::{
     address::Address,
     config::Config,
-    dial::{self, Credentials, Limits, Login, Step, Version},
+    dial::{Credentials, DialError, Dialer, Login, Step, Version},
     discovery::Discovery,
     metrics::Metrics,
     slot::{SLOTS, Slot},
@@ -47,7 +47,7 @@ impl Learner {
         let (publisher, topology) = watch::channel(Arc::new(Topology::unknown("")));
         let (hints, hints_in) = mpsc::channel(64);
         let (cancel, metrics) = (CancellationToken::new(), Metrics::new());
-        let discovery = Discovery::new(&config, publisher, hints_in, metrics.clone());
+        let discovery = Discovery::new(&config, Dialer::of(&config), publisher, hints_in, metrics.clone());
         let run = {
             let cancel = cancel.clone();
             async move { discovery.run(cancel).await }
@@ -431,10 +431,10 @@ fn a_dead_node_is_shown_as_down_and_the_others_stay() {
 
 // ---- Logging in ----
 
-fn dialled(address: &str, login: &Login) -> Result<(), dial::DialError> {
+fn dialled(address: &str, login: &Login) -> Result<(), DialError> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
     let target: Address = address.parse().expect("an address");
-    runtime.block_on(dial::dial(&target, login, &Limits::default().within(SOON))).map(drop)
+    runtime.block_on(Dialer::default().within(SOON).dial(&target, login)).map(drop)
 }
 
 #[test]

@@ -6,30 +6,34 @@ use std::{
     pin::Pin,
     sync::Arc,
     task::{Context, Poll},
+    time::Duration,
 };
 
-use axum::serve::Listener;
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
-    net::{TcpListener, TcpStream},
     sync::{OwnedSemaphorePermit, Semaphore},
 };
 
-use crate::descriptors::{Descriptor, Descriptors};
+use crate::{
+    descriptors::{Descriptor, Descriptors},
+    transport::{Listener, Stream},
+};
 
 /// Connections that always find a place: probes, a scrape, somebody who looks what is wrong.
 const KEPT_BACK: usize = 8;
+/// How long a full file table is left alone before the next connection is accepted.
+const ACCEPT_PAUSE: Duration = Duration::from_secs(1);
 
 /// Accepts a connection only where there is an open file for it.
 pub struct Bounded {
-    listener: TcpListener,
+    listener: Listener,
     kept_back: Arc<Semaphore>,
     descriptors: Arc<Descriptors>,
 }
 
 /// A connection to the admin port.
 pub struct Visit {
-    stream: TcpStream,
+    stream: Stream,
     _file: Place,
 }
 
@@ -41,7 +45,7 @@ enum Place {
 }
 
 impl Bounded {
-    pub fn new(listener: TcpListener, descriptors: Arc<Descriptors>) -> Bounded {
+    pub fn new(listener: Listener, descriptors: Arc<Descriptors>) -> Bounded {
         Bounded { listener, kept_back: Arc::new(Semaphore::new(KEPT_BACK)), descriptors }
     }
 
@@ -60,18 +64,27 @@ impl Bounded {
     }
 }
 
-impl Listener for Bounded {
+impl axum::serve::Listener for Bounded {
     type Io = Visit;
     type Addr = SocketAddr;
 
     async fn accept(&mut self) -> (Visit, SocketAddr) {
         let place = self.place().await;
-        let (stream, peer) = Listener::accept(&mut self.listener).await;
-        (Visit { stream, _file: place }, peer)
+        loop {
+            match self.listener.accept().await {
+                Ok((stream, peer, _)) => return (Visit { stream, _file: place }, peer),
+                Err(error) if matches!(error.kind(), io::ErrorKind::ConnectionAborted | io::ErrorKind::Interrupted) => {
+                }
+                Err(error) => {
+                    tracing::warn!(%error, "the admin port cannot accept");
+                    tokio::time::sleep(ACCEPT_PAUSE).await;
+                }
+            }
+        }
     }
 
     fn local_addr(&self) -> io::Result<SocketAddr> {
-        self.listener.local_addr()
+        self.listener.address()
     }
 }
 

@@ -13,7 +13,7 @@ use std::{
 use slotway::{
     address::Address,
     config::{self, Config, Sources},
-    dial::{Control, Credentials, Limits, Login},
+    dial::{Control, Credentials, Dialer, Login},
     resp::Value,
 };
 use tokio_util::sync::CancellationToken;
@@ -159,7 +159,7 @@ async fn serving(config: &Config) {
         (Address::new(address.ip().to_string(), address.port()), Login { credentials, ..Login::default() });
     let end = Instant::now() + PATIENCE;
     while Instant::now() < end {
-        if let Ok(mut proxy) = Control::open(&address, &login, &Limits::default()).await
+        if let Ok(mut proxy) = Control::open(&address, &login, &Dialer::default()).await
             && let Ok(Value::Integer(_)) = proxy.ask(&["EXISTS", "foo"]).await
         {
             return;

@@ -7,10 +7,11 @@ use tokio::{
     time::Instant,
 };
 
-use super::{DialError, Limits, Login, Socket, Step, Version, dial, is_permanent, is_turned_away, reason, within};
+use super::{DialError, Dialer, Login, Step, Version, is_permanent, is_turned_away, reason, within};
 use crate::{
     address::Address,
     resp::{Value, reply::Scanner, write},
+    transport::Stream,
 };
 
 /// Replies as they come, one tree after the other.
@@ -22,7 +23,7 @@ pub(super) struct Replies {
 
 impl Replies {
     /// The next reply. After an error or a timeout the stream is out of step and must be dropped.
-    pub async fn next(&mut self, stream: &mut Socket, deadline: Instant) -> Result<Value, String> {
+    pub async fn next(&mut self, stream: &mut Stream, deadline: Instant) -> Result<Value, String> {
         let malformed = |_| "it does not speak the Redis protocol".to_owned();
         loop {
             if let Some(end) = self.scanner.find(&self.bytes).map_err(malformed)? {
@@ -40,18 +41,18 @@ impl Replies {
 
 /// A connection of the control plane: a request, its reply as a tree, each within a deadline.
 pub struct Control {
-    stream: Socket,
+    stream: Stream,
     node: Address,
     replies: Replies,
     patience: Duration,
 }
 
 impl Control {
-    /// Connects and logs in, in RESP2 whatever `login` says. `limits.connect` is also the deadline of each [`Control::ask`].
-    pub async fn open(target: &Address, login: &Login, limits: &Limits) -> Result<Control, DialError> {
+    /// Connects and logs in, in RESP2 whatever `login` says. The dialer's patience is also that of each [`Control::ask`].
+    pub async fn open(target: &Address, login: &Login, dialer: &Dialer) -> Result<Control, DialError> {
         let login = Login { version: Version::Resp2, ..login.clone() };
-        let stream = dial(target, &login, limits).await?;
-        Ok(Control { stream, node: target.clone(), replies: Replies::default(), patience: limits.connect })
+        let stream = dialer.dial(target, &login).await?;
+        Ok(Control { stream, node: target.clone(), replies: Replies::default(), patience: dialer.patience() })
     }
 
     /// The address dialled.
@@ -61,7 +62,7 @@ impl Control {
 
     /// The address of the other end, as resolved.
     pub fn peer(&self) -> Option<SocketAddr> {
-        self.stream.peer_addr().ok()
+        self.stream.peer()
     }
 
     /// One request, one reply. An error that the node *says* is a [`Value::Error`]. After an `Err` the connection is out

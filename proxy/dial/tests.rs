@@ -1,4 +1,7 @@
-use super::*;
+use bytes::Bytes;
+
+use super::{error::LONGEST_REASON, *};
+use crate::resp::write;
 
 #[test]
 fn a_login_is_one_write() {
@@ -119,89 +122,93 @@ fn only_who_may_not_tell_is_trusted_unasked() {
     assert!(!is_turned_away(b"NOAUTH Authentication required."));
 }
 
-/// Listeners that only our own side of the connection is judged by.
+/// What comes of peers that are no nodes, or will not have us.
 mod refusals {
     use super::*;
+    use crate::transport::memory::Memory;
 
-    fn run<T>(work: impl Future<Output = T>) -> T {
-        tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(work)
+    const NODE: &str = "127.0.0.1:7000";
+
+    fn address() -> Address {
+        Address::new("127.0.0.1", 7000)
     }
 
-    fn limits() -> Limits {
-        Limits::default().within(Duration::from_millis(200))
+    fn resp3() -> Login {
+        Login { version: Version::Resp3, ..Login::default() }
     }
 
-    #[test]
-    fn a_closed_port_is_named() {
-        run(async {
-            let port = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap().port();
-            let error = dial(&Address::new("127.0.0.1", port), &Login::default(), &limits()).await.unwrap_err();
-            assert_eq!(error.to_string(), format!("cannot connect to 127.0.0.1:{port}: connection refused"));
-            assert_eq!((error.step, error.permanent), (Step::Connect, false));
-        });
+    #[tokio::test]
+    async fn a_closed_port_is_named() {
+        let port = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap().port();
+        let dialled = Dialer::default().dial(&Address::new("127.0.0.1", port), &Login::default()).await;
+        let error = dialled.unwrap_err();
+        assert_eq!(error.to_string(), format!("cannot connect to 127.0.0.1:{port}: connection refused"));
+        assert_eq!((error.step, error.permanent), (Step::Connect, false));
     }
 
-    #[test]
-    fn an_unknown_name_is_named() {
-        run(async {
-            let error = dial(&Address::new("no-such-host.invalid", 1), &Login::default(), &limits()).await.unwrap_err();
-            assert!(error.to_string().starts_with("cannot resolve no-such-host.invalid:1: "), "{error}");
-        });
+    #[tokio::test]
+    async fn an_unknown_name_is_named() {
+        let dialled = Dialer::default().dial(&Address::new("no-such-host.invalid", 1), &Login::default()).await;
+        let error = dialled.unwrap_err();
+        assert!(error.to_string().starts_with("cannot resolve no-such-host.invalid:1: "), "{error}");
     }
 
-    #[test]
-    fn a_peer_that_says_nothing_is_left_in_time() {
-        run(async {
-            let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-            let address = Address::new("127.0.0.1", listener.local_addr().unwrap().port());
-            let login = Login { version: Version::Resp3, ..Login::default() };
-            let started = Instant::now();
-            let error = dial(&address, &login, &limits()).await.unwrap_err();
-            assert_eq!((error.step, error.why.as_str()), (Step::Login, "timed out"));
-            assert!(started.elapsed() < Duration::from_secs(2));
-        });
+    #[tokio::test(start_paused = true)]
+    async fn a_peer_that_says_nothing_is_left_in_time() {
+        let memory = Memory::default();
+        let mut backlog = memory.listen(NODE);
+        let (started, dialer) = (Instant::now(), Dialer::to(&memory).within(Duration::from_millis(200)));
+        let (at, login) = (address(), resp3());
+        let (dialled, _peer) = tokio::join!(dialer.dial(&at, &login), backlog.accept());
+        let error = dialled.unwrap_err();
+        assert_eq!((error.step, error.why.as_str()), (Step::Login, "timed out"));
+        assert_eq!(started.elapsed(), Duration::from_millis(200));
     }
 
-    #[test]
-    fn what_a_server_says_on_turning_a_connection_away_is_told() {
-        run(async {
-            for (said, permanent) in
-                [("ERR max number of clients reached", false), ("DENIED Redis is running in protected mode", true)]
-            {
-                for login in [
-                    Login { greets: true, ..Login::default() },
-                    Login { node: Some("id".into()), ..Login::default() },
-                    Login { version: Version::Resp3, ..Login::default() },
-                ] {
-                    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-                    let address = Address::new("127.0.0.1", listener.local_addr().unwrap().port());
-                    let peer = tokio::spawn(async move {
-                        let (mut stream, _) = listener.accept().await.unwrap();
-                        stream.write_all(format!("-{said}\r\n").as_bytes()).await.unwrap();
-                    });
-                    let error = dial(&address, &login, &limits()).await.unwrap_err();
-                    assert_eq!((error.step, error.why.as_str(), error.permanent), (Step::Admission, said, permanent));
-                    assert_eq!(error.reply(), format!("ERR proxy: cannot connect to {address}: {said}"));
-                    peer.await.unwrap();
-                }
+    #[tokio::test]
+    async fn what_a_server_says_on_turning_a_connection_away_is_told() {
+        for (said, permanent) in
+            [("ERR max number of clients reached", false), ("DENIED Redis is running in protected mode", true)]
+        {
+            for login in [
+                Login { greets: true, ..Login::default() },
+                Login { node: Some("id".into()), ..Login::default() },
+                resp3(),
+            ] {
+                let memory = Memory::default();
+                let mut backlog = memory.listen(NODE);
+                let (at, dialer) = (address(), Dialer::to(&memory));
+                let turns_away = async { backlog.accept().await.says(format!("-{said}\r\n").as_bytes()).await };
+                let (dialled, ()) = tokio::join!(dialer.dial(&at, &login), turns_away);
+                let error = dialled.unwrap_err();
+                assert_eq!((error.step, error.why.as_str(), error.permanent), (Step::Admission, said, permanent));
+                assert_eq!(error.reply(), format!("ERR proxy: cannot connect to {at}: {said}"));
             }
-        });
+        }
     }
 
-    #[test]
-    fn a_peer_that_speaks_something_else_is_told() {
-        run(async {
-            let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-            let address = Address::new("127.0.0.1", listener.local_addr().unwrap().port());
-            let peer = tokio::spawn(async move {
-                let (mut stream, _) = listener.accept().await.unwrap();
-                stream.write_all(b"HTTP/1.1 400 Bad Request\r\n\r\n").await.unwrap();
-                stream
-            });
-            let login = Login { version: Version::Resp3, ..Login::default() };
-            let error = dial(&address, &login, &limits()).await.unwrap_err();
-            assert!(error.to_string().ends_with("it does not speak the Redis protocol"), "{error}");
-            peer.await.unwrap();
-        });
+    #[tokio::test]
+    async fn a_peer_that_speaks_something_else_is_told() {
+        let memory = Memory::default();
+        let mut backlog = memory.listen(NODE);
+        let speaks_http = async { backlog.accept().await.says(b"HTTP/1.1 400 Bad Request\r\n\r\n").await };
+        let (at, login, dialer) = (address(), resp3(), Dialer::to(&memory));
+        let (dialled, ()) = tokio::join!(dialer.dial(&at, &login), speaks_http);
+        let error = dialled.unwrap_err();
+        assert!(error.to_string().ends_with("it does not speak the Redis protocol"), "{error}");
+    }
+
+    #[tokio::test]
+    async fn a_login_ends_with_nothing_left_to_read() {
+        let memory = Memory::default();
+        let mut backlog = memory.listen(NODE);
+        let says_more = async {
+            let mut peer = backlog.accept().await;
+            peer.hears(b"*1\r\n$4\r\nPING\r\n").await;
+            peer.says(b"+PONG\r\n+AND\r\n").await;
+        };
+        let (at, login, dialer) = (address(), Login { greets: true, ..Login::default() }, Dialer::to(&memory));
+        let (dialled, ()) = tokio::join!(dialer.dial(&at, &login), says_more);
+        assert_eq!(dialled.unwrap_err().why, "it said more than it was asked");
     }
 }

@@ -8,9 +8,10 @@ use tracing::debug;
 
 use crate::{
     address::Address,
-    dial::{self, Limits, Login, Socket},
+    dial::{self, Dialer, Login},
     resp::request::LONGEST_LINE,
     topology::Framing,
+    transport::Stream,
 };
 
 /// A PING that does not end in CR LF.
@@ -23,20 +24,20 @@ const PROTOCOL_ERROR: &[u8] = b"-ERR Protocol error: ";
 const LONGEST_REPLY: usize = 1024;
 
 /// Asks the server at `address`. One that does not answer is taken for one that passes over what it could refuse.
-pub async fn learn(address: &Address, login: &Login, limits: &Limits) -> Framing {
+pub async fn learn(address: &Address, login: &Login, dialer: &Dialer) -> Framing {
     // Behind so much, one that looks for the end of a line no further than a NUL says that there is none.
     let behind_nul = [NUL_IN_HEAD, &vec![b'x'; LONGEST_LINE]].concat();
     let (line_end, nul) =
-        tokio::join!(answer(address, login, limits, WRONG_LINE_END), answer(address, login, limits, &behind_nul));
+        tokio::join!(answer(address, login, dialer, WRONG_LINE_END), answer(address, login, dialer, &behind_nul));
     let refuses_line_end = line_end.strip_prefix(PROTOCOL_ERROR).map(|text| dial::reason(text).into());
     Framing { refuses_line_end, sees_past_nul: nul.ends_with(b"invalid multibulk length") }
 }
 
 /// The first line of what the server answers to `bytes`, without its end; empty where it does not.
-async fn answer(address: &Address, login: &Login, limits: &Limits, bytes: &[u8]) -> Vec<u8> {
-    let Ok(mut stream) = dial::dial(address, login, limits).await else { return Vec::new() };
+async fn answer(address: &Address, login: &Login, dialer: &Dialer, bytes: &[u8]) -> Vec<u8> {
+    let Ok(mut stream) = dialer.dial(address, login).await else { return Vec::new() };
     let mut line = Vec::new();
-    if !matches!(timeout(limits.connect, exchange(&mut stream, bytes, &mut line)).await, Ok(Ok(()))) {
+    if !matches!(timeout(dialer.patience(), exchange(&mut stream, bytes, &mut line)).await, Ok(Ok(()))) {
         debug!("{address} does not say what it makes of {}", bytes[..bytes.len().min(16)].escape_ascii());
     }
     let end = line.iter().position(|&byte| byte == b'\r').unwrap_or(0);
@@ -44,7 +45,7 @@ async fn answer(address: &Address, login: &Login, limits: &Limits, bytes: &[u8])
     line
 }
 
-async fn exchange(stream: &mut Socket, bytes: &[u8], line: &mut Vec<u8>) -> std::io::Result<()> {
+async fn exchange(stream: &mut Stream, bytes: &[u8], line: &mut Vec<u8>) -> std::io::Result<()> {
     // It may have answered and closed before it has read all.
     let _ = stream.write_all(bytes).await;
     while !line.contains(&b'\n') && line.len() < LONGEST_REPLY && stream.read_buf(line).await? > 0 {}

@@ -19,7 +19,7 @@ use tracing::{debug, info, warn};
 
 use crate::{
     address::Address,
-    dial::{Control, Limits, Login},
+    dial::{Control, Dialer, Login},
     resp::Value,
     topology::{Node, Role, Topology},
 };
@@ -170,10 +170,10 @@ enum Failure {
 }
 
 /// Does the work for a primary, after a while.
-pub async fn look_after(task: Task, after: Duration, login: Login, limits: Limits) -> Outcome {
+pub async fn look_after(task: Task, after: Duration, login: Login, dialer: Dialer) -> Outcome {
     tokio::time::sleep(after).await;
     let mut outcome = Outcome { gifts: task.gifts.clone(), task, given: 0, complete: false, done: false, off: false };
-    let work = reconcile(&mut outcome, &login, &limits);
+    let work = reconcile(&mut outcome, &login, &dialer);
     match tokio::time::timeout(PATIENCE, work).await {
         Ok(Ok(())) => outcome.done = outcome.complete,
         Ok(Err(Failure::Never(why))) => {
@@ -186,15 +186,15 @@ pub async fn look_after(task: Task, after: Duration, login: Login, limits: Limit
     outcome
 }
 
-async fn reconcile(outcome: &mut Outcome, login: &Login, limits: &Limits) -> Result<(), Failure> {
+async fn reconcile(outcome: &mut Outcome, login: &Login, dialer: &Dialer) -> Result<(), Failure> {
     let Outcome { task, gifts, given, complete, .. } = outcome;
-    let mut node = Control::open(&task.reach, login, limits).await.map_err(|why| Failure::Now(why.to_string()))?;
+    let mut node = Control::open(&task.reach, login, dialer).await.map_err(|why| Failure::Now(why.to_string()))?;
     // Before the others: what is deleted everywhere in between is then not taken for missing here.
     let there = list(&mut node).await?;
     if task.is_behind {
         gifts.clone_from(&there);
     }
-    let others = Others::ask(&task.others, login, limits).await?;
+    let others = Others::ask(&task.others, login, dialer).await?;
     *complete = others.complete;
     take_back(&mut node, task, gifts, &others).await?;
     let lacks = |library: &&Library| !there.iter().any(|other| other.name == library.name);
@@ -220,7 +220,7 @@ async fn reconcile(outcome: &mut Outcome, login: &Login, limits: &Limits) -> Res
     *given = names.len() as u64;
     info!("node {} was given function libraries that all other primaries have: {}", task.label, names.join(", "));
     // They may have been deleted while they were on their way.
-    let others = Others::ask(&task.others, login, limits).await?;
+    let others = Others::ask(&task.others, login, dialer).await?;
     *complete = others.complete;
     take_back(&mut node, task, gifts, &others).await
 }
@@ -264,12 +264,12 @@ struct Others {
 
 impl Others {
     /// Asks them all. Who does not answer is left out.
-    async fn ask(others: &[Address], login: &Login, limits: &Limits) -> Result<Others, Failure> {
+    async fn ask(others: &[Address], login: &Login, dialer: &Dialer) -> Result<Others, Failure> {
         let mut asking = JoinSet::new();
         for address in others {
-            let (address, login, limits) = (address.clone(), login.clone(), *limits);
+            let (address, login, dialer) = (address.clone(), login.clone(), dialer.clone());
             asking.spawn(async move {
-                let control = Control::open(&address, &login, &limits).await;
+                let control = Control::open(&address, &login, &dialer).await;
                 list(&mut control.map_err(|why| Failure::Now(why.to_string()))?).await
             });
         }

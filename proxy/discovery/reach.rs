@@ -15,7 +15,7 @@ use tracing::{info, warn};
 
 use crate::{
     address::Address,
-    dial::{self, Control, Limits, Login, Step},
+    dial::{self, Control, Dialer, Login, Step},
     resp::Value,
     topology::Seen,
 };
@@ -128,9 +128,9 @@ enum Who {
 }
 
 /// Searches the nodes. Each comes back, also those that are nowhere.
-pub async fn search(wanted: Vec<Wanted>, seeds: Vec<Address>, login: Login, limits: Limits) -> Vec<Found> {
-    let limits = limits.within(limits.connect.min(PATIENCE));
-    let first = who_is_at(wanted.iter().map(|node| node.announced.clone()), &login, &limits).await;
+pub async fn search(wanted: Vec<Wanted>, seeds: Vec<Address>, login: Login, dialer: Dialer) -> Vec<Found> {
+    let dialer = dialer.within(dialer.patience().min(PATIENCE));
+    let first = who_is_at(wanted.iter().map(|node| node.announced.clone()), &login, &dialer).await;
     let (here, lost): (Vec<_>, Vec<_>) = wanted.into_iter().partition(|node| node.is_at(&node.announced, &first));
     let mut found: Vec<Found> =
         here.into_iter().map(|node| Found::new(&node.id, &node.announced, node.announced.clone(), ANNOUNCED)).collect();
@@ -138,7 +138,7 @@ pub async fn search(wanted: Vec<Wanted>, seeds: Vec<Address>, login: Login, limi
         return found;
     }
     let tried = lost.iter().flat_map(|node| node.elsewhere(&seeds)).map(|(address, _)| address);
-    let second = who_is_at(tried, &login, &limits).await;
+    let second = who_is_at(tried, &login, &dialer).await;
     found.extend(lost.into_iter().map(|node| node.place(&seeds, &first, &second)));
     found
 }
@@ -180,21 +180,21 @@ impl Wanted {
 }
 
 /// Asks every address who is there, all at once.
-async fn who_is_at(addresses: impl Iterator<Item = Address>, login: &Login, limits: &Limits) -> HashMap<Address, Who> {
+async fn who_is_at(addresses: impl Iterator<Item = Address>, login: &Login, dialer: &Dialer) -> HashMap<Address, Who> {
     let addresses: HashSet<Address> = addresses.take(MOST_TRIED).collect();
     let mut asking = JoinSet::new();
     for address in addresses {
-        let (login, limits) = (login.clone(), *limits);
+        let (login, dialer) = (login.clone(), dialer.clone());
         asking.spawn(async move {
-            let who = who(&address, &login, &limits).await;
+            let who = who(&address, &login, &dialer).await;
             (address, who)
         });
     }
     asking.join_all().await.into_iter().collect()
 }
 
-async fn who(address: &Address, login: &Login, limits: &Limits) -> Who {
-    let mut control = match Control::open(address, login, limits).await {
+async fn who(address: &Address, login: &Login, dialer: &Dialer) -> Who {
+    let mut control = match Control::open(address, login, dialer).await {
         Ok(control) => control,
         // It is there, and it will say the same to whoever dials it: the reason must reach the client.
         Err(error) if error.permanent && error.step != Step::Admission => return Who::Silent,

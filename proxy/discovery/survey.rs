@@ -16,7 +16,7 @@ use super::{failing, framing, kin::Kin};
 use crate::{
     address::Address,
     command::CommandTable,
-    dial::{Control, DialError, Limits, Login, Step},
+    dial::{Control, DialError, Dialer, Login, Step},
     resp::Value,
     topology::{ServerInfo, View},
 };
@@ -88,10 +88,10 @@ pub async fn survey(
     candidates: Vec<Address>,
     kin: Kin,
     login: Login,
-    limits: Limits,
+    dialer: Dialer,
     known: Vec<ServerInfo>,
 ) -> Survey {
-    let limits = limits.within(limits.connect.min(PATIENCE));
+    let dialer = dialer.within(dialer.patience().min(PATIENCE));
     let mut waiting = VecDeque::from(candidates);
     let mut asking = JoinSet::new();
     let mut survey = Survey { answers: Vec::new(), strangers: Vec::new(), failures: Vec::new(), learnt: None };
@@ -101,8 +101,8 @@ pub async fn survey(
         while asking.len() < wanted
             && let Some(address) = waiting.pop_front()
         {
-            let login = login.clone();
-            asking.spawn(async move { ask(address, &login, &limits).await });
+            let (login, dialer) = (login.clone(), dialer.clone());
+            asking.spawn(async move { ask(address, &login, &dialer).await });
         }
         match timeout_at(until, asking.join_next()).await {
             Ok(None) => break,
@@ -124,12 +124,12 @@ pub async fn survey(
         }
     }
     let answers = if survey.answers.is_empty() { &survey.strangers } else { &survey.answers };
-    survey.learnt = learn(answers, &login, &limits, &known).await;
+    survey.learnt = learn(answers, &login, &dialer, &known).await;
     survey
 }
 
 /// Asks one node for everything, in one write.
-async fn ask(address: Address, login: &Login, limits: &Limits) -> Result<Answer, DialError> {
+async fn ask(address: Address, login: &Login, dialer: &Dialer) -> Result<Answer, DialError> {
     const QUESTIONS: [&str; 7] = [
         "CLUSTER MYID",
         "CLUSTER SLOTS",
@@ -139,7 +139,7 @@ async fn ask(address: Address, login: &Login, limits: &Limits) -> Result<Answer,
         "INFO server",
         "COMMAND COUNT",
     ];
-    let mut control = Control::open(&address, login, limits).await?;
+    let mut control = Control::open(&address, login, dialer).await?;
     let replies = control.ask_all(&QUESTIONS).await?;
     let useless = |why: String| DialError { node: address.clone(), step: Step::Ask, why, permanent: false };
     let [id, slots, nodes, shards, state, info, count] = replies.as_slice() else {
@@ -157,21 +157,21 @@ async fn ask(address: Address, login: &Login, limits: &Limits) -> Result<Answer,
 async fn learn(
     answers: &[Answer],
     login: &Login,
-    limits: &Limits,
+    dialer: &Dialer,
     known: &[ServerInfo],
 ) -> Option<(ServerInfo, Arc<CommandTable>)> {
     let newest = answers.iter().max_by_key(|answer| answer.server.newness())?;
     if known.iter().any(|known| known.newness() == newest.server.newness()) {
         return None;
     }
-    let patient = limits.within(LEARNING);
+    let patient = dialer.within(LEARNING);
     let replies = async {
         let mut control = Control::open(&newest.asked, login, &patient).await?;
         control
             .ask_all(&["COMMAND", "CONFIG GET cluster-databases", "MODULE LIST", "CONFIG GET maxmemory-clients"])
             .await
     };
-    let (replies, framing) = tokio::join!(replies, framing::learn(&newest.asked, login, limits));
+    let (replies, framing) = tokio::join!(replies, framing::learn(&newest.asked, login, dialer));
     let replies = replies.inspect_err(|why| warn!("cannot learn the commands: {why}")).ok()?;
     let [commands, databases, modules, most_memory] = replies.as_slice() else { return None };
     let databases = databases.field("cluster-databases").and_then(Value::integer);

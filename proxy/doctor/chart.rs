@@ -8,7 +8,7 @@ use std::{
 
 use crate::{
     address::Address,
-    dial::{Control, DialError, Limits, Login},
+    dial::{Control, DialError, Dialer, Login},
     resp::Value,
     topology::{Member, ServerInfo, View, member::members},
 };
@@ -72,8 +72,8 @@ pub struct Chart {
 
 impl Chart {
     /// Asks the node at `at`.
-    pub async fn take(at: Address, login: Login, limits: Limits) -> Result<Chart, DialError> {
-        let mut control = Control::open(&at, &login, &limits).await?;
+    pub async fn take(at: Address, login: Login, dialer: Dialer) -> Result<Chart, DialError> {
+        let mut control = Control::open(&at, &login, &dialer).await?;
         let asked = now();
         let time = control.ask(&["TIME"]).await?;
         let clock = clock(&time, asked, now());

@@ -11,7 +11,7 @@ use super::chart::Chart;
 use crate::{
     address::Address,
     config::Config,
-    dial::{Credentials, DialError, Limits, Login},
+    dial::{Credentials, DialError, Dialer, Login},
     discovery::reach::{self, Found, Wanted},
     topology::{Seen, View},
 };
@@ -52,14 +52,14 @@ impl<'a> Exam<'a> {
     /// Visits everybody.
     pub async fn of(config: &'a Config) -> Exam<'a> {
         let login = Login { credentials: Credentials::of(config), ..Login::default() };
-        let limits = Limits::default().within(config.connect_timeout.min(PATIENCE));
-        let mut answers = visit(config.seeds.iter().cloned(), &login, limits).await;
+        let dialer = Dialer::default().within(config.connect_timeout.min(PATIENCE));
+        let mut answers = visit(config.seeds.iter().cloned(), &login, &dialer).await;
         let seeds: Vec<(Address, Visit)> = config.seeds.iter().filter_map(|seed| answers.remove_entry(seed)).collect();
         let clusters = clusters(&seeds);
         let mut exam = Exam { config, seeds, clusters, view: None, members: Vec::new() };
         let views: Vec<View> = exam.joined().filter_map(|chart| chart.view.clone().ok()).collect();
         exam.view = View::merge(views);
-        exam.visit_members(login, limits).await;
+        exam.visit_members(login, dialer).await;
         exam
     }
 
@@ -70,18 +70,18 @@ impl<'a> Exam<'a> {
     }
 
     /// Finds where each member is reached, as discovery would, and visits those that are no seeds.
-    async fn visit_members(&mut self, login: Login, limits: Limits) {
+    async fn visit_members(&mut self, login: Login, dialer: Dialer) {
         let seen: Vec<Seen> = self.view.iter().flat_map(|view| view.seen.iter().take(MOST_NODES).cloned()).collect();
         let (mapped, lost): (Vec<&Seen>, Vec<&Seen>) =
             seen.iter().partition(|seen| self.config.address_map.find(&seen.announced).is_some());
         let wanted = lost.into_iter().map(Wanted::from).collect();
-        let mut found = reach::search(wanted, self.config.seeds.clone(), login.clone(), limits).await;
+        let mut found = reach::search(wanted, self.config.seeds.clone(), login.clone(), dialer.clone()).await;
         found
             .extend(mapped.into_iter().map(|seen| Found::mapped(seen, self.config.address_map.apply(&seen.announced))));
         let places: HashMap<&str, &Found> = found.iter().map(|found| (found.id.as_str(), found)).collect();
         let asked: HashSet<&Address> = self.seeds.iter().map(|(seed, _)| seed).collect();
         let unasked = found.iter().filter(|found| found.sure && !asked.contains(&found.reach));
-        let mut charts = visit(unasked.map(|found| found.reach.clone()), &login, limits).await;
+        let mut charts = visit(unasked.map(|found| found.reach.clone()), &login, &dialer).await;
         let members = seen.iter().filter_map(|seen| {
             let found = (*places.get(seen.id.as_str())?).clone();
             let chart = charts.remove(&found.reach);
@@ -112,12 +112,12 @@ impl<'a> Exam<'a> {
     }
 }
 
-async fn visit(addresses: impl Iterator<Item = Address>, login: &Login, limits: Limits) -> HashMap<Address, Visit> {
+async fn visit(addresses: impl Iterator<Item = Address>, login: &Login, dialer: &Dialer) -> HashMap<Address, Visit> {
     let addresses: HashSet<Address> = addresses.take(MOST_NODES).collect();
     let mut visits = JoinSet::new();
     for address in addresses {
-        let login = login.clone();
-        visits.spawn(async move { (address.clone(), Chart::take(address, login, limits).await) });
+        let (login, dialer) = (login.clone(), dialer.clone());
+        visits.spawn(async move { (address.clone(), Chart::take(address, login, dialer).await) });
     }
     visits.join_all().await.into_iter().collect()
 }

@@ -13,13 +13,14 @@ use tokio::io::{AsyncRead, ReadBuf};
 use crate::{
     address::Address,
     descriptors::{Descriptor, Descriptors},
-    dial::{self, DialError, Limits, Login, Socket, Version},
+    dial::{DialError, Dialer, Login, Version},
     resp::Inbox,
+    transport::Stream,
 };
 
 /// The second connection.
 pub(super) struct Companion {
-    stream: Socket,
+    stream: Stream,
     inbox: Inbox,
     _descriptor: Descriptor,
 }
@@ -29,13 +30,13 @@ impl Companion {
     pub async fn of(
         node: &Address,
         login: &mut Login,
-        limits: &Limits,
+        dialer: &Dialer,
         descriptors: &Descriptors,
     ) -> Result<Option<Companion>, DialError> {
         let (Version::Resp2, Some(tracking)) = (login.version, &mut login.tracking) else { return Ok(None) };
         let own = Login { version: Version::Resp3, credentials: login.credentials.clone(), ..Login::default() };
         let descriptor = descriptors.take(node).await?;
-        let opened = dial::open(node, &own, limits).await?;
+        let opened = dialer.open(node, &own).await?;
         tracking.redirect = opened.id;
         let mut inbox = Inbox::default();
         inbox.add(&opened.rest);

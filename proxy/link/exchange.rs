@@ -18,13 +18,13 @@ use tokio::{
 use self::deadlines::Stall;
 use super::{Connected, Link, News, companion::Companion, queue::Entry};
 use crate::{
-    dial::Socket,
     metrics::NodeError,
     refusal::{self, Later, Refusal},
     resp::reply::Scanner,
     sizes::LARGE_REPLY,
     ticket::{Ticket, Why},
     topology::{Hint, Kind},
+    transport::Stream,
 };
 
 /// An unfinished reply of this size is passed on in pieces instead of being collected.
@@ -41,7 +41,7 @@ pub(super) enum Lost {
 /// The traffic of one established connection.
 pub(super) struct Exchange {
     link: Rc<Link>,
-    stream: Socket,
+    stream: Stream,
     companion: Option<Companion>,
     /// What the node had said when the login was over.
     rest: Vec<u8>,

@@ -10,7 +10,6 @@ use std::{
 };
 
 use bytes::Bytes;
-use socket2::SockRef;
 use tokio::sync::OwnedSemaphorePermit;
 
 use super::{
@@ -102,7 +101,7 @@ impl Session {
 
     /// Whether the client has reset its connection, as far as the kernel knows by now.
     fn is_gone(&self) -> Option<io::Error> {
-        SockRef::from(&self.stream).take_error().ok().flatten()
+        self.stream.error()
     }
 
     /// Whether a request takes a connection of the session's own, since its reply is likely to be large.

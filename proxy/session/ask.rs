@@ -168,10 +168,9 @@ impl Session {
         }
         let mut asking = JoinSet::new();
         for (index, node) in nodes.into_iter().enumerate() {
-            let (router, lane) = (self.router.clone(), self.lane.clone());
+            let lane = self.lane.clone();
             let (frame, doubts) = (Bytes::copy_from_slice(request.frame()), self.line.doubts.clone());
-            asking
-                .spawn_local(async move { (index, ask_aside(&router, &lane, &node, &frame, &doubts, patience).await) });
+            asking.spawn_local(async move { (index, ask_aside(&lane, &node, &frame, &doubts, patience).await) });
         }
         let work = async {
             while let Some(Ok((index, reply))) = asking.join_next().await {
@@ -201,7 +200,6 @@ impl Session {
 
 /// One request and its reply on a connection of its own; an error that says why there is none.
 pub(super) async fn ask_aside(
-    router: &Router,
     lane: &Lane,
     node: &Arc<Node>,
     frame: &[u8],
@@ -213,7 +211,7 @@ pub(super) async fn ask_aside(
         write::error(&mut error, format!("ERR proxy: {}: {why}", node.label).as_bytes());
         Err(Bytes::from(error))
     };
-    let mut connection = match lane.pool().take(node, lane.login(), &router.around().limits.dial).await {
+    let mut connection = match lane.pool().take(node).await {
         Ok(connection) => connection.on_behalf_of(doubts),
         Err(why) => return failed(why.to_string()),
     };

@@ -9,7 +9,7 @@ use std::{
 };
 
 use tokio::{
-    io::{AsyncRead, Interest, ReadBuf},
+    io::{AsyncRead, ReadBuf},
     time::Sleep,
 };
 
@@ -128,8 +128,7 @@ impl Session {
             self.input_ready = true;
         }
         loop {
-            let state = pin!(self.stream.ready(Interest::READABLE)).poll(cx);
-            if matches!(state, Poll::Ready(Ok(state)) if state.is_read_closed()) {
+            if self.stream.is_closed_by_peer(cx) {
                 return Poll::Ready(Disconnect::Eof);
             }
             ready!(look.get_or_insert_with(|| Box::pin(tokio::time::sleep(LOOK))).as_mut().poll(cx));

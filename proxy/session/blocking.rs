@@ -363,7 +363,7 @@ impl<'a> Wait<'a> {
         let asking = usize::from(self.errand.asks());
         for news in self.news.iter_mut().filter(|news| news.id.is_none()) {
             let lane = router.first_lane();
-            let Ok(mut connection) = lane.pool().take(node, lane.login(), &limits.dial).await else { return };
+            let Ok(mut connection) = lane.pool().take(node).await else { return };
             let mut frames = prefix.to_vec();
             write::request::<&[u8]>(&mut frames, &[b"XINFO", b"STREAM", self.request.arg(news.key)]);
             let Ok(replies) = connection.exchange(&frames, 1 + asking, limits.request_timeout).await else { return };
@@ -405,7 +405,7 @@ impl<'a> Wait<'a> {
 async fn unblock(router: Rc<Router>, node: Arc<Node>, id: i64, how: &'static str) {
     let lane = router.first_lane();
     let limits = &router.around().limits;
-    let Ok(mut connection) = lane.pool().take(&node, lane.login(), &limits.dial).await else { return };
+    let Ok(mut connection) = lane.pool().take(&node).await else { return };
     let mut frame = Vec::new();
     write::request(&mut frame, &["CLIENT", "UNBLOCK", &id.to_string(), how]);
     if connection.exchange(&frame, 1, limits.node_timeout).await.is_ok() {

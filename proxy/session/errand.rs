@@ -72,7 +72,7 @@ impl Errand {
                 self.again(if held.busy { Why::Hopeless(held.error) } else { Why::Unsent(held.error) }).await?;
                 continue;
             }
-            let dialled = self.lane.pool().take(&node, self.lane.login(), &self.router.around().limits.dial).await;
+            let dialled = self.lane.pool().take(&node).await;
             match dialled {
                 Ok(connection) => return Ok(connection.on_behalf_of(&self.doubts)),
                 Err(error) => {

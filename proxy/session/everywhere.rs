@@ -130,7 +130,7 @@ async fn ask_all(router: &Rc<Router>, spares_lost: bool) -> Option<Heard> {
 /// By the proxy's own login: the client's user may not be allowed to ask.
 async fn ask_one(router: &Rc<Router>, node: &Arc<Node>) -> Heard {
     let (lane, patience) = (router.first_lane(), router.around().limits.request_timeout);
-    match ask_aside(router, &lane, node, PING, &Rc::default(), patience).await {
+    match ask_aside(&lane, node, PING, &Rc::default(), patience).await {
         Ok(reply) if reply.starts_with(b"-BUSY ") => Heard::Busy(reply),
         // What is refused for a moment only is tried again.
         Ok(_) => Heard::Listens,

@@ -6,7 +6,7 @@ use bytes::Bytes;
 
 use super::Session;
 use crate::{
-    dial::{self, Credentials, Login, Step, Version},
+    dial::{Credentials, Login, Step, Version},
     resp::{Request, Value, request::decimal, write},
     says,
     topology::ServerKind,
@@ -136,7 +136,7 @@ impl Session {
         let login = Login { version: Version::Resp2, ..login.clone() };
         let descriptor = self.router.around().descriptors.take(&node.reach).await;
         let _descriptor = descriptor.map_err(|error| error.reply())?;
-        match dial::dial(&node.reach, &login.at(&node), &self.router.around().limits.dial).await {
+        match self.router.around().dialer.dial(&node.reach, &login.at(&node)).await {
             Ok(_) => Ok(()),
             Err(error) if error.step == Step::Login && error.permanent => Err(error.why),
             Err(error) => Err(error.reply()),

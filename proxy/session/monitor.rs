@@ -23,7 +23,7 @@ use super::{Session, attend::Eof, transaction::Transaction};
 use crate::{
     clients::{Client, Monitoring},
     command::{CommandTable, Flags, Spec, Treatment, sender::Sender, treatment::Local},
-    dial::{Login, Socket, Version},
+    dial::{Dialer, Login, Version},
     feed::{Feed, News},
     resp::{Request, write},
     router::Router,
@@ -103,7 +103,7 @@ impl Monitor {
                     News::Frame(frame) if !frame.starts_with(b"+") => node.begun = true,
                     News::Frame(frame) => {
                         let topology = router.topology();
-                        if node.is_to_show(&frame, &self.token, &topology.commands) {
+                        if node.is_to_show(&frame, &self.token, &topology.commands, &router.around().dialer) {
                             self.lines.push(frame);
                         }
                     }
@@ -141,7 +141,7 @@ impl Monitor {
             if !self.nodes.iter().any(|node| node.feed.node().reach == owner.reach) {
                 let tally = router.node_tally(&owner);
                 let around = router.around();
-                let feed = Feed::open(owner, self.login.clone(), around.limits.dial, tally, &around.descriptors);
+                let feed = Feed::open(owner, self.login.clone(), around.dialer.clone(), tally, &around.descriptors);
                 self.nodes.push(Monitored { feed, shows: false, begun: false, lost: false, host: None });
             }
         }
@@ -150,16 +150,16 @@ impl Monitor {
 
 impl Monitored {
     /// Whether what the node tells is some client's doing that the proxy has not shown itself.
-    fn is_to_show(&mut self, line: &[u8], token: &str, commands: &CommandTable) -> bool {
+    fn is_to_show(&mut self, line: &[u8], token: &str, commands: &CommandTable, dialer: &Dialer) -> bool {
         let Some(told) = Told::of(line) else { return true };
         if told.says(token) {
-            self.host = (!Socket::is_own(told.address)).then(|| told.host().to_owned());
+            self.host = (!dialer.is_own(told.address)).then(|| told.host().to_owned());
             return false;
         }
         if told.is_of_a_script() {
             return true;
         }
-        let is_own = Socket::is_own(told.address) || self.host.as_deref() == Some(told.host());
+        let is_own = dialer.is_own(told.address) || self.host.as_deref() == Some(told.host());
         // Other proxies keep house as well.
         !is_own && told.command(commands).is_none_or(|spec| spec.sender != Sender::Proxy)
     }

@@ -163,7 +163,7 @@ impl Session {
             if is_about_data {
                 doubts.settled(&node, None, router.settings().retry_timeout).await?;
             }
-            let connection = router.pool().take(&node, &login, &limits.dial).await;
+            let connection = router.pool(&login).take(&node).await;
             let connection = connection.map_err(|error| {
                 router.hint(error.hint(&node));
                 error.reply()
@@ -207,7 +207,7 @@ impl Session {
             Err(unknown) => unknown,
         };
         let Some((host, port)) = unknown.host else { return Err(unknown.error) };
-        let patience = self.router.around().limits.dial.connect;
+        let patience = self.router.around().dialer.patience();
         let lookup = timeout(patience, lookup_host((host, port.unwrap_or_default())));
         match self.attend(lookup, Eof::Waits).await {
             Ok(Ok(Ok(addresses))) => {

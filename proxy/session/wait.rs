@@ -145,7 +145,7 @@ impl Session {
         };
         let limits = &self.router.around().limits;
         let said = async {
-            let mut connection = self.lane.pool().take(&node, self.lane.login(), &limits.dial).await?;
+            let mut connection = self.lane.pool().take(&node).await?;
             let mut replies = connection.exchange(request.frame(), 1, limits.request_timeout).await?;
             connection.give_back();
             Ok::<_, Box<dyn std::error::Error>>(replies.pop())
@@ -328,7 +328,7 @@ fn hurry(router: &Rc<Router>, node: &Arc<Node>) {
 
 async fn proxys_own(router: &Router, node: &Arc<Node>) -> Result<Dedicated, String> {
     let lane = router.first_lane();
-    let dialled = lane.pool().take(node, lane.login(), &router.around().limits.dial).await;
+    let dialled = lane.pool().take(node).await;
     dialled.map_err(|why| why.to_string())
 }
 

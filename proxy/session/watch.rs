@@ -51,7 +51,8 @@ impl Watch {
 
     /// The connection, if it still is what it was.
     pub(super) fn into_connection(self) -> Option<Dedicated> {
-        self.connection.filter(Dedicated::is_quiet)
+        let mut connection = self.connection?;
+        connection.is_quiet().then_some(connection)
     }
 
     /// Watches more keys of the slot.

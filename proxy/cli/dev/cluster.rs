@@ -3,7 +3,7 @@
 use std::{collections::HashMap, time::Duration};
 
 use slotway::{
-    dial::{Control, Limits, Login},
+    dial::{Control, Dialer, Login},
     resp::Value,
 };
 use tokio::time::{Instant, sleep};
@@ -77,7 +77,7 @@ async fn attach_replicas(members: &mut [Member], end: Instant) -> Result<(), Fai
 
 async fn connect(node: Node, end: Instant) -> Result<Control, Failure> {
     loop {
-        let why = match Control::open(&node.address(), &Login::default(), &Limits::default()).await {
+        let why = match Control::open(&node.address(), &Login::default(), &Dialer::default()).await {
             Ok(mut control) => match control.ask(&["PING"]).await {
                 Ok(Value::Text(_)) => return Ok(control),
                 other => format!("{other:?}"),

@@ -66,7 +66,7 @@ impl Subscriber {
         let index = self.sources.iter().position(known).unwrap_or_else(|| {
             self.last_number += 1;
             let (around, tally) = (router.around(), router.node_tally(node));
-            let feed = Feed::open(node.clone(), self.login.clone(), around.limits.dial, tally, &around.descriptors);
+            let feed = Feed::open(node.clone(), self.login.clone(), around.dialer.clone(), tally, &around.descriptors);
             self.sources.push(Source::new(feed, self.last_number));
             self.sources.len() - 1
         });
