@@ -3,12 +3,15 @@
 //! Replies stay bytes: only heads are read, bodies are copied. An error in any part makes the whole an error, never a
 //! hole in a list; for a write that was done in part, it says so.
 
+pub mod account;
+mod commands;
 pub(crate) mod elements;
 pub mod info;
 mod reports;
 
 pub use crate::command::treatment::Fold;
 
+use account::Account;
 use elements::{Elements, Head};
 
 use crate::{plan::Split, resp::write, says};
@@ -34,6 +37,8 @@ pub struct Merge {
     weights: Vec<u64>,
     /// What is known better than by the nodes, for [`Fold::Info`] and [`Fold::Config`].
     facts: info::Facts,
+    /// Who knows what clients did, where nodes tell what they ran.
+    account: Option<Account>,
     resp3: bool,
 }
 
@@ -51,6 +56,7 @@ impl Merge {
             write: write.map(|name| name.to_ascii_uppercase().replace('|', " ").into()),
             weights: Vec::new(),
             facts: info::Facts::new(),
+            account: None,
             resp3,
         }
     }
@@ -69,6 +75,11 @@ impl Merge {
     /// Lines of INFO or parameters that the proxy itself knows, such as `connected_clients`.
     pub fn know(&mut self, facts: info::Facts) {
         self.facts = facts;
+    }
+
+    /// Who knows what clients did, where nodes tell what they ran.
+    pub fn keep_account(&mut self, account: Option<Account>) {
+        self.account = account;
     }
 
     /// Takes the whole reply to a part; true once all have come. A second reply to a part is dropped.
@@ -196,7 +207,7 @@ impl Merge {
     fn info(&self, out: &mut Vec<u8>) -> Option<()> {
         let answered = self.replies.iter().filter(|reply| !reply.is_empty() && elements::error_text(reply).is_none());
         let answered: Vec<&[u8]> = answered.map(Vec::as_slice).collect();
-        info::fold(&answered, &self.facts, out)
+        info::fold(&answered, &self.facts, self.account.as_ref(), out)
     }
 
     fn fold(&self, out: &mut Vec<u8>) -> Option<()> {
@@ -225,7 +236,7 @@ impl Merge {
             Fold::Config => reports::config(self.replies.first()?, &self.facts, out),
             Fold::Latest => reports::latest(&self.replies, out),
             Fold::ByTime => reports::by_time(&self.replies, out),
-            Fold::Histogram => reports::histogram(&self.replies, out),
+            Fold::Histogram => reports::histogram(&self.replies, self.account.as_ref(), out),
             Fold::Memory => reports::memory(&self.replies.iter().map(Vec::as_slice).collect::<Vec<_>>(), out),
             Fold::Youngest(count) => reports::youngest(&self.replies, count as usize, out),
         }

@@ -16,6 +16,7 @@
 //! **Departed nodes.** The recorder drops a series that nothing has touched for [`KEPT`]. Every render first touches all
 //! that have an owner, so that only series of departed nodes get old, and a quiet one stays.
 
+mod asked;
 pub mod client;
 mod command;
 pub mod histogram;
@@ -36,6 +37,7 @@ use metrics::{Counter, Gauge, Key, Label, Level, Metadata, Recorder};
 use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle, PrometheusRecorder};
 use metrics_util::MetricKindMask;
 
+pub use asked::{Asked, Snapshot};
 pub use client::{ClientTally, Disconnect, Transaction};
 pub use command::{CommandClass, CommandId};
 pub use node::{NodeError, NodeTallies, NodeTally};
@@ -149,6 +151,26 @@ impl Metrics {
     /// Totals over all clients up to the last publication, for the status page and INFO.
     pub fn totals(&self) -> client::Totals {
         self.shared.client.totals()
+    }
+
+    /// What clients have asked for of a command since the last reset, up to now.
+    pub fn asked(&self, command: CommandId) -> Asked {
+        self.shared.client.asked.of(command)
+    }
+
+    /// Likewise, since the start.
+    pub fn ever_asked(&self, command: CommandId) -> Asked {
+        self.shared.client.asked.ever(command)
+    }
+
+    /// What [`Metrics::asked`] counts from, once it has been reset to it.
+    pub fn snapshot_of_asked(&self) -> Snapshot {
+        self.shared.client.asked.snapshot()
+    }
+
+    /// From now on [`Metrics::asked`] tells of what has come since the snapshot.
+    pub fn reset_asked(&self, to: Snapshot) {
+        self.shared.client.asked.reset_to(to);
     }
 
     /// All metrics in the Prometheus text format, sorted by name.

@@ -284,6 +284,12 @@ pub fn not_in_multi(name: Option<&str>) -> String {
     format!("ERR Command {name}not allowed inside a transaction")
 }
 
+/// Whether a command that is answered with this error has not been carried out at all.
+pub fn is_rejection(error: &[u8]) -> bool {
+    let starts: [&[u8]; 4] = [b"NOPERM ", b"NOAUTH ", b"ERR wrong number of arguments for ", b"ERR Command "];
+    starts.iter().any(|start| error.starts_with(start))
+}
+
 /// A command that is about all nodes or about the connection, between MULTI and EXEC.
 pub fn not_in_transaction(name: &str) -> String {
     let command = name.replace('|', " ").to_ascii_uppercase();

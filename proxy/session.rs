@@ -14,6 +14,7 @@ mod apart;
 mod ask;
 mod attend;
 mod blocking;
+mod called;
 mod client;
 mod dispatch;
 mod errand;

@@ -133,6 +133,11 @@ impl Lesson {
     pub fn new(act: impl FnOnce() + 'static) -> Lesson {
         Lesson(Box::new(act))
     }
+
+    /// Does it.
+    pub fn act(self) {
+        (self.0)();
+    }
 }
 
 impl std::fmt::Debug for Lesson {

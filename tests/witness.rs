@@ -1,7 +1,9 @@
 //! Who asks what has been done sees what clients did, as on one server: MONITOR, SLOWLOG, INFO commandstats and
 //! latencystats, LATENCY HISTOGRAM, each beside a plain server that has been told the same.
 
-use std::time::Duration;
+use std::{collections::BTreeMap, time::Duration};
+
+use slotway::resp::Value;
 
 use crate::support::{Client, Cluster, Flavour, Node, Proxy, Settings, Setup, Shape, eventually, until};
 
@@ -72,7 +74,7 @@ const DONE: &[&str] = &[
     "SCRIPT EXISTS e0e1f9fabfc9d4800c877a703b823ac0578ff8db",
     "EVALSHA e0e1f9fabfc9d4800c877a703b823ac0578ff8db 0",
     "EVAL redis.call('set',KEYS[1],1)return(redis.call('del',KEYS[1])) 1 w:s",
-    "EVAL return(redis.call('ping')) 0",
+    SCRIPTED_PING,
     "EVALSHA 0000000000000000000000000000000000000000 0",
     "FUNCTION LIST",
     "MULTI",
@@ -120,10 +122,15 @@ const DONE: &[&str] = &[
     "FLUSHALL",
 ];
 
+/// A script that calls what the proxy answers itself: MONITOR shows that, but nobody can count it.
+const SCRIPTED_PING: &str = "EVAL return(redis.call('ping')) 0";
+
 fn do_all(client: &mut Client) {
-    for line in DONE {
-        client.line(line);
-    }
+    DONE.iter().for_each(|line| drop(client.line(line)));
+}
+
+fn do_all_that_counts(client: &mut Client) {
+    DONE.iter().filter(|line| **line != SCRIPTED_PING).for_each(|line| drop(client.line(line)));
 }
 
 /// What is shown by those who monitor at `address` up to the end: of clients, in its order, and of scripts.
@@ -204,4 +211,114 @@ fn monitor_shows_the_address_of_the_client_and_what_others_do_at_nodes() {
         shown.push(monitor.reply().string());
     }
     assert!(!shown.iter().any(|line| line.contains("\"CLUSTER\"") || line.contains("\"PING\"")), "{shown:?}");
+}
+
+/// By command: calls, such as were rejected, such as failed.
+type Counts = BTreeMap<String, [u64; 3]>;
+
+/// Rows that differ for reasons of their own: one server outside of a cluster refuses READONLY.
+const OTHERWISE: &[&str] = &["readonly"];
+
+fn counts(client: &mut Client) -> Counts {
+    let info = client.line("INFO commandstats").string();
+    assert!(info.starts_with("# Commandstats\r\n"), "{info}");
+    let read = |value: &str, field: &str| -> u64 {
+        let number = value.split(',').find_map(|part| part.strip_prefix(field)?.strip_prefix('='));
+        number.and_then(|number| number.parse().ok()).unwrap_or_else(|| panic!("{field} in {value}"))
+    };
+    let lines = info.lines().filter_map(|line| line.strip_prefix("cmdstat_")?.split_once(':'));
+    let rows = lines.map(|(name, value)| {
+        let [calls, usec] = ["calls", "usec"].map(|field| read(value, field));
+        assert!(value.contains(&format!("usec_per_call={:.2}", usec as f64 / calls.max(1) as f64)), "{name} {value}");
+        (name.to_owned(), [calls, read(value, "rejected_calls"), read(value, "failed_calls")])
+    });
+    rows.filter(|(name, _)| !OTHERWISE.contains(&&**name)).collect()
+}
+
+/// Calls by command, as LATENCY HISTOGRAM tells them.
+fn timed(client: &mut Client, of: &str) -> BTreeMap<String, i64> {
+    let told = client.line(&format!("LATENCY HISTOGRAM {of}")).value();
+    let pairs =
+        |value: &Value| value.items().chunks(2).map(|pair| (pair[0].clone(), pair[1].clone())).collect::<Vec<_>>();
+    let rows = pairs(&told).into_iter().map(|(name, entry)| {
+        let calls = entry.field("calls").and_then(Value::integer).expect("calls");
+        let buckets = pairs(entry.field("histogram_usec").expect("a histogram"));
+        let numbers: Vec<[i64; 2]> = buckets
+            .iter()
+            .map(|(bound, count)| [bound, count].map(|number| number.integer().expect("a number")))
+            .collect();
+        assert!(numbers.is_sorted_by(|a, b| a[0] < b[0] && a[1] < b[1]), "{name:?} {numbers:?}");
+        assert_eq!(numbers.last().map(|last| last[1]), Some(calls), "{name:?} {numbers:?}");
+        (name.str().expect("a name").to_owned(), calls)
+    });
+    rows.filter(|(name, _)| !OTHERWISE.contains(&&**name)).collect()
+}
+
+/// The commands of which INFO tells percentiles.
+fn percentiles(client: &mut Client) -> Vec<String> {
+    let info = client.line("INFO latencystats").string();
+    let lines = info.lines().filter_map(|line| line.strip_prefix("latency_percentiles_usec_")?.split_once(':'));
+    let mut names: Vec<String> = lines
+        .map(|(name, value)| {
+            let fields: Vec<&str> = value.split(',').filter_map(|part| Some(part.split_once('=')?.0)).collect();
+            assert_eq!(fields, ["p50", "p99", "p99.9"], "{name} {value}");
+            name.to_owned()
+        })
+        .filter(|name| !OTHERWISE.contains(&&**name))
+        .collect();
+    names.sort();
+    names
+}
+
+#[test]
+fn statistics_count_what_clients_did() {
+    for (flavour, pair) in Pair::all("witness::statistics") {
+        for version in [2, 3] {
+            let looks = pair.both(|address| {
+                let mut client = Client::connect(address);
+                client.line(&format!("HELLO {version}"));
+                // The second time around, what was before does not count.
+                for _ in 0..2 {
+                    assert_eq!(client.line("CONFIG RESETSTAT"), "+OK\r\n");
+                    // Connections that are new to a node look after themselves.
+                    do_all_that_counts(&mut Client::connect(address));
+                }
+                let all = (counts(&mut client), percentiles(&mut client), timed(&mut client, ""));
+                let some = ["get", "PING", "config", "nosuch client|getname mget"].map(|of| timed(&mut client, of));
+                (all, some)
+            });
+            let [(ours, some), (theirs, their_some)] = looks;
+            assert_eq!(ours.0, theirs.0, "{flavour:?}: commandstats");
+            assert_eq!(ours.1, theirs.1, "{flavour:?}: latencystats");
+            assert_eq!(ours.2, theirs.2, "{flavour:?}: LATENCY HISTOGRAM");
+            assert_eq!(some, their_some, "{flavour:?}: LATENCY HISTOGRAM of some");
+            assert!(ours.0.len() > 40, "{ours:?}");
+        }
+    }
+}
+
+#[test]
+fn statistics_of_all_clients_and_connections_are_there_at_once() {
+    let cluster = Cluster::three();
+    let proxy = Proxy::before(&cluster);
+    let mut clients: Vec<Client> = (0..8).map(|_| proxy.client()).collect();
+    assert_eq!(clients[0].line("CONFIG RESETSTAT"), "+OK\r\n");
+    for round in 1..=20 {
+        for client in &mut clients {
+            client.line("PING");
+            client.line("MGET w:a w:b w:c");
+        }
+        let told = counts(&mut clients[0]);
+        let expected = [("config|resetstat", 1), ("info", round - 1), ("mget", 8 * round), ("ping", 8 * round)];
+        let expected = expected.into_iter().filter(|(_, calls)| *calls > 0);
+        let expected: Counts = expected.map(|(name, calls)| (name.to_owned(), [calls, 0, 0])).collect();
+        assert_eq!(told, expected);
+    }
+    // In a transaction.
+    let replies =
+        clients[0].pipeline(&["MULTI", "PING", "CONFIG RESETSTAT", "EXEC", "PING"].map(crate::support::words));
+    assert_eq!(replies[3], "*2\r\n+PONG\r\n+OK\r\n");
+    let told = counts(&mut clients[0]);
+    assert_eq!(told.get("ping"), Some(&[1, 0, 0]), "{told:?}");
+    assert!(!told.contains_key("mget"), "{told:?}");
 }

@@ -72,11 +72,20 @@ const DIFFERENCES: &[(&str, &str)] = &[
     ("flushall", "node by node, not in one moment"),
     ("flushdb", "node by node, not in one moment"),
     ("geosearchstore", IN_ONE_SLOT),
-    ("info", "sums over the primaries that answer; clients, port, uptime and process are the proxy's"),
+    (
+        "info",
+        "sums over the primaries that answer; clients, port, uptime and process are the proxy's, and so are the calls of \
+         what it answers itself or sends to all nodes",
+    ),
     ("keys", "node by node, not in one moment"),
     ("lastsave", "the earliest of all nodes"),
     ("latency|doctor", ANY_NODE),
     ("latency|graph", ANY_NODE),
+    (
+        "latency|histogram",
+        "of what the proxy answers itself or sends to all nodes, its own count of calls, with the times that nodes have \
+         measured, or the least",
+    ),
     ("lcs", IN_ONE_SLOT),
     ("lmove", IN_ONE_SLOT),
     ("lmpop", IN_ONE_SLOT),

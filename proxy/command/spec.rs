@@ -5,7 +5,7 @@ use super::{
     lost::{self, WhenLost},
     refused,
     sender::{self, Sender},
-    treatment::{self, Treatment},
+    treatment::{self, Local, Treatment},
 };
 use crate::metrics::CommandId;
 
@@ -108,6 +108,11 @@ impl Spec {
     pub fn takes(&self, count: usize) -> bool {
         let arity = self.arity.unsigned_abs() as usize;
         if self.arity < 0 { count >= arity } else { count == arity }
+    }
+
+    /// Whether it is the proxy's own, which no server has.
+    pub fn is_own(&self) -> bool {
+        matches!(self.treatment, Treatment::Local(Local::Proxy(_)))
     }
 
     /// Whether it changes nothing, so that it may be sent twice.

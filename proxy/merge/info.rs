@@ -6,15 +6,15 @@
 
 use std::collections::BTreeSet;
 
-use super::elements::Head;
+use super::{account::Account, commands, elements::Head};
 
 /// What the proxy knows better than any node: lines by name, `connected_clients` for one.
 pub type Facts = Vec<(&'static str, String)>;
 
 /// Appends the nodes' INFO replies as one; `None` where one of them is no text.
-pub fn fold(replies: &[&[u8]], facts: &Facts, out: &mut Vec<u8>) -> Option<()> {
+pub fn fold(replies: &[&[u8]], facts: &Facts, account: Option<&Account>, out: &mut Vec<u8>) -> Option<()> {
     let texts = replies.iter().map(|reply| text_of(reply)).collect::<Option<Vec<_>>>()?;
-    let text = together(&texts, facts);
+    let text = together(&texts, facts, account);
     let verbatim = replies.first()?.first() == Some(&b'=');
     // A verbatim string begins with its format.
     let format = if verbatim { "txt:" } else { "" };
@@ -86,7 +86,7 @@ const FIXED: &[(&str, &str)] = &[
     ("connected_slaves", "0"),
 ];
 
-fn together(texts: &[&str], facts: &Facts) -> String {
+fn together(texts: &[&str], facts: &Facts, account: Option<&Account>) -> String {
     let mut sections: Vec<Section> = Vec::new();
     for (node, text) in texts.iter().enumerate() {
         let mut at = None;
@@ -112,6 +112,17 @@ fn together(texts: &[&str], facts: &Facts) -> String {
             text.push_str("\r\n");
         }
         text.push_str(&format!("# {}\r\n", section.name));
+        match (section.name, account) {
+            ("Commandstats", Some(account)) => {
+                commands::stats(&section.folded(), account, &mut text);
+                continue;
+            }
+            ("Latencystats", Some(account)) => {
+                commands::percentiles(&section.folded(), account, &mut text);
+                continue;
+            }
+            _ => {}
+        }
         for (name, values) in &section.lines {
             let fixed = facts.iter().find(|(fact, _)| fact == name).map(|(_, value)| value.clone());
             let fixed =
@@ -132,8 +143,8 @@ struct Section<'a> {
 impl<'a> Section<'a> {
     fn add(&mut self, name: &'a str, value: &'a str, first_node: bool) {
         let replica = name.strip_prefix("slave").is_some_and(|number| number.parse::<u32>().is_ok());
-        // Where replicas are is the cluster's own matter.
-        if replica {
+        // Where replicas are is the cluster's own matter, and so is where keys are.
+        if replica || matches!(name, "errorstat_MOVED" | "errorstat_ASK") {
             return;
         }
         // Several modules are several lines of one name.
@@ -143,6 +154,11 @@ impl<'a> Section<'a> {
             None if first_node || is_list(self.name) => self.lines.push((name, vec![value])),
             None => {}
         }
+    }
+
+    /// Each line with its value for all nodes together.
+    fn folded(&self) -> Vec<(&'a str, String)> {
+        self.lines.iter().map(|(name, values)| (*name, self.value(name, values))).collect()
     }
 
     fn value(&self, name: &str, values: &[&str]) -> String {
@@ -261,7 +277,7 @@ mod tests {
     fn folded(texts: &[&str], facts: Facts) -> String {
         let mut out = Vec::new();
         let replies: Vec<Vec<u8>> = texts.iter().map(|text| reply(text)).collect();
-        fold(&replies.iter().map(Vec::as_slice).collect::<Vec<_>>(), &facts, &mut out).unwrap();
+        fold(&replies.iter().map(Vec::as_slice).collect::<Vec<_>>(), &facts, None, &mut out).unwrap();
         String::from_utf8(out).unwrap().replace("\r\n", "\n")
     }
 
@@ -316,8 +332,8 @@ mod tests {
     fn a_verbatim_string_stays_one() {
         let mut out = Vec::new();
         let reply = b"=26\r\ntxt:# Server\r\ntcp_port:1\r\n\r\n".to_vec();
-        assert_eq!(fold(&[&reply, &reply], &Facts::new(), &mut out), Some(()));
+        assert_eq!(fold(&[&reply, &reply], &Facts::new(), None, &mut out), Some(()));
         assert_eq!(out, reply);
-        assert_eq!(fold(&[b":1\r\n"], &Facts::new(), &mut out), None);
+        assert_eq!(fold(&[b":1\r\n"], &Facts::new(), None, &mut out), None);
     }
 }

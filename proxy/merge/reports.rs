@@ -3,6 +3,8 @@
 use std::collections::BTreeSet;
 
 use super::{
+    account::Account,
+    commands::{self, Histogram},
     elements::{self, Elements, Head},
     info::Facts,
 };
@@ -129,49 +131,59 @@ pub fn by_time(replies: &[Vec<u8>], out: &mut Vec<u8>) -> Option<()> {
 }
 
 /// LATENCY HISTOGRAM: by command its calls, and how many took up to so many microseconds.
-pub fn histogram(replies: &[Vec<u8>], out: &mut Vec<u8>) -> Option<()> {
+pub fn histogram(replies: &[Vec<u8>], account: Option<&Account>, out: &mut Vec<u8>) -> Option<()> {
     let nodes = replies.iter().map(|reply| Pairs::of(reply)).collect::<Option<Vec<_>>>()?;
     let kind = nodes.first()?.kind;
-    let commands = names_in(&nodes);
-    Pairs::head(kind, commands.len(), out);
-    for command in commands {
-        out.extend_from_slice(command);
-        let known = nodes.iter().filter_map(|node| node.get(command));
+    let mut told = BTreeSet::new();
+    let names: Vec<(&[u8], Vec<u8>)> =
+        names_in(&nodes).into_iter().map(|name| Some((name, text(name)?))).collect::<Option<_>>()?;
+    let (mut entries, mut count) = (Vec::new(), 0);
+    for (element, name) in &names {
+        let name = std::str::from_utf8(name).ok()?;
+        let known = nodes.iter().filter_map(|node| node.get(element));
         let known = known.map(Pairs::of).collect::<Option<Vec<_>>>()?;
-        let fields = names_in(&known);
-        Pairs::head(kind, fields.len(), out);
-        for field in fields {
-            out.extend_from_slice(field);
-            let values: Vec<&[u8]> = known.iter().filter_map(|node| node.get(field)).collect();
-            match elements::integer(values.first()?) {
-                Some(_) => write::integer(out, sum(&values)?),
-                None => buckets(&values, out)?,
-            }
+        let values = |field: &[u8]| known.iter().filter_map(|node| node.get(field)).collect::<Vec<_>>();
+        let (calls, buckets) = (sum(&values(CALLS))?, buckets(&values(BUCKETS))?);
+        told.insert(name);
+        let clients = match account {
+            Some(account) => commands::histogram(name, calls, buckets, account),
+            None => Some((calls, buckets)),
+        };
+        if let Some((calls, buckets)) = clients {
+            commands::write_histogram(kind, name, calls, &buckets, &mut entries);
+            count += 1;
         }
     }
+    for (name, calls, buckets) in account.map(|account| commands::other_histograms(&told, account)).unwrap_or_default()
+    {
+        commands::write_histogram(kind, name, calls, &buckets, &mut entries);
+        count += 1;
+    }
+    Pairs::head(kind, count, out);
+    out.extend_from_slice(&entries);
     Some(())
 }
+
+/// The fields of a command.
+const CALLS: &[u8] = b"$5\r\ncalls\r\n";
+const BUCKETS: &[u8] = b"$14\r\nhistogram_usec\r\n";
 
 fn sum(numbers: &[&[u8]]) -> Option<i64> {
     numbers.iter().try_fold(0i64, |sum, number| Some(sum.saturating_add(elements::integer(number)?)))
 }
 
 /// Counts up to each bound. A node that does not have a bound has as many up to it as up to its next lower one.
-fn buckets(histograms: &[&[u8]], out: &mut Vec<u8>) -> Option<()> {
-    let mut nodes: Vec<Vec<(i64, i64)>> = Vec::new();
+fn buckets(histograms: &[&[u8]]) -> Option<Histogram> {
+    let mut nodes: Vec<Histogram> = Vec::new();
     for histogram in histograms {
         let pairs = Pairs::of(histogram)?.pairs.into_iter();
         let numbers = pairs.map(|(bound, count)| Some((elements::integer(bound)?, elements::integer(count)?)));
         nodes.push(numbers.collect::<Option<_>>()?);
     }
     let bounds: BTreeSet<i64> = nodes.iter().flatten().map(|(bound, _)| *bound).collect();
-    Pairs::head(Head::of(histograms.first()?)?.kind, bounds.len(), out);
-    for bound in bounds {
-        let up_to = |node: &Vec<(i64, i64)>| node.iter().rev().find(|(own, _)| *own <= bound).map_or(0, |(_, n)| *n);
-        write::integer(out, bound);
-        write::integer(out, nodes.iter().map(up_to).fold(0, i64::saturating_add));
-    }
-    Some(())
+    let up_to =
+        |bound: i64| move |node: &Histogram| node.iter().rev().find(|(own, _)| *own <= bound).map_or(0, |(_, n)| *n);
+    Some(bounds.into_iter().map(|bound| (bound, nodes.iter().map(up_to(bound)).fold(0, i64::saturating_add))).collect())
 }
 
 /// MEMORY STATS: sizes and counts are added up, database by database too; ratios and percentages are averaged.
@@ -251,15 +263,15 @@ mod tests {
     #[test]
     fn histograms_are_cumulative() {
         let one = "%1;$3;get;%2;$5;calls;:5;$14;histogram_usec;%2;:1;:2;:4;:5;";
-        let two = "%2;$3;get;%2;$5;calls;:3;$14;histogram_usec;%2;:2;:1;:8;:3;$3;set;%1;$5;calls;:1;";
+        let two = "%2;$3;get;%2;$5;calls;:3;$14;histogram_usec;%2;:2;:1;:8;:3;$3;set;%2;$5;calls;:1;$14;histogram_usec;%1;:1;:1;";
         let mut out = Vec::new();
-        histogram(&frames(&[one, two]), &mut out).unwrap();
-        let sum = "%2;$3;get;%2;$5;calls;:8;$14;histogram_usec;%4;:1;:2;:2;:3;:4;:6;:8;:8;$3;set;%1;$5;calls;:1;";
+        histogram(&frames(&[one, two]), None, &mut out).unwrap();
+        let sum = "%2;$3;get;%2;$5;calls;:8;$14;histogram_usec;%4;:1;:2;:2;:3;:4;:6;:8;:8;$3;set;%2;$5;calls;:1;$14;histogram_usec;%1;:1;:1;";
         assert_eq!(shown(out), sum);
         // RESP2 has the same in arrays.
         let flat = |text: &str| text.replace("%1", "*2").replace("%2", "*4").replace("%4", "*8");
         let mut out = Vec::new();
-        histogram(&frames(&[&flat(one), &flat(two)]), &mut out).unwrap();
+        histogram(&frames(&[&flat(one), &flat(two)]), None, &mut out).unwrap();
         assert_eq!(shown(out), flat(sum));
     }
 

@@ -14,7 +14,11 @@ use std::{
 use metrics::{Counter, Gauge};
 
 use super::{
-    CommandClass, CommandId, Count, Metrics, NodeError, Part, Registry, histogram, labels::labels, lock, names,
+    CommandClass, CommandId, Count, Metrics, NodeError, Part, Registry,
+    asked::{AllAsked, Kind, WorkerAsked},
+    histogram,
+    labels::labels,
+    lock, names,
 };
 
 labels! {
@@ -72,8 +76,10 @@ labels! {
 /// What one worker has counted of its clients since it last published.
 pub struct ClientTally {
     metrics: Metrics,
-    /// By [`CommandId`]: answered well, and with an error.
-    commands: RefCell<Vec<[u64; 2]>>,
+    /// By [`CommandId`].
+    asked: Arc<WorkerAsked>,
+    /// What of it has been published: answered well, and with an error.
+    published: RefCell<Vec<[u64; 2]>>,
     command_series: RefCell<HashMap<CommandId, Arc<[Counter; 2]>>>,
     durations: [histogram::Local; CommandClass::ALL.len()],
     received: Count,
@@ -94,8 +100,9 @@ pub struct ClientTally {
 impl ClientTally {
     pub(super) fn new(metrics: Metrics) -> ClientTally {
         ClientTally {
+            asked: metrics.shared.client.asked.worker(),
             metrics,
-            commands: RefCell::default(),
+            published: RefCell::default(),
             command_series: RefCell::default(),
             durations: Default::default(),
             received: Count::default(),
@@ -121,15 +128,19 @@ impl ClientTally {
 
     /// A command was answered, so long after it came; `failed` where the reply is an error.
     pub fn command(&self, command: CommandId, class: CommandClass, failed: bool, took: Duration) {
-        let index = usize::from(command.0);
-        let mut commands = self.commands.borrow_mut();
-        if index >= commands.len() {
-            commands.resize(index + 1, [0; 2]);
-        }
-        if let Some(counts) = commands.get_mut(index) {
-            counts[usize::from(failed)] += 1;
-        }
+        self.asked.add(command, if failed { Kind::Failed } else { Kind::Well }, 1);
         self.durations[class as usize].observe(took);
+    }
+
+    /// The error that a command is answered with says that it was not carried out at all.
+    pub fn rejected(&self, command: CommandId) {
+        self.asked.add(command, Kind::Rejected, 1);
+    }
+
+    /// Nodes see so many more calls of a command that is split than clients have made; or a command that was answered with
+    /// QUEUED so many times is never carried out.
+    pub fn surplus(&self, command: CommandId, calls: usize) {
+        self.asked.add(command, Kind::Surplus, calls as u64);
     }
 
     /// So many bytes were read from a client.
@@ -229,12 +240,18 @@ impl ClientTally {
 
     fn publish_commands(&self, registry: &Registry, series: &Series) {
         let mut known = self.command_series.borrow_mut();
-        for (index, counts) in self.commands.borrow_mut().iter_mut().enumerate() {
-            let [well, failed] = std::mem::take(counts);
-            if well + failed == 0 {
+        let mut published = self.published.borrow_mut();
+        for (index, now) in self.asked.answered() {
+            let before = published.get(usize::from(index)).copied().unwrap_or_default();
+            if now == before {
                 continue;
             }
-            let id = CommandId(index as u16);
+            if published.len() <= usize::from(index) {
+                published.resize(usize::from(index) + 1, [0; 2]);
+            }
+            published[usize::from(index)] = now;
+            let [well, failed] = [now[0] - before[0], now[1] - before[1]];
+            let id = CommandId(index);
             let counters = known.entry(id).or_insert_with(|| series.command(registry, id));
             counters[0].increment(well);
             counters[1].increment(failed);
@@ -287,6 +304,7 @@ pub struct Totals {
 /// The clients' series, shared by all workers.
 pub(super) struct Series {
     commands: Mutex<HashMap<CommandId, Arc<[Counter; 2]>>>,
+    pub(super) asked: AllAsked,
     durations: [Arc<histogram::Shared>; CommandClass::ALL.len()],
     received: Counter,
     sent: Counter,
@@ -338,6 +356,7 @@ impl Series {
         ];
         let series = Series {
             commands: Mutex::default(),
+            asked: AllAsked::default(),
             durations: CommandClass::ALL.map(class),
             received: plain(&names::CLIENT_RECEIVED),
             sent: plain(&names::CLIENT_SENT),

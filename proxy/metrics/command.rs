@@ -21,7 +21,7 @@ labels! {
 }
 
 /// How many commands have series of their own. A server with all its modules has some 500.
-const MOST_COMMANDS: usize = 1024;
+pub(super) const MOST_COMMANDS: usize = 1024;
 
 /// The names that have an id.
 static COMMANDS: Mutex<Vec<Box<str>>> = Mutex::new(Vec::new());

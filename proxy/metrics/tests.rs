@@ -101,6 +101,29 @@ fn all_workers_count_into_the_same_series() {
 }
 
 #[test]
+fn what_clients_ask_for_is_known_at_once() {
+    let metrics = Metrics::new();
+    let (get, mget) = (CommandId::of("get"), CommandId::of("mget"));
+    let workers = [metrics.client_tally(), metrics.client_tally()];
+    for worker in &workers {
+        worker.command(get, CommandClass::Read, false, Duration::ZERO);
+        worker.command(get, CommandClass::Read, true, Duration::ZERO);
+        worker.rejected(get);
+        worker.surplus(mget, 2);
+    }
+    assert_eq!(metrics.asked(get), Asked { answered: 4, failed: 2, rejected: 2, surplus: 0 });
+    assert_eq!(metrics.asked(mget), Asked { surplus: 4, ..Asked::default() });
+    let snapshot = metrics.snapshot_of_asked();
+    workers[0].command(get, CommandClass::Read, false, Duration::ZERO);
+    metrics.reset_asked(snapshot);
+    assert_eq!(metrics.asked(get), Asked { answered: 1, ..Asked::default() });
+    assert_eq!((metrics.ever_asked(get).answered, metrics.asked(mget)), (5, Asked::default()));
+    // A worker that ends takes nothing with it.
+    drop(workers);
+    assert_eq!(metrics.ever_asked(get).answered, 5);
+}
+
+#[test]
 fn durations_fall_into_their_buckets() {
     let shared = histogram::Shared::default();
     for micros in [0, 50, 51, 5_000_000, 5_000_001, 90_000_000] {

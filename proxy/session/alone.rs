@@ -21,6 +21,9 @@ impl Session {
         if !is_local {
             self.show(&request, spec);
         }
+        if matches!(plan, Plan::Aside(_)) {
+            self.count_malformed(&request, spec);
+        }
         // Where there is no reply, the client has gone or has been given it.
         let reply: Option<Bytes> = match plan {
             Plan::Local(Local::Hello) => Some(self.hello(&request).await.into()),

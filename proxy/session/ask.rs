@@ -162,6 +162,7 @@ impl Session {
         let nodes: Vec<Arc<Node>> = self.router.topology().owners().cloned().collect();
         let mut merge = Merge::new(fold, nodes.len(), None, self.speaks_resp3());
         merge.know(self.facts(fold));
+        merge.keep_account(self.account_for(fold, request));
         let topology = self.router.topology().clone();
         if topology.commands.find(request).is_some_and(|spec| spec.when_lost.is_spared()) {
             merge.spare_lost();

@@ -116,7 +116,10 @@ impl Session {
     pub(super) fn carry_out_at_once(&mut self, plan: Plan, request: &Request<'_>, spec: Option<&Spec>) -> Flow {
         match plan {
             Plan::One(slot) => self.forward(request, spec, Route::Slot(slot)),
-            Plan::Any => self.forward(request, spec, Route::Any),
+            Plan::Any => {
+                self.count_malformed(request, spec);
+                self.forward(request, spec, Route::Any)
+            }
             Plan::Home => self.forward(request, spec, Route::Home),
             Plan::Split(split) => {
                 let ticket = self.open(request, spec, Route::Any);
@@ -126,18 +129,26 @@ impl Session {
             }
             Plan::Primaries(fold) => {
                 let mut ticket = self.open(request, spec, Route::Any);
-                ticket.lesson = self.users_change(spec);
+                ticket.lesson = self.users_change(spec).or_else(|| self.counts_anew(spec));
+                self.count_malformed(request, spec);
                 self.send_to_primaries(request, spec, fold, &[], ticket);
                 Flow::Taken
             }
             Plan::Amended(fold) => {
+                self.count_malformed(request, spec);
                 let ticket = self.open(request, spec, Route::Any);
                 self.send_to_be_amended(request, fold, ticket);
                 Flow::Taken
             }
             Plan::Refuse(error) => self.refuse(spec, &error),
             Plan::Local(local) => self.answer_locally(local, request, spec),
-            Plan::Scripting(which, slot) => self.script(which, slot, request, spec),
+            Plan::Scripting(which, slot) => {
+                let flow = self.script(which, slot, request, spec);
+                if matches!(flow, Flow::Taken) {
+                    self.count_malformed(request, spec);
+                }
+                flow
+            }
             Plan::Scan(_) | Plan::Keys | Plan::Blocking(_) | Plan::AskServer | Plan::Aside(_) | Plan::Unchanged(_) => {
                 Flow::Alone
             }
@@ -187,6 +198,7 @@ impl Session {
 
     /// Sends each part of a split request to the owner of its slot.
     pub(super) fn send_split(&self, request: &Request<'_>, spec: Option<&Spec>, split: &Split, ticket: Ticket) {
+        self.count_parts(spec, split.parts.len().saturating_sub(1));
         let merge = Merge::of_split(split, written(spec), self.speaks_resp3());
         let mut frame = Vec::new();
         let parts = ticket.split(merge, split.parts.len());
@@ -226,6 +238,7 @@ impl Session {
         }
         let mut merge = Merge::new(fold, slots.len(), written(spec), self.speaks_resp3());
         merge.know(self.facts(fold));
+        merge.keep_account(self.account_for(fold, request));
         let when_lost = spec.map_or(WhenLost::Fails, |spec| self.when_lost(spec, request));
         if when_lost.is_spared() {
             merge.spare_lost();
@@ -292,6 +305,7 @@ impl Session {
         if let Some(transaction) = &mut self.transaction {
             transaction.spoil();
         }
+        self.count_rejected(spec, error);
         let mut frame = Vec::with_capacity(error.len() + 3);
         write::error(&mut frame, error);
         self.answer(spec, &frame)

@@ -78,7 +78,9 @@ impl Session {
 
     /// RESET: as if the client had just connected.
     pub(super) fn reset(&mut self) {
-        self.take_transaction();
+        if let Some(transaction) = self.take_transaction() {
+            self.count_not_called(&transaction);
+        }
         self.watch = None;
         self.drop_subscriptions();
         self.monitor = None;

@@ -22,7 +22,7 @@ use self::shown::Told;
 use super::{Session, attend::Eof, transaction::Transaction};
 use crate::{
     clients::{Client, Monitoring},
-    command::{CommandTable, Flags, Spec, Treatment, sender::Sender, treatment::Local},
+    command::{CommandTable, Flags, Spec, Treatment, sender::Sender},
     dial::{Dialer, Login, Version},
     feed::{Feed, News},
     resp::{Request, write},
@@ -221,8 +221,8 @@ impl Session {
 /// Whether MONITOR shows a command at all. Those that run scripts show themselves, ahead of what the scripts call.
 fn is_shown(spec: &Spec) -> bool {
     let runs_scripts = matches!(spec.treatment, Treatment::Scripting(_));
-    let may_tell_secrets = matches!(spec.treatment, Treatment::Local(Local::Proxy(_)));
-    !spec.flags.has(Flags::ADMIN) && (!spec.flags.has(Flags::SKIP_MONITOR) || runs_scripts) && !may_tell_secrets
+    // The proxy's own commands may tell secrets.
+    !spec.flags.has(Flags::ADMIN) && (!spec.flags.has(Flags::SKIP_MONITOR) || runs_scripts) && !spec.is_own()
 }
 
 /// Waits until all nodes show what they do, or one at least in time. Or the error for the client.

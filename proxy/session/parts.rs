@@ -46,6 +46,7 @@ impl Session {
     /// Answers a split request that only reads.
     pub(super) async fn stream_parts(&mut self, split: &Split, request: &Request<'_>, spec: Option<&Spec>) {
         let ticket = self.open(request, spec, Route::Any);
+        self.count_parts(spec, split.parts.len().saturating_sub(1));
         self.pass_parts_on(split, request, ticket).await;
     }
 
@@ -62,6 +63,7 @@ impl Session {
         if split.parts.iter().any(|part| self.line.ran_behind(&ticket, part.slot)) {
             return ticket.fail(says::PARTS_TOO_LARGE);
         }
+        self.count_parts(spec, split.parts.len());
         self.pass_parts_on(&split, &request, ticket).await;
     }
 

@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::Session;
 use crate::{
     clients::Paused,
-    merge::{Merge, info::Facts},
+    merge::{Merge, account::Account, info::Facts},
     plan::Fold,
     resp::{Request, Value, request::Parser, write},
     router::Lane,
@@ -20,6 +20,17 @@ impl Session {
             Fold::Config => self.config_facts(),
             _ => Facts::new(),
         }
+    }
+
+    /// Who knows what clients did, for replies merged by `fold` that tell what nodes ran.
+    pub(super) fn account_for(&self, fold: Fold, request: &Request<'_>) -> Option<Account> {
+        let only = match fold {
+            Fold::Info => Vec::new(),
+            Fold::Histogram => request.args().skip(2).map(|name| String::from_utf8_lossy(name).into_owned()).collect(),
+            _ => return None,
+        };
+        let (commands, metrics) = (self.router.topology().commands.clone(), self.router.tally().metrics().clone());
+        Some(Account { commands, metrics, only })
     }
 
     /// One request to any primary, by a connection of `lane`, its reply amended.

@@ -197,9 +197,10 @@ impl Session {
     }
 
     pub(super) fn discard(&mut self, spec: Option<&Spec>) -> Flow {
-        if self.take_transaction().is_none() {
+        let Some(transaction) = self.take_transaction() else {
             return self.answer_error(spec, says::DISCARD_WITHOUT_MULTI);
-        }
+        };
+        self.count_not_called(&transaction);
         self.unwatch();
         self.router.tally().transaction(Ended::Discarded);
         self.answer(spec, b"+OK\r\n")
@@ -207,7 +208,8 @@ impl Session {
 
     /// An EXEC that is malformed, or not allowed: it ends the transaction all the same.
     pub(super) fn refuse_exec(&mut self, spec: &Spec, error: &[u8]) -> Flow {
-        if self.take_transaction().is_some() {
+        if let Some(transaction) = self.take_transaction() {
+            self.count_not_called(&transaction);
             self.router.tally().transaction(Ended::Aborted);
         }
         self.unwatch();
@@ -229,6 +231,7 @@ impl Session {
         }
         let Some(mut transaction) = self.take_transaction() else { return Flow::Taken };
         if transaction.spoiled {
+            self.count_not_called(&transaction);
             self.unwatch();
             self.router.tally().transaction(Ended::Aborted);
             return self.answer_error(spec, says::EXECABORT);
@@ -313,6 +316,8 @@ impl Session {
         });
         if reply.front().first() == Some(&b'*') && *reply.front() != self.null_array() {
             self.show_queued(&transaction);
+        } else {
+            self.count_not_called(&transaction);
         }
         self.show(request, spec);
         if transaction.own.is_empty() {

@@ -34,6 +34,8 @@ pub struct Line {
     pub(super) open_tickets: Cell<usize>,
     /// Whether the replies to what comes now are for the client.
     pub mute: Mute,
+    /// What is answered is not for the client: see [`Line::aside`].
+    is_aside: Cell<bool>,
     /// The nodes that have been written to, and since when.
     written: RefCell<Vec<(Arc<Node>, Instant)>>,
     /// What was given up and may still run.
@@ -56,6 +58,7 @@ impl Line {
             most_in_flight,
             open_tickets: Cell::new(0),
             mute: Mute::default(),
+            is_aside: Cell::default(),
             written: RefCell::default(),
             doubts,
         })
@@ -99,7 +102,9 @@ impl Line {
 
     /// Answers a request on the spot: in its turn behind those that are still on their way.
     pub fn answer(&self, label: Label, reply: &[u8]) {
-        self.tally.command(label.command, label.class, reply.first() == Some(&b'-'), Duration::ZERO);
+        if !self.is_aside.get() {
+            self.tally.command(label.command, label.class, reply.first() == Some(&b'-'), Duration::ZERO);
+        }
         if self.mute.take() {
             return;
         }
@@ -118,10 +123,13 @@ impl Line {
         }
     }
 
-    /// What is answered within `answer`, for the caller instead of the client. Only while nothing is in flight.
+    /// What is answered within `answer`, for the caller instead of the client. Only while nothing is in flight. It has been
+    /// counted before, when it was queued.
     pub fn aside(&self, answer: impl FnOnce()) -> Vec<u8> {
         let kept = std::mem::take(&mut self.state.borrow_mut().out);
+        self.is_aside.set(true);
         answer();
+        self.is_aside.set(false);
         std::mem::replace(&mut self.state.borrow_mut().out, kept).to_vec()
     }
 

@@ -77,12 +77,16 @@ impl Session {
                 self.ask_amended(&self.lane, request, fold).await.unwrap_or_else(|text| error(&text).to_vec())
             }
             Plan::Primaries(fold) => {
+                let counts_anew = self.counts_anew(spec);
                 if let Some(error) = self.deaf(spec).await? {
                     return Some(error.to_vec());
                 }
                 let patience = self.router.around().limits.request_timeout;
                 let reply = self.aside(request, fold, patience).await?;
                 self.tell_others(request, spec);
+                if let Some(lesson) = counts_anew.filter(|_| reply.first() == Some(&b'+')) {
+                    lesson.act();
+                }
                 reply.to_vec()
             }
             Plan::Unchanged(error) => self.config_as_it_is(request, &error).await,

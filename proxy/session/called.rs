@@ -1,0 +1,56 @@
+//! What of a client's commands counts as called, where that is not as simple as one reply for one call: for INFO
+//! commandstats and LATENCY HISTOGRAM ([`crate::merge::account`]).
+
+use super::{Session, transaction::Transaction};
+use crate::{
+    command::{Spec, sender::Sender},
+    resp::Request,
+    says,
+    ticket::Lesson,
+};
+
+impl Session {
+    /// A request is refused with this error.
+    pub(super) fn count_rejected(&self, spec: Option<&Spec>, error: &[u8]) {
+        if let Some(spec) = spec.filter(|_| says::is_rejection(error)) {
+            self.router.tally().rejected(spec.metric);
+        }
+    }
+
+    /// A request goes to nodes. Where these have to refuse it for its number of arguments, and do not count for clients, it
+    /// is counted here.
+    pub(super) fn count_malformed(&self, request: &Request<'_>, spec: Option<&Spec>) {
+        if let Some(spec) = spec.filter(|spec| !spec.takes(request.len()) && is_counted_here(spec)) {
+            self.router.tally().rejected(spec.metric);
+        }
+    }
+
+    /// A split request costs nodes so many calls beyond its one.
+    pub(super) fn count_parts(&self, spec: Option<&Spec>, beyond: usize) {
+        if let Some(spec) = spec {
+            self.router.tally().surplus(spec.metric, beyond);
+        }
+    }
+
+    /// A transaction ends without being carried out: what was queued is not called.
+    pub(super) fn count_not_called(&self, transaction: &Transaction) {
+        let topology = self.router.topology();
+        transaction.in_order(|request| {
+            if let Some(spec) = topology.commands.find(request).filter(|spec| is_counted_here(spec)) {
+                self.router.tally().surplus(spec.metric, 1);
+            }
+        });
+    }
+
+    /// CONFIG RESETSTAT: has it all counted anew from now on, once a node has done so.
+    pub(super) fn counts_anew(&self, spec: Option<&Spec>) -> Option<Lesson> {
+        spec.filter(|spec| &*spec.name == "config|resetstat")?;
+        let metrics = self.router.tally().metrics().clone();
+        let now = metrics.snapshot_of_asked();
+        Some(Lesson::new(move || metrics.reset_asked(now)))
+    }
+}
+
+fn is_counted_here(spec: &Spec) -> bool {
+    matches!(spec.sender, Sender::Both | Sender::Proxy)
+}
