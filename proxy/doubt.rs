@@ -20,15 +20,13 @@ use std::{
 use crate::{
     address::Address,
     dial::{Control, Dialer, Login},
+    recovery::BETWEEN_TRIES,
     resp::Value,
     says,
     topology::Node,
 };
 
-/// How long the next attempt to end a connection waits after one that failed: doubled each time from the first to the
-/// last, and the rare one once a node has not answered for long.
-const FIRST_PAUSE: Duration = Duration::from_millis(5);
-const LAST_PAUSE: Duration = Duration::from_millis(100);
+/// How long the next attempt to end a connection waits once a node has not answered for long.
 const RARE_PAUSE: Duration = Duration::from_secs(1);
 const LONG: Duration = Duration::from_secs(10);
 /// After so long nobody tries any more unless a request asks for it.
@@ -159,15 +157,14 @@ impl Doubts {
     /// Waits until nothing runs at `node` that was given up elsewhere; the error where that takes longer than `patience`.
     pub async fn settled(&self, node: &Node, way: Option<&Rc<Connection>>, patience: Duration) -> Result<(), String> {
         let end = Instant::now() + patience;
-        let mut pause = FIRST_PAUSE;
+        let mut backoff = BETWEEN_TRIES;
         while !self.is_empty()
             && let Some(held) = self.hold(node, way)
         {
             if held.busy || Instant::now() >= end {
                 return Err(held.error);
             }
-            tokio::time::sleep(pause).await;
-            pause = (pause * 2).min(LAST_PAUSE);
+            tokio::time::sleep(backoff.pause()).await;
         }
         Ok(())
     }
@@ -235,7 +232,7 @@ impl Ender {
 
 /// Ends what was lost at one node, as long as somebody waits for that.
 async fn work(ender: Rc<Ender>, node: Arc<Node>) {
-    let (since, mut pause) = (Instant::now(), FIRST_PAUSE);
+    let (since, mut backoff) = (Instant::now(), BETWEEN_TRIES);
     loop {
         let lost = ender.wanted(&node);
         if lost.is_empty() || since.elapsed() >= GIVE_UP {
@@ -252,8 +249,8 @@ async fn work(ender: Rc<Ender>, node: Arc<Node>) {
                 }
                 // Nobody is held on to while nothing is done.
                 drop(lost);
+                let pause = backoff.pause();
                 tokio::time::sleep(if since.elapsed() >= LONG { RARE_PAUSE } else { pause }).await;
-                pause = (pause * 2).min(LAST_PAUSE);
             }
         }
     }

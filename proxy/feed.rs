@@ -11,7 +11,6 @@ use std::{
     rc::Rc,
     sync::Arc,
     task::{Context, Poll, ready},
-    time::Duration,
 };
 
 use bytes::{Bytes, BytesMut};
@@ -24,14 +23,12 @@ use crate::{
     descriptors::{Descriptor, Descriptors},
     dial::{DialError, Dialer, Login},
     metrics::NodeTally,
+    recovery::{BETWEEN_DIALS, Backoff},
     resp::Inbox,
     topology::Node,
     transport::Stream,
 };
 
-/// How long a node that could not be had is left alone: doubled each time from the first to the last.
-const FIRST_PAUSE: Duration = Duration::from_millis(20);
-const LAST_PAUSE: Duration = Duration::from_secs(1);
 /// How many bytes one turn takes from one feed, so that a flood does not keep others of the worker waiting.
 const TURN: usize = 256 * 1024;
 /// What a frame counts at least, as bytes: small ones take their time too.
@@ -49,7 +46,7 @@ pub struct Feed {
     out: BytesMut,
     /// Frames that have come.
     inbox: Inbox,
-    pause: Duration,
+    backoff: Backoff,
     /// Bytes taken since it last had nothing.
     turn: usize,
 }
@@ -99,7 +96,7 @@ impl Feed {
             state,
             out: BytesMut::new(),
             inbox: Inbox::default(),
-            pause: FIRST_PAUSE,
+            backoff: BETWEEN_DIALS,
             turn: 0,
         }
     }
@@ -143,7 +140,7 @@ impl Feed {
                 },
                 State::Open { .. } => match ready!(self.poll_open(cx, buffer)) {
                     Ok(frame) => {
-                        self.pause = FIRST_PAUSE;
+                        self.backoff.reset();
                         return Poll::Ready(News::Frame(frame));
                     }
                     Err(error) => {
@@ -201,8 +198,7 @@ impl Feed {
     fn rest(&mut self) {
         self.out = BytesMut::new();
         self.inbox = Inbox::default();
-        self.state = State::Pausing(Box::pin(tokio::time::sleep(self.pause)));
-        self.pause = (self.pause * 2).min(LAST_PAUSE);
+        self.state = State::Pausing(Box::pin(tokio::time::sleep(self.backoff.pause())));
     }
 }
 

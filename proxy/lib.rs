@@ -17,7 +17,7 @@
 //! # Layers
 //! A file imports only from layers below its own; `tests/layers.rs` checks it.
 //! - 0, bytes, pure: `address`, `slot`, `resp`, `says`
-//! - 1, meaning, pure: `config`, `metrics`, `command`, `topology`, `refusal`, `plan`, `explain`, `merge`, `scan`, `scripts`, `sizes`
+//! - 1, meaning, pure: `config`, `metrics`, `command`, `topology`, `refusal`, `recovery`, `plan`, `explain`, `merge`, `scan`, `scripts`, `sizes`
 //! - 2, one worker's I/O: `transport`, `clients`, `rights`, `doubt`, `ticket`, `dial`, `descriptors`, `link`, `dedicated`, `feed`, `router`, `session`
 //! - 3, process: `discovery`, `doctor`, `worker`, `admin`, `server`
 //!
@@ -41,6 +41,7 @@ pub mod link;
 pub mod merge;
 pub mod metrics;
 pub mod plan;
+pub mod recovery;
 pub mod refusal;
 pub mod resp;
 pub mod rights;

@@ -37,18 +37,15 @@ use crate::{
     dial::{self, DialError, Dialer, Login},
     doubt::{Connection, Ender},
     metrics::{NodeError, NodeTally},
+    recovery::{self, BETWEEN_DIALS, Backoff, Why},
     resp::write,
     says,
     scripts::Script,
     sizes::LargeReplies,
-    ticket::{Clock, Ticket, Why},
-    topology::{Hint, Node},
+    ticket::{Clock, Ticket},
+    topology::{Hint, Hints, Node},
     transport::Stream,
 };
-
-/// How long a node that could not be connected to is left alone: doubled each time from the first to the last.
-const FIRST_PAUSE: Duration = Duration::from_millis(20);
-const LAST_PAUSE: Duration = Duration::from_secs(1);
 
 /// How long a node may take before requests that any node may answer go to another.
 const SILENCE: Duration = Duration::from_millis(500);
@@ -62,6 +59,8 @@ const MOST_QUEUED: usize = 64 * 1024 * 1024;
 pub struct Surroundings {
     /// Deadlines.
     pub limits: Rc<Limits>,
+    /// How long requests are tried, and how often they are redirected.
+    pub recovery: recovery::Limits,
     /// How nodes are connected to.
     pub dialer: Dialer,
     /// The worker's time.
@@ -71,7 +70,7 @@ pub struct Surroundings {
     /// The nodes close connections that take much memory (`maxmemory-clients`).
     pub nodes_evict: Rc<Cell<bool>>,
     /// Where news for discovery go.
-    pub hints: tokio::sync::mpsc::Sender<Hint>,
+    pub hints: Hints,
     /// The open files for what not everybody shares.
     pub descriptors: Arc<Descriptors>,
     /// Which replies have been large.
@@ -89,18 +88,12 @@ pub struct Limits {
     pub request_timeout: Duration,
     /// How long a node that owes replies may be silent.
     pub node_timeout: Duration,
-    /// How long requests wait for a node that cannot be reached.
-    pub retry_timeout: Duration,
 }
 
 impl Limits {
     /// The deadlines that the configuration sets.
     pub fn of(config: &Config) -> Limits {
-        Limits {
-            request_timeout: config.request_timeout,
-            node_timeout: config.node_timeout,
-            retry_timeout: config.retry_timeout,
-        }
+        Limits { request_timeout: config.request_timeout, node_timeout: config.node_timeout }
     }
 }
 
@@ -466,19 +459,21 @@ struct Connected {
 }
 
 /// How connecting has gone of late.
-#[derive(Default)]
 struct Troubles {
     since: Option<Instant>,
-    pause: Duration,
+    backoff: Backoff,
     until: Option<Instant>,
     error: String,
 }
 
 impl Troubles {
+    fn none() -> Troubles {
+        Troubles { since: None, backoff: BETWEEN_DIALS, until: None, error: String::new() }
+    }
+
     fn note(&mut self, now: Instant, error: String) {
         self.since.get_or_insert(now);
-        self.pause = (self.pause * 2).clamp(FIRST_PAUSE, LAST_PAUSE);
-        self.until = Some(now + self.pause);
+        self.until = Some(now + self.backoff.pause());
         self.error = error;
     }
 
@@ -493,11 +488,11 @@ impl Troubles {
 
 /// The link's task: connects while there is work, and answers for all of it when that fails.
 async fn run(link: Rc<Link>) {
-    let mut troubles = Troubles::default();
+    let mut troubles = Troubles::none();
     while link.wanted(troubles.until).await {
         let now = link.around.clock.tick();
         if troubles.until.is_some_and(|until| now < until) {
-            link.refuse(&troubles.why(now, link.around.limits.retry_timeout));
+            link.refuse(&troubles.why(now, link.around.recovery.timeout));
             continue;
         }
         match link.dial().await {
@@ -520,15 +515,15 @@ async fn run(link: Rc<Link>) {
                     // Nothing that is queued has been written: the next connection begins with it.
                     (Lost::Doubtful, _) => {
                         link.tell(News::Lost("what it answers may be forged"));
-                        Troubles::default()
+                        Troubles::none()
                     }
                     (Lost::Broken(why), heard_from) => {
                         link.tally.error(NodeError::Connection);
                         link.give_up(&why);
                         link.tell(News::Lost(&why));
                         // Discovery is behind: it looks again in any case.
-                        let _ = link.around.hints.try_send(Hint::Timeout { node: link.node.id.clone() });
-                        let mut troubles = if heard_from { Troubles::default() } else { troubles };
+                        link.around.hints.tell(Hint::Timeout { node: link.node.id.clone() });
+                        let mut troubles = if heard_from { Troubles::none() } else { troubles };
                         troubles.note(
                             link.around.clock.tick(),
                             format!("ERR proxy: connection to {} lost ({why})", link.node.label),
@@ -540,12 +535,12 @@ async fn run(link: Rc<Link>) {
             Err(error) => {
                 let now = link.around.clock.tick();
                 link.tally.connect_failed(error.permanent);
-                let _ = link.around.hints.try_send(error.hint(&link.node));
+                link.around.hints.tell(error.hint(&link.node));
                 link.tell(News::Unreachable(&error));
                 // Others may have tried before.
                 troubles.since = troubles.since.or(link.tally.unreachable_since());
                 troubles.note(now, error.reply());
-                let why = troubles.why(now, link.around.limits.retry_timeout);
+                let why = troubles.why(now, link.around.recovery.timeout);
                 link.refuse(&if error.permanent { Why::Hopeless(error.reply()) } else { why });
             }
         }

@@ -1,5 +1,7 @@
 //! Errors by which a node says that it did not execute a command, so that it may go again.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 
 use crate::{
@@ -7,7 +9,7 @@ use crate::{
     resp::write,
     says,
     slot::Slot,
-    topology::{Kind, Redirect},
+    topology::{Hint, Kind, Node, Redirect},
 };
 
 /// A node's word that it did not execute the command.
@@ -76,6 +78,28 @@ impl Refusal {
         match (self, slot) {
             (Refusal::Redirect(redirect), Some(slot)) => redirect.slot == slot,
             _ => true,
+        }
+    }
+}
+
+impl Refusal {
+    /// As what it is counted.
+    pub fn error(&self) -> NodeError {
+        match self {
+            Refusal::Redirect(redirect) => redirect.kind.into(),
+            Refusal::Later(later) => (*later).into(),
+        }
+    }
+
+    /// What discovery should know of it: that a slot has a new owner, or that the node is not well. A slot that is on its
+    /// way is no news.
+    pub fn hint(&self, from: &Arc<Node>) -> Option<Hint> {
+        match self {
+            Refusal::Redirect(redirect) if redirect.kind == Kind::Moved => {
+                Some(Hint::Moved { redirect: redirect.clone(), from: from.clone() })
+            }
+            Refusal::Redirect(_) | Refusal::Later(Later::TryAgain) => None,
+            Refusal::Later(_) => Some(Hint::Unwell { node: from.id.clone() }),
         }
     }
 }

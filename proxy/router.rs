@@ -31,11 +31,12 @@ use crate::{
     link::{Audience, Link, Surroundings},
     metrics::{ClientTally, NodeTallies, NodeTally},
     plan::Policy,
+    recovery::Why,
     rights::{Rights, User},
     scan::Scans,
     scripts::{Scripts, Shelf},
     slot::Slot,
-    ticket::{Clock, Route, Ticket, Why},
+    ticket::{Clock, Route, Ticket},
     topology::{Hint, Node, Topology},
 };
 
@@ -47,10 +48,6 @@ const LONG_WAIT: std::time::Duration = std::time::Duration::from_millis(500);
 pub struct Settings {
     /// How each command is treated.
     pub policy: Policy,
-    /// How long a request that comes back unexecuted is sent again.
-    pub retry_timeout: std::time::Duration,
-    /// How many redirects one request may meet.
-    pub max_redirects: u8,
     /// Whether what a client sends to a node waits for what it has under way at others.
     pub strict_order: bool,
     /// How long a client may send nothing.
@@ -76,8 +73,6 @@ impl Settings {
         let login = Login { credentials: own.clone(), own, ..Login::default() };
         Settings {
             policy: Policy::new(config.cross_slot == CrossSlot::Reject, &config.deny, &config.allow),
-            retry_timeout: config.retry_timeout,
-            max_redirects: u8::try_from(config.max_redirects).unwrap_or(u8::MAX),
             strict_order: config.strict_order,
             idle_timeout: config.client_idle_timeout,
             client_window: config.client_window,
@@ -218,13 +213,13 @@ impl Router {
 
     /// Tells discovery something.
     pub fn hint(&self, hint: Hint) {
-        let _ = self.around.hints.try_send(hint);
+        self.around.hints.tell(hint);
     }
 
     /// As [`Router::hint`], what must not be lost.
     pub fn tell(&self, hint: Hint) {
         let hints = self.around.hints.clone();
-        tokio::task::spawn_local(async move { hints.send(hint).await });
+        tokio::task::spawn_local(async move { hints.tell_surely(hint).await });
     }
 
     /// What the worker counts of a node.
@@ -541,6 +536,6 @@ fn pick(first_slots: &[Slot], favourite: usize) -> Option<Slot> {
 fn refuse(router: &Router, request: &[u8], ticket: Ticket) {
     let topology = router.topology.borrow();
     let error = topology.down();
-    let _ = router.around.hints.try_send(crate::topology::Hint::Uncovered);
+    router.around.hints.tell(crate::topology::Hint::Uncovered);
     ticket.bounce(bytes::Bytes::copy_from_slice(request), Why::Unsent(error));
 }

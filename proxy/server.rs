@@ -10,7 +10,7 @@ use std::{
 };
 
 use socket2::{Domain, Socket, Type};
-use tokio::sync::{mpsc, watch};
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
@@ -23,7 +23,7 @@ use crate::{
     metrics::Metrics,
     router::Common,
     says,
-    topology::Topology,
+    topology::{Hints, Topology},
     transport::{Keepalive, Listener, Stream},
     worker::{Blueprint, Worker},
 };
@@ -81,7 +81,7 @@ pub async fn run(config: Config, shutdown: CancellationToken, now: CancellationT
     descriptors.follow(config.seeds.len());
     let metrics = Metrics::new();
     let (publisher, topology) = watch::channel(Arc::new(Topology::unknown("no seed has answered yet")));
-    let (hints, hints_in) = mpsc::channel(HINTS);
+    let (hints, hints_in) = Hints::channel(HINTS);
     let clients = Arc::new(Clients::new(config.max_buffered));
     let stop = CancellationToken::new();
     let dialer = Dialer::of(&config);

@@ -11,7 +11,6 @@ mod clock;
 mod gather;
 mod label;
 mod line;
-mod why;
 
 use std::{cell::Cell, rc::Rc, sync::Arc};
 
@@ -24,9 +23,8 @@ pub use self::{
     gather::MakeUp,
     label::Label,
     line::{Line, OWED_LIMIT, Standing},
-    why::Why,
 };
-use crate::{doubt, merge::Merge, resp::write, slot::Slot, topology::Node};
+use crate::{doubt, merge::Merge, recovery::Why, resp::write, slot::Slot, topology::Node};
 
 /// The duty to answer one request, or one part of it.
 #[derive(Debug)]

@@ -21,7 +21,7 @@ use std::{
 
 pub use address_map::AddressMap;
 pub use find::{Named, NotFound};
-pub use hint::Hint;
+pub use hint::{Hint, Hints};
 pub use member::Member;
 pub use redirect::{Kind, Redirect};
 pub use server::{Framing, ServerInfo, ServerKind};

@@ -28,10 +28,11 @@ use crate::{
     doubt::Ender,
     link::{Limits, Surroundings},
     metrics::Metrics,
+    recovery,
     router::{Common, Router, Settings},
     session::{self, Session},
     ticket::Clock,
-    topology::{Hint, Topology},
+    topology::{Hints, Topology},
     transport::Accepted,
 };
 
@@ -55,7 +56,7 @@ pub struct Blueprint {
     /// Topology snapshots.
     pub topology: watch::Receiver<Arc<Topology>>,
     /// News for discovery.
-    pub hints: mpsc::Sender<Hint>,
+    pub hints: Hints,
     /// What they share.
     pub common: Common,
     /// The process's open files.
@@ -146,6 +147,7 @@ fn build_router(blueprint: &Blueprint) -> Rc<Router> {
         departures: Rc::default(),
         ender: Ender::new(own, dialer.clone()),
         limits: Rc::new(Limits::of(config)),
+        recovery: recovery::Limits::of(config),
         dialer,
     };
     Router::new(

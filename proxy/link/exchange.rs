@@ -19,11 +19,11 @@ use self::deadlines::Stall;
 use super::{Connected, Link, News, companion::Companion, queue::Entry};
 use crate::{
     metrics::NodeError,
-    refusal::{self, Later, Refusal},
+    recovery::{self, Why},
+    refusal::{self, Refusal},
     resp::reply::Scanner,
     sizes::LARGE_REPLY,
-    ticket::{Ticket, Why},
-    topology::{Hint, Kind},
+    ticket::Ticket,
     transport::Stream,
 };
 
@@ -366,26 +366,13 @@ impl Exchange {
     fn bounce(&self, verdict: Verdict, error: Bytes, request: Bytes, mut ticket: Ticket) {
         let Link { node, around, tally, .. } = &*self.link;
         ticket.tries = ticket.tries.saturating_add(1);
-        match verdict {
+        let why = match verdict {
             Verdict::NoScript => {
                 tally.error(NodeError::NoScript);
-                ticket.bounce(request, Why::NoScript(node.clone(), error));
+                Why::NoScript(node.clone(), error)
             }
-            Verdict::Refused(Refusal::Redirect(redirect)) => {
-                tally.error(redirect.kind.into());
-                if redirect.kind == Kind::Moved {
-                    // A hint that does not fit is no loss: discovery has plenty to do and the next one says the same.
-                    let _ = around.hints.try_send(Hint::Moved { redirect: redirect.clone(), from: node.clone() });
-                }
-                ticket.bounce(request, Why::Redirected(redirect, node.clone()));
-            }
-            Verdict::Refused(Refusal::Later(later)) => {
-                tally.error(later.into());
-                if !matches!(later, Later::TryAgain) {
-                    let _ = around.hints.try_send(Hint::Unwell { node: node.id.clone() });
-                }
-                ticket.bounce(request, Why::Later(later, error));
-            }
-        }
+            Verdict::Refused(refusal) => recovery::refused(refusal, error, node, tally, &around.hints),
+        };
+        ticket.bounce(request, why);
     }
 }

@@ -5,9 +5,10 @@ use std::{rc::Rc, time::Duration};
 use tokio::task::LocalSet;
 
 use crate::{
+    recovery::Why,
     router::scripted::{Scripted, frame},
     slot::Slot,
-    ticket::{Bounced, Line, Route, Ticket, Why},
+    ticket::{Bounced, Line, Route, Ticket},
     topology::{Hint, Kind},
 };
 

@@ -14,10 +14,11 @@ use crate::{
     doubt::Ender,
     link::{Limits, Surroundings},
     metrics::Metrics,
+    recovery,
     resp::{Value, write},
     rights::Rules,
     ticket::Clock,
-    topology::{AddressMap, Hint, Topology},
+    topology::{AddressMap, Hint, Hints, Topology},
     transport::memory::{Backlog, Memory, Peer},
 };
 
@@ -39,12 +40,13 @@ impl Scripted {
         let (config, memory, metrics) = (Config::defaults(), Memory::default(), Metrics::new());
         let backlogs = (0..nodes).map(|index| Some(memory.listen(&address(index)))).collect();
         let (topology, news) = watch::channel(Arc::new(evenly(nodes)));
-        let (sender, hints) = mpsc::channel(64);
+        let (sender, hints) = Hints::channel(64);
         let descriptors = Descriptors::new(10_000, 1_000, 1);
         descriptors.follow(usize::from(nodes));
         let dialer = Dialer::to(&memory);
         let around = Surroundings {
             limits: Rc::new(Limits::of(&config)),
+            recovery: recovery::Limits::of(&config),
             ender: Ender::new(Login::default(), dialer.clone()),
             dialer,
             clock: Rc::new(Clock::start()),

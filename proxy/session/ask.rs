@@ -11,21 +11,18 @@ use std::{
 use bytes::Bytes;
 use tokio::task::JoinSet;
 
-use super::{
-    Session,
-    attend::Eof,
-    retry::{FIRST_PAUSE, LAST_PAUSE},
-};
+use super::{Session, attend::Eof};
 use crate::{
     clients::Held,
     doubt::Doubts,
     link::Link,
     merge::{Fold, Merge},
     plan,
+    recovery::{BETWEEN_TRIES, Why},
     resp::{Request, Value, write},
     router::{Lane, Router},
     says,
-    ticket::{Bounced, Line, Route, Why},
+    ticket::{Bounced, Line, Route},
     topology::Node,
 };
 
@@ -37,18 +34,18 @@ impl Session {
     /// One request to the node at the other end of `link`, one reply. What the node refuses (MOVED, LOADING ...) is an
     /// error here: whoever asks one very node has no use for another's answer.
     pub(super) async fn ask(&self, link: &Link, frame: &[u8]) -> Result<Bytes, String> {
-        let (doubts, patience) = (&self.line.doubts, self.router.settings().retry_timeout);
+        let (doubts, patience) = (&self.line.doubts, self.router.around().recovery.timeout);
         doubts.settled(link.node(), Some(&link.connection()), patience).await?;
         try_ask(&self.router, link, frame, doubts.clone()).await.map_err(|why| why.text(link))
     }
 
     /// One request to the node that all publishing goes through, or to the one that takes its place.
     pub(super) async fn ask_home(&self, request: &Request<'_>) -> Result<Bytes, String> {
-        let (begun, mut pause) = (Instant::now(), FIRST_PAUSE);
+        let (begun, mut backoff) = (Instant::now(), BETWEEN_TRIES);
         loop {
             let unsent = match self.lane.link(&self.router, self.favourite, Route::Home) {
                 Some(link) => {
-                    let (doubts, patience) = (&self.line.doubts, self.router.settings().retry_timeout);
+                    let (doubts, patience) = (&self.line.doubts, self.router.around().recovery.timeout);
                     doubts.settled(link.node(), Some(&link.connection()), patience).await?;
                     match try_ask(&self.router, &link, request.frame(), doubts.clone()).await {
                         Err(Unanswered::Bounced(why @ (Why::Unsent(_) | Why::Later(..)))) => why.last_error(),
@@ -57,11 +54,10 @@ impl Session {
                 }
                 None => self.router.topology().down(),
             };
-            if begun.elapsed() >= self.router.settings().retry_timeout {
+            if begun.elapsed() >= self.router.around().recovery.timeout {
                 return Err(unsent);
             }
-            tokio::time::sleep(pause).await;
-            pause = (pause * 2).min(LAST_PAUSE);
+            tokio::time::sleep(backoff.pause()).await;
             self.router.refresh();
         }
     }

@@ -28,11 +28,12 @@ use crate::{
     dedicated::Dedicated,
     metrics::{ClientTally, Disconnect},
     plan::{self, Blocking, Unit},
+    recovery::Why,
     refusal::{Later, Refusal},
     resp::{Request, Value, write},
     router::Router,
     says,
-    ticket::{Label, Line, Why},
+    ticket::{Label, Line},
     topology::Node,
 };
 

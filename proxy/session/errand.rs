@@ -1,24 +1,20 @@
 //! A request that goes to its node on a connection of its own: which node that is, and which is next where one did not
 //! execute it. The counterpart of `retry` for what cannot share a connection; the rules are the same.
 
-use std::{
-    rc::Rc,
-    sync::Arc,
-    time::{Duration, Instant},
-};
+use std::{rc::Rc, sync::Arc};
 
 use bytes::Bytes;
 
-use super::retry::{ASKING, FIRST_PAUSE, HASTY_REDIRECTS, LAST_PAUSE};
+use super::retry::ASKING;
 use crate::{
     dedicated::Dedicated,
     dial::DialError,
     doubt::Doubts,
     metrics::NodeError,
-    refusal::{self, Later, Refusal},
+    recovery::{self, Action, Case, History, Why},
+    refusal::Refusal,
     router::{Lane, Router},
     slot::Slot,
-    ticket::Why,
     topology::{Hint, Kind, Node},
 };
 
@@ -32,16 +28,8 @@ pub(super) struct Errand {
     doubts: Rc<Doubts>,
     /// Where a redirect has sent it, and whether by ASK.
     target: Option<(Arc<Node>, Kind)>,
-    trouble: Option<Trouble>,
-}
-
-/// Refusals in a row.
-struct Trouble {
-    since: Instant,
-    pause: Duration,
-    redirects: u8,
-    /// The keys are at both ends of their slot's move: how a node says so.
-    torn: Option<Bytes>,
+    /// Refusals in a row, and how many there were.
+    trouble: Option<(History, u8)>,
 }
 
 impl Errand {
@@ -61,7 +49,7 @@ impl Errand {
         loop {
             self.router.refresh();
             let Some(node) = self.node() else {
-                self.hint(Hint::Uncovered);
+                self.router.hint(Hint::Uncovered);
                 let why = self.router.topology().down();
                 self.again(Why::Unsent(why)).await?;
                 continue;
@@ -76,7 +64,7 @@ impl Errand {
             match dialled {
                 Ok(connection) => return Ok(connection.on_behalf_of(&self.doubts)),
                 Err(error) => {
-                    self.hint(error.hint(&node));
+                    self.router.hint(error.hint(&node));
                     let text = error.reply();
                     self.again(if self.is_given_up(&error, &node) { Why::Hopeless(text) } else { Why::Unsent(text) })
                         .await?;
@@ -88,7 +76,7 @@ impl Errand {
     /// Whether waiting is in vain: as for requests that share a connection, where others have waited long enough.
     fn is_given_up(&self, error: &DialError, node: &Node) -> bool {
         let since = self.router.node_tally(node).unreachable_since();
-        error.permanent || since.is_some_and(|since| since.elapsed() >= self.router.settings().retry_timeout)
+        error.permanent || since.is_some_and(|since| since.elapsed() >= self.router.around().recovery.timeout)
     }
 
     fn node(&self) -> Option<Arc<Node>> {
@@ -122,22 +110,7 @@ impl Errand {
     /// A node's word that it did not execute the request, for discovery and the metrics; and as the reason to go again.
     pub(super) fn refused(&self, refusal: Refusal, error: Bytes, from: &Arc<Node>) -> Why {
         let tally = self.router.node_tally(from);
-        match refusal {
-            Refusal::Redirect(redirect) => {
-                tally.error(redirect.kind.into());
-                if redirect.kind == Kind::Moved {
-                    self.hint(Hint::Moved { redirect: redirect.clone(), from: from.clone() });
-                }
-                Why::Redirected(redirect, from.clone())
-            }
-            Refusal::Later(later) => {
-                tally.error(later.into());
-                if later != Later::TryAgain {
-                    self.hint(Hint::Unwell { node: from.id.clone() });
-                }
-                Why::Later(later, error)
-            }
-        }
+        recovery::refused(refusal, error, from, &tally, &self.router.around().hints)
     }
 
     /// The connection to `from` was lost; as the reason to go again, where that may be.
@@ -147,56 +120,52 @@ impl Errand {
 
     /// Makes for the next node, at once or after a pause; the error where it has had its chances.
     pub(super) async fn again(&mut self, why: Why) -> Result<(), String> {
-        let now = Instant::now();
-        let settings = self.router.settings().clone();
-        let trouble = self.trouble.get_or_insert(Trouble { since: now, pause: FIRST_PAUSE, redirects: 0, torn: None });
-        if let Why::Later(Later::TryAgain, said) = &why {
-            trouble.torn = Some(said.clone());
-        }
-        let asked = matches!(&why, Why::Redirected(redirect, _) if redirect.kind == Kind::Ask);
-        let torn = trouble.torn.clone().filter(|_| asked);
-        // One end sends to the other as long as the keys are not together: that ends with the move, or with the time.
-        let redirected = matches!(why, Why::Redirected(..)) && torn.is_none();
-        trouble.redirects = trouble.redirects.saturating_add(u8::from(redirected));
-        let stranger = match &why {
-            Why::Redirected(redirect, from) => {
-                self.router.refresh();
-                self.router.topology().target(redirect, from).is_none().then(|| from.clone())
-            }
-            _ => None,
-        };
-        let late = now - trouble.since >= settings.retry_timeout;
-        let lost = stranger.is_none() && trouble.redirects > settings.max_redirects;
-        if late || lost || matches!(why, Why::Hopeless(_)) {
-            self.router.tally().gave_up(why.word());
-            return Err(torn.map_or_else(|| why.last_error(), |said| refusal::lossy_text(&said)));
-        }
-        self.router.tally().retried(why.word());
-        let waits = !matches!(why, Why::Redirected(..)) || stranger.is_some() || trouble.redirects > HASTY_REDIRECTS;
-        let pause = waits.then_some(trouble.pause);
-        if let Some(pause) = pause {
-            trouble.pause = (pause * 2).min(LAST_PAUSE);
-            if let Some(from) = stranger {
-                self.hint(Hint::Stranger { from });
-            }
-            tokio::time::sleep(pause).await;
-        }
         self.router.refresh();
-        self.target = match &why {
+        let now = self.router.clock().tick();
+        let limits = self.router.around().recovery;
+        let target = match &why {
             Why::Redirected(redirect, from) => {
                 self.router.topology().target(redirect, from).map(|node| (node, redirect.kind))
             }
             _ => None,
         };
+        let (history, refusals) = self.trouble.get_or_insert_with(|| (History::begin(now), 0));
+        *refusals = refusals.saturating_add(1);
+        let case = Case {
+            why: &why,
+            slot: self.slot,
+            refusals: *refusals,
+            is_strange: matches!(why, Why::Redirected(..)) && target.is_none(),
+            is_first: false,
+            is_overtaken: false,
+            goes_by_key: false,
+        };
+        history.note([case].into_iter());
+        let action = history.decide(&case, now, &limits);
+        if let Action::GiveUp(error) = action {
+            self.router.tally().gave_up(why.word());
+            return Err(error);
+        }
+        self.router.tally().retried(why.word());
+        if action == Action::Wait {
+            let pause = history.pause();
+            if let (true, Why::Redirected(_, from)) = (case.is_strange, &why) {
+                self.router.hint(Hint::Stranger { from: from.clone() });
+            }
+            tokio::time::sleep(pause).await;
+            self.router.refresh();
+        }
+        // Discovery may know by now where a redirect leads.
+        self.target = match (target, &why) {
+            (None, Why::Redirected(redirect, from)) => {
+                self.router.topology().target(redirect, from).map(|node| (node, redirect.kind))
+            }
+            (target, _) => target,
+        };
         if matches!(why, Why::Unsent(_)) {
             self.favourite = self.favourite.wrapping_add(1);
         }
         Ok(())
-    }
-
-    fn hint(&self, hint: Hint) {
-        // One that does not fit is no loss: discovery has plenty to do.
-        let _ = self.router.around().hints.try_send(hint);
     }
 }
 

@@ -10,15 +10,11 @@ use std::{
 use bytes::Bytes;
 use tokio::{task::JoinSet, time::timeout};
 
-use super::{
-    Session,
-    ask::ask_aside,
-    attend::Eof,
-    retry::{FIRST_PAUSE, LAST_PAUSE},
-};
+use super::{Session, ask::ask_aside, attend::Eof};
 use crate::{
     command::{Spec, busy::WhenBusy},
     plan::{Plan, Scripting},
+    recovery::BETWEEN_TRIES,
     resp::{Request, write},
     router::Router,
     says,
@@ -79,7 +75,7 @@ impl Session {
 /// Asks all primaries until they listen, or one is busy, or the time is over. Where lost ones are spared, they are not
 /// waited for.
 async fn deaf(router: Rc<Router>, when_busy: WhenBusy, spares_lost: bool) -> Option<Bytes> {
-    let (begun, mut pause) = (Instant::now(), FIRST_PAUSE);
+    let (begun, mut backoff) = (Instant::now(), BETWEEN_TRIES);
     loop {
         router.refresh();
         // What is being made alike must not be changed under the hands that do it.
@@ -93,12 +89,11 @@ async fn deaf(router: Rc<Router>, when_busy: WhenBusy, spares_lost: bool) -> Opt
             }
             _ => return None,
         };
-        if begun.elapsed() >= router.settings().retry_timeout {
+        if begun.elapsed() >= router.around().recovery.timeout {
             return Some(lost);
         }
         // A replica may take its place.
-        tokio::time::sleep(pause).await;
-        pause = (pause * 2).min(LAST_PAUSE);
+        tokio::time::sleep(backoff.pause()).await;
     }
 }
 

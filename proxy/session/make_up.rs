@@ -6,15 +6,15 @@ use bytes::Bytes;
 
 use super::{Session, ask::ask};
 use crate::{
+    recovery::Backoff,
     resp::Request,
     router::{Lane, Router},
     ticket::MakeUp,
     topology::Node,
 };
 
-/// How often it is tried: after the first pause, then after doubled ones up to the last.
-const FIRST_PAUSE: Duration = Duration::from_millis(50);
-const LAST_PAUSE: Duration = Duration::from_secs(1);
+/// How often it is tried.
+const BETWEEN_TRIES: Backoff = Backoff::new(Duration::from_millis(50), Duration::from_secs(1));
 /// How much may be owed to nodes at a time; more is forgotten, and that is logged.
 const MOST_OWED: usize = 64;
 
@@ -49,10 +49,9 @@ fn owe(router: &Rc<Router>, lane: &Rc<Lane>, node: &Arc<Node>, frame: &Bytes) {
 
 /// Tries until the node has answered or has left the cluster.
 async fn pay(router: &Rc<Router>, lane: &Rc<Lane>, node: &Arc<Node>, frame: &[u8]) {
-    let mut pause = FIRST_PAUSE;
+    let mut backoff = BETWEEN_TRIES;
     loop {
-        tokio::time::sleep(pause).await;
-        pause = (pause * 2).min(LAST_PAUSE);
+        tokio::time::sleep(backoff.pause()).await;
         router.refresh();
         let known = router.topology().node(&node.id).cloned();
         let Some(node) = known else { return };

@@ -227,7 +227,7 @@ fn is_shown(spec: &Spec) -> bool {
 
 /// Waits until all nodes show what they do, or one at least in time. Or the error for the client.
 async fn begin(mut monitor: Box<Monitor>, router: Rc<Router>) -> Result<Box<Monitor>, Bytes> {
-    let mut patience = Box::pin(tokio::time::sleep(router.settings().retry_timeout));
+    let mut patience = Box::pin(tokio::time::sleep(router.around().recovery.timeout));
     poll_fn(|cx| {
         if let Poll::Ready(error) = monitor.poll(cx, &router) {
             return Poll::Ready(Err(error));

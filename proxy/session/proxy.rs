@@ -161,7 +161,7 @@ impl Session {
         let is_about_data = spec.is_none_or(|spec| spec.has_keys() || spec.is_write());
         let work = async move {
             if is_about_data {
-                doubts.settled(&node, None, router.settings().retry_timeout).await?;
+                doubts.settled(&node, None, router.around().recovery.timeout).await?;
             }
             let connection = router.pool(&login).take(&node).await;
             let connection = connection.map_err(|error| {

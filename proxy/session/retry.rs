@@ -6,10 +6,7 @@ use std::{
     rc::Rc,
     sync::Arc,
     task::{Context, Poll, ready},
-    time::{Duration, Instant},
 };
-
-use bytes::Bytes;
 
 use super::{
     Session,
@@ -18,29 +15,19 @@ use super::{
 use crate::{
     link::{Link, Prelude},
     plan,
-    refusal::{self, Later},
+    recovery::{Action, Case, History, Why},
+    refusal::Later,
     resp::request::Parser,
     router::{Lane, Router},
-    slot::Slot,
-    ticket::{Bounced, Caching, Route, Ticket, Why},
+    ticket::{Bounced, Caching, Line, Route, Ticket},
     topology::{Hint, Kind, Node},
 };
 
-/// How long a request that cannot be served now waits before it goes again: doubled each time, up to the last.
-pub(super) const FIRST_PAUSE: Duration = Duration::from_millis(5);
-pub(super) const LAST_PAUSE: Duration = Duration::from_millis(100);
-/// Redirects after which the cluster is thought to disagree with itself, so that waiting helps more than running on.
-pub(super) const HASTY_REDIRECTS: u8 = 4;
 pub(super) const ASKING: &[u8] = b"*1\r\n$6\r\nASKING\r\n";
 
 /// The state of a session that has requests to send again. It ends when the line has settled.
 pub(super) struct Retry {
-    since: Instant,
-    pause: Duration,
-    /// How often redirects were followed: requests that had to wait for other reasons before have all of theirs left.
-    redirects: u8,
-    /// A slot whose keys are at both ends of its move, and how a node says so: it is asked at one end, then at the other.
-    torn: Option<(Slot, Bytes)>,
+    history: History,
     /// The place up to which requests have been sent again.
     reached: Option<u64>,
     /// Requests that wait for a pause to end, or for their nodes to be given what they run.
@@ -86,69 +73,43 @@ impl Session {
             return;
         }
         let now = self.router.clock().now();
-        let settings = self.router.settings().clone();
-        let begin = || Retry { since: now, pause: FIRST_PAUSE, redirects: 0, torn: None, reached: None, held: None };
+        let (limits, strict) = (self.router.around().recovery, self.router.settings().strict_order);
+        let begin = || Retry { history: History::begin(now), reached: None, held: None };
         let retry = self.retry.get_or_insert_with(begin);
-        let late = now - retry.since >= settings.retry_timeout;
         self.router.refresh();
-        let topology = self.router.topology().clone();
-        let mut again = Vec::new();
         bounced.iter().for_each(|bounced| note_move(&self.router, bounced));
-        let bounced = first_to_go(bounced, settings.strict_order);
+        let bounced = first_to_go(bounced, strict);
         // What had to wait until now has its chance, however late it is.
         let reached = retry.reached;
         let is_first = |bounced: &Bounced| reached.is_none_or(|reached| bounced.ticket.place() > reached);
         if bounced.first().is_some_and(is_first) {
-            (retry.pause, retry.redirects) = (FIRST_PAUSE, 0);
+            retry.history.turn();
         }
         retry.reached = reached.max(bounced.last().map(|bounced| bounced.ticket.place()));
-        // Discovery will know where they lead, or there is no such node.
-        let strange =
-            |why: &Why| matches!(why, Why::Redirected(redirect, from) if topology.target(redirect, from).is_none());
-        if let Some(torn) = bounced.iter().rev().find_map(torn) {
-            retry.torn = Some(torn);
-        }
-        let is_torn = |why: &Why| {
-            matches!((why, &retry.torn), (Why::Redirected(redirect, _), Some((slot, _)))
-                if redirect.kind == Kind::Ask && redirect.slot == *slot)
-        };
-        // One end sends to the other as long as the keys are not together: that ends with the move, or with the time.
-        let redirected = |why: &Why| matches!(why, Why::Redirected(..)) && !strange(why) && !is_torn(why);
-        retry.redirects = retry.redirects.saturating_add(u8::from(bounced.iter().any(|one| redirected(&one.why))));
-        for bounced in bounced {
-            if strange(&bounced.why)
-                && let Why::Redirected(_, from) = &bounced.why
-            {
-                self.router.hint(Hint::Stranger { from: from.clone() });
-            }
-            let given_up = match &bounced.why {
-                why if redirected(why) => late && !is_first(&bounced) || retry.redirects > settings.max_redirects,
-                Why::Hopeless(_) => true,
-                Why::Later(..) | Why::Unsent(_) if self.line.has_overtaken(&bounced.ticket) => true,
-                _ => late && !is_first(&bounced),
-            };
-            if given_up {
-                self.router.tally().gave_up(bounced.why.word());
-                let error = match &retry.torn {
-                    Some((_, said)) if is_torn(&bounced.why) => refusal::lossy_text(said),
-                    _ => bounced.why.last_error(),
-                };
-                bounced.ticket.fail(&error);
-            } else {
-                again.push(bounced);
+        let (router, line) = (&self.router, &self.line);
+        let case = |bounced| Case { is_first: is_first(bounced), ..case(router, line, bounced) };
+        let cases: Vec<Case<'_>> = bounced.iter().map(case).collect();
+        retry.history.note(cases.iter().copied());
+        for case in &cases {
+            if let (true, Why::Redirected(_, from)) = (case.is_strange, case.why) {
+                router.hint(Hint::Stranger { from: from.clone() });
             }
         }
-        let waits = |bounced: &Bounced| match &bounced.why {
-            why @ Why::Redirected(..) => bounced.ticket.tries > HASTY_REDIRECTS || strange(why),
-            // The parts of a command that can be split go again one by one.
-            Why::Later(Later::TryAgain, _) => bounced.ticket.tries > 1,
-            Why::NoScript(..) => false,
-            _ => true,
-        };
-        let pause = again.iter().any(waits).then_some(retry.pause);
-        if let Some(pause) = pause {
-            retry.pause = (pause * 2).min(LAST_PAUSE);
+        let actions: Vec<Action> = cases.iter().map(|case| retry.history.decide(case, now, &limits)).collect();
+        let (mut again, mut waits) = (Vec::new(), false);
+        for (bounced, action) in bounced.into_iter().zip(actions) {
+            match action {
+                Action::GiveUp(error) => {
+                    self.router.tally().gave_up(bounced.why.word());
+                    bounced.ticket.fail(&error);
+                    continue;
+                }
+                Action::Wait => waits = true,
+                Action::Again => {}
+            }
+            again.push(bounced);
         }
+        let pause = waits.then(|| retry.history.pause());
         if pause.is_some() || again.iter().any(|bounced| bounced.ticket.needs.scripts) {
             let (router, lane) = (self.router.clone(), self.lane.clone());
             retry.held = Some(Box::pin(make_ready(router, lane, self.favourite, pause, again)));
@@ -263,11 +224,22 @@ fn note_move(router: &Router, bounced: &Bounced) {
     }
 }
 
-/// The slot of a request whose keys are at both ends of its move, and the node's words for that.
-fn torn(bounced: &Bounced) -> Option<(Slot, Bytes)> {
-    match &bounced.why {
-        Why::Later(Later::TryAgain, said) => Some((bounced.ticket.slot()?, said.clone())),
-        _ => None,
+/// What matters of a request that has bounced.
+fn case<'a>(router: &Router, line: &Line, bounced: &'a Bounced) -> Case<'a> {
+    let Bounced { ticket, why, .. } = bounced;
+    let is_strange = match why {
+        Why::Redirected(redirect, from) => router.topology().target(redirect, from).is_none(),
+        _ => false,
+    };
+    Case {
+        why,
+        slot: ticket.slot(),
+        refusals: ticket.tries,
+        is_strange,
+        is_first: true,
+        is_overtaken: line.has_overtaken(ticket),
+        // The parts of a command that can be split go again one by one.
+        goes_by_key: ticket.tries <= 1,
     }
 }
 

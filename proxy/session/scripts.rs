@@ -18,12 +18,13 @@ use crate::{
     command::{Spec, Treatment, lost::WhenLost, treatment::Fold},
     link::{Link, Prelude},
     plan::{Plan, Scripting},
+    recovery::Why,
     resp::{Request, Value, request::Parser, write},
     router::{Lane, Router},
     says,
     scripts::{Met, Script, contains, is_kept},
     slot::Slot,
-    ticket::{Bounced, Lesson, Route, Ticket, Why},
+    ticket::{Bounced, Lesson, Route, Ticket},
     topology::{Hint, Node},
 };
 

@@ -26,11 +26,12 @@ use crate::{
     clients::Held,
     dedicated::Dedicated,
     metrics::{Disconnect, NodeError},
+    recovery::Why,
     refusal::Refusal,
     resp::write,
     router::Router,
     says,
-    ticket::{Label, OWED_LIMIT, Route, Ticket, Why},
+    ticket::{Label, OWED_LIMIT, Route, Ticket},
     topology::{Hint, Node},
 };
 

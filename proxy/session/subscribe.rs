@@ -255,7 +255,7 @@ struct Patience {
 
 impl Patience {
     fn begin(subscriber: &Subscriber, router: &Router) -> Patience {
-        let limit = router.settings().retry_timeout;
+        let limit = router.around().recovery.timeout;
         Patience { limit, end: Box::pin(tokio::time::sleep(limit)), confirmed: subscriber.confirmed() }
     }
 

@@ -37,6 +37,7 @@ pub use source::Kind;
 
 use crate::{
     dial::{Login, Version},
+    recovery,
     refusal::Refusal,
     resp::write,
     router::Router,
@@ -349,9 +350,13 @@ impl Subscriber {
         let node = source.feed().node().clone();
         let wanted = |name: &Bytes| source.desired[kind as usize].contains(name);
         let names: Vec<Bytes> = names.into_iter().filter(wanted).collect();
-        match Refusal::of(&error) {
+        let refusal = Refusal::of(&error);
+        if let Some(refusal) = refusal.clone() {
+            let (tally, hints) = (router.node_tally(&node), &router.around().hints);
+            recovery::refused(refusal, error.clone(), &node, &tally, hints);
+        }
+        match refusal {
             Some(Refusal::Redirect(redirect)) => {
-                router.hint(Hint::Moved { redirect: redirect.clone(), from: node.clone() });
                 let target = router.topology().target(&redirect, &node).filter(|target| target.id != node.id);
                 let known = |name: &Bytes| self.moved.contains_key(name);
                 match target {
@@ -371,10 +376,7 @@ impl Subscriber {
                     }
                 }
             }
-            Some(Refusal::Later(_)) => {
-                router.hint(Hint::Unwell { node: node.id.clone() });
-                source.ask_later(kind, names);
-            }
+            Some(Refusal::Later(_)) => source.ask_later(kind, names),
             // Of what the client has been refused already.
             None if names.is_empty() => {}
             None => {

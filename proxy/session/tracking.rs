@@ -250,7 +250,7 @@ impl Session {
         let Some(ear) = tracking.ear.clone() else { return Ok(Ok(())) };
         let owners: Vec<_> = self.router.topology().owners().cloned().collect();
         let patience = match tracking.mode {
-            TrackingMode::Broadcast => self.router.settings().retry_timeout,
+            TrackingMode::Broadcast => self.router.around().recovery.timeout,
             _ => SHORT_WAIT,
         };
         let opened = {

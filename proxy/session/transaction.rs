@@ -279,7 +279,7 @@ impl Session {
         let waits = self.waits_within(&transaction).await;
         let (transaction, line) = (Rc::new(transaction), self.line.clone());
         let patience = self.router.around().limits.request_timeout;
-        let retry_timeout = self.router.settings().retry_timeout;
+        let retry_timeout = self.router.around().recovery.timeout;
         let touched = self.null_array();
         let done = match self.watch.take() {
             Some(watch) if !watch.fits(&self.lane) => Ok(Streamed::whole(touched)),

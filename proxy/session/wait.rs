@@ -28,6 +28,7 @@ use crate::{
     clients::Unblock,
     dedicated::Dedicated,
     metrics::Disconnect,
+    recovery::Backoff,
     resp::{Request, Value, request::decimal, write},
     router::Router,
     says,
@@ -35,9 +36,9 @@ use crate::{
     topology::{Node, Role},
 };
 
-/// How often the nodes are asked again: the first time, and with doubled pauses at most.
-const FIRST_PAUSE: Duration = Duration::from_millis(1);
+/// How often the nodes are asked again.
 const LAST_PAUSE: Duration = Duration::from_millis(100);
+const BETWEEN_LOOKS: Backoff = Backoff::new(Duration::from_millis(1), LAST_PAUSE);
 /// A node's uptime is told in whole seconds.
 const UPTIME_STEP: Duration = Duration::from_secs(1);
 const INFO_SERVER: &[u8] = b"*2\r\n$4\r\nINFO\r\n$6\r\nserver\r\n";
@@ -196,7 +197,7 @@ async fn count(
     known: Rc<Cell<Counts>>,
 ) -> Result<Counts, String> {
     let mut targets = meet(&router, &line).await?;
-    let mut pause = None;
+    let mut backoff = None;
     loop {
         let least = targets.iter().map(|target| target.acknowledged).min().unwrap_or(0);
         known.set((0, least));
@@ -204,14 +205,13 @@ async fn count(
         if least >= wanted || deadline.is_some_and(|deadline| now >= deadline) {
             return Ok((0, least));
         }
-        if pause.is_none() {
+        if backoff.is_none() {
             targets
                 .iter()
                 .filter(|target| target.acknowledged < wanted)
                 .for_each(|target| hurry(&router, &target.node));
         }
-        let next = pause.map_or(FIRST_PAUSE, |pause: Duration| (pause * 2).min(LAST_PAUSE));
-        pause = Some(next);
+        let next = backoff.get_or_insert(BETWEEN_LOOKS).pause();
         let left = deadline.map_or(next, |deadline| next.min(deadline - now));
         tokio::time::sleep(left).await;
         targets = look_all(&router, &line, targets, false).await?;

@@ -9,8 +9,8 @@ use std::{
 
 use bytes::Bytes;
 
-use super::{Bounced, Lesson, Line, OWED_LIMIT, Ticket, Why};
-use crate::{merge::Merge, topology::Node};
+use super::{Bounced, Lesson, Line, OWED_LIMIT, Ticket};
+use crate::{merge::Merge, recovery::Why, topology::Node};
 
 /// How long those that have not answered are waited for, once the others suffice without them.
 const GRACE: Duration = Duration::from_millis(500);

@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use tokio::sync::mpsc;
+
 use super::{Node, Redirect};
 
 /// News from a worker. A hint that is lost is no harm: the next request brings it again.
@@ -43,4 +45,26 @@ pub enum Hint {
     },
     /// A request found no owner for its slot.
     Uncovered,
+}
+
+/// The way to discovery, for all workers.
+#[derive(Clone, Debug)]
+pub struct Hints(mpsc::Sender<Hint>);
+
+impl Hints {
+    /// A way for so many hints at a time, and its other end.
+    pub fn channel(most: usize) -> (Hints, mpsc::Receiver<Hint>) {
+        let (sender, receiver) = mpsc::channel(most);
+        (Hints(sender), receiver)
+    }
+
+    /// Tells discovery something, where there is room: it has plenty to do otherwise, and the next request says the same.
+    pub fn tell(&self, hint: Hint) {
+        let _ = self.0.try_send(hint);
+    }
+
+    /// Tells discovery something that must not be lost.
+    pub async fn tell_surely(&self, hint: Hint) {
+        let _ = self.0.send(hint).await;
+    }
 }

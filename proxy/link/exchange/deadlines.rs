@@ -162,6 +162,6 @@ impl Exchange {
             ticket.in_doubt(&connection);
             ticket.fail(&says::no_answer(&self.link.node.label, limit));
         }
-        let _ = self.link.around.hints.try_send(Hint::Timeout { node: self.link.node.id.clone() });
+        self.link.around.hints.tell(Hint::Timeout { node: self.link.node.id.clone() });
     }
 }

@@ -7,6 +7,7 @@ use bytes::Bytes;
 use super::{Transaction, error};
 use crate::{
     dedicated::Dedicated,
+    recovery::Why,
     refusal::{self, Refusal},
     resp::write,
     router::Router,
@@ -17,7 +18,7 @@ use crate::{
         streamed::Streamed,
         watch::Watch,
     },
-    ticket::{Line, Why},
+    ticket::Line,
 };
 
 /// Runs a transaction where its keys are watched. Where the node did not execute it, its keys may have changed since:
