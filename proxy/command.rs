@@ -12,6 +12,7 @@ pub mod lost;
 pub mod refused;
 pub mod sender;
 pub mod spec;
+pub mod traits;
 pub mod treatment;
 
 pub use keys::Keys;

@@ -57,8 +57,9 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
 
 pub use self::leave::look_after_users;
 use self::{
-    apart::Place, intake::Intake, leave::Leave, monitor::Monitor, pause::Standstill, retry::Retry, strict::Target,
-    subscribe::Overdue, subscriber::Subscriber, tracking::Tracking, transaction::Transaction, watch::Watch,
+    alone::Work, apart::Place, intake::Intake, leave::Leave, monitor::Monitor, pause::Standstill, retry::Retry,
+    strict::Target, subscribe::Overdue, subscriber::Subscriber, tracking::Tracking, transaction::Transaction,
+    watch::Watch,
 };
 use crate::{
     clients::{Client, Order, Usage},
@@ -144,8 +145,8 @@ pub struct Session {
 
 /// What the poll function cannot do itself.
 enum Turn {
-    /// A request that needs the session for itself. Nothing is in flight.
-    Alone(OwnedRequest),
+    /// A request that needs the session for itself, and what is to be done. Nothing is in flight.
+    Alone(OwnedRequest, Box<Work>),
     /// A request of which a node has to tell whether the client's user may run it. It stays in the input.
     Ask(OwnedRequest),
     /// A request that has come back and needs the session for itself. Nothing else is in flight.
@@ -164,8 +165,8 @@ enum Flow {
     Full,
     /// It must wait until clients are no longer paused.
     Paused,
-    /// It needs the session for itself.
-    Alone,
+    /// It needs the session for itself, for this.
+    Alone(Box<Work>),
     /// It must wait until a node has told whether the client's user may run it.
     Ask,
 }
@@ -180,6 +181,13 @@ enum Stop {
     Turn(Turn),
     /// The socket failed.
     Broken(io::Error),
+}
+
+impl Flow {
+    /// It needs the session for itself.
+    fn alone(work: Work) -> Flow {
+        Flow::Alone(Box::new(work))
+    }
 }
 
 impl Session {
@@ -235,11 +243,11 @@ impl Session {
         .await;
         loop {
             match poll_fn(|cx| self.poll(cx)).await {
-                Turn::Alone(request) => {
+                Turn::Alone(request, work) => {
                     let arguments = request.as_request().args().map(<[u8]>::len).sum();
                     self.waiting = Some((arguments, request.held()));
                     self.account();
-                    self.alone(request).await;
+                    self.alone(request, *work).await;
                     self.waiting = None;
                     self.count_names();
                 }
@@ -451,8 +459,8 @@ impl Session {
                 match self.dispatch(&request) {
                     Flow::Taken => {}
                     Flow::Full | Flow::Paused => break,
-                    Flow::Alone if self.line.is_settled() => {
-                        turn = Some(Turn::Alone(request.to_owned()));
+                    Flow::Alone(work) if self.line.is_settled() => {
+                        turn = Some(Turn::Alone(request.to_owned(), work));
                         used += found.used;
                         break;
                     }
@@ -460,7 +468,7 @@ impl Session {
                         turn = Some(Turn::Ask(request.to_owned()));
                         break;
                     }
-                    Flow::Settle | Flow::Alone => {
+                    Flow::Settle | Flow::Alone(_) => {
                         self.settling = true;
                         break;
                     }

@@ -5,6 +5,7 @@ use super::{
     lost::{self, WhenLost},
     refused,
     sender::{self, Sender},
+    traits::{self, Traits},
     treatment::{self, Local, Treatment},
 };
 use crate::metrics::CommandId;
@@ -36,6 +37,8 @@ pub struct Spec {
     pub when_busy: WhenBusy,
     /// Who makes nodes run it.
     pub sender: Sender,
+    /// What sessions have to know of it besides.
+    pub traits: Traits,
     /// Replicas get it too: each may be the next primary.
     pub replicas_too: bool,
     /// Whether it has subcommands.
@@ -91,6 +94,7 @@ impl Spec {
             when_lost: WhenLost::Keys,
             when_busy: WhenBusy::Says,
             sender: Sender::Clients,
+            traits: Traits::default(),
             replicas_too: false,
             container,
             finder,
@@ -99,6 +103,7 @@ impl Spec {
         spec.when_lost = lost::of(&spec);
         spec.when_busy = busy::of(&spec);
         spec.sender = sender::of(&spec);
+        spec.traits = traits::of(&spec);
         spec.refused = refused::why(&spec.name);
         spec.replicas_too = treatment::concerns_replicas(&spec.name);
         spec

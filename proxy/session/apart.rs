@@ -14,6 +14,7 @@ use tokio::sync::OwnedSemaphorePermit;
 
 use super::{
     Session,
+    alone::Work,
     attend::Eof,
     errand::Errand,
     streamed::{self, Failure},
@@ -22,7 +23,7 @@ use super::{
 use crate::{
     command::{Spec, treatment::Fold},
     metrics::Disconnect,
-    plan::{Local, Plan, Scripting},
+    plan::{Local, Plan, Scripting, Split},
     resp::Request,
     router::{Admission, Router},
     slot::Slot,
@@ -104,30 +105,32 @@ impl Session {
         self.stream.error()
     }
 
-    /// Whether a request takes a connection of the session's own, since its reply is likely to be large.
-    pub(super) fn goes_apart(&self, plan: &Plan, request: &Request<'_>, spec: Option<&Spec>) -> bool {
+    /// The work that a request is on a connection of the session's own, where its reply is likely to be large; else its
+    /// plan.
+    pub(super) fn goes_apart(&self, plan: Plan, request: &Request<'_>, spec: Option<&Spec>) -> Result<Work, Plan> {
         let large = &self.router.around().large;
         let was_large = self.line.standing() == Standing::Large;
         // What only reads may be sent again, and may end with its client at any moment.
-        let Some(spec) = spec.filter(|spec| spec.is_readonly()) else { return false };
+        let Some(spec) = spec.filter(|spec| spec.is_readonly()) else { return Err(plan) };
         if self.lane.is_private() || self.caching() != Caching::AsEver {
-            return false;
+            return Err(plan);
         }
+        let is_large = |slot: Slot| {
+            let mut is_known = was_large;
+            spec.visit_keys(request, |index| is_known |= large.knows(slot, request.name(), request.arg(index)));
+            is_known
+        };
+        let are_large = |split: &Split| {
+            let is_known = |part: usize, slot| {
+                let mut keys = split.keys_of(part).iter().map(|&key| request.arg(key as usize));
+                keys.any(|key| large.knows(slot, request.name(), key))
+            };
+            was_large || split.parts.iter().enumerate().any(|(index, part)| is_known(index, part.slot))
+        };
         match plan {
-            Plan::One(_) if was_large => true,
-            Plan::One(slot) => {
-                let mut is_known = false;
-                spec.visit_keys(request, |index| is_known |= large.knows(*slot, request.name(), request.arg(index)));
-                is_known
-            }
-            Plan::Split(split) if split.fold == Fold::KeyOrder => {
-                let is_known = |part: usize, slot| {
-                    let mut keys = split.keys_of(part).iter().map(|&key| request.arg(key as usize));
-                    keys.any(|key| large.knows(slot, request.name(), key))
-                };
-                was_large || split.parts.iter().enumerate().any(|(index, part)| is_known(index, part.slot))
-            }
-            _ => false,
+            Plan::One(slot) if is_large(slot) => Ok(Work::Stream(slot)),
+            Plan::Split(split) if split.fold == Fold::KeyOrder && are_large(&split) => Ok(Work::StreamParts(split)),
+            plan => Err(plan),
         }
     }
 

@@ -24,7 +24,7 @@ use self::watchman::Watchman;
 use super::{Session, attend::Eof, errand::Errand, streamed::Streamed};
 use crate::{
     clients::{Client, Order, Unblock},
-    command::{Spec, keys},
+    command::{Spec, Treatment, keys},
     dedicated::Dedicated,
     metrics::{ClientTally, Disconnect},
     plan::{self, Blocking, Unit},
@@ -181,7 +181,7 @@ impl<'a> Wait<'a> {
         resp3: bool,
     ) -> Wait<'a> {
         let time = timeout.and_then(|(at, unit)| duration(request.arg(at), unit)).filter(|time| !time.is_zero());
-        let streams = spec.filter(|spec| &*spec.name == "xread").and_then(|_| keys::streams(&request));
+        let streams = spec.filter(|spec| is_xread(spec)).and_then(|_| keys::streams(&request));
         let news = streams.map_or_else(Vec::new, |streams| {
             let count = streams.keys.len();
             let pairs = streams.keys.map(|key| (key, key + count));
@@ -444,4 +444,9 @@ fn error(text: &str) -> Bytes {
     let mut frame = Vec::new();
     write::error(&mut frame, text.as_bytes());
     frame.into()
+}
+
+/// Whether it is XREAD: XREADGROUP, which waits for streams as well, writes.
+fn is_xread(spec: &Spec) -> bool {
+    spec.treatment == Treatment::BlockingStreams && spec.is_readonly()
 }

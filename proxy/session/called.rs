@@ -44,7 +44,7 @@ impl Session {
 
     /// CONFIG RESETSTAT: has it all counted anew from now on, once a node has done so.
     pub(super) fn counts_anew(&self, spec: Option<&Spec>) -> Option<Lesson> {
-        spec.filter(|spec| &*spec.name == "config|resetstat")?;
+        spec.filter(|spec| spec.traits.counts_anew)?;
         let metrics = self.router.tally().metrics().clone();
         let now = metrics.snapshot_of_asked();
         Some(Lesson::new(move || metrics.reset_asked(now)))

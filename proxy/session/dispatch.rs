@@ -4,9 +4,9 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use super::{Flow, Session, apart::Place, ask::ask, everywhere::asks_first, leave::is_judged_by_node};
+use super::{Flow, Session, alone::Work, apart::Place, ask::ask, everywhere::asks_first, leave::is_judged_by_node};
 use crate::{
-    command::{Flags, Spec, busy::WhenBusy, lost::WhenLost, treatment::Fold},
+    command::{Flags, Spec, Treatment, busy::WhenBusy, lost::WhenLost, treatment::Fold},
     dial::Version,
     link::LARGEST_SHARED,
     merge::Merge,
@@ -60,7 +60,7 @@ impl Session {
         if let Some(spec) = spec {
             self.client.says(spec.metric);
         }
-        let plan = plan::plan(request, spec, &router.settings().policy);
+        let mut plan = plan::plan(request, spec, &router.settings().policy);
         if let (Plan::Refuse(error), true) = (&plan, is_exec(spec)) {
             return self.reject(spec, error);
         }
@@ -79,9 +79,10 @@ impl Session {
             return Flow::Settle;
         }
         if self.is_careful() {
-            if self.goes_apart(&plan, request, spec) {
-                return Flow::Alone;
-            }
+            plan = match self.goes_apart(plan, request, spec) {
+                Ok(work) => return Flow::alone(work),
+                Err(plan) => plan,
+            };
             if !self.is_admitted(&plan) {
                 return Flow::Full;
             }
@@ -107,7 +108,7 @@ impl Session {
     /// Does what the plan says.
     pub(super) fn carry_out(&mut self, plan: Plan, request: &Request<'_>, spec: Option<&Spec>) -> Flow {
         match plan {
-            plan if asks_first(&plan, spec) => Flow::Alone,
+            plan if asks_first(&plan, spec) => Flow::alone(Work::Everywhere(plan)),
             plan => self.carry_out_at_once(plan, request, spec),
         }
     }
@@ -149,9 +150,12 @@ impl Session {
                 }
                 flow
             }
-            Plan::Scan(_) | Plan::Keys | Plan::Blocking(_) | Plan::AskServer | Plan::Aside(_) | Plan::Unchanged(_) => {
-                Flow::Alone
-            }
+            Plan::Scan(slot) => Flow::alone(Work::Scan(slot)),
+            Plan::Keys => Flow::alone(Work::Keys),
+            Plan::Blocking(blocking) => Flow::alone(Work::Block(blocking)),
+            Plan::AskServer => Flow::alone(Work::ByServer),
+            Plan::Aside(fold) => Flow::alone(Work::Aside(fold)),
+            Plan::Unchanged(error) => Flow::alone(Work::ConfigAsItIs(error)),
         }
     }
 
@@ -328,7 +332,7 @@ fn written(spec: Option<&Spec>) -> Option<&str> {
 }
 
 fn is_exec(spec: Option<&Spec>) -> bool {
-    spec.is_some_and(|spec| &*spec.name == "exec")
+    spec.is_some_and(|spec| spec.treatment == Treatment::Local(Local::Exec))
 }
 
 /// Whether a command is carried out within MULTI, not queued.

@@ -135,7 +135,7 @@ impl Session {
     /// Has all that is known of users forgotten once a node has done `spec`, which changes them, and ends the clients of
     /// those that are gone.
     pub(super) fn users_change(&self, spec: Option<&Spec>) -> Option<Lesson> {
-        spec.filter(|spec| changes_users(spec))?;
+        spec.filter(|spec| spec.traits.changes_users)?;
         let (router, issuer) = (self.router.clone(), self.client.id);
         Some(Lesson::new(move || look_after_change(&router, issuer)))
     }
@@ -149,11 +149,6 @@ impl Session {
             is_own: self.is_proxys_user(),
         }
     }
-}
-
-/// Whether a command changes the nodes' users.
-pub(super) fn changes_users(spec: &Spec) -> bool {
-    matches!(&*spec.name, "acl|setuser" | "acl|deluser" | "acl|load")
 }
 
 /// Users have changed: what is known is forgotten, again once all nodes have heard; clients of deleted users end.
@@ -419,7 +414,7 @@ impl Asker {
         let begun = connection.exchange(MULTI, 1, patience).await.ok()?.pop()?;
         if begun.first() != Some(&b'+') {
             // Nothing is queued, so that nothing else may be sent.
-            let is_asked = &*spec.name == "multi";
+            let is_asked = spec.treatment == Treatment::Local(Local::Multi);
             return refusal_of(&begun).filter(|_| is_asked).map(Err);
         }
         let mut frame = Vec::new();

@@ -2,7 +2,7 @@
 
 use std::sync::atomic::Ordering::Relaxed;
 
-use super::{Flow, Session};
+use super::{Flow, Session, alone::Work, subscriber::Kind};
 use crate::{
     clients::{About, Mark},
     command::{Spec, treatment::Local},
@@ -30,24 +30,26 @@ impl Session {
             Local::Exec => self.exec(request, spec),
             Local::Discard => self.discard(spec),
             Local::Watch if self.transaction.is_some() => self.answer_error(spec, says::WATCH_IN_MULTI),
-            Local::Watch => Flow::Alone,
+            Local::Watch => Flow::alone(Work::Watch),
             Local::Unwatch => {
                 self.unwatch();
                 self.answer(spec, b"+OK\r\n")
             }
             Local::Client(sub) => self.client_command(sub, request, spec),
             // What changes the lane waits until nothing is in flight on the old one.
-            Local::Hello | Local::Auth | Local::Select | Local::Reset => Flow::Alone,
-            // So that no message on a channel comes before the confirmation, nor that before earlier replies.
-            Local::Subscribe
-            | Local::Psubscribe
-            | Local::Ssubscribe
-            | Local::Unsubscribe
-            | Local::Punsubscribe
-            | Local::Sunsubscribe
-            | Local::Monitor => Flow::Alone,
-            // What was written counts once it has been answered.
-            Local::Wait | Local::Waitaof => Flow::Alone,
+            Local::Hello => Flow::alone(Work::Hello),
+            Local::Auth => Flow::alone(Work::Auth),
+            Local::Select => Flow::alone(Work::Select),
+            Local::Reset => Flow::alone(Work::Reset),
+            Local::Subscribe => Flow::alone(Work::Subscribe(Kind::Channel)),
+            Local::Psubscribe => Flow::alone(Work::Subscribe(Kind::Pattern)),
+            Local::Ssubscribe => Flow::alone(Work::Subscribe(Kind::Shard)),
+            Local::Unsubscribe => Flow::alone(Work::Unsubscribe(Kind::Channel)),
+            Local::Punsubscribe => Flow::alone(Work::Unsubscribe(Kind::Pattern)),
+            Local::Sunsubscribe => Flow::alone(Work::Unsubscribe(Kind::Shard)),
+            Local::Monitor => Flow::alone(Work::Monitor),
+            Local::Wait => Flow::alone(Work::Wait),
+            Local::Waitaof => Flow::alone(Work::WaitAof),
             Local::AclWhoami => {
                 let user = self.client.about().user.clone();
                 self.answer_with(spec, |out| write::bulk(out, user.as_bytes()))

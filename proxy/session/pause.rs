@@ -16,7 +16,10 @@ use tokio::time::Sleep;
 use super::{Flow, Session, ask::ask, blocking::Blocked, transaction::Transaction};
 use crate::{
     clients::{Function, Pause, Paused},
-    command::Spec,
+    command::{
+        Spec, Treatment,
+        treatment::{Local, Scripting},
+    },
     metrics::Disconnect,
     resp::{Request, Value, request::decimal, write},
     router::Router,
@@ -64,12 +67,14 @@ impl Session {
         let pause = router.clients().pause();
         let Some((who, _)) = pause.now() else { return false };
         let Some(spec) = spec.filter(|spec| spec.takes(request.len()) && !spec.container) else { return false };
-        if &*spec.name == "quit" {
+        if spec.treatment == Treatment::Local(Local::Quit) {
             return false;
         }
         let verdict = match (who, &self.transaction) {
             (Paused::All, _) => Verdict::Waits,
-            (Paused::Writes, Some(transaction)) if &*spec.name == "exec" => queued(transaction, &router),
+            (Paused::Writes, Some(transaction)) if spec.treatment == Treatment::Local(Local::Exec) => {
+                queued(transaction, &router)
+            }
             (Paused::Writes, _) => judge(spec, request, router.scripts(), pause),
         };
         let (over, blocked): (Pin<Box<dyn Future<Output = ()>>>, _) = match verdict {
@@ -138,20 +143,20 @@ fn judge(spec: &Spec, request: &Request<'_>, scripts: &Shelf, pause: &Pause) -> 
         let says = text.and_then(promises_no_writes);
         Verdict::waits_if(says.map_or(otherwise, |no_writes| !no_writes))
     };
-    let name = &*spec.name;
-    match name {
-        "pfcount" | "publish" | "spublish" => Verdict::Waits,
-        "eval" | "eval_ro" => by_script(request.get(1), name == "eval"),
-        "evalsha" | "evalsha_ro" => {
+    // EVAL_RO, EVALSHA_RO and FCALL_RO only read.
+    let may_write = !spec.is_readonly();
+    match spec.treatment {
+        Treatment::Scripting(Scripting::Eval) => by_script(request.get(1), may_write),
+        Treatment::Scripting(Scripting::Evalsha) => {
             let script = scripts.find(request.arg(1));
-            by_script(script.as_ref().map(|script| &*script.text), name == "evalsha")
+            by_script(script.as_ref().map(|script| &*script.text), may_write)
         }
-        "fcall" | "fcall_ro" => match pause.function(request.arg(1)) {
+        Treatment::Scripting(Scripting::Fcall) => match pause.function(request.arg(1)) {
             Function::NotAsked => Verdict::Ask,
-            Function::None => Verdict::waits_if(name == "fcall"),
+            Function::None => Verdict::waits_if(may_write),
             Function::Known { no_writes } => Verdict::waits_if(!no_writes),
         },
-        _ => Verdict::waits_if(spec.is_write()),
+        _ => Verdict::waits_if(spec.is_write() || spec.traits.propagates),
     }
 }
 

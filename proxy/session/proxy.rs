@@ -8,7 +8,7 @@ use std::{rc::Rc, time::Duration};
 use bytes::Bytes;
 use tokio::{net::lookup_host, time::timeout};
 
-use super::{Flow, Session, attend::Eof, leave};
+use super::{Flow, Session, alone::Work, attend::Eof, leave};
 use crate::{
     command::{
         Flags, Spec, Treatment,
@@ -47,7 +47,7 @@ const HELP: &[&str] = &[
 impl Session {
     pub(super) fn proxy_command(&mut self, sub: Proxy, request: &Request<'_>, spec: Option<&Spec>) -> Flow {
         match sub {
-            Proxy::Node => Flow::Alone,
+            Proxy::Node => Flow::alone(Work::OneNode),
             Proxy::Explain => self.explain(request, spec),
             Proxy::Help => self.answer_with(spec, |out| {
                 write::array(out, HELP.len());
@@ -156,7 +156,7 @@ impl Session {
         let login = Login { readonly: node.role == Role::Replica, ..self.lane.login().clone() };
         let limits = self.router.around().limits.clone();
         let (router, doubts, issuer) = (self.router.clone(), self.line.doubts.clone(), self.client.id);
-        let changes_users = spec.is_some_and(leave::changes_users);
+        let changes_users = spec.is_some_and(|spec| spec.traits.changes_users);
         // What ends a script must not wait for it.
         let is_about_data = spec.is_none_or(|spec| spec.has_keys() || spec.is_write());
         let work = async move {
@@ -239,6 +239,6 @@ fn needs_its_connection(spec: &Spec) -> bool {
             Local::Ping | Local::Echo | Local::ClusterKeyslot | Local::AclWhoami | Local::Wait | Local::Waitaof,
         ) => false,
         Treatment::Local(_) => true,
-        _ => matches!(&*spec.name, "sync" | "psync" | "replconf" | "script|debug"),
+        _ => spec.traits.binds_connection,
     }
 }

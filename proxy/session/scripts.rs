@@ -13,7 +13,7 @@ use std::{collections::HashSet, rc::Rc, sync::Arc, time::Duration};
 use bytes::Bytes;
 use tokio::{task::JoinSet, time::timeout};
 
-use super::{Flow, Session, ask::ask, attend::Eof, retry};
+use super::{Flow, Session, alone::Work, ask::ask, attend::Eof, retry};
 use crate::{
     command::{Spec, Treatment, lost::WhenLost, treatment::Fold},
     link::{Link, Prelude},
@@ -62,7 +62,9 @@ impl Session {
                 self.send_ready(&[], request.frame(), ticket);
             }
             Scripting::Evalsha => return self.evalsha(request, spec, route),
-            Scripting::Show | Scripting::Exists if !self.is_trusted() => return Flow::Alone,
+            Scripting::Show | Scripting::Exists if !self.is_trusted() => {
+                return Flow::alone(Work::AskOfScripts(which));
+            }
             Scripting::Show => {
                 let named = scripts.find(request.arg(2)).into_iter().collect::<Vec<_>>();
                 let ticket = self.open(request, spec, route);

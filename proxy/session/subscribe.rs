@@ -17,7 +17,7 @@ use super::{
     subscriber::{Around, Kind, Subscriber},
 };
 use crate::{
-    command::{Spec, Treatment, treatment::Local},
+    command::Spec,
     metrics::Disconnect,
     resp::{Request, write},
     router::Router,
@@ -160,21 +160,7 @@ impl Session {
     pub(super) fn not_while_subscribed(&self, request: &Request<'_>, spec: Option<&Spec>) -> Option<String> {
         // What is not even well formed has an error of its own.
         let spec = spec.filter(|spec| self.only_subscribes() && spec.takes(request.len()) && !spec.container)?;
-        let allowed = matches!(
-            spec.treatment,
-            Treatment::Local(
-                Local::Subscribe
-                    | Local::Psubscribe
-                    | Local::Ssubscribe
-                    | Local::Unsubscribe
-                    | Local::Punsubscribe
-                    | Local::Sunsubscribe
-                    | Local::Ping
-                    | Local::Quit
-                    | Local::Reset
-            )
-        );
-        (!allowed).then(|| says::not_while_subscribed(&spec.name))
+        (!spec.traits.while_subscribed).then(|| says::not_while_subscribed(&spec.name))
     }
 }
 

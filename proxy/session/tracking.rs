@@ -29,7 +29,7 @@ use bytes::Bytes;
 use tokio::task::JoinSet;
 
 use self::{ear::Ear, options::Options};
-use super::{Flow, Session, ask::ask, attend::Eof};
+use super::{Flow, Session, alone::Work, ask::ask, attend::Eof};
 use crate::{
     clients::{Mail, Mark},
     command::{Spec, treatment::Client},
@@ -89,7 +89,7 @@ impl Session {
             }
             Client::Trackinginfo => self.answer_with(spec, |out| self.tracking_info(out)),
             // The lane changes: nothing may be in flight.
-            _ => Flow::Alone,
+            _ => Flow::alone(Work::Tracking),
         }
     }
 

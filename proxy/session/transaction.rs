@@ -16,6 +16,7 @@ use bytes::Bytes;
 use self::run::{exec_apart, exec_watched, stand_ins};
 use super::{
     Flow, Session,
+    alone::Work,
     attend::Eof,
     errand::Errand,
     scripts::{learn_all, scripts_of},
@@ -141,7 +142,7 @@ impl Session {
             return self.answer_error(spec, says::NESTED_MULTI);
         }
         if !self.lane.may_multi() && !self.is_known_to_may("multi") {
-            return Flow::Alone;
+            return Flow::alone(Work::Multi);
         }
         self.begin(request);
         self.answer(spec, b"+OK\r\n")
@@ -223,7 +224,7 @@ impl Session {
         };
         let is_given = transaction.scripts && !self.is_trusted();
         if !transaction.spoiled && (self.watch.is_some() || !transaction.own.is_empty() || is_given) {
-            return Flow::Alone;
+            return Flow::alone(Work::Exec);
         }
         let is_large = transaction.frames.len() > LARGEST_SHARED;
         if is_large && !self.line.is_settled() {
@@ -354,7 +355,7 @@ impl Session {
 
 /// Whether a command may write, directly or through a script.
 pub(super) fn may_write(spec: &Spec) -> bool {
-    spec.is_write() || !spec.is_readonly() && (spec.has_keys() || &*spec.name == "publish")
+    spec.is_write() || spec.traits.propagates || !spec.is_readonly() && spec.has_keys()
 }
 
 fn error(text: &str) -> Bytes {

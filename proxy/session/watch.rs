@@ -72,11 +72,13 @@ impl Watch {
 
 impl Session {
     /// WATCH; `None` where the client has gone.
-    pub(super) async fn watch(&mut self, request: &Request<'_>, spec: &Spec) -> Option<Bytes> {
+    pub(super) async fn watch(&mut self, request: &Request<'_>, spec: Option<&Spec>) -> Option<Bytes> {
+        let malformed = || error(says::wrong_arity("watch").as_bytes());
+        let Some(spec) = spec else { return Some(malformed()) };
         let slot = match plan::slots(request, spec) {
             Slots::One(slot) => slot,
             Slots::Several => return Some(error(&plan::cross_slot_error(request, spec))),
-            _ => return Some(error(says::wrong_arity(&spec.name).as_bytes())),
+            _ => return Some(malformed()),
         };
         let patience = self.router.around().limits.request_timeout;
         let watched = match self.watch.take() {

@@ -6,7 +6,7 @@ use super::{RIGHTLESS_STAND_IN, STAND_IN, may_write};
 use crate::{
     command::{
         Flags, Spec, Treatment,
-        treatment::{Client, Fold, Local},
+        treatment::{Client, Local},
     },
     plan::{self, Plan, Scripting},
     resp::{Request, request::decimal},
@@ -69,7 +69,7 @@ impl Session {
         }
         transaction.slot = transaction.slot.or(place.slot);
         transaction.reads |= spec.is_readonly() && spec.has_keys();
-        transaction.writes |= may_write(spec) || &*spec.name == "pfcount";
+        transaction.writes |= may_write(spec);
         transaction.scripts |= place.scripting.is_some_and(|which| which != Scripting::Fcall);
         transaction.functions |= place.scripting == Some(Scripting::Fcall);
         transaction.sets |= spec.treatment == Treatment::ConfigSet;
@@ -98,7 +98,7 @@ impl Session {
             // What is amended must be so here too. And by the node that all publishing goes through: what the
             // transaction's node passed on to it would come later than what others publish after EXEC.
             Plan::Home | Plan::Amended(_) | Plan::Unchanged(_) => own,
-            Plan::Primaries(fold) if is_about_servers(spec, fold) => own,
+            Plan::Primaries(_) if spec.traits.about_servers => own,
             Plan::Scripting(which, slot) if which != Scripting::Flush => {
                 Ok(Place { own: false, slot, scripting: Some(which) })
             }
@@ -146,11 +146,4 @@ impl Session {
         let databases = self.router.topology().server.databases.max(1);
         number.is_some_and(|number| number < databases && number != self.lane.login().database)
     }
-}
-
-/// Whether what every primary is asked for tells of servers or is for them, and not about keys, which the transaction may
-/// be changing: that can be done when the others have run.
-fn is_about_servers(spec: &Spec, fold: Fold) -> bool {
-    let container = spec.name.split_once('|').map(|(container, _)| container);
-    fold == Fold::Info || container.is_some_and(|name| ["commandlog", "config", "latency", "slowlog"].contains(&name))
 }
