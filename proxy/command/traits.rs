@@ -19,8 +19,26 @@ pub struct Traits {
     pub counts_anew: bool,
     /// It tells of servers or is for them, and not about keys: in a transaction that can be done when the others have run.
     pub about_servers: bool,
+    /// What a server may put of the client's own bytes, line breaks and all, into an error.
+    pub echoes: Echoes,
+    /// With one of these options behind its keys it is about all of them or none.
+    pub whole_with: &'static [&'static str],
     /// Its connection is another one afterwards, or it is answered by other than one reply.
     pub binds_connection: bool,
+}
+
+/// What a server may echo in an error.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Echoes {
+    /// Nothing that the client could choose.
+    #[default]
+    Nothing,
+    /// Anything that its code says.
+    Anything,
+    /// The options from this argument on.
+    Options(usize),
+    /// The first line of the script in this argument.
+    Script(usize),
 }
 
 /// The columns of a row.
@@ -47,6 +65,14 @@ pub fn of(spec: &Spec) -> Traits {
         counts_anew: name == "config|resetstat",
         about_servers: spec.treatment == Treatment::Primaries(Fold::Info)
             || container != name && matches!(container, "commandlog" | "config" | "latency" | "slowlog"),
+        echoes: match name {
+            "function|load" | "function|restore" => Echoes::Anything,
+            "function|list" => Echoes::Options(2),
+            "eval" | "eval_ro" => Echoes::Script(1),
+            "script|load" => Echoes::Script(2),
+            _ => Echoes::Nothing,
+        },
+        whole_with: if name == "msetex" { &["NX", "XX"] } else { &[] },
         binds_connection: matches!(name, "sync" | "psync" | "replconf" | "script|debug"),
     }
 }

@@ -5,7 +5,7 @@
 //! - an unknown option of FUNCTION LIST (Valkey).
 
 use crate::{
-    command::{Flags, Spec},
+    command::{Flags, Spec, traits::Echoes},
     resp::Request,
     scripts,
 };
@@ -18,11 +18,10 @@ pub fn is_echoed(request: &Request, spec: &Spec) -> bool {
 
 fn may_break_off(request: &Request, spec: &Spec) -> bool {
     let breaks = |arg: &[u8]| arg.contains(&b'\r') || arg.contains(&b'\n');
-    match &*spec.name {
-        "function|load" | "function|restore" => true,
-        "function|list" => request.args().skip(2).any(breaks),
-        "eval" | "eval_ro" => request.get(1).is_some_and(scripts::has_escapes),
-        "script|load" => request.get(2).is_some_and(scripts::has_escapes),
-        _ => false,
+    match spec.traits.echoes {
+        Echoes::Nothing => false,
+        Echoes::Anything => true,
+        Echoes::Options(first) => request.args().skip(first).any(breaks),
+        Echoes::Script(at) => request.get(at).is_some_and(scripts::has_escapes),
     }
 }

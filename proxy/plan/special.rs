@@ -8,9 +8,10 @@ use crate::{
     slot::Slot,
 };
 
-/// MSETEX with NX or XX sets all keys or none, so that it must stay one request.
+/// Whether a request must stay one: MSETEX with NX or XX sets all keys or none.
 pub fn keeps_together(request: &Request, spec: &Spec) -> bool {
-    &*spec.name == "msetex" && has_keyless_option(request, spec, &["NX", "XX"])
+    let options = spec.traits.whole_with;
+    !options.is_empty() && has_keyless_option(request, spec, options)
 }
 
 /// Whether one of `options` stands behind the keys of `request` and what belongs to them.

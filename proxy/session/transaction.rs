@@ -13,6 +13,7 @@ use std::{rc::Rc, sync::atomic::Ordering::Relaxed};
 
 use bytes::Bytes;
 
+use self::own::Own;
 use self::run::{exec_apart, exec_watched, stand_ins};
 use super::{
     Flow, Session,
@@ -27,11 +28,7 @@ use crate::{
     command::Spec,
     link::LARGEST_SHARED,
     metrics::Transaction as Ended,
-    resp::{
-        Request,
-        request::{OwnedRequest, Parser},
-        write,
-    },
+    resp::{Request, request::Parser, write},
     says,
     scripts::Script,
     slot::Slot,
@@ -46,7 +43,7 @@ pub(super) struct Transaction {
     queued: usize,
     slot: Option<Slot>,
     /// What the proxy answers itself or by another node, with its place among the queued.
-    own: Vec<(usize, OwnedRequest)>,
+    own: Vec<Own>,
     /// Bytes that these take.
     own_size: usize,
     /// A command that may write is among them.
@@ -76,7 +73,7 @@ impl Transaction {
 
     /// Bytes that it holds.
     pub(super) fn size(&self) -> usize {
-        self.frames.capacity() + self.own_size + self.own.capacity() * size_of::<(usize, OwnedRequest)>()
+        self.frames.capacity() + self.own_size + self.own.capacity() * size_of::<Own>()
     }
 
     /// Shows each request that is queued, in any order; MULTI and stand-ins too.
@@ -86,7 +83,7 @@ impl Transaction {
             visit(&parser.request(rest, found));
             rest = &rest[found.used..];
         }
-        self.own.iter().for_each(|(_, request)| visit(&request.as_request()));
+        self.own.iter().for_each(|own| visit(&own.request.as_request()));
     }
 
     /// Shows each request that is queued, in its order.
@@ -95,8 +92,8 @@ impl Transaction {
         // The first is MULTI.
         for place in 0..=self.queued {
             let Ok(Some(found)) = parser.find(rest) else { return };
-            match own.next_if(|(at, _)| at + 1 == place) {
-                Some((_, request)) => visit(&request.as_request()),
+            match own.next_if(|own| own.place + 1 == place) {
+                Some(own) => visit(&own.request.as_request()),
                 None if place > 0 => visit(&parser.request(rest, found)),
                 None => {}
             }

@@ -2,7 +2,10 @@
 
 use std::sync::atomic::Ordering::Relaxed;
 
-use super::{RIGHTLESS_STAND_IN, STAND_IN, may_write};
+use super::{
+    RIGHTLESS_STAND_IN, STAND_IN, may_write,
+    own::{Answer, Own},
+};
 use crate::{
     command::{
         Flags, Spec, Treatment,
@@ -29,7 +32,7 @@ enum Joins {
 /// Where a command goes at EXEC.
 struct Place {
     /// The proxy answers it, by other nodes or itself.
-    own: bool,
+    own: Option<Answer>,
     slot: Option<Slot>,
     scripting: Option<Scripting>,
 }
@@ -73,10 +76,10 @@ impl Session {
         transaction.scripts |= place.scripting.is_some_and(|which| which != Scripting::Fcall);
         transaction.functions |= place.scripting == Some(Scripting::Fcall);
         transaction.sets |= spec.treatment == Treatment::ConfigSet;
-        if place.own {
+        if let Some(answer) = place.own {
             let request = request.to_owned();
             transaction.own_size += request.held();
-            transaction.own.push((transaction.queued, request));
+            transaction.own.push(Own { place: transaction.queued, request, answer });
             let is_free = self.user.is_free(self.router.clock().now());
             transaction.frames.extend_from_slice(if is_free { STAND_IN } else { RIGHTLESS_STAND_IN });
         } else {
@@ -89,24 +92,26 @@ impl Session {
 
     /// Where a command goes at EXEC; or the error for one that cannot be part of a transaction.
     fn place(&self, request: &Request<'_>, spec: &Spec, plan: Plan) -> Result<Place, Vec<u8>> {
-        let wire = |slot| Ok(Place { own: false, slot, scripting: None });
-        let own = Ok(Place { own: true, slot: None, scripting: None });
+        let wire = |slot| Ok(Place { own: None, slot, scripting: None });
+        let own = |answer| Ok(Place { own: Some(answer), slot: None, scripting: None });
         match plan {
             Plan::One(slot) => wire(Some(slot)),
             Plan::Blocking(blocking) => wire(blocking.slot),
             Plan::Any => wire(None),
             // What is amended must be so here too. And by the node that all publishing goes through: what the
             // transaction's node passed on to it would come later than what others publish after EXEC.
-            Plan::Home | Plan::Amended(_) | Plan::Unchanged(_) => own,
-            Plan::Primaries(_) if spec.traits.about_servers => own,
+            Plan::Home => own(Answer::Home),
+            Plan::Amended(fold) => own(Answer::Amended(fold)),
+            Plan::Unchanged(error) => own(Answer::Unchanged(error)),
+            Plan::Primaries(fold) if spec.traits.about_servers => own(Answer::Primaries(fold)),
             Plan::Scripting(which, slot) if which != Scripting::Flush => {
-                Ok(Place { own: false, slot, scripting: Some(which) })
+                Ok(Place { own: None, slot, scripting: Some(which) })
             }
             Plan::Refuse(error) => Err(error),
             Plan::Split(_) => Err(plan::cross_slot_error(request, spec)),
             Plan::Local(local) => match self.joins(local, request) {
                 Joins::Wire => wire(None),
-                Joins::Own => own,
+                Joins::Own => own(Answer::Local(local)),
                 Joins::No => Err(says::not_in_transaction(&spec.name).into_bytes()),
             },
             Plan::Primaries(_)

@@ -6,20 +6,40 @@ use bytes::Bytes;
 
 use super::{Transaction, error};
 use crate::{
-    command::treatment::{Client, Local},
-    plan::{self, Plan},
-    resp::{Request, reply::Scanner, request::OwnedRequest},
-    says,
+    command::treatment::{Client, Fold, Local},
+    resp::{reply::Scanner, request::OwnedRequest},
     session::Session,
 };
+
+/// A queued request that goes to no connection of the transaction's.
+pub(super) struct Own {
+    /// How many are queued before it.
+    pub(super) place: usize,
+    pub(super) request: OwnedRequest,
+    pub(super) answer: Answer,
+}
+
+/// Where the reply to such a request comes from.
+pub(super) enum Answer {
+    /// The proxy itself.
+    Local(Local),
+    /// The node that all publishing goes through.
+    Home,
+    /// Any primary, whose reply is amended.
+    Amended(Fold),
+    /// All primaries.
+    Primaries(Fold),
+    /// CONFIG SET of what is not to change.
+    Unchanged(Vec<u8>),
+}
 
 impl Session {
     /// The replies to each WAIT within a transaction.
     pub(super) async fn waits_within(&mut self, transaction: &Transaction) -> VecDeque<Vec<u8>> {
         let mut replies = VecDeque::new();
-        for (_, request) in &transaction.own {
-            if request.as_request().is(0, "WAIT") {
-                replies.push_back(self.wait_in_transaction(&request.as_request()).await);
+        for own in &transaction.own {
+            if matches!(own.answer, Answer::Local(Local::Wait)) {
+                replies.push_back(self.wait_in_transaction(&own.request.as_request()).await);
             }
         }
         replies
@@ -29,7 +49,7 @@ impl Session {
     pub(super) async fn put_in_own(
         &mut self,
         reply: Bytes,
-        own: &[(usize, OwnedRequest)],
+        own: &[Own],
         mut waits: VecDeque<Vec<u8>>,
     ) -> Option<Bytes> {
         let Some(head) = reply.iter().position(|&byte| byte == b'\n').map(|end| end + 1) else { return Some(reply) };
@@ -40,8 +60,8 @@ impl Session {
         let (mut out, mut rest) = (reply[..head].to_vec(), &reply[head..]);
         let (mut own, mut index, mut scanner) = (own.iter().peekable(), 0, Scanner::default());
         while let Ok(Some(end)) = scanner.find(rest) {
-            match own.next_if(|(place, _)| *place == index) {
-                Some((_, request)) => out.extend(self.answer_own(&request.as_request(), &mut waits).await?),
+            match own.next_if(|own| own.place == index) {
+                Some(own) => out.extend(self.answer_own(own, &mut waits).await?),
                 None => out.extend_from_slice(&rest[..end]),
             }
             rest = &rest[end..];
@@ -54,12 +74,12 @@ impl Session {
     }
 
     /// `None` where the client has gone.
-    async fn answer_own(&mut self, request: &Request<'_>, waits: &mut VecDeque<Vec<u8>>) -> Option<Vec<u8>> {
+    async fn answer_own(&mut self, own: &Own, waits: &mut VecDeque<Vec<u8>>) -> Option<Vec<u8>> {
+        let request = &own.request.as_request();
         let topology = self.router.topology().clone();
         let spec = topology.commands.find(request);
-        let plan = plan::plan(request, spec, &self.router.settings().policy);
-        Some(match plan {
-            Plan::Local(local) => match local {
+        Some(match own.answer {
+            Answer::Local(local) => match local {
                 Local::Hello => self.hello(request).await,
                 Local::Auth => self.auth(request).await,
                 Local::Select => self.select(request),
@@ -72,11 +92,11 @@ impl Session {
                     })
                 }
             },
-            Plan::Home => self.ask_home(request).await.unwrap_or_else(|text| error(&text)).to_vec(),
-            Plan::Amended(fold) => {
+            Answer::Home => self.ask_home(request).await.unwrap_or_else(|text| error(&text)).to_vec(),
+            Answer::Amended(fold) => {
                 self.ask_amended(&self.lane, request, fold).await.unwrap_or_else(|text| error(&text).to_vec())
             }
-            Plan::Primaries(fold) => {
+            Answer::Primaries(fold) => {
                 let counts_anew = self.counts_anew(spec);
                 if let Some(error) = self.deaf(spec).await? {
                     return Some(error.to_vec());
@@ -89,8 +109,7 @@ impl Session {
                 }
                 reply.to_vec()
             }
-            Plan::Unchanged(error) => self.config_as_it_is(request, &error).await,
-            _ => error(&says::not_in_multi(None)).to_vec(),
+            Answer::Unchanged(ref error) => self.config_as_it_is(request, error).await,
         })
     }
 }
