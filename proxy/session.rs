@@ -13,6 +13,7 @@ mod alone;
 mod apart;
 mod ask;
 mod attend;
+mod barrier;
 mod blocking;
 mod called;
 mod client;
@@ -29,12 +30,12 @@ mod monitor;
 mod parts;
 mod pause;
 mod proxy;
+mod reader;
 mod retry;
 mod scan;
 mod scripts;
 mod server;
 mod streamed;
-mod strict;
 mod subscribe;
 mod subscriber;
 mod tracking;
@@ -52,31 +53,27 @@ use std::{
     time::Duration,
 };
 
-use bytes::{Buf, BytesMut};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
 
 pub use self::leave::look_after_users;
 use self::{
-    alone::Work, apart::Place, intake::Intake, leave::Leave, monitor::Monitor, pause::Standstill, retry::Retry,
-    strict::Target, subscribe::Overdue, subscriber::Subscriber, tracking::Tracking, transaction::Transaction,
+    alone::Work, apart::Place, barrier::Barrier, leave::Leave, monitor::Monitor, pause::Standstill, reader::Reader,
+    retry::Retry, subscribe::Overdue, subscriber::Subscriber, tracking::Tracking, transaction::Transaction,
     watch::Watch,
 };
 use crate::{
     clients::{Client, Order, Usage},
     metrics::Disconnect,
     resp::{
-        request::{OwnedRequest, Parser, ProtocolError},
+        request::{OwnedRequest, ProtocolError},
         write,
     },
     rights::User,
     router::{Lane, Router},
     says,
-    ticket::{Bounced, Label, Line, Route},
+    ticket::{Bounced, Label, Line},
     transport::Stream,
 };
-
-/// How much memory at most is reserved ahead for a request that has announced its size but not sent it.
-const GROWTH: usize = 1024 * 1024;
 
 /// How long a client that is closed for what it costs may take to read why.
 const LINGER: Duration = Duration::from_secs(1);
@@ -92,15 +89,10 @@ pub struct Session {
     /// What a node has said of the request at the front of the input.
     leave: Option<Leave>,
     client: Arc<Client>,
-    parser: Parser,
-    /// Bytes from the client that have not been dispatched.
-    input: BytesMut,
-    /// Whether more of them may be read.
-    intake: Intake,
-    /// There may be a whole request among them.
-    input_ready: bool,
-    /// Nothing is dispatched until every reply is there.
-    settling: bool,
+    /// What has come and has not been dispatched.
+    reader: Reader,
+    /// What keeps requests in their order.
+    barrier: Barrier,
     retry: Option<Retry>,
     /// What has come back since it is too large for its way, and goes next.
     too_large: Option<Bounced>,
@@ -118,17 +110,6 @@ pub struct Session {
     is_told: bool,
     /// Since when the client owes much of what was published to it.
     overdue: Overdue,
-    /// More requests may have come behind the one that is being dispatched.
-    more_behind: bool,
-    /// Bytes that have been read behind it.
-    behind: usize,
-    /// Where a request is under way that may have to go again: its node may turn out to lack its script or some of its
-    /// keys, or one of all nodes not to serve its part.
-    unproven: Option<Route>,
-    /// Where all that is in flight goes, where order is strict.
-    under_way: Target,
-    /// The topology under which requests are in flight.
-    epoch: u64,
     /// Which primary gets the requests that any may answer.
     favourite: usize,
     /// The client may use what it asks for: it has authenticated, or need not.
@@ -200,12 +181,8 @@ impl Session {
             lane: router.first_lane(),
             user: router.own_user().clone(),
             leave: None,
-            epoch: router.epoch(),
-            parser: Parser::default(),
-            input: BytesMut::new(),
-            intake: Intake::default(),
-            input_ready: false,
-            settling: false,
+            reader: Reader::default(),
+            barrier: Barrier::new(router.epoch()),
             retry: None,
             too_large: None,
             place: Place::default(),
@@ -217,10 +194,6 @@ impl Session {
             tracking: None,
             is_told: false,
             overdue: Overdue::default(),
-            more_behind: false,
-            behind: 0,
-            unproven: None,
-            under_way: Target::Here,
             ending: None,
             accounted: Usage::default(),
             named: 0,
@@ -276,7 +249,7 @@ impl Session {
                 Poll::Pending => Stop::Held,
             };
             let unfit = self.poll_subscriptions(cx);
-            if self.accounted.input + self.accounted.requests > self.input.len() {
+            if self.accounted.input + self.accounted.requests > self.reader.len() {
                 // Whoever has its reply is not seen to have sent more.
                 self.account();
             }
@@ -290,7 +263,7 @@ impl Session {
             if let Some(reason) = unfit.or_else(|| self.poll_overdue(cx)) {
                 return Poll::Ready(Turn::Ended(reason));
             }
-            let _ = self.poll_intake(cx);
+            let _ = self.reader.poll_turn(cx);
             if let Poll::Ready(Err(reason)) = self.poll_place(cx) {
                 return Poll::Ready(Turn::Ended(reason));
             }
@@ -349,12 +322,12 @@ impl Session {
     }
 
     fn may_go_on(&self) -> bool {
-        let waits_for_line = if self.settling { !self.line.is_settled() } else { self.line.is_full() };
+        let waits_for_line = if self.barrier.is_settling() { !self.line.is_settled() } else { self.line.is_full() };
         let is_over = self.ending.is_some() || self.line.is_broken();
         !waits_for_line
             && !is_over
             && !self.awaits_place()
-            && !self.awaits_turn()
+            && !self.reader.awaits_turn()
             && self.retry.is_none()
             && !self.line.has_bounced()
     }
@@ -367,29 +340,23 @@ impl Session {
             if is_over
                 || self.standstill.is_some()
                 || self.awaits_place()
-                || self.awaits_turn()
-                || (self.settling && !self.line.is_settled())
+                || self.reader.awaits_turn()
+                || self.barrier.is_closed(self.line.is_settled())
             {
                 return Stop::Held;
             }
-            self.settling = false;
-            if self.input_ready {
-                let mut input = std::mem::take(&mut self.input);
+            if self.reader.is_ready() {
+                let input = self.reader.take();
                 let (used, turn) = self.take_bytes(&input);
-                input.advance(used);
-                if input.is_empty() {
-                    self.end_turn();
-                } else {
-                    self.input = input;
-                }
+                self.reader.put_back(input, used);
                 if let Some(turn) = turn {
                     return Stop::Turn(turn);
                 }
-                if self.input_ready || self.ending.is_some() {
+                if self.reader.is_ready() || self.ending.is_some() {
                     return Stop::Held;
                 }
             }
-            if self.line.is_full() || !self.may_read_on() {
+            if self.line.is_full() || !self.reader.may_read_on(self.router.clients()) {
                 return Stop::Held;
             }
             let buffer = &mut *buffer.borrow_mut();
@@ -408,39 +375,36 @@ impl Session {
             self.client.heard(self.router.clock().now());
             self.router.tally().received(bytes.len());
             self.client.count_traffic(0, bytes.len());
-            if self.input.is_empty() {
+            if self.reader.is_empty() {
                 let (used, turn) = self.take_bytes(bytes);
-                self.input.extend_from_slice(&bytes[used..]);
+                self.reader.keep(&bytes[used..]);
                 if let Some(turn) = turn {
                     return Stop::Turn(turn);
                 }
-                if self.input_ready || self.ending.is_some() {
+                if self.reader.is_ready() || self.ending.is_some() {
                     return Stop::Held;
                 }
             } else {
-                let more = self.parser.expected().saturating_sub(self.input.len());
-                self.input.reserve(more.clamp(bytes.len(), GROWTH.max(bytes.len())));
-                self.input.extend_from_slice(bytes);
-                self.input_ready = true;
+                self.reader.add(bytes);
             }
         }
     }
 
     /// Dispatches the requests at the front of `bytes`; says how many bytes that took, and which request needs more than
-    /// that. Leaves `input_ready` set where a request had to be held back.
+    /// that. The reader stays ready where a request had to be held back.
     fn take_bytes(&mut self, bytes: &[u8]) -> (usize, Option<Turn>) {
         self.router.refresh();
-        let mut parser = std::mem::take(&mut self.parser);
+        let mut parser = self.reader.take_parser();
         parser.rules = self.router.topology().server.framing.rules(!self.authenticated);
         let mut used = 0;
         let mut turn = None;
-        self.input_ready = true;
+        self.reader.set_ready(true);
         while self.ending.is_none() {
             let rest = &bytes[used..];
             let found = match parser.find(rest) {
                 Ok(Some(found)) => found,
                 Ok(None) => {
-                    self.input_ready = false;
+                    self.reader.set_ready(false);
                     break;
                 }
                 Err(wrong) => {
@@ -454,8 +418,7 @@ impl Session {
                 self.line.mute.take();
             } else {
                 let request = parser.request(rest, found);
-                self.behind = rest.len() - found.used;
-                self.more_behind = self.behind > 0;
+                self.reader.set_behind(rest.len() - found.used);
                 match self.dispatch(&request) {
                     Flow::Taken => {}
                     Flow::Full | Flow::Paused => break,
@@ -469,15 +432,14 @@ impl Session {
                         break;
                     }
                     Flow::Settle | Flow::Alone(_) => {
-                        self.settling = true;
+                        self.barrier.settle();
                         break;
                     }
                 }
             }
             used += found.used;
         }
-        parser.shrink();
-        self.parser = parser;
+        self.reader.put_parser(parser);
         (used, turn)
     }
 
@@ -496,7 +458,7 @@ impl Session {
     /// Lets the client read why it is closed: bytes of its that are not read would make the kernel take that back.
     async fn linger(&mut self) {
         self.line.close();
-        self.input = BytesMut::new();
+        self.reader.clear();
         self.take_transaction();
         self.name_nothing();
         self.account();

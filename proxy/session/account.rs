@@ -21,12 +21,7 @@ impl Session {
         if self.retry.is_some() || self.line.has_bounced() {
             usage.requests = self.line.asked();
         }
-        if !self.input.is_empty() {
-            usage.input = self.input.len();
-            usage.input_free = self.input.capacity() - usage.input;
-            usage.arguments = self.parser.arguments();
-        }
-        usage.requests += self.parser.held();
+        self.reader.account(&mut usage);
         if let Some((arguments, held)) = self.waiting {
             usage.arguments = arguments;
             usage.requests += held;
@@ -39,7 +34,7 @@ impl Session {
     /// The same while a request is being answered, of which a server's query buffer still has the bytes. (Newer servers
     /// read into a buffer that clients share, as the proxy does.)
     pub(super) fn usage_with(&self, request: &Request<'_>) -> Usage {
-        let input = if self.dialect().shares_its_buffer() { 0 } else { request.frame().len() + self.behind };
+        let input = if self.dialect().shares_its_buffer() { 0 } else { request.frame().len() + self.reader.behind() };
         Usage { input, arguments: request.args().map(<[u8]>::len).sum(), ..self.usage() }
     }
 

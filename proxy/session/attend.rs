@@ -114,7 +114,7 @@ impl Session {
         look: &mut Option<Pin<Box<Sleep>>>,
     ) -> Poll<Disconnect> {
         let buffer = self.router.buffer().clone();
-        while self.input.len() < SENT_AHEAD {
+        while self.reader.len() < SENT_AHEAD {
             let buffer = &mut *buffer.borrow_mut();
             let mut read = ReadBuf::new(buffer);
             if let Err(error) = ready!(Pin::new(&mut self.stream).poll_read(cx, &mut read)) {
@@ -124,8 +124,8 @@ impl Session {
                 return Poll::Ready(Disconnect::Eof);
             }
             self.router.tally().received(read.filled().len());
-            self.input.extend_from_slice(read.filled());
-            self.input_ready = true;
+            self.reader.keep(read.filled());
+            self.reader.set_ready(true);
         }
         loop {
             if self.stream.is_closed_by_peer(cx) {

@@ -28,11 +28,11 @@ impl Session {
         if self.line.is_full() {
             return Flow::Full;
         }
-        if self.epoch != self.router.epoch() {
+        if !self.barrier.is_at(self.router.epoch()) {
             if !self.line.is_settled() {
                 return Flow::Settle;
             }
-            self.epoch = self.router.epoch();
+            self.barrier.follow(self.router.epoch());
             self.follow_tracking();
         }
         let router = self.router.clone();
@@ -72,10 +72,11 @@ impl Session {
         if self.transaction.is_some() && !acts_at_once(&plan, spec) {
             return self.enqueue(request, spec, plan);
         }
-        if self.unproven.is_some() && self.must_not_overtake(&plan) {
+        if self.barrier.is_up() && self.barrier.holds(&plan, self.line.is_settled()) {
             return Flow::Settle;
         }
-        if router.settings().strict_order && self.must_keep_order(&plan) {
+        if router.settings().strict_order && self.barrier.holds_strictly(self.target_of(&plan), self.line.is_settled())
+        {
             return Flow::Settle;
         }
         if self.is_careful() {
@@ -97,7 +98,7 @@ impl Session {
             self.show(request, spec);
         }
         if beside && matches!(flow, Flow::Taken) {
-            self.hold_behind(Route::Any);
+            self.barrier.hold_behind(Route::Any);
         }
         if self.tracking.is_some() && matches!(flow, Flow::Taken) {
             self.caching_is_over(spec);
@@ -174,16 +175,8 @@ impl Session {
             && spec.is_none_or(|spec| spec.only_key().is_none())
             && self.router.moving().has(slot, self.router.clock().now())
         {
-            self.hold_behind(route);
+            self.barrier.hold_behind(route);
         }
-    }
-
-    /// What goes there too has to wait until all that is under way is answered: something may have to go again.
-    pub(super) fn hold_behind(&mut self, route: Route) {
-        self.unproven = Some(match self.unproven {
-            Some(other) if other != route => Route::Any,
-            _ => route,
-        });
     }
 
     /// The duty to answer a request.
@@ -233,7 +226,7 @@ impl Session {
     ) {
         // It is about all that its nodes have, and part of it may have to go again: FLUSHALL, for one, must not find what
         // comes behind it.
-        self.hold_behind(Route::Any);
+        self.barrier.hold_behind(Route::Any);
         let topology = self.router.topology().clone();
         let slots = topology.first_slots();
         if slots.is_empty() {

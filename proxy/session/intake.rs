@@ -15,7 +15,7 @@ use std::{
 
 use tokio::sync::OwnedSemaphorePermit;
 
-use super::Session;
+use crate::clients::Clients;
 
 /// Bytes of a request that need no turn.
 const SMALL: usize = 64 * 1024;
@@ -65,44 +65,45 @@ impl Held {
     }
 }
 
-impl Session {
-    /// Whether more of a request that is not whole may be read now; else the turn for that is awaited.
-    pub(super) fn may_read_on(&mut self) -> bool {
-        if self.input.len() < SMALL {
+impl Intake {
+    /// Whether more of a request that is not whole, of which so much has come, may be read now; else the turn for that is
+    /// awaited.
+    pub(super) fn may_read_on(&mut self, length: usize, clients: &Clients) -> bool {
+        if length < SMALL {
             return true;
         }
-        match &self.intake {
+        match self {
             Intake::Has(held) if held.goes_on() => return true,
             Intake::Awaited(_) => return false,
             _ => {}
         }
-        if !self.router.clients().is_short() {
-            self.intake = Intake::NotNeeded;
+        if !clients.is_short() {
+            *self = Intake::NotNeeded;
             return true;
         }
-        let turn = self.router.clients().turn().clone();
+        let turn = clients.turn().clone();
         match turn.clone().try_acquire_owned() {
             Ok(permit) => {
-                self.intake = Intake::Has(Held::new(permit));
+                *self = Intake::Has(Held::new(permit));
                 true
             }
             Err(_) => {
                 let wait = async move { tokio::time::timeout(LOOK, turn.acquire_owned()).await.ok()?.ok() };
-                self.intake = Intake::Awaited(Box::pin(wait));
+                *self = Intake::Awaited(Box::pin(wait));
                 false
             }
         }
     }
 
     /// Whether the turn is awaited.
-    pub(super) fn awaits_turn(&self) -> bool {
-        matches!(self.intake, Intake::Awaited(_))
+    pub(super) fn is_awaited(&self) -> bool {
+        matches!(self, Intake::Awaited(_))
     }
 
     /// Ready where no turn is awaited, or it is time to look again.
-    pub(super) fn poll_intake(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        if let Intake::Awaited(wait) = &mut self.intake {
-            self.intake = match ready!(wait.as_mut().poll(cx)) {
+    pub(super) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        if let Intake::Awaited(wait) = self {
+            *self = match ready!(wait.as_mut().poll(cx)) {
                 Some(permit) => Intake::Has(Held::new(permit)),
                 None => Intake::NotNeeded,
             };
@@ -112,7 +113,7 @@ impl Session {
 
     /// What was read has been dispatched: the next may read on.
     pub(super) fn end_turn(&mut self) {
-        if let Intake::Has(held) = std::mem::take(&mut self.intake) {
+        if let Intake::Has(held) = std::mem::take(self) {
             held.permit.take();
         }
     }

@@ -131,7 +131,7 @@ impl Session {
 
     /// All that go again at a time go by the same topology.
     fn send_again(&mut self, bounced: Bounced) {
-        self.epoch = self.router.epoch();
+        self.barrier.follow(self.router.epoch());
         self.follow_tracking();
         let Bounced { ticket, request, why } = bounced;
         self.router.tally().retried(why.word());

@@ -17,7 +17,7 @@ use super::{Flow, Session, alone::Work, ask::ask, attend::Eof, retry};
 use crate::{
     command::{Spec, Treatment, lost::WhenLost, treatment::Fold},
     link::{Link, Prelude},
-    plan::{Plan, Scripting},
+    plan::Scripting,
     recovery::Why,
     resp::{Request, Value, request::Parser, write},
     router::{Lane, Router},
@@ -161,7 +161,7 @@ impl Session {
             return self.forward(request, spec, route);
         };
         // By the client's own connection only what its user may do.
-        let ahead = self.is_trusted() && (self.more_behind || !self.line.is_settled());
+        let ahead = self.is_trusted() && (self.reader.behind() > 0 || !self.line.is_settled());
         let mut ticket = self.open(request, spec, route);
         ticket.needs.scripts = true;
         let Some(link) = self.lane.link(&self.router, self.favourite, route) else {
@@ -173,7 +173,7 @@ impl Session {
             self.load_ahead(&link, &script, &mut prelude);
         } else {
             ticket.needs.heals = true;
-            self.hold_behind(route);
+            self.barrier.hold_behind(route);
         }
         prelude.add(ticket.caching.prefix());
         link.send_after(&prelude, request.frame(), ticket);
@@ -205,21 +205,6 @@ impl Session {
     fn load_ahead(&self, link: &Link, script: &Script, prelude: &mut Prelude) {
         if link.load(script, prelude) {
             self.router.scripts().all().give(script.sha, &link.node().label);
-        }
-    }
-
-    /// Whether a request must wait, since what is under way may yet have to go again and must not be overtaken by it.
-    pub(super) fn must_not_overtake(&mut self, plan: &Plan) -> bool {
-        let Some(unproven) = self.unproven else { return false };
-        if self.line.is_settled() {
-            self.unproven = None;
-            return false;
-        }
-        match plan {
-            Plan::One(slot) | Plan::Scripting(_, Some(slot)) => {
-                unproven == Route::Any || unproven == Route::Slot(*slot)
-            }
-            _ => true,
         }
     }
 }

@@ -256,7 +256,7 @@ impl Session {
         self.guard_order(spec, route);
         self.send_ready(&named, batch, ticket);
         if is_large {
-            self.hold_behind(Route::Any);
+            self.barrier.hold_behind(Route::Any);
         }
         Flow::Taken
     }

@@ -1,0 +1,210 @@
+//! What keeps one client's requests in their order: which of them have to wait until those ahead are answered.
+//!
+//! - Requests are never in flight under two topologies: what is on its way to an old owner could be overtaken.
+//! - What may have to go again (its node may lack its script or some of its keys, or one of all nodes may not serve its
+//!   part) must not be overtaken by what goes to the same place.
+//! - With `strict_order`, what a client sends to a node waits for what it has under way at others, so that everybody sees
+//!   its commands take effect in the order sent, whatever their keys. What goes to one node stays pipelined.
+
+use std::sync::Arc;
+
+use super::Session;
+use crate::{
+    command::treatment::Local,
+    plan::{Plan, Scripting},
+    ticket::Route,
+    topology::Node,
+};
+
+/// The barriers of one session.
+#[derive(Debug)]
+pub(super) struct Barrier {
+    /// Nothing is dispatched until every reply is there.
+    settling: bool,
+    /// The topology under which requests are in flight.
+    epoch: u64,
+    /// Where something is under way that may have to go again.
+    unproven: Option<Route>,
+    /// Where all that is in flight goes, where order is strict.
+    under_way: Target,
+}
+
+/// Where requests take effect.
+#[derive(Clone, Debug)]
+pub(super) enum Target {
+    /// At the proxy alone, and for their client alone.
+    Here,
+    /// At one node.
+    Node(Arc<Node>),
+    /// At several, or for other clients, or at a node that is not known yet.
+    Several,
+}
+
+impl Target {
+    /// Whether what goes there keeps its order with what is under way `there`.
+    fn keeps_order_with(&self, there: &Target) -> bool {
+        match (self, there) {
+            (Target::Node(one), Target::Node(other)) => one.id == other.id,
+            _ => false,
+        }
+    }
+}
+
+impl Barrier {
+    /// Of a session that has nothing in flight, under this topology.
+    pub(super) fn new(epoch: u64) -> Barrier {
+        Barrier { settling: false, epoch, unproven: None, under_way: Target::Here }
+    }
+
+    /// Lets nothing through until every reply is there.
+    pub(super) fn settle(&mut self) {
+        self.settling = true;
+    }
+
+    /// Whether nothing is let through, given whether the line `is_settled`. A barrier that has done its work is gone.
+    pub(super) fn is_closed(&mut self, is_settled: bool) -> bool {
+        self.settling &= !is_settled;
+        self.settling
+    }
+
+    /// Whether it waits for the line to settle.
+    pub(super) fn is_settling(&self) -> bool {
+        self.settling
+    }
+
+    /// Whether requests in flight go by this topology.
+    pub(super) fn is_at(&self, epoch: u64) -> bool {
+        self.epoch == epoch
+    }
+
+    /// Requests go by this topology from now on. Nothing is in flight by another.
+    pub(super) fn follow(&mut self, epoch: u64) {
+        self.epoch = epoch;
+    }
+
+    /// Something goes there that may have to go again: what goes there too waits until all that is under way is answered.
+    pub(super) fn hold_behind(&mut self, route: Route) {
+        self.unproven = Some(match self.unproven {
+            Some(other) if other != route => Route::Any,
+            _ => route,
+        });
+    }
+
+    /// Whether there is something that may have to go again.
+    #[inline]
+    pub(super) fn is_up(&self) -> bool {
+        self.unproven.is_some()
+    }
+
+    /// Whether a request must wait, since it could overtake what may have to go again.
+    pub(super) fn holds(&mut self, plan: &Plan, is_settled: bool) -> bool {
+        let Some(unproven) = self.unproven else { return false };
+        if is_settled {
+            self.unproven = None;
+            return false;
+        }
+        match plan {
+            Plan::One(slot) | Plan::Scripting(_, Some(slot)) => {
+                unproven == Route::Any || unproven == Route::Slot(*slot)
+            }
+            _ => true,
+        }
+    }
+
+    /// Whether a request for `target` must wait, where order is strict.
+    pub(super) fn holds_strictly(&mut self, target: Target, is_settled: bool) -> bool {
+        if matches!(target, Target::Here) || target.keeps_order_with(&self.under_way) {
+            return false;
+        }
+        if is_settled {
+            self.under_way = target;
+        }
+        !is_settled
+    }
+}
+
+impl Session {
+    /// Where a request takes effect.
+    pub(super) fn target_of(&self, plan: &Plan) -> Target {
+        let topology = self.router.topology();
+        let node = |node: Option<Arc<Node>>| node.map_or(Target::Several, Target::Node);
+        let slot = |slot| node(topology.owner(slot).cloned());
+        let any = || node(self.router.any_primary(self.favourite));
+        match plan {
+            Plan::One(one) => slot(*one),
+            Plan::Scripting(Scripting::Load | Scripting::Flush | Scripting::Exists, _) => Target::Several,
+            Plan::Scripting(_, Some(one)) => slot(*one),
+            Plan::Any | Plan::Amended(_) | Plan::Scripting(_, None) => any(),
+            Plan::Home => node(topology.home().cloned()),
+            Plan::Local(Local::Exec) => match &self.transaction {
+                Some(transaction) => transaction.slot().map_or_else(any, slot),
+                None => Target::Here,
+            },
+            Plan::Local(Local::Client(_)) => Target::Several,
+            Plan::Local(_) | Plan::Refuse(_) => Target::Here,
+            Plan::Split(_)
+            | Plan::Primaries(_)
+            | Plan::Scan(_)
+            | Plan::Keys
+            | Plan::Blocking(_)
+            | Plan::Aside(_)
+            | Plan::Unchanged(_)
+            | Plan::AskServer => Target::Several,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{address::Address, slot::Slot, topology::Role};
+
+    fn at(id: &str) -> Target {
+        let address = Address::new("127.0.0.1", 1);
+        Target::Node(Arc::new(Node {
+            id: id.into(),
+            announced: address.clone(),
+            reach: address,
+            label: id.into(),
+            role: Role::Primary,
+            replicates: None,
+            zone: None,
+            aliases: Vec::new(),
+        }))
+    }
+
+    #[test]
+    fn it_is_closed_until_the_line_has_settled() {
+        let mut barrier = Barrier::new(1);
+        assert!(!barrier.is_closed(false));
+        barrier.settle();
+        assert!(barrier.is_closed(false) && barrier.is_settling());
+        assert!(!barrier.is_closed(true));
+        assert!(!barrier.is_closed(false), "it has done its work");
+    }
+
+    #[test]
+    fn what_goes_to_the_same_place_waits_for_what_may_go_again() {
+        let (foo, bar) = (Slot::of(b"foo"), Slot::of(b"bar"));
+        let one = |slot| Plan::One(slot);
+        let mut barrier = Barrier::new(1);
+        barrier.hold_behind(Route::Slot(foo));
+        assert!(barrier.holds(&one(foo), false) && !barrier.holds(&one(bar), false));
+        assert!(barrier.holds(&Plan::Any, false) && barrier.holds(&Plan::Keys, false));
+        // Of two places, all wait.
+        barrier.hold_behind(Route::Slot(bar));
+        assert!(barrier.holds(&one(Slot::of(b"other")), false));
+        assert!(!barrier.holds(&one(foo), true) && !barrier.is_up());
+    }
+
+    #[test]
+    fn strict_order_waits_between_nodes_and_not_at_one() {
+        let mut barrier = Barrier::new(1);
+        assert!(!barrier.holds_strictly(at("a"), true));
+        assert!(!barrier.holds_strictly(at("a"), false), "one node's are pipelined");
+        assert!(!barrier.holds_strictly(Target::Here, false), "nobody else sees it");
+        assert!(barrier.holds_strictly(at("b"), false) && barrier.holds_strictly(Target::Several, false));
+        assert!(!barrier.holds_strictly(Target::Several, true));
+        assert!(barrier.holds_strictly(Target::Several, false), "among several nothing is known");
+    }
+}

@@ -1,0 +1,154 @@
+//! What has come from a client and has not been dispatched: bytes, and how far they have been looked at.
+
+use std::task::{Context, Poll};
+
+use bytes::{Buf, BytesMut};
+
+use super::intake::Intake;
+use crate::{
+    clients::{Clients, Usage},
+    resp::request::Parser,
+};
+
+/// How much memory at most is reserved ahead for a request that has announced its size but not sent it.
+const GROWTH: usize = 1024 * 1024;
+
+/// A session's input. It owns bytes only while a request is incomplete or has to wait.
+#[derive(Default)]
+pub(super) struct Reader {
+    parser: Parser,
+    bytes: BytesMut,
+    intake: Intake,
+    /// There may be a whole request among the bytes.
+    is_ready: bool,
+    /// Bytes that were read behind the request that is being dispatched.
+    behind: usize,
+}
+
+impl Reader {
+    /// Bytes that wait.
+    pub(super) fn len(&self) -> usize {
+        self.bytes.len()
+    }
+
+    /// Whether none wait.
+    pub(super) fn is_empty(&self) -> bool {
+        self.bytes.is_empty()
+    }
+
+    /// Whether there may be a whole request among them.
+    pub(super) fn is_ready(&self) -> bool {
+        self.is_ready
+    }
+
+    /// Takes note whether there may be one.
+    pub(super) fn set_ready(&mut self, is_ready: bool) {
+        self.is_ready = is_ready;
+    }
+
+    /// How many bytes were read behind the request that is being dispatched.
+    pub(super) fn behind(&self) -> usize {
+        self.behind
+    }
+
+    /// So many bytes were read behind the request that is being dispatched.
+    pub(super) fn set_behind(&mut self, behind: usize) {
+        self.behind = behind;
+    }
+
+    /// The parser, for a while; [`Reader::put_parser`] brings it back.
+    pub(super) fn take_parser(&mut self) -> Parser {
+        std::mem::take(&mut self.parser)
+    }
+
+    /// The parser is back.
+    pub(super) fn put_parser(&mut self, mut parser: Parser) {
+        parser.shrink();
+        self.parser = parser;
+    }
+
+    /// The bytes that wait, to be dispatched; [`Reader::put_back`] returns what is left of them.
+    pub(super) fn take(&mut self) -> BytesMut {
+        std::mem::take(&mut self.bytes)
+    }
+
+    /// So much of what was taken has been dispatched. Once all has, others may read on.
+    pub(super) fn put_back(&mut self, mut bytes: BytesMut, used: usize) {
+        bytes.advance(used);
+        if bytes.is_empty() {
+            self.intake.end_turn();
+        } else {
+            self.bytes = bytes;
+        }
+    }
+
+    /// Keeps what has been looked at, and is not whole or has to wait.
+    pub(super) fn keep(&mut self, rest: &[u8]) {
+        self.bytes.extend_from_slice(rest);
+    }
+
+    /// Adds what has come to what waits.
+    pub(super) fn add(&mut self, bytes: &[u8]) {
+        let more = self.parser.expected().saturating_sub(self.bytes.len());
+        self.bytes.reserve(more.clamp(bytes.len(), GROWTH.max(bytes.len())));
+        self.bytes.extend_from_slice(bytes);
+        self.is_ready = true;
+    }
+
+    /// Drops all of it.
+    pub(super) fn clear(&mut self) {
+        self.bytes = BytesMut::new();
+    }
+
+    /// Whether more may be read, as far as memory is concerned; else the turn for that is awaited.
+    pub(super) fn may_read_on(&mut self, clients: &Clients) -> bool {
+        self.intake.may_read_on(self.bytes.len(), clients)
+    }
+
+    /// Whether the turn is awaited.
+    pub(super) fn awaits_turn(&self) -> bool {
+        self.intake.is_awaited()
+    }
+
+    /// Ready where no turn is awaited, or it is time to look again.
+    pub(super) fn poll_turn(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        self.intake.poll(cx)
+    }
+
+    /// Notes what it holds.
+    pub(super) fn account(&self, usage: &mut Usage) {
+        if !self.bytes.is_empty() {
+            usage.input = self.bytes.len();
+            usage.input_free = self.bytes.capacity() - usage.input;
+            usage.arguments = self.parser.arguments();
+        }
+        usage.requests += self.parser.held();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bytes_are_owned_only_while_they_wait() {
+        let mut reader = Reader::default();
+        reader.keep(b"*1\r\n$4\r\nPI");
+        assert!(!reader.is_ready() && reader.len() == 10);
+        reader.add(b"NG\r\n*1\r\n");
+        assert!(reader.is_ready());
+        let bytes = reader.take();
+        assert_eq!(&bytes[..], b"*1\r\n$4\r\nPING\r\n*1\r\n");
+        reader.put_back(bytes, 14);
+        assert_eq!(reader.len(), 4);
+        let mut usage = Usage::default();
+        reader.account(&mut usage);
+        assert_eq!(usage.input, 4);
+        let bytes = reader.take();
+        reader.put_back(bytes, 4);
+        assert!(reader.is_empty());
+        let mut usage = Usage::default();
+        reader.account(&mut usage);
+        assert_eq!((usage.input, usage.input_free), (0, 0));
+    }
+}
