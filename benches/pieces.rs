@@ -91,7 +91,8 @@ mod line {
     use slotway::{
         metrics::Metrics,
         slot::Slot,
-        ticket::{Clock, Label, Line, Route},
+        ticket::{Clock, Label, Line},
+        topology::Route,
     };
 
     use super::*;

@@ -35,9 +35,8 @@ use crate::{
     rights::{Rights, User},
     scan::Scans,
     scripts::{Scripts, Shelf},
-    slot::Slot,
-    ticket::{Clock, Route, Ticket},
-    topology::{Hint, Node, Topology},
+    ticket::{Clock, Ticket},
+    topology::{Hint, Node, Route, Topology},
 };
 
 /// How long a request to the node that all publishing goes through may wait before the others are asked about that node.
@@ -260,10 +259,9 @@ impl Router {
         self.lane(&self.settings.login)
     }
 
-    /// Some primary that owns slots.
-    pub fn any_primary(&self, favourite: usize) -> Option<Arc<Node>> {
-        let topology = self.topology.borrow();
-        topology.owner(pick(topology.first_slots(), favourite)?).cloned()
+    /// The node that serves a route now.
+    pub fn node_for(&self, route: Route, affinity: usize) -> Option<Arc<Node>> {
+        self.topology.borrow().node_for(route, affinity).cloned()
     }
 
     /// What the operator has decided.
@@ -398,25 +396,19 @@ impl Lane {
         &self.login
     }
 
-    /// Sends a request where its ticket says. `favourite` picks among all primaries, for requests that any may answer.
-    pub fn send(&self, router: &Router, favourite: usize, request: &[u8], ticket: Ticket) {
-        match self.link(router, favourite, ticket.route) {
+    /// Sends a request where its ticket says. `affinity` picks among all primaries, for requests that any may answer.
+    pub fn send(&self, router: &Router, affinity: usize, request: &[u8], ticket: Ticket) {
+        match self.link(router, affinity, ticket.route) {
             Some(link) => link.send(request, ticket),
             None => refuse(router, request, ticket),
         }
     }
 
     /// The link to where a request is to go; `None` where no node serves that.
-    pub fn link(&self, router: &Router, favourite: usize, route: Route) -> Option<Rc<Link>> {
+    pub fn link(&self, router: &Router, affinity: usize, route: Route) -> Option<Rc<Link>> {
         let topology = router.topology.borrow();
         self.follow(&topology);
-        let index = match route {
-            Route::Slot(slot) => topology.owner_index(slot)?,
-            Route::Any => self.any_index(&topology, favourite)?,
-            Route::Home => topology.home_index()?,
-            // As long as it goes as one, there are none.
-            Route::All => return None,
-        };
+        let index = topology.resolve(route, affinity, |index| self.is_well(index))?;
         let links = &mut *self.links.borrow_mut();
         let place = links.get_mut(index)?;
         if place.is_none() {
@@ -425,13 +417,9 @@ impl Lane {
         place.clone()
     }
 
-    /// The primary that `favourite` stands for, or the next one of which nothing bad is known.
-    fn any_index(&self, topology: &Topology, favourite: usize) -> Option<usize> {
-        let slots = topology.first_slots();
-        let at = |step: usize| topology.owner_index(pick(slots, favourite.wrapping_add(step))?);
-        let links = self.links.borrow();
-        let is_well = |index: &usize| links.get(*index)?.as_ref().is_none_or(|link| !link.is_unwell()).then_some(());
-        (0..slots.len()).filter_map(at).find(|index| is_well(index).is_some()).or_else(|| at(0))
+    /// Whether nothing bad is known of the link to a node.
+    fn is_well(&self, index: usize) -> bool {
+        self.links.borrow().get(index).is_some_and(|link| link.as_ref().is_none_or(|link| !link.is_unwell()))
     }
 
     /// The link to this very node.
@@ -525,11 +513,6 @@ impl Drop for Lane {
         self.links.take().iter().flatten().for_each(|link| link.retire());
         self.strangers.take().values().for_each(|link| link.retire());
     }
-}
-
-/// The primary that `favourite` stands for, as the first of its slots.
-fn pick(first_slots: &[Slot], favourite: usize) -> Option<Slot> {
-    first_slots.get(favourite.checked_rem(first_slots.len())?).copied()
 }
 
 /// Nobody serves the slot. That may change at any moment, so the request comes back to be sent again.

@@ -111,7 +111,7 @@ pub struct Session {
     /// Since when the client owes much of what was published to it.
     overdue: Overdue,
     /// Which primary gets the requests that any may answer.
-    favourite: usize,
+    affinity: usize,
     /// The client may use what it asks for: it has authenticated, or need not.
     authenticated: bool,
     /// Why the session ends once everything is answered and written.
@@ -176,7 +176,7 @@ impl Session {
     pub fn new(router: Rc<Router>, stream: Stream, client: Arc<Client>) -> Session {
         let line = Line::new(router.tally().clone(), router.clock().clone(), router.settings().client_window);
         let authenticated = router.settings().client_credentials.is_none();
-        let favourite = usize::try_from(client.id).unwrap_or_default();
+        let affinity = usize::try_from(client.id).unwrap_or_default();
         Session {
             lane: router.first_lane(),
             user: router.own_user().clone(),
@@ -202,7 +202,7 @@ impl Session {
             stream,
             line,
             client,
-            favourite,
+            affinity,
             authenticated,
         }
     }

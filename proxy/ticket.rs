@@ -24,7 +24,14 @@ pub use self::{
     label::Label,
     line::{Line, OWED_LIMIT, Standing},
 };
-use crate::{doubt, merge::Merge, recovery::Why, resp::write, slot::Slot, topology::Node};
+use crate::{
+    doubt,
+    merge::Merge,
+    recovery::Why,
+    resp::write,
+    slot::Slot,
+    topology::{Node, Route},
+};
 
 /// The duty to answer one request, or one part of it.
 #[derive(Debug)]
@@ -74,19 +81,6 @@ impl std::fmt::Debug for Admitted {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str("Admitted")
     }
-}
-
-/// Where a request is to go.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Route {
-    /// To the owner of the slot.
-    Slot(Slot),
-    /// To any primary; a session keeps to the same one.
-    Any,
-    /// To the primary that all publishing goes through.
-    Home,
-    /// To every primary, once there are any.
-    All,
 }
 
 /// What a request runs that its node may lack.

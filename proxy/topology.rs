@@ -10,6 +10,7 @@ mod find;
 pub mod hint;
 pub mod member;
 pub mod redirect;
+mod route;
 pub mod server;
 pub mod view;
 
@@ -24,6 +25,7 @@ pub use find::{Named, NotFound};
 pub use hint::{Hint, Hints};
 pub use member::Member;
 pub use redirect::{Kind, Redirect};
+pub use route::Route;
 pub use server::{Framing, ServerInfo, ServerKind};
 pub use view::{Seen, View};
 

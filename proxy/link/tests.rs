@@ -8,8 +8,8 @@ use crate::{
     recovery::Why,
     router::scripted::{Scripted, frame},
     slot::Slot,
-    ticket::{Bounced, Line, Route, Ticket},
-    topology::{Hint, Kind},
+    ticket::{Bounced, Line, Ticket},
+    topology::{Hint, Kind, Route},
 };
 
 /// What one session would hold.

@@ -27,7 +27,8 @@ use crate::{
     resp::Request,
     router::{Admission, Router},
     slot::Slot,
-    ticket::{Caching, Route, Standing},
+    ticket::{Caching, Standing},
+    topology::Route,
 };
 
 /// The session's place among the requests whose replies may be large.
@@ -140,7 +141,7 @@ impl Session {
         let ticket = self.open(request, spec, Route::Slot(slot));
         let router = self.router.clone();
         let errand =
-            Errand::new(router.clone(), self.lane.clone(), Some(slot), self.favourite, self.line.doubts.clone());
+            Errand::new(router.clone(), self.lane.clone(), Some(slot), self.affinity, self.line.doubts.clone());
         let frame = Bytes::copy_from_slice(request.frame());
         let around = router.around();
         let work = async {

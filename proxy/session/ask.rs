@@ -22,8 +22,8 @@ use crate::{
     resp::{Request, Value, write},
     router::{Lane, Router},
     says,
-    ticket::{Bounced, Line, Route},
-    topology::Node,
+    ticket::{Bounced, Line},
+    topology::{Node, Route},
 };
 
 /// How long a node that is busy with a script may take to answer what could end it: more than the five seconds after which
@@ -43,7 +43,7 @@ impl Session {
     pub(super) async fn ask_home(&self, request: &Request<'_>) -> Result<Bytes, String> {
         let (begun, mut backoff) = (Instant::now(), BETWEEN_TRIES);
         loop {
-            let unsent = match self.lane.link(&self.router, self.favourite, Route::Home) {
+            let unsent = match self.link(Route::Home) {
                 Some(link) => {
                     let (doubts, patience) = (&self.line.doubts, self.router.around().recovery.timeout);
                     doubts.settled(link.node(), Some(&link.connection()), patience).await?;
@@ -69,7 +69,7 @@ impl Session {
         write::bulk(&mut frame, b"COMMAND");
         write::bulk(&mut frame, b"GETKEYS");
         request.args().for_each(|arg| write::bulk(&mut frame, arg));
-        let keys = match self.router.first_lane().link(&self.router, self.favourite, Route::Any) {
+        let keys = match self.router.first_lane().link(&self.router, self.affinity, Route::Any) {
             Some(link) => self.ask(&link, &frame).await.unwrap_or_default(),
             None => Bytes::new(),
         };

@@ -12,8 +12,7 @@ use super::Session;
 use crate::{
     command::treatment::Local,
     plan::{Plan, Scripting},
-    ticket::Route,
-    topology::Node,
+    topology::{Node, Route},
 };
 
 /// The barriers of one session.
@@ -126,16 +125,15 @@ impl Barrier {
 impl Session {
     /// Where a request takes effect.
     pub(super) fn target_of(&self, plan: &Plan) -> Target {
-        let topology = self.router.topology();
-        let node = |node: Option<Arc<Node>>| node.map_or(Target::Several, Target::Node);
-        let slot = |slot| node(topology.owner(slot).cloned());
-        let any = || node(self.router.any_primary(self.favourite));
+        let at = |route| self.router.node_for(route, self.affinity).map_or(Target::Several, Target::Node);
+        let slot = |slot| at(Route::Slot(slot));
+        let any = || at(Route::Any);
         match plan {
             Plan::One(one) => slot(*one),
             Plan::Scripting(Scripting::Load | Scripting::Flush | Scripting::Exists, _) => Target::Several,
             Plan::Scripting(_, Some(one)) => slot(*one),
             Plan::Any | Plan::Amended(_) | Plan::Scripting(_, None) => any(),
-            Plan::Home => node(topology.home().cloned()),
+            Plan::Home => at(Route::Home),
             Plan::Local(Local::Exec) => match &self.transaction {
                 Some(transaction) => transaction.slot().map_or_else(any, slot),
                 None => Target::Here,

@@ -47,13 +47,8 @@ impl Session {
     /// Carries out a command that may wait. What it brings is passed on as the client reads it: it has been taken from
     /// its key, and must not be lost for want of room.
     pub(super) async fn block(&mut self, request: &Request<'_>, spec: Option<&Spec>, blocking: Blocking) {
-        let errand = Errand::new(
-            self.router.clone(),
-            self.lane.clone(),
-            blocking.slot,
-            self.favourite,
-            self.line.doubts.clone(),
-        );
+        let errand =
+            Errand::new(self.router.clone(), self.lane.clone(), blocking.slot, self.affinity, self.line.doubts.clone());
         let mut wait =
             Wait::new(errand, self.client.clone(), self.line.clone(), *request, spec, blocking, self.speaks_resp3());
         wait.trusted = self.is_trusted();

@@ -1,6 +1,6 @@
 //! Requests on their way out: each plan carried out.
 
-use std::sync::Arc;
+use std::{rc::Rc, sync::Arc};
 
 use bytes::Bytes;
 
@@ -8,15 +8,15 @@ use super::{Flow, Session, alone::Work, apart::Place, ask::ask, everywhere::asks
 use crate::{
     command::{Flags, Spec, Treatment, busy::WhenBusy, lost::WhenLost, treatment::Fold},
     dial::Version,
-    link::LARGEST_SHARED,
+    link::{LARGEST_SHARED, Link},
     merge::Merge,
     metrics::Disconnect,
     plan::{self, Local, Plan, Split},
     resp::{Request, write},
     says,
     scripts::Script,
-    ticket::{Label, Route, Ticket},
-    topology::Node,
+    ticket::{Label, Ticket},
+    topology::{Node, Route},
 };
 
 impl Session {
@@ -164,7 +164,7 @@ impl Session {
     pub(super) fn forward(&mut self, request: &Request<'_>, spec: Option<&Spec>, route: Route) -> Flow {
         let ticket = self.open(request, spec, route);
         self.guard_order(spec, route);
-        self.lane.send(&self.router, self.favourite, request.frame(), ticket);
+        self.send(request.frame(), ticket);
         Flow::Taken
     }
 
@@ -210,7 +210,7 @@ impl Session {
             frame.clear();
             split.encode(index, request, &mut frame);
             ticket.route = Route::Slot(split.parts[index].slot);
-            self.lane.send(&self.router, self.favourite, &frame, ticket);
+            self.send(&frame, ticket);
         }
     }
 
@@ -231,7 +231,7 @@ impl Session {
         let slots = topology.first_slots();
         if slots.is_empty() {
             ticket.route = Route::All;
-            return self.lane.send(&self.router, self.favourite, request.frame(), ticket);
+            return self.send(request.frame(), ticket);
         }
         let mut merge = Merge::new(fold, slots.len(), written(spec), self.speaks_resp3());
         merge.know(self.facts(fold));
@@ -285,8 +285,18 @@ impl Session {
         let mut merge = Merge::new(fold, 1, None, self.speaks_resp3());
         merge.know(self.facts(fold));
         for ticket in ticket.split(merge, 1) {
-            self.lane.send(&self.router, self.favourite, request.frame(), ticket);
+            self.send(request.frame(), ticket);
         }
+    }
+
+    /// Sends a request where its ticket says.
+    pub(super) fn send(&self, frame: &[u8], ticket: Ticket) {
+        self.lane.send(&self.router, self.affinity, frame, ticket);
+    }
+
+    /// The link to where a request is to go; `None` where no node serves that.
+    pub(super) fn link(&self, route: Route) -> Option<Rc<Link>> {
+        self.lane.link(&self.router, self.affinity, route)
     }
 
     /// Refuses what is not to be carried out at all. EXEC ends its transaction all the same, as in Redis.

@@ -15,7 +15,7 @@ use crate::{
     refusal::Refusal,
     router::{Lane, Router},
     slot::Slot,
-    topology::{Hint, Kind, Node},
+    topology::{Hint, Kind, Node, Route},
 };
 
 /// The way of one request.
@@ -23,7 +23,7 @@ pub(super) struct Errand {
     pub(super) router: Rc<Router>,
     lane: Rc<Lane>,
     slot: Option<Slot>,
-    favourite: usize,
+    affinity: usize,
     /// What its client gave up before.
     doubts: Rc<Doubts>,
     /// Where a redirect has sent it, and whether by ASK.
@@ -38,10 +38,10 @@ impl Errand {
         router: Rc<Router>,
         lane: Rc<Lane>,
         slot: Option<Slot>,
-        favourite: usize,
+        affinity: usize,
         doubts: Rc<Doubts>,
     ) -> Errand {
-        Errand { router, lane, slot, favourite, doubts, target: None, trouble: None }
+        Errand { router, lane, slot, affinity, doubts, target: None, trouble: None }
     }
 
     /// A connection to the node that serves the request now. The error is the client's.
@@ -82,8 +82,7 @@ impl Errand {
     fn node(&self) -> Option<Arc<Node>> {
         match (&self.target, self.slot) {
             (Some((node, _)), _) => Some(node.clone()),
-            (None, Some(slot)) => self.router.topology().owner(slot).cloned(),
-            (None, None) => self.router.any_primary(self.favourite),
+            (None, slot) => self.router.node_for(slot.map_or(Route::Any, Route::Slot), self.affinity),
         }
     }
 
@@ -163,7 +162,7 @@ impl Errand {
             (target, _) => target,
         };
         if matches!(why, Why::Unsent(_)) {
-            self.favourite = self.favourite.wrapping_add(1);
+            self.affinity = self.affinity.wrapping_add(1);
         }
         Ok(())
     }

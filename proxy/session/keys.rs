@@ -21,7 +21,7 @@ use crate::{
     resp::{Request, write},
     router::{Lane, Router},
     says,
-    ticket::Route,
+    topology::Route,
 };
 
 impl Session {
@@ -30,7 +30,7 @@ impl Session {
         let ticket = self.open(request, spec, Route::Any);
         let router = self.router.clone();
         let frame = Bytes::copy_from_slice(request.frame());
-        let asked = ask_all(router.clone(), self.lane.clone(), self.favourite, self.line.doubts.clone(), frame);
+        let asked = ask_all(router.clone(), self.lane.clone(), self.affinity, self.line.doubts.clone(), frame);
         let work = async {
             let parts = asked.await?;
             ticket.stream(&head(&parts)?);
@@ -54,12 +54,12 @@ struct Part {
 async fn ask_all(
     router: Rc<Router>,
     lane: Rc<Lane>,
-    favourite: usize,
+    affinity: usize,
     doubts: Rc<Doubts>,
     frame: Bytes,
 ) -> Result<Vec<Part>, Failure> {
     router.refresh();
-    let errand = |slot| Errand::new(router.clone(), lane.clone(), slot, favourite, doubts.clone());
+    let errand = |slot| Errand::new(router.clone(), lane.clone(), slot, affinity, doubts.clone());
     if router.topology().first_slots().is_empty() {
         // It waits for owners, as any request does.
         errand(None).connect().await?.give_back();

@@ -144,7 +144,7 @@ impl Session {
         Asker {
             router: self.router.clone(),
             lane: self.lane.clone(),
-            favourite: self.favourite,
+            affinity: self.affinity,
             user: self.user.clone(),
             is_own: self.is_proxys_user(),
         }
@@ -261,7 +261,7 @@ fn made(words: &[&str]) -> Option<OwnedRequest> {
 struct Asker {
     router: Rc<Router>,
     lane: Rc<Lane>,
-    favourite: usize,
+    affinity: usize,
     user: Arc<User>,
     is_own: bool,
 }
@@ -372,7 +372,7 @@ impl Asker {
         if nodes.is_empty() {
             return Told::Silence(self.router.topology().down());
         }
-        let first = self.favourite % nodes.len();
+        let first = self.affinity % nodes.len();
         nodes.rotate_left(first);
         let mut frame = Vec::new();
         write::request(&mut frame, words);
@@ -409,7 +409,7 @@ impl Asker {
             return None;
         }
         let patience = self.router.around().limits.request_timeout;
-        let mut errand = Errand::new(self.router.clone(), self.lane.clone(), None, self.favourite, Rc::default());
+        let mut errand = Errand::new(self.router.clone(), self.lane.clone(), None, self.affinity, Rc::default());
         let mut connection = errand.connect().await.ok()?;
         let begun = connection.exchange(MULTI, 1, patience).await.ok()?.pop()?;
         if begun.first() != Some(&b'+') {

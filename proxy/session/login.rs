@@ -9,7 +9,7 @@ use crate::{
     dial::{Credentials, Login, Step, Version},
     resp::{Request, Value, request::decimal, write},
     says,
-    topology::ServerKind,
+    topology::{Route, ServerKind},
 };
 
 /// What a HELLO asks for.
@@ -131,7 +131,7 @@ impl Session {
     }
 
     async fn try_login(&self, login: &Login) -> Result<(), String> {
-        let node = self.router.any_primary(self.favourite).ok_or_else(|| self.router.topology().down())?;
+        let node = self.router.node_for(Route::Any, self.affinity).ok_or_else(|| self.router.topology().down())?;
         // RESP2 says AUTH, whose errors are the ones that a client expects.
         let login = Login { version: Version::Resp2, ..login.clone() };
         let descriptor = self.router.around().descriptors.take(&node.reach).await;

@@ -23,7 +23,8 @@ use crate::{
     router::Router,
     says,
     slot::Slot,
-    ticket::{Bounced, Route, Ticket},
+    ticket::{Bounced, Ticket},
+    topology::Route,
 };
 
 /// Parts that are asked before the client is given anything.
@@ -71,9 +72,9 @@ impl Session {
         // Each part takes a place of its own: who held one meanwhile could wait for himself.
         ticket.admission.take();
         let router = self.router.clone();
-        let (lane, favourite) = (self.lane.clone(), self.favourite);
+        let (lane, affinity) = (self.lane.clone(), self.affinity);
         let doubts = self.line.doubts.clone();
-        let errand = |slot| Errand::new(router.clone(), lane.clone(), Some(slot), favourite, doubts.clone());
+        let errand = |slot| Errand::new(router.clone(), lane.clone(), Some(slot), affinity, doubts.clone());
         let mut parts: Vec<Part> = Vec::with_capacity(split.parts.len());
         for (index, part) in split.parts.iter().enumerate() {
             let mut frame = Vec::new();

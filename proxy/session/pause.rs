@@ -25,7 +25,7 @@ use crate::{
     router::Router,
     says,
     scripts::Shelf,
-    ticket::Route,
+    topology::Route,
 };
 
 /// A session's part in a pause.

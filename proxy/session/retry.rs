@@ -19,8 +19,8 @@ use crate::{
     refusal::Later,
     resp::request::Parser,
     router::{Lane, Router},
-    ticket::{Bounced, Caching, Line, Route, Ticket},
-    topology::{Hint, Kind, Node},
+    ticket::{Bounced, Caching, Line, Ticket},
+    topology::{Hint, Kind, Node, Route},
 };
 
 pub(super) const ASKING: &[u8] = b"*1\r\n$6\r\nASKING\r\n";
@@ -112,7 +112,7 @@ impl Session {
         let pause = waits.then(|| retry.history.pause());
         if pause.is_some() || again.iter().any(|bounced| bounced.ticket.needs.scripts) {
             let (router, lane) = (self.router.clone(), self.lane.clone());
-            retry.held = Some(Box::pin(make_ready(router, lane, self.favourite, pause, again)));
+            retry.held = Some(Box::pin(make_ready(router, lane, self.affinity, pause, again)));
         } else {
             again.into_iter().for_each(|bounced| self.send_again(bounced));
         }
@@ -139,7 +139,7 @@ impl Session {
             Why::Redirected(redirect, from) => {
                 let Some(node) = self.router.topology().target(&redirect, &from) else {
                     // It is asked again where to.
-                    return self.lane.send(&self.router, self.favourite, &request, ticket);
+                    return self.send(&request, ticket);
                 };
                 if ticket.needs.functions
                     && let Some(why) = awaits_functions(&self.router, &node)
@@ -159,7 +159,7 @@ impl Session {
                 }
             }
             Why::Later(Later::TryAgain, _) => self.send_by_key(&request, ticket),
-            Why::NoScript(..) => self.lane.send(&self.router, self.favourite, &request, ticket),
+            Why::NoScript(..) => self.send(&request, ticket),
             Why::Later(..) | Why::Unsent(_) | Why::Hopeless(_) | Why::TooLarge => {
                 if ticket.route == Route::All {
                     return self.send_to_all(&request, ticket);
@@ -168,12 +168,12 @@ impl Session {
                     return self.lane.link_to(&self.router, &node).send(&request, ticket);
                 }
                 if ticket.route == Route::Any {
-                    self.favourite = self.favourite.wrapping_add(1);
+                    self.affinity = self.affinity.wrapping_add(1);
                 }
                 if ticket.needs.functions {
                     return self.send_ready(&[], &request, ticket);
                 }
-                self.lane.send(&self.router, self.favourite, &request, ticket);
+                self.send(&request, ticket);
             }
         }
     }
@@ -192,7 +192,7 @@ impl Session {
         }
         // The server, whose own table is known by now, has other ideas of it.
         ticket.route = Route::Any;
-        self.lane.send(&self.router, self.favourite, frame, ticket);
+        self.send(frame, ticket);
     }
 
     /// A slot is half moved: of a command that can be split, each key is then found where it is.
@@ -209,7 +209,7 @@ impl Session {
                 return self.send_split(&request, spec, &split, ticket);
             }
         }
-        self.lane.send(&self.router, self.favourite, frame, ticket);
+        self.send(frame, ticket);
     }
 }
 
@@ -263,7 +263,7 @@ fn same_node(router: &Router, ticket: &Ticket) -> Option<Arc<Node>> {
 }
 
 /// The link by which a request is to go again.
-pub(super) fn link_for(router: &Router, lane: &Lane, favourite: usize, bounced: &Bounced) -> Option<Rc<Link>> {
+pub(super) fn link_for(router: &Router, lane: &Lane, affinity: usize, bounced: &Bounced) -> Option<Rc<Link>> {
     router.refresh();
     let target = match &bounced.why {
         Why::Redirected(redirect, from) => router.topology().target(redirect, from),
@@ -273,6 +273,6 @@ pub(super) fn link_for(router: &Router, lane: &Lane, favourite: usize, bounced: 
     let next = bounced.ticket.route == Route::Any && matches!(bounced.why, Why::Later(..) | Why::Unsent(_));
     match target {
         Some(node) => Some(lane.link_to(router, &node)),
-        None => lane.link(router, favourite.wrapping_add(usize::from(next)), bounced.ticket.route),
+        None => lane.link(router, affinity.wrapping_add(usize::from(next)), bounced.ticket.route),
     }
 }

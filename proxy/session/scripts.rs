@@ -24,8 +24,8 @@ use crate::{
     says,
     scripts::{Met, Script, contains, is_kept},
     slot::Slot,
-    ticket::{Bounced, Lesson, Route, Ticket},
-    topology::{Hint, Node},
+    ticket::{Bounced, Lesson, Ticket},
+    topology::{Hint, Node, Route},
 };
 
 /// A longer text does not go ahead of each batch: the pipeline waits instead.
@@ -54,7 +54,7 @@ impl Session {
             Scripting::Eval => {
                 let mut ticket = self.open(request, spec, route);
                 ticket.lesson = self.learn(request.arg(1), Met::Evaluated);
-                self.lane.send(&self.router, self.favourite, request.frame(), ticket);
+                self.send(request.frame(), ticket);
             }
             Scripting::Fcall => {
                 let mut ticket = self.open(request, spec, route);
@@ -97,7 +97,7 @@ impl Session {
     pub(super) async fn ask_of_scripts(&mut self, which: Scripting, request: &Request<'_>, spec: Option<&Spec>) {
         let nodes: Vec<_> = match which {
             Scripting::Exists => self.router.topology().owners().cloned().collect(),
-            _ => self.router.any_primary(self.favourite).into_iter().collect(),
+            _ => self.router.node_for(Route::Any, self.affinity).into_iter().collect(),
         };
         let (router, frame) = (self.router.clone(), Bytes::copy_from_slice(request.frame()));
         let giving = async move {
@@ -164,8 +164,8 @@ impl Session {
         let ahead = self.is_trusted() && (self.reader.behind() > 0 || !self.line.is_settled());
         let mut ticket = self.open(request, spec, route);
         ticket.needs.scripts = true;
-        let Some(link) = self.lane.link(&self.router, self.favourite, route) else {
-            self.lane.send(&self.router, self.favourite, request.frame(), ticket);
+        let Some(link) = self.link(route) else {
+            self.send(request.frame(), ticket);
             return Flow::Taken;
         };
         let mut prelude = Prelude::default();
@@ -185,16 +185,13 @@ impl Session {
     pub(super) fn send_ready(&self, named: &[Script], request: &[u8], mut ticket: Ticket) {
         ticket.needs.scripts |= !named.is_empty();
         if ticket.needs.functions {
-            let target = match ticket.route {
-                Route::Slot(slot) => self.router.topology().owner(slot).cloned(),
-                _ => self.router.any_primary(self.favourite),
-            };
+            let target = self.router.node_for(ticket.route, self.affinity);
             if let Some(why) = target.and_then(|node| awaits_functions(&self.router, &node)) {
                 return ticket.bounce(Bytes::copy_from_slice(request), why);
             }
         }
-        let Some(link) = self.lane.link(&self.router, self.favourite, ticket.route) else {
-            return self.lane.send(&self.router, self.favourite, request, ticket);
+        let Some(link) = self.link(ticket.route) else {
+            return self.send(request, ticket);
         };
         let mut prelude = Prelude::default();
         named.iter().for_each(|script| self.load_ahead(&link, script, &mut prelude));
@@ -267,7 +264,7 @@ fn visit(router: &Router, frames: &[u8], mut look: impl FnMut(Scripting, &Reques
 pub(super) async fn make_ready(
     router: Rc<Router>,
     lane: Rc<Lane>,
-    favourite: usize,
+    affinity: usize,
     pause: Option<Duration>,
     bounced: Vec<Bounced>,
 ) -> Vec<Bounced> {
@@ -286,7 +283,7 @@ pub(super) async fn make_ready(
                 bounced.ticket.fill(&error);
                 continue;
             }
-            if let Some(link) = retry::link_for(&router, &lane, favourite, &bounced) {
+            if let Some(link) = retry::link_for(&router, &lane, affinity, &bounced) {
                 give(&router, link.node(), &bounced.request).await;
             }
             // Nothing overtakes what is on its way alone.

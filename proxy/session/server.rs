@@ -9,7 +9,7 @@ use crate::{
     plan::Fold,
     resp::{Request, Value, request::Parser, write},
     router::Lane,
-    ticket::Route,
+    topology::Route,
 };
 
 impl Session {
@@ -35,7 +35,7 @@ impl Session {
 
     /// One request to any primary, by a connection of `lane`, its reply amended.
     pub(super) async fn ask_amended(&self, lane: &Lane, request: &Request<'_>, fold: Fold) -> Result<Vec<u8>, String> {
-        let link = lane.link(&self.router, self.favourite, Route::Any);
+        let link = lane.link(&self.router, self.affinity, Route::Any);
         let link = link.ok_or_else(|| self.router.topology().down())?;
         let reply = self.ask(&link, request.frame()).await?;
         let mut merge = Merge::new(fold, 1, None, self.speaks_resp3());

@@ -31,8 +31,8 @@ use crate::{
     resp::write,
     router::Router,
     says,
-    ticket::{Label, OWED_LIMIT, Route, Ticket},
-    topology::{Hint, Node},
+    ticket::{Label, OWED_LIMIT, Ticket},
+    topology::{Hint, Node, Route},
 };
 
 /// A reply of which the front has come: its whole first line at least.

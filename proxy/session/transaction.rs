@@ -32,7 +32,8 @@ use crate::{
     says,
     scripts::Script,
     slot::Slot,
-    ticket::{Label, Route},
+    ticket::Label,
+    topology::Route,
 };
 
 /// A MULTI that has not come to its EXEC.
@@ -155,7 +156,7 @@ impl Session {
     /// one by one at the node, while the client believes them queued.
     pub(super) async fn first_multi(&mut self, request: &Request<'_>) -> Option<Bytes> {
         let mut errand =
-            Errand::new(self.router.clone(), self.lane.clone(), None, self.favourite, self.line.doubts.clone());
+            Errand::new(self.router.clone(), self.lane.clone(), None, self.affinity, self.line.doubts.clone());
         let patience = self.router.around().limits.request_timeout;
         let asked = self.attend(
             async move {
@@ -291,7 +292,7 @@ impl Session {
                     self.router.clone(),
                     self.lane.clone(),
                     transaction.slot,
-                    self.favourite,
+                    self.affinity,
                     self.line.doubts.clone(),
                 );
                 self.attend(exec_apart(errand, transaction.clone(), line, patience, giver), Eof::Waits).await

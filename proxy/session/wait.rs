@@ -33,7 +33,7 @@ use crate::{
     router::Router,
     says,
     ticket::Line,
-    topology::{Node, Role},
+    topology::{Node, Role, Route},
 };
 
 /// How often the nodes are asked again.
@@ -141,7 +141,7 @@ impl Session {
 
     /// What a node says of a request that it will refuse, on a connection that nobody shares.
     async fn server_says(&self, request: &Request<'_>) -> Bytes {
-        let Some(node) = self.router.any_primary(self.favourite) else {
+        let Some(node) = self.router.node_for(Route::Any, self.affinity) else {
             return frame(&self.router.topology().down());
         };
         let limits = &self.router.around().limits;

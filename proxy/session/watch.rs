@@ -99,7 +99,7 @@ impl Session {
                     self.router.clone(),
                     self.lane.clone(),
                     Some(slot),
-                    self.favourite,
+                    self.affinity,
                     self.line.doubts.clone(),
                 );
                 let open = open(errand, slot, self.lane.clone(), request.frame(), patience);

@@ -18,8 +18,14 @@ use self::{
     mute::Mute,
     state::{FIRST_WINDOW, GATHERED_STEP, KEPT_OUTPUT, Place, State},
 };
-use super::{Admitted, Bounced, Caching, Clock, Duty, Label, Needs, Route, Ticket};
-use crate::{clients::Usage, doubt::Doubts, metrics::ClientTally, slot::Slot, topology::Node};
+use super::{Admitted, Bounced, Caching, Clock, Duty, Label, Needs, Ticket};
+use crate::{
+    clients::Usage,
+    doubt::Doubts,
+    metrics::ClientTally,
+    slot::Slot,
+    topology::{Node, Route},
+};
 
 /// Bytes that a client may be owed before no more of its requests are read: the bound of a slow reader's cost.
 pub const OWED_LIMIT: usize = 1024 * 1024;

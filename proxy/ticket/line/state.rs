@@ -9,7 +9,8 @@ use crate::{
     metrics::CommandClass,
     sizes::LARGE_REPLY,
     slot::Slot,
-    ticket::{Bounced, Label, Route},
+    ticket::{Bounced, Label},
+    topology::Route,
 };
 
 /// Requests in flight that a new client starts with. One more is allowed for each small reply, as TCP opens its window:

@@ -5,7 +5,8 @@ use crate::{
     command::treatment::Fold,
     merge::Merge,
     metrics::Metrics,
-    ticket::{Clock, Route, Ticket},
+    ticket::{Clock, Ticket},
+    topology::Route,
 };
 
 fn line() -> Rc<Line> {
