@@ -25,6 +25,7 @@ pub mod names;
 pub mod node;
 mod process;
 mod refresh;
+mod series;
 mod text;
 
 use std::{
@@ -114,7 +115,7 @@ impl Metrics {
 
     /// Bytes now held for all clients.
     pub fn client_buffered(&self, bytes: usize) {
-        self.shared.client.buffered_bytes.store(bytes as i64, Relaxed);
+        self.shared.client.buffered.set(bytes as i64);
     }
 
     /// Discovery has asked the cluster for its layout, because of `trigger`, which took so long.
@@ -245,47 +246,6 @@ fn key(family: &Family, labels: &[(&'static str, &str)]) -> Key {
 /// A lock whose holder has panicked is as good as any: nothing here is left half done.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-/// A number that only its worker touches.
-#[derive(Debug, Default)]
-struct Count(std::cell::Cell<u64>);
-
-impl Count {
-    fn add(&self, more: u64) {
-        self.0.set(self.0.get() + more);
-    }
-
-    /// Adds what has been counted since the last call to `counter`.
-    fn publish(&self, counter: &Counter) -> u64 {
-        let new = self.0.take();
-        if new > 0 {
-            counter.increment(new);
-        }
-        new
-    }
-}
-
-/// A worker's part of a number that goes up and down; what it published is taken back when the worker ends.
-#[derive(Debug, Default)]
-struct Part {
-    now: std::cell::Cell<i64>,
-    published: std::cell::Cell<i64>,
-}
-
-impl Part {
-    fn add(&self, more: i64) {
-        self.now.set(self.now.get() + more);
-    }
-
-    fn publish(&self, total: &std::sync::atomic::AtomicI64) {
-        let now = self.now.get();
-        total.fetch_add(now - self.published.replace(now), Relaxed);
-    }
-
-    fn withdraw(&self, total: &std::sync::atomic::AtomicI64) {
-        total.fetch_sub(self.published.replace(0), Relaxed);
-    }
 }
 
 #[cfg(test)]

@@ -6,7 +6,7 @@ use std::{
     fmt, io,
     sync::{
         Arc, Mutex,
-        atomic::{AtomicI64, AtomicU64, Ordering::Relaxed},
+        atomic::{AtomicU64, Ordering::Relaxed},
     },
     time::Duration,
 };
@@ -14,11 +14,11 @@ use std::{
 use metrics::{Counter, Gauge};
 
 use super::{
-    CommandClass, CommandId, Count, Metrics, NodeError, Part, Registry,
+    CommandClass, CommandId, Metrics, NodeError, Registry,
     asked::{AllAsked, Kind, WorkerAsked},
-    histogram,
     labels::labels,
     lock, names,
+    series::{Level, series},
 };
 
 labels! {
@@ -73,28 +73,70 @@ labels! {
     }
 }
 
+labels! {
+    /// What a node's redirect is about.
+    Redirect {
+        /// The slot has another owner.
+        Moved = "moved",
+        /// Some keys of the slot are elsewhere.
+        Ask = "ask",
+        /// Keys of one request are in two places.
+        TryAgain = "tryagain",
+    }
+}
+
+impl Redirect {
+    fn of(error: NodeError) -> Option<Redirect> {
+        match error {
+            NodeError::Moved => Some(Redirect::Moved),
+            NodeError::Ask => Some(Redirect::Ask),
+            NodeError::TryAgain => Some(Redirect::TryAgain),
+            _ => None,
+        }
+    }
+}
+
+series! {
+    /// What a worker counts of its clients.
+    worker Counts;
+    /// What all workers have counted of theirs.
+    process ClientTotals;
+    counters {
+        received: CLIENT_RECEIVED;
+        sent: CLIENT_SENT;
+        came: CLIENT_CONNECTIONS_TOTAL;
+        subscription_gaps: SUBSCRIPTION_GAPS;
+        tracking_flushes: TRACKING_FLUSHES;
+    }
+    counters by label {
+        left: CLIENT_DISCONNECTS by "reason" in Disconnect;
+        retries: RETRIES by "reason" in NodeError;
+        given_up: GIVEN_UP by "reason" in NodeError;
+        absorbed: REDIRECTS by "type" in Redirect and "outcome" = "absorbed";
+        exhausted: REDIRECTS by "type" in Redirect and "outcome" = "exhausted";
+        transactions: TRANSACTIONS by "result" in Transaction;
+    }
+    levels {
+        connections: CLIENT_CONNECTIONS;
+        blocked: BLOCKED_CLIENTS;
+        subscriptions: SUBSCRIPTIONS;
+    }
+    durations {}
+    durations by label {
+        durations: COMMAND_DURATION by "class" in CommandClass;
+    }
+}
+
 /// What one worker has counted of its clients since it last published.
 pub struct ClientTally {
     metrics: Metrics,
+    counts: Counts,
     /// By [`CommandId`].
     asked: Arc<WorkerAsked>,
     /// What of it has been published: answered well, and with an error.
     published: RefCell<Vec<[u64; 2]>>,
     command_series: RefCell<HashMap<CommandId, Arc<[Counter; 2]>>>,
-    durations: [histogram::Local; CommandClass::ALL.len()],
-    received: Count,
-    sent: Count,
-    came: Count,
-    left: [Count; Disconnect::ALL.len()],
     protocol_errors: RefCell<Vec<(&'static str, u64)>>,
-    retries: [Count; NodeError::ALL.len()],
-    given_up: [Count; NodeError::ALL.len()],
-    transactions: [Count; Transaction::ALL.len()],
-    subscription_gaps: Count,
-    tracking_flushes: Count,
-    connections: Part,
-    blocked: Part,
-    subscriptions: Part,
 }
 
 impl ClientTally {
@@ -102,22 +144,10 @@ impl ClientTally {
         ClientTally {
             asked: metrics.shared.client.asked.worker(),
             metrics,
+            counts: Counts::default(),
             published: RefCell::default(),
             command_series: RefCell::default(),
-            durations: Default::default(),
-            received: Count::default(),
-            sent: Count::default(),
-            came: Count::default(),
-            left: Default::default(),
             protocol_errors: RefCell::default(),
-            retries: Default::default(),
-            given_up: Default::default(),
-            transactions: Default::default(),
-            subscription_gaps: Count::default(),
-            tracking_flushes: Count::default(),
-            connections: Part::default(),
-            blocked: Part::default(),
-            subscriptions: Part::default(),
         }
     }
 
@@ -129,7 +159,7 @@ impl ClientTally {
     /// A command was answered, so long after it came; `failed` where the reply is an error.
     pub fn command(&self, command: CommandId, class: CommandClass, failed: bool, took: Duration) {
         self.asked.add(command, if failed { Kind::Failed } else { Kind::Well }, 1);
-        self.durations[class as usize].observe(took);
+        self.counts.durations[class as usize].observe(took);
     }
 
     /// The error that a command is answered with says that it was not carried out at all.
@@ -145,24 +175,24 @@ impl ClientTally {
 
     /// So many bytes were read from a client.
     pub fn received(&self, bytes: usize) {
-        self.received.add(bytes as u64);
+        self.counts.received.add(bytes as u64);
     }
 
     /// So many bytes were written to a client.
     pub fn sent(&self, bytes: usize) {
-        self.sent.add(bytes as u64);
+        self.counts.sent.add(bytes as u64);
     }
 
     /// A client was accepted.
     pub fn client_came(&self) {
-        self.came.add(1);
-        self.connections.add(1);
+        self.counts.came.add(1);
+        self.counts.connections.add(1);
     }
 
     /// An accepted client is gone.
     pub fn client_left(&self, reason: Disconnect) {
-        self.left[reason as usize].add(1);
-        self.connections.add(-1);
+        self.counts.left[reason as usize].add(1);
+        self.counts.connections.add(-1);
     }
 
     /// A client sent what is no request; `reason` is one of a few fixed words.
@@ -174,39 +204,45 @@ impl ClientTally {
         }
     }
 
-    /// A request that a node did not execute goes again; `reason` is the label of a [`NodeError`].
-    pub fn retried(&self, reason: &'static str) {
-        self.retries[NodeError::named(reason) as usize].add(1);
+    /// A request that a node did not execute, for this reason, goes again.
+    pub fn retried(&self, why: NodeError) {
+        self.counts.retries[why as usize].add(1);
+        if let Some(redirect) = Redirect::of(why) {
+            self.counts.absorbed[redirect as usize].add(1);
+        }
     }
 
-    /// A request that a node did not execute goes no more: the client gets the error. `reason` as above.
-    pub fn gave_up(&self, reason: &'static str) {
-        self.given_up[NodeError::named(reason) as usize].add(1);
+    /// A request that a node did not execute, for this reason, goes no more: the client gets the error.
+    pub fn gave_up(&self, why: NodeError) {
+        self.counts.given_up[why as usize].add(1);
+        if let Some(redirect) = Redirect::of(why) {
+            self.counts.exhausted[redirect as usize].add(1);
+        }
     }
 
     /// A transaction ended.
     pub fn transaction(&self, result: Transaction) {
-        self.transactions[result as usize].add(1);
+        self.counts.transactions[result as usize].add(1);
     }
 
     /// So many more clients (or fewer, below zero) wait in a blocking command.
     pub fn blocked(&self, more: i64) {
-        self.blocked.add(more);
+        self.counts.blocked.add(more);
     }
 
     /// So many more subscriptions (or fewer, below zero) there are.
     pub fn subscribed(&self, more: i64) {
-        self.subscriptions.add(more);
+        self.counts.subscriptions.add(more);
     }
 
     /// Subscriptions moved to another connection.
     pub fn subscription_gap(&self) {
-        self.subscription_gaps.add(1);
+        self.counts.subscription_gaps.add(1);
     }
 
     /// A client with CLIENT TRACKING was told to drop all that it holds, since changes may have been missed.
     pub fn tracking_flush(&self) {
-        self.tracking_flushes.add(1);
+        self.counts.tracking_flushes.add(1);
     }
 
     /// Adds what this worker has counted to what all have.
@@ -214,28 +250,10 @@ impl ClientTally {
         let series = &*self.metrics.shared.client;
         let registry = &self.metrics.shared.registry;
         self.publish_commands(registry, series);
-        self.durations.iter().zip(&series.durations).for_each(|(local, shared)| local.publish(shared));
-        series.all_received.fetch_add(self.received.publish(&series.received), Relaxed);
-        series.all_sent.fetch_add(self.sent.publish(&series.sent), Relaxed);
-        series.all_came.fetch_add(self.came.publish(&series.came), Relaxed);
-        publish_each(&self.left, &series.left);
+        self.counts.publish(&series.totals);
         for (reason, count) in self.protocol_errors.borrow_mut().drain(..) {
             series.named(registry, &names::CLIENT_PROTOCOL_ERRORS, reason).increment(count);
         }
-        for (index, counter) in series.redirects_absorbed.iter().enumerate() {
-            counter.increment(self.retries[index].0.get());
-        }
-        for (index, counter) in series.redirects_exhausted.iter().enumerate() {
-            counter.increment(self.given_up[index].0.get());
-        }
-        publish_each(&self.retries, &series.retries);
-        publish_each(&self.given_up, &series.given_up);
-        publish_each(&self.transactions, &series.transactions);
-        self.subscription_gaps.publish(&series.subscription_gaps);
-        self.tracking_flushes.publish(&series.tracking_flushes);
-        self.connections.publish(&series.connections);
-        self.blocked.publish(&series.blocked);
-        self.subscriptions.publish(&series.subscriptions);
     }
 
     fn publish_commands(&self, registry: &Registry, series: &Series) {
@@ -260,12 +278,6 @@ impl ClientTally {
     }
 }
 
-fn publish_each(counts: &[Count], counters: &[Counter]) {
-    for (count, counter) in counts.iter().zip(counters) {
-        count.publish(counter);
-    }
-}
-
 impl fmt::Debug for ClientTally {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("ClientTally").finish_non_exhaustive()
@@ -275,10 +287,7 @@ impl fmt::Debug for ClientTally {
 impl Drop for ClientTally {
     fn drop(&mut self) {
         self.publish();
-        let series = &*self.metrics.shared.client;
-        self.connections.withdraw(&series.connections);
-        self.blocked.withdraw(&series.blocked);
-        self.subscriptions.withdraw(&series.subscriptions);
+        self.counts.withdraw(&self.metrics.shared.client.totals);
     }
 }
 
@@ -303,88 +312,32 @@ pub struct Totals {
 
 /// The clients' series, shared by all workers.
 pub(super) struct Series {
-    commands: Mutex<HashMap<CommandId, Arc<[Counter; 2]>>>,
+    totals: ClientTotals,
     pub(super) asked: AllAsked,
-    durations: [Arc<histogram::Shared>; CommandClass::ALL.len()],
-    received: Counter,
-    sent: Counter,
-    came: Counter,
-    left: [Counter; Disconnect::ALL.len()],
+    commands: Mutex<HashMap<CommandId, Arc<[Counter; 2]>>>,
+    all_commands: AtomicU64,
     /// Counters whose label values are not known beforehand.
     named: Mutex<HashMap<(&'static str, &'static str), Counter>>,
-    /// By the first values of [`NodeError`]: moved, ask, tryagain.
-    redirects_absorbed: [Counter; REDIRECTS.len()],
-    redirects_exhausted: [Counter; REDIRECTS.len()],
-    retries: [Counter; NodeError::ALL.len()],
-    given_up: [Counter; NodeError::ALL.len()],
-    transactions: [Counter; Transaction::ALL.len()],
-    subscription_gaps: Counter,
-    tracking_flushes: Counter,
-    build_info: Gauge,
-    connections_gauge: Gauge,
-    blocked_gauge: Gauge,
-    subscriptions_gauge: Gauge,
-    buffered_gauge: Gauge,
-    connections: AtomicI64,
-    blocked: AtomicI64,
-    subscriptions: AtomicI64,
-    pub(super) buffered_bytes: AtomicI64,
-    /// Counters of the recorder cannot be read; these are for the status page and INFO.
-    all_commands: AtomicU64,
-    all_received: AtomicU64,
-    all_sent: AtomicU64,
-    all_came: AtomicU64,
     all_rejected: AtomicU64,
+    pub(super) buffered: Level,
+    build_info: Gauge,
 }
-
-/// The errors that name another place or time: a prefix of [`NodeError::ALL`].
-const REDIRECTS: [NodeError; 3] = [NodeError::Moved, NodeError::Ask, NodeError::TryAgain];
 
 impl Series {
     pub(super) fn new(registry: &Registry) -> Series {
-        let class = |class: CommandClass| registry.histogram(&names::COMMAND_DURATION, Some(("class", class.label())));
-        let plain = |family| registry.counter(family, &[]);
-        let reason = |family| move |error: NodeError| registry.counter(family, &[("reason", error.label())]);
-        let redirect = |outcome: &'static str| {
-            move |error: NodeError| {
-                registry.counter(&names::REDIRECTS, &[("type", error.label()), ("outcome", outcome)])
-            }
-        };
         let build = [
             ("version", env!("CARGO_PKG_VERSION")),
             ("revision", option_env!("SLOTWAY_REVISION").unwrap_or("unknown")),
         ];
         let series = Series {
-            commands: Mutex::default(),
+            totals: ClientTotals::new(registry, &[]),
             asked: AllAsked::default(),
-            durations: CommandClass::ALL.map(class),
-            received: plain(&names::CLIENT_RECEIVED),
-            sent: plain(&names::CLIENT_SENT),
-            came: plain(&names::CLIENT_CONNECTIONS_TOTAL),
-            left: Disconnect::ALL.map(|why| registry.counter(&names::CLIENT_DISCONNECTS, &[("reason", why.label())])),
-            named: Mutex::default(),
-            redirects_absorbed: REDIRECTS.map(redirect("absorbed")),
-            redirects_exhausted: REDIRECTS.map(redirect("exhausted")),
-            retries: NodeError::ALL.map(reason(&names::RETRIES)),
-            given_up: NodeError::ALL.map(reason(&names::GIVEN_UP)),
-            transactions: Transaction::ALL
-                .map(|end| registry.counter(&names::TRANSACTIONS, &[("result", end.label())])),
-            subscription_gaps: plain(&names::SUBSCRIPTION_GAPS),
-            tracking_flushes: plain(&names::TRACKING_FLUSHES),
-            build_info: registry.gauge(&names::BUILD_INFO, &build),
-            connections_gauge: registry.gauge(&names::CLIENT_CONNECTIONS, &[]),
-            blocked_gauge: registry.gauge(&names::BLOCKED_CLIENTS, &[]),
-            subscriptions_gauge: registry.gauge(&names::SUBSCRIPTIONS, &[]),
-            buffered_gauge: registry.gauge(&names::CLIENT_BUFFERED, &[]),
-            connections: AtomicI64::default(),
-            blocked: AtomicI64::default(),
-            subscriptions: AtomicI64::default(),
-            buffered_bytes: AtomicI64::default(),
+            commands: Mutex::default(),
             all_commands: AtomicU64::default(),
-            all_received: AtomicU64::default(),
-            all_sent: AtomicU64::default(),
-            all_came: AtomicU64::default(),
+            named: Mutex::default(),
             all_rejected: AtomicU64::default(),
+            buffered: Level::new(registry.gauge(&names::CLIENT_BUFFERED, &[])),
+            build_info: registry.gauge(&names::BUILD_INFO, &build),
         };
         // Shown from the start, so that the first one is an increase from zero and not a new series.
         series.command(registry, CommandId::OTHER);
@@ -419,33 +372,21 @@ impl Series {
     pub(super) fn totals(&self) -> Totals {
         Totals {
             commands: self.all_commands.load(Relaxed),
-            connections_received: self.all_came.load(Relaxed),
+            connections_received: self.totals.came.sum(),
             rejected: self.all_rejected.load(Relaxed),
-            received_bytes: self.all_received.load(Relaxed),
-            sent_bytes: self.all_sent.load(Relaxed),
-            clients: self.connections.load(Relaxed),
-            blocked: self.blocked.load(Relaxed),
+            received_bytes: self.totals.received.sum(),
+            sent_bytes: self.totals.sent.sum(),
+            clients: self.totals.connections.now(),
+            blocked: self.totals.blocked.now(),
         }
     }
 
     /// Shows the recorder that all of these are still in use.
     pub(super) fn touch(&self) {
-        let single = [&self.received, &self.sent, &self.came, &self.subscription_gaps, &self.tracking_flushes];
-        let groups: [&[Counter]; 6] = [
-            &self.left,
-            &self.redirects_absorbed,
-            &self.redirects_exhausted,
-            &self.retries,
-            &self.given_up,
-            &self.transactions,
-        ];
-        single.into_iter().chain(groups.into_iter().flatten()).for_each(|counter| counter.increment(0));
+        self.totals.touch();
+        self.buffered.touch();
         lock(&self.commands).values().flat_map(|counters| counters.iter()).for_each(|counter| counter.increment(0));
         lock(&self.named).values().for_each(|counter| counter.increment(0));
         self.build_info.set(1);
-        self.connections_gauge.set(self.connections.load(Relaxed) as f64);
-        self.blocked_gauge.set(self.blocked.load(Relaxed) as f64);
-        self.subscriptions_gauge.set(self.subscriptions.load(Relaxed) as f64);
-        self.buffered_gauge.set(self.buffered_bytes.load(Relaxed) as f64);
     }
 }

@@ -6,14 +6,19 @@ use std::{
     rc::Rc,
     sync::{
         Arc, Mutex,
-        atomic::{AtomicI64, AtomicU64, Ordering::Relaxed},
+        atomic::{AtomicU64, Ordering::Relaxed},
     },
     time::{Duration, Instant},
 };
 
-use metrics::{Counter, Gauge};
+use metrics::Counter;
 
-use super::{Count, Metrics, Part, Registry, histogram, labels::labels, lock, names};
+use super::{
+    Metrics, Registry,
+    labels::labels,
+    lock, names,
+    series::{Count, Total, series},
+};
 
 labels! {
     /// Why a node, or a connection to it, did not serve a request.
@@ -40,13 +45,6 @@ labels! {
         Connection = "connection",
         /// Anything else.
         Other = "other",
-    }
-}
-
-impl NodeError {
-    /// The error with this label.
-    pub fn named(label: &str) -> NodeError {
-        NodeError::ALL.into_iter().find(|error| error.label() == label).unwrap_or(NodeError::Other)
     }
 }
 
@@ -79,6 +77,32 @@ impl NodeTallies {
     }
 }
 
+series! {
+    /// What a worker counts of one node.
+    worker Counts;
+    /// What all workers have counted of it.
+    process Totals;
+    counters {
+        late: NODE_LATE;
+        connects: NODE_CONNECTS;
+        connect_failures: NODE_CONNECT_FAILURES;
+        sent_bytes: NODE_SENT;
+        received_bytes: NODE_RECEIVED;
+    }
+    counters by label {
+        errors: NODE_ERRORS by "error" in NodeError;
+    }
+    levels {
+        connections: NODE_CONNECTIONS;
+        inflight: NODE_INFLIGHT;
+        queued_bytes: NODE_QUEUED;
+    }
+    durations {
+        duration: NODE_DURATION;
+    }
+    durations by label {}
+}
+
 /// What one worker has counted of one node since it last published.
 ///
 /// Every [`NodeTally::queued`] must be followed by one [`NodeTally::replied`] or be part of one [`NodeTally::dropped`],
@@ -86,17 +110,8 @@ impl NodeTallies {
 #[derive(Debug)]
 pub struct NodeTally {
     series: Arc<Series>,
+    counts: Counts,
     requests: Count,
-    errors: [Count; NodeError::ALL.len()],
-    late: Count,
-    connects: Count,
-    connect_failures: Count,
-    sent_bytes: Count,
-    received_bytes: Count,
-    connections: Part,
-    inflight: Part,
-    queued_bytes: Part,
-    duration: histogram::Local,
     /// When the worker has heard from the node last, on any connection.
     heard: Cell<Option<Instant>>,
     /// Since when no connection could be made, and when that was tried last.
@@ -110,17 +125,8 @@ impl NodeTally {
     fn new(series: Arc<Series>) -> NodeTally {
         NodeTally {
             series,
+            counts: Counts::default(),
             requests: Count::default(),
-            errors: Default::default(),
-            late: Count::default(),
-            connects: Count::default(),
-            connect_failures: Count::default(),
-            sent_bytes: Count::default(),
-            received_bytes: Count::default(),
-            connections: Part::default(),
-            inflight: Part::default(),
-            queued_bytes: Part::default(),
-            duration: histogram::Local::default(),
             heard: Cell::default(),
             unreachable: Cell::default(),
         }
@@ -129,14 +135,14 @@ impl NodeTally {
     /// A request of so many bytes was queued for the node.
     pub fn queued(&self, bytes: usize) {
         self.requests.add(1);
-        self.inflight.add(1);
-        self.queued_bytes.add(bytes as i64);
+        self.counts.inflight.add(1);
+        self.counts.queued_bytes.add(bytes as i64);
     }
 
     /// So many bytes of what was queued were written.
     pub fn sent(&self, bytes: usize) {
-        self.sent_bytes.add(bytes as u64);
-        self.queued_bytes.add(-(bytes as i64));
+        self.counts.sent_bytes.add(bytes as u64);
+        self.counts.queued_bytes.add(-(bytes as i64));
     }
 
     /// A request was sent that is answered by messages, if at all: SUBSCRIBE, MONITOR.
@@ -146,12 +152,12 @@ impl NodeTally {
 
     /// So many bytes were written that were never [`NodeTally::queued`].
     pub fn wrote(&self, bytes: usize) {
-        self.sent_bytes.add(bytes as u64);
+        self.counts.sent_bytes.add(bytes as u64);
     }
 
     /// So many bytes were read, at this time.
     pub fn received(&self, bytes: usize, now: Instant) {
-        self.received_bytes.add(bytes as u64);
+        self.counts.received_bytes.add(bytes as u64);
         self.heard.set(Some(now));
     }
 
@@ -162,41 +168,41 @@ impl NodeTally {
 
     /// A queued request was answered, so long after it was queued.
     pub fn replied(&self, took: Duration) {
-        self.inflight.add(-1);
-        self.duration.observe(took);
+        self.counts.inflight.add(-1);
+        self.counts.duration.observe(took);
     }
 
     /// The reply just counted came after its request's time.
     pub fn late(&self) {
-        self.late.add(1);
+        self.counts.late.add(1);
     }
 
     /// So many queued requests will never be answered, and so many of their bytes never be written.
     pub fn dropped(&self, requests: usize, unwritten_bytes: usize) {
-        self.inflight.add(-(requests as i64));
-        self.queued_bytes.add(-(unwritten_bytes as i64));
+        self.counts.inflight.add(-(requests as i64));
+        self.counts.queued_bytes.add(-(unwritten_bytes as i64));
     }
 
     /// The node, or a connection to it, did not serve a request.
     pub fn error(&self, error: NodeError) {
-        self.errors[error as usize].add(1);
+        self.counts.errors[error as usize].add(1);
     }
 
     /// A connection is ready for use.
     pub fn connected(&self) {
-        self.connects.add(1);
-        self.connections.add(1);
+        self.counts.connects.add(1);
+        self.counts.connections.add(1);
         self.unreachable.set(None);
     }
 
     /// A connection that was ready is closed.
     pub fn disconnected(&self) {
-        self.connections.add(-1);
+        self.counts.connections.add(-1);
     }
 
     /// A connection could not be made. Where that is `permanent`, it is the login that is refused: others may be let in.
     pub fn connect_failed(&self, permanent: bool) {
-        self.connect_failures.add(1);
+        self.counts.connect_failures.add(1);
         self.error(NodeError::Connection);
         if !permanent {
             let now = Instant::now();
@@ -210,29 +216,15 @@ impl NodeTally {
     }
 
     fn publish(&self) {
-        let series = &*self.series;
-        let requests = self.requests.publish(&lock(&series.requests).1);
-        let errors = self.errors.iter().zip(&series.errors).map(|(count, counter)| count.publish(counter)).sum();
-        series.all_requests.fetch_add(requests, Relaxed);
-        series.all_errors.fetch_add(errors, Relaxed);
-        self.late.publish(&series.late);
-        self.connects.publish(&series.connects);
-        self.connect_failures.publish(&series.connect_failures);
-        self.sent_bytes.publish(&series.sent_bytes);
-        self.received_bytes.publish(&series.received_bytes);
-        self.connections.publish(&series.connections);
-        self.inflight.publish(&series.inflight);
-        self.queued_bytes.publish(&series.queued_bytes);
-        self.duration.publish(&series.duration);
+        self.series.requests(self.requests.take());
+        self.counts.publish(&self.series.totals);
     }
 }
 
 impl Drop for NodeTally {
     fn drop(&mut self) {
         self.publish();
-        self.connections.withdraw(&self.series.connections);
-        self.inflight.withdraw(&self.series.inflight);
-        self.queued_bytes.withdraw(&self.series.queued_bytes);
+        self.counts.withdraw(&self.series.totals);
     }
 }
 
@@ -240,51 +232,30 @@ impl Drop for NodeTally {
 #[derive(Debug)]
 pub(super) struct Series {
     label: Arc<str>,
+    pub(super) totals: Totals,
     /// By the role that the node has now.
     requests: Mutex<(&'static str, Counter)>,
-    errors: [Counter; NodeError::ALL.len()],
-    late: Counter,
-    connects: Counter,
-    connect_failures: Counter,
-    sent_bytes: Counter,
-    received_bytes: Counter,
-    connections_gauge: Gauge,
-    inflight_gauge: Gauge,
-    queued_gauge: Gauge,
-    duration: Arc<histogram::Shared>,
-    pub(super) connections: AtomicI64,
-    pub(super) inflight: AtomicI64,
-    queued_bytes: AtomicI64,
-    /// Counters of the recorder cannot be read; these are for the status page.
     pub(super) all_requests: AtomicU64,
-    pub(super) all_errors: AtomicU64,
 }
 
 impl Series {
     pub(super) fn new(registry: &Registry, label: &Arc<str>) -> Series {
-        let node = [("node", &**label)];
-        let counter = |family| registry.counter(family, &node);
-        let gauge = |family| registry.gauge(family, &node);
-        let error = |error: NodeError| registry.counter(&names::NODE_ERRORS, &[node[0], ("error", error.label())]);
         Series {
             label: label.clone(),
+            totals: Totals::new(registry, &[("node", label)]),
             requests: Mutex::new((PRIMARY, requests(registry, label, PRIMARY))),
-            errors: NodeError::ALL.map(error),
-            late: counter(&names::NODE_LATE),
-            connects: counter(&names::NODE_CONNECTS),
-            connect_failures: counter(&names::NODE_CONNECT_FAILURES),
-            sent_bytes: counter(&names::NODE_SENT),
-            received_bytes: counter(&names::NODE_RECEIVED),
-            connections_gauge: gauge(&names::NODE_CONNECTIONS),
-            inflight_gauge: gauge(&names::NODE_INFLIGHT),
-            queued_gauge: gauge(&names::NODE_QUEUED),
-            duration: registry.histogram(&names::NODE_DURATION, Some(node[0])),
-            connections: AtomicI64::default(),
-            inflight: AtomicI64::default(),
-            queued_bytes: AtomicI64::default(),
             all_requests: AtomicU64::default(),
-            all_errors: AtomicU64::default(),
         }
+    }
+
+    fn requests(&self, more: u64) {
+        lock(&self.requests).1.increment(more);
+        self.all_requests.fetch_add(more, Relaxed);
+    }
+
+    /// Requests that the node or its connections failed.
+    pub(super) fn all_errors(&self) -> u64 {
+        self.totals.errors.iter().map(Total::sum).sum()
     }
 
     /// Requests count under this role from now on.
@@ -298,11 +269,7 @@ impl Series {
     /// Shows the recorder that the node is still there.
     pub(super) fn touch(&self) {
         lock(&self.requests).1.increment(0);
-        let single = [&self.late, &self.connects, &self.connect_failures, &self.sent_bytes, &self.received_bytes];
-        self.errors.iter().chain(single).for_each(|counter| counter.increment(0));
-        self.connections_gauge.set(self.connections.load(Relaxed) as f64);
-        self.inflight_gauge.set(self.inflight.load(Relaxed) as f64);
-        self.queued_gauge.set(self.queued_bytes.load(Relaxed) as f64);
+        self.totals.touch();
     }
 }
 

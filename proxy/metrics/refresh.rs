@@ -118,9 +118,9 @@ impl Series {
         let glance = |(state, series): &(NodeState, Arc<node::Series>)| NodeGlance {
             state: state.clone(),
             requests: series.all_requests.load(Relaxed),
-            errors: series.all_errors.load(Relaxed),
-            connections: series.connections.load(Relaxed),
-            inflight: series.inflight.load(Relaxed),
+            errors: series.all_errors(),
+            connections: series.totals.connections.now(),
+            inflight: series.totals.inflight.now(),
         };
         lock(&self.known).nodes.iter().map(glance).collect()
     }

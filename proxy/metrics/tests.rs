@@ -60,7 +60,7 @@ fn all_workers_count_into_the_same_series() {
         node.queued(30);
         node.error(NodeError::Moved);
         node.connected();
-        clients.retried("moved");
+        clients.retried(NodeError::Moved);
         nodes.publish(|_| true);
         clients.publish();
         clients.publish();

@@ -29,15 +29,14 @@ pub enum Why {
 }
 
 impl Why {
-    /// One word for it, as a metric's label.
-    pub fn word(&self) -> &'static str {
-        let error = match self {
+    /// As what it is counted.
+    pub fn error(&self) -> NodeError {
+        match self {
             Why::Redirected(redirect, _) => NodeError::from(redirect.kind),
             Why::Later(later, _) => NodeError::from(*later),
             Why::NoScript(..) => NodeError::NoScript,
             Why::Unsent(_) | Why::Hopeless(_) | Why::TooLarge => NodeError::Connection,
-        };
-        error.label()
+        }
     }
 
     /// What a client is told whose request was refused to the last.

@@ -142,10 +142,10 @@ impl Errand {
         history.note([case].into_iter());
         let action = history.decide(&case, now, &limits);
         if let Action::GiveUp(error) = action {
-            self.router.tally().gave_up(why.word());
+            self.router.tally().gave_up(why.error());
             return Err(error);
         }
-        self.router.tally().retried(why.word());
+        self.router.tally().retried(why.error());
         if action == Action::Wait {
             let pause = history.pause();
             if let (true, Why::Redirected(_, from)) = (case.is_strange, &why) {

@@ -100,7 +100,7 @@ impl Session {
         for (bounced, action) in bounced.into_iter().zip(actions) {
             match action {
                 Action::GiveUp(error) => {
-                    self.router.tally().gave_up(bounced.why.word());
+                    self.router.tally().gave_up(bounced.why.error());
                     bounced.ticket.fail(&error);
                     continue;
                 }
@@ -134,7 +134,7 @@ impl Session {
         self.barrier.follow(self.router.epoch());
         self.follow_tracking();
         let Bounced { ticket, request, why } = bounced;
-        self.router.tally().retried(why.word());
+        self.router.tally().retried(why.error());
         match why {
             Why::Redirected(redirect, from) => {
                 let Some(node) = self.router.topology().target(&redirect, &from) else {
