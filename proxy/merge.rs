@@ -7,6 +7,7 @@ pub mod account;
 mod commands;
 pub(crate) mod elements;
 pub mod info;
+mod log;
 mod reports;
 
 pub use crate::command::treatment::Fold;
@@ -225,7 +226,8 @@ impl Merge {
             Fold::Concat => self.concat(out),
             Fold::RandomKey => self.random_key(out),
             Fold::Info => self.info(out),
-            Fold::Newest(count) => elements::newest(&self.replies, count as usize, out),
+            Fold::Newest(count) => log::newest(&self.replies, count as usize, self.account.as_ref(), out),
+            Fold::Entries => log::length(&self.replies, self.account.as_ref(), out),
             Fold::Fullest => {
                 out.extend_from_slice(self.replies.iter().max_by_key(|reply| reply.len())?);
                 Some(())

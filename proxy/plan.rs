@@ -6,7 +6,7 @@ mod echo;
 mod special;
 pub mod split;
 
-pub use self::{echo::is_echoed, split::Split};
+pub use self::{echo::is_echoed, special::all_entries, split::Split};
 pub use crate::command::treatment::{Client, Fold, Local, Proxy, Scripting};
 
 use std::collections::HashSet;

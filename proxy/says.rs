@@ -6,6 +6,8 @@
 pub const QUEUED: &str = "QUEUED";
 /// A command outside of what is allowed before AUTH.
 pub const NOAUTH: &str = "NOAUTH Authentication required.";
+/// How nodes know the connections on which the proxy asks on its own account (CLIENT LIST, SLOWLOG GET).
+pub const NAME_AT_NODES: &str = "slotway";
 /// A wrong user or password.
 pub const WRONGPASS: &str = "WRONGPASS invalid username-password pair or user is disabled.";
 /// AUTH with a password only, where none is set.

@@ -414,6 +414,7 @@ fn the_doctor_leaves_no_trace() {
             "client|unblock",
             "asking",
             "exists",
+            "hello",
             "watch",
             "multi",
             "discard",

@@ -322,3 +322,96 @@ fn statistics_of_all_clients_and_connections_are_there_at_once() {
     assert_eq!(told.get("ping"), Some(&[1, 0, 0]), "{told:?}");
     assert!(!told.contains_key("mget"), "{told:?}");
 }
+
+/// What stands in the log of the slow where everything is slow, but not what the proxy answers itself, which never is.
+const LOGGED: &[&str] = &[
+    "SET w:a 1",
+    "GET w:a",
+    "GET",
+    "LPUSH w:a x",
+    "PING",
+    "MGET w:a",
+    "DEL w:{t}a w:{t}b",
+    "CONFIG GET hz",
+    "CONFIG SET hz 10",
+    "CONFIG SET hz 10",
+    "INFO server",
+    "DBSIZE",
+    "KEYS w:*",
+    "TIME",
+    "SCRIPT LOAD return(1)",
+    "EVALSHA e0e1f9fabfc9d4800c877a703b823ac0578ff8db 0",
+    "EVAL redis.call('set',KEYS[1],1)return(redis.call('del',KEYS[1])) 1 w:s",
+    SCRIPTED_PING,
+    "FUNCTION LIST",
+    "MULTI",
+    "SET w:{t}a 1",
+    "EXEC",
+    "PUBLISH w:channel x",
+    "BLPOP w:none 0.01",
+    "ACL DRYRUN default get a",
+    "SLOWLOG LEN",
+    "FLUSHALL",
+];
+
+/// The commands in the log.
+fn logged(client: &mut Client, line: &str) -> Vec<String> {
+    let entries = client.line(line).value();
+    let words = |entry: &Value| {
+        let words: Vec<&str> = entry.items()[3].items().iter().filter_map(Value::str).collect();
+        // Nodes are asked for all of their entries, whatever the client asks.
+        if words[0] == "SLOWLOG" && words[1] != "RESET" { "SLOWLOG GET or LEN".to_owned() } else { words.join(" ") }
+    };
+    entries.items().iter().map(words).collect()
+}
+
+#[test]
+fn the_slow_log_is_of_what_clients_did() {
+    for (flavour, pair) in Pair::all("witness::slow_log") {
+        for version in [2, 3] {
+            let looks = pair.both(|address| {
+                let mut client = Client::connect(address);
+                client.line(&format!("HELLO {version}"));
+                assert_eq!(client.line("CONFIG SET slowlog-log-slower-than 0"), "+OK\r\n");
+                assert_eq!(client.line("SLOWLOG RESET"), "+OK\r\n");
+                // A new connection of the client's and of the proxy's.
+                let mut other = Client::connect(address);
+                LOGGED.iter().for_each(|line| drop(other.line(line)));
+                let length = client.line("SLOWLOG LEN").integer();
+                let newest = logged(&mut client, "SLOWLOG GET 2");
+                let mut all = logged(&mut client, "SLOWLOG GET -1");
+                let some = logged(&mut client, "SLOWLOG GET").len();
+                assert_eq!(client.line("CONFIG SET slowlog-log-slower-than -1"), "+OK\r\n");
+                // On one server it is slow, too. What a script of Valkey calls could be anybody's.
+                let is_ping = |line: &String| line.eq_ignore_ascii_case("ping");
+                let own = all.iter().filter(|line| is_ping(line)).count();
+                all.retain(|line| !is_ping(line));
+                all.sort();
+                let more = ["COMMANDLOG LEN slow", "COMMANDLOG GET 1 slow"].map(|line| client.line(line).is_error());
+                (length - own as i64, newest, all, some, more)
+            });
+            let [ours, theirs] = looks;
+            assert_eq!(ours, theirs, "{flavour:?} RESP{version}");
+            assert!(ours.2.len() > 20, "{ours:?}");
+        }
+    }
+}
+
+#[test]
+fn discovery_is_in_no_log_of_the_slow() {
+    let cluster = Cluster::start(Shape { config: vec!["slowlog-log-slower-than 0".into()], ..Shape::default() });
+    let proxy = Proxy::start(Settings::new(cluster.seeds()).with("REFRESH_INTERVAL", "1s"));
+    let mut client = proxy.client();
+    // What discovery asks for as well.
+    for line in ["INFO server", "CONFIG GET cluster-databases", "COMMAND COUNT", "FUNCTION LIST", "SLOWLOG RESET"] {
+        assert!(!client.line(line).is_error());
+    }
+    let before = proxy.metric("slotway_topology_refreshes_total", &[]);
+    eventually("discovery to look again", || proxy.metric("slotway_topology_refreshes_total", &[]) > before + 1.0);
+    let at_node = cluster.node(0).line("SLOWLOG GET -1").value();
+    assert!(at_node.items().iter().any(|entry| entry.items()[5].str() == Some("slotway")), "{at_node:?}");
+    let log = logged(&mut client, "SLOWLOG GET -1");
+    // The harness looks after its own nodes.
+    let log: Vec<&String> = log.iter().filter(|line| *line != "SLOWLOG GET or LEN").collect();
+    assert_eq!(log, ["SLOWLOG RESET"]);
+}

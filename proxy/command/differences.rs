@@ -18,6 +18,9 @@ const SLOTS_OF_CLUSTER: &str = "one server outside of a cluster would refuse it"
 const CLUSTER_VIEW: &str = "what is `allow`ed of these is a node's own words, addresses of nodes included";
 const ANY_NODE: &str = "tells of one of the nodes";
 
+const OF_NODES: &str = "entry ids are each node's own, its client is the proxy; what is split is there in parts, and what \
+    the proxy answers itself is never slow";
+
 const REPLICAS_TOO: &str = "replicas get it too; the reply does not wait for them";
 
 const DIFFERENCES: &[(&str, &str)] = &[
@@ -59,6 +62,7 @@ const DIFFERENCES: &[(&str, &str)] = &[
         "config|get",
         "port and databases are the proxy's, cluster-enabled is no, passwords are left out; else one node's",
     ),
+    ("commandlog|get", OF_NODES),
     ("config|resetstat", "does not reset what INFO tells of the proxy itself"),
     ("config|rewrite", REPLICAS_TOO),
     ("config|set", REPLICAS_TOO),
@@ -117,11 +121,8 @@ const DIFFERENCES: &[(&str, &str)] = &[
     ("sinter", IN_ONE_SLOT),
     ("sintercard", IN_ONE_SLOT),
     ("sinterstore", IN_ONE_SLOT),
-    (
-        "slowlog|get",
-        "entry ids are each node's own, its client is the proxy; what goes to every primary is there once for each",
-    ),
-    ("slowlog|len", "what goes to every primary counts once for each"),
+    ("slowlog|get", OF_NODES),
+    ("slowlog|len", "each node keeps as many as it is told to; what the proxy answers itself is never slow"),
     ("smove", IN_ONE_SLOT),
     ("sort", "BY and GET patterns must have the key's tag; Redis before 7.4 takes none in a cluster"),
     ("sort_ro", "BY and GET patterns must have the key's tag; Redis before 7.4 takes none in a cluster"),

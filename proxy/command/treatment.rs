@@ -45,6 +45,17 @@ pub enum Treatment {
     ClusterView,
 }
 
+impl Treatment {
+    /// Whether one request of a client's is a request to every primary.
+    pub fn is_for_all(self) -> bool {
+        use Scripting::{Exists, Flush, Load};
+        let of_scripts = matches!(self, Treatment::Scripting(Load | Exists | Flush));
+        let of_servers =
+            matches!(self, Treatment::ConfigSet | Treatment::Debug | Treatment::Aside(_) | Treatment::AclLog);
+        of_scripts || of_servers || matches!(self, Treatment::Primaries(_) | Treatment::KeysPattern)
+    }
+}
+
 /// What has to do with scripts and functions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Scripting {
@@ -89,8 +100,10 @@ pub enum Fold {
     RandomKey,
     /// The text of INFO, as one server would write it.
     Info,
-    /// The newest entries of SLOWLOG and COMMANDLOG, at most so many.
+    /// The newest entries of SLOWLOG and COMMANDLOG, at most so many: nodes are asked for all of them.
     Newest(u32),
+    /// Likewise, but only how many there are.
+    Entries,
     /// The longest: the node that has most to say.
     Fullest,
     /// Alternating names and integers (`PUBSUB SHARDNUMSUB`): the integers are added up.
@@ -129,6 +142,7 @@ impl Fold {
             Fold::RandomKey => "one of them, by chance",
             Fold::Info => "put together as one server's",
             Fold::Newest(_) | Fold::Youngest(_) => "the newest entries of all nodes",
+            Fold::Entries => "their entries counted",
             Fold::Fullest => "the one that says most",
             Fold::SumByName => "added up name by name",
             Fold::Role => "without replicas",
@@ -298,6 +312,7 @@ fn by_name(name: &str) -> Option<Treatment> {
         // Redis calls MSETNX multi-shard, but then it is not one act any more.
         "msetnx" => Treatment::Keyed,
         "slowlog|get" | "commandlog|get" => Treatment::Primaries(Fold::Newest(10)),
+        "slowlog|len" | "commandlog|len" => Treatment::Primaries(Fold::Entries),
         "latency|reset" => Treatment::Primaries(Fold::Max),
         "latency|history" => Treatment::Primaries(Fold::ByTime),
         "latency|latest" => Treatment::Primaries(Fold::Latest),

@@ -11,6 +11,7 @@ use super::{DialError, Dialer, Login, Step, Version, is_permanent, is_turned_awa
 use crate::{
     address::Address,
     resp::{Value, reply::Scanner, write},
+    says,
     transport::Stream,
 };
 
@@ -45,6 +46,8 @@ pub struct Control {
     node: Address,
     replies: Replies,
     patience: Duration,
+    /// Whether the node has been told whose connection it is.
+    is_named: bool,
 }
 
 impl Control {
@@ -52,7 +55,13 @@ impl Control {
     pub async fn open(target: &Address, login: &Login, dialer: &Dialer) -> Result<Control, DialError> {
         let login = Login { version: Version::Resp2, ..login.clone() };
         let stream = dialer.dial(target, &login).await?;
-        Ok(Control { stream, node: target.clone(), replies: Replies::default(), patience: dialer.patience() })
+        Ok(Control {
+            stream,
+            node: target.clone(),
+            replies: Replies::default(),
+            patience: dialer.patience(),
+            is_named: false,
+        })
     }
 
     /// The address dialled.
@@ -86,9 +95,16 @@ impl Control {
         let deadline = Instant::now() + self.patience;
         let node = &self.node;
         let failed = |why| DialError { node: node.clone(), step: Step::Ask, why, permanent: false };
-        within(deadline, self.stream.write_all(out)).await.map_err(failed)?;
-        let mut values = Vec::with_capacity(count);
-        for _ in 0..count {
+        let mut frames = Vec::new();
+        let named = usize::from(!std::mem::replace(&mut self.is_named, true));
+        if named > 0 {
+            // Everybody may say it. It is no more than a help: what the node answers does not matter.
+            write::request(&mut frames, &["HELLO", "2", "SETNAME", says::NAME_AT_NODES]);
+        }
+        frames.extend_from_slice(out);
+        within(deadline, self.stream.write_all(&frames)).await.map_err(failed)?;
+        let mut values = Vec::with_capacity(named + count);
+        for _ in 0..named + count {
             let said = self.replies.next(&mut self.stream, deadline).await.map_err(failed)?;
             if let Value::Error(text) = &said
                 && is_turned_away(text)
@@ -98,6 +114,7 @@ impl Control {
             }
             values.push(said);
         }
+        values.drain(..named);
         Ok(values)
     }
 }

@@ -4,12 +4,15 @@
 //! A command of which only the proxy knows how often clients asked for it is told with the proxy's own count; what a call of
 //! it takes is what it took at nodes on the average, or the least there is where no node has run it.
 
-use std::{collections::BTreeSet, sync::Arc};
+use std::{collections::BTreeSet, rc::Rc, sync::Arc};
 
 use crate::{
     command::{CommandTable, Spec, sender::Sender},
     metrics::Metrics,
 };
+
+/// Tells whether an address, as nodes know it, is that of a connection of the proxy's.
+pub type IsOwn = Rc<dyn Fn(&str) -> bool>;
 
 /// Who knows what clients did.
 #[derive(Clone)]
@@ -20,6 +23,8 @@ pub struct Account {
     pub metrics: Metrics,
     /// The commands that it is about, as the client names them; none: all.
     pub only: Vec<String>,
+    /// Which connections are the proxy's; none where nobody can tell.
+    pub own: Option<IsOwn>,
 }
 
 /// Calls of a command.
@@ -59,6 +64,12 @@ impl Account {
     /// Whether nodes run as much of a command as clients ask for, or in parts.
     pub fn is_told_by_nodes(&self, name: &str) -> bool {
         self.row(name).is_none_or(|spec| matches!(spec.sender, Sender::Clients | Sender::ClientsInParts))
+    }
+
+    /// Whether nodes know a connection of the proxy's by this address.
+    pub fn is_own(&self, address: &[u8]) -> bool {
+        let address = std::str::from_utf8(address).unwrap_or_default();
+        self.own.as_ref().is_some_and(|is_own| is_own(address))
     }
 
     /// The row of a command or subcommand by its words.
@@ -116,7 +127,7 @@ mod tests {
     fn account(count: impl FnOnce(&ClientTally)) -> Account {
         let metrics = Metrics::new();
         count(&metrics.client_tally());
-        Account { commands: CommandTable::builtin(), metrics, only: Vec::new() }
+        Account { commands: CommandTable::builtin(), metrics, only: Vec::new(), own: None }
     }
 
     fn answered(tally: &ClientTally, name: &str, failed: bool) {

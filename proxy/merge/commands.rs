@@ -151,7 +151,7 @@ mod tests {
         answered("echo", false);
         answered("config|set", true);
         tally.rejected(CommandId::of("config|set"));
-        Account { commands: CommandTable::builtin(), metrics, only: Vec::new() }
+        Account { commands: CommandTable::builtin(), metrics, only: Vec::new(), own: None }
     }
 
     #[test]

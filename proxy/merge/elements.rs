@@ -1,7 +1,5 @@
 //! Reading replies only as far as putting them together needs.
 
-use std::cmp::Reverse;
-
 use crate::resp::{reply::Scanner, write};
 
 /// The head of an array, set, push or map.
@@ -79,28 +77,6 @@ pub fn error_text(reply: &[u8]) -> Option<&[u8]> {
         }
         _ => None,
     }
-}
-
-/// The newest of all entries, whose second element is the time: SLOWLOG GET and COMMANDLOG GET. Times are whole seconds:
-/// of one second, each node's entries keep their order, and the oldest of all nodes are taken to be of one moment. So
-/// they are where they log what has gone to all of them, such as SLOWLOG RESET.
-pub fn newest(replies: &[Vec<u8>], count: usize, out: &mut Vec<u8>) -> Option<()> {
-    let mut entries = Vec::new();
-    for reply in replies {
-        let timed = Elements::of(reply)?.map(|entry| Some((integer(Elements::of(entry)?.nth(1)?)?, entry)));
-        let timed = timed.collect::<Option<Vec<_>>>()?;
-        let (mut second, mut older) = (None, 0);
-        for (time, entry) in timed.into_iter().rev() {
-            older = if second == Some(time) { older + 1 } else { 0 };
-            second = Some(time);
-            entries.push(((time, older), entry));
-        }
-    }
-    entries.sort_by_key(|(age, _)| Reverse(*age));
-    entries.truncate(count);
-    write::array(out, entries.len());
-    entries.iter().for_each(|(_, entry)| out.extend_from_slice(entry));
-    Some(())
 }
 
 /// Alternating names and integers, the same names in each reply.

@@ -167,7 +167,7 @@ proptest! {
         replies in proptest::collection::vec(prop_oneof![4 => any_reply(), 1 => Just(b"-ERR x\r\n".to_vec())], 1..5),
         fold in prop::sample::select(vec![
             Fold::Sum, Fold::AllSucceeded, Fold::OneSucceeded, Fold::Concat, Fold::And, Fold::Min, Fold::RandomKey,
-            Fold::Info, Fold::Newest(3), Fold::Fullest, Fold::SumByName, Fold::Role, Fold::Config, Fold::Latest,
+            Fold::Info, Fold::Newest(3), Fold::Entries, Fold::Fullest, Fold::SumByName, Fold::Role, Fold::Config, Fold::Latest,
             Fold::ByTime, Fold::Histogram, Fold::Memory, Fold::Youngest(3), Fold::Digest,
         ]),
     ) {

@@ -3,7 +3,7 @@
 use super::{Plan, Policy, tag_of_pattern};
 use crate::{
     command::{Spec, treatment::Fold},
-    resp::Request,
+    resp::{Request, write},
     says,
     slot::Slot,
 };
@@ -29,6 +29,24 @@ pub fn newest(request: &Request, _spec: &Spec) -> Fold {
         Some(Ok(count)) => u32::try_from(count).unwrap_or(u32::MAX),
         Some(Err(_)) => u32::MAX,
     })
+}
+
+/// What nodes are asked for where a client wants to see entries of SLOWLOG or COMMANDLOG, or to know how many there are: all
+/// of them, since some may not be clients' doing. `None` where they are asked what the client asks.
+pub fn all_entries(request: &Request, spec: Option<&Spec>, fold: Fold) -> Option<Vec<u8>> {
+    // SLOWLOG GET may have more arguments than it should, COMMANDLOG GET has one more.
+    let most = spec.filter(|spec| spec.takes(request.len()))?.arity.max(3) as usize;
+    let count = |at| std::str::from_utf8(request.arg(at)).ok()?.parse::<i64>().ok();
+    let log = match fold {
+        Fold::Newest(_) if request.len() == 2 => None,
+        Fold::Newest(_) if request.len() <= most && count(2).is_some_and(|count| count >= -1) => request.get(3),
+        Fold::Entries => request.get(2),
+        _ => return None,
+    };
+    let mut frame = Vec::new();
+    let words = [request.name(), b"GET", b"-1"].into_iter().chain(log);
+    write::request(&mut frame, &words.collect::<Vec<_>>());
+    Some(frame)
 }
 
 /// ACL LOG: how many entries are wanted, or that they are to go.

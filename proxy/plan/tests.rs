@@ -103,6 +103,35 @@ fn what_has_no_key_or_is_malformed_goes_to_some_primary() {
 }
 
 #[test]
+fn logs_are_asked_for_all_of_their_entries() {
+    for (line, asked) in [
+        ("slowlog len", Some("slowlog GET -1")),
+        ("SLOWLOG get 3", Some("SLOWLOG GET -1")),
+        ("SLOWLOG GET", Some("SLOWLOG GET -1")),
+        ("COMMANDLOG GET 3 large-reply", Some("COMMANDLOG GET -1 large-reply")),
+        ("COMMANDLOG LEN slow", Some("COMMANDLOG GET -1 slow")),
+        // For a node to refuse.
+        ("SLOWLOG GET x", None),
+        ("SLOWLOG GET -2", None),
+        ("SLOWLOG GET 1 2", None),
+        ("SLOWLOG LEN x", None),
+        ("DBSIZE", None),
+    ] {
+        let words: Vec<&str> = line.split(' ').collect();
+        let found = with(&words, |request, spec| match plan(request, spec, &Policy::default()) {
+            Plan::Primaries(fold) => all_entries(request, spec, fold),
+            other => panic!("{line}: {other:?}"),
+        });
+        let expected = asked.map(|asked| {
+            let mut frame = Vec::new();
+            write::request(&mut frame, &asked.split(' ').collect::<Vec<_>>());
+            frame
+        });
+        assert_eq!(found, expected, "{line}");
+    }
+}
+
+#[test]
 fn what_is_about_all_goes_to_all() {
     for (line, fold) in [
         ("DBSIZE", Fold::Sum),
@@ -119,7 +148,7 @@ fn what_is_about_all_goes_to_all() {
         ("SLOWLOG GET", Fold::Newest(10)),
         ("SLOWLOG GET 3", Fold::Newest(3)),
         ("SLOWLOG GET -1", Fold::Newest(u32::MAX)),
-        ("SLOWLOG LEN", Fold::Sum),
+        ("SLOWLOG LEN", Fold::Entries),
         ("LATENCY RESET", Fold::Max),
         ("LATENCY LATEST", Fold::Latest),
         ("ACL LOG", Fold::Youngest(10)),

@@ -160,13 +160,16 @@ impl Session {
         merge.know(self.facts(fold));
         merge.keep_account(self.account_for(fold, request));
         let topology = self.router.topology().clone();
-        if topology.commands.find(request).is_some_and(|spec| spec.when_lost.is_spared()) {
+        let spec = topology.commands.find(request);
+        let frame = plan::all_entries(request, spec, fold);
+        let frame = frame.map_or_else(|| Bytes::copy_from_slice(request.frame()), Bytes::from);
+        if spec.is_some_and(|spec| spec.when_lost.is_spared()) {
             merge.spare_lost();
         }
         let mut asking = JoinSet::new();
         for (index, node) in nodes.into_iter().enumerate() {
             let lane = self.lane.clone();
-            let (frame, doubts) = (Bytes::copy_from_slice(request.frame()), self.line.doubts.clone());
+            let (frame, doubts) = (frame.clone(), self.line.doubts.clone());
             asking.spawn_local(async move { (index, ask_aside(&lane, &node, &frame, &doubts, patience).await) });
         }
         let work = async {

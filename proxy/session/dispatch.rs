@@ -236,6 +236,7 @@ impl Session {
         let mut merge = Merge::new(fold, slots.len(), written(spec), self.speaks_resp3());
         merge.know(self.facts(fold));
         merge.keep_account(self.account_for(fold, request));
+        let asked = plan::all_entries(request, spec, fold);
         let when_lost = spec.map_or(WhenLost::Fails, |spec| self.when_lost(spec, request));
         if when_lost.is_spared() {
             merge.spare_lost();
@@ -251,7 +252,7 @@ impl Session {
         for (slot, mut ticket) in slots.iter().zip(tickets) {
             // By slot, so that where the node fails, the one that takes its place answers.
             ticket.route = Route::Slot(*slot);
-            self.send_ready(named, request.frame(), ticket);
+            self.send_ready(named, asked.as_deref().unwrap_or(request.frame()), ticket);
         }
         self.tell_others(request, spec);
     }

@@ -1,11 +1,15 @@
 //! What the proxy says of itself where a server would speak of itself: in INFO and CONFIG GET.
 
-use std::time::Duration;
+use std::{rc::Rc, time::Duration};
 
 use super::Session;
 use crate::{
     clients::Paused,
-    merge::{Merge, account::Account, info::Facts},
+    merge::{
+        Merge,
+        account::{Account, IsOwn},
+        info::Facts,
+    },
     plan::Fold,
     resp::{Request, Value, request::Parser, write},
     router::Lane,
@@ -25,12 +29,14 @@ impl Session {
     /// Who knows what clients did, for replies merged by `fold` that tell what nodes ran.
     pub(super) fn account_for(&self, fold: Fold, request: &Request<'_>) -> Option<Account> {
         let only = match fold {
-            Fold::Info => Vec::new(),
+            Fold::Info | Fold::Newest(_) | Fold::Entries => Vec::new(),
             Fold::Histogram => request.args().skip(2).map(|name| String::from_utf8_lossy(name).into_owned()).collect(),
             _ => return None,
         };
         let (commands, metrics) = (self.router.topology().commands.clone(), self.router.tally().metrics().clone());
-        Some(Account { commands, metrics, only })
+        let dialer = self.router.around().dialer.clone();
+        let own: IsOwn = Rc::new(move |address: &str| dialer.is_own(address));
+        Some(Account { commands, metrics, only, own: Some(own) })
     }
 
     /// One request to any primary, by a connection of `lane`, its reply amended.
