@@ -20,7 +20,8 @@ use std::{
 use slotway::resp::reply::Scanner;
 use support::{Client, Cluster, Node, Proxy, Settings, client::frame};
 
-/// How many names, or requests, the shortest has; each next one has twice as many.
+/// How many names, or requests, the shortest has, unless `SLOTWAY_BENCH_NAMES` says otherwise; each next one has twice as
+/// many.
 const SHORTEST: usize = 20_000;
 const STEPS: u32 = 3;
 
@@ -83,6 +84,7 @@ fn main() {
     let cluster = Cluster::three();
     let proxy = Proxy::start(Settings::new(cluster.seeds()).with("WORKERS", 1).expecting_warnings());
     let redis = Node::standalone();
+    let shortest = std::env::var("SLOTWAY_BENCH_NAMES").ok().and_then(|names| names.parse().ok()).unwrap_or(SHORTEST);
     println!(
         "{:<22} {:>8} {:>10} {:>14} {:>10} {:>14}",
         "", "names", "proxy ms", "others wait ms", "plain ms", "others wait ms"
@@ -92,7 +94,7 @@ fn main() {
             continue;
         }
         for step in 0..STEPS {
-            let count = SHORTEST << step;
+            let count = shortest << step;
             let (bytes, replies) = load(count);
             let ours = measure(&proxy.address(), &bytes, replies);
             let theirs = measure(&redis.address(), &bytes, replies);

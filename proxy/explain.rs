@@ -32,7 +32,10 @@ pub fn explain<T: AsRef<[u8]>>(args: &[T], grounds: Grounds) -> Option<Vec<(&'st
 impl Grounds<'_> {
     fn lines(self, request: &Request) -> Vec<(&'static str, String)> {
         let spec = self.commands.find(request);
-        let plan = plan::plan(request, spec, self.policy);
+        let plan = match plan::plan(request, spec, self.policy) {
+            Plan::Cut(cut) => Plan::Split(Box::new(cut.finish(request))),
+            plan => plan,
+        };
         let mut lines = vec![("command", spec.map_or_else(|| "not known: nodes may know it".to_owned(), command))];
         if let Some(spec) = spec {
             let mut keys = Vec::new();
@@ -94,6 +97,7 @@ impl Grounds<'_> {
             Plan::Aside(fold) => {
                 format!("by every primary{}, past what it runs, their replies {}", self.primaries(), fold.words())
             }
+            Plan::Cut(_) => "in parts".to_owned(),
             Plan::Scan(Some(slot)) => {
                 format!("by the owner of {}: the pattern's tag allows no other", self.slot(*slot))
             }

@@ -2,11 +2,12 @@
 //!
 //! The server judges arity and options: a request that is malformed goes to some node, whose error text then passes.
 
+pub mod cut;
 mod echo;
 mod special;
 pub mod split;
 
-pub use self::{echo::is_echoed, special::all_entries, split::Split};
+pub use self::{cut::Cut, echo::is_echoed, special::all_entries, split::Split};
 pub use crate::command::treatment::{Client, Fold, Local, Proxy, Scripting};
 
 use std::collections::HashSet;
@@ -33,6 +34,8 @@ pub enum Plan {
     Home,
     /// In parts, to several slots.
     Split(Box<Split>),
+    /// Likewise, and of so many keys that others go on while it is cut and sent.
+    Cut(Box<Cut>),
     /// As it came, to every primary.
     Primaries(Fold),
     /// As it came, to any primary, whose reply is amended to what one server would say.
@@ -251,8 +254,8 @@ fn split_or_one(request: &Request, spec: &Spec, fold: Fold, policy: &Policy) -> 
         Slots::Several if policy.reject_cross_slot || special::keeps_together(request, spec) => {
             refuse_cross_slot(request, spec)
         }
-        Slots::Several => match Split::by_slot(request, spec, fold) {
-            Some(split) => Plan::Split(Box::new(split)),
+        Slots::Several => match parts(request, spec, fold) {
+            Some(plan) => plan,
             // Some key lacks what belongs to it: the server's words for that, where their number was told (MSETEX) and
             // where not (MSET with an odd count).
             None if spec.count_at().is_some() => Plan::Refuse(says::SYNTAX.as_bytes().to_vec()),
@@ -262,6 +265,13 @@ fn split_or_one(request: &Request, spec: &Spec, fold: Fold, policy: &Policy) -> 
         Slots::None | Slots::Malformed => Plan::Any,
         Slots::AskServer => Plan::AskServer,
     }
+}
+
+fn parts(request: &Request, spec: &Spec, fold: Fold) -> Option<Plan> {
+    if request.len() > cut::LONG {
+        return Cut::begin(request, spec, fold).map(|cut| Plan::Cut(Box::new(cut)));
+    }
+    Split::by_slot(request, spec, fold).map(|split| Plan::Split(Box::new(split)))
 }
 
 fn blocking(request: &Request, spec: &Spec, timeout: Timeout) -> Plan {

@@ -25,6 +25,7 @@ mod keys;
 mod leave;
 mod local;
 mod login;
+mod long;
 mod make_up;
 mod monitor;
 mod parts;

@@ -57,10 +57,9 @@ impl LargeReplies {
     /// A reply of `length` bytes has come to the request in `frame`, whose keys are in `slot`: large or no longer so.
     pub fn note_length(&self, slot: Slot, frame: &[u8], length: usize, now: Instant) {
         let mut parser = Parser::default();
-        let Ok(Some(found)) = parser.find(frame) else { return };
-        let request = parser.request(frame, found);
+        let Some(request) = parser.find_front(frame, 1 + MOST_ARGS) else { return };
         let mut known = self.known.borrow_mut();
-        for key in request.args().skip(1).take(MOST_ARGS).filter(|arg| Slot::of(arg) == slot) {
+        for key in request.args().skip(1).filter(|arg| Slot::of(arg) == slot) {
             let hash = self.hash(request.name(), key);
             if length < LARGE_REPLY {
                 known.remove(&hash);

@@ -139,3 +139,38 @@ fn what_no_server_takes_behind_many_keys_is_not_sent_with_each_part() {
     same(&mut pair, &msetex(&[&"x".repeat(100_000)]), 1);
     same(&mut pair, &request(&["EXPIRETIME", "mx5"], &[]), 1);
 }
+
+#[test]
+fn keys_without_number_are_served_as_by_one_redis() {
+    const KEYS: usize = 12_000;
+    let (cluster, redis) = (Cluster::three(), Node::standalone());
+    let limits = [("STRICT_ORDER", "false"), ("STRICT_ORDER", "true")];
+    for (name, value) in limits {
+        let settings = Settings::new(cluster.seeds()).with(name, value).with("REQUEST_TIMEOUT", "60s");
+        let proxy = Proxy::start(settings.with("NODE_TIMEOUT", "60s").expecting_warnings());
+        let mut pair = [proxy.client(), redis.client()];
+        let keys: Vec<String> = (0..KEYS).map(|index| format!("many:{}", index % (KEYS - 5))).collect();
+        let pairs: Vec<String> = keys.iter().enumerate().flat_map(|(at, key)| [key.clone(), at.to_string()]).collect();
+        same(&mut pair, &request(&["MSET"], &pairs), 1);
+        same(&mut pair, &request(&["MGET", "none"], &keys), 1);
+        same(&mut pair, &request(&["EXISTS", "none"], &keys), 1);
+        same(&mut pair, &request(&["TOUCH"], &keys), 1);
+        // In a pipeline each is seen by what comes behind it.
+        let (first, last) = (keys[0].clone(), keys[KEYS - 6].clone());
+        let pipeline = [
+            request(&["SET", &last, "before"], &[]),
+            request(&["MGET"], &keys),
+            request(&["SET", &first, "behind"], &[]),
+            request(&["MSET"], &pairs),
+            request(&["GET", &first], &[]),
+            request(&["UNLINK"], &keys),
+            request(&["EXISTS", &first, &last], &[]),
+        ];
+        let [ours, theirs] = pair.each_mut().map(|client| client.pipeline(&pipeline));
+        assert_eq!(ours, theirs);
+        // What is wrong with it is said in the same words.
+        same(&mut pair, &request(&["MSET", "odd"], &pairs), 1);
+        assert!(pair[0].line("MULTI") == pair[1].line("MULTI"));
+        assert!(pair[0].call(&request(&["DEL"], &keys)).0.starts_with(b"-CROSSSLOT "));
+    }
+}

@@ -17,8 +17,8 @@ pub struct Split {
     pub fold: Fold,
     /// The indexes of the keys, part by part; ascending within a part, so that what comes last in the request comes
     /// last in its part.
-    keys: Vec<u32>,
-    shape: Shape,
+    pub(super) keys: Vec<u32>,
+    pub(super) shape: Shape,
 }
 
 /// The keys of one slot.
@@ -27,7 +27,7 @@ pub struct Part {
     /// Their slot.
     pub slot: Slot,
     /// Where they are in [`Split::keys`].
-    keys: Range<u32>,
+    pub(super) keys: Range<u32>,
 }
 
 /// How many arguments, and bytes of them, may stand behind the keys: options, which every part has. No command has more
@@ -37,7 +37,7 @@ const MOST_OPTION_BYTES: usize = 1024;
 
 /// Which arguments are what in the request.
 #[derive(Clone, Copy, Debug, PartialEq)]
-struct Shape {
+pub(super) struct Shape {
     /// The first key: all before it are in every part.
     first: usize,
     /// How many arguments belong to each key, itself included.
@@ -46,6 +46,13 @@ struct Shape {
     end: usize,
     /// The argument that says how many keys there are.
     count_at: Option<usize>,
+}
+
+impl Shape {
+    /// Which argument the key of this number is.
+    pub(super) fn index_of(&self, key: usize) -> usize {
+        self.first + key * self.step
+    }
 }
 
 impl Split {
@@ -117,16 +124,23 @@ impl Split {
 fn shape(request: &Request, spec: &Spec) -> Option<(Shape, Vec<(Slot, u32)>)> {
     let mut keys = Vec::new();
     let found = spec.visit_keys(request, |index| keys.push((Slot::of(request.arg(index)), index as u32)));
-    let (step, first, last) = (spec.step(), keys.first()?.1 as usize, keys.last()?.1 as usize);
+    let (first, last) = (keys.first()?.1 as usize, keys.last()?.1 as usize);
     // Keys must lie evenly, or the rest of the request could not be told from them.
-    let even = keys.iter().zip((first..).step_by(step)).all(|((_, index), at)| *index as usize == at);
+    let even = keys.iter().zip((first..).step_by(spec.step())).all(|((_, index), at)| *index as usize == at);
+    let shape = shape_of(request, spec, found, (first, last)).filter(|_| even)?;
+    Some((shape, keys))
+}
+
+/// The shape of a request whose first and last keys are these, where it is whole.
+pub(super) fn shape_of(request: &Request, spec: &Spec, found: Keys, (first, last): (usize, usize)) -> Option<Shape> {
+    let step = spec.step();
     let end = last + step;
-    if found != Keys::Known || !even || end > request.len() {
+    if found != Keys::Known || end > request.len() {
         return None;
     }
     let mut options = request.args().skip(end).map(<[u8]>::len);
     if options.len() > MOST_OPTIONS || options.by_ref().sum::<usize>() > MOST_OPTION_BYTES {
         return None;
     }
-    Some((Shape { first, step, end, count_at: spec.count_at() }, keys))
+    Some(Shape { first, step, end, count_at: spec.count_at() })
 }

@@ -351,3 +351,31 @@ fn told_keys_decide() {
     assert_eq!(of_keys(&[b"{t}a", b"{t}b"]), one("t"));
     assert!(matches!(of_keys(&[b"a", b"b"]), Plan::Refuse(_)));
 }
+
+#[test]
+fn what_is_cut_in_portions_is_as_cut_at_once() {
+    let keys =
+        |step: usize| (0..5000).map(move |index| (index % 4000).to_string()).flat_map(move |key| vec![key; step]);
+    let requests: [Vec<String>; 3] = [
+        ["MGET".to_owned()].into_iter().chain(keys(1)).collect(),
+        ["MSET".to_owned()].into_iter().chain(keys(2)).collect(),
+        ["MSETEX", "5000"].map(str::to_owned).into_iter().chain(keys(2)).chain(["KEEPTTL".to_owned()]).collect(),
+    ];
+    for words in &requests {
+        let words: Vec<&str> = words.iter().map(String::as_str).collect();
+        with(&words, |request, spec| {
+            let Plan::Cut(cut) = plan(request, spec, &Policy::default()) else { panic!("{} is not long", words[0]) };
+            let whole = Split::by_slot(request, spec.unwrap(), cut.clone().finish(request).fold).unwrap();
+            for portion in [1, 999, 5000, 1 << 20] {
+                let mut cut = cut.clone();
+                while !cut.go_on(request, portion) {}
+                assert_eq!(cut.finish(request), whole, "{} by {portion}", words[0]);
+            }
+        });
+    }
+    // What lacks something is refused as ever.
+    let mut odd = requests[1].clone();
+    odd.pop();
+    let odd: Vec<&str> = odd.iter().map(String::as_str).collect();
+    assert!(with(&odd, |request, spec| matches!(plan(request, spec, &Policy::default()), Plan::Refuse(_))));
+}

@@ -224,6 +224,15 @@ impl Parser {
         Request { frame, spans: &self.spans }
     }
 
+    /// The first arguments of the whole frame in `bytes`, at most so many: what stands behind them is not looked at.
+    pub fn find_front<'a>(&'a mut self, bytes: &'a [u8], most: usize) -> Option<Request<'a>> {
+        *self = Parser::new(self.rules);
+        let count = usize::try_from(self.head(bytes, &COUNT).ok()??).ok()?;
+        self.missing = Some(count.min(most));
+        let found = self.find(bytes).ok()??;
+        Some(self.request(bytes, found))
+    }
+
     /// How many bytes the frame being read will have at least, as far as its heads have told.
     pub fn expected(&self) -> usize {
         self.at + self.bulk.map_or(0, |length| length + 2)

@@ -5,7 +5,7 @@ use bytes::Bytes;
 use super::{Session, ask::BUSY_PATIENCE, subscriber::Kind};
 use crate::{
     command::Spec,
-    plan::{Blocking, Fold, Plan, Scripting, Split},
+    plan::{Blocking, Cut, Fold, Plan, Scripting, Split},
     resp::{Request, request::OwnedRequest},
     slot::Slot,
     ticket::Label,
@@ -45,6 +45,8 @@ pub(super) enum Work {
     Stream(Slot),
     /// Likewise, of several slots.
     StreamParts(Box<Split>),
+    /// A request of very many keys.
+    SendLong(Box<Cut>),
     /// What changes all nodes: they are asked first whether they listen.
     Everywhere(Plan),
     /// To every primary, past what runs there.
@@ -94,6 +96,7 @@ impl Work {
             Work::Block(_)
             | Work::Stream(_)
             | Work::StreamParts(_)
+            | Work::SendLong(_)
             | Work::Everywhere(_)
             | Work::Aside(_)
             | Work::Scan(_)
@@ -146,6 +149,7 @@ impl Session {
             Work::Block(blocking) => self.block(request, spec, blocking).await,
             Work::Stream(slot) => self.stream_apart(slot, request, spec).await,
             Work::StreamParts(split) => self.stream_parts(&split, request, spec).await,
+            Work::SendLong(cut) => self.send_long(*cut, request, spec).await,
             Work::Everywhere(plan) => self.everywhere(plan, request, spec).await,
             Work::Aside(fold) => {
                 self.count_malformed(request, spec);

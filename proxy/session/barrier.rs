@@ -141,6 +141,7 @@ impl Session {
             Plan::Local(Local::Client(_)) => Target::Several,
             Plan::Local(_) | Plan::Refuse(_) => Target::Here,
             Plan::Split(_)
+            | Plan::Cut(_)
             | Plan::Primaries(_)
             | Plan::Scan(_)
             | Plan::Keys

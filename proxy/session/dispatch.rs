@@ -151,6 +151,7 @@ impl Session {
                 }
                 flow
             }
+            Plan::Cut(cut) => Flow::alone(Work::SendLong(cut)),
             Plan::Scan(slot) => Flow::alone(Work::Scan(slot)),
             Plan::Keys => Flow::alone(Work::Keys),
             Plan::Blocking(blocking) => Flow::alone(Work::Block(blocking)),
@@ -195,9 +196,22 @@ impl Session {
 
     /// Sends each part of a split request to the owner of its slot.
     pub(super) fn send_split(&self, request: &Request<'_>, spec: Option<&Spec>, split: &Split, ticket: Ticket) {
+        let mut frame = Vec::new();
+        for (index, ticket) in self.tickets_of(request, spec, split, ticket).into_iter().enumerate() {
+            self.send_part(split, index, request, ticket, &mut frame);
+        }
+    }
+
+    /// The duties to answer the parts of a request.
+    pub(super) fn tickets_of(
+        &self,
+        request: &Request<'_>,
+        spec: Option<&Spec>,
+        split: &Split,
+        ticket: Ticket,
+    ) -> Vec<Ticket> {
         self.count_parts(spec, split.parts.len().saturating_sub(1));
         let merge = Merge::of_split(split, written(spec), self.speaks_resp3());
-        let mut frame = Vec::new();
         let parts = ticket.split(merge, split.parts.len());
         if split.fold == Fold::KeyOrder
             && spec.is_some_and(Spec::is_readonly)
@@ -206,12 +220,22 @@ impl Session {
         {
             part.may_go_again(Bytes::copy_from_slice(request.frame()));
         }
-        for (index, mut ticket) in parts.into_iter().enumerate() {
-            frame.clear();
-            split.encode(index, request, &mut frame);
-            ticket.route = Route::Slot(split.parts[index].slot);
-            self.send(&frame, ticket);
-        }
+        parts
+    }
+
+    /// Sends one part of a request, written into `frame`.
+    pub(super) fn send_part(
+        &self,
+        split: &Split,
+        index: usize,
+        request: &Request<'_>,
+        mut ticket: Ticket,
+        frame: &mut Vec<u8>,
+    ) {
+        frame.clear();
+        split.encode(index, request, frame);
+        ticket.route = Route::Slot(split.parts[index].slot);
+        self.send(frame, ticket);
     }
 
     /// Sends a request, and ahead of it the scripts that it names, to every primary that owns slots; and to the other nodes

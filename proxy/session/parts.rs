@@ -13,6 +13,7 @@ use super::{
     apart::place_at,
     attend::Eof,
     errand::Errand,
+    long::{Portion, cut_up},
     streamed::{self, Failure, Streamed, has_room},
 };
 use crate::{
@@ -58,8 +59,10 @@ impl Session {
         let Ok(Some(found)) = parser.find(&frame) else { return ticket.fail(says::ODD_REPLIES) };
         let request = parser.request(&frame, found);
         let spec = topology.commands.find(&request);
-        let Plan::Split(split) = plan::plan(&request, spec, &self.router.settings().policy) else {
-            return ticket.fail(says::ODD_REPLIES);
+        let split = match plan::plan(&request, spec, &self.router.settings().policy) {
+            Plan::Split(split) => *split,
+            Plan::Cut(cut) => cut_up(*cut, &request).await,
+            _ => return ticket.fail(says::ODD_REPLIES),
         };
         if split.parts.iter().any(|part| self.line.ran_behind(&ticket, part.slot)) {
             return ticket.fail(says::PARTS_TOO_LARGE);
@@ -76,12 +79,15 @@ impl Session {
         let doubts = self.line.doubts.clone();
         let errand = |slot| Errand::new(router.clone(), lane.clone(), Some(slot), affinity, doubts.clone());
         let mut parts: Vec<Part> = Vec::with_capacity(split.parts.len());
+        let mut encoded = Portion::default();
         for (index, part) in split.parts.iter().enumerate() {
             let mut frame = Vec::new();
             split.encode(index, request, &mut frame);
             parts.push(Part::Unasked(part.slot, frame.into()));
+            encoded.add(split.keys_of(index).len()).await;
         }
         let order = split.part_of_each_key();
+        let mut passed = Portion::default();
         let work = async {
             ask_ahead(&mut parts, &errand, &order).await?;
             let mut head = Vec::new();
@@ -94,6 +100,7 @@ impl Session {
                 }
                 if let Part::Begun(elements) = part {
                     elements.pass_on_next(&router, &ticket).await?;
+                    passed.add(1).await;
                 }
             }
             Ok::<(), Failure>(())

@@ -142,3 +142,15 @@ fn errors_are_those_of_the_server() {
     let long = [b"*".as_slice(), &long].concat();
     assert_eq!(&*all(&long).unwrap_err().text, b"too big mbulk count string");
 }
+
+#[test]
+fn only_the_front_is_looked_at() {
+    let mut parser = Parser::default();
+    let args =
+        |request: Option<Request<'_>>| request.map(|request| request.args().map(<[u8]>::to_vec).collect::<Vec<_>>());
+    let frame = b"*3\r\n$3\r\nGET\r\n$1\r\na\r\n$1\r\nb\r\n";
+    assert_eq!(args(parser.find_front(frame, 2)).unwrap(), [b"GET".to_vec(), b"a".to_vec()]);
+    assert_eq!(args(parser.find_front(frame, 9)).unwrap().len(), 3);
+    assert_eq!(args(parser.find_front(b"*1000000000\r\n$3\r\nGET\r\n$1\r\na\r\n", 2)).unwrap().len(), 2);
+    assert_eq!(args(parser.find_front(b"*2\r\n$3\r\nGET\r\n", 2)), None);
+}

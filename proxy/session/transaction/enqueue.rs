@@ -108,7 +108,7 @@ impl Session {
                 Ok(Place { own: None, slot, scripting: Some(which) })
             }
             Plan::Refuse(error) => Err(error),
-            Plan::Split(_) => Err(plan::cross_slot_error(request, spec)),
+            Plan::Split(_) | Plan::Cut(_) => Err(plan::cross_slot_error(request, spec)),
             Plan::Local(local) => match self.joins(local, request) {
                 Joins::Wire => wire(None),
                 Joins::Own => own(Answer::Local(local)),

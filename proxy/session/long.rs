@@ -1,0 +1,72 @@
+//! Requests with very many keys: while they are cut and sent, the others of the worker go on.
+
+use tokio::task::yield_now;
+
+use super::{Session, alone::Work, apart::place_at};
+use crate::{
+    command::{Spec, treatment::Fold},
+    plan::{Cut, Plan, Split},
+    resp::Request,
+    ticket::Standing,
+    topology::Route,
+};
+
+/// How many keys go between two looks at the others: about half a millisecond of work.
+const PORTION: usize = 2048;
+
+impl Session {
+    /// Cuts a long request, and sends its parts. Nothing of its session is under way.
+    pub(super) async fn send_long(&mut self, cut: Cut, request: &Request<'_>, spec: Option<&Spec>) {
+        let mut plan = Plan::Split(Box::new(cut_up(cut, request).await));
+        if self.is_careful() {
+            match self.goes_apart(plan, request, spec) {
+                Ok(Work::StreamParts(split)) => return self.stream_parts(&split, request, spec).await,
+                Ok(_) => return,
+                Err(same) => plan = same,
+            }
+        }
+        let Plan::Split(split) = plan else { return };
+        let unknown = split.fold == Fold::KeyOrder && self.line.standing() != Standing::Small;
+        let place = match split.parts.first().filter(|_| unknown) {
+            Some(part) => place_at(&self.router, part.slot).await,
+            None => None,
+        };
+        self.router.refresh();
+        self.barrier.follow(self.router.epoch());
+        self.follow_tracking();
+        let ticket = self.open(request, spec, Route::Any);
+        if place.is_some() {
+            ticket.admission.set(place);
+        }
+        // Some of it may have to go again, and nothing must overtake that.
+        self.barrier.hold_behind(Route::Any);
+        let (mut frame, mut sent) = (Vec::new(), Portion::default());
+        for (index, ticket) in self.tickets_of(request, spec, &split, ticket).into_iter().enumerate() {
+            self.send_part(&split, index, request, ticket, &mut frame);
+            sent.add(split.keys_of(index).len()).await;
+        }
+    }
+}
+
+/// Cuts a long request.
+pub(super) async fn cut_up(mut cut: Cut, request: &Request<'_>) -> Split {
+    while !cut.go_on(request, 4 * PORTION) {
+        yield_now().await;
+    }
+    cut.finish(request)
+}
+
+/// Work on many keys, in portions.
+#[derive(Default)]
+pub(super) struct Portion(usize);
+
+impl Portion {
+    /// So many more have been done: the others go on where it has become a portion.
+    pub async fn add(&mut self, keys: usize) {
+        self.0 += keys;
+        if self.0 >= PORTION {
+            self.0 = 0;
+            yield_now().await;
+        }
+    }
+}
