@@ -15,7 +15,7 @@ pub use self::{
     mail::Mail,
     monitors::Monitoring,
     pause::{Function, Pause, Paused},
-    usage::Usage,
+    usage::{PEAK_RESET, Usage},
 };
 
 use std::{

@@ -199,6 +199,10 @@ fn lines_are_true(proxy: &Proxy, server: &Node, flavour: Flavour) {
             let [obl, omem] = ["obl", "omem"].map(|name| field(&mut other, id, name));
             omem > 100_000 && obl <= 16 * 1024 + 8
         });
+        let elements = field(&mut other, id, "oll");
+        // Valkey keeps large values themselves, and not copies in a list.
+        let lists = flavour == Flavour::Redis || address == proxy.address();
+        assert!(!lists || (1..=45).contains(&elements), "{address}: {elements}");
         let list = other.line("CLIENT LIST").string();
         let line = list.lines().find(|line| line.starts_with(&format!("id={id} "))).expect("its line");
         assert!(value_in(line, "tot-mem") >= value_in(line, "omem"), "{address}: {line}");
@@ -206,6 +210,16 @@ fn lines_are_true(proxy: &Proxy, server: &Node, flavour: Flavour) {
         slow.patience = PATIENCE;
         (0..20).for_each(|_| assert_eq!(slow.reply().text().len(), 2_000_000));
         eventually("nothing to be held any more", || field(&mut other, id, "omem") == 0);
+        assert_eq!(field(&mut other, id, "oll"), 0, "{address}");
+        // The most that waited to be written is told for some seconds.
+        other.line(&format!("SET account:small {}", "x".repeat(5_000)));
+        eventually("the peak to be told", || {
+            slow.line("GET account:small");
+            field(&mut other, id, "rbp") >= 500
+        });
+        until("the peak to be forgotten", Duration::from_secs(20), || {
+            (field(&mut other, id, "rbp") == 0).then_some(())
+        });
         // A name.
         let before = field(&mut other, id, "tot-mem");
         slow.line(&format!("CLIENT SETNAME {}", "n".repeat(5_000)));

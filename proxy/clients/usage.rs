@@ -1,5 +1,10 @@
 //! What a session holds for its client: what CLIENT LIST shows of it, and what it costs.
 
+use std::time::{Duration, Instant};
+
+/// How long the peak of what waits to be written is counted (`reply-buffer-peak-reset-time`).
+pub const PEAK_RESET: Duration = Duration::from_secs(5);
+
 /// Bytes by what they are held for.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Usage {
@@ -17,17 +22,25 @@ pub struct Usage {
     pub output: usize,
     /// The room that they have.
     pub output_capacity: usize,
-    /// The most that there ever was of them.
+    /// The most that there was of them, and since when that is counted.
     pub output_peak: usize,
+    /// Since when; it is counted anew after [`PEAK_RESET`].
+    pub peak_since: Option<Instant>,
     /// Replies that wait for others ahead of them, and parts of replies.
     pub parked: usize,
-    /// Places of replies, where some wait for others ahead of them.
-    pub places: usize,
+    /// How many these are.
+    pub waiting: usize,
     /// What the client has named: itself, its user, subscriptions, prefixes of keys that it tracks.
     pub named: usize,
 }
 
 impl Usage {
+    /// The most that waited to be written of late.
+    pub fn peak(&self) -> usize {
+        let is_late = self.peak_since.is_some_and(|since| since.elapsed() < PEAK_RESET);
+        if is_late { self.output_peak } else { self.output }
+    }
+
     /// What counts towards `max_buffered`.
     pub fn total(&self) -> usize {
         self.input + self.requests + self.queued + self.output + self.parked + self.named

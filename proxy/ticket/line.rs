@@ -20,7 +20,7 @@ use self::{
 };
 use super::{Admitted, Bounced, Caching, Clock, Duty, Label, Needs, Ticket};
 use crate::{
-    clients::Usage,
+    clients::{PEAK_RESET, Usage},
     doubt::Doubts,
     metrics::ClientTally,
     slot::Slot,
@@ -125,6 +125,7 @@ impl Line {
             let mut buffer = state.spare.pop().unwrap_or_default();
             buffer.extend_from_slice(reply);
             state.parked += buffer.len();
+            state.waiting += usize::from(!buffer.is_empty());
             state.places.push_back(Place::answered(buffer, self.clock.now()));
         }
     }
@@ -242,9 +243,10 @@ impl Line {
         Usage {
             output: state.out.len(),
             output_capacity: state.out.capacity(),
-            output_peak: state.peak,
+            output_peak: state.peak.0,
+            peak_since: state.peak.1,
             parked,
-            places: if parked > 0 { state.places.len() } else { 0 },
+            waiting: state.waiting,
             ..Usage::default()
         }
     }
@@ -341,7 +343,12 @@ impl Line {
     /// Lets `write` take bytes from the front of the output; it says how many it took.
     pub fn write_out<T>(&self, write: impl FnOnce(&[u8]) -> (usize, T)) -> T {
         let state = &mut *self.state.borrow_mut();
-        state.peak = state.peak.max(state.out.len());
+        let (now, length) = (self.clock.now(), state.out.len());
+        if state.peak.1.is_none_or(|since| now - since >= PEAK_RESET) {
+            state.peak = (length, Some(now));
+        } else {
+            state.peak.0 = state.peak.0.max(length);
+        }
         let (taken, result) = write(&state.out);
         if taken == state.out.len() {
             if state.out.capacity() > KEPT_OUTPUT {
@@ -389,6 +396,7 @@ impl Line {
             if index == 0 {
                 state.out.extend_from_slice(bytes);
             } else {
+                state.waiting += usize::from(place.reply.is_empty() && !bytes.is_empty());
                 place.reply.extend_from_slice(bytes);
                 state.parked += bytes.len();
             }

@@ -30,7 +30,7 @@ pub(super) fn line_of(client: &Client, usage: &Usage, dialect: Dialect) -> Strin
     let watch = if dialect.since((7, 4)) { " watch=0" } else { "" };
     let in_buffer = usage.output.min(REPLY_BUFFER);
     let in_list = usage.output - in_buffer + usage.parked;
-    let elements = usage.places + usize::from(usage.output > in_buffer);
+    let elements = usage.waiting + usize::from(usage.output > in_buffer);
     let buffer = usage.output_capacity.min(REPLY_BUFFER);
     let at_rest = size_of::<Session>() + size_of::<Client>() + size_of::<Line>();
     let total = at_rest + usage.total() - in_buffer + buffer + usage.input_free;
@@ -51,7 +51,7 @@ pub(super) fn line_of(client: &Client, usage: &Usage, dialect: Dialect) -> Strin
         usage.input_free,
         usage.arguments,
         usage.queued,
-        usage.output_peak.min(REPLY_BUFFER),
+        usage.peak().min(REPLY_BUFFER),
         client.last_command(),
         about.user,
         client.resp.load(Relaxed),

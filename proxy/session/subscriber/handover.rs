@@ -1,5 +1,14 @@
 //! While a subscription moves from one node to another, both deliver: what the one has brought is not taken from the
 //! other again.
+//!
+//! That is as good as it gets, not certain. Nodes pass on what is published by their bus, at most once, in no time that is
+//! bounded, and without a number that would tell one copy of a message from the next. So for two proxies that change the
+//! home node each in its own moment:
+//! - A message may be missed: published at one node, it is passed on to the other by a link of the bus that has just been
+//!   lost or made anew, as it is when a node comes back. Nobody hears of that. For nothing to depend on the bus, all
+//!   proxies would have to change in one moment, which none can know of another (and nodes know nothing of proxies).
+//! - A message may come twice: a copy that the bus brings later than any time which is waited for here cannot be told from
+//!   the same text published again, which must not be kept back.
 
 use std::{collections::HashMap, hash::BuildHasher, pin::Pin, task::Context, time::Duration};
 

@@ -41,15 +41,16 @@ pub enum Standing {
 pub(super) struct State {
     /// Replies in their order, for the client to read.
     pub out: BytesMut,
-    /// The most that there ever was of them.
-    pub peak: usize,
+    /// The most that there was of them, and since when that is counted.
+    pub peak: (usize, Option<Instant>),
     /// Messages that came while a reply was half written.
     pub pushes: BytesMut,
     pub places: VecDeque<Place>,
     /// The number of the front place.
     pub front: u64,
-    /// Bytes of replies that wait for their turn.
+    /// Bytes of replies that wait for their turn, and how many these are.
     pub parked: usize,
+    pub waiting: usize,
     /// Bytes of replies that have to be put together with others first.
     pub gathered: usize,
     /// Bytes of requests that wait for their replies.
@@ -114,8 +115,14 @@ impl State {
                 self.parked += message.len();
                 match self.places.get_mut(last + 1) {
                     // Nothing of its own reply has come, so that the message stands in front of that.
-                    Some(next) => next.reply.extend_from_slice(message),
-                    None => self.places.push_back(Place::answered(message.to_vec(), now)),
+                    Some(next) => {
+                        self.waiting += usize::from(next.reply.is_empty());
+                        next.reply.extend_from_slice(message);
+                    }
+                    None => {
+                        self.waiting += 1;
+                        self.places.push_back(Place::answered(message.to_vec(), now));
+                    }
                 }
             }
         }
@@ -144,7 +151,11 @@ impl State {
     }
 
     pub fn take_parked(&mut self, reply: &mut Vec<u8>) {
+        if reply.is_empty() {
+            return;
+        }
         self.parked -= reply.len();
+        self.waiting -= 1;
         if !self.closed {
             self.out.extend_from_slice(reply);
         }
