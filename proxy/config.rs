@@ -19,6 +19,7 @@ use serde::Deserialize;
 use crate::{
     address::Address,
     command::{self, CommandTable},
+    recovery,
     topology::AddressMap,
 };
 
@@ -181,6 +182,12 @@ impl Config {
     /// The built-in defaults.
     pub fn defaults() -> Config {
         Config::load(&Sources::default()).expect("config/slotway.toml is tested")
+    }
+
+    /// How long requests are tried, and how often they are redirected.
+    pub fn recovery(&self) -> recovery::Limits {
+        let redirects = u8::try_from(self.max_redirects).unwrap_or(u8::MAX);
+        recovery::Limits { timeout: self.retry_timeout, redirects }
     }
 
     fn from_layers(layers: &Figment) -> Result<Config, ConfigError> {

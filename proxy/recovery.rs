@@ -15,7 +15,6 @@ use bytes::Bytes;
 
 pub use self::{backoff::Backoff, why::Why};
 use crate::{
-    config::Config,
     metrics::NodeTally,
     refusal::{self, Later, Refusal},
     slot::Slot,
@@ -37,13 +36,6 @@ pub struct Limits {
     pub timeout: Duration,
     /// How many redirects one request may meet.
     pub redirects: u8,
-}
-
-impl Limits {
-    /// What the configuration says.
-    pub fn of(config: &Config) -> Limits {
-        Limits { timeout: config.retry_timeout, redirects: u8::try_from(config.max_redirects).unwrap_or(u8::MAX) }
-    }
 }
 
 /// A request that has come back, as far as it matters for what becomes of it.

@@ -28,7 +28,6 @@ use crate::{
     doubt::Ender,
     link::{Limits, Surroundings},
     metrics::Metrics,
-    recovery,
     router::{Common, Router, Settings},
     session::{self, Session},
     ticket::Clock,
@@ -147,7 +146,7 @@ fn build_router(blueprint: &Blueprint) -> Rc<Router> {
         departures: Rc::default(),
         ender: Ender::new(own, dialer.clone()),
         limits: Rc::new(Limits::of(config)),
-        recovery: recovery::Limits::of(config),
+        recovery: config.recovery(),
         dialer,
     };
     Router::new(

@@ -14,7 +14,6 @@ use crate::{
     doubt::Ender,
     link::{Limits, Surroundings},
     metrics::Metrics,
-    recovery,
     resp::{Value, write},
     rights::Rules,
     ticket::Clock,
@@ -46,7 +45,7 @@ impl Scripted {
         let dialer = Dialer::to(&memory);
         let around = Surroundings {
             limits: Rc::new(Limits::of(&config)),
-            recovery: recovery::Limits::of(&config),
+            recovery: config.recovery(),
             ender: Ender::new(Login::default(), dialer.clone()),
             dialer,
             clock: Rc::new(Clock::start()),
