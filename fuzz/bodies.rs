@@ -22,7 +22,8 @@ type Found = (Vec<(Vec<Vec<u8>>, usize)>, Option<String>);
 pub fn requests(data: &[u8]) {
     let Some((choices, stream)) = data.split_first_chunk::<3>() else { return };
     let choice = |bit: u8| choices[0] & 1 << bit != 0;
-    let rules = Rules { unauthenticated: choice(0), checks_line_ends: choice(1), sees_past_nul: choice(2) };
+    let rules =
+        Rules { unauthenticated: choice(0), checks_line_ends: choice(1), sees_past_nul: choice(2), ..Rules::default() };
     let cuts = [usize::from(choices[1]) + 1, usize::from(choices[2]) + 1];
     let whole = found(stream, rules, &[stream.len().max(1)]);
     assert_eq!(found(stream, rules, &cuts), whole, "it depends on how the bytes arrive");

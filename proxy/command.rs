@@ -10,6 +10,7 @@ pub mod keys;
 mod learn;
 pub mod lost;
 pub mod refused;
+mod replies;
 pub mod sender;
 pub mod spec;
 pub mod traits;

@@ -35,7 +35,7 @@ use crate::{
     metrics::{NodeError, NodeTallies, NodeTally},
     resp::reply::Scanner,
     says,
-    topology::{Node, Topology},
+    topology::{Accepts, Node, Topology},
     transport::Stream,
 };
 
@@ -74,6 +74,7 @@ pub struct Pool {
     tallies: Rc<NodeTallies>,
     descriptors: Arc<Descriptors>,
     way: Way,
+    accepts: Rc<Cell<Accepts>>,
     /// By node, the longest idle first.
     idle: RefCell<HashMap<Address, VecDeque<Idle>>>,
     /// Nodes for which a spare connection is being made.
@@ -136,12 +137,14 @@ impl Pool {
         tallies: &Rc<NodeTallies>,
         descriptors: &Arc<Descriptors>,
         way: Way,
+        accepts: &Rc<Cell<Accepts>>,
     ) -> Rc<Pool> {
         Rc::new(Pool {
             clients: clients.clone(),
             tallies: tallies.clone(),
             descriptors: descriptors.clone(),
             way,
+            accepts: accepts.clone(),
             idle: RefCell::default(),
             filling: RefCell::default(),
             swept: Cell::default(),
@@ -151,8 +154,10 @@ impl Pool {
     /// A connection to `node`: an idle one that is still alive, or a new one.
     pub async fn take(self: &Rc<Pool>, node: &Arc<Node>) -> Result<Dedicated, DialError> {
         let idle = || self.idle.borrow_mut().get_mut(&node.reach)?.pop_back();
-        while let Some(Idle { mut open, .. }) = idle() {
-            if open.stream.is_quiet() {
+        // The node may be about to close one that has long been idle.
+        let quiet = self.accepts.get().quiet();
+        while let Some(Idle { mut open, since }) = idle() {
+            if open.stream.is_quiet() && quiet.is_none_or(|quiet| since.elapsed() < quiet) {
                 self.fill(node);
                 return Ok(self.dedicate(open, node));
             }

@@ -34,7 +34,7 @@ use self::{
     functions::{Functions, Outcome, Task},
     kin::Kin,
     reach::Found,
-    survey::Survey,
+    survey::{Answer, Survey},
 };
 use crate::{
     address::Address,
@@ -65,6 +65,8 @@ const SLOW_SETTLING: Duration = Duration::from_secs(20);
 const SUSPECT: Duration = Duration::from_secs(10);
 /// How often it is logged that a node turns connections away.
 const COMPLAIN_AGAIN: Duration = Duration::from_secs(10);
+/// How long nodes that do not tell the proxy's user their limits are not asked again: it would fill their ACL LOG.
+const ASK_AGAIN: Duration = Duration::from_secs(600);
 /// How many addresses of former nodes are kept to fall back on.
 const MOST_FORMER: usize = 64;
 
@@ -86,6 +88,8 @@ pub struct Discovery {
     suspects: HashMap<Address, Instant>,
     /// Addresses in other clusters, as complained of.
     strangers: HashSet<Address>,
+    /// Since when nodes do not tell what they take from a connection.
+    secretive: Option<Instant>,
     /// Nodes that turn connections away, and since when that has been logged.
     turned_away: HashMap<String, Instant>,
     /// Where nodes were once reached; the latest last.
@@ -143,6 +147,7 @@ impl Discovery {
             atlas: Atlas::new(map),
             suspects: HashMap::new(),
             strangers: HashSet::new(),
+            secretive: None,
             turned_away: HashMap::new(),
             former: Vec::new(),
             witness: None,
@@ -265,7 +270,9 @@ impl Discovery {
         self.next = (now + jittered(self.interval), Trigger::Interval);
         self.suspects.retain(|_, since| now - *since < SUSPECT);
         let (candidates, kin, known) = (self.candidates(), Kin::of(&self.current()), self.atlas.known_servers());
-        let survey = survey::survey(candidates, kin, self.login.clone(), self.dialer.clone(), known);
+        let asks_limits = self.secretive.is_none_or(|since| now - since >= ASK_AGAIN);
+        let (login, dialer) = (self.login.clone(), self.dialer.clone());
+        let survey = survey::survey(candidates, kin, login, dialer, known, asks_limits);
         self.jobs.spawn(async { Done::Surveyed(survey.await) });
     }
 
@@ -297,6 +304,7 @@ impl Discovery {
         for answer in &survey.answers {
             self.suspects.remove(&answer.asked);
         }
+        self.note_secretive(&survey.answers, now);
         let failures = survey.failures_text();
         let here = self.atlas.meet(&survey);
         let well = match View::merge(survey.answers.into_iter().map(|answer| answer.view).collect()) {
@@ -315,6 +323,15 @@ impl Discovery {
             self.look_again(WATCHFUL_INTERVAL, Trigger::Interval, now);
         }
         self.metrics.refreshed(trigger, well, now - since);
+    }
+
+    /// Notes whether the nodes tell what they take from a connection.
+    fn note_secretive(&mut self, answers: &[Answer], now: Instant) {
+        if answers.iter().any(|answer| answer.accepts.is_some()) {
+            self.secretive = None;
+        } else if !answers.is_empty() && self.secretive.is_none_or(|since| now - since >= ASK_AGAIN) {
+            self.secretive = Some(now);
+        }
     }
 
     /// How long a change is watched. A primary without slots is most likely a replica of which the nodes have not all heard

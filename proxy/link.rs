@@ -28,7 +28,7 @@ pub use self::side::LARGEST_SHARED;
 use self::{
     companion::Companion,
     exchange::{Exchange, Lost},
-    queue::{Entry, Queue, Taken},
+    queue::{Entry, Queue, Room, Taken},
     side::Sides,
 };
 use crate::{
@@ -41,9 +41,9 @@ use crate::{
     resp::write,
     says,
     scripts::Script,
-    sizes::LargeReplies,
+    sizes::{LARGE_REPLY, LargeReplies},
     ticket::{Clock, Ticket},
-    topology::{Hint, Hints, Node},
+    topology::{Accepts, Hint, Hints, Node},
     transport::Stream,
 };
 
@@ -67,8 +67,8 @@ pub struct Surroundings {
     pub clock: Rc<Clock>,
     /// The worker's read buffer: what is read is handed on before anybody else reads.
     pub buffer: Rc<RefCell<Box<[u8]>>>,
-    /// The nodes close connections that take much memory (`maxmemory-clients`).
-    pub nodes_evict: Rc<Cell<bool>>,
+    /// What the nodes take from one connection.
+    pub accepts: Rc<Cell<Accepts>>,
     /// Where news for discovery go.
     pub hints: Hints,
     /// The open files for what not everybody shares.
@@ -79,6 +79,23 @@ pub struct Surroundings {
     pub departures: Rc<Cell<u64>>,
     /// Who has nodes end what was lost.
     pub ender: Rc<Ender>,
+}
+
+impl Surroundings {
+    /// The nodes take so much from now on.
+    pub fn heed(&self, accepts: Accepts) {
+        self.accepts.set(accepts);
+        self.large.set_frugal(accepts.unsent.is_some());
+    }
+
+    /// The reply to a request turns out to be large.
+    fn note_large(&self, ticket: &Ticket, frame: &[u8]) {
+        let now = self.clock.now();
+        match ticket.slot() {
+            Some(slot) if ticket.replies_before > 0 => self.large.note_transaction(slot, now),
+            slot => self.large.note(slot, frame, now),
+        }
+    }
 }
 
 /// Deadlines of the links.
@@ -162,6 +179,7 @@ impl Prelude {
 }
 
 const PING: &[u8] = b"*1\r\n$4\r\nPING\r\n";
+const NO_EVICT: &[u8] = b"*3\r\n$6\r\nCLIENT\r\n$8\r\nNO-EVICT\r\n$2\r\nON\r\n";
 /// What any user may say.
 const HELLO: &[u8] = b"*1\r\n$5\r\nHELLO\r\n";
 
@@ -298,6 +316,14 @@ impl Link {
         self.connection.borrow().clone()
     }
 
+    /// What the node may be sent before it has answered: as much as it lets wait unread, and as many requests as it lets
+    /// replies wait unsent, however large those are that are not known to be large.
+    fn room(&self) -> Room {
+        let accepts = self.around.accepts.get();
+        let requests = accepts.unsent.map_or(usize::MAX, |unsent| unsent / 2 / LARGE_REPLY);
+        Room { bytes: accepts.unread / 2, requests }
+    }
+
     fn is_full(&self) -> bool {
         self.queue.borrow().bytes.len() >= MOST_QUEUED
     }
@@ -317,12 +343,25 @@ impl Link {
 
     /// Asks the node for a sign of life.
     fn ping(&self) {
+        self.say(if self.login.borrow().is_own() { PING } else { HELLO });
+    }
+
+    /// Nodes close connections that take much memory from now on: where it is connected, it asks to be spared, as it else
+    /// does when it connects. Other users than the proxy's own may not be allowed to ask.
+    pub fn stay(&self) {
+        if self.told.get().is_some() && self.audience.is_none() && self.login.borrow().is_own() {
+            self.say(NO_EVICT);
+            self.wake();
+        }
+    }
+
+    /// Says something whose reply is of no interest.
+    fn say(&self, frame: &[u8]) {
         let queue = &mut *self.queue.borrow_mut();
-        let ping = if self.login.borrow().is_own() { PING } else { HELLO };
-        queue.bytes.extend_from_slice(ping);
+        queue.bytes.extend_from_slice(frame);
         queue.push(Entry {
             ticket: None,
-            length: ping.len(),
+            length: frame.len(),
             prefix: 0,
             prelude: 0,
             swallow: 0,
@@ -332,7 +371,7 @@ impl Link {
             since: self.around.clock.now(),
             heartbeat: true,
         });
-        self.tally.queued(ping.len());
+        self.tally.queued(frame.len());
     }
 
     /// Whether a request has waited for so long.
@@ -389,8 +428,8 @@ impl Link {
         let dialer = &self.around.dialer;
         let asked = self.login.borrow().clone();
         let mut login = asked.at(&self.node);
-        // Other users may not be allowed to, and who asks in vain stands in the node's ACL LOG.
-        login.stays = self.is_kept_back && self.around.nodes_evict.get();
+        // One client's own may be closed for what that client does.
+        login.stays = self.audience.is_none() && self.sides.is_some() && self.around.accepts.get().evicts_clients;
         let descriptor = match self.is_kept_back {
             true => None,
             false => Some(self.around.descriptors.take(&self.node.reach).await?),
@@ -434,6 +473,10 @@ impl Link {
             if !request.written && !ticket.has_begun() {
                 ticket.bounce(request.bytes, Why::Unsent(error()));
             } else if ticket.repeatable && !ticket.has_begun() {
+                if self.around.accepts.get().unsent.is_some() {
+                    // It may be what the node would not have.
+                    self.around.note_large(&ticket, &request.bytes);
+                }
                 // Once only: what breaks the connection each time must not be sent for ever.
                 ticket.repeatable = false;
                 ticket.bounce(request.bytes, Why::Unsent(error()));

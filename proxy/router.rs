@@ -150,7 +150,7 @@ impl Router {
         common: Common,
     ) -> Rc<Router> {
         let topology = news.borrow().clone();
-        around.nodes_evict.set(topology.server.evicts_clients);
+        around.heed(topology.accepts);
         Rc::new(Router {
             epoch: Cell::new(topology.epoch),
             topology: RefCell::new(topology),
@@ -180,7 +180,12 @@ impl Router {
         }
         let newest = news.borrow_and_update().clone();
         self.epoch.set(newest.epoch);
-        self.around.nodes_evict.set(newest.server.evicts_clients);
+        let evicted = self.around.accepts.get().evicts_clients;
+        self.around.heed(newest.accepts);
+        if newest.accepts.evicts_clients && !evicted {
+            let lanes = self.lanes.borrow().values().filter_map(Weak::upgrade).collect::<Vec<_>>();
+            lanes.iter().for_each(|lane| lane.links.borrow().iter().flatten().for_each(|link| link.stay()));
+        }
         self.topology.replace(newest);
     }
 
@@ -243,9 +248,9 @@ impl Router {
 
     /// A pool of connections that log in like this. No lane shares it.
     pub fn pool(&self, login: &Login) -> Rc<Pool> {
-        let Surroundings { dialer, descriptors, ender, .. } = &self.around;
+        let Surroundings { dialer, descriptors, ender, accepts, .. } = &self.around;
         let way = Way { dialer: dialer.clone(), login: login.clone(), ender: ender.clone() };
-        Pool::new(&self.clients, &self.nodes, descriptors, way)
+        Pool::new(&self.clients, &self.nodes, descriptors, way, accepts)
     }
 
     /// A lane of one client's own, whose nodes tell `audience` which keys change. Connections for other uses are those of

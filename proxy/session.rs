@@ -396,7 +396,10 @@ impl Session {
     fn take_bytes(&mut self, bytes: &[u8]) -> (usize, Option<Turn>) {
         self.router.refresh();
         let mut parser = self.reader.take_parser();
-        parser.rules = self.router.topology().server.framing.rules(!self.authenticated);
+        {
+            let topology = self.router.topology();
+            parser.rules = topology.server.framing.rules(!self.authenticated, topology.accepts.longest_bulk);
+        }
         let mut used = 0;
         let mut turn = None;
         self.reader.set_ready(true);

@@ -181,13 +181,18 @@ impl Ticket {
 
     /// Answers with a whole reply of a node's, which has executed the request.
     pub fn fill_by(mut self, node: &Arc<Node>, reply: &[u8]) {
+        self.is_executed_by(node, reply);
+        self.fill(reply);
+    }
+
+    /// A node has executed the request, and its reply begins so.
+    pub fn is_executed_by(&mut self, node: &Arc<Node>, front: &[u8]) {
         self.wrote(node);
         if let Some(Lesson(act)) = self.lesson.take()
-            && !matches!(reply.first(), Some(b'-' | b'!'))
+            && !matches!(front.first(), Some(b'-' | b'!'))
         {
             act();
         }
-        self.fill(reply);
     }
 
     /// The node has executed the request, or may have.

@@ -5,6 +5,7 @@
 //! place, through the [`AddressMap`], and from then on a node has two: the one it announces (its name in MOVED, in
 //! metrics and in errors) and the one that is dialled.
 
+pub mod accepts;
 pub mod address_map;
 mod find;
 pub mod hint;
@@ -20,6 +21,7 @@ use std::{
     time::Instant,
 };
 
+pub use accepts::Accepts;
 pub use address_map::AddressMap;
 pub use find::{Named, NotFound};
 pub use hint::{Hint, Hints};
@@ -100,6 +102,8 @@ pub struct Topology {
     pub server: Arc<ServerInfo>,
     /// The commands they know.
     pub commands: Arc<CommandTable>,
+    /// What they take from one connection.
+    pub accepts: Accepts,
     /// All nodes that were asked say that the cluster is down (`cluster_state:fail`): they refuse what is sent to them.
     pub failed: bool,
     /// The ids of nodes that the others hold for failing, or that cannot be reached.
@@ -124,6 +128,7 @@ impl Topology {
             slots: Box::new([NOBODY; SLOTS]),
             server: Arc::default(),
             commands: CommandTable::builtin(),
+            accepts: Accepts::default(),
             failed: false,
             failing: Vec::new(),
             trouble: Some(why.into()),

@@ -137,7 +137,7 @@ fn build_router(blueprint: &Blueprint) -> Rc<Router> {
     let dialer = blueprint.dialer.clone();
     let own = Login { credentials: Credentials::of(config), own: Credentials::of(config), ..Login::default() };
     let around = Surroundings {
-        nodes_evict: Rc::default(),
+        accepts: Rc::default(),
         clock: Rc::new(Clock::start()),
         buffer: Rc::new(RefCell::new(vec![0; READ_BUFFER].into_boxed_slice())),
         hints: blueprint.hints.clone(),

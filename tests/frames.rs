@@ -17,11 +17,11 @@ use crate::support::{
 const MUTATIONS: usize = 1500;
 
 /// A cluster behind a proxy, and one server of the same kind.
-struct Bench {
+pub struct Bench {
     // Before its nodes: it is ended first.
-    proxy: Proxy,
-    cluster: Cluster,
-    oracle: Node,
+    pub proxy: Proxy,
+    pub cluster: Cluster,
+    pub oracle: Node,
     /// What the servers call CLIENT.
     client: &'static str,
     /// What neighbours have been answered.
@@ -29,7 +29,7 @@ struct Bench {
 }
 
 impl Bench {
-    fn new(flavour: Flavour, config: &[&str]) -> Bench {
+    pub fn new(flavour: Flavour, config: &[&str]) -> Bench {
         let config: Vec<String> = config.iter().map(|line| (*line).to_owned()).collect();
         let cluster = Cluster::start(Shape { flavour, config: config.clone(), ..Shape::default() });
         let oracle = Node::start(&Setup { flavour, config: config.clone(), ..Setup::default() });
@@ -42,7 +42,7 @@ impl Bench {
 
     /// Does `work` while neighbours ask all nodes by the connections that all share. None of them may meet an error, or
     /// what is another's, and none of those connections may be lost.
-    fn beside_neighbours<T>(&self, work: impl FnOnce() -> T) -> T {
+    pub fn beside_neighbours<T>(&self, work: impl FnOnce() -> T) -> T {
         let keys: Vec<String> = (0..3).map(|index| self.cluster.key_on(index, "neighbour:")).collect();
         let done = AtomicBool::new(false);
         thread::scope(|scope| {
@@ -103,14 +103,14 @@ impl Bench {
     }
 
     /// The connections to a node that CLIENT LIST describes with this word.
-    fn connections(&self, node: &Node, word: &str) -> Vec<String> {
+    pub fn connections(&self, node: &Node, word: &str) -> Vec<String> {
         let list = node.line(&format!("{} LIST", self.client)).string();
         let lines = list.lines().filter(|line| line.split(' ').any(|field| field == word));
         lines.filter_map(|line| Some(format!("{} {}", node.port, line.split(' ').next()?))).collect()
     }
 
     /// What the proxy and the one server answer to these bytes, up to the end of the connection.
-    fn answers(&self, bytes: &[u8]) -> [Vec<u8>; 2] {
+    pub fn answers(&self, bytes: &[u8]) -> [Vec<u8>; 2] {
         let (theirs, closes) = answer(self.oracle.client(), bytes, true);
         // Where one server closes by itself, the proxy does; nobody tells it that no more will come.
         let (ours, _) = answer(self.proxy.client(), bytes, !closes);
@@ -126,7 +126,7 @@ impl Bench {
 }
 
 /// Sets the flag when it goes.
-struct Over<'a>(&'a AtomicBool);
+pub struct Over<'a>(pub &'a AtomicBool);
 
 impl Drop for Over<'_> {
     fn drop(&mut self) {
@@ -151,7 +151,7 @@ fn shown(bytes: &[u8]) -> String {
 }
 
 /// Runs a test for Redis, and for Valkey where that is installed.
-fn with_both(name: &str, test: impl Fn(Flavour)) {
+pub fn with_both(name: &str, test: impl Fn(Flavour)) {
     test(Flavour::Redis);
     if Flavour::Valkey.is_here(name) {
         test(Flavour::Valkey);
@@ -183,6 +183,8 @@ const CROOKED: &[&[u8]] = &[
     b"*2\r\n\0\r\nGET\r\n$1\r\na\r\n",
     b"*2\r\n$3\0\r\nGET\r\n$1\r\na\r\n",
     b"GET a\0\r\n",
+    b"SET \"a\"b 'c'\"d\"e\r\nGET ab\r\n",
+    b"ECHO \"\"'a'\x0b\"b\"\r\n",
     b"*1\r\n\xff4\r\nPING\r\n",
     b"*x\rX",
     b"*1\r\n$x\rX",
@@ -351,9 +353,8 @@ fn mutated_frames_meet_what_one_server_does_to_them() {
                 }
                 let mut bytes = mutated(&mut random);
                 if flavour == Flavour::Valkey {
-                    // In inline requests its `isspace` is not that of C: 0xff is a space there, and these two are none
-                    // behind quotes.
-                    bytes.iter_mut().filter(|byte| matches!(byte, 0x0b | 0x0c | 0xff)).for_each(|byte| *byte = 0xfe);
+                    // In inline requests its `isspace` is not that of C: 0xff is a space there.
+                    bytes.iter_mut().filter(|byte| **byte == 0xff).for_each(|byte| *byte = 0xfe);
                 }
                 if flavour == Flavour::Valkey && bytes.windows(4).any(|part| part.eq_ignore_ascii_case(b"SKIP")) {
                     // To CLIENT REPLY SKIP a line of spaces is no request there, but an empty one is.
@@ -474,14 +475,10 @@ fn a_large_request_is_nobody_else_s_business() {
             same(&[vec![b"ECHO", &value], vec![b"NOSUCH", &value]]);
             let half = &value[..MIB / 2 - 100];
             same(&[vec![b"MULTI"], set(half), vec![b"APPEND", b"k", half], length.clone(), vec![b"EXEC"], length]);
-            // Longer than the nodes take: they end the connection by which it came.
+            // Longer than the nodes take: `node_limits` compares what is said to that.
             for _ in 0..3 {
                 let mut client = bench.proxy.client().patient(Duration::from_secs(20));
-                let reply = client.try_call(&[b"SET", &b"k"[..], &too_long]);
-                assert!(
-                    reply.as_ref().is_ok_and(|reply| *reply == "-ERR Protocol error: invalid bulk length\r\n"),
-                    "{reply:?}"
-                );
+                let _ = client.try_call(&[b"SET", &b"k"[..], &too_long]);
             }
         });
     });

@@ -31,6 +31,7 @@ mod lifecycle;
 mod long_requests;
 mod lost_node;
 mod monitor;
+mod node_limits;
 mod observed;
 mod open_files;
 mod order;

@@ -3,7 +3,7 @@
 use super::{
     busy::{self, WhenBusy},
     lost::{self, WhenLost},
-    refused,
+    refused, replies,
     sender::{self, Sender},
     traits::{self, Traits},
     treatment::{self, Local, Treatment},
@@ -41,6 +41,8 @@ pub struct Spec {
     pub traits: Traits,
     /// Replicas get it too: each may be the next primary.
     pub replicas_too: bool,
+    /// With how many arguments, the name included, its reply may be as long as what is stored; `None`: it never is.
+    pub long_from: Option<usize>,
     /// Whether it has subcommands.
     pub container: bool,
     /// How its keys are found.
@@ -96,6 +98,7 @@ impl Spec {
             sender: Sender::Clients,
             traits: Traits::default(),
             replicas_too: false,
+            long_from: None,
             container,
             finder,
         };
@@ -105,6 +108,7 @@ impl Spec {
         spec.sender = sender::of(&spec);
         spec.traits = traits::of(&spec);
         spec.refused = refused::why(&spec.name);
+        spec.long_from = replies::long_from(&spec);
         spec.replicas_too = treatment::concerns_replicas(&spec.name);
         spec
     }
@@ -123,6 +127,11 @@ impl Spec {
     /// Whether it changes nothing, so that it may be sent twice.
     pub fn is_readonly(&self) -> bool {
         self.flags.has(Flags::READONLY)
+    }
+
+    /// Whether its reply to a request of so many arguments may be as long as what is stored.
+    pub fn may_reply_at_length(&self, count: usize) -> bool {
+        self.long_from.is_some_and(|least| count >= least)
     }
 
     /// Whether it may write; what is not known as a read is a write.

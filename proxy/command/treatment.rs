@@ -75,6 +75,13 @@ pub enum Scripting {
     Flush,
 }
 
+impl Scripting {
+    /// Whether it runs code, which may answer anything.
+    pub fn runs(self) -> bool {
+        matches!(self, Scripting::Eval | Scripting::Evalsha | Scripting::Fcall)
+    }
+}
+
 /// How several replies become one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fold {

@@ -127,15 +127,20 @@ pub(super) fn handshake(login: &Login, known: bool) -> (Vec<u8>, Vec<Step>) {
         steps.push(step);
     };
     let is_own = login.is_own();
-    if login.node.is_some() && !is_own {
+    if (login.node.is_some() || login.stays) && !is_own {
         // What the client's user may not ask would fill the node's ACL LOG in its name.
         match &login.own {
             None => {}
             Some(Credentials { username: None, secret }) => say(Step::Introduce, &[b"AUTH", secret]),
             Some(Credentials { username: Some(user), secret }) => say(Step::Introduce, &[b"AUTH", user, secret]),
         }
-        say(Step::Connect, &[b"CLUSTER", b"MYID"]);
-        say(Step::Introduce, &[b"CLIENT", b"ID"]);
+        if login.node.is_some() {
+            say(Step::Connect, &[b"CLUSTER", b"MYID"]);
+            say(Step::Introduce, &[b"CLIENT", b"ID"]);
+        }
+        if login.stays {
+            say(Step::Stay, &[b"CLIENT", b"NO-EVICT", b"ON"]);
+        }
     }
     match (login.version, &login.credentials) {
         (Version::Resp2, None) => {}
@@ -158,7 +163,7 @@ pub(super) fn handshake(login: &Login, known: bool) -> (Vec<u8>, Vec<Step>) {
     if login.readonly {
         say(Step::Readonly, &[b"READONLY"]);
     }
-    if login.stays {
+    if login.stays && is_own {
         say(Step::Stay, &[b"CLIENT", b"NO-EVICT", b"ON"]);
     }
     if login.node.is_some() && is_own {

@@ -15,7 +15,7 @@ use crate::{
     address::Address,
     command::CommandTable,
     slot::{SLOTS, Slot},
-    topology::{AddressMap, ServerInfo, Topology, View},
+    topology::{Accepts, AddressMap, ServerInfo, Topology, View},
 };
 
 /// How long a MOVED outweighs the views of nodes that may not have heard of the move: gossip takes about a second.
@@ -39,6 +39,8 @@ pub struct Atlas {
     moved: HashMap<Slot, (Address, Instant)>,
     /// The server of each node that has been asked, by node id.
     servers: HashMap<String, ServerInfo>,
+    /// What each node that has told takes from one connection, by node id.
+    accepts: HashMap<String, Accepts>,
     /// All who answered last say that the cluster is down.
     failed: bool,
     /// Nodes that nothing is to go through that could as well go by another.
@@ -59,6 +61,7 @@ impl Atlas {
             reached: HashMap::new(),
             moved: HashMap::new(),
             servers: HashMap::new(),
+            accepts: HashMap::new(),
             failed: false,
             failing: Failing::default(),
             accusing: false,
@@ -81,6 +84,9 @@ impl Atlas {
         self.accusing = accusing;
         let met = survey.answers.iter().map(|answer| {
             self.servers.insert(answer.name(), answer.server.clone());
+            if let Some(accepts) = answer.accepts {
+                self.accepts.insert(answer.name(), accepts);
+            }
             (answer.name(), answer.asked.clone())
         });
         met.collect()
@@ -121,6 +127,7 @@ impl Atlas {
         }
         self.reached.retain(|id, _| view.seen.iter().any(|seen| seen.id == *id));
         self.servers.retain(|id, _| view.seen.iter().any(|seen| seen.id == *id));
+        self.accepts.retain(|id, _| view.seen.iter().any(|seen| seen.id == *id));
         for seen in &view.seen {
             if let Some(mapped) = self.map.find(&seen.announced) {
                 self.settle(Found::mapped(seen, mapped));
@@ -197,6 +204,7 @@ impl Atlas {
         });
         let mut next = current.with_layout(nodes, view.slots.clone());
         (next.server, next.commands) = self.newest_server(current);
+        next.accepts = self.accepts.values().copied().reduce(Accepts::strictest).unwrap_or_default();
         self.moved.retain(|_, (_, since)| now - *since < MOVED_COUNTS);
         for (slot, (address, _)) in &self.moved {
             next.move_slot(*slot, address);

@@ -81,6 +81,7 @@ mod tests {
             id: Some(id.to_owned()),
             view: View { seen: Vec::new(), slots: Box::new([NOBODY; SLOTS]) },
             server: ServerInfo::default(),
+            accepts: None,
             failed: false,
             accused: accused.iter().map(|id| (*id).to_owned()).collect(),
         }

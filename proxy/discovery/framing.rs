@@ -18,6 +18,8 @@ use crate::{
 const WRONG_LINE_END: &[u8] = b"*1\r\n$4\r\nPINGXX";
 /// A head with a NUL in it.
 const NUL_IN_HEAD: &[u8] = b"*\0\r\n";
+/// An inline request with a closing quote in the midst of a word.
+const QUOTE_WITHIN: &[u8] = b"PING \"a\"b\r\n";
 /// How a server begins that will not have a frame.
 const PROTOCOL_ERROR: &[u8] = b"-ERR Protocol error: ";
 /// The longest reply that is looked at.
@@ -27,10 +29,17 @@ const LONGEST_REPLY: usize = 1024;
 pub async fn learn(address: &Address, login: &Login, dialer: &Dialer) -> Framing {
     // Behind so much, one that looks for the end of a line no further than a NUL says that there is none.
     let behind_nul = [NUL_IN_HEAD, &vec![b'x'; LONGEST_LINE]].concat();
-    let (line_end, nul) =
-        tokio::join!(answer(address, login, dialer, WRONG_LINE_END), answer(address, login, dialer, &behind_nul));
+    let (line_end, nul, quoted) = tokio::join!(
+        answer(address, login, dialer, WRONG_LINE_END),
+        answer(address, login, dialer, &behind_nul),
+        answer(address, login, dialer, QUOTE_WITHIN),
+    );
     let refuses_line_end = line_end.strip_prefix(PROTOCOL_ERROR).map(|text| dial::reason(text).into());
-    Framing { refuses_line_end, sees_past_nul: nul.ends_with(b"invalid multibulk length") }
+    Framing {
+        refuses_line_end,
+        sees_past_nul: nul.ends_with(b"invalid multibulk length"),
+        joins_quoted: quoted == b"$2",
+    }
 }
 
 /// The first line of what the server answers to `bytes`, without its end; empty where it does not.

@@ -99,7 +99,15 @@ mod tests {
         let text = format!("*1\r\n*4\r\n:0\r\n:{}\r\n{}{}", slots - 1, node(&asked), node(&other));
         let (value, _) = crate::resp::Value::parse(text.as_bytes()).unwrap().unwrap();
         let view = View::parse(&value, None, None, &asked).unwrap();
-        Answer { asked, id: None, view, server: ServerInfo::default(), failed: false, accused: Default::default() }
+        Answer {
+            asked,
+            id: None,
+            view,
+            server: ServerInfo::default(),
+            accepts: None,
+            failed: false,
+            accused: Default::default(),
+        }
     }
 
     fn hosts(answers: &[Answer]) -> Vec<&str> {

@@ -41,7 +41,10 @@ impl Discovery {
             self.last_change = Some(Instant::now());
             self.look_again(WATCHFUL_INTERVAL, Trigger::Interval, Instant::now());
         }
-        if changed || next.trouble != current.trouble {
+        if next.accepts != current.accepts {
+            debug!("what the nodes take from a connection: {:?}", next.accepts);
+        }
+        if changed || next.trouble != current.trouble || next.accepts != current.accepts {
             self.publisher.send_replace(Arc::new(next));
         }
         self.show_nodes();

@@ -18,7 +18,7 @@ use crate::{
     command::CommandTable,
     dial::{Control, DialError, Dialer, Login, Step},
     resp::Value,
-    topology::{ServerInfo, View},
+    topology::{Accepts, ServerInfo, View},
 };
 
 /// How many answers are enough: one may be behind the times, and each costs its node some work.
@@ -56,6 +56,8 @@ pub struct Answer {
     pub view: View,
     /// What it is.
     pub server: ServerInfo,
+    /// What it takes from one connection, where it was asked and tells.
+    pub accepts: Option<Accepts>,
     /// It says that the cluster is down.
     pub failed: bool,
     /// The ids of the nodes that it holds for failing.
@@ -90,6 +92,7 @@ pub async fn survey(
     login: Login,
     dialer: Dialer,
     known: Vec<ServerInfo>,
+    asks_limits: bool,
 ) -> Survey {
     let dialer = dialer.within(dialer.patience().min(PATIENCE));
     let mut waiting = VecDeque::from(candidates);
@@ -102,7 +105,7 @@ pub async fn survey(
             && let Some(address) = waiting.pop_front()
         {
             let (login, dialer) = (login.clone(), dialer.clone());
-            asking.spawn(async move { ask(address, &login, &dialer).await });
+            asking.spawn(async move { ask(address, &login, &dialer, asks_limits).await });
         }
         match timeout_at(until, asking.join_next()).await {
             Ok(None) => break,
@@ -129,7 +132,7 @@ pub async fn survey(
 }
 
 /// Asks one node for everything, in one write.
-async fn ask(address: Address, login: &Login, dialer: &Dialer) -> Result<Answer, DialError> {
+async fn ask(address: Address, login: &Login, dialer: &Dialer, asks_limits: bool) -> Result<Answer, DialError> {
     const QUESTIONS: [&str; 7] = [
         "CLUSTER MYID",
         "CLUSTER SLOTS",
@@ -140,9 +143,10 @@ async fn ask(address: Address, login: &Login, dialer: &Dialer) -> Result<Answer,
         "COMMAND COUNT",
     ];
     let mut control = Control::open(&address, login, dialer).await?;
-    let replies = control.ask_all(&QUESTIONS).await?;
+    let more: &[&str] = if asks_limits { &Accepts::QUESTIONS } else { &[] };
+    let replies = control.ask_all(&[&QUESTIONS, more].concat()).await?;
     let useless = |why: String| DialError { node: address.clone(), step: Step::Ask, why, permanent: false };
-    let [id, slots, nodes, shards, state, info, count] = replies.as_slice() else {
+    let [id, slots, nodes, shards, state, info, count, limits @ ..] = replies.as_slice() else {
         return Err(useless("replies are missing".to_owned()));
     };
     let view = View::parse(slots, nodes.str(), Some(shards), &address).map_err(|bad| useless(bad.to_string()))?;
@@ -150,7 +154,8 @@ async fn ask(address: Address, login: &Login, dialer: &Dialer) -> Result<Answer,
     let server = ServerInfo { command_count, ..ServerInfo::from_info(info.str().unwrap_or_default()) };
     let failed = state.str().is_some_and(|state| state.lines().any(|line| line == "cluster_state:fail"));
     let accused = failing::accused(nodes.str().unwrap_or_default());
-    Ok(Answer { id: id.str().map(str::to_owned), view, server, failed, asked: address, accused })
+    let accepts = Accepts::of(limits);
+    Ok(Answer { id: id.str().map(str::to_owned), view, server, accepts, failed, asked: address, accused })
 }
 
 /// Learns the commands of the newest server among the answers, unless that is `known`.
@@ -167,13 +172,11 @@ async fn learn(
     let patient = dialer.within(LEARNING);
     let replies = async {
         let mut control = Control::open(&newest.asked, login, &patient).await?;
-        control
-            .ask_all(&["COMMAND", "CONFIG GET cluster-databases", "MODULE LIST", "CONFIG GET maxmemory-clients"])
-            .await
+        control.ask_all(&["COMMAND", "CONFIG GET cluster-databases", "MODULE LIST"]).await
     };
     let (replies, framing) = tokio::join!(replies, framing::learn(&newest.asked, login, dialer));
     let replies = replies.inspect_err(|why| warn!("cannot learn the commands: {why}")).ok()?;
-    let [commands, databases, modules, most_memory] = replies.as_slice() else { return None };
+    let [commands, databases, modules] = replies.as_slice() else { return None };
     let databases = databases.field("cluster-databases").and_then(Value::integer);
     let databases = databases.and_then(|count| u32::try_from(count).ok()).unwrap_or(1).max(1);
     let commands = match CommandTable::learn(commands) {
@@ -184,6 +187,5 @@ async fn learn(
         }
     };
     let modules = modules.items().to_vec();
-    let evicts_clients = most_memory.field("maxmemory-clients").and_then(Value::str).is_some_and(|most| most != "0");
-    Some((ServerInfo { databases, modules, framing, evicts_clients, ..newest.server.clone() }, commands))
+    Some((ServerInfo { databases, modules, framing, ..newest.server.clone() }, commands))
 }

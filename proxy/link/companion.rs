@@ -5,11 +5,13 @@ use std::{
     io,
     pin::Pin,
     task::{Context, Poll, ready},
+    time::{Duration, Instant},
 };
 
 use bytes::Bytes;
 use tokio::io::{AsyncRead, ReadBuf};
 
+use super::HELLO;
 use crate::{
     address::Address,
     descriptors::{Descriptor, Descriptors},
@@ -22,6 +24,8 @@ use crate::{
 pub(super) struct Companion {
     stream: Stream,
     inbox: Inbox,
+    /// When something was said on it last.
+    asked: Instant,
     _descriptor: Descriptor,
 }
 
@@ -40,14 +44,26 @@ impl Companion {
         tracking.redirect = opened.id;
         let mut inbox = Inbox::default();
         inbox.add(&opened.rest);
-        Ok(Some(Companion { stream: opened.stream, inbox, _descriptor: descriptor }))
+        Ok(Some(Companion { stream: opened.stream, inbox, asked: Instant::now(), _descriptor: descriptor }))
+    }
+
+    /// Says something where nothing has been said for so long: the node would close a connection that is idle.
+    pub fn stay(&mut self, now: Instant, quiet: Duration) {
+        if now.saturating_duration_since(self.asked) >= quiet {
+            self.asked = now;
+            // It is what any user may say.
+            self.stream.say_at_once(HELLO);
+        }
     }
 
     /// The next message.
     pub fn poll(&mut self, cx: &mut Context<'_>, buffer: &RefCell<Box<[u8]>>) -> Poll<io::Result<Bytes>> {
         loop {
             if let Some(frame) = self.inbox.next_frame().map_err(|_| io::ErrorKind::InvalidData)? {
-                return Poll::Ready(Ok(frame));
+                if frame.first() == Some(&b'>') {
+                    return Poll::Ready(Ok(frame));
+                }
+                continue;
             }
             let buffer = &mut *buffer.borrow_mut();
             let mut read = ReadBuf::new(buffer);

@@ -133,7 +133,7 @@ impl Exchange {
             let (requests, bytes) = queue.drop_abandoned();
             self.link.tally.dropped(requests, bytes);
         }
-        let writable = queue.writable();
+        let writable = queue.writable(self.link.room());
         if queue.written == writable {
             return Poll::Pending;
         }
@@ -262,10 +262,8 @@ impl Exchange {
     fn note_large(&self) {
         let queue = self.link.queue.borrow();
         let front = queue.entries.front().filter(|front| front.prelude + front.swallow == 0);
-        if let Some(slot) = front.and_then(|front| front.ticket.as_ref()).and_then(Ticket::slot) {
-            let around = &self.link.around;
-            around.large.note(slot, queue.front_frame(), around.clock.now());
-        }
+        let Some(ticket) = front.and_then(|front| front.ticket.as_ref()) else { return };
+        self.link.around.note_large(ticket, queue.front_frame());
     }
 
     /// Passes on the front of a long reply, where its ticket takes it so; else says how much of it is there.

@@ -55,10 +55,32 @@ pub(super) struct Taken {
     pub written: bool,
 }
 
+/// What a node may be sent before it has answered.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Room {
+    pub bytes: usize,
+    pub requests: usize,
+}
+
 impl Queue {
-    /// How many bytes may be written by now: up to the end of the first fenced request.
-    pub fn writable(&self) -> usize {
-        self.fences.front().map_or(self.bytes.len(), |fence| (fence - self.gone) as usize)
+    /// How many bytes may be written by now: up to the end of the first fenced request, and as many whole requests as there
+    /// is room for, one in any case.
+    pub fn writable(&self, room: Room) -> usize {
+        let whole = self.fences.front().map_or(self.bytes.len(), |fence| (fence - self.gone) as usize);
+        if whole <= room.bytes && self.entries.len() <= room.requests { whole } else { whole.min(self.fitting(room)) }
+    }
+
+    #[cold]
+    fn fitting(&self, room: Room) -> usize {
+        let mut end = 0;
+        for (index, entry) in self.entries.iter().take(room.requests.max(1)).enumerate() {
+            if index > 0 && end + entry.length > room.bytes {
+                break;
+            }
+            end += entry.length;
+        }
+        // What has been written stays so, though a node takes less by now.
+        end.max(self.written)
     }
 
     /// Adds an entry, whose bytes have just been added.

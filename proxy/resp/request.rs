@@ -13,7 +13,7 @@ use bytes::Bytes;
 use self::inline::split_line;
 use super::write;
 
-/// The longest bulk string (`proto-max-bulk-len`).
+/// The longest bulk string, unless the servers are told otherwise (`proto-max-bulk-len`).
 pub const LONGEST_BULK: u64 = 512 * 1024 * 1024;
 /// The most arguments of one request (`INT_MAX`).
 pub const MOST_ARGS: i64 = i32::MAX as i64;
@@ -111,7 +111,7 @@ impl OwnedRequest {
 }
 
 /// What a client's bytes are held to where servers differ.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Rules {
     /// Redis allows little to a client that has not authenticated (CVE-2021-32675).
     pub unauthenticated: bool,
@@ -121,6 +121,22 @@ pub struct Rules {
     /// A NUL in a frame's head is a byte like others, and so wrong there. Otherwise it hides the rest of what has come, as
     /// it ends a C string: the line's end is waited for.
     pub sees_past_nul: bool,
+    /// In an inline request a word goes on behind a closing quote. Otherwise that is an error.
+    pub joins_quoted: bool,
+    /// The longest bulk string (`proto-max-bulk-len`).
+    pub longest_bulk: u64,
+}
+
+impl Default for Rules {
+    fn default() -> Rules {
+        Rules {
+            unauthenticated: false,
+            checks_line_ends: false,
+            sees_past_nul: false,
+            joins_quoted: false,
+            longest_bulk: LONGEST_BULK,
+        }
+    }
 }
 
 /// What is wrong with a client's bytes: the text of the error, after which its connection is closed.
@@ -185,7 +201,7 @@ impl Parser {
             if first != b'*' {
                 return self.find_inline(bytes);
             }
-            let Some(count) = self.head(bytes, &COUNT)? else { return Ok(None) };
+            let Some(count) = self.head(bytes, &COUNT, MOST_ARGS)? else { return Ok(None) };
             if self.rules.unauthenticated && count > 10 {
                 return Err(ProtocolError::new("unauthenticated multibulk length", "unauthenticated"));
             }
@@ -227,7 +243,7 @@ impl Parser {
     /// The first arguments of the whole frame in `bytes`, at most so many: what stands behind them is not looked at.
     pub fn find_front<'a>(&'a mut self, bytes: &'a [u8], most: usize) -> Option<Request<'a>> {
         *self = Parser::new(self.rules);
-        let count = usize::try_from(self.head(bytes, &COUNT).ok()??).ok()?;
+        let count = usize::try_from(self.head(bytes, &COUNT, MOST_ARGS).ok()??).ok()?;
         self.missing = Some(count.min(most));
         let found = self.find(bytes).ok()??;
         Some(self.request(bytes, found))
@@ -268,24 +284,24 @@ impl Parser {
 
     /// The number in the head that begins where the scan stands; the scan moves behind it.
     #[inline(always)]
-    fn head(&mut self, bytes: &[u8], head: &Head) -> Result<Option<i64>, ProtocolError> {
+    fn head(&mut self, bytes: &[u8], head: &Head, most: i64) -> Result<Option<i64>, ProtocolError> {
         let rest = &bytes[self.at..];
         // Heads are a few bytes long: a plain search beats a clever one.
         if let Some(end) = rest.iter().position(|&byte| byte == b'\r')
             && let (Some(b'\n'), [kind, digits @ ..]) = (rest.get(end + 1), &rest[..end])
             && *kind == head.kind
             && let Some(number) = decimal(digits)
-            && (head.least..=head.most).contains(&number)
+            && (head.least..=most).contains(&number)
         {
             self.at += end + 2;
             return Ok(Some(number));
         }
-        self.odd_head(rest, head)
+        self.odd_head(rest, head, most)
     }
 
     /// A head that has not come wholly, or is not as it should be.
     #[cold]
-    fn odd_head(&mut self, rest: &[u8], head: &Head) -> Result<Option<i64>, ProtocolError> {
+    fn odd_head(&mut self, rest: &[u8], head: &Head, most: i64) -> Result<Option<i64>, ProtocolError> {
         let too_long = || Err(ProtocolError::new(head.too_long, head.reason));
         let end = match rest.iter().position(|&byte| byte == b'\r') {
             Some(end) if end + 1 < rest.len() => end,
@@ -304,7 +320,7 @@ impl Parser {
         if rest[end + 1] != b'\n' {
             self.wrong_line_end()?;
         }
-        let number = decimal(digits).filter(|number| (head.least..=head.most).contains(number));
+        let number = decimal(digits).filter(|number| (head.least..=most).contains(number));
         let number = number.ok_or_else(|| ProtocolError::new(head.invalid, head.reason))?;
         self.at += end + 2;
         Ok(Some(number))
@@ -321,7 +337,7 @@ impl Parser {
     }
 
     fn bulk_head(&mut self, bytes: &[u8]) -> Result<Option<usize>, ProtocolError> {
-        let Some(length) = self.head(bytes, &LENGTH)? else { return Ok(None) };
+        let Some(length) = self.head(bytes, &LENGTH, self.rules.longest_bulk as i64)? else { return Ok(None) };
         if u32::try_from(self.at as i64 + length + 2).is_err() {
             return Err(ProtocolError::new("too big request", "bulk_len"));
         }
@@ -344,8 +360,8 @@ impl Parser {
         };
         self.at = end + 1;
         let line = bytes[..end].strip_suffix(b"\r").unwrap_or(&bytes[..end]);
-        let args =
-            split_line(line).ok_or_else(|| ProtocolError::new("unbalanced quotes in request", "inline_quotes"))?;
+        let args = split_line(line, self.rules.joins_quoted)
+            .ok_or_else(|| ProtocolError::new("unbalanced quotes in request", "inline_quotes"))?;
         if !args.is_empty() {
             self.rewrite(&args)?;
         }
@@ -358,7 +374,7 @@ impl Parser {
         let mut frame = Vec::new();
         write::request(&mut frame, args);
         // It is whole and well formed, so that this finds every argument's place.
-        let mut places = Parser::default();
+        let mut places = Parser::new(Rules { longest_bulk: u32::MAX.into(), ..Rules::default() });
         places.find(&frame)?;
         (self.rewritten, self.spans) = (frame, places.spans);
         Ok(())
@@ -369,7 +385,6 @@ impl Parser {
 struct Head {
     kind: u8,
     least: i64,
-    most: i64,
     invalid: &'static str,
     too_long: &'static str,
     reason: &'static str,
@@ -378,7 +393,6 @@ struct Head {
 const COUNT: Head = Head {
     kind: b'*',
     least: i64::MIN,
-    most: MOST_ARGS,
     invalid: "invalid multibulk length",
     too_long: "too big mbulk count string",
     reason: "multibulk_len",
@@ -387,7 +401,6 @@ const COUNT: Head = Head {
 const LENGTH: Head = Head {
     kind: b'$',
     least: 0,
-    most: LONGEST_BULK as i64,
     invalid: "invalid bulk length",
     too_long: "too big bulk count string",
     reason: "bulk_len",

@@ -50,7 +50,7 @@ impl Scripted {
             dialer,
             clock: Rc::new(Clock::start()),
             buffer: Rc::new(RefCell::new(vec![0; 64 * 1024].into_boxed_slice())),
-            nodes_evict: Rc::default(),
+            accepts: Rc::default(),
             hints: sender,
             descriptors,
             large: Rc::default(),

@@ -41,8 +41,8 @@ pub(super) enum Work {
     Tracking,
     /// A command that may wait.
     Block(Blocking),
-    /// A request whose reply is likely to be large.
-    Stream(Slot),
+    /// A request whose reply is likely to be large; what it has to do with scripts.
+    Stream(Option<Slot>, Option<Scripting>),
     /// Likewise, of several slots.
     StreamParts(Box<Split>),
     /// A request of very many keys.
@@ -94,7 +94,7 @@ impl Work {
             | Work::Tracking
             | Work::OneNode => Shown::After,
             Work::Block(_)
-            | Work::Stream(_)
+            | Work::Stream(..)
             | Work::StreamParts(_)
             | Work::SendLong(_)
             | Work::Everywhere(_)
@@ -147,7 +147,7 @@ impl Session {
             Work::Monitor => return self.start_monitor().await,
             Work::Tracking => return self.set_tracking(request).await.map(Bytes::from),
             Work::Block(blocking) => self.block(request, spec, blocking).await,
-            Work::Stream(slot) => self.stream_apart(slot, request, spec).await,
+            Work::Stream(slot, which) => self.stream_apart(slot, which, request, spec).await,
             Work::StreamParts(split) => self.stream_parts(&split, request, spec).await,
             Work::SendLong(cut) => self.send_long(*cut, request, spec).await,
             Work::Everywhere(plan) => self.everywhere(plan, request, spec).await,

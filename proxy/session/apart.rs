@@ -26,6 +26,7 @@ use crate::{
     plan::{Local, Plan, Scripting, Split},
     resp::Request,
     router::{Admission, Router},
+    sizes::LARGE_REPLY,
     slot::Slot,
     ticket::{Caching, Standing},
     topology::Route,
@@ -55,14 +56,11 @@ impl Session {
         if self.line.standing() == Standing::Small || matches!(self.place, Place::Free(_)) {
             return true;
         }
-        let slot = match plan {
-            Plan::One(slot) => Some(*slot),
-            Plan::Split(split) if split.fold == Fold::KeyOrder => split.parts.first().map(|part| part.slot),
-            Plan::Scripting(which, slot) if *which != Scripting::Flush => *slot,
-            Plan::Local(Local::Exec) => self.transaction.as_ref().and_then(Transaction::slot),
-            _ => None,
+        let node = match plan {
+            Plan::Scripting(which, None) if which.runs() => self.router.node_for(Route::Any, self.affinity),
+            plan => self.slot_of_reply(plan).and_then(|slot| self.router.topology().owner(slot).cloned()),
         };
-        let Some(node) = slot.and_then(|slot| self.router.topology().owner(slot).cloned()) else { return true };
+        let Some(node) = node else { return true };
         let admission = self.router.admissions().at(&node);
         match admission {
             Ok(permit) => {
@@ -73,6 +71,17 @@ impl Session {
                 self.place = Place::Awaited(admission);
                 false
             }
+        }
+    }
+
+    /// The slot by which a request goes whose reply may be large.
+    fn slot_of_reply(&self, plan: &Plan) -> Option<Slot> {
+        match plan {
+            Plan::One(slot) => Some(*slot),
+            Plan::Split(split) if split.fold == Fold::KeyOrder => split.parts.first().map(|part| part.slot),
+            Plan::Scripting(which, slot) if *which != Scripting::Flush => *slot,
+            Plan::Local(Local::Exec) => self.transaction.as_ref().and_then(Transaction::slot),
+            _ => None,
         }
     }
 
@@ -111,47 +120,77 @@ impl Session {
     pub(super) fn goes_apart(&self, plan: Plan, request: &Request<'_>, spec: Option<&Spec>) -> Result<Work, Plan> {
         let large = &self.router.around().large;
         let was_large = self.line.standing() == Standing::Large;
-        // What only reads may be sent again, and may end with its client at any moment.
-        let Some(spec) = spec.filter(|spec| spec.is_readonly()) else { return Err(plan) };
+        let Some(spec) = spec.filter(|spec| spec.may_reply_at_length(request.len())) else { return Err(plan) };
         if self.lane.is_private() || self.caching() != Caching::AsEver {
             return Err(plan);
         }
         let is_large = |slot: Slot| {
-            let mut is_known = was_large;
+            let mut is_known = was_large || large.may_be_too_large(request.frame());
             spec.visit_keys(request, |index| is_known |= large.knows(slot, request.name(), request.arg(index)));
             is_known
+        };
+        // The name of a script without keys stands for its key.
+        let is_large_code = |slot: Option<Slot>| {
+            let name = request.arg(1);
+            spec.takes(request.len())
+                && match slot {
+                    Some(slot) => is_large(slot),
+                    None => is_large(Slot::of(name)) || large.knows(Slot::of(name), request.name(), name),
+                }
         };
         let are_large = |split: &Split| {
             let is_known = |part: usize, slot| {
                 let mut keys = split.keys_of(part).iter().map(|&key| request.arg(key as usize));
                 keys.any(|key| large.knows(slot, request.name(), key))
             };
-            was_large || split.parts.iter().enumerate().any(|(index, part)| is_known(index, part.slot))
+            was_large
+                || large.may_be_too_large(request.frame())
+                || split.parts.iter().enumerate().any(|(index, part)| is_known(index, part.slot))
         };
         match plan {
-            Plan::One(slot) if is_large(slot) => Ok(Work::Stream(slot)),
+            Plan::One(slot) if is_large(slot) => Ok(Work::Stream(Some(slot), None)),
+            Plan::Scripting(which, slot) if which.runs() && is_large_code(slot) => Ok(Work::Stream(slot, Some(which))),
             Plan::Split(split) if split.fold == Fold::KeyOrder && are_large(&split) => Ok(Work::StreamParts(split)),
             plan => Err(plan),
         }
     }
 
-    /// Carries out a request on a connection of the session's own.
-    pub(super) async fn stream_apart(&mut self, slot: Slot, request: &Request<'_>, spec: Option<&Spec>) {
+    /// Whether EXEC takes one.
+    pub(super) fn exec_goes_apart(&self, transaction: &Transaction) -> bool {
+        let large = &self.router.around().large;
+        let slot = transaction.slot().filter(|_| !self.lane.is_private() && self.caching() == Caching::AsEver);
+        slot.is_some_and(|slot| large.is_frugal() || large.knows_transaction(slot))
+    }
+
+    /// Carries out a request on a connection of the session's own; it may be `which` runs code.
+    pub(super) async fn stream_apart(
+        &mut self,
+        slot: Option<Slot>,
+        which: Option<Scripting>,
+        request: &Request<'_>,
+        spec: Option<&Spec>,
+    ) {
         let place = self.take_place();
-        let ticket = self.open(request, spec, Route::Slot(slot));
-        let router = self.router.clone();
-        let errand =
-            Errand::new(router.clone(), self.lane.clone(), Some(slot), self.affinity, self.line.doubts.clone());
+        let mut ticket = self.open(request, spec, slot.map_or(Route::Any, Route::Slot));
+        if let Some(which) = which {
+            self.prepare(which, request, &mut ticket);
+        }
+        let (router, affinity) = (self.router.clone(), self.affinity);
+        let errand = Errand::new(router.clone(), self.lane.clone(), slot, affinity, self.line.doubts.clone());
         let frame = Bytes::copy_from_slice(request.frame());
         let around = router.around();
         let work = async {
             ticket.admission.set(match place {
                 Some(place) => Some(place),
-                None => place_at(&router, slot).await,
+                None => place_at(&router, slot, affinity).await,
             });
-            let reply = streamed::ask(errand, &frame).await?;
+            let reply = streamed::ask_for(errand, &frame, Some(&mut ticket)).await?;
             let length = reply.pass_on(&router, &ticket).await?;
-            around.large.note_length(slot, &frame, length, router.clock().now());
+            let now = router.clock().now();
+            around.large.note_length(slot, &frame, length, now);
+            if length < LARGE_REPLY {
+                around.large.note_small(&frame, now);
+            }
             Ok::<(), Failure>(())
         };
         let done = self.attend(work, Eof::IsNoted).await;
@@ -159,9 +198,10 @@ impl Session {
     }
 }
 
-/// A place at the owner of a slot among the requests whose replies may be large; `None` where that takes too long.
-pub(super) async fn place_at(router: &Router, slot: Slot) -> Option<OwnedSemaphorePermit> {
-    let node = router.topology().owner(slot).cloned()?;
+/// A place at the owner of a slot, or the primary that `affinity` stands for, among the requests whose replies may be
+/// large; `None` where that takes too long.
+pub(super) async fn place_at(router: &Router, slot: Option<Slot>, affinity: usize) -> Option<OwnedSemaphorePermit> {
+    let node = router.node_for(slot.map_or(Route::Any, Route::Slot), affinity)?;
     let admission = router.admissions().at(&node);
     match admission {
         Ok(place) => Some(place),

@@ -28,7 +28,7 @@ impl Session {
         let Plan::Split(split) = plan else { return };
         let unknown = split.fold == Fold::KeyOrder && self.line.standing() != Standing::Small;
         let place = match split.parts.first().filter(|_| unknown) {
-            Some(part) => place_at(&self.router, part.slot).await,
+            Some(part) => place_at(&self.router, Some(part.slot), self.affinity).await,
             None => None,
         };
         self.router.refresh();

@@ -23,6 +23,7 @@ use crate::{
     resp::{Request, reply::Scanner, request::Parser, write},
     router::Router,
     says,
+    sizes::LARGE_REPLY,
     slot::Slot,
     ticket::{Bounced, Ticket},
     topology::Route,
@@ -93,15 +94,19 @@ impl Session {
             let mut head = Vec::new();
             write::array(&mut head, order.len());
             ticket.stream(&head);
+            let mut length = head.len();
             for part in &order {
                 let Some(part) = parts.get_mut(*part as usize) else { return Err(says::ODD_REPLIES.to_owned().into()) };
                 if let Part::Unasked(slot, frame) = part {
                     *part = Part::Begun(Box::new(ask(errand(*slot), *slot, frame.clone()).await?));
                 }
                 if let Part::Begun(elements) = part {
-                    elements.pass_on_next(&router, &ticket).await?;
+                    length += elements.pass_on_next(&router, &ticket).await?;
                     passed.add(1).await;
                 }
+            }
+            if length < LARGE_REPLY {
+                router.around().large.note_small(request.frame(), router.clock().now());
             }
             Ok::<(), Failure>(())
         };
@@ -138,7 +143,7 @@ async fn ask_ahead(parts: &mut [Part], errand: &impl Fn(Slot) -> Errand, order: 
 
 /// Asks for one part; the front of its reply says that it is a list.
 async fn ask(errand: Errand, slot: Slot, frame: Bytes) -> Result<Elements, Failure> {
-    let place = place_at(&errand.router, slot).await;
+    let place = place_at(&errand.router, Some(slot), 0).await;
     let mut reply = streamed::ask(errand, &frame).await?;
     drop(place);
     match Head::of(reply.front()) {
@@ -152,8 +157,9 @@ async fn ask(errand: Errand, slot: Slot, frame: Bytes) -> Result<Elements, Failu
 }
 
 impl Elements {
-    /// Gives the client the next element.
-    async fn pass_on_next(&mut self, router: &Router, ticket: &Ticket) -> Result<(), Failure> {
+    /// Gives the client the next element; says how many bytes it has.
+    async fn pass_on_next(&mut self, router: &Router, ticket: &Ticket) -> Result<usize, Failure> {
+        let mut length = 0;
         loop {
             has_room(ticket).await;
             if !self.held.is_empty() {
@@ -161,8 +167,9 @@ impl Elements {
                 let passed = end.unwrap_or_else(|| self.scanner.scanned(self.held.len()));
                 ticket.stream(&self.held[..passed]);
                 self.held.advance(passed);
+                length += passed;
                 if end.is_some() {
-                    return Ok(());
+                    return Ok(length);
                 }
                 self.scanner.passed_on(passed);
             }

@@ -92,6 +92,15 @@ impl Session {
         Flow::Taken
     }
 
+    /// What the ticket of a request that runs code has to know, where it goes by a connection of its own.
+    pub(super) fn prepare(&self, which: Scripting, request: &Request<'_>, ticket: &mut Ticket) {
+        match which {
+            Scripting::Eval => ticket.lesson = self.learn(request.arg(1), Met::Evaluated),
+            Scripting::Fcall => ticket.needs.functions = true,
+            _ => ticket.needs.scripts = self.router.scripts().find(request.arg(1)).is_some(),
+        }
+    }
+
     /// SCRIPT SHOW and EXISTS of a client whose user may not load what the proxy remembers: the nodes are given it by the
     /// proxy's own login.
     pub(super) async fn ask_of_scripts(&mut self, which: Scripting, request: &Request<'_>, spec: Option<&Spec>) {
@@ -305,6 +314,15 @@ pub(super) async fn give(router: &Rc<Router>, node: &Arc<Node>, request: &[u8]) 
             tracing::debug!("a script cannot be loaded at {}: {why}", node.label);
         }
     }
+}
+
+/// Gives a node that says NOSCRIPT what a request runs; false where that may be the word of a script that ran.
+pub(super) async fn heal(router: &Rc<Router>, node: &Arc<Node>, request: &[u8]) -> bool {
+    let heals = did_not_run(router, node, request).await;
+    if heals {
+        give(router, node, request).await;
+    }
+    heals
 }
 
 /// Whether NOSCRIPT surely is the node's word and not that of a script which ran and ended in an error of that name.

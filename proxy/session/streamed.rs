@@ -21,13 +21,14 @@ use super::{
     Session,
     attend::Eof,
     errand::{Errand, lost},
+    scripts::{awaits_functions, heal},
 };
 use crate::{
     clients::Held,
     dedicated::Dedicated,
     metrics::{Disconnect, NodeError},
     recovery::Why,
-    refusal::Refusal,
+    refusal::{self, Refusal},
     resp::write,
     router::Router,
     says,
@@ -168,12 +169,47 @@ pub(super) async fn has_room(ticket: &Ticket) {
 }
 
 /// Asks the node that serves a request which only reads, and the next where that one did not execute it.
-pub(super) async fn ask(mut errand: Errand, frame: &[u8]) -> Result<Streamed, Failure> {
-    let mut lost_before = false;
+pub(super) async fn ask(errand: Errand, frame: &[u8]) -> Result<Streamed, Failure> {
+    ask_for(errand, frame, None).await
+}
+
+/// Asks the node that serves a request, and the next where that one did not execute it. Its ticket says whether it only
+/// reads, and what it needs; it learns that the request has run, or may have.
+pub(super) async fn ask_for(
+    mut errand: Errand,
+    frame: &[u8],
+    mut ticket: Option<&mut Ticket>,
+) -> Result<Streamed, Failure> {
+    let repeatable = ticket.as_ref().is_none_or(|ticket| ticket.repeatable);
+    let needs = ticket.as_ref().map(|ticket| ticket.needs).unwrap_or_default();
+    let (mut lost_before, mut healed) = (!repeatable, false);
     loop {
         let connection = errand.connect().await?;
-        match attempt(&errand, connection, frame).await {
-            Attempt::Begun(reply) => return Ok(reply),
+        let node = connection.node().clone();
+        if needs.functions
+            && let Some(why) = awaits_functions(&errand.router, &node)
+        {
+            connection.give_back();
+            errand.again(why).await?;
+            continue;
+        }
+        let done = attempt(&errand, connection, frame).await;
+        if let (Some(ticket), Attempt::Failed(_) | Attempt::Lost(_)) = (&ticket, &done) {
+            ticket.wrote(&node);
+        }
+        match done {
+            Attempt::Begun(reply) => {
+                // Once only, too: the node may be made to forget it again.
+                let lacks = needs.scripts && !healed && refusal::lacks_script(reply.front());
+                if lacks && heal(&errand.router, &node, frame).await {
+                    healed = true;
+                    continue;
+                }
+                if let Some(ticket) = &mut ticket {
+                    ticket.is_executed_by(&node, reply.front());
+                }
+                return Ok(reply);
+            }
             Attempt::Failed(failure) => return Err(failure),
             Attempt::Refused(why) => errand.again(why).await?,
             // Once only: what breaks the connection each time must not be sent for ever.

@@ -18,6 +18,7 @@ use self::run::{exec_apart, exec_watched, stand_ins};
 use super::{
     Flow, Session,
     alone::Work,
+    apart::place_at,
     attend::Eof,
     errand::Errand,
     scripts::{learn_all, scripts_of},
@@ -221,7 +222,9 @@ impl Session {
             return self.answer_error(spec, says::EXEC_WITHOUT_MULTI);
         };
         let is_given = transaction.scripts && !self.is_trusted();
-        if !transaction.spoiled && (self.watch.is_some() || !transaction.own.is_empty() || is_given) {
+        let is_alone =
+            self.watch.is_some() || !transaction.own.is_empty() || is_given || self.exec_goes_apart(transaction);
+        if !transaction.spoiled && is_alone {
             return Flow::alone(Work::Exec);
         }
         let is_large = transaction.frames.len() > LARGEST_SHARED;
@@ -270,6 +273,7 @@ impl Session {
         if transaction.reads {
             self.reads_untracked();
         }
+        let (place, may_be_large) = (self.take_place(), self.exec_goes_apart(&transaction));
         let giver = (transaction.scripts && !self.is_trusted()).then(|| self.router.clone());
         if transaction.scripts && giver.is_none() {
             transaction.loads = scripts_of(&self.router, &transaction.frames);
@@ -295,7 +299,16 @@ impl Session {
                     self.affinity,
                     self.line.doubts.clone(),
                 );
-                self.attend(exec_apart(errand, transaction.clone(), line, patience, giver), Eof::Waits).await
+                let (router, slot, affinity) = (self.router.clone(), transaction.slot, self.affinity);
+                let work = async {
+                    // Until the reply has begun.
+                    let _place = match place {
+                        None if may_be_large => place_at(&router, slot, affinity).await,
+                        place => place,
+                    };
+                    exec_apart(errand, transaction.clone(), line, patience, giver).await
+                };
+                self.attend(work, Eof::Waits).await
             }
         };
         let reply = match done {

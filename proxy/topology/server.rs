@@ -31,8 +31,6 @@ pub struct ServerInfo {
     pub modules: Vec<Value>,
     /// What it makes of frames that are not canonical.
     pub framing: Framing,
-    /// It closes connections that take much memory (`maxmemory-clients`).
-    pub evicts_clients: bool,
 }
 
 /// What a server makes of frames that are not canonical. They never reach it by a connection that clients share, but who
@@ -43,13 +41,16 @@ pub struct Framing {
     pub refuses_line_end: Option<Arc<str>>,
     /// A NUL in a head is a byte like others.
     pub sees_past_nul: bool,
+    /// In an inline request a word goes on behind a closing quote.
+    pub joins_quoted: bool,
 }
 
 impl Framing {
     /// What a client's bytes are held to, accordingly.
-    pub fn rules(&self, unauthenticated: bool) -> Rules {
+    pub fn rules(&self, unauthenticated: bool, longest_bulk: u64) -> Rules {
         let checks_line_ends = self.refuses_line_end.is_some();
-        Rules { unauthenticated, checks_line_ends, sees_past_nul: self.sees_past_nul }
+        let Framing { sees_past_nul, joins_quoted, .. } = *self;
+        Rules { unauthenticated, checks_line_ends, sees_past_nul, joins_quoted, longest_bulk }
     }
 }
 

@@ -98,9 +98,12 @@ impl Exchange {
             let now = self.link.around.clock.tick();
             self.expire(now);
             let is_empty = self.link.queue.borrow().entries.is_empty();
-            if is_empty && now - self.last_heard >= limits.node_timeout {
+            if is_empty && self.quiet().is_some_and(|quiet| now - self.last_heard >= quiet) {
                 self.link.ping();
                 cx.waker().wake_by_ref();
+            }
+            if let (Some(companion), Some(quiet)) = (&mut self.companion, self.link.around.accepts.get().quiet()) {
+                companion.stay(now, quiet);
             }
             let queue = self.link.queue.borrow();
             if queue.entries.front().is_some_and(|front| now >= self.sound_until(&queue, front)) {
@@ -113,15 +116,24 @@ impl Exchange {
     fn next_deadline(&self, queue: &Queue) -> Option<Instant> {
         let limits = &self.link.around.limits;
         let Some(front) = queue.entries.front() else {
-            // A node that is gone would be missed by nobody, and what it should tell with it.
-            return self.link.audience.is_some().then(|| self.last_heard + limits.node_timeout);
+            return self.quiet().map(|quiet| self.last_heard + quiet);
         };
         // Entries are in the order of their coming, so that no later deadline is earlier. What comes while only given-up
         // requests are there has its own no sooner than `unasked`.
         let oldest = queue.entries.iter().find(|entry| entry.ticket.is_some());
         let unasked = self.link.around.clock.now() + limits.request_timeout;
         let answered = oldest.map(|entry| self.answered_until(entry)).unwrap_or(unasked);
-        Some(answered.min(self.sound_until(queue, front)))
+        let until = answered.min(self.sound_until(queue, front));
+        // By then it may have nothing to do.
+        let quiet = self.link.around.accepts.get().quiet();
+        Some(quiet.map_or(until, |quiet| until.min(self.link.around.clock.now() + quiet)))
+    }
+
+    /// How long nothing may be said on the connection: a node that is gone would be missed by nobody, and what it should
+    /// tell with it; and one with a `timeout` closes connections that are idle, just when the next request comes perhaps.
+    fn quiet(&self) -> Option<Duration> {
+        let missed = self.link.audience.is_some().then_some(self.link.around.limits.node_timeout);
+        missed.into_iter().chain(self.link.around.accepts.get().quiet()).min()
     }
 
     /// Until when a request waits for its answer. A deadline is about the node's silence: as long as replies flow, those

@@ -1,7 +1,8 @@
 //! Inline requests: a line as a person types it.
 
-/// The words of an inline request, with the quotes and escapes of `sdssplitargs`; `None` where a quote stays open.
-pub fn split_line(line: &[u8]) -> Option<Vec<Vec<u8>>> {
+/// The words of an inline request, with the quotes and escapes of `sdssplitargs`; `None` where a quote stays open. Where it
+/// `joins`, a word goes on behind a closing quote; else a space or the end of the line must follow.
+pub fn split_line(line: &[u8], joins: bool) -> Option<Vec<Vec<u8>>> {
     let mut words = Vec::new();
     let mut rest = line;
     loop {
@@ -15,13 +16,16 @@ pub fn split_line(line: &[u8]) -> Option<Vec<Vec<u8>>> {
         while let Some((&byte, behind)) = rest.split_first() {
             match byte {
                 b' ' | b'\n' | b'\r' | b'\t' | 0 => break,
-                b'"' => {
-                    rest = double_quoted(behind, &mut word)?;
-                    break;
-                }
-                b'\'' => {
-                    rest = single_quoted(behind, &mut word)?;
-                    break;
+                b'"' | b'\'' => {
+                    rest = if byte == b'"' {
+                        double_quoted(behind, &mut word)?
+                    } else {
+                        single_quoted(behind, &mut word)?
+                    };
+                    if !joins {
+                        rest = ends_word(rest)?;
+                        break;
+                    }
                 }
                 _ => {
                     word.push(byte);
@@ -33,7 +37,7 @@ pub fn split_line(line: &[u8]) -> Option<Vec<Vec<u8>>> {
     }
 }
 
-/// Reads up to the closing quote, which a space or the end of the line must follow.
+/// Reads up to the closing quote; what follows it.
 fn double_quoted<'a>(mut rest: &'a [u8], word: &mut Vec<u8>) -> Option<&'a [u8]> {
     loop {
         match rest {
@@ -53,7 +57,7 @@ fn double_quoted<'a>(mut rest: &'a [u8], word: &mut Vec<u8>) -> Option<&'a [u8]>
                 });
                 rest = behind;
             }
-            [b'"', behind @ ..] => return ends_word(behind),
+            [b'"', behind @ ..] => return Some(behind),
             [byte, behind @ ..] if *byte != 0 => {
                 word.push(*byte);
                 rest = behind;
@@ -70,7 +74,7 @@ fn single_quoted<'a>(mut rest: &'a [u8], word: &mut Vec<u8>) -> Option<&'a [u8]>
                 word.push(b'\'');
                 rest = behind;
             }
-            [b'\'', behind @ ..] => return ends_word(behind),
+            [b'\'', behind @ ..] => return Some(behind),
             [byte, behind @ ..] if *byte != 0 => {
                 word.push(*byte);
                 rest = behind;

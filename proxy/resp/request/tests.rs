@@ -50,7 +50,13 @@ fn integers_are_read_as_the_server_reads_them() {
     }
 }
 
-const STRICT: Rules = Rules { unauthenticated: false, checks_line_ends: true, sees_past_nul: true };
+const STRICT: Rules = Rules {
+    unauthenticated: false,
+    checks_line_ends: true,
+    sees_past_nul: true,
+    joins_quoted: false,
+    longest_bulk: LONGEST_BULK,
+};
 
 /// What becomes of bytes: the frames found, and what ended the search.
 fn frames(mut bytes: &[u8], rules: Rules) -> (Vec<Vec<u8>>, Option<String>) {
@@ -153,4 +159,27 @@ fn only_the_front_is_looked_at() {
     assert_eq!(args(parser.find_front(frame, 9)).unwrap().len(), 3);
     assert_eq!(args(parser.find_front(b"*1000000000\r\n$3\r\nGET\r\n$1\r\na\r\n", 2)).unwrap().len(), 2);
     assert_eq!(args(parser.find_front(b"*2\r\n$3\r\nGET\r\n", 2)), None);
+}
+
+#[test]
+fn a_word_may_go_on_behind_a_closing_quote() {
+    let rules = Rules { joins_quoted: true, ..Rules::default() };
+    for (line, canonical) in [
+        (&b"GET \"\"a'b'\"c\"d\r\n"[..], &b"*2\r\n$3\r\nGET\r\n$4\r\nabcd\r\n"[..]),
+        (b"\"GET\" 'a' \r\n", b"*2\r\n$3\r\nGET\r\n$1\r\na\r\n"),
+    ] {
+        assert_eq!(frames(line, rules), (vec![canonical.to_vec()], None), "{}", line.escape_ascii());
+    }
+    assert_eq!(frames(b"GET \"a\"\"b\r\n", rules).1.unwrap(), "unbalanced quotes in request");
+    assert_eq!(frames(b"GET \"a\"b\r\n", Rules::default()).1.unwrap(), "unbalanced quotes in request");
+}
+
+#[test]
+fn the_longest_argument_is_what_servers_are_told_to_take() {
+    let frame = |length: u64| format!("*2\r\n$3\r\nGET\r\n${length}\r\n").into_bytes();
+    for (longest, length, taken) in [(10, 10, true), (10, 11, false), (1 << 30, 1 << 30, true)] {
+        let rules = Rules { longest_bulk: longest, ..Rules::default() };
+        let wrong = frames(&frame(length), rules).1;
+        assert_eq!(wrong.is_none(), taken, "{length} of {longest}: {wrong:?}");
+    }
 }
