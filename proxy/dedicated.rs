@@ -449,3 +449,6 @@ impl Dedicated {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -527,3 +527,6 @@ fn refuse(router: &Router, request: &[u8], ticket: Ticket) {
     router.around.hints.tell(crate::topology::Hint::Uncovered);
     ticket.bounce(bytes::Bytes::copy_from_slice(request), Why::Unsent(error));
 }
+
+#[cfg(test)]
+mod tests;

@@ -74,8 +74,9 @@ impl Scripted {
     pub async fn node(&mut self, index: u16) -> Peer {
         let backlog = self.backlogs[usize::from(index)].as_mut().expect("the node listens");
         let mut peer = backlog.accept().await;
-        peer.hears(&frame("HELLO 2")).await;
-        peer.says(b"*2\r\n$2\r\nid\r\n:7\r\n").await;
+        // HELLO tells who wants to know what the node calls the connection.
+        let is_asked = peer.request().await == frame("HELLO 2");
+        peer.says(if is_asked { b"*2\r\n$2\r\nid\r\n:7\r\n" } else { b"+PONG\r\n" }).await;
         peer
     }
 

@@ -15,7 +15,7 @@ use tokio::{
 };
 
 use super::{Carrier, Stream};
-use crate::address::Address;
+use crate::{address::Address, resp::request::Parser};
 
 /// What a pipe holds in each direction.
 const ROOM: usize = 64 * 1024;
@@ -79,6 +79,18 @@ impl Peer {
         let read = self.0.read_exact(&mut bytes).await;
         assert!(read.is_ok(), "the stream ended before {}", expected.escape_ascii());
         assert_eq!(bytes.escape_ascii().to_string(), expected.escape_ascii().to_string());
+    }
+
+    /// The next request, as its frame.
+    pub async fn request(&mut self) -> Vec<u8> {
+        let (mut bytes, mut parser) = (Vec::new(), Parser::default());
+        loop {
+            if let Some(found) = parser.find(&bytes).expect("a request") {
+                assert_eq!(found.used, bytes.len());
+                return bytes;
+            }
+            bytes.push(self.0.read_u8().await.expect("the other end has gone"));
+        }
     }
 
     /// Reads to the end: the other end has closed the stream. What came before that.
