@@ -17,7 +17,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use slotway::resp::reply::Scanner;
+use slotway::protocol::resp::reply::Scanner;
 use support::{Client, Cluster, Node, Proxy, Settings, client::frame};
 
 /// How many names, or requests, the shortest has, unless `SLOTWAY_BENCH_NAMES` says otherwise; each next one has twice as

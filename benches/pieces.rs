@@ -4,8 +4,8 @@
 
 use divan::{Bencher, black_box, counter::ItemsCount};
 use slotway::{
-    command::CommandTable,
-    resp::{reply::Scanner, request::Parser, write},
+    commands::table::CommandTable,
+    protocol::resp::{reply::Scanner, request::Parser, write},
 };
 
 fn main() {
@@ -55,7 +55,7 @@ mod parse {
 }
 
 mod plan {
-    use slotway::plan::{Policy, plan};
+    use slotway::commands::plan::{Policy, plan};
 
     use super::*;
 
@@ -89,10 +89,10 @@ mod line {
     use std::rc::Rc;
 
     use slotway::{
+        cluster::topology::Route,
         metrics::Metrics,
-        slot::Slot,
-        ticket::{Clock, Label, Line},
-        topology::Route,
+        protocol::slot::Slot,
+        upstream::ticket::{Clock, Label, Line},
     };
 
     use super::*;
@@ -119,7 +119,7 @@ mod line {
 }
 
 mod merge {
-    use slotway::{
+    use slotway::commands::{
         merge::Merge,
         plan::{Plan, Policy, plan},
     };

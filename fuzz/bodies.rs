@@ -2,16 +2,20 @@
 //! hand it a fuzzer's inputs, `tests/fuzzing.rs` those of proptest.
 
 use slotway::{
-    address::Address,
-    refusal::Refusal,
-    resp::{
-        Value,
-        reply::Scanner,
-        request::{Parser, Rules},
-        write,
+    cluster::{
+        refusal::Refusal,
+        topology::{NOBODY, View},
     },
-    slot::SLOTS,
-    topology::{NOBODY, View},
+    protocol::{
+        address::Address,
+        resp::{
+            Value,
+            reply::Scanner,
+            request::{Parser, Rules},
+            write,
+        },
+        slot::SLOTS,
+    },
 };
 
 /// What was found in a client's bytes: each request's arguments, where it ended, and what was wrong in the end.

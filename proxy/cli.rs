@@ -17,7 +17,7 @@ use std::{
 };
 
 use clap::{Parser, Subcommand};
-use slotway::{config::ConfigError, server::ServeError};
+use slotway::{config::ConfigError, process::server::ServeError};
 
 use flags::{AdminFlags, DevFlags, DoctorFlags, ServeFlags};
 

@@ -8,6 +8,7 @@ mod held;
 mod mail;
 mod monitors;
 mod pause;
+pub mod rights;
 mod usage;
 
 pub use self::{

@@ -17,10 +17,9 @@ use figment::Figment;
 use serde::Deserialize;
 
 use crate::{
-    address::Address,
-    command::{self, CommandTable},
-    recovery,
-    topology::AddressMap,
+    cluster::{recovery, topology::AddressMap},
+    commands::table::{self, CommandTable},
+    protocol::address::Address,
 };
 
 pub use error::ConfigError;
@@ -250,7 +249,7 @@ impl Config {
     /// What `deny` and `allow` name that is no command of the servers we know: mistyped, or a module's.
     pub fn strange_commands(&self) -> Vec<&str> {
         let commands = CommandTable::builtin();
-        let is_known = |name: &str| commands.rows().iter().any(|spec| *spec.name == *command::canonical(name));
+        let is_known = |name: &str| commands.rows().iter().any(|spec| *spec.name == *table::canonical(name));
         self.deny.iter().chain(&self.allow).map(String::as_str).filter(|name| !is_known(name)).collect()
     }
 }

@@ -1,59 +1,61 @@
 //! Slotway: one port in front of a whole Redis or Valkey Cluster.
 //!
+//! [`architecture`] shows the rooms of the source and how requests pass through them.
+//!
 //! # Vocabulary
+//! The words are those of Redis, of its cluster specification and of the field; each has one meaning here.
+//!
+//! Requests:
+//! - **Request**: one client command, as the bytes that came.
+//! - **Spec**: a command's row in the table; its **treatment** is what the proxy does with it.
+//! - **Plan**: what becomes of a request. **Split**: in parts, to several slots; the replies are **merged**.
+//! - **Route**: where a request is to go; **affinity** picks among nodes that serve it equally.
+//! - **Line**: a session's ordered reply places. **Ticket**: the duty to fill one of them, exactly once.
+//! - **Bounce**: a request comes back to its session, unexecuted. **Recovery** decides what becomes of it.
+//! - **Barrier**: what makes a request wait until those ahead of it are answered.
+//! - **Exclusive**: nothing is written behind a request on its connection before it is answered.
+//! - **Prelude**: requests that go right in front of another, as one unit with it.
+//!
+//! Connections:
 //! - **Session**: one client connection.
 //! - **Link**: the worker's shared, pipelined connection to one node, in one lane.
 //! - **Lane**: what must be equal for connections to be shared: RESP version, database, credentials.
-//! - **Dedicated**: a node connection that one session holds alone.
-//! - **Request**: one client command, as the bytes that came.
-//! - **Spec**: a command's row in the table.
-//! - **Plan**: what becomes of a request.
-//! - **Line**: a session's ordered reply places. **Ticket**: the duty to fill one of them, exactly once.
-//! - **Place**: one of the few at a node for requests whose replies may be large; a large reply, once known to be, is
-//!   **streamed** to its client from a Dedicated.
+//! - **Dedicated**: a node connection that one session holds alone. **Attempts**: the tries of one request on such ones.
+//! - **Feed**: a node connection over which the node speaks unasked.
+//! - **Admission**: one of the few places at a node for requests whose replies may be large; a large reply, once known to
+//!   be, is **streamed** to its client from a Dedicated.
 //! - **Doubt**: a connection on which something was given up that may still run.
-//! - **Topology**: which node owns which slot, numbered by epoch.
+//! - **Out of band**: past what keeps a node busy, on connections that nobody shares.
+//! - **Back-off**: pauses that double, up to a last one.
+//!
+//! The cluster:
+//! - **Topology**: which node owns which slot, numbered by epoch. **Hint**: what a worker tells discovery.
+//! - **Home**: the primary that all classic pub/sub goes through.
 //!
 //! # Layers
-//! A file imports only from layers below its own; `tests/layers.rs` checks it.
-//! - 0, bytes, pure: `address`, `slot`, `resp`, `says`
-//! - 1, meaning, pure: `config`, `metrics`, `command`, `topology`, `refusal`, `recovery`, `plan`, `explain`, `merge`, `scan`, `scripts`, `sizes`
-//! - 2, one worker's I/O: `transport`, `clients`, `rights`, `doubt`, `ticket`, `dial`, `descriptors`, `link`, `dedicated`, `feed`, `router`, `session`
-//! - 3, process: `discovery`, `doctor`, `worker`, `admin`, `server`
+//! A file imports only from its own room and from the rooms above it; `tests/layers.rs` checks it.
+//! - `protocol`: bytes, pure
+//! - `metrics`: what is counted
+//! - `commands`: what commands mean, pure
+//! - `cluster`: who serves what, pure
+//! - `config`: what the operator wants
+//! - `clients`: who the clients are
+//! - `upstream`: one worker's connections to nodes
+//! - `session`: one client connection
+//! - `process`: threads, discovery, the admin port
 //!
 //! Above them stands the program, `main.rs` and `cli/`.
 #![forbid(unsafe_code)]
 
-pub mod address;
-pub mod admin;
+/// How the source is built: rooms, threads, the life of a request.
+#[cfg_attr(doc, doc = "", doc = include_str!("../ARCHITECTURE.md"))]
+pub mod architecture {}
 pub mod clients;
-pub mod command;
+pub mod cluster;
+pub mod commands;
 pub mod config;
-pub mod dedicated;
-pub mod descriptors;
-pub mod dial;
-pub mod discovery;
-pub mod doctor;
-pub mod doubt;
-pub mod explain;
-pub mod feed;
-pub mod link;
-pub mod merge;
 pub mod metrics;
-pub mod plan;
-pub mod recovery;
-pub mod refusal;
-pub mod resp;
-pub mod rights;
-pub mod router;
-pub mod says;
-pub mod scan;
-pub mod scripts;
-pub mod server;
+pub mod process;
+pub mod protocol;
 pub mod session;
-pub mod sizes;
-pub mod slot;
-pub mod ticket;
-pub mod topology;
-pub mod transport;
-pub mod worker;
+pub mod upstream;

@@ -1,6 +1,6 @@
 //! One client connection.
 //!
-//! The session reads requests, decides with [`crate::plan`] what becomes of each, sends them to their nodes' links and
+//! The session reads requests, decides with [`crate::commands::plan`] what becomes of each, sends them to their nodes' links and
 //! writes the replies that its line has ready. Everything that can be pipelined happens in one poll function, so that a
 //! turn of the event loop costs one read and one write however many requests it carries. What needs the connection for
 //! itself (logging in, waiting in BLPOP) leaves the poll function as a [`Turn::Alone`] once the line has settled.
@@ -63,17 +63,20 @@ use self::{
     watch::Watch,
 };
 use crate::{
-    clients::{Client, Order, Usage},
+    clients::{Client, Order, Usage, rights::User},
     metrics::Disconnect,
-    resp::{
-        request::{OwnedRequest, ProtocolError},
-        write,
+    protocol::{
+        resp::{
+            request::{OwnedRequest, ProtocolError},
+            write,
+        },
+        says,
     },
-    rights::User,
-    router::{Lane, Router},
-    says,
-    ticket::{Bounced, Label, Line},
-    transport::Stream,
+    upstream::{
+        router::{Lane, Router},
+        ticket::{Bounced, Label, Line},
+        transport::Stream,
+    },
 };
 
 /// How long a client that is closed for what it costs may take to read why.

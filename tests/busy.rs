@@ -1,7 +1,7 @@
 //! A script that runs for long on one node: what changes all nodes is done at all of them or at none, in the words of one
 //! Redis, and what the nodes miss all the same they are given afterwards.
 
-use slotway::command::CommandTable;
+use slotway::commands::table::CommandTable;
 
 use crate::support::{Client, Cluster, Flavour, Node, Proxy, Reply, Settings, Setup, Shape, eventually};
 
@@ -167,7 +167,7 @@ impl Unheard {
     fn libraries(&self) -> Vec<Vec<String>> {
         let listed = |node: &Node| {
             let libraries = node.line("FUNCTION LIST WITHCODE").value();
-            let code = |library: &slotway::resp::Value| {
+            let code = |library: &slotway::protocol::resp::Value| {
                 String::from_utf8_lossy(library.field("library_code").unwrap().text().unwrap()).into_owned()
             };
             let mut codes: Vec<String> = libraries.items().iter().map(code).collect();

@@ -8,7 +8,7 @@ mod wider;
 
 use std::thread;
 
-use slotway::resp::reply::Scanner;
+use slotway::protocol::resp::reply::Scanner;
 
 use self::rows::{Compare, ROWS};
 use crate::support::{

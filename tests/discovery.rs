@@ -8,13 +8,15 @@ use std::{
 };
 
 use slotway::{
-    address::Address,
+    cluster::topology::{AddressMap, Hint, Node, Redirect, Role, ServerKind, Topology},
     config::Config,
-    dial::{Credentials, DialError, Dialer, Login, Step, Version},
-    discovery::Discovery,
     metrics::Metrics,
-    slot::{SLOTS, Slot},
-    topology::{AddressMap, Hint, Node, Redirect, Role, ServerKind, Topology},
+    process::discovery::Discovery,
+    protocol::{
+        address::Address,
+        slot::{SLOTS, Slot},
+    },
+    upstream::dial::{Credentials, DialError, Dialer, Login, Step, Version},
 };
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;

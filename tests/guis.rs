@@ -6,7 +6,7 @@ use std::{
     process::{Command, Stdio},
 };
 
-use slotway::resp::Value;
+use slotway::protocol::resp::Value;
 
 use crate::support::{Client, Cluster, Node, Proxy, Reply};
 

@@ -1,23 +1,23 @@
 //! What we know of commands against what real servers say: where keys are (`COMMAND GETKEYS`), and the built-in table.
 //!
-//! The built-in table `proxy/command/table.txt` is made by
+//! The built-in table `proxy/commands/table/table.txt` is made by
 //! `SLOTWAY_TEST_VALKEY=<valkey-server 9.1> cargo test --test integration -- --ignored write_the_builtin_table`
 //! with Redis 7.0.15 as `redis-server`.
 
 use std::collections::BTreeMap;
 
 use slotway::{
-    command::{
+    commands::table::{
         CommandTable, Keys, Spec, listing,
         spec::{Begin, Find, KeyFlags},
     },
-    resp::request::Parser,
+    protocol::resp::request::Parser,
 };
 
 use crate::support::{Flavour, Node, Random, Setup, client::frame};
 
 /// Where the built-in table is kept.
-const TABLE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/proxy/command/table.txt");
+const TABLE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/proxy/commands/table/table.txt");
 /// How many random requests of each command are compared.
 const REQUESTS: usize = 60;
 /// The words that random requests are made of: keys, numbers of keys, and what looks like an option.
@@ -183,7 +183,7 @@ fn the_builtin_table_is_what_servers_say() {
 }
 
 #[test]
-#[ignore = "writes proxy/command/table.txt"]
+#[ignore = "writes proxy/commands/table/table.txt"]
 fn write_the_builtin_table() {
     let lines = lines_of_servers("write_the_builtin_table").expect("Redis 7.0.15 and Valkey 9.1");
     let head = "# The union of COMMAND of Redis 7.0.15 and Valkey 9.1; where both have a row, Valkey's. Made by tests/keys.rs.";

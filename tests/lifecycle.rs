@@ -187,7 +187,7 @@ fn serves_everything(cluster: &Cluster, hosts: &[Ipv4Addr]) {
     assert!(start.elapsed() < Duration::from_secs(10), "{:?}", start.elapsed());
     // A redirection names the unreachable address, too.
     let key = cluster.key_on(0, "elsewhere:");
-    cluster.move_slot(slotway::slot::Slot::of(key.as_bytes()).index(), 0, 1);
+    cluster.move_slot(slotway::protocol::slot::Slot::of(key.as_bytes()).index(), 0, 1);
     assert_eq!(client.call(&["GET", &key]).string(), key);
     let log = proxy.shut_down();
     for host in hosts {

@@ -7,7 +7,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use slotway::command::{CommandTable, lost::WhenLost};
+use slotway::commands::table::{CommandTable, lost::WhenLost};
 
 use crate::support::{Client, Cluster, Flavour, Proxy, Reply, Settings, Shape, eventually, until};
 
@@ -120,7 +120,7 @@ fn examples() -> BTreeMap<&'static str, &'static str> {
 /// The rows that say what becomes of them while a primary is lost, of commands that this server has.
 fn rows(proxy: &Proxy) -> Vec<(&'static str, WhenLost)> {
     let table = CommandTable::learn(&proxy.client().line("COMMAND").value()).expect("a table");
-    let concerned = |spec: &&slotway::command::Spec| spec.when_lost.words().is_some() && spec.refused.is_none();
+    let concerned = |spec: &&slotway::commands::table::Spec| spec.when_lost.words().is_some() && spec.refused.is_none();
     let examples = examples();
     let example_of = |name: &str| {
         let (name, line) = examples.get_key_value(name).unwrap_or_else(|| panic!("{name} has no example"));

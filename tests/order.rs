@@ -8,7 +8,7 @@ use std::{
     thread,
 };
 
-use slotway::slot::Slot;
+use slotway::protocol::slot::Slot;
 
 use crate::support::{
     Act, Client, Cluster, FakeNode, Flavour, Proxy, Random, Settings, Shape,

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use slotway::{resp::Value, slot::Slot};
+use slotway::protocol::{resp::Value, slot::Slot};
 
 use crate::support::{Client, Cluster, Proxy, Reply, Settings, Shape, cluster::shared, eventually, until};
 

@@ -379,7 +379,7 @@ fn shard_subscriptions_follow_their_slot() {
     let (mut subscriber, mut publisher) = (proxy.client(), proxy.client_of(3));
     let channel = cluster.key_on(0, "c");
     let stays = cluster.key_on(1, "c");
-    let slot = slotway::slot::Slot::of(channel.as_bytes()).index();
+    let slot = slotway::protocol::slot::Slot::of(channel.as_bytes()).index();
     subscriber.call(&["SSUBSCRIBE", &channel, &stays]);
     subscriber.reply();
     let mut from = 0;

@@ -6,7 +6,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use slotway::slot::Slot;
+use slotway::protocol::slot::Slot;
 
 use crate::support::{Act, Cluster, FakeNode, Proxy, Settings, eventually, until};
 

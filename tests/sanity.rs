@@ -1,6 +1,6 @@
 //! A plain client meets one Redis: single keys, binary data, large values, long pipelines, keyless commands.
 
-use slotway::slot::{SLOTS, Slot};
+use slotway::protocol::slot::{SLOTS, Slot};
 
 use crate::support::{Client, Cluster, Node, Proxy, Reply, cluster::shared, words};
 

@@ -2,7 +2,7 @@
 
 use std::{thread, time::Duration};
 
-use slotway::scripts::Sha;
+use slotway::commands::scripts::Sha;
 
 use crate::support::{
     Client, Cluster, Flavour, Node, Proxy, Random, Reply, Settings, Shape,

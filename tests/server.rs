@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use slotway::{command::CommandTable, resp::Value};
+use slotway::{commands::table::CommandTable, protocol::resp::Value};
 
 use crate::support::{
     Client, Cluster, Flavour, Node, Proxy, Reply, Settings, Setup, Shape, cluster::shared, eventually, words,

@@ -80,7 +80,7 @@ fn parts_go_to_each_node_in_one_batch() {
         assert_eq!(connections.len(), 1, "one connection a node");
         for heard in node.heard().iter().filter(|heard| heard.args[0] == b"MGET") {
             let slots: std::collections::BTreeSet<_> =
-                heard.args[1..].iter().map(|key| slotway::slot::Slot::of(key)).collect();
+                heard.args[1..].iter().map(|key| slotway::protocol::slot::Slot::of(key)).collect();
             assert_eq!(slots.len(), 1, "a server refuses two slots in one command: {}", heard.text());
         }
     }

@@ -517,7 +517,7 @@ fn nothing_is_missed_while_a_slot_moves_and_a_node_fails() {
     }
     let mut writer = proxy.client();
     let key = "mv";
-    let slot = slotway::slot::Slot::of(key.as_bytes()).index();
+    let slot = slotway::protocol::slot::Slot::of(key.as_bytes()).index();
     let home = cluster.home_of(key);
     let target = (home + 1) % 3;
     let read = |readers: &mut Vec<Client>, value: &str| {

@@ -3,7 +3,7 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
-use slotway::resp::Value;
+use slotway::protocol::resp::Value;
 
 use crate::support::{Client, Cluster, Flavour, Node, Proxy, Settings, Setup, Shape, eventually, until};
 

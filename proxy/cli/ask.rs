@@ -1,10 +1,9 @@
 //! `slotway slot` and `slotway explain`: what can be told without any node.
 
 use slotway::{
-    command::CommandTable,
-    explain::{self, Grounds},
-    plan::Policy,
-    slot::Slot,
+    cluster::explain::{self, Grounds},
+    commands::{plan::Policy, table::CommandTable},
+    protocol::slot::Slot,
 };
 
 use super::{Failure, say};

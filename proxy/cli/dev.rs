@@ -11,10 +11,9 @@ use std::{
 };
 
 use slotway::{
-    address::Address,
     config::{self, Config, Sources},
-    dial::{Control, Credentials, Dialer, Login},
-    resp::Value,
+    protocol::{address::Address, resp::Value},
+    upstream::dial::{Control, Credentials, Dialer, Login},
 };
 use tokio_util::sync::CancellationToken;
 

@@ -1,11 +1,11 @@
-//! `slotway doctor`: looks at the cluster ([`slotway::doctor`]) and at this machine, and prints what it finds.
+//! `slotway doctor`: looks at the cluster ([`slotway::process::doctor`]) and at this machine, and prints what it finds.
 
 mod here;
 
 use serde_json::json;
 use slotway::{
     config::{Config, ConfigError},
-    doctor::{self, Finding, Report, Verdict},
+    process::doctor::{self, Finding, Report, Verdict},
 };
 
 use super::{Failure, flags::DoctorFlags, say, serve::block_on};

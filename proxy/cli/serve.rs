@@ -2,7 +2,7 @@
 
 use slotway::{
     config::{self, Config, Sources},
-    server::{self, ServeError},
+    process::server::{self, ServeError},
 };
 use tokio_util::sync::CancellationToken;
 

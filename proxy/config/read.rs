@@ -10,7 +10,7 @@ use serde::{
 };
 
 use super::{CrossSlot, LogFormat, Secret};
-use crate::{address::Address, topology::AddressMap};
+use crate::{cluster::topology::AddressMap, protocol::address::Address};
 
 /// The longest time that can be set: any point in time and this are one too.
 const LONGEST: Duration = Duration::from_secs(366 * 24 * 3600);
@@ -160,7 +160,7 @@ pub(super) fn log_filter<'de, D: Deserializer<'de>>(from: D) -> Result<String, D
     match tracing_subscriber::EnvFilter::try_new(&text) {
         Ok(_) if !text.trim().is_empty() => Ok(text),
         _ => Err(D::Error::custom(format!(
-            "`{text}` is no log filter: write a level (error, warn, info, debug, trace) or info,slotway::discovery=debug"
+            "`{text}` is no log filter: write a level (error, warn, info, debug, trace) or info,slotway::process::discovery=debug"
         ))),
     }
 }

@@ -1,7 +1,7 @@
 //! The account of what a session holds for its client, whatever that is: memory is bounded by it, and CLIENT LIST shows it.
 
 use super::{Session, transaction::Transaction};
-use crate::{clients::Usage, resp::Request};
+use crate::{clients::Usage, protocol::resp::Request};
 
 impl Session {
     /// Keeps the account of what is held for clients; where that is too much, the one that costs most has to go.

@@ -4,11 +4,15 @@ use bytes::Bytes;
 
 use super::{Session, ask::BUSY_PATIENCE, subscriber::Kind};
 use crate::{
-    command::Spec,
-    plan::{Blocking, Cut, Fold, Plan, Scripting, Split},
-    resp::{Request, request::OwnedRequest},
-    slot::Slot,
-    ticket::Label,
+    commands::{
+        plan::{Blocking, Cut, Fold, Plan, Scripting, Split},
+        table::Spec,
+    },
+    protocol::{
+        resp::{Request, request::OwnedRequest},
+        slot::Slot,
+    },
+    upstream::ticket::Label,
 };
 
 /// What is to be done for one request alone; what [`Session::dispatch`] has found out about it comes along.

@@ -1,7 +1,7 @@
 //! Large replies, apart from what others share.
 //!
 //! Of clients of whose replies nothing is known yet, or whose last one was large, only a few requests are at a node at
-//! once ([`crate::router::Admissions`]). A request whose reply is known to be large takes a connection of its client's
+//! once ([`crate::upstream::router::Admissions`]). A request whose reply is known to be large takes a connection of its client's
 //! own, from the first byte to the last: others do not wait behind it, and what the node owes on it ends with the client.
 
 use std::{
@@ -21,15 +21,18 @@ use super::{
     transaction::Transaction,
 };
 use crate::{
-    command::{Spec, treatment::Fold},
+    cluster::topology::Route,
+    commands::{
+        plan::{Local, Plan, Scripting, Split},
+        table::{Spec, treatment::Fold},
+    },
     metrics::Disconnect,
-    plan::{Local, Plan, Scripting, Split},
-    resp::Request,
-    router::{Admission, Router},
-    sizes::LARGE_REPLY,
-    slot::Slot,
-    ticket::{Caching, Standing},
-    topology::Route,
+    protocol::{resp::Request, slot::Slot},
+    upstream::{
+        router::{Admission, Router},
+        sizes::LARGE_REPLY,
+        ticket::{Caching, Standing},
+    },
 };
 
 /// The session's place among the requests whose replies may be large.

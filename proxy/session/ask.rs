@@ -14,16 +14,24 @@ use tokio::task::JoinSet;
 use super::{Session, attend::Eof};
 use crate::{
     clients::Held,
-    doubt::Doubts,
-    link::Link,
-    merge::{Fold, Merge},
-    plan,
-    recovery::{BETWEEN_TRIES, Why},
-    resp::{Request, Value, write},
-    router::{Lane, Router},
-    says,
-    ticket::{Bounced, Line},
-    topology::{Node, Route},
+    cluster::{
+        recovery::{BETWEEN_TRIES, Why},
+        topology::{Node, Route},
+    },
+    commands::{
+        merge::{Fold, Merge},
+        plan,
+    },
+    protocol::{
+        resp::{Request, Value, write},
+        says,
+    },
+    upstream::{
+        doubt::Doubts,
+        link::Link,
+        router::{Lane, Router},
+        ticket::{Bounced, Line},
+    },
 };
 
 /// How long a node that is busy with a script may take to answer what could end it: more than the five seconds after which

@@ -10,9 +10,11 @@ use std::sync::Arc;
 
 use super::Session;
 use crate::{
-    command::treatment::Local,
-    plan::{Plan, Scripting},
-    topology::{Node, Route},
+    cluster::topology::{Node, Route},
+    commands::{
+        plan::{Plan, Scripting},
+        table::treatment::Local,
+    },
 };
 
 /// The barriers of one session.
@@ -156,7 +158,10 @@ impl Session {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{address::Address, slot::Slot, topology::Role};
+    use crate::{
+        cluster::topology::Role,
+        protocol::{address::Address, slot::Slot},
+    };
 
     fn at(id: &str) -> Target {
         let address = Address::new("127.0.0.1", 1);

@@ -24,17 +24,25 @@ use self::watchman::Watchman;
 use super::{Session, attend::Eof, errand::Errand, streamed::Streamed};
 use crate::{
     clients::{Client, Order, Unblock},
-    command::{Spec, Treatment, keys},
-    dedicated::Dedicated,
+    cluster::{
+        recovery::Why,
+        refusal::{Later, Refusal},
+        topology::Node,
+    },
+    commands::{
+        plan::{self, Blocking, Unit},
+        table::{Spec, Treatment, keys},
+    },
     metrics::{ClientTally, Disconnect},
-    plan::{self, Blocking, Unit},
-    recovery::Why,
-    refusal::{Later, Refusal},
-    resp::{Request, Value, write},
-    router::Router,
-    says,
-    ticket::{Label, Line},
-    topology::Node,
+    protocol::{
+        resp::{Request, Value, write},
+        says,
+    },
+    upstream::{
+        dedicated::Dedicated,
+        router::Router,
+        ticket::{Label, Line},
+    },
 };
 
 /// The shortest time that a command is sent again with: a node then looks once more, and says itself that it is over.

@@ -1,12 +1,11 @@
 //! What of a client's commands counts as called, where that is not as simple as one reply for one call: for INFO
-//! commandstats and LATENCY HISTOGRAM ([`crate::merge::account`]).
+//! commandstats and LATENCY HISTOGRAM ([`crate::commands::merge::account`]).
 
 use super::{Session, transaction::Transaction};
 use crate::{
-    command::{Spec, sender::Sender},
-    resp::Request,
-    says,
-    ticket::Lesson,
+    commands::table::{Spec, sender::Sender},
+    protocol::{resp::Request, says},
+    upstream::ticket::Lesson,
 };
 
 impl Session {

@@ -12,11 +12,13 @@ use self::{
 use super::{Flow, Session};
 use crate::{
     clients::{Client as Connected, Mark, Order, Unblock},
-    command::{Spec, treatment::Client},
+    cluster::topology::{ServerInfo, ServerKind},
+    commands::table::{Spec, treatment::Client},
     metrics::Disconnect,
-    resp::{Request, request::decimal, write},
-    says,
-    topology::{ServerInfo, ServerKind},
+    protocol::{
+        resp::{Request, request::decimal, write},
+        says,
+    },
 };
 
 /// Which server's CLIENT is spoken: that of the nodes.

@@ -6,17 +6,23 @@ use bytes::Bytes;
 
 use super::{Flow, Session, alone::Work, apart::Place, ask::ask, everywhere::asks_first, leave::is_judged_by_node};
 use crate::{
-    command::{Flags, Spec, Treatment, busy::WhenBusy, lost::WhenLost, treatment::Fold},
-    dial::Version,
-    link::{LARGEST_SHARED, Link},
-    merge::Merge,
+    cluster::topology::{Node, Route},
+    commands::{
+        merge::Merge,
+        plan::{self, Local, Plan, Split},
+        scripts::Script,
+        table::{Flags, Spec, Treatment, busy::WhenBusy, lost::WhenLost, treatment::Fold},
+    },
     metrics::Disconnect,
-    plan::{self, Local, Plan, Split},
-    resp::{Request, write},
-    says,
-    scripts::Script,
-    ticket::{Label, Ticket},
-    topology::{Node, Route},
+    protocol::{
+        resp::{Request, write},
+        says,
+    },
+    upstream::{
+        dial::Version,
+        link::{LARGEST_SHARED, Link},
+        ticket::{Label, Ticket},
+    },
 };
 
 impl Session {

@@ -7,15 +7,19 @@ use bytes::Bytes;
 
 use super::retry::ASKING;
 use crate::{
-    dedicated::Dedicated,
-    dial::DialError,
-    doubt::Doubts,
+    cluster::{
+        recovery::{self, Action, Case, History, Why},
+        refusal::Refusal,
+        topology::{Hint, Kind, Node, Route},
+    },
     metrics::NodeError,
-    recovery::{self, Action, Case, History, Why},
-    refusal::Refusal,
-    router::{Lane, Router},
-    slot::Slot,
-    topology::{Hint, Kind, Node, Route},
+    protocol::slot::Slot,
+    upstream::{
+        dedicated::Dedicated,
+        dial::DialError,
+        doubt::Doubts,
+        router::{Lane, Router},
+    },
 };
 
 /// The way of one request.

@@ -12,14 +12,22 @@ use tokio::{task::JoinSet, time::timeout};
 
 use super::{Session, ask::ask_aside, attend::Eof};
 use crate::{
-    command::{Spec, busy::WhenBusy},
-    plan::{Plan, Scripting},
-    recovery::BETWEEN_TRIES,
-    resp::{Request, write},
-    router::Router,
-    says,
-    ticket::{Label, MakeUp},
-    topology::{Hint, Node},
+    cluster::{
+        recovery::BETWEEN_TRIES,
+        topology::{Hint, Node},
+    },
+    commands::{
+        plan::{Plan, Scripting},
+        table::{Spec, busy::WhenBusy},
+    },
+    protocol::{
+        resp::{Request, write},
+        says,
+    },
+    upstream::{
+        router::Router,
+        ticket::{Label, MakeUp},
+    },
 };
 
 const PING: &[u8] = b"*1\r\n$4\r\nPING\r\n";

@@ -15,13 +15,19 @@ use super::{
     streamed::{self, Failure, Streamed},
 };
 use crate::{
-    command::Spec,
-    doubt::Doubts,
-    merge::elements::{self, Head},
-    resp::{Request, write},
-    router::{Lane, Router},
-    says,
-    topology::Route,
+    cluster::topology::Route,
+    commands::{
+        merge::elements::{self, Head},
+        table::Spec,
+    },
+    protocol::{
+        resp::{Request, write},
+        says,
+    },
+    upstream::{
+        doubt::Doubts,
+        router::{Lane, Router},
+    },
 };
 
 impl Session {

@@ -1,4 +1,4 @@
-//! Whether the client's user may do what the proxy does itself: answered from what is known ([`crate::rights`]), or by
+//! Whether the client's user may do what the proxy does itself: answered from what is known ([`crate::clients::rights`]), or by
 //! asking a node by the proxy's own login.
 //!
 //! A request that has to be asked about stays where it is, at the front of the input: [`Session::ask_leave`] leaves the
@@ -21,23 +21,31 @@ use super::{
     transaction::{DISCARD, MULTI},
 };
 use crate::{
-    clients::Order,
-    command::{
-        Flags, Spec, Treatment,
-        treatment::{Local, Proxy},
+    clients::{
+        Order,
+        rights::{self, Rules, User, Verdict},
     },
-    dial,
+    commands::{
+        plan::{Plan, Scripting},
+        table::{
+            Flags, Spec, Treatment,
+            treatment::{Local, Proxy},
+        },
+    },
     metrics::Disconnect,
-    plan::{Plan, Scripting},
-    resp::{
-        Request, Value,
-        request::{OwnedRequest, Parser},
-        write,
+    protocol::{
+        resp::{
+            Request, Value,
+            request::{OwnedRequest, Parser},
+            write,
+        },
+        says,
     },
-    rights::{self, Rules, User, Verdict},
-    router::{Lane, Router},
-    says,
-    ticket::Lesson,
+    upstream::{
+        dial,
+        router::{Lane, Router},
+        ticket::Lesson,
+    },
 };
 
 /// How long one node may take to tell; then the next is asked.

@@ -5,11 +5,13 @@ use std::sync::atomic::Ordering::Relaxed;
 use super::{Flow, Session, alone::Work, subscriber::Kind};
 use crate::{
     clients::{About, Mark},
-    command::{Spec, treatment::Local},
+    commands::table::{Spec, treatment::Local},
     metrics::Disconnect,
-    resp::{Request, write},
-    says,
-    slot::Slot,
+    protocol::{
+        resp::{Request, write},
+        says,
+        slot::Slot,
+    },
 };
 
 impl Session {

@@ -6,10 +6,12 @@ use bytes::Bytes;
 
 use super::Session;
 use crate::{
-    dial::{Credentials, Login, Step, Version},
-    resp::{Request, Value, request::decimal, write},
-    says,
-    topology::{Route, ServerKind},
+    cluster::topology::{Route, ServerKind},
+    protocol::{
+        resp::{Request, Value, request::decimal, write},
+        says,
+    },
+    upstream::dial::{Credentials, Login, Step, Version},
 };
 
 /// What a HELLO asks for.

@@ -4,11 +4,13 @@ use tokio::task::yield_now;
 
 use super::{Session, alone::Work, apart::place_at};
 use crate::{
-    command::{Spec, treatment::Fold},
-    plan::{Cut, Plan, Split},
-    resp::Request,
-    ticket::Standing,
-    topology::Route,
+    cluster::topology::Route,
+    commands::{
+        plan::{Cut, Plan, Split},
+        table::{Spec, treatment::Fold},
+    },
+    protocol::resp::Request,
+    upstream::ticket::Standing,
 };
 
 /// How many keys go between two looks at the others: about half a millisecond of work.

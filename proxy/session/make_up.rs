@@ -6,11 +6,12 @@ use bytes::Bytes;
 
 use super::{Session, ask::ask};
 use crate::{
-    recovery::Backoff,
-    resp::Request,
-    router::{Lane, Router},
-    ticket::MakeUp,
-    topology::Node,
+    cluster::{recovery::Backoff, topology::Node},
+    protocol::resp::Request,
+    upstream::{
+        router::{Lane, Router},
+        ticket::MakeUp,
+    },
 };
 
 /// How often it is tried.

@@ -22,12 +22,14 @@ use self::shown::Told;
 use super::{Session, attend::Eof, transaction::Transaction};
 use crate::{
     clients::{Client, Monitoring},
-    command::{CommandTable, Flags, Spec, Treatment, sender::Sender},
-    dial::{Dialer, Login, Version},
-    feed::{Feed, News},
-    resp::{Request, write},
-    router::Router,
-    topology::{Hint, Node},
+    cluster::topology::{Hint, Node},
+    commands::table::{CommandTable, Flags, Spec, Treatment, sender::Sender},
+    protocol::resp::{Request, write},
+    upstream::{
+        dial::{Dialer, Login, Version},
+        feed::{Feed, News},
+        router::Router,
+    },
 };
 
 /// The nodes that are monitored for a client.

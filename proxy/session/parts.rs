@@ -17,16 +17,22 @@ use super::{
     streamed::{self, Failure, Streamed, has_room},
 };
 use crate::{
-    command::Spec,
-    merge::elements::{self, Head},
-    plan::{self, Plan, Split},
-    resp::{Request, reply::Scanner, request::Parser, write},
-    router::Router,
-    says,
-    sizes::LARGE_REPLY,
-    slot::Slot,
-    ticket::{Bounced, Ticket},
-    topology::Route,
+    cluster::topology::Route,
+    commands::{
+        merge::elements::{self, Head},
+        plan::{self, Plan, Split},
+        table::Spec,
+    },
+    protocol::{
+        resp::{Request, reply::Scanner, request::Parser, write},
+        says,
+        slot::Slot,
+    },
+    upstream::{
+        router::Router,
+        sizes::LARGE_REPLY,
+        ticket::{Bounced, Ticket},
+    },
 };
 
 /// Parts that are asked before the client is given anything.

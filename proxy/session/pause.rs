@@ -16,16 +16,20 @@ use tokio::time::Sleep;
 use super::{Flow, Session, ask::ask, blocking::Blocked, transaction::Transaction};
 use crate::{
     clients::{Function, Pause, Paused},
-    command::{
-        Spec, Treatment,
-        treatment::{Local, Scripting},
+    cluster::topology::Route,
+    commands::{
+        scripts::Shelf,
+        table::{
+            Spec, Treatment,
+            treatment::{Local, Scripting},
+        },
     },
     metrics::Disconnect,
-    resp::{Request, Value, request::decimal, write},
-    router::Router,
-    says,
-    scripts::Shelf,
-    topology::Route,
+    protocol::{
+        resp::{Request, Value, request::decimal, write},
+        says,
+    },
+    upstream::router::Router,
 };
 
 /// A session's part in a pause.

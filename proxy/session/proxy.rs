@@ -10,17 +10,22 @@ use tokio::{net::lookup_host, time::timeout};
 
 use super::{Flow, Session, alone::Work, attend::Eof, leave};
 use crate::{
-    command::{
-        Flags, Spec, Treatment,
-        treatment::{Client, Local, Proxy},
+    cluster::{
+        explain::{self, Grounds},
+        topology::{Named, Role, Topology},
     },
-    dial::Login,
-    explain::{self, Grounds},
-    plan::{self, Plan, Policy},
-    resp::{Request, request::Parser, write},
-    router::Router,
-    says,
-    topology::{Named, Role, Topology},
+    commands::{
+        plan::{self, Plan, Policy},
+        table::{
+            Flags, Spec, Treatment,
+            treatment::{Client, Local, Proxy},
+        },
+    },
+    protocol::{
+        resp::{Request, request::Parser, write},
+        says,
+    },
+    upstream::{dial::Login, router::Router},
 };
 
 /// How long a node may take for what an operator asks of it (SAVE, DEBUG RELOAD): long, but not for ever. Commands that
@@ -101,7 +106,7 @@ impl Session {
 
     fn nodes(&self) -> Vec<String> {
         let topology = self.router.topology();
-        let line = |(index, node): (usize, &std::sync::Arc<crate::topology::Node>)| {
+        let line = |(index, node): (usize, &std::sync::Arc<crate::cluster::topology::Node>)| {
             let mut line = format!("{} {} {}", node.label, node.role.label(), node.id);
             if let Some(primary) = &node.replicates {
                 line.push_str(&format!(" of {primary}"));

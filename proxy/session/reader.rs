@@ -7,7 +7,7 @@ use bytes::{Buf, BytesMut};
 use super::intake::Intake;
 use crate::{
     clients::{Clients, Usage},
-    resp::request::Parser,
+    protocol::resp::request::Parser,
 };
 
 /// How much memory at most is reserved ahead for a request that has announced its size but not sent it.

@@ -13,14 +13,18 @@ use super::{
     scripts::{awaits_functions, make_ready, scripts_of},
 };
 use crate::{
-    link::{Link, Prelude},
-    plan,
-    recovery::{Action, Case, History, Why},
-    refusal::Later,
-    resp::request::Parser,
-    router::{Lane, Router},
-    ticket::{Bounced, Caching, Line, Ticket},
-    topology::{Hint, Kind, Node, Route},
+    cluster::{
+        recovery::{Action, Case, History, Why},
+        refusal::Later,
+        topology::{Hint, Kind, Node, Route},
+    },
+    commands::plan,
+    protocol::resp::request::Parser,
+    upstream::{
+        link::{Link, Prelude},
+        router::{Lane, Router},
+        ticket::{Bounced, Caching, Line, Ticket},
+    },
 };
 
 pub(super) const ASKING: &[u8] = b"*1\r\n$6\r\nASKING\r\n";

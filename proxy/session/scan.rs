@@ -1,13 +1,15 @@
-//! SCAN over all nodes: a page from one node, or some where they have little, with the cursor that [`crate::scan`] makes
+//! SCAN over all nodes: a page from one node, or some where they have little, with the cursor that [`crate::cluster::scan`] makes
 //! of the node's.
 
 use bytes::Bytes;
 
 use super::Session;
 use crate::{
-    resp::{Request, Value, write},
-    scan::{self, Own, Step},
-    slot::Slot,
+    cluster::scan::{self, Own, Step},
+    protocol::{
+        resp::{Request, Value, write},
+        slot::Slot,
+    },
 };
 
 impl Session {

@@ -15,17 +15,25 @@ use tokio::{task::JoinSet, time::timeout};
 
 use super::{Flow, Session, alone::Work, ask::ask, attend::Eof, retry};
 use crate::{
-    command::{Spec, Treatment, lost::WhenLost, treatment::Fold},
-    link::{Link, Prelude},
-    plan::Scripting,
-    recovery::Why,
-    resp::{Request, Value, request::Parser, write},
-    router::{Lane, Router},
-    says,
-    scripts::{Met, Script, contains, is_kept},
-    slot::Slot,
-    ticket::{Bounced, Lesson, Ticket},
-    topology::{Hint, Node, Route},
+    cluster::{
+        recovery::Why,
+        topology::{Hint, Node, Route},
+    },
+    commands::{
+        plan::Scripting,
+        scripts::{Met, Script, contains, is_kept},
+        table::{Spec, Treatment, lost::WhenLost, treatment::Fold},
+    },
+    protocol::{
+        resp::{Request, Value, request::Parser, write},
+        says,
+        slot::Slot,
+    },
+    upstream::{
+        link::{Link, Prelude},
+        router::{Lane, Router},
+        ticket::{Bounced, Lesson, Ticket},
+    },
 };
 
 /// A longer text does not go ahead of each batch: the pipeline waits instead.

@@ -5,15 +5,17 @@ use std::{rc::Rc, time::Duration};
 use super::Session;
 use crate::{
     clients::Paused,
-    merge::{
-        Merge,
-        account::{Account, IsOwn},
-        info::Facts,
+    cluster::topology::Route,
+    commands::{
+        merge::{
+            Merge,
+            account::{Account, IsOwn},
+            info::Facts,
+        },
+        plan::Fold,
     },
-    plan::Fold,
-    resp::{Request, Value, request::Parser, write},
-    router::Lane,
-    topology::Route,
+    protocol::resp::{Request, Value, request::Parser, write},
+    upstream::router::Lane,
 };
 
 impl Session {

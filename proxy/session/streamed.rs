@@ -25,15 +25,18 @@ use super::{
 };
 use crate::{
     clients::Held,
-    dedicated::Dedicated,
+    cluster::{
+        recovery::Why,
+        refusal::{self, Refusal},
+        topology::{Hint, Node, Route},
+    },
     metrics::{Disconnect, NodeError},
-    recovery::Why,
-    refusal::{self, Refusal},
-    resp::write,
-    router::Router,
-    says,
-    ticket::{Label, OWED_LIMIT, Ticket},
-    topology::{Hint, Node, Route},
+    protocol::{resp::write, says},
+    upstream::{
+        dedicated::Dedicated,
+        router::Router,
+        ticket::{Label, OWED_LIMIT, Ticket},
+    },
 };
 
 /// A reply of which the front has come: its whole first line at least.

@@ -17,11 +17,13 @@ use super::{
     subscriber::{Around, Kind, Subscriber},
 };
 use crate::{
-    command::Spec,
+    commands::table::Spec,
     metrics::Disconnect,
-    resp::{Request, write},
-    router::Router,
-    says,
+    protocol::{
+        resp::{Request, write},
+        says,
+    },
+    upstream::router::Router,
 };
 
 /// When a subscriber that owes much has to go.

@@ -36,13 +36,17 @@ use self::{
 pub use source::Kind;
 
 use crate::{
-    dial::{Login, Version},
-    recovery,
-    refusal::Refusal,
-    resp::write,
-    router::Router,
-    ticket::Line,
-    topology::{Hint, Node},
+    cluster::{
+        recovery,
+        refusal::Refusal,
+        topology::{Hint, Node},
+    },
+    protocol::resp::write,
+    upstream::{
+        dial::{Login, Version},
+        router::Router,
+        ticket::Line,
+    },
 };
 
 /// What a name takes beside its bytes: its places in the sets of what is wanted, and of what is subscribed at the nodes.

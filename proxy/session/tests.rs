@@ -7,8 +7,10 @@ use tokio::task::{JoinHandle, LocalSet, spawn_local};
 use super::Session;
 use crate::{
     metrics::Disconnect,
-    router::scripted::{Scripted, frame},
-    transport::memory::Peer,
+    upstream::{
+        router::scripted::{Scripted, frame},
+        transport::memory::Peer,
+    },
 };
 
 /// A client, and the end of its session.

@@ -3,7 +3,7 @@
 //! A node remembers what *a connection* has read, and its messages have their place among that connection's replies. So a
 //! tracking client gets a lane of its own, with a link to each primary that has asked for tracking before anything else;
 //! all that the client sends goes that way, and messages go back behind the replies that came before them
-//! ([`crate::ticket::Line::push_behind`]).
+//! ([`crate::upstream::ticket::Line::push_behind`]).
 //!
 //! What has a connection of its own all the same, a transaction with WATCH or a blocking read, no node remembers: what the
 //! client has read there it is told to forget at once. Nor does NOLOOP know of what is written there.
@@ -32,14 +32,18 @@ use self::{ear::Ear, options::Options};
 use super::{Flow, Session, alone::Work, ask::ask, attend::Eof};
 use crate::{
     clients::{Mail, Mark},
-    command::{Spec, treatment::Client},
-    dial::{self, TrackingMode},
+    cluster::topology::{Node, Topology},
+    commands::table::{Spec, treatment::Client},
     metrics::Disconnect,
-    resp::{Request, write},
-    says,
-    slot::{SLOTS, Slot},
-    ticket::Caching,
-    topology::{Node, Topology},
+    protocol::{
+        resp::{Request, write},
+        says,
+        slot::{SLOTS, Slot},
+    },
+    upstream::{
+        dial::{self, TrackingMode},
+        ticket::Caching,
+    },
 };
 
 /// How long CLIENT TRACKING waits for nodes where it can do without: what is read there later is tracked all the same.

@@ -26,15 +26,15 @@ use super::{
     watch::Watch,
 };
 use crate::{
-    command::Spec,
-    link::LARGEST_SHARED,
+    cluster::topology::Route,
+    commands::{scripts::Script, table::Spec},
     metrics::Transaction as Ended,
-    resp::{Request, request::Parser, write},
-    says,
-    scripts::Script,
-    slot::Slot,
-    ticket::Label,
-    topology::Route,
+    protocol::{
+        resp::{Request, request::Parser, write},
+        says,
+        slot::Slot,
+    },
+    upstream::{link::LARGEST_SHARED, ticket::Label},
 };
 
 /// A MULTI that has not come to its EXEC.

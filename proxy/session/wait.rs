@@ -26,14 +26,16 @@ use super::{
 };
 use crate::{
     clients::Unblock,
-    dedicated::Dedicated,
+    cluster::{
+        recovery::Backoff,
+        topology::{Node, Role, Route},
+    },
     metrics::Disconnect,
-    recovery::Backoff,
-    resp::{Request, Value, request::decimal, write},
-    router::Router,
-    says,
-    ticket::Line,
-    topology::{Node, Role, Route},
+    protocol::{
+        resp::{Request, Value, request::decimal, write},
+        says,
+    },
+    upstream::{dedicated::Dedicated, router::Router, ticket::Line},
 };
 
 /// How often the nodes are asked again.

@@ -10,14 +10,17 @@ use bytes::Bytes;
 
 use super::{Session, attend::Eof, errand::Errand, retry::ASKING};
 use crate::{
-    command::Spec,
-    dedicated::Dedicated,
-    plan::{self, Slots},
-    refusal::Refusal,
-    resp::{Request, write},
-    router::Lane,
-    says,
-    slot::Slot,
+    cluster::refusal::Refusal,
+    commands::{
+        plan::{self, Slots},
+        table::Spec,
+    },
+    protocol::{
+        resp::{Request, write},
+        says,
+        slot::Slot,
+    },
+    upstream::{dedicated::Dedicated, router::Lane},
 };
 
 /// Watched keys, all of one slot.

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use slotway::slot::{SLOTS, Slot};
+use slotway::protocol::slot::{SLOTS, Slot};
 
 use super::{
     engine::{docker, turn},

@@ -8,7 +8,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use slotway::resp::{Value, reply::Scanner, write};
+use slotway::protocol::resp::{Value, reply::Scanner, write};
 
 /// How long a reply may take unless a test says otherwise.
 pub const PATIENCE: Duration = Duration::from_secs(15);

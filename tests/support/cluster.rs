@@ -7,7 +7,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use slotway::{
+use slotway::protocol::{
     resp::Value,
     slot::{SLOTS, Slot},
 };

@@ -10,7 +10,7 @@ use std::{
     time::Duration,
 };
 
-use slotway::resp::{request::Parser, write};
+use slotway::protocol::resp::{request::Parser, write};
 
 use super::{Node, client::show, ports::free_port, wait::until};
 

@@ -3,8 +3,8 @@
 use std::{collections::HashMap, time::Duration};
 
 use slotway::{
-    dial::{Control, Dialer, Login},
-    resp::Value,
+    protocol::resp::Value,
+    upstream::dial::{Control, Dialer, Login},
 };
 use tokio::time::{Instant, sleep};
 

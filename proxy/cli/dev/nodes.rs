@@ -7,7 +7,7 @@ use std::{
     time::Duration,
 };
 
-use slotway::{address::Address, slot::SLOTS};
+use slotway::protocol::{address::Address, slot::SLOTS};
 use tempfile::TempDir;
 use tokio::process::{Child, Command};
 use tokio_util::sync::CancellationToken;

@@ -5,7 +5,7 @@ use std::{
     net::{SocketAddr, TcpListener},
 };
 
-use slotway::{config::Config, descriptors::files_for, doctor::Report};
+use slotway::{config::Config, process::doctor::Report, upstream::descriptors::files_for};
 
 use crate::cli::{
     healthcheck::{body, near, readyz},

@@ -7,9 +7,9 @@ use std::{
 };
 
 use crate::{
+    cluster::topology::{Node, Topology},
+    protocol::slot::Slot,
     session::errand::Errand,
-    slot::Slot,
-    topology::{Node, Topology},
 };
 
 /// Says when waiting on has become pointless: the node is overdue, or no longer the one to ask and silent about it.

@@ -11,8 +11,10 @@ use super::{
 };
 use crate::{
     clients::{Client, Mark},
-    resp::{Request, request::decimal},
-    says,
+    protocol::{
+        resp::{Request, request::decimal},
+        says,
+    },
 };
 
 type Test = Box<dyn Fn(&Client) -> bool>;

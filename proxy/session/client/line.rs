@@ -6,7 +6,7 @@ use super::Dialect;
 use crate::{
     clients::{Client, Mark, Usage},
     session::Session,
-    ticket::Line,
+    upstream::ticket::Line,
 };
 
 /// As much of the replies as a server keeps in one buffer; the rest is in a list.

@@ -9,8 +9,8 @@ use std::{
 
 use crate::{
     clients::Client,
-    command::{CommandTable, Spec},
-    resp::Request,
+    commands::table::{CommandTable, Spec},
+    protocol::resp::Request,
 };
 
 /// A command of `client`. Where the line would have more than `most` bytes, it is cut: nobody can be shown it anyway.
@@ -121,7 +121,7 @@ impl<'a> Told<'a> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::resp::request::Parser;
+    use crate::protocol::resp::request::Parser;
 
     #[test]
     fn what_cannot_be_printed_is_escaped() {

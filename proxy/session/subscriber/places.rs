@@ -15,11 +15,9 @@ use super::{
     source::{KINDS, Names, Source},
 };
 use crate::{
-    address::Address,
-    feed::Feed,
-    router::Router,
-    slot::Slot,
-    topology::{Node, Topology},
+    cluster::topology::{Node, Topology},
+    protocol::{address::Address, slot::Slot},
+    upstream::{feed::Feed, router::Router},
 };
 
 impl Subscriber {

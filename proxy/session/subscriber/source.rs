@@ -12,11 +12,12 @@ use bytes::Bytes;
 use tokio::time::Sleep;
 
 use crate::{
-    dial::DialError,
-    feed::{Feed, News},
-    refusal::Refusal,
-    resp::write,
-    slot::Slot,
+    cluster::refusal::Refusal,
+    protocol::{resp::write, slot::Slot},
+    upstream::{
+        dial::DialError,
+        feed::{Feed, News},
+    },
 };
 
 /// When a node is asked again that could not subscribe just now.

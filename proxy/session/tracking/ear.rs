@@ -13,13 +13,15 @@ use bytes::Bytes;
 use super::Tracking;
 use crate::{
     clients::{Client, Clients, Mail, Mark},
-    dial::TrackingMode,
-    link::{Audience, News},
+    cluster::topology::Node,
     metrics::ClientTally,
-    resp::write,
-    router::Router,
-    ticket::Line,
-    topology::Node,
+    protocol::resp::write,
+    upstream::{
+        dial::TrackingMode,
+        link::{Audience, News},
+        router::Router,
+        ticket::Line,
+    },
 };
 
 /// How a message in RESP3 begins; the keys follow, or null for all of them.

@@ -10,9 +10,11 @@ use super::{
 };
 use crate::{
     clients::Clients,
-    dial::TrackingMode,
-    resp::{Request, request::decimal},
-    says,
+    protocol::{
+        resp::{Request, request::decimal},
+        says,
+    },
+    upstream::dial::TrackingMode,
 };
 
 /// What CLIENT TRACKING asks for.

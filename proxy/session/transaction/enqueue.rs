@@ -7,16 +7,20 @@ use super::{
     own::{Answer, Own},
 };
 use crate::{
-    command::{
-        Flags, Spec, Treatment,
-        treatment::{Client, Local},
+    cluster::topology::ServerKind,
+    commands::{
+        plan::{self, Plan, Scripting},
+        table::{
+            Flags, Spec, Treatment,
+            treatment::{Client, Local},
+        },
     },
-    plan::{self, Plan, Scripting},
-    resp::{Request, request::decimal},
-    says,
+    protocol::{
+        resp::{Request, request::decimal},
+        says,
+        slot::Slot,
+    },
     session::{Flow, Session, login::Hello},
-    slot::Slot,
-    topology::ServerKind,
 };
 
 /// Where a command about the connection goes within a transaction.

@@ -6,8 +6,8 @@ use bytes::Bytes;
 
 use super::{Transaction, error};
 use crate::{
-    command::treatment::{Client, Fold, Local},
-    resp::{reply::Scanner, request::OwnedRequest},
+    commands::table::treatment::{Client, Fold, Local},
+    protocol::resp::{reply::Scanner, request::OwnedRequest},
     session::Session,
 };
 

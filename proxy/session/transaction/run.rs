@@ -6,19 +6,18 @@ use bytes::Bytes;
 
 use super::{Transaction, error};
 use crate::{
-    dedicated::Dedicated,
-    recovery::Why,
-    refusal::{self, Refusal},
-    resp::write,
-    router::Router,
-    says,
+    cluster::{
+        recovery::Why,
+        refusal::{self, Refusal},
+    },
+    protocol::{resp::write, says},
     session::{
         errand::Errand,
         scripts::{awaits_functions, give},
         streamed::Streamed,
         watch::Watch,
     },
-    ticket::Line,
+    upstream::{dedicated::Dedicated, router::Router, ticket::Line},
 };
 
 /// Runs a transaction where its keys are watched. Where the node did not execute it, its keys may have changed since:

@@ -1,0 +1,56 @@
+//! Why a request came back to its session: as its retry judges it, as it is counted, as its client is told in the end.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use crate::{
+    cluster::{
+        refusal::{self, Later},
+        topology::{Node, Redirect},
+    },
+    metrics::NodeError,
+    protocol::says,
+};
+
+/// Why a request came back unexecuted.
+#[derive(Clone, Debug)]
+pub enum Why {
+    /// Another node serves it: what this one said.
+    Redirected(Redirect, Arc<Node>),
+    /// The node cannot serve it now: its error.
+    Later(Later, Bytes),
+    /// The node lacks the script that it names: what the node said.
+    NoScript(Arc<Node>, Bytes),
+    /// It did not reach a node, or only reads and may be sent again: the error to give up with.
+    Unsent(String),
+    /// As `Unsent`, and waiting is in vain.
+    Hopeless(String),
+    /// It only reads, and its parts' replies are too large to be put together from what others share.
+    TooLarge,
+}
+
+impl Why {
+    /// As what it is counted.
+    pub fn error(&self) -> NodeError {
+        match self {
+            Why::Redirected(redirect, _) => NodeError::from(redirect.kind),
+            Why::Later(later, _) => NodeError::from(*later),
+            Why::NoScript(..) => NodeError::NoScript,
+            Why::Unsent(_) | Why::Hopeless(_) | Why::TooLarge => NodeError::Connection,
+        }
+    }
+
+    /// What a client is told whose request was refused to the last.
+    pub fn last_error(&self) -> String {
+        match self {
+            Why::Redirected(Redirect { kind, slot, host, port }, from) => {
+                let label = &from.label;
+                format!("ERR proxy: too many redirects for slot {slot}: {label} still says {kind:?} {host}:{port}")
+            }
+            Why::Later(_, error) | Why::NoScript(_, error) => refusal::lossy_text(error),
+            Why::Unsent(error) | Why::Hopeless(error) => error.clone(),
+            Why::TooLarge => says::PARTS_TOO_LARGE.to_owned(),
+        }
+    }
+}

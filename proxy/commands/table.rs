@@ -1,0 +1,189 @@
+//! What is known of each command: the [`CommandTable`], learned from the servers' own `COMMAND`.
+//!
+//! A built-in table, made from real servers and checked in as text, serves until a server has been asked and where its
+//! reply is of no use (`command/table.txt`; `tests/keys.rs` says how it is made). Nobody keeps a list of commands by
+//! hand: only what a command *means* for a proxy is written down, in [`treatment`].
+
+pub mod busy;
+pub mod differences;
+pub mod keys;
+mod learn;
+pub mod lost;
+pub mod refused;
+mod replies;
+pub mod sender;
+pub mod spec;
+pub mod traits;
+pub mod treatment;
+
+pub use keys::Keys;
+pub use learn::{NoTable, listing};
+pub use spec::{Flags, Spec};
+pub use treatment::Treatment;
+
+use std::sync::{Arc, LazyLock};
+
+use crate::protocol::resp::{Request, Value};
+
+/// The rows of Valkey 9.1 and what Redis 7.0.15 has beyond them.
+const BUILTIN: &str = include_str!("table/table.txt");
+
+/// The proxy's own commands, in the text of the built-in table: rows of every table, whatever the servers know.
+const OWN: &str = include_str!("table/own.txt");
+
+/// Every command and subcommand, found by name. It never changes: a new one takes its place.
+#[derive(Debug)]
+pub struct CommandTable {
+    rows: Vec<Spec>,
+    /// Indexes into `rows`, by hash of the name; `EMPTY` where there is none. At least half of it is empty.
+    places: Box<[u16]>,
+}
+
+const EMPTY: u16 = u16::MAX;
+
+impl CommandTable {
+    /// The table that serves until a server has been asked.
+    pub fn builtin() -> Arc<CommandTable> {
+        static TABLE: LazyLock<Arc<CommandTable>> =
+            LazyLock::new(|| Arc::new(CommandTable::new(BUILTIN.lines().filter_map(learn::row_of_text).collect())));
+        TABLE.clone()
+    }
+
+    /// The table of a server, from its reply to `COMMAND` in RESP2 or RESP3. A command that the server does not have is
+    /// not in it, so that the server itself answers what it thinks of it.
+    pub fn learn(reply: &Value) -> Result<CommandTable, NoTable> {
+        learn::rows_of_reply(reply, &CommandTable::builtin()).map(CommandTable::new)
+    }
+
+    fn new(mut rows: Vec<Spec>) -> CommandTable {
+        rows.extend(OWN.lines().filter_map(learn::row_of_text));
+        rows.sort_by(|a, b| a.name.cmp(&b.name));
+        rows.dedup_by(|a, b| a.name == b.name);
+        rows.truncate(usize::from(EMPTY));
+        let mut places = vec![EMPTY; (rows.len() * 4).next_power_of_two()].into_boxed_slice();
+        let mask = places.len() - 1;
+        for (index, spec) in rows.iter().enumerate() {
+            let (name, sub) = spec.name.split_once('|').unwrap_or((&spec.name, ""));
+            let mut place = hash(name.as_bytes(), sub.as_bytes()) & mask;
+            while places[place] != EMPTY {
+                place = (place + 1) & mask;
+            }
+            places[place] = index as u16;
+        }
+        CommandTable { rows, places }
+    }
+
+    /// The row of a request: of the subcommand where there is one, else of the command.
+    pub fn find(&self, request: &Request) -> Option<&Spec> {
+        let spec = self.named(request.name(), b"")?;
+        match request.get(1) {
+            Some(sub) if spec.container => self.named(request.name(), sub).or(Some(spec)),
+            _ => Some(spec),
+        }
+    }
+
+    /// The row of a command, or of its subcommand where `sub` is not empty; both in any case.
+    pub fn named(&self, name: &[u8], sub: &[u8]) -> Option<&Spec> {
+        let mask = self.places.len() - 1;
+        let mut place = hash(name, sub) & mask;
+        loop {
+            // An empty place has no row either.
+            let spec = self.rows.get(usize::from(self.places[place]))?;
+            if is_named(&spec.name, name, sub) {
+                return Some(spec);
+            }
+            place = (place + 1) & mask;
+        }
+    }
+
+    /// All rows, by name.
+    pub fn rows(&self) -> &[Spec] {
+        &self.rows
+    }
+}
+
+/// A name as it stands in the tables, from one as people write it: `config|get` from `CONFIG GET` or `Config|Get`.
+pub fn canonical(name: &str) -> String {
+    let words: Vec<&str> = name.split([' ', '|']).filter(|word| !word.is_empty()).collect();
+    words.join("|").to_ascii_lowercase()
+}
+
+/// A name is hashed by its length, its beginning and its end: enough to tell most commands apart, and no long loop over
+/// what a client sends. Case does not matter: bit 5 is set in every byte.
+fn hash(name: &[u8], sub: &[u8]) -> usize {
+    let mixed = |text: &[u8]| {
+        let ends = match text.len() {
+            0 => 0,
+            1..=3 => text.iter().fold(0u64, |word, &byte| word << 8 | u64::from(byte)),
+            4..=7 => u64::from(word4(text, 0)) << 32 | u64::from(word4(text, text.len() - 4)),
+            length => {
+                (u64::from(word4(text, 0)) << 32 | u64::from(word4(text, 4)))
+                    ^ (u64::from(word4(text, length - 4)) << 24 | u64::from(word4(text, length - 8)))
+            }
+        };
+        ((ends | 0x2020_2020_2020_2020) ^ (text.len() as u64) << 56).wrapping_mul(0x9e37_79b9_7f4a_7c15)
+    };
+    let hash = mixed(name).rotate_left(23) ^ if sub.is_empty() { 0 } else { mixed(sub) };
+    (hash ^ hash >> 29) as usize
+}
+
+fn word4(text: &[u8], at: usize) -> u32 {
+    text.get(at..at + 4).and_then(|word| word.try_into().ok()).map_or(0, u32::from_le_bytes)
+}
+
+fn is_named(full: &str, name: &[u8], sub: &[u8]) -> bool {
+    let full = full.as_bytes();
+    if sub.is_empty() {
+        return full.eq_ignore_ascii_case(name);
+    }
+    full.len() == name.len() + 1 + sub.len()
+        && full[..name.len()].eq_ignore_ascii_case(name)
+        && full[name.len()] == b'|'
+        && full[name.len() + 1..].eq_ignore_ascii_case(sub)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::protocol::resp::{request::Parser, write};
+
+    fn found(args: &[&str]) -> Option<String> {
+        let mut frame = Vec::new();
+        write::request(&mut frame, args);
+        let mut parser = Parser::default();
+        let found = parser.find(&frame).unwrap().unwrap();
+        CommandTable::builtin().find(&parser.request(&frame, found)).map(|spec| spec.name.to_string())
+    }
+
+    #[test]
+    fn names_are_found_in_any_case() {
+        for (args, name) in [
+            (&["GET", "a"][..], Some("get")),
+            (&["gEt"], Some("get")),
+            (&["config", "GET", "x"], Some("config|get")),
+            (&["CONFIG", "frob"], Some("config")),
+            (&["CONFIG"], Some("config")),
+            (&["CLUSTER", "count-failure-reports", "x"], Some("cluster|count-failure-reports")),
+            (&["config|get"], None),
+            (&["GETT"], None),
+            (&["", ""], None),
+            (&["GE\0"], None),
+            (&["FT.SEARCH"], None),
+            (&["Proxy", "NODE", "x"], Some("proxy|node")),
+            (&["PROXY", "frob"], Some("proxy")),
+        ] {
+            assert_eq!(found(args).as_deref(), name, "{args:?}");
+        }
+    }
+
+    #[test]
+    fn every_row_is_found_by_its_name() {
+        let table = CommandTable::builtin();
+        assert!(table.rows().len() > 380, "{}", table.rows().len());
+        for spec in table.rows() {
+            let upper = spec.name.to_ascii_uppercase();
+            let (name, sub) = upper.split_once('|').unwrap_or((&upper, ""));
+            assert_eq!(table.named(name.as_bytes(), sub.as_bytes()), Some(spec));
+        }
+    }
+}

@@ -1,0 +1,161 @@
+//! The admin port: what machines and people ask about the proxy. It has a thread and a runtime of its own, so that a slow
+//! scrape costs no client anything and a busy worker delays no probe.
+//!
+//! - `/metrics`: Prometheus.
+//! - `/livez`: 200 as long as this thread runs. It never depends on the nodes: their outage must not restart the proxy.
+//! - `/readyz`: 200 where the proxy can serve, else 503 and why.
+//! - `/api/status`: all of it as JSON. `/`: the same as a page.
+
+mod bounded;
+mod status;
+
+use std::{
+    io,
+    net::SocketAddr,
+    sync::Arc,
+    thread::{self, JoinHandle},
+    time::Instant,
+};
+
+use axum::{
+    Json, Router,
+    extract::State,
+    http::{StatusCode, header},
+    response::{Html, IntoResponse},
+    routing::get,
+};
+use serde_json::json;
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+
+use self::bounded::Bounded;
+use crate::{
+    cluster::topology::Topology,
+    metrics::Metrics,
+    upstream::{descriptors::Descriptors, transport::Listener},
+};
+
+/// The status page; it draws `/api/status`.
+const PAGE: &str = include_str!("admin/status.html");
+
+/// What the admin server shows.
+pub struct View {
+    /// The topology in use.
+    pub topology: watch::Receiver<Arc<Topology>>,
+    /// The process's open files.
+    pub descriptors: Arc<Descriptors>,
+    /// The process's metrics.
+    pub metrics: Metrics,
+    /// Cancelled where the proxy is about to stop.
+    pub shutdown: CancellationToken,
+    /// Bytes held for all clients now.
+    pub buffered: Box<dyn Fn() -> usize + Send + Sync>,
+}
+
+/// The running admin server.
+pub struct Admin {
+    address: SocketAddr,
+    thread: JoinHandle<()>,
+}
+
+impl Admin {
+    /// Listens on `address`, which may be shared with other processes if `reuse_port` says so, and serves until `stop` is
+    /// cancelled.
+    pub fn start(address: SocketAddr, reuse_port: bool, view: View, stop: CancellationToken) -> io::Result<Admin> {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        let listener = {
+            let _runtime = runtime.enter();
+            Listener::bind(address, reuse_port)?
+        };
+        let address = listener.address()?;
+        let thread = thread::Builder::new().name("admin".to_owned()).spawn(move || {
+            runtime.block_on(async {
+                let served = axum::serve(Bounded::new(listener, view.descriptors.clone()), pages(view));
+                tokio::select! {
+                    served = async { served.await } => if let Err(error) = served {
+                        tracing::error!(%error, "the admin server ended");
+                    },
+                    () = stop.cancelled() => {}
+                }
+            });
+        })?;
+        Ok(Admin { address, thread })
+    }
+
+    /// Where it listens: the port that the system chose, where 0 was asked for.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Waits for its end.
+    pub fn join(self) {
+        if self.thread.join().is_err() {
+            tracing::error!("the admin server panicked");
+        }
+    }
+}
+
+/// What the pages are made from.
+struct Shown {
+    view: View,
+    since: Instant,
+}
+
+fn pages(view: View) -> Router {
+    Router::new()
+        .route("/", get(page))
+        .route("/metrics", get(metrics))
+        .route("/livez", get(async || "ok\n"))
+        .route("/readyz", get(readyz))
+        .route("/api/status", get(api_status))
+        .with_state(Arc::new(Shown { view, since: Instant::now() }))
+}
+
+async fn page() -> impl IntoResponse {
+    // Nothing from elsewhere: names of nodes are shown, and whoever controls a node controls those.
+    const POLICY: &str =
+        "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; connect-src 'self'";
+    ([(header::CONTENT_SECURITY_POLICY, POLICY)], Html(PAGE))
+}
+
+async fn metrics(State(shown): State<Arc<Shown>>) -> impl IntoResponse {
+    let view = &shown.view;
+    view.metrics.ready(readiness(view).is_ok());
+    view.metrics.client_buffered((view.buffered)());
+    ([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], view.metrics.render())
+}
+
+async fn readyz(State(shown): State<Arc<Shown>>) -> impl IntoResponse {
+    match readiness(&shown.view) {
+        Ok(()) => (StatusCode::OK, Json(json!({ "ready": true }))),
+        Err(reason) => (StatusCode::SERVICE_UNAVAILABLE, Json(json!({ "ready": false, "reason": reason }))),
+    }
+}
+
+async fn api_status(State(shown): State<Arc<Shown>>) -> impl IntoResponse {
+    Json(status::of(&shown.view, readiness(&shown.view), shown.since.elapsed()))
+}
+
+/// Whether the proxy can serve, and if not, why: it can where at least one node that owns slots can be
+/// reached, and the nodes do not all say that the cluster is down.
+fn readiness(view: &View) -> Result<(), String> {
+    if view.shutdown.is_cancelled() {
+        return Err("shutting down".to_owned());
+    }
+    let topology = view.topology.borrow().clone();
+    let states = view.metrics.nodes();
+    let down = |label: &str| states.iter().any(|node| *node.state.label == *label && !node.state.up);
+    let counts = topology.slot_counts();
+    let mut owners = topology.nodes.iter().zip(counts).filter(|(_, slots)| *slots > 0).map(|(node, _)| node).peekable();
+    if owners.peek().is_none() || topology.failed {
+        let why = topology.trouble.as_deref().unwrap_or("no node owns slots");
+        return Err(why.to_owned());
+    }
+    match owners.any(|node| !down(&node.label)) {
+        true => Ok(()),
+        false => Err("no node that owns slots can be reached".to_owned()),
+    }
+}
+
+#[cfg(test)]
+mod tests;

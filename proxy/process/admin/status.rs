@@ -1,0 +1,101 @@
+//! `/api/status`.
+
+use std::time::Duration;
+
+use serde::Serialize;
+
+use super::View;
+use crate::{cluster::topology::Topology, metrics::NodeGlance, protocol::slot::SLOTS};
+
+/// The proxy at a glance. Counts are those of the last publication, up to a second old.
+#[derive(Serialize)]
+pub(super) struct Status {
+    version: &'static str,
+    revision: &'static str,
+    uptime_seconds: u64,
+    ready: bool,
+    /// Why it is not ready.
+    reason: Option<String>,
+    epoch: u64,
+    slots_assigned: usize,
+    slots: usize,
+    /// Why slots are uncovered.
+    trouble: Option<String>,
+    commands: u64,
+    clients: Clients,
+    nodes: Vec<Node>,
+}
+
+#[derive(Serialize)]
+struct Clients {
+    connected: i64,
+    blocked: i64,
+    accepted: u64,
+    rejected: u64,
+    received_bytes: u64,
+    sent_bytes: u64,
+    buffered_bytes: usize,
+}
+
+#[derive(Serialize)]
+struct Node {
+    node: String,
+    id: String,
+    /// Where it is dialled, if not where it says.
+    reached_at: Option<String>,
+    role: &'static str,
+    up: bool,
+    slots: usize,
+    slot_ranges: Vec<String>,
+    requests: u64,
+    errors: u64,
+    connections: i64,
+    inflight: i64,
+}
+
+pub(super) fn of(view: &View, readiness: Result<(), String>, uptime: Duration) -> Status {
+    let topology = view.topology.borrow().clone();
+    let totals = view.metrics.totals();
+    let glances = view.metrics.nodes();
+    Status {
+        version: env!("CARGO_PKG_VERSION"),
+        revision: option_env!("SLOTWAY_REVISION").unwrap_or("unknown"),
+        uptime_seconds: uptime.as_secs(),
+        ready: readiness.is_ok(),
+        reason: readiness.err(),
+        epoch: topology.epoch,
+        slots_assigned: topology.covered(),
+        slots: SLOTS,
+        trouble: topology.trouble.as_deref().map(str::to_owned),
+        commands: totals.commands,
+        clients: Clients {
+            connected: totals.clients,
+            blocked: totals.blocked,
+            accepted: totals.connections_received,
+            rejected: totals.rejected,
+            received_bytes: totals.received_bytes,
+            sent_bytes: totals.sent_bytes,
+            buffered_bytes: (view.buffered)(),
+        },
+        nodes: (0..topology.nodes.len()).filter_map(|index| node(&topology, index, &glances)).collect(),
+    }
+}
+
+fn node(topology: &Topology, index: usize, glances: &[NodeGlance]) -> Option<Node> {
+    let node = topology.nodes.get(index)?;
+    let glance = glances.iter().find(|glance| glance.state.label == node.label);
+    let ranges = topology.ranges(index);
+    Some(Node {
+        node: node.label.to_string(),
+        id: node.id.clone(),
+        reached_at: (node.reach != node.announced).then(|| node.reach.to_string()),
+        role: node.role.label(),
+        up: glance.is_none_or(|glance| glance.state.up),
+        slots: ranges.iter().map(|(first, last)| last - first + 1).sum(),
+        slot_ranges: ranges.iter().map(|(first, last)| format!("{first}-{last}")).collect(),
+        requests: glance.map_or(0, |glance| glance.requests),
+        errors: glance.map_or(0, |glance| glance.errors),
+        connections: glance.map_or(0, |glance| glance.connections),
+        inflight: glance.map_or(0, |glance| glance.inflight),
+    })
+}

@@ -1,0 +1,101 @@
+use std::{
+    io::{Read, Write},
+    net::TcpStream,
+    time::Duration,
+};
+
+use super::*;
+use crate::{
+    metrics::NodeState,
+    protocol::{address::Address, resp::Value},
+};
+
+/// A running admin server, and what it shows.
+struct Stage {
+    topology: watch::Sender<Arc<Topology>>,
+    metrics: Metrics,
+    shutdown: CancellationToken,
+    stop: CancellationToken,
+    admin: Admin,
+}
+
+impl Stage {
+    fn set() -> Stage {
+        let (topology, seen) = watch::channel(Arc::new(Topology::unknown("no seed has answered yet")));
+        let (metrics, shutdown, stop) = (Metrics::new(), CancellationToken::new(), CancellationToken::new());
+        let view = View {
+            topology: seen,
+            descriptors: Descriptors::new(100, 10, 1),
+            metrics: metrics.clone(),
+            shutdown: shutdown.clone(),
+            buffered: Box::new(|| 4096),
+        };
+        let admin = Admin::start("127.0.0.1:0".parse().unwrap(), false, view, stop.clone()).unwrap();
+        Stage { topology, metrics, shutdown, stop, admin }
+    }
+
+    /// One node, owner of all slots.
+    fn know_a_node(&self, up: bool) {
+        let reply = b"*1\r\n*3\r\n:0\r\n:16383\r\n*3\r\n$9\r\n127.0.0.1\r\n:7000\r\n$2\r\nid\r\n";
+        let (slots, _) = Value::parse(reply).unwrap().unwrap();
+        let topology = Topology::from_slots(&slots, &Address::new("127.0.0.1", 7000), Arc::default()).unwrap();
+        let label = topology.nodes[0].label.clone();
+        self.metrics.topology(1, 16384, vec![NodeState { label, role: "primary", up, slots: 16384 }]);
+        self.topology.send_replace(Arc::new(topology));
+    }
+
+    /// The status and the body.
+    fn get(&self, path: &str) -> (u16, String) {
+        let mut stream = TcpStream::connect(self.admin.address()).unwrap();
+        stream.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+        write!(stream, "GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).unwrap();
+        let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+        (head.split(' ').nth(1).unwrap().parse().unwrap(), body.to_owned())
+    }
+}
+
+#[test]
+fn readiness_follows_the_topology_and_the_shutdown() {
+    let stage = Stage::set();
+    assert_eq!(stage.get("/livez").0, 200);
+    assert_eq!(stage.get("/readyz"), (503, "{\"ready\":false,\"reason\":\"no seed has answered yet\"}".to_owned()));
+    assert!(stage.get("/metrics").1.contains("\nslotway_ready 0\n"));
+
+    stage.know_a_node(true);
+    assert_eq!(stage.get("/readyz"), (200, "{\"ready\":true}".to_owned()));
+    let metrics = stage.get("/metrics").1;
+    assert!(metrics.contains("\nslotway_ready 1\n") && metrics.contains("\nslotway_client_buffered_bytes 4096\n"));
+
+    stage.know_a_node(false);
+    assert_eq!(stage.get("/readyz").0, 503);
+    stage.know_a_node(true);
+
+    stage.shutdown.cancel();
+    assert_eq!(stage.get("/readyz"), (503, "{\"ready\":false,\"reason\":\"shutting down\"}".to_owned()));
+    assert_eq!(stage.get("/livez").0, 200);
+
+    let address = stage.admin.address();
+    stage.stop.cancel();
+    stage.admin.join();
+    assert!(TcpStream::connect(address).is_err());
+}
+
+#[test]
+fn the_status_shows_every_node() {
+    let stage = Stage::set();
+    stage.know_a_node(true);
+    let tallies = stage.metrics.node_tallies();
+    tallies.of(&"127.0.0.1:7000".into()).queued(10);
+    tallies.publish(|_| true);
+    let status: serde_json::Value = serde_json::from_str(&stage.get("/api/status").1).unwrap();
+    assert_eq!(status["slots_assigned"], 16384);
+    let node = &status["nodes"][0];
+    assert_eq!((&node["node"], &node["slot_ranges"][0]), (&"127.0.0.1:7000".into(), &"0-16383".into()));
+    assert_eq!((&node["requests"], &node["inflight"], &node["up"]), (&1.into(), &1.into(), &true.into()));
+    assert!(stage.get("/").1.starts_with("<!doctype html>"));
+    assert_eq!(stage.get("/nothing").0, 404);
+    stage.stop.cancel();
+    stage.admin.join();
+}

@@ -1,0 +1,118 @@
+use super::*;
+use crate::cluster::topology::{NOBODY, Role, Seen};
+
+/// A view in which each node (host, id, config epoch) owns a hundred slots, the first from slot 0 on.
+fn view(nodes: &[(&str, &str, u64)]) -> View {
+    let seen = |&(host, id, epoch): &(&str, &str, u64)| Seen {
+        id: id.to_owned(),
+        announced: Address::new(host, 7000),
+        implied: false,
+        aliases: Vec::new(),
+        role: Role::Primary,
+        replicates: None,
+        zone: None,
+        epoch,
+    };
+    let mut slots = Box::new([NOBODY; SLOTS]);
+    (0..nodes.len()).for_each(|index| slots[index * 100..][..100].fill(index as u16));
+    View { seen: nodes.iter().map(seen).collect(), slots }
+}
+
+/// An atlas that has found each node of a view where it announces.
+fn atlas(view: &View) -> Atlas {
+    let mut atlas = Atlas::new(Arc::default());
+    atlas.believe(view.clone(), &[]);
+    view.seen.iter().for_each(|seen| atlas.settle(Found::announced(seen)));
+    atlas
+}
+
+fn unknown() -> Topology {
+    Topology::unknown("")
+}
+
+fn owner(topology: &Topology, slot: u64) -> &str {
+    topology.owner(Slot::new(slot).unwrap()).map_or("", |node| &node.id)
+}
+
+#[test]
+fn a_node_is_searched_before_it_is_served() {
+    let seen = view(&[("10.0.0.1", "a", 1), ("10.0.0.2", "b", 2)]);
+    let mut atlas = Atlas::new(Arc::default());
+    atlas.believe(seen.clone(), &[("a".to_owned(), Address::new("10.0.0.1", 7000))]);
+    assert!(atlas.layout(&unknown(), Instant::now()).is_none());
+    let lost: Vec<String> = atlas.lost().iter().map(|wanted| wanted.id.clone()).collect();
+    assert_eq!(lost, ["b"], "a was met where it announces");
+    atlas.settle(Found::announced(&seen.seen[1]));
+    let topology = atlas.layout(&unknown(), Instant::now()).unwrap();
+    assert_eq!((owner(&topology, 0), owner(&topology, 100), topology.covered()), ("a", "b", 200));
+    assert_eq!(topology.trouble.as_deref(), Some("16184 of 16384 slots have no owner"));
+}
+
+#[test]
+fn an_older_view_is_disbelieved_for_a_while() {
+    let now = Instant::now();
+    let new = view(&[("10.0.0.1", "a", 7), ("10.0.0.2", "b", 2)]);
+    let old = view(&[("10.0.0.1", "a", 1), ("10.0.0.2", "b", 2)]);
+    let atlas = atlas(&new);
+    assert!(!atlas.is_stale(&new, now));
+    assert!(atlas.is_stale(&old, now), "its node is cut off");
+    assert!(!atlas.is_stale(&old, now + STALE_COUNTS + Duration::from_secs(1)), "for good: nothing newer was seen");
+    assert!(!atlas.is_stale(&view(&[("10.0.0.1", "z", 1)]), now), "a new cluster at the old addresses");
+}
+
+#[test]
+fn a_moved_outweighs_views_until_gossip_has_spread() {
+    let now = Instant::now();
+    let behind = view(&[("10.0.0.1", "a", 1), ("10.0.0.2", "b", 2)]);
+    let mut atlas = atlas(&behind);
+    atlas.moved(Slot::new(5).unwrap(), Address::new("10.0.0.2", 7000), now);
+    atlas.believe(behind.clone(), &[]);
+    let topology = atlas.layout(&unknown(), now).unwrap();
+    assert_eq!((owner(&topology, 4), owner(&topology, 5), owner(&topology, 6)), ("a", "b", "a"));
+    let later = atlas.layout(&topology, now + MOVED_COUNTS + Duration::from_secs(1)).unwrap();
+    assert_eq!(owner(&later, 5), "a", "the nodes insist");
+}
+
+#[test]
+fn a_doubted_node_serves_on_while_it_is_searched() {
+    let seen = view(&[("10.0.0.1", "a", 1)]);
+    let mut atlas = atlas(&seen);
+    assert!(atlas.lost().is_empty());
+    assert_eq!(atlas.doubt("a"), Some(Address::new("10.0.0.1", 7000)));
+    assert_eq!(atlas.doubt("unknown"), None);
+    assert_eq!(atlas.lost().len(), 1);
+    assert!(atlas.layout(&unknown(), Instant::now()).is_some());
+    assert!(atlas.is_up("a"));
+}
+
+#[test]
+fn what_the_operator_has_mapped_is_not_searched() {
+    let mut atlas = Atlas::new(Arc::new("10.0.0.0/8=127.0.0.1".parse().unwrap()));
+    atlas.believe(view(&[("10.0.0.1", "a", 1)]), &[]);
+    assert!(atlas.lost().is_empty());
+    let topology = atlas.layout(&unknown(), Instant::now()).unwrap();
+    let node = topology.owner(Slot::new(0).unwrap()).unwrap();
+    assert_eq!((node.reach.to_string().as_str(), &*node.label), ("127.0.0.1:7000", "10.0.0.1:7000"));
+    atlas.doubt("a");
+    assert!(atlas.lost().is_empty());
+}
+
+#[test]
+fn a_guessed_address_does_not_replace_a_given_one() {
+    let given = view(&[("10.0.0.1", "a", 1)]);
+    let mut atlas = atlas(&given);
+    let mut guessed = view(&[("seed", "a", 1)]);
+    guessed.seen[0].implied = true;
+    atlas.believe(guessed, &[]);
+    let topology = atlas.layout(&unknown(), Instant::now()).unwrap();
+    assert_eq!(&*topology.nodes[0].label, "10.0.0.1:7000");
+    assert_eq!(topology.nodes[0].aliases, ["seed"]);
+}
+
+#[test]
+fn a_node_that_moves_is_searched_anew() {
+    let mut atlas = atlas(&view(&[("10.0.0.1", "a", 1)]));
+    atlas.believe(view(&[("10.0.0.9", "a", 1)]), &[]);
+    assert!(atlas.layout(&unknown(), Instant::now()).is_none());
+    assert_eq!(atlas.lost().len(), 1);
+}

@@ -1,0 +1,210 @@
+//! Where nodes are really reached: announced addresses may mean nothing where the proxy runs.
+//!
+//! Whether an address leads to a node is found out by connecting and asking who is there (CLUSTER MYID): on a docker
+//! host the announced 172.x leads nowhere, or to somebody else. First the announced address is tried. Where that fails:
+//! its aliases, the seeds (each is asked who it is, and stands for that node), and the seeds' hosts with the announced
+//! port. All of a round runs at once under one short deadline, so that silently dropped packets cost half a second.
+
+use std::{
+    collections::{HashMap, HashSet},
+    time::Duration,
+};
+
+use tokio::task::JoinSet;
+use tracing::{info, warn};
+
+use crate::{
+    cluster::topology::Seen,
+    protocol::{address::Address, resp::Value},
+    upstream::dial::{self, Control, Dialer, Login, Step},
+};
+
+/// The most time that an address gets to say who is there.
+const PATIENCE: Duration = Duration::from_millis(500);
+/// How many addresses are tried in one round.
+const MOST_TRIED: usize = 256;
+
+/// A node to be found.
+pub struct Wanted {
+    /// Its node id.
+    pub id: String,
+    announced: Address,
+    aliases: Vec<String>,
+}
+
+impl From<&Seen> for Wanted {
+    fn from(seen: &Seen) -> Wanted {
+        Wanted { id: seen.id.clone(), announced: seen.announced.clone(), aliases: seen.aliases.clone() }
+    }
+}
+
+/// Where a node is reached.
+#[derive(Clone, Debug)]
+pub struct Found {
+    /// The node id.
+    pub id: String,
+    /// What it announces.
+    pub announced: Address,
+    /// What to dial.
+    pub reach: Address,
+    /// Whether it was really there.
+    pub sure: bool,
+    /// Whether a worker has had trouble with it since.
+    pub doubted: bool,
+    /// How it was found, in words.
+    pub how: &'static str,
+    /// Why it was not where it announces.
+    pub why_not: String,
+}
+
+const ANNOUNCED: &str = "announced";
+const RULE: &str = "by address_map";
+const ALIAS: &str = "by another of its names";
+const SEED: &str = "by the seed that is this node";
+const BESIDE_SEED: &str = "by a seed's host and the announced port";
+
+impl Found {
+    fn new(id: &str, announced: &Address, reach: Address, how: &'static str) -> Found {
+        Found {
+            id: id.to_owned(),
+            announced: announced.clone(),
+            reach,
+            sure: true,
+            doubted: false,
+            how,
+            why_not: String::new(),
+        }
+    }
+
+    /// Where it announces.
+    pub fn announced(seen: &Seen) -> Found {
+        Found::new(&seen.id, &seen.announced, seen.announced.clone(), ANNOUNCED)
+    }
+
+    /// Where the operator says.
+    pub fn mapped(seen: &Seen, reach: Address) -> Found {
+        Found::new(&seen.id, &seen.announced, reach, RULE)
+    }
+
+    /// This, given what was known `before`: a node that is nowhere stays where it was last reached, the best guess.
+    pub fn after(mut self, before: Option<&Found>) -> Found {
+        if let Some(before) = before.filter(|before| !self.sure && before.announced == self.announced) {
+            self.reach = before.reach.clone();
+            self.how = before.how;
+        }
+        self
+    }
+
+    /// Says what is new about this node. `was_lost`: it could not be reached before.
+    pub fn log(&self, was_lost: bool) {
+        let Found { id, announced, reach, why_not, how, .. } = self;
+        if !self.sure {
+            warn!("node {announced} ({id}) cannot be reached: {why_not}");
+        } else if announced == reach {
+            if was_lost {
+                info!("node {announced} is reached again");
+            }
+        } else if *how == RULE {
+            info!("node {announced} ({id}) is dialled at {reach} {how}");
+        } else {
+            info!(
+                "node {announced} ({id}) is dialled at {reach}, found {how} ({why_not}); to pin it: \
+                 address_map = [\"{announced}={reach}\"]"
+            );
+        }
+    }
+}
+
+/// Who is at an address.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Who {
+    /// The node with this id.
+    Node(String),
+    /// A server that does not tell: it is loading, too old, or forbids the question.
+    Silent,
+    /// Nobody that could be asked, and why.
+    Nobody(String),
+}
+
+/// Searches the nodes. Each comes back, also those that are nowhere.
+pub async fn search(wanted: Vec<Wanted>, seeds: Vec<Address>, login: Login, dialer: Dialer) -> Vec<Found> {
+    let dialer = dialer.within(dialer.patience().min(PATIENCE));
+    let first = who_is_at(wanted.iter().map(|node| node.announced.clone()), &login, &dialer).await;
+    let (here, lost): (Vec<_>, Vec<_>) = wanted.into_iter().partition(|node| node.is_at(&node.announced, &first));
+    let mut found: Vec<Found> =
+        here.into_iter().map(|node| Found::new(&node.id, &node.announced, node.announced.clone(), ANNOUNCED)).collect();
+    if lost.is_empty() {
+        return found;
+    }
+    let tried = lost.iter().flat_map(|node| node.elsewhere(&seeds)).map(|(address, _)| address);
+    let second = who_is_at(tried, &login, &dialer).await;
+    found.extend(lost.into_iter().map(|node| node.place(&seeds, &first, &second)));
+    found
+}
+
+impl Wanted {
+    /// Where else it might be, the likeliest first. Two seeds may share a host.
+    fn elsewhere(&self, seeds: &[Address]) -> Vec<(Address, &'static str)> {
+        let port = self.announced.port;
+        let aliases = self.aliases.iter().map(|host| (Address::new(host.clone(), port), ALIAS));
+        let named = seeds.iter().map(|seed| (seed.clone(), SEED));
+        let beside = seeds.iter().map(|seed| (Address::new(seed.host.clone(), port), BESIDE_SEED));
+        aliases.chain(named).chain(beside).collect()
+    }
+
+    /// Whether it is at that address. A server that does not tell is believed to be where it announces.
+    fn is_at(&self, address: &Address, known: &HashMap<Address, Who>) -> bool {
+        match known.get(address) {
+            Some(Who::Node(id)) => *id == self.id || self.id == self.announced.to_string(),
+            Some(Who::Silent) => *address == self.announced,
+            Some(Who::Nobody(_)) | None => false,
+        }
+    }
+
+    fn place(&self, seeds: &[Address], first: &HashMap<Address, Who>, second: &HashMap<Address, Who>) -> Found {
+        let place = self.elsewhere(seeds).into_iter().find(|(address, how)| match second.get(address) {
+            // Whoever does not tell who it is may be anybody, unless the cluster itself names that host.
+            Some(Who::Silent) => *how == ALIAS,
+            _ => self.is_at(address, second),
+        });
+        let why_not = match first.get(&self.announced) {
+            Some(Who::Node(id)) => format!("at the announced address there is another node, {id}"),
+            Some(Who::Nobody(why)) => why.clone(),
+            Some(Who::Silent) | None => String::new(),
+        };
+        let sure = place.is_some();
+        let (reach, how) = place.unwrap_or_else(|| (self.announced.clone(), ANNOUNCED));
+        Found { sure, why_not, ..Found::new(&self.id, &self.announced, reach, how) }
+    }
+}
+
+/// Asks every address who is there, all at once.
+async fn who_is_at(addresses: impl Iterator<Item = Address>, login: &Login, dialer: &Dialer) -> HashMap<Address, Who> {
+    let addresses: HashSet<Address> = addresses.take(MOST_TRIED).collect();
+    let mut asking = JoinSet::new();
+    for address in addresses {
+        let (login, dialer) = (login.clone(), dialer.clone());
+        asking.spawn(async move {
+            let who = who(&address, &login, &dialer).await;
+            (address, who)
+        });
+    }
+    asking.join_all().await.into_iter().collect()
+}
+
+async fn who(address: &Address, login: &Login, dialer: &Dialer) -> Who {
+    let mut control = match Control::open(address, login, dialer).await {
+        Ok(control) => control,
+        // It is there, and it will say the same to whoever dials it: the reason must reach the client.
+        Err(error) if error.permanent && error.step != Step::Admission => return Who::Silent,
+        Err(error) => return Who::Nobody(error.to_string()),
+    };
+    match control.ask(&["CLUSTER", "MYID"]).await {
+        // One that is loading is there too, and its requests are told so.
+        Ok(Value::Error(text)) if !dial::may_not_tell(&text) && !text.starts_with(b"LOADING ") => {
+            Who::Nobody(dial::reason(&text))
+        }
+        Ok(id) => id.str().map_or(Who::Silent, |id| Who::Node(id.to_owned())),
+        Err(error) => Who::Nobody(error.to_string()),
+    }
+}

@@ -1,0 +1,307 @@
+//! The whole process: built here, served here, drained here.
+
+use std::{
+    cell::Cell,
+    fmt, io,
+    net::SocketAddr,
+    sync::Arc,
+    thread,
+    time::{Duration, Instant},
+};
+
+use socket2::{Domain, Socket, Type};
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    clients::{Clients, Order},
+    cluster::topology::{Hints, Topology},
+    config::Config,
+    metrics::Metrics,
+    process::{
+        admin::{Admin, View},
+        discovery::Discovery,
+        worker::{Blueprint, Worker},
+    },
+    protocol::says,
+    upstream::{
+        descriptors::Descriptors,
+        dial::Dialer,
+        router::Common,
+        transport::{Keepalive, Listener, Stream},
+    },
+};
+
+/// How often idle clients are looked for.
+const IDLE_LOOK: Duration = Duration::from_millis(500);
+/// Hints that wait for discovery: it coalesces them, so that more would tell it nothing new.
+const HINTS: usize = 1024;
+/// How long a full process or file table is left alone before the next connection is accepted.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+/// How often the log tells of newcomers that are turned away.
+const COMPLAIN_EVERY: Duration = Duration::from_secs(10);
+/// What every system allows.
+const FEW_FILES: u64 = 256;
+/// How often a drain looks whether all clients have gone.
+const DRAIN_LOOK: Duration = Duration::from_millis(10);
+
+/// Why the proxy could not serve.
+#[derive(Debug)]
+pub enum ServeError {
+    /// An address cannot be listened on.
+    Bind(SocketAddr, io::Error),
+    /// The system refused something else that is needed.
+    System(&'static str, io::Error),
+}
+
+impl fmt::Display for ServeError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            ServeError::Bind(address, error) if error.kind() == io::ErrorKind::AddrInUse => {
+                write!(f, "cannot listen on {address}: the port is taken; stop what uses it, or choose another")
+            }
+            ServeError::Bind(address, error) => write!(f, "cannot listen on {address}: {error}"),
+            ServeError::System(what, error) => write!(f, "{what}: {error}"),
+        }
+    }
+}
+
+impl std::error::Error for ServeError {}
+
+/// Serves until `shutdown` is cancelled, then drains: what is in flight is answered. Cancelling `now` ends the drain.
+pub async fn run(config: Config, shutdown: CancellationToken, now: CancellationToken) -> Result<(), ServeError> {
+    let config = Arc::new(config);
+    let listen = |&address: &SocketAddr| {
+        Listener::bind(address, config.reuse_port).map_err(|error| ServeError::Bind(address, error))
+    };
+    let listeners = config.listen.iter().map(listen);
+    let listeners = listeners.collect::<Result<Vec<_>, _>>()?;
+    let count = match config.workers {
+        0 => thread::available_parallelism().map_or(1, usize::from),
+        count => count,
+    };
+    let descriptors = Descriptors::new(raise_file_limit(), config.max_clients, count);
+    // Until the nodes are known, there are as many as seeds.
+    descriptors.follow(config.seeds.len());
+    let metrics = Metrics::new();
+    let (publisher, topology) = watch::channel(Arc::new(Topology::unknown("no seed has answered yet")));
+    let (hints, hints_in) = Hints::channel(HINTS);
+    let clients = Arc::new(Clients::new(config.max_buffered));
+    let stop = CancellationToken::new();
+    let dialer = Dialer::of(&config);
+    let blueprint = Blueprint {
+        config: config.clone(),
+        topology: topology.clone(),
+        hints,
+        common: Common {
+            clients: clients.clone(),
+            scans: Arc::default(),
+            scripts: Arc::default(),
+            rights: Arc::default(),
+            admissions: Arc::default(),
+        },
+        descriptors: descriptors.clone(),
+        dialer: dialer.clone(),
+        metrics: metrics.clone(),
+        stop: stop.clone(),
+    };
+    let workers = (0..count).map(|number| Worker::start(number, blueprint.clone()));
+    let workers =
+        workers.collect::<io::Result<Vec<_>>>().map_err(|error| ServeError::System("cannot start a worker", error))?;
+    let discovery =
+        tokio::spawn(Discovery::new(&config, dialer, publisher, hints_in, metrics.clone()).run(stop.clone()));
+    let admin = match config.admin {
+        Some(address) => {
+            let counted = clients.clone();
+            let view = View {
+                topology: topology.clone(),
+                descriptors: descriptors.clone(),
+                metrics: metrics.clone(),
+                shutdown: shutdown.clone(),
+                buffered: Box::new(move || counted.buffered()),
+            };
+            let admin = Admin::start(address, config.reuse_port, view, stop.clone());
+            Some(admin.map_err(|error| ServeError::Bind(address, error))?)
+        }
+        None => None,
+    };
+    let acceptor = Acceptor {
+        config: &config,
+        clients: &clients,
+        descriptors: &descriptors,
+        metrics: &metrics,
+        workers: &workers,
+        spare: Cell::new(Socket::new(Domain::IPV4, Type::STREAM, None).ok()),
+        complaint: Cell::new(None),
+    };
+    tokio::select! {
+        () = acceptor.run(&listeners) => {}
+        () = look_for_idle(&clients, config.client_idle_timeout) => {}
+        () = follow_nodes(&descriptors, topology) => {}
+        () = async {
+            shutdown.cancelled().await;
+            tracing::info!(clients = clients.count(), "draining");
+            tokio::time::sleep(config.drain_delay).await;
+        } => {}
+    }
+    // Who is in the backlog already has been promised a connection.
+    acceptor.accept_rest(&listeners).await;
+    drop(listeners);
+    drain(&clients, config.drain_timeout, &now).await;
+    stop.cancel();
+    for worker in workers {
+        let _ = tokio::task::spawn_blocking(|| worker.join()).await;
+    }
+    let _ = discovery.await;
+    if let Some(admin) = admin {
+        admin.join();
+    }
+    tracing::info!("stopped");
+    Ok(())
+}
+
+/// Accepts clients and hands each to the worker that has the fewest. SO_REUSEPORT instead would hash them: few and
+/// long-lived clients would leave workers idle.
+struct Acceptor<'a> {
+    config: &'a Config,
+    clients: &'a Arc<Clients>,
+    descriptors: &'a Arc<Descriptors>,
+    metrics: &'a Metrics,
+    workers: &'a [Worker],
+    /// An open file to give up where the system has no other, so that a newcomer can be told so.
+    spare: Cell<Option<Socket>>,
+    /// When the log has last told of newcomers that were turned away.
+    complaint: Cell<Option<Instant>>,
+}
+
+impl Acceptor<'_> {
+    async fn run(&self, listeners: &[Listener]) {
+        loop {
+            let accepted = std::future::poll_fn(|cx| {
+                let mut each = listeners.iter().map(|listener| listener.poll_accept(cx));
+                each.find(std::task::Poll::is_ready).unwrap_or(std::task::Poll::Pending)
+            });
+            match accepted.await {
+                Ok((stream, peer, local)) => self.seat(stream, peer, local),
+                Err(error) if matches!(error.kind(), io::ErrorKind::ConnectionAborted | io::ErrorKind::Interrupted) => {
+                }
+                Err(error) => {
+                    if self.may_complain() {
+                        tracing::warn!(%error, "cannot accept clients");
+                    }
+                    if self.spare.take().is_some() {
+                        self.refuse_next(listeners).await;
+                        self.spare.set(Socket::new(Domain::IPV4, Type::STREAM, None).ok());
+                    }
+                    tokio::time::sleep(ACCEPT_PAUSE).await;
+                }
+            }
+        }
+    }
+
+    async fn accept_rest(&self, listeners: &[Listener]) {
+        for listener in listeners {
+            while let Ok(Ok((stream, peer, local))) = tokio::time::timeout(Duration::ZERO, listener.accept()).await {
+                self.seat(stream, peer, local);
+            }
+        }
+    }
+
+    /// Tells one of those who wait that there is no open file for it.
+    async fn refuse_next(&self, listeners: &[Listener]) {
+        for listener in listeners {
+            if let Ok(Ok((stream, ..))) = tokio::time::timeout(Duration::ZERO, listener.accept()).await {
+                return self.refuse(stream, "descriptors");
+            }
+        }
+    }
+
+    fn refuse(&self, mut stream: Stream, reason: &'static str) {
+        self.metrics.rejected(reason);
+        stream.say_at_once(format!("-{}\r\n", says::MAX_CLIENTS).as_bytes());
+    }
+
+    /// Whether the log is to be told: not for each newcomer.
+    fn may_complain(&self) -> bool {
+        let may = self.complaint.get().is_none_or(|last| last.elapsed() >= COMPLAIN_EVERY);
+        if may {
+            self.complaint.set(Some(Instant::now()));
+        }
+        may
+    }
+
+    fn seat(&self, stream: Stream, peer: SocketAddr, local: SocketAddr) {
+        if self.clients.count() >= self.descriptors.max_clients() {
+            return self.refuse(stream, "max_clients");
+        }
+        let Some(descriptor) = self.descriptors.try_take() else {
+            if self.may_complain() {
+                let clients = self.clients.count();
+                tracing::warn!(clients, "clients are turned away: all open files are in use, raise `ulimit -n`");
+            }
+            return self.refuse(stream, "descriptors");
+        };
+        let _ = stream.tune(Keepalive { idle: self.config.tcp_keepalive, unacknowledged: None });
+        let (Ok(stream), Some(worker)) = (stream.detach(), self.workers.iter().min_by_key(|worker| worker.load()))
+        else {
+            return;
+        };
+        let client = self.clients.join(peer, local);
+        let id = client.id;
+        if !worker.welcome(stream, client, descriptor) {
+            self.clients.leave(id);
+        }
+    }
+}
+
+/// Wakes the sessions of clients that have been silent for too long, again and again.
+async fn look_for_idle(clients: &Clients, limit: Option<Duration>) {
+    let Some(limit) = limit else { return std::future::pending().await };
+    loop {
+        tokio::time::sleep(IDLE_LOOK).await;
+        clients.wake_idle(limit);
+    }
+}
+
+/// Keeps back as many open files as it takes to reach all nodes.
+async fn follow_nodes(descriptors: &Descriptors, mut topology: watch::Receiver<Arc<Topology>>) {
+    while topology.changed().await.is_ok() {
+        let primaries = topology.borrow_and_update().first_slots().len();
+        if primaries > 0 {
+            descriptors.follow(primaries);
+        }
+    }
+    std::future::pending().await
+}
+
+/// Lets every session answer what is in flight, and ends those that take too long.
+async fn drain(clients: &Clients, patience: Duration, now: &CancellationToken) {
+    let tell = |order| clients.all().iter().for_each(|client| client.tell(order));
+    let gone = async {
+        while clients.count() > 0 {
+            // Again each time: a client may have come in between.
+            tell(Order::Drain);
+            tokio::time::sleep(DRAIN_LOOK).await;
+        }
+    };
+    tokio::select! {
+        () = gone => return,
+        () = tokio::time::sleep(patience) => tracing::warn!(clients = clients.count(), "drain_timeout is over: closing the clients that are left"),
+        () = now.cancelled() => tracing::info!(clients = clients.count(), "asked again: closing the clients that are left"),
+    }
+    tell(Order::Leave);
+    let until = Instant::now() + Duration::from_secs(1);
+    while clients.count() > 0 && Instant::now() < until {
+        tokio::time::sleep(DRAIN_LOOK).await;
+    }
+}
+
+/// Every client and every link is an open file: takes as many as the system lets us have, and says how many that is.
+fn raise_file_limit() -> usize {
+    let files = rlimit::increase_nofile_limit(u64::MAX).unwrap_or_else(|error| {
+        tracing::warn!(%error, "cannot raise the limit of open files");
+        rlimit::Resource::NOFILE.get_soft().unwrap_or(FEW_FILES)
+    });
+    tracing::info!(files, "open files allowed");
+    usize::try_from(files).unwrap_or(usize::MAX)
+}

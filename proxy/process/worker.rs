@@ -1,0 +1,188 @@
+//! One OS thread that owns its clients and its links: nothing of them is shared with other threads.
+
+use std::{
+    cell::RefCell,
+    io,
+    rc::Rc,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering::Relaxed},
+    },
+    thread::{self, JoinHandle},
+    time::Duration,
+};
+
+use tokio::{
+    runtime::{Builder, LocalOptions},
+    sync::{mpsc, watch},
+    task::spawn_local,
+    time::MissedTickBehavior,
+};
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    clients::{Client, Clients},
+    cluster::topology::{Hints, Topology},
+    config::Config,
+    metrics::Metrics,
+    session::{self, Session},
+    upstream::{
+        descriptors::{Descriptor, Descriptors},
+        dial::{Credentials, Dialer, Login},
+        doubt::Ender,
+        link::{Limits, Surroundings},
+        router::{Common, Router, Settings},
+        ticket::Clock,
+        transport::Accepted,
+    },
+};
+
+/// The read buffer that everything on a worker shares: large enough for a deep pipeline, small enough for the cache.
+const READ_BUFFER: usize = 64 * 1024;
+/// How often what a worker has counted is published.
+const PUBLISH_EVERY: Duration = Duration::from_secs(1);
+
+/// A running worker, as the acceptor sees it.
+pub struct Worker {
+    thread: JoinHandle<()>,
+    arrivals: mpsc::UnboundedSender<Arrival>,
+    sessions: Arc<AtomicUsize>,
+}
+
+/// What all workers are built from.
+#[derive(Clone)]
+pub struct Blueprint {
+    /// The configuration.
+    pub config: Arc<Config>,
+    /// Topology snapshots.
+    pub topology: watch::Receiver<Arc<Topology>>,
+    /// News for discovery.
+    pub hints: Hints,
+    /// What they share.
+    pub common: Common,
+    /// The process's open files.
+    pub descriptors: Arc<Descriptors>,
+    /// How nodes are connected to.
+    pub dialer: Dialer,
+    /// The process's metrics.
+    pub metrics: Metrics,
+    /// Ends the workers at once.
+    pub stop: CancellationToken,
+}
+
+struct Arrival {
+    stream: Accepted,
+    client: Arc<Client>,
+    descriptor: Descriptor,
+}
+
+impl Worker {
+    /// Starts the worker with this number.
+    pub fn start(number: usize, blueprint: Blueprint) -> io::Result<Worker> {
+        let (arrivals, queue) = mpsc::unbounded_channel();
+        let sessions = Arc::new(AtomicUsize::new(0));
+        let count = sessions.clone();
+        let runtime = move || Builder::new_current_thread().enable_all().build_local(LocalOptions::default());
+        let thread = thread::Builder::new().name(format!("worker-{number}")).spawn(move || match runtime() {
+            Ok(runtime) => runtime.block_on(run(blueprint, queue, count)),
+            Err(error) => tracing::error!(%error, "a worker cannot start"),
+        })?;
+        Ok(Worker { thread, arrivals, sessions })
+    }
+
+    /// How many clients it serves.
+    pub fn load(&self) -> usize {
+        self.sessions.load(Relaxed)
+    }
+
+    /// Hands it a client, with the open file that it takes; false where the worker has ended.
+    pub fn welcome(&self, stream: Accepted, client: Arc<Client>, descriptor: Descriptor) -> bool {
+        self.sessions.fetch_add(1, Relaxed);
+        self.arrivals.send(Arrival { stream, client, descriptor }).is_ok()
+    }
+
+    /// Waits for its end.
+    pub fn join(self) {
+        drop(self.arrivals);
+        if self.thread.join().is_err() {
+            tracing::error!("a worker panicked");
+        }
+    }
+}
+
+async fn run(blueprint: Blueprint, mut arrivals: mpsc::UnboundedReceiver<Arrival>, sessions: Arc<AtomicUsize>) {
+    let router = build_router(&blueprint);
+    let mut publish = tokio::time::interval(PUBLISH_EVERY);
+    publish.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        tokio::select! {
+            arrival = arrivals.recv() => match arrival {
+                Some(Arrival { stream, client, descriptor }) => {
+                    let (clients, sessions) = (blueprint.common.clients.clone(), sessions.clone());
+                    let seat = Seat { client, clients, sessions, _descriptor: descriptor };
+                    spawn_local(serve(router.clone(), stream, seat));
+                }
+                None => break,
+            },
+            _ = publish.tick() => {
+                router.publish();
+                session::look_after_users(&router);
+            }
+            () = blueprint.stop.cancelled() => break,
+        }
+    }
+    router.publish();
+}
+
+fn build_router(blueprint: &Blueprint) -> Rc<Router> {
+    let config = &blueprint.config;
+    let dialer = blueprint.dialer.clone();
+    let own = Login { credentials: Credentials::of(config), own: Credentials::of(config), ..Login::default() };
+    let around = Surroundings {
+        accepts: Rc::default(),
+        clock: Rc::new(Clock::start()),
+        buffer: Rc::new(RefCell::new(vec![0; READ_BUFFER].into_boxed_slice())),
+        hints: blueprint.hints.clone(),
+        descriptors: blueprint.descriptors.clone(),
+        large: Rc::default(),
+        departures: Rc::default(),
+        ender: Ender::new(own, dialer.clone()),
+        limits: Rc::new(Limits::of(config)),
+        recovery: config.recovery(),
+        dialer,
+    };
+    Router::new(
+        blueprint.topology.clone(),
+        around,
+        Settings::of(config),
+        Rc::new(blueprint.metrics.client_tally()),
+        blueprint.metrics.node_tallies(),
+        blueprint.common.clone(),
+    )
+}
+
+/// A client's place in the registry and in the worker's count, given back however its session ends.
+struct Seat {
+    client: Arc<Client>,
+    clients: Arc<Clients>,
+    sessions: Arc<AtomicUsize>,
+    _descriptor: Descriptor,
+}
+
+impl Drop for Seat {
+    fn drop(&mut self) {
+        self.clients.leave(self.client.id);
+        self.sessions.fetch_sub(1, Relaxed);
+    }
+}
+
+async fn serve(router: Rc<Router>, stream: Accepted, seat: Seat) {
+    let Ok(stream) = stream.attach() else { return };
+    let tally = router.tally().clone();
+    tally.client_came();
+    let session = Session::new(router, stream, seat.client.clone());
+    // A panic ends this client alone, and is counted as what it is.
+    let reason = spawn_local(session.run()).await.unwrap_or(crate::metrics::Disconnect::Panic);
+    tally.client_left(reason);
+    drop(seat);
+}

@@ -1,0 +1,12 @@
+//! One worker's connections to nodes, and what waits for their replies.
+
+pub mod dedicated;
+pub mod descriptors;
+pub mod dial;
+pub mod doubt;
+pub mod feed;
+pub mod link;
+pub mod router;
+pub mod sizes;
+pub mod ticket;
+pub mod transport;

@@ -1,0 +1,200 @@
+//! Connecting to a node: resolve, connect, log in, all within one deadline.
+//!
+//! Names are resolved at every connect and never kept: containers come back under their name with another address.
+//! The login goes out in one write, so that a new connection costs two round trips, not four.
+
+mod control;
+mod error;
+mod login;
+
+use std::{future::Future, io, net::SocketAddr, time::Duration};
+
+use tokio::{
+    io::AsyncWriteExt,
+    time::{Instant, timeout_at},
+};
+
+pub use self::{
+    control::Control,
+    error::{DialError, Step, is_turned_away, may_not_tell, reason},
+    login::{Credentials, Login, Tracking, TrackingMode, Version},
+};
+use self::{
+    control::Replies,
+    error::{another, is_permanent, plain},
+    login::handshake,
+};
+use crate::{
+    config::Config,
+    protocol::{address::Address, resp::Value},
+    upstream::transport::{Keepalive, Network, Stream},
+};
+
+/// When the kernel gives up a node that has gone without a word.
+const KEEPALIVE: Keepalive =
+    Keepalive { idle: Some(Duration::from_secs(60)), unacknowledged: Some(Duration::from_secs(10)) };
+
+/// How nodes are connected to: what leads to them, and how long connecting may take. All clones know each other's
+/// connections as their own; the process has one.
+#[derive(Clone, Debug)]
+pub struct Dialer {
+    network: Network,
+    patience: Duration,
+}
+
+impl Default for Dialer {
+    fn default() -> Dialer {
+        Dialer { network: Network::default(), patience: Duration::from_secs(1) }
+    }
+}
+
+/// A connection that is logged in.
+pub struct Opened {
+    /// The connection.
+    pub stream: Stream,
+    /// What the node calls it, where it has said so (HELLO, or CLIENT ID to the proxy's own user).
+    pub id: Option<i64>,
+    /// What the node has said beyond what it was asked: with [`Tracking`] it may speak at once.
+    pub rest: Vec<u8>,
+}
+
+impl Dialer {
+    /// As the configuration says.
+    pub fn of(config: &Config) -> Dialer {
+        Dialer::default().within(config.connect_timeout)
+    }
+
+    /// To scripted nodes.
+    #[cfg(test)]
+    pub fn to(memory: &crate::upstream::transport::memory::Memory) -> Dialer {
+        Dialer { network: Network::Memory(memory.clone()), ..Dialer::default() }
+    }
+
+    /// This one, with so much time for a connection: name, connection, login.
+    pub fn within(&self, patience: Duration) -> Dialer {
+        Dialer { network: self.network.clone(), patience }
+    }
+
+    /// Whether a node that tells of `address` means a connection that was made by this dialer.
+    pub fn is_own(&self, address: &str) -> bool {
+        self.network.is_own(address)
+    }
+
+    /// How long a connection may take: name, connection, login.
+    pub fn patience(&self) -> Duration {
+        self.patience
+    }
+
+    /// A connection to the node at `target`, logged in and with nothing left to read.
+    ///
+    /// # Errors
+    /// The node cannot be reached in time, is another, or lets nobody in.
+    pub async fn dial(&self, target: &Address, login: &Login) -> Result<Stream, DialError> {
+        Ok(self.log_in(target, login, false).await?.quiet(target)?.stream)
+    }
+
+    /// As [`Dialer::dial`], for who listens to what the node says unasked, or wants to know what it calls the connection.
+    ///
+    /// # Errors
+    /// As [`Dialer::dial`].
+    pub async fn open(&self, target: &Address, login: &Login) -> Result<Opened, DialError> {
+        self.log_in(target, login, true).await
+    }
+
+    async fn log_in(&self, target: &Address, login: &Login, known: bool) -> Result<Opened, DialError> {
+        let deadline = Instant::now() + self.patience;
+        let stream = self.connect(target, deadline).await?;
+        log_in(stream, target, login, known, deadline).await
+    }
+
+    /// Looks the name up and tries its addresses in turn, each with its share of the time that is left, so that one that
+    /// drops packets does not cost the others their chance.
+    async fn connect(&self, target: &Address, deadline: Instant) -> Result<Stream, DialError> {
+        let failed = |step: Step, why: String| DialError { node: target.clone(), step, why, permanent: false };
+        let found = within(deadline, self.network.resolve(target)).await;
+        let addresses: Vec<SocketAddr> = found.map_err(|why| failed(Step::Resolve, why))?;
+        let mut why = "the name has no address".to_owned();
+        for (index, address) in addresses.iter().enumerate() {
+            let left = deadline.saturating_duration_since(Instant::now());
+            let share = left / u32::try_from(addresses.len() - index).unwrap_or(1);
+            match within(Instant::now() + share, self.network.connect(*address)).await {
+                Ok(stream) => {
+                    let tuned = stream.tune(KEEPALIVE);
+                    return tuned.map(|()| stream).map_err(|why| failed(Step::Connect, plain(&why)));
+                }
+                Err(reason) => why = reason,
+            }
+        }
+        Err(failed(Step::Connect, why))
+    }
+}
+
+impl Opened {
+    /// The connection, unless the node at `target` has said more than it was asked: that would be taken for the answer to
+    /// the first request.
+    ///
+    /// # Errors
+    /// It has.
+    pub fn quiet(self, target: &Address) -> Result<Opened, DialError> {
+        if self.rest.is_empty() {
+            Ok(self)
+        } else {
+            let why = "it said more than it was asked".to_owned();
+            Err(DialError { node: target.clone(), step: Step::Login, why, permanent: false })
+        }
+    }
+}
+
+async fn log_in(
+    mut stream: Stream,
+    node: &Address,
+    login: &Login,
+    known: bool,
+    deadline: Instant,
+) -> Result<Opened, DialError> {
+    let (out, steps) = handshake(login, known);
+    let failed = |step: Step, why: String, permanent: bool| DialError { node: node.clone(), step, why, permanent };
+    let (mut replies, mut id) = (Replies::default(), None);
+    // A server that turns the connection away closes it: what it has said can be read all the same.
+    let sent = if out.is_empty() { Ok(()) } else { within(deadline, stream.write_all(&out)).await };
+    for step in steps {
+        let said = replies.next(&mut stream, deadline).await;
+        let said = said.map_err(|why| failed(step, sent.clone().err().unwrap_or(why), false))?;
+        if let Value::Error(text) = &said
+            && is_turned_away(text)
+        {
+            return Err(failed(Step::Admission, reason(text), is_permanent(text)));
+        }
+        match said {
+            // Before 6.0 nodes know no HELLO; there the connection has no name.
+            Value::Error(_) if step == Step::Identify => {}
+            said if step == Step::Introduce => id = id.or_else(|| said.integer()),
+            Value::Error(_) if step == Step::Stay => {}
+            // The client's own login is still to come, and the proxy has none that counts.
+            Value::Error(text) if step == Step::Connect && text.starts_with(b"NOAUTH") && !login.is_own() => {}
+            Value::Error(text) if step != Step::Connect || text.starts_with(b"NOAUTH") => {
+                let step = if step == Step::Connect { Step::Login } else { step };
+                return Err(failed(step, reason(&text), is_permanent(&text)));
+            }
+            said if step == Step::Connect => {
+                if let Some(why) = another(&said, login.node.as_deref()) {
+                    return Err(failed(step, why, false));
+                }
+            }
+            said => id = id.or_else(|| said.field("id")?.integer()),
+        }
+    }
+    sent.map_err(|why| failed(Step::Connect, why, false))?;
+    Ok(Opened { stream, id, rest: replies.bytes })
+}
+
+async fn within<T>(deadline: Instant, work: impl Future<Output = io::Result<T>>) -> Result<T, String> {
+    match timeout_at(deadline, work).await {
+        Ok(Ok(done)) => Ok(done),
+        Ok(Err(error)) => Err(plain(&error)),
+        Err(_) => Err("timed out".to_owned()),
+    }
+}
+
+#[cfg(test)]
+mod tests;

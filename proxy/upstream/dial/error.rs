@@ -1,0 +1,143 @@
+//! Why a node could not be had, and what its errors mean while a connection is made.
+
+use std::{fmt, io};
+
+use crate::{
+    cluster::topology::{Hint, Node},
+    protocol::{address::Address, resp::Value},
+};
+
+/// The longest part of a node's own error text that is passed on.
+pub(super) const LONGEST_REASON: usize = 200;
+
+/// What was being done when it failed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Step {
+    /// Looking up the name.
+    Resolve,
+    /// Connecting, and asking whether it is the node that is meant.
+    Connect,
+    /// AUTH as the proxy's own user, and asking what only the proxy wants to know. Nothing depends on it.
+    Introduce,
+    /// Being let in: the server turned the connection away, in its own words, whatever it was asked.
+    Admission,
+    /// HELLO or AUTH.
+    Login,
+    /// HELLO, for the id of the connection.
+    Identify,
+    /// SELECT.
+    Select,
+    /// READONLY.
+    Readonly,
+    /// CLIENT NO-EVICT.
+    Stay,
+    /// CLIENT TRACKING.
+    Tracking,
+    /// Asking a control connection.
+    Ask,
+}
+
+/// Why a node could not be had. The text says which node, what was being done and why it failed, fit for a client.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DialError {
+    /// The address dialled.
+    pub node: Address,
+    /// What was being done.
+    pub step: Step,
+    /// Why it failed.
+    pub why: String,
+    /// Whether trying again is pointless until somebody changes something: the node refuses the login.
+    pub permanent: bool,
+}
+
+impl DialError {
+    /// The error for a client whose request needed the node: one that is loading, or wants a password, says so in its own
+    /// words, as clients know them.
+    pub fn reply(&self) -> String {
+        let known = ["LOADING", "NOAUTH"].iter().any(|code| self.why.starts_with(code));
+        if known { self.why.clone() } else { format!("ERR proxy: {self}") }
+    }
+
+    /// What discovery is to know of it, where `node` was dialled.
+    pub fn hint(&self, node: &Node) -> Hint {
+        let said = (self.step == Step::Admission).then(|| self.why.clone());
+        Hint::ConnectFailed { node: node.id.clone(), said }
+    }
+}
+
+impl fmt::Display for DialError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let doing = match self.step {
+            Step::Resolve => "cannot resolve",
+            Step::Connect | Step::Admission => "cannot connect to",
+            Step::Introduce | Step::Login | Step::Identify => "cannot log in to",
+            Step::Select => "cannot select the database on",
+            Step::Readonly => "cannot read from replica",
+            Step::Stay => "cannot stay connected to",
+            Step::Tracking => "cannot track the keys of",
+            Step::Ask => "no answer from",
+        };
+        write!(f, "{doing} {}: {}", self.node, self.why)
+    }
+}
+
+impl std::error::Error for DialError {}
+
+/// Why the server that answers CLUSTER MYID (or PING, where nobody is `meant`) like this is not to be taken for the node
+/// that is meant.
+pub(super) fn another(said: &Value, meant: Option<&str>) -> Option<String> {
+    match said {
+        Value::Error(text) => (!may_not_tell(text)).then(|| reason(text)),
+        said => {
+            let meant = meant?;
+            let other = said.str().filter(|id| meant != *id)?;
+            Some(format!("another node is there, {}", reason(other.as_bytes())))
+        }
+    }
+}
+
+/// Whether a server that answers CLUSTER MYID with this error may well be the node that is meant: its user may not ask, a
+/// script that runs for long keeps it from answering, or it knows no such command, as managed services do not. Any other
+/// error is a reason not to send it requests.
+pub fn may_not_tell(error: &[u8]) -> bool {
+    let lower = error.to_ascii_lowercase();
+    let says = |what: &[u8]| lower.windows(what.len()).any(|part| part == what);
+    [&b"NOPERM "[..], b"BUSY "].iter().any(|code| error.starts_with(code))
+        || [&b"unknown command"[..], b"unknown subcommand", b"unsupported command", b"not supported"]
+            .into_iter()
+            .any(says)
+}
+
+/// Whether a server that says this turns the connection away, whatever it was asked: it does so on accepting it, and then
+/// closes it.
+pub fn is_turned_away(error: &[u8]) -> bool {
+    error.starts_with(b"DENIED ") || error.starts_with(b"ERR max number of clients")
+}
+
+/// A node's error, short enough to be passed on.
+pub fn reason(text: &[u8]) -> String {
+    let text = String::from_utf8_lossy(text);
+    text.chars().take(LONGEST_REASON).map(|c| if c.is_control() { ' ' } else { c }).collect()
+}
+
+pub(super) fn is_permanent(text: &[u8]) -> bool {
+    let lower = text.to_ascii_lowercase();
+    let says = |what: &[u8]| lower.windows(what.len()).any(|part| part == what);
+    [&b"WRONGPASS"[..], b"NOAUTH", b"NOPERM", b"NOPROTO", b"DENIED"].iter().any(|code| text.starts_with(code))
+        // Before 6.0: no ACL, and AUTH of a node that wants none.
+        || says(b"invalid password")
+        || says(b"without any password")
+        || says(b"unknown command")
+        || says(b"out of range")
+}
+
+/// An I/O error in few words.
+pub(super) fn plain(error: &io::Error) -> String {
+    match error.kind() {
+        io::ErrorKind::ConnectionRefused => "connection refused".to_owned(),
+        io::ErrorKind::ConnectionReset => "connection reset".to_owned(),
+        io::ErrorKind::UnexpectedEof => "it closed the connection".to_owned(),
+        io::ErrorKind::TimedOut => "timed out".to_owned(),
+        _ => error.to_string(),
+    }
+}

@@ -1,0 +1,231 @@
+//! A node connection over which a node speaks unasked: messages of subscriptions, invalidations, what MONITOR shows.
+//!
+//! A feed connects by itself, and again after each loss; what is to be said then is up to its owner, who is told by
+//! [`News::Opened`]. It keeps no read buffer while nothing comes: a thousand idle subscribers cost their sockets.
+
+use std::{
+    cell::RefCell,
+    future::Future,
+    io,
+    pin::Pin,
+    rc::Rc,
+    sync::Arc,
+    task::{Context, Poll, ready},
+};
+
+use bytes::{Bytes, BytesMut};
+use tokio::{
+    io::{AsyncRead, AsyncWrite, ReadBuf},
+    time::Sleep,
+};
+
+use crate::{
+    cluster::{
+        recovery::{BETWEEN_DIALS, Backoff},
+        topology::Node,
+    },
+    metrics::NodeTally,
+    protocol::resp::Inbox,
+    upstream::{
+        descriptors::{Descriptor, Descriptors},
+        dial::{DialError, Dialer, Login},
+        transport::Stream,
+    },
+};
+
+/// How many bytes one turn takes from one feed, so that a flood does not keep others of the worker waiting.
+const TURN: usize = 256 * 1024;
+/// What a frame counts at least, as bytes: small ones take their time too.
+const LEAST: usize = 256;
+
+/// A node connection that is read all the time.
+pub struct Feed {
+    node: Arc<Node>,
+    login: Login,
+    dialer: Dialer,
+    tally: Rc<NodeTally>,
+    descriptors: Arc<Descriptors>,
+    state: State,
+    /// Requests that the socket has not taken yet.
+    out: BytesMut,
+    /// Frames that have come.
+    inbox: Inbox,
+    backoff: Backoff,
+    /// Bytes taken since it last had nothing.
+    turn: usize,
+}
+
+/// A connection, and the open file that it takes.
+type Dialled = Result<(Stream, Descriptor), DialError>;
+
+enum State {
+    Dialling(Pin<Box<dyn Future<Output = Dialled>>>),
+    /// The connection, and the open file that it takes.
+    Open {
+        stream: Stream,
+        _descriptor: Descriptor,
+    },
+    Pausing(Pin<Box<Sleep>>),
+}
+
+/// What has happened on a feed.
+#[derive(Debug)]
+pub enum News {
+    /// It is connected and logged in; nothing has been asked for on it.
+    Opened,
+    /// A whole frame.
+    Frame(Bytes),
+    /// The connection is gone; it connects again.
+    Lost(String),
+    /// It could not connect; it tries again.
+    Unreachable(DialError),
+}
+
+impl Feed {
+    /// A feed from `node`; it connects as soon as it is polled.
+    pub fn open(
+        node: Arc<Node>,
+        login: Login,
+        dialer: Dialer,
+        tally: Rc<NodeTally>,
+        descriptors: &Arc<Descriptors>,
+    ) -> Feed {
+        let state = State::Dialling(Box::pin(dial(node.clone(), login.clone(), dialer.clone(), descriptors.clone())));
+        Feed {
+            node,
+            login,
+            dialer,
+            tally,
+            descriptors: descriptors.clone(),
+            state,
+            out: BytesMut::new(),
+            inbox: Inbox::default(),
+            backoff: BETWEEN_DIALS,
+            turn: 0,
+        }
+    }
+
+    /// The node that it leads to.
+    pub fn node(&self) -> &Arc<Node> {
+        &self.node
+    }
+
+    /// Whether it is connected.
+    pub fn is_open(&self) -> bool {
+        matches!(self.state, State::Open { .. })
+    }
+
+    /// Queues a request. Only where it is open: what is queued is lost with the connection.
+    pub fn send(&mut self, frame: &[u8]) {
+        self.tally.told();
+        self.out.extend_from_slice(frame);
+    }
+
+    /// Connects, writes what is queued and reads; `buffer` is borrowed only while it reads.
+    pub fn poll(&mut self, cx: &mut Context<'_>, buffer: &RefCell<Box<[u8]>>) -> Poll<News> {
+        loop {
+            match &mut self.state {
+                State::Pausing(pause) => {
+                    ready!(pause.as_mut().poll(cx));
+                    let (node, login, descriptors) = (self.node.clone(), self.login.clone(), self.descriptors.clone());
+                    self.state = State::Dialling(Box::pin(dial(node, login, self.dialer.clone(), descriptors)));
+                }
+                State::Dialling(dialling) => match ready!(dialling.as_mut().poll(cx)) {
+                    Ok((stream, descriptor)) => {
+                        self.tally.connected();
+                        self.state = State::Open { stream, _descriptor: descriptor };
+                        return Poll::Ready(News::Opened);
+                    }
+                    Err(error) => {
+                        self.tally.connect_failed(error.permanent);
+                        self.rest();
+                        return Poll::Ready(News::Unreachable(error));
+                    }
+                },
+                State::Open { .. } => match ready!(self.poll_open(cx, buffer)) {
+                    Ok(frame) => {
+                        self.backoff.reset();
+                        return Poll::Ready(News::Frame(frame));
+                    }
+                    Err(error) => {
+                        self.tally.disconnected();
+                        self.rest();
+                        return Poll::Ready(News::Lost(plain(&error)));
+                    }
+                },
+            }
+        }
+    }
+
+    fn poll_open(&mut self, cx: &mut Context<'_>, buffer: &RefCell<Box<[u8]>>) -> Poll<io::Result<Bytes>> {
+        let State::Open { stream, .. } = &mut self.state else { return Poll::Pending };
+        while !self.out.is_empty() {
+            match Pin::new(&mut *stream).poll_write(cx, &self.out) {
+                Poll::Ready(count) => {
+                    let count = count?;
+                    self.tally.wrote(count);
+                    bytes::Buf::advance(&mut self.out, count);
+                }
+                Poll::Pending => break,
+            }
+        }
+        if self.out.is_empty() {
+            // Its room would stay as long as the connection.
+            self.out = BytesMut::new();
+        }
+        loop {
+            if self.turn >= TURN {
+                self.turn = 0;
+                cx.waker().wake_by_ref();
+                return Poll::Pending;
+            }
+            if let Some(frame) = self.inbox.next_frame().map_err(|_| io::ErrorKind::InvalidData)? {
+                self.turn += LEAST.saturating_sub(frame.len());
+                return Poll::Ready(Ok(frame));
+            }
+            let buffer = &mut *buffer.borrow_mut();
+            let mut read = ReadBuf::new(buffer);
+            if Pin::new(&mut *stream).poll_read(cx, &mut read)?.is_pending() {
+                self.turn = 0;
+                return Poll::Pending;
+            }
+            if read.filled().is_empty() {
+                return Poll::Ready(Err(io::ErrorKind::UnexpectedEof.into()));
+            }
+            self.turn += read.filled().len();
+            self.tally.received(read.filled().len(), std::time::Instant::now());
+            self.inbox.add(read.filled());
+        }
+    }
+
+    /// Leaves the node alone for a while.
+    fn rest(&mut self) {
+        self.out = BytesMut::new();
+        self.inbox = Inbox::default();
+        self.state = State::Pausing(Box::pin(tokio::time::sleep(self.backoff.pause())));
+    }
+}
+
+impl Drop for Feed {
+    fn drop(&mut self) {
+        if self.is_open() {
+            self.tally.disconnected();
+        }
+    }
+}
+
+async fn dial(node: Arc<Node>, login: Login, dialer: Dialer, descriptors: Arc<Descriptors>) -> Dialled {
+    let descriptor = descriptors.take(&node.reach).await?;
+    Ok((dialer.dial(&node.reach, &login.at(&node)).await?, descriptor))
+}
+
+fn plain(error: &io::Error) -> String {
+    match error.kind() {
+        io::ErrorKind::UnexpectedEof => "it closed the connection".to_owned(),
+        io::ErrorKind::InvalidData => "it does not speak the Redis protocol".to_owned(),
+        _ => error.to_string(),
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,600 @@
+//! The worker's shared, pipelined connection to one node, in one lane.
+//!
+//! Sessions append requests and tickets to the link's queue; its task writes what has gathered once per turn of the
+//! event loop and hands replies to the tickets in order. A request's bytes stay in the queue until it is answered, as
+//! TCP keeps its send queue, so that one which comes back unexecuted needs no copy of its own.
+//!
+//! Three facts decide what becomes of a request when the connection is lost: it was never wholly written, so it did not
+//! run and goes back to its session; it was written and only reads, so it goes back too, once; or it was written and
+//! may have run, and then its client is told so.
+
+mod companion;
+mod exchange;
+mod queue;
+mod side;
+
+use std::{
+    cell::{Cell, RefCell},
+    future::poll_fn,
+    rc::Rc,
+    sync::Arc,
+    task::{Poll, Waker},
+    time::{Duration, Instant},
+};
+
+use bytes::Bytes;
+
+pub use self::side::LARGEST_SHARED;
+use self::{
+    companion::Companion,
+    exchange::{Exchange, Lost},
+    queue::{Entry, Queue, Room, Taken},
+    side::Sides,
+};
+use crate::{
+    cluster::{
+        recovery::{self, BETWEEN_DIALS, Backoff, Why},
+        topology::{Accepts, Hint, Hints, Node},
+    },
+    commands::scripts::Script,
+    config::Config,
+    metrics::{NodeError, NodeTally},
+    protocol::{resp::write, says},
+    upstream::{
+        descriptors::{Descriptor, Descriptors},
+        dial::{self, DialError, Dialer, Login},
+        doubt::{Connection, Ender},
+        sizes::{LARGE_REPLY, LargeReplies},
+        ticket::{Clock, Ticket},
+        transport::Stream,
+    },
+};
+
+/// How long a node may take before requests that any node may answer go to another.
+const SILENCE: Duration = Duration::from_millis(500);
+
+/// Bytes of unanswered requests beyond which a link takes no more: a node that has stopped reading costs no more memory
+/// than this, and the largest request.
+const MOST_QUEUED: usize = 64 * 1024 * 1024;
+
+/// What a link shares with everything else of its worker.
+#[derive(Clone)]
+pub struct Surroundings {
+    /// Deadlines.
+    pub limits: Rc<Limits>,
+    /// How long requests are tried, and how often they are redirected.
+    pub recovery: recovery::Limits,
+    /// How nodes are connected to.
+    pub dialer: Dialer,
+    /// The worker's time.
+    pub clock: Rc<Clock>,
+    /// The worker's read buffer: what is read is handed on before anybody else reads.
+    pub buffer: Rc<RefCell<Box<[u8]>>>,
+    /// What the nodes take from one connection.
+    pub accepts: Rc<Cell<Accepts>>,
+    /// Where news for discovery go.
+    pub hints: Hints,
+    /// The open files for what not everybody shares.
+    pub descriptors: Arc<Descriptors>,
+    /// Which replies have been large.
+    pub large: Rc<LargeReplies>,
+    /// How often a client has gone with requests unanswered.
+    pub departures: Rc<Cell<u64>>,
+    /// Who has nodes end what was lost.
+    pub ender: Rc<Ender>,
+}
+
+impl Surroundings {
+    /// The nodes take so much from now on.
+    pub fn heed(&self, accepts: Accepts) {
+        self.accepts.set(accepts);
+        self.large.set_frugal(accepts.unsent.is_some());
+    }
+
+    /// The reply to a request turns out to be large.
+    fn note_large(&self, ticket: &Ticket, frame: &[u8]) {
+        let now = self.clock.now();
+        match ticket.slot() {
+            Some(slot) if ticket.replies_before > 0 => self.large.note_transaction(slot, now),
+            slot => self.large.note(slot, frame, now),
+        }
+    }
+}
+
+/// Deadlines of the links.
+#[derive(Debug)]
+pub struct Limits {
+    /// From a request's coming to its answer.
+    pub request_timeout: Duration,
+    /// How long a node that owes replies may be silent.
+    pub node_timeout: Duration,
+}
+
+impl Limits {
+    /// The deadlines that the configuration sets.
+    pub fn of(config: &Config) -> Limits {
+        Limits { request_timeout: config.request_timeout, node_timeout: config.node_timeout }
+    }
+}
+
+/// Who hears what a node says unasked, where its login asks for that ([`dial::Tracking`]).
+pub trait Audience {
+    /// Something has happened on the link to `node`.
+    fn hear(&self, node: &Node, news: News<'_>);
+}
+
+/// What an [`Audience`] hears.
+#[derive(Clone, Copy, Debug)]
+pub enum News<'a> {
+    /// The node is connected, and will speak.
+    Opened,
+    /// A message: its whole frame. It is behind every reply that the node has sent before it.
+    Said(&'a [u8]),
+    /// The connection is lost, and what the node said last with it.
+    Lost(&'a str),
+    /// The node cannot be reached, or lets nobody in; it is tried again.
+    Unreachable(&'a DialError),
+}
+
+/// The connection, as its users see it.
+pub struct Link {
+    node: Arc<Node>,
+    login: RefCell<Login>,
+    /// Where it is connected, to which other connection the node tells of changed keys, if to another.
+    told: Cell<Option<Option<i64>>>,
+    tally: Rc<NodeTally>,
+    around: Surroundings,
+    /// Where there is one, the link connects unasked and sees to it that the node is still there.
+    audience: Option<Rc<dyn Audience>>,
+    /// Its open file is kept back for it.
+    is_kept_back: bool,
+    queue: RefCell<Queue>,
+    /// The connection that is open, or the next one.
+    connection: RefCell<Rc<Connection>>,
+    waker: Cell<Option<Waker>>,
+    retired: Cell<bool>,
+    /// Nobody serves it any more.
+    ended: Cell<bool>,
+    /// Its user may not load scripts.
+    never_loads: Cell<bool>,
+    /// Where what must not go by it goes; `None`: it is such a one itself.
+    sides: Option<Sides>,
+}
+
+/// Requests that go right in front of another, as one unit with it: nothing ever comes between.
+#[derive(Clone, Debug, Default)]
+pub struct Prelude {
+    frames: Vec<u8>,
+    replies: usize,
+}
+
+impl Prelude {
+    /// One request.
+    pub fn of(frame: &[u8]) -> Prelude {
+        Prelude { frames: frame.to_vec(), replies: 1 }
+    }
+
+    /// Adds a request; nothing where it is empty.
+    pub fn add(&mut self, frame: &[u8]) {
+        self.frames.extend_from_slice(frame);
+        self.replies += usize::from(!frame.is_empty());
+    }
+}
+
+const PING: &[u8] = b"*1\r\n$4\r\nPING\r\n";
+const NO_EVICT: &[u8] = b"*3\r\n$6\r\nCLIENT\r\n$8\r\nNO-EVICT\r\n$2\r\nON\r\n";
+/// What any user may say.
+const HELLO: &[u8] = b"*1\r\n$5\r\nHELLO\r\n";
+
+impl Link {
+    /// A link to `node`; it connects when the first request comes. Where no open file is kept back for it, it takes one of
+    /// those for clients.
+    pub fn open(
+        node: Arc<Node>,
+        login: Login,
+        tally: Rc<NodeTally>,
+        around: Surroundings,
+        audience: Option<Rc<dyn Audience>>,
+        is_kept_back: bool,
+    ) -> Rc<Link> {
+        Link::begin(node, login, tally, around, audience, is_kept_back, Some(Sides::default()))
+    }
+
+    fn begin(
+        node: Arc<Node>,
+        login: Login,
+        tally: Rc<NodeTally>,
+        around: Surroundings,
+        audience: Option<Rc<dyn Audience>>,
+        is_kept_back: bool,
+        sides: Option<Sides>,
+    ) -> Rc<Link> {
+        let connection = Connection::new(node.clone(), around.ender.clone());
+        let link = Rc::new(Link {
+            node,
+            login: RefCell::new(login),
+            told: Cell::default(),
+            tally,
+            around,
+            audience,
+            is_kept_back,
+            queue: RefCell::default(),
+            connection: RefCell::new(connection),
+            waker: Cell::default(),
+            retired: Cell::default(),
+            ended: Cell::default(),
+            never_loads: Cell::default(),
+            sides,
+        });
+        let served = link.clone();
+        tokio::task::spawn_local(async move {
+            // Should a fault end the task, what is queued must not wait for ever, nor what comes.
+            while tokio::task::spawn_local(run(served.clone())).await.is_err_and(|fault| fault.is_panic()) {
+                served.give_up("a fault of the proxy's own");
+            }
+        });
+        link
+    }
+
+    /// The node that it leads to.
+    pub fn node(&self) -> &Arc<Node> {
+        &self.node
+    }
+
+    /// Queues a request.
+    pub fn send(&self, request: &[u8], ticket: Ticket) {
+        let mut prelude = Prelude::default();
+        prelude.add(ticket.caching.prefix());
+        self.send_after(&prelude, request, ticket);
+    }
+
+    /// Queues a request with a prelude. Where too much is queued already, or the link has
+    /// ended, the request comes back.
+    pub fn send_after(&self, prelude: &Prelude, request: &[u8], ticket: Ticket) {
+        if self.goes_beside(request, &ticket)
+            && !self.ended.get()
+            && let Some(side) = self.side()
+        {
+            return side.send_after(prelude, request, ticket);
+        }
+        if self.ended.get() || self.is_full() || self.goes_beside(request, &ticket) {
+            let label = &self.node.label;
+            let why = if self.ended.get() { says::node_has_left(label) } else { says::node_takes_no_more(label) };
+            return ticket.bounce(Bytes::copy_from_slice(request), Why::Unsent(why));
+        }
+        if let Some(why) = self.would_overtake(&ticket) {
+            // What the prelude was to load is not loaded.
+            self.queue.borrow_mut().loads.clear();
+            return ticket.bounce(Bytes::copy_from_slice(request), why);
+        }
+        let queue = &mut *self.queue.borrow_mut();
+        let prefix = prelude.frames.len();
+        // Nothing follows a command that may change its connection before that is known.
+        let fenced = ticket.fenced || ticket.unknown;
+        queue.bytes.extend_from_slice(&prelude.frames);
+        queue.bytes.extend_from_slice(request);
+        queue.push(Entry {
+            prelude: prelude.replies,
+            swallow: ticket.replies_before,
+            fenced,
+            unknown: ticket.unknown,
+            ticket: Some(ticket),
+            length: prefix + request.len(),
+            prefix,
+            fault: None,
+            since: self.around.clock.now(),
+            heartbeat: false,
+        });
+        self.tally.queued(prefix + request.len());
+        self.wake();
+    }
+
+    /// Has a prelude load the script, unless what is about to be written does so already. The prelude must be sent now.
+    /// Whether it loads it now; nothing is to be hoped for where [`Link::never_loads`].
+    pub fn load(&self, script: &Script, prelude: &mut Prelude) -> bool {
+        if self.is_full() || script.text.len() > LARGEST_SHARED {
+            return false;
+        }
+        let loads = &mut self.queue.borrow_mut().loads;
+        if self.never_loads.get() || !loads.insert(script.sha) {
+            return false;
+        }
+        script.encode_load(&mut prelude.frames);
+        prelude.replies += 1;
+        true
+    }
+
+    /// Why a request must not go by this connection now: on another one something of its client may still run.
+    fn would_overtake(&self, ticket: &Ticket) -> Option<Why> {
+        let held = ticket.doubts()?.hold(&self.node, Some(&self.connection.borrow()))?;
+        Some(match held.busy {
+            false => Why::Unsent(held.error),
+            true if ticket.replies_before > 0 => Why::Hopeless(says::exec_aborted(&held.error)),
+            true => Why::Hopeless(held.error),
+        })
+    }
+
+    /// The connection that it sends by.
+    pub fn connection(&self) -> Rc<Connection> {
+        self.connection.borrow().clone()
+    }
+
+    /// What the node may be sent before it has answered: as much as it lets wait unread, and as many requests as it lets
+    /// replies wait unsent, however large those are that are not known to be large.
+    fn room(&self) -> Room {
+        let accepts = self.around.accepts.get();
+        let requests = accepts.unsent.map_or(usize::MAX, |unsent| unsent / 2 / LARGE_REPLY);
+        Room { bytes: accepts.unread / 2, requests }
+    }
+
+    fn is_full(&self) -> bool {
+        self.queue.borrow().bytes.len() >= MOST_QUEUED
+    }
+
+    /// Whether a request that any node may answer should rather go elsewhere: the node cannot be reached, or has long
+    /// been silent about what it was asked.
+    pub fn is_unwell(&self) -> bool {
+        let now = self.around.clock.now();
+        let waits = |entry: &Entry| now.saturating_duration_since(entry.since) >= SILENCE;
+        self.tally.unreachable_since().is_some() || self.queue.borrow().entries.front().is_some_and(waits)
+    }
+
+    /// Whether its user may not load scripts.
+    pub fn never_loads(&self) -> bool {
+        self.never_loads.get()
+    }
+
+    /// Asks the node for a sign of life.
+    fn ping(&self) {
+        self.say(if self.login.borrow().is_own() { PING } else { HELLO });
+    }
+
+    /// Nodes close connections that take much memory from now on: where it is connected, it asks to be spared, as it else
+    /// does when it connects. Other users than the proxy's own may not be allowed to ask.
+    pub fn stay(&self) {
+        if self.told.get().is_some() && self.audience.is_none() && self.login.borrow().is_own() {
+            self.say(NO_EVICT);
+            self.wake();
+        }
+    }
+
+    /// Says something whose reply is of no interest.
+    fn say(&self, frame: &[u8]) {
+        let queue = &mut *self.queue.borrow_mut();
+        queue.bytes.extend_from_slice(frame);
+        queue.push(Entry {
+            ticket: None,
+            length: frame.len(),
+            prefix: 0,
+            prelude: 0,
+            swallow: 0,
+            fenced: false,
+            unknown: false,
+            fault: None,
+            since: self.around.clock.now(),
+            heartbeat: true,
+        });
+        self.tally.queued(frame.len());
+    }
+
+    /// Whether a request has waited for so long.
+    pub fn keeps_waiting(&self, long: Duration) -> bool {
+        let now = self.around.clock.now();
+        self.queue.borrow().entries.front().is_some_and(|front| now.saturating_duration_since(front.since) >= long)
+    }
+
+    /// From now on the node is to tell of changed keys as `all` says. Where it is connected, it has to be asked for what is
+    /// `new` in that, by this request; what it remembers already, it goes on to remember.
+    pub fn track(&self, all: &dial::Tracking, new: &dial::Tracking) -> Option<Vec<u8>> {
+        self.login.borrow_mut().tracking = Some(all.clone());
+        let told = self.told.get()?;
+        let mut frame = Vec::new();
+        write::request(&mut frame, &dial::Tracking { redirect: told, ..new.clone() }.words());
+        Some(frame)
+    }
+
+    /// Lets the link end once all that it owes has been answered.
+    pub fn retire(&self) {
+        self.retired.set(true);
+        self.sides.iter().for_each(Sides::retire);
+        self.wake();
+    }
+
+    fn wake(&self) {
+        if let Some(waker) = self.waker.take() {
+            waker.wake();
+        }
+    }
+
+    /// Waits until there is a reason to connect, at least until `rest` where nobody asks for anything; false where there
+    /// will be none any more.
+    async fn wanted(&self, rest: Option<Instant>) -> bool {
+        let asked = poll_fn(|cx| {
+            if !self.queue.borrow().entries.is_empty() {
+                return Poll::Ready(true);
+            }
+            if self.retired.get() {
+                return Poll::Ready(false);
+            }
+            self.waker.set(Some(cx.waker().clone()));
+            Poll::Pending
+        });
+        match (&self.audience, rest) {
+            (None, _) => asked.await,
+            (Some(_), None) => !self.retired.get(),
+            (Some(_), Some(rest)) => tokio::time::timeout_at(rest.into(), asked).await.unwrap_or(true),
+        }
+    }
+
+    /// A connection, and the open file that it takes where none is kept back for it.
+    async fn dial(&self) -> Result<(Connected, Option<Descriptor>), DialError> {
+        let dialer = &self.around.dialer;
+        let asked = self.login.borrow().clone();
+        let mut login = asked.at(&self.node);
+        // One client's own may be closed for what that client does.
+        login.stays = self.audience.is_none() && self.sides.is_some() && self.around.accepts.get().evicts_clients;
+        let descriptor = match self.is_kept_back {
+            true => None,
+            false => Some(self.around.descriptors.take(&self.node.reach).await?),
+        };
+        let companion = Companion::of(&self.node.reach, &mut login, dialer, &self.around.descriptors).await?;
+        let opened = dialer.open(&self.node.reach, &login).await?;
+        self.connection.borrow().opened(opened.id, Instant::now());
+        let told = login.tracking.and_then(|tracking| tracking.redirect);
+        let connected =
+            Connected { stream: opened.stream, rest: opened.rest, companion, tracking: asked.tracking, told };
+        Ok((connected, descriptor))
+    }
+
+    fn tell(&self, news: News<'_>) {
+        if let Some(audience) = &self.audience {
+            audience.hear(&self.node, news);
+        }
+    }
+
+    /// Gives every queued request back: none has been written.
+    fn refuse(&self, why: &Why) {
+        for (ticket, request) in self.take_all() {
+            if let Some(ticket) = ticket {
+                ticket.bounce(request.bytes, why.clone());
+            }
+        }
+    }
+
+    fn take_all(&self) -> Vec<(Option<Ticket>, Taken)> {
+        let queue = &mut *self.queue.borrow_mut();
+        self.tally.dropped(queue.entries.len(), queue.bytes.len() - queue.written);
+        queue.take_all()
+    }
+
+    /// Answers everything queued after the connection broke.
+    fn give_up(&self, lost: &str) {
+        let connection = self.connection.replace(Connection::new(self.node.clone(), self.around.ender.clone()));
+        for (ticket, request) in self.take_all() {
+            let Some(mut ticket) = ticket else { continue };
+            let error = || format!("ERR proxy: connection to {} lost ({lost})", self.node.label);
+            if !request.written && !ticket.has_begun() {
+                ticket.bounce(request.bytes, Why::Unsent(error()));
+            } else if ticket.repeatable && !ticket.has_begun() {
+                if self.around.accepts.get().unsent.is_some() {
+                    // It may be what the node would not have.
+                    self.around.note_large(&ticket, &request.bytes);
+                }
+                // Once only: what breaks the connection each time must not be sent for ever.
+                ticket.repeatable = false;
+                ticket.bounce(request.bytes, Why::Unsent(error()));
+            } else {
+                ticket.wrote(&self.node);
+                ticket.in_doubt(&connection);
+                ticket.fail(&format!("{}, the command may have run", error()));
+            }
+        }
+        connection.is_lost();
+    }
+}
+
+/// A connection that is logged in.
+struct Connected {
+    stream: Stream,
+    /// What the node has said already.
+    rest: Vec<u8>,
+    companion: Option<Companion>,
+    /// What it was asked to tell, and to which connection.
+    tracking: Option<dial::Tracking>,
+    told: Option<i64>,
+}
+
+/// How connecting has gone of late.
+struct Troubles {
+    since: Option<Instant>,
+    backoff: Backoff,
+    until: Option<Instant>,
+    error: String,
+}
+
+impl Troubles {
+    fn none() -> Troubles {
+        Troubles { since: None, backoff: BETWEEN_DIALS, until: None, error: String::new() }
+    }
+
+    fn note(&mut self, now: Instant, error: String) {
+        self.since.get_or_insert(now);
+        self.until = Some(now + self.backoff.pause());
+        self.error = error;
+    }
+
+    fn why(&self, now: Instant, patience: Duration) -> Why {
+        let text = self.error.clone();
+        match self.since {
+            Some(since) if now - since >= patience => Why::Hopeless(text),
+            _ => Why::Unsent(text),
+        }
+    }
+}
+
+/// The link's task: connects while there is work, and answers for all of it when that fails.
+async fn run(link: Rc<Link>) {
+    let mut troubles = Troubles::none();
+    while link.wanted(troubles.until).await {
+        let now = link.around.clock.tick();
+        if troubles.until.is_some_and(|until| now < until) {
+            link.refuse(&troubles.why(now, link.around.recovery.timeout));
+            continue;
+        }
+        match link.dial().await {
+            // It is to tell of other keys by now.
+            Ok((connected, _)) if connected.tracking != link.login.borrow().tracking => {}
+            Ok((connected, _descriptor)) => {
+                link.told.set(Some(connected.told));
+                link.tally.connected();
+                link.tell(News::Opened);
+                let mut exchange = Exchange::new(link.clone(), connected);
+                let lost = poll_fn(|cx| exchange.poll(cx)).await;
+                link.told.set(None);
+                link.tally.disconnected();
+                troubles = match (lost, exchange.heard_from) {
+                    (Lost::Retired, _) => {
+                        // What is left is answered to nobody.
+                        link.take_all();
+                        break;
+                    }
+                    // Nothing that is queued has been written: the next connection begins with it.
+                    (Lost::Doubtful, _) => {
+                        link.tell(News::Lost("what it answers may be forged"));
+                        Troubles::none()
+                    }
+                    (Lost::Broken(why), heard_from) => {
+                        link.tally.error(NodeError::Connection);
+                        link.give_up(&why);
+                        link.tell(News::Lost(&why));
+                        // Discovery is behind: it looks again in any case.
+                        link.around.hints.tell(Hint::Timeout { node: link.node.id.clone() });
+                        let mut troubles = if heard_from { Troubles::none() } else { troubles };
+                        troubles.note(
+                            link.around.clock.tick(),
+                            format!("ERR proxy: connection to {} lost ({why})", link.node.label),
+                        );
+                        troubles
+                    }
+                };
+            }
+            Err(error) => {
+                let now = link.around.clock.tick();
+                link.tally.connect_failed(error.permanent);
+                link.around.hints.tell(error.hint(&link.node));
+                link.tell(News::Unreachable(&error));
+                // Others may have tried before.
+                troubles.since = troubles.since.or(link.tally.unreachable_since());
+                troubles.note(now, error.reply());
+                let why = troubles.why(now, link.around.recovery.timeout);
+                link.refuse(&if error.permanent { Why::Hopeless(error.reply()) } else { why });
+            }
+        }
+    }
+    // At once: whoever is woken by the last reply may have more to send.
+    link.ended.set(true);
+    link.sides.iter().for_each(Sides::retire);
+}
+
+#[cfg(test)]
+mod tests;

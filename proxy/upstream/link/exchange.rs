@@ -1,0 +1,376 @@
+//! The traffic of one established connection: requests out, replies to their tickets, messages to the audience.
+
+mod deadlines;
+
+use std::{
+    pin::Pin,
+    rc::Rc,
+    task::{Context, Poll, ready},
+    time::{Duration, Instant},
+};
+
+use bytes::{Buf, Bytes, BytesMut};
+use tokio::{
+    io::{AsyncRead, AsyncWrite, ReadBuf},
+    time::Sleep,
+};
+
+use self::deadlines::Stall;
+use super::{Connected, Link, News, companion::Companion, queue::Entry};
+use crate::{
+    cluster::{
+        recovery::{self, Why},
+        refusal::{self, Refusal},
+    },
+    metrics::NodeError,
+    protocol::resp::reply::Scanner,
+    upstream::{sizes::LARGE_REPLY, ticket::Ticket, transport::Stream},
+};
+
+/// An unfinished reply of this size is passed on in pieces instead of being collected.
+const STREAMED: usize = 32 * 1024;
+
+/// Why an exchange ended.
+pub(super) enum Lost {
+    Retired,
+    /// More may come than was asked for, after the reply to a fenced request; nothing behind that has been written.
+    Doubtful,
+    Broken(String),
+}
+
+/// The traffic of one established connection.
+pub(super) struct Exchange {
+    link: Rc<Link>,
+    stream: Stream,
+    companion: Option<Companion>,
+    /// What the node had said when the login was over.
+    rest: Vec<u8>,
+    /// The beginning of a reply whose end has not come.
+    partial: BytesMut,
+    scanner: Scanner,
+    /// The front of a long reply has been passed on.
+    streaming: bool,
+    /// A fenced request has been answered by what may go on.
+    doubtful: bool,
+    /// The run queue has gone round since there was something to write.
+    gathered: bool,
+    deadline: Pin<Box<Sleep>>,
+    deadline_set: bool,
+    /// It was set while nobody waited for an answer.
+    deadline_idle: bool,
+    last_heard: Instant,
+    /// When the node took bytes last.
+    last_taken: Instant,
+    pub heard_from: bool,
+    stall: Option<Stall>,
+    /// Bytes of the long reply that have been passed on.
+    passed: usize,
+    /// The departures of clients that have been looked after.
+    departures: u64,
+}
+
+/// How a node has not executed a request.
+enum Verdict {
+    Refused(Refusal),
+    NoScript,
+}
+
+impl Exchange {
+    pub fn new(link: Rc<Link>, Connected { stream, rest, companion, .. }: Connected) -> Exchange {
+        let now = link.around.clock.tick();
+        Exchange {
+            link,
+            stream,
+            companion,
+            rest,
+            partial: BytesMut::new(),
+            scanner: Scanner::default(),
+            streaming: false,
+            doubtful: false,
+            gathered: true,
+            deadline: Box::pin(tokio::time::sleep(Duration::ZERO)),
+            deadline_set: false,
+            deadline_idle: false,
+            last_heard: now,
+            last_taken: now,
+            heard_from: false,
+            stall: None,
+            passed: 0,
+            departures: 0,
+        }
+    }
+
+    /// Reads, writes and watches the deadlines, all three each time: a blocked write must never stop reading, since
+    /// the node may be waiting for just that.
+    pub fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Lost> {
+        self.link.around.clock.tick();
+        self.link.waker.set(Some(cx.waker().clone()));
+        if let Poll::Ready(lost) = self.poll_read(cx) {
+            return Poll::Ready(Lost::Broken(lost));
+        }
+        if self.doubtful {
+            return Poll::Ready(Lost::Doubtful);
+        }
+        if let Poll::Ready(lost) = self.poll_companion(cx) {
+            return Poll::Ready(Lost::Broken(lost));
+        }
+        if let Poll::Ready(lost) = self.poll_write(cx) {
+            return Poll::Ready(Lost::Broken(lost));
+        }
+        if let Poll::Ready(lost) = self.poll_deadlines(cx) {
+            return Poll::Ready(Lost::Broken(lost));
+        }
+        if self.link.retired.get() && self.link.queue.borrow().owes_nothing() {
+            return Poll::Ready(Lost::Retired);
+        }
+        Poll::Pending
+    }
+
+    fn poll_write(&mut self, cx: &mut Context<'_>) -> Poll<String> {
+        let queue = &mut *self.link.queue.borrow_mut();
+        let departures = self.link.around.departures.get();
+        if std::mem::replace(&mut self.departures, departures) != departures {
+            let (requests, bytes) = queue.drop_abandoned();
+            self.link.tally.dropped(requests, bytes);
+        }
+        let writable = queue.writable(self.link.room());
+        if queue.written == writable {
+            return Poll::Pending;
+        }
+        if !std::mem::replace(&mut self.gathered, true) {
+            // Sessions that are ready now get their turn first: one write then carries the requests of all.
+            cx.waker().wake_by_ref();
+            return Poll::Pending;
+        }
+        while queue.written < writable {
+            match ready!(Pin::new(&mut self.stream).poll_write(cx, &queue.bytes[queue.written..writable])) {
+                Ok(count) => {
+                    self.last_taken = self.link.around.clock.now();
+                    if queue.written == 0 {
+                        self.last_heard = self.last_taken;
+                    }
+                    queue.written += count;
+                    self.link.tally.sent(count);
+                }
+                Err(error) => return Poll::Ready(error.to_string()),
+            }
+        }
+        if queue.written == queue.bytes.len() {
+            queue.loads.clear();
+        }
+        self.gathered = false;
+        Poll::Pending
+    }
+
+    fn poll_read(&mut self, cx: &mut Context<'_>) -> Poll<String> {
+        if !self.rest.is_empty() {
+            let rest = std::mem::take(&mut self.rest);
+            if let Err(wrong) = self.take_bytes(&rest) {
+                return Poll::Ready(wrong.to_owned());
+            }
+        }
+        let buffer = self.link.around.buffer.clone();
+        while !self.doubtful {
+            ready!(self.poll_stall(cx));
+            let buffer = &mut *buffer.borrow_mut();
+            let mut read = ReadBuf::new(buffer);
+            match ready!(Pin::new(&mut self.stream).poll_read(cx, &mut read)) {
+                Ok(()) if read.filled().is_empty() => return Poll::Ready("closed by the node".to_owned()),
+                Ok(()) => {
+                    self.last_heard = self.link.around.clock.now();
+                    self.heard_from = true;
+                    self.link.tally.received(read.filled().len(), self.last_heard);
+                    if let Err(wrong) = self.take_bytes(read.filled()) {
+                        return Poll::Ready(wrong.to_owned());
+                    }
+                }
+                Err(error) => return Poll::Ready(error.to_string()),
+            }
+        }
+        Poll::Pending
+    }
+
+    fn poll_companion(&mut self, cx: &mut Context<'_>) -> Poll<String> {
+        let Some(companion) = &mut self.companion else { return Poll::Pending };
+        loop {
+            match ready!(companion.poll(cx, &self.link.around.buffer)) {
+                Ok(frame) => self.link.tell(News::Said(&frame)),
+                Err(error) => return Poll::Ready(format!("its messages: {error}")),
+            }
+        }
+    }
+
+    fn take_bytes(&mut self, bytes: &[u8]) -> Result<(), &'static str> {
+        if self.partial.is_empty() {
+            let used = self.take_replies(bytes)?;
+            self.partial.extend_from_slice(&bytes[used..]);
+        } else {
+            let mut held = std::mem::take(&mut self.partial);
+            held.extend_from_slice(bytes);
+            let used = self.take_replies(&held)?;
+            held.advance(used);
+            if !held.is_empty() {
+                self.partial = held;
+            }
+        }
+        Ok(())
+    }
+
+    /// Hands on every whole reply, and what has come of a long one; says how many bytes that took.
+    fn take_replies(&mut self, bytes: &[u8]) -> Result<usize, &'static str> {
+        let mut used = 0;
+        // What the node says after a doubtful reply is for nobody.
+        while used < bytes.len() && !self.doubtful {
+            let rest = &bytes[used..];
+            match self.scanner.find(rest).map_err(|_| "its reply is not RESP")? {
+                Some(end) => {
+                    self.note_size(end);
+                    self.take_reply(&rest[..end])?;
+                    used += end;
+                    self.streaming = false;
+                    self.stall = None;
+                    self.passed = 0;
+                }
+                None => {
+                    let ready = self.scanner.scanned(rest.len());
+                    let is_push = !self.streaming && rest.first() == Some(&b'>');
+                    if rest.len() >= STREAMED && ready > 0 && !is_push {
+                        self.note_size(rest.len());
+                        if self.stream(&rest[..ready], rest.len()) {
+                            self.scanner.passed_on(ready);
+                            self.streaming = true;
+                            self.passed += ready;
+                            used += ready;
+                        }
+                    }
+                    break;
+                }
+            }
+        }
+        Ok(used)
+    }
+
+    /// The reply at the front of the queue has `more` bytes beyond those that have been passed on. Where it thereby turns
+    /// out to be large, that is remembered for the next one like it.
+    fn note_size(&self, more: usize) {
+        if self.passed + more >= LARGE_REPLY && self.passed < LARGE_REPLY {
+            self.note_large();
+        }
+    }
+
+    #[cold]
+    fn note_large(&self) {
+        let queue = self.link.queue.borrow();
+        let front = queue.entries.front().filter(|front| front.prelude + front.swallow == 0);
+        let Some(ticket) = front.and_then(|front| front.ticket.as_ref()) else { return };
+        self.link.around.note_large(ticket, queue.front_frame());
+    }
+
+    /// Passes on the front of a long reply, where its ticket takes it so; else says how much of it is there.
+    fn stream(&self, chunk: &[u8], held: usize) -> bool {
+        let queue = self.link.queue.borrow();
+        match queue.entries.front() {
+            Some(Entry { ticket: Some(ticket), prelude: 0, swallow: 0, fault: None, .. }) if ticket.streams() => {
+                ticket.stream(chunk)
+            }
+            // Nobody waits for it any more.
+            Some(Entry { ticket: None, .. }) => {}
+            Some(Entry { ticket: Some(ticket), .. }) => {
+                ticket.holds(held);
+                return false;
+            }
+            None => return false,
+        }
+        true
+    }
+
+    fn take_reply(&mut self, reply: &[u8]) -> Result<(), &'static str> {
+        if reply.first() == Some(&b'>') && !self.streaming {
+            // A push is nobody's reply, and nothing asks for any on a shared connection.
+            self.link.tell(News::Said(reply));
+            return Ok(());
+        }
+        let mut queue = self.link.queue.borrow_mut();
+        let written = queue.written;
+        let front = queue.entries.front_mut().ok_or("it sent a reply that nobody asked for")?;
+        // What stands before the request, such as a transaction's first commands, is answered while more is on its way.
+        let is_last = front.prelude + front.swallow == 0;
+        if written < if is_last { front.length } else { 1 } {
+            if reply.starts_with(b"-ERR Protocol error: ")
+                && let Some(ticket) = front.ticket.take()
+            {
+                // It will not have so long an argument, and says so at once.
+                drop(queue);
+                ticket.fill(reply);
+            }
+            return Err("it answered before the request was whole");
+        }
+        if front.prelude > 0 {
+            front.prelude -= 1;
+            if reply.starts_with(b"-NOPERM") && !self.streaming {
+                // To ask again and again would fill the node's ACL LOG.
+                self.link.never_loads.set(true);
+            }
+            return Ok(());
+        }
+        if front.swallow > 0 {
+            front.swallow -= 1;
+            if reply.first() == Some(&b'-') && front.fault.is_none() && !self.streaming {
+                front.fault = Some(Bytes::copy_from_slice(reply));
+            }
+            return Ok(());
+        }
+        self.link.tally.replied(self.link.around.clock.now() - front.since);
+        let heals = front.ticket.as_ref().is_some_and(|ticket| ticket.needs.heals);
+        let verdict = match &front.fault {
+            // The end of a long value may read like an error.
+            _ if self.streaming => None,
+            // EXECABORT only says that a command of the transaction was refused; the fault says why.
+            Some(fault) if reply.starts_with(b"-EXECABORT") => {
+                Refusal::of(fault).map(|refusal| (Verdict::Refused(refusal), fault.clone()))
+            }
+            _ if reply.first() != Some(&b'-') => None,
+            _ if heals && refusal::lacks_script(reply) => Some((Verdict::NoScript, Bytes::copy_from_slice(reply))),
+            _ => Refusal::of(reply)
+                .filter(|refusal| refusal.fits(front.ticket.as_ref().and_then(Ticket::slot)))
+                .map(|refusal| (Verdict::Refused(refusal), Bytes::copy_from_slice(reply))),
+        };
+        let request = verdict.as_ref().map(|_| queue.front_request());
+        let Some(entry) = queue.pop() else { return Ok(()) };
+        drop(queue);
+        // Success is in the server's own words.
+        self.doubtful = match entry.unknown {
+            true => !reply.starts_with(b"-ERR unknown command "),
+            false => entry.fenced && (self.streaming || !matches!(reply.first(), Some(b'+' | b'$'))),
+        };
+        match (verdict, request, entry.ticket) {
+            (Some((verdict, error)), Some(request), Some(ticket)) => self.bounce(verdict, error, request, ticket),
+            (_, _, Some(ticket)) => match &entry.fault {
+                Some(fault) if let Some(reply) = refusal::abort_because(reply, fault) => {
+                    ticket.fill_by(&self.link.node, &reply)
+                }
+                _ => ticket.fill_by(&self.link.node, reply),
+            },
+            (_, _, None) if entry.heartbeat => {}
+            (_, _, None) => {
+                self.link.tally.late();
+                self.link.connection.borrow().hears_late();
+            }
+        }
+        Ok(())
+    }
+
+    /// The node did not execute the request.
+    fn bounce(&self, verdict: Verdict, error: Bytes, request: Bytes, mut ticket: Ticket) {
+        let Link { node, around, tally, .. } = &*self.link;
+        ticket.tries = ticket.tries.saturating_add(1);
+        let why = match verdict {
+            Verdict::NoScript => {
+                tally.error(NodeError::NoScript);
+                Why::NoScript(node.clone(), error)
+            }
+            Verdict::Refused(refusal) => recovery::refused(refusal, error, node, tally, &around.hints),
+        };
+        ticket.bounce(request, why);
+    }
+}

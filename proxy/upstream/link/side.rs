@@ -1,0 +1,51 @@
+//! Connections beside the shared one, for what would harm those who share it: a request so large that all others wait
+//! behind it, or that the node will not have and closes the connection; and a command of which nothing is known, since a
+//! node that calls MONITOR or CLIENT by another name does not tell.
+
+use std::{cell::RefCell, rc::Rc};
+
+use super::{Link, MOST_QUEUED};
+use crate::upstream::ticket::Ticket;
+
+/// The largest request that goes by the shared connection, in bytes: half of the least that may be set as a node's
+/// `client-query-buffer-limit` or `proto-max-bulk-len`.
+pub const LARGEST_SHARED: usize = 512 * 1024;
+/// How many such connections a link has at most. Each carries one request at a time, as long as there are enough.
+const MOST: usize = 4;
+
+/// The links beside a link; they have none themselves.
+#[derive(Default)]
+pub(super) struct Sides(RefCell<Vec<Rc<Link>>>);
+
+impl Sides {
+    /// Lets them end once all that they owe has been answered.
+    pub fn retire(&self) {
+        self.0.borrow().iter().for_each(|side| side.retire());
+    }
+}
+
+impl Link {
+    /// Whether a request must not go by the shared connection.
+    pub(super) fn goes_beside(&self, request: &[u8], ticket: &Ticket) -> bool {
+        // A connection with an audience is one client's own.
+        (ticket.unknown || request.len() > LARGEST_SHARED) && self.sides.is_some() && self.audience.is_none()
+    }
+
+    /// The link by which it goes; `None` where too much waits for the node already.
+    pub(super) fn side(&self) -> Option<Rc<Link>> {
+        let mut sides = self.sides.as_ref()?.0.borrow_mut();
+        sides.retain(|side| !side.ended.get());
+        let queued = |side: &Rc<Link>| side.queue.borrow().bytes.len();
+        if sides.iter().map(queued).sum::<usize>() >= MOST_QUEUED {
+            return None;
+        }
+        let freest = sides.iter().min_by_key(|side| queued(side)).cloned();
+        if freest.as_ref().is_some_and(|side| sides.len() == MOST || queued(side) == 0) {
+            return freest;
+        }
+        let Link { node, login, tally, around, .. } = self;
+        let side = Link::begin(node.clone(), login.borrow().clone(), tally.clone(), around.clone(), None, false, None);
+        sides.push(side.clone());
+        Some(side)
+    }
+}

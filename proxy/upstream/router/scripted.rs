@@ -1,0 +1,125 @@
+//! A worker without sockets, for unit tests: its router, over nodes that say what a test has them say.
+
+use std::{cell::RefCell, rc::Rc, sync::Arc};
+
+use tokio::sync::{mpsc, watch};
+
+use super::{Common, Router, Settings};
+use crate::{
+    clients::{Clients, rights::Rules},
+    cluster::topology::{AddressMap, Hint, Hints, Topology},
+    config::Config,
+    metrics::Metrics,
+    protocol::{
+        address::Address,
+        resp::{Value, write},
+    },
+    upstream::{
+        descriptors::Descriptors,
+        dial::{Dialer, Login},
+        doubt::Ender,
+        link::{Limits, Surroundings},
+        ticket::Clock,
+        transport::memory::{Backlog, Memory, Peer},
+    },
+};
+
+/// Nodes at 127.0.0.1:7000 and on, which share the slots evenly, and the router of one worker.
+pub struct Scripted {
+    /// The worker's router.
+    pub router: Rc<Router>,
+    /// What discovery would be told.
+    pub hints: mpsc::Receiver<Hint>,
+    /// What discovery publishes.
+    pub topology: watch::Sender<Arc<Topology>>,
+    memory: Memory,
+    backlogs: Vec<Option<Backlog>>,
+}
+
+impl Scripted {
+    /// So many nodes, with the default configuration.
+    pub fn new(nodes: u16) -> Scripted {
+        let (config, memory, metrics) = (Config::defaults(), Memory::default(), Metrics::new());
+        let backlogs = (0..nodes).map(|index| Some(memory.listen(&address(index)))).collect();
+        let (topology, news) = watch::channel(Arc::new(evenly(nodes)));
+        let (sender, hints) = Hints::channel(64);
+        let descriptors = Descriptors::new(10_000, 1_000, 1);
+        descriptors.follow(usize::from(nodes));
+        let dialer = Dialer::to(&memory);
+        let around = Surroundings {
+            limits: Rc::new(Limits::of(&config)),
+            recovery: config.recovery(),
+            ender: Ender::new(Login::default(), dialer.clone()),
+            dialer,
+            clock: Rc::new(Clock::start()),
+            buffer: Rc::new(RefCell::new(vec![0; 64 * 1024].into_boxed_slice())),
+            accepts: Rc::default(),
+            hints: sender,
+            descriptors,
+            large: Rc::default(),
+            departures: Rc::default(),
+        };
+        let common = Common {
+            clients: Arc::new(Clients::new(config.max_buffered)),
+            scans: Arc::default(),
+            scripts: Arc::default(),
+            rights: Arc::default(),
+            admissions: Arc::default(),
+        };
+        let tally = Rc::new(metrics.client_tally());
+        let router = Router::new(news, around, Settings::of(&config), tally, metrics.node_tallies(), common);
+        let user = router.own_user();
+        user.learn(may_do_all(), user.generation(), router.clock().now());
+        Scripted { router, hints, topology, memory, backlogs }
+    }
+
+    /// The next connection to a node, logged in.
+    pub async fn node(&mut self, index: u16) -> Peer {
+        let backlog = self.backlogs[usize::from(index)].as_mut().expect("the node listens");
+        let mut peer = backlog.accept().await;
+        // HELLO tells who wants to know what the node calls the connection.
+        let is_asked = peer.request().await == frame("HELLO 2");
+        peer.says(if is_asked { b"*2\r\n$2\r\nid\r\n:7\r\n" } else { b"+PONG\r\n" }).await;
+        peer
+    }
+
+    /// The node refuses connections from now on.
+    pub fn stop(&mut self, index: u16) {
+        self.backlogs[usize::from(index)] = None;
+    }
+
+    /// The node listens again.
+    pub fn start(&mut self, index: u16) {
+        self.backlogs[usize::from(index)] = Some(self.memory.listen(&address(index)));
+    }
+}
+
+/// The request of these words.
+pub fn frame(words: &str) -> Vec<u8> {
+    let mut frame = Vec::new();
+    write::request(&mut frame, &words.split(' ').collect::<Vec<_>>());
+    frame
+}
+
+fn address(index: u16) -> String {
+    format!("127.0.0.1:{}", 7000 + index)
+}
+
+/// What ACL GETUSER tells of a user who may do all.
+fn may_do_all() -> Rules {
+    let rules = [&b"*6\r\n"[..], &frame("commands +@all keys ~* channels &*")[4..]].concat();
+    let (rules, _) = Value::parse(&rules).unwrap().unwrap();
+    Rules::parse(&rules).unwrap()
+}
+
+/// What CLUSTER SLOTS would tell, of nodes without ids.
+fn evenly(nodes: u16) -> Topology {
+    let share = |index: u16| u32::from(index) * 16384 / u32::from(nodes);
+    let mut slots = format!("*{nodes}\r\n");
+    for index in 0..nodes {
+        let (first, last, port) = (share(index), share(index + 1) - 1, 7000 + index);
+        slots += &format!("*3\r\n:{first}\r\n:{last}\r\n*2\r\n$9\r\n127.0.0.1\r\n:{port}\r\n");
+    }
+    let (slots, _) = Value::parse(slots.as_bytes()).unwrap().unwrap();
+    Topology::from_slots(&slots, &Address::new("127.0.0.1", 7000), Arc::new(AddressMap::default())).unwrap()
+}

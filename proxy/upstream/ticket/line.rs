@@ -1,0 +1,497 @@
+//! The line itself: places are opened at its end, filled in any order, and read from its front.
+
+mod mute;
+mod state;
+
+use std::{
+    cell::{Cell, RefCell},
+    rc::Rc,
+    sync::Arc,
+    task::Waker,
+    time::{Duration, Instant},
+};
+
+use bytes::BytesMut;
+
+pub use self::state::Standing;
+use self::{
+    mute::Mute,
+    state::{FIRST_WINDOW, GATHERED_STEP, KEPT_OUTPUT, Place, State},
+};
+use super::{Admitted, Bounced, Caching, Clock, Duty, Label, Needs, Ticket};
+use crate::{
+    clients::{PEAK_RESET, Usage},
+    cluster::topology::{Node, Route},
+    metrics::ClientTally,
+    protocol::slot::Slot,
+    upstream::doubt::Doubts,
+};
+
+/// Bytes that a client may be owed before no more of its requests are read: the bound of a slow reader's cost.
+pub const OWED_LIMIT: usize = 1024 * 1024;
+
+/// The ordered reply places of one session.
+pub struct Line {
+    state: RefCell<State>,
+    tally: Rc<ClientTally>,
+    clock: Rc<Clock>,
+    most_in_flight: usize,
+    /// Tickets that still have to be used, those of bounced requests included.
+    pub(super) open_tickets: Cell<usize>,
+    /// Whether the replies to what comes now are for the client.
+    pub mute: Mute,
+    /// What is answered is not for the client: see [`Line::aside`].
+    is_aside: Cell<bool>,
+    /// The nodes that have been written to, and since when.
+    written: RefCell<Vec<(Arc<Node>, Instant)>>,
+    /// What was given up and may still run.
+    pub doubts: Rc<Doubts>,
+}
+
+impl Line {
+    /// An empty line, for a client that may have `most_in_flight` requests on their way.
+    pub fn new(tally: Rc<ClientTally>, clock: Rc<Clock>, most_in_flight: usize) -> Rc<Line> {
+        Line::of(tally, clock, most_in_flight, Rc::default())
+    }
+
+    /// As [`Line::new`], for a client that may have had to give something up.
+    pub fn of(tally: Rc<ClientTally>, clock: Rc<Clock>, most_in_flight: usize, doubts: Rc<Doubts>) -> Rc<Line> {
+        let state = State { window: FIRST_WINDOW.min(most_in_flight), ..State::default() };
+        Rc::new(Line {
+            state: RefCell::new(state),
+            tally,
+            clock,
+            most_in_flight,
+            open_tickets: Cell::new(0),
+            mute: Mute::default(),
+            is_aside: Cell::default(),
+            written: RefCell::default(),
+            doubts,
+        })
+    }
+
+    /// Opens the next place, for a request of `request_bytes` that goes to `route`; it is `repeatable` where it only
+    /// reads.
+    pub fn open(self: &Rc<Line>, label: Option<Label>, request_bytes: usize, route: Route, repeatable: bool) -> Ticket {
+        let state = &mut *self.state.borrow_mut();
+        let place = Place {
+            reply: state.spare.pop().unwrap_or_default(),
+            length: 0,
+            whole: false,
+            touched: false,
+            failed: false,
+            mute: self.mute.take(),
+            request_bytes: u32::try_from(request_bytes).unwrap_or(u32::MAX),
+            route,
+            opened: self.clock.now(),
+            label,
+        };
+        state.asked += place.request_bytes as usize;
+        state.places.push_back(place);
+        let number = state.front + state.places.len() as u64 - 1;
+        self.open_tickets.set(self.open_tickets.get() + 1);
+        Ticket {
+            duty: Duty::Place { line: self.clone(), number },
+            route,
+            tries: 0,
+            replies_before: 0,
+            repeatable,
+            writes: false,
+            needs: Needs::default(),
+            lesson: None,
+            caching: Caching::AsEver,
+            fenced: false,
+            unknown: false,
+            admission: Admitted::default(),
+        }
+    }
+
+    /// Answers a request on the spot: in its turn behind those that are still on their way.
+    pub fn answer(&self, label: Label, reply: &[u8]) {
+        if !self.is_aside.get() {
+            self.tally.command(label.command, label.class, reply.first() == Some(&b'-'), Duration::ZERO);
+        }
+        if self.mute.take() {
+            return;
+        }
+        let state = &mut *self.state.borrow_mut();
+        if state.closed {
+            return;
+        }
+        state.flushed = false;
+        if state.places.is_empty() {
+            state.out.extend_from_slice(reply);
+        } else {
+            let mut buffer = state.spare.pop().unwrap_or_default();
+            buffer.extend_from_slice(reply);
+            state.parked += buffer.len();
+            state.waiting += usize::from(!buffer.is_empty());
+            state.places.push_back(Place::answered(buffer, self.clock.now()));
+        }
+    }
+
+    /// What is answered within `answer`, for the caller instead of the client. Only while nothing is in flight. It has been
+    /// counted before, when it was queued.
+    pub fn aside(&self, answer: impl FnOnce()) -> Vec<u8> {
+        let kept = std::mem::take(&mut self.state.borrow_mut().out);
+        self.is_aside.set(true);
+        answer();
+        self.is_aside.set(false);
+        std::mem::replace(&mut self.state.borrow_mut().out, kept).to_vec()
+    }
+
+    /// A node has executed a request that may write.
+    pub fn wrote(&self, node: &Arc<Node>) {
+        let mut written = self.written.borrow_mut();
+        // Nearly always it is a known one, by the same link.
+        if written.iter().any(|(known, _)| Arc::ptr_eq(known, node))
+            || written.iter().any(|(known, _)| known.id == node.id)
+        {
+            return;
+        }
+        written.push((node.clone(), self.clock.now()));
+    }
+
+    /// The nodes that have been written to, each with the time of the first write.
+    pub fn written(&self) -> Vec<(Arc<Node>, Instant)> {
+        self.written.borrow().clone()
+    }
+
+    /// What was written to the node counts no more: the client has been told what became of it.
+    pub fn forget_writes(&self, node: &str) {
+        self.written.borrow_mut().retain(|(known, _)| known.id != node);
+    }
+
+    /// Whether the next request must wait: too much is on its way or owed.
+    pub fn is_full(&self) -> bool {
+        let state = self.state.borrow();
+        state.places.len() >= state.window || state.owed() + state.asked >= OWED_LIMIT
+    }
+
+    /// What the client's replies have been like.
+    pub fn standing(&self) -> Standing {
+        self.state.borrow().standing
+    }
+
+    /// Whether every request has been answered. The answers may still have to be written.
+    pub fn is_settled(&self) -> bool {
+        self.state.borrow().places.is_empty()
+    }
+
+    /// Whether nothing is left to do: all answered, all written.
+    pub fn is_idle(&self) -> bool {
+        let state = self.state.borrow();
+        state.places.is_empty() && state.out.is_empty()
+    }
+
+    /// Whether all that is still missing has bounced: nothing is on its way any more.
+    pub fn only_bounces_left(&self) -> bool {
+        let bounced = self.state.borrow().bounced.len();
+        bounced > 0 && bounced == self.open_tickets.get()
+    }
+
+    /// Whether a request has bounced.
+    pub fn has_bounced(&self) -> bool {
+        !self.state.borrow().bounced.is_empty()
+    }
+
+    /// Whether something that the client sent behind a request has run, so that the request must not run any more: each
+    /// would find what the other should have found.
+    pub fn has_overtaken(&self, ticket: &Ticket) -> bool {
+        let state = self.state.borrow();
+        ticket.slot().is_some_and(|slot| state.ran_behind(ticket.place(), slot, !ticket.repeatable))
+    }
+
+    /// Whether something that the client sent behind a request which only reads has run and may have written in `slot`.
+    pub fn ran_behind(&self, ticket: &Ticket, slot: Slot) -> bool {
+        self.state.borrow().ran_behind(ticket.place(), slot, false)
+    }
+
+    /// Takes the bounced requests, in the order of their places.
+    pub fn take_bounced(&self) -> Vec<Bounced> {
+        let mut bounced = std::mem::take(&mut self.state.borrow_mut().bounced);
+        bounced.sort_by_key(|bounced| bounced.ticket.order());
+        bounced
+    }
+
+    /// Lets go of parts that nobody waits for any more.
+    pub(super) fn forget_what_is_over(&self) {
+        let over = {
+            let bounced = &mut self.state.borrow_mut().bounced;
+            let (over, left) = std::mem::take(bounced).into_iter().partition(|one: &Bounced| one.ticket.is_over());
+            *bounced = left;
+            over
+        };
+        // Their tickets borrow the line again when they are dropped.
+        drop::<Vec<Bounced>>(over);
+    }
+
+    /// Bytes that the client is owed.
+    pub fn owed(&self) -> usize {
+        self.state.borrow().owed()
+    }
+
+    /// Bytes of parts that are to become replies.
+    pub fn gathered(&self) -> usize {
+        self.state.borrow().gathered
+    }
+
+    /// What is held for the client here.
+    pub fn usage(&self) -> Usage {
+        let state = self.state.borrow();
+        let parked = state.owed() - state.out.len() + state.gathered;
+        Usage {
+            output: state.out.len(),
+            output_capacity: state.out.capacity(),
+            output_peak: state.peak.0,
+            peak_since: state.peak.1,
+            parked,
+            waiting: state.waiting,
+            ..Usage::default()
+        }
+    }
+
+    /// A part has `new` bytes instead of `old`. The session hears of it at times, to keep its account.
+    pub(super) fn gather(&self, old: usize, new: usize) {
+        let state = &mut *self.state.borrow_mut();
+        let steps = state.gathered / GATHERED_STEP;
+        state.gathered = (state.gathered + new).saturating_sub(old);
+        if state.gathered / GATHERED_STEP > steps {
+            state.wake();
+        }
+    }
+
+    /// Bytes of the requests that wait for their replies.
+    pub fn asked(&self) -> usize {
+        self.state.borrow().asked
+    }
+
+    /// Bytes of these that are ready, and that the client's socket has not taken.
+    pub fn unwritten(&self) -> usize {
+        self.state.borrow().out.len()
+    }
+
+    /// Appends a message that belongs to no request, between two replies.
+    pub fn push(&self, message: &[u8]) {
+        let state = &mut *self.state.borrow_mut();
+        if state.closed {
+            return;
+        }
+        if state.front_is_half_written() {
+            state.pushes.extend_from_slice(message);
+        } else {
+            state.out.extend_from_slice(message);
+        }
+        state.wake();
+    }
+
+    /// Appends a message about what nodes have said in replies: behind every reply of which something has come, and of
+    /// others that come sooner or later. A node that tells of a changed key has been asked for it before: were its message
+    /// passed on ahead of that reply, the client would keep the old value for good.
+    pub fn push_behind(&self, message: &[u8]) {
+        let state = &mut *self.state.borrow_mut();
+        state.flushed = false;
+        state.push_behind(message, self.clock.now());
+    }
+
+    /// As [`Line::push_behind`], for a message that makes the client forget all that it holds: not where one just like it
+    /// stands there already. `once_read` says that this counts even where the client may have read that one: all that it
+    /// holds comes by this line.
+    pub fn push_flush(&self, message: &[u8], once_read: bool) {
+        let state = &mut *self.state.borrow_mut();
+        let parked = state.places.iter().rposition(|place| place.touched).map(|last| {
+            let place = state.places.get(last + 1).or(state.places.get(last));
+            place.is_some_and(|place| place.reply.ends_with(message) && (place.label.is_none() || !place.touched))
+        });
+        let there = match parked {
+            Some(parked) => parked,
+            None => state.out.ends_with(message) || state.flushed && once_read,
+        };
+        if !there {
+            state.push_behind(message, self.clock.now());
+            state.flushed = true;
+        }
+    }
+
+    /// Somebody else is told instead that all is to be forgotten; says whether that was so already, and nothing has come
+    /// since.
+    pub fn flushed_elsewhere(&self) -> bool {
+        std::mem::replace(&mut self.state.borrow_mut().flushed, true)
+    }
+
+    /// Who is to be woken when next there is something to write or to send again. To be called at the end of a turn:
+    /// what happens within the turn needs no waking.
+    pub fn wake_with(&self, waker: &Waker) {
+        let state = &mut *self.state.borrow_mut();
+        state.awake = false;
+        match &mut state.waker {
+            Some(old) if old.will_wake(waker) => {}
+            slot => *slot = Some(waker.clone()),
+        }
+    }
+
+    /// The session is at work.
+    pub fn awake(&self) {
+        self.state.borrow_mut().awake = true;
+    }
+
+    /// Whether no reply is waiting to be written.
+    pub fn nothing_to_write(&self) -> bool {
+        self.state.borrow().out.is_empty()
+    }
+
+    /// Lets `write` take bytes from the front of the output; it says how many it took.
+    pub fn write_out<T>(&self, write: impl FnOnce(&[u8]) -> (usize, T)) -> T {
+        let state = &mut *self.state.borrow_mut();
+        let (now, length) = (self.clock.now(), state.out.len());
+        if state.peak.1.is_none_or(|since| now - since >= PEAK_RESET) {
+            state.peak = (length, Some(now));
+        } else {
+            state.peak.0 = state.peak.0.max(length);
+        }
+        let (taken, result) = write(&state.out);
+        if taken == state.out.len() {
+            if state.out.capacity() > KEPT_OUTPUT {
+                state.out = BytesMut::new();
+            } else {
+                state.out.clear();
+            }
+        } else {
+            bytes::Buf::advance(&mut state.out, taken);
+        }
+        result
+    }
+
+    /// Whether a reply could not be finished, so that the connection must be closed.
+    pub fn is_broken(&self) -> bool {
+        self.state.borrow().broken
+    }
+
+    /// The client has gone: replies that still come are dropped.
+    pub fn close(&self) {
+        let bounced = {
+            let state = &mut *self.state.borrow_mut();
+            state.closed = true;
+            state.out = BytesMut::new();
+            state.pushes = BytesMut::new();
+            std::mem::take(&mut state.bounced)
+        };
+        // Their tickets borrow the line again when they are dropped.
+        drop(bounced);
+    }
+
+    /// Adds bytes to a place's reply, its last ones where `last` is set.
+    pub(super) fn fill(&self, number: u64, bytes: &[u8], last: bool) {
+        let state = &mut *self.state.borrow_mut();
+        let Some(index) = number.checked_sub(state.front).map(|index| index as usize) else { return };
+        let Some(place) = state.places.get_mut(index) else { return };
+        if place.length == 0 {
+            place.failed = matches!(bytes.first(), Some(b'-' | b'!'));
+        }
+        place.length += bytes.len();
+        place.whole = last;
+        place.touched = true;
+        state.flushed = false;
+        if !place.mute && !state.closed {
+            if index == 0 {
+                state.out.extend_from_slice(bytes);
+            } else {
+                state.waiting += usize::from(place.reply.is_empty() && !bytes.is_empty());
+                place.reply.extend_from_slice(bytes);
+                state.parked += bytes.len();
+            }
+        }
+        if index == 0 {
+            if last {
+                self.advance(state);
+            }
+            state.wake();
+        }
+    }
+
+    /// One part of a place's reply has come.
+    pub(super) fn touch(&self, number: u64) {
+        let state = &mut *self.state.borrow_mut();
+        let index = number.checked_sub(state.front).map(|index| index as usize);
+        if let Some(place) = index.and_then(|index| state.places.get_mut(index)) {
+            place.touched = true;
+        }
+    }
+
+    /// Moves on over the places that are whole, and shows what the new front has of its reply.
+    fn advance(&self, state: &mut State) {
+        let now = self.clock.now();
+        while state.places.front().is_some_and(|place| place.whole) {
+            let Some(mut place) = state.places.pop_front() else { break };
+            state.front += 1;
+            state.asked -= place.request_bytes as usize;
+            state.take_parked(&mut place.reply);
+            if place.label.is_some() {
+                state.learn_size(place.length, self.most_in_flight);
+            }
+            if let Some(label) = place.label {
+                self.tally.command(label.command, label.class, place.failed, now - place.opened);
+            }
+            state.recycle(place.reply);
+            if !state.pushes.is_empty() {
+                let pushes = state.pushes.split();
+                state.out.extend_from_slice(&pushes);
+            }
+        }
+        if let Some(front) = state.places.front_mut() {
+            let mut begun = std::mem::take(&mut front.reply);
+            state.take_parked(&mut begun);
+            state.recycle(begun);
+        } else {
+            state.places.shrink_to(FIRST_WINDOW);
+        }
+    }
+
+    /// A request has come back unexecuted.
+    pub(super) fn give_back(&self, bounced: Bounced) {
+        let closed = {
+            let state = &mut *self.state.borrow_mut();
+            if state.closed {
+                Some(bounced)
+            } else {
+                state.bounced.push(bounced);
+                state.wake();
+                None
+            }
+        };
+        drop(closed);
+    }
+
+    /// A place's reply cannot be finished: nothing but closing the connection keeps the client in step, where the reply
+    /// is for the client at all. Nothing may follow, which the client would take for the rest of that reply.
+    pub(super) fn break_off(&self, number: u64) {
+        let state = &mut *self.state.borrow_mut();
+        let index = number.checked_sub(state.front).map(|index| index as usize);
+        state.broken |= index.and_then(|index| state.places.get(index)).is_some_and(|place| !place.mute);
+        if state.broken {
+            state.closed = true;
+            state.pushes = BytesMut::new();
+        }
+        state.wake();
+    }
+
+    /// Whether the front of a place's reply has come.
+    pub(super) fn has_begun(&self, number: u64) -> bool {
+        let state = self.state.borrow();
+        let index = number.checked_sub(state.front).map(|index| index as usize);
+        index.and_then(|index| state.places.get(index)).is_some_and(|place| place.length > 0)
+    }
+
+    /// Whether the client has gone.
+    pub(super) fn is_closed(&self) -> bool {
+        self.state.borrow().closed
+    }
+
+    /// There is something for the session to do.
+    pub(super) fn wake(&self) {
+        self.state.borrow_mut().wake();
+    }
+}
+
+#[cfg(test)]
+mod tests;

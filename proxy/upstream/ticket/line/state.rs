@@ -1,0 +1,187 @@
+//! What a line holds: its places, what they have of their replies, and what is ready for the client.
+
+use std::{collections::VecDeque, task::Waker, time::Instant};
+
+use bytes::BytesMut;
+
+use super::OWED_LIMIT;
+use crate::{
+    cluster::topology::Route,
+    metrics::CommandClass,
+    protocol::slot::Slot,
+    upstream::{
+        sizes::LARGE_REPLY,
+        ticket::{Bounced, Label},
+    },
+};
+
+/// Requests in flight that a new client starts with. One more is allowed for each small reply, as TCP opens its window:
+/// a burst of requests with huge replies is then over before it has cost much.
+pub(super) const FIRST_WINDOW: usize = 8;
+/// Buffers for replies out of turn that a line keeps for the next ones, and the largest that is kept.
+const SPARE_BUFFERS: usize = 32;
+const SPARE_CAPACITY: usize = 512;
+/// How often the session is told that more is gathered for it: each time that it is so much more.
+pub(super) const GATHERED_STEP: usize = 1024 * 1024;
+/// The output buffer's capacity that a line keeps while nothing is owed.
+pub(super) const KEPT_OUTPUT: usize = 4096;
+
+/// What is known of a client by its replies.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Standing {
+    /// None has come yet.
+    #[default]
+    New,
+    /// The last one was small.
+    Small,
+    /// The last one was large.
+    Large,
+}
+
+/// What changes as requests and replies come.
+#[derive(Default)]
+pub(super) struct State {
+    /// Replies in their order, for the client to read.
+    pub out: BytesMut,
+    /// The most that there was of them, and since when that is counted.
+    pub peak: (usize, Option<Instant>),
+    /// Messages that came while a reply was half written.
+    pub pushes: BytesMut,
+    pub places: VecDeque<Place>,
+    /// The number of the front place.
+    pub front: u64,
+    /// Bytes of replies that wait for their turn, and how many these are.
+    pub parked: usize,
+    pub waiting: usize,
+    /// Bytes of replies that have to be put together with others first.
+    pub gathered: usize,
+    /// Bytes of requests that wait for their replies.
+    pub asked: usize,
+    pub bounced: Vec<Bounced>,
+    pub window: usize,
+    pub standing: Standing,
+    pub waker: Option<Waker>,
+    /// The session has been woken, or is at work.
+    pub awake: bool,
+    pub spare: Vec<Vec<u8>>,
+    pub closed: bool,
+    /// A reply could not be finished: all that can be done is to close the connection.
+    pub broken: bool,
+    /// What the client has been sent last says that it is to forget all that it holds.
+    pub flushed: bool,
+}
+
+/// The place of one reply, or of a message that stands between two.
+pub(super) struct Place {
+    pub reply: Vec<u8>,
+    /// Bytes of the reply so far, also of those that are already on their way.
+    pub length: usize,
+    pub whole: bool,
+    /// Something of its reply has come, perhaps only one of the parts that make it.
+    pub touched: bool,
+    pub failed: bool,
+    pub mute: bool,
+    pub request_bytes: u32,
+    /// Where the request goes; what goes to several nodes says `Any`.
+    pub route: Route,
+    pub opened: Instant,
+    /// `None` for what the proxy answered itself: that has been counted.
+    pub label: Option<Label>,
+}
+
+impl Place {
+    pub fn answered(reply: Vec<u8>, opened: Instant) -> Place {
+        Place {
+            length: reply.len(),
+            reply,
+            whole: true,
+            touched: true,
+            failed: false,
+            mute: false,
+            request_bytes: 0,
+            route: Route::Any,
+            opened,
+            label: None,
+        }
+    }
+}
+
+impl State {
+    pub fn push_behind(&mut self, message: &[u8], now: Instant) {
+        if self.closed {
+            return;
+        }
+        match self.places.iter().rposition(|place| place.touched) {
+            None => self.out.extend_from_slice(message),
+            Some(last) => {
+                self.parked += message.len();
+                match self.places.get_mut(last + 1) {
+                    // Nothing of its own reply has come, so that the message stands in front of that.
+                    Some(next) => {
+                        self.waiting += usize::from(next.reply.is_empty());
+                        next.reply.extend_from_slice(message);
+                    }
+                    None => {
+                        self.waiting += 1;
+                        self.places.push_back(Place::answered(message.to_vec(), now));
+                    }
+                }
+            }
+        }
+        self.wake();
+    }
+
+    /// Whether a request, or a part of one, has run that stands behind the place `number` and may be about the same keys
+    /// as what that one does in `slot`: one of the two writes.
+    pub fn ran_behind(&self, number: u64, slot: Slot, writes: bool) -> bool {
+        let is_about = |place: &Place| match place.route {
+            Route::Slot(other) => other == slot,
+            Route::Any | Route::All => true,
+            Route::Home => false,
+        };
+        let may_write = |place: &Place| place.label.is_some_and(|label| writes || label.class != CommandClass::Read);
+        let behind = self.places.iter().zip(self.front..).skip_while(|(_, other)| *other <= number);
+        behind.into_iter().any(|(place, _)| place.touched && may_write(place) && is_about(place))
+    }
+
+    pub fn owed(&self) -> usize {
+        self.out.len() + self.parked + self.pushes.len()
+    }
+
+    pub fn front_is_half_written(&self) -> bool {
+        self.places.front().is_some_and(|place| place.length > 0 && !place.mute)
+    }
+
+    pub fn take_parked(&mut self, reply: &mut Vec<u8>) {
+        if reply.is_empty() {
+            return;
+        }
+        self.parked -= reply.len();
+        self.waiting -= 1;
+        if !self.closed {
+            self.out.extend_from_slice(reply);
+        }
+        reply.clear();
+    }
+
+    pub fn recycle(&mut self, buffer: Vec<u8>) {
+        if self.spare.len() < SPARE_BUFFERS && (1..=SPARE_CAPACITY).contains(&buffer.capacity()) {
+            self.spare.push(buffer);
+        }
+    }
+
+    /// Opens the window a little, or closes it so far that replies of this size keep within the limit.
+    pub fn learn_size(&mut self, length: usize, most: usize) {
+        self.standing = if length < LARGE_REPLY { Standing::Small } else { Standing::Large };
+        self.window =
+            if length * self.window > OWED_LIMIT { (OWED_LIMIT / length).max(1) } else { (self.window + 1).min(most) };
+    }
+
+    pub fn wake(&mut self) {
+        if !std::mem::replace(&mut self.awake, true)
+            && let Some(waker) = &self.waker
+        {
+            waker.wake_by_ref();
+        }
+    }
+}

@@ -1,0 +1,243 @@
+//! Streams of bytes to clients and nodes, whatever carries them.
+//!
+//! [`Stream`] is the one connection type of the proxy: sessions, links and everything else above read and write it and
+//! never ask what it is. [`Network`] makes those to nodes, [`Listener`] those from clients. A new carrier (TLS, unix
+//! sockets) is one more variant here and nothing elsewhere; unit tests bring pipes within the process.
+//!
+//! Carriers are an enum and no trait object: the hot path pays one predictable branch for each read and write, and the
+//! number of system calls stays what it is for a bare socket.
+
+mod listener;
+#[cfg(test)]
+pub mod memory;
+mod own;
+
+use std::{
+    future::poll_fn,
+    io,
+    mem::MaybeUninit,
+    net::SocketAddr,
+    pin::{Pin, pin},
+    task::{Context, Poll, Waker},
+    time::Duration,
+};
+
+use socket2::{SockRef, TcpKeepalive};
+use tokio::{
+    io::{AsyncRead, AsyncWrite, Interest, ReadBuf},
+    net::{TcpStream, lookup_host},
+    task::unconstrained,
+};
+
+use self::own::InUse;
+pub use self::{
+    listener::{Accepted, Listener},
+    own::OwnAddresses,
+};
+use crate::protocol::address::Address;
+
+/// A stream of bytes to a client or a node. Dropping it closes it.
+#[derive(Debug)]
+pub struct Stream {
+    carrier: Carrier,
+    /// The address by which a node knows it.
+    _own: Option<Box<InUse>>,
+}
+
+#[derive(Debug)]
+enum Carrier {
+    Tcp(TcpStream),
+    #[cfg(test)]
+    Memory(tokio::io::DuplexStream),
+}
+
+/// When the kernel finds out that a peer has gone without a word.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Keepalive {
+    /// How long a connection is idle before TCP asks whether the peer is still there; `None`: it never asks.
+    pub idle: Option<Duration>,
+    /// How long sent bytes may stay unacknowledged before TCP gives the peer up (Linux); `None`: as the system has it.
+    pub unacknowledged: Option<Duration>,
+}
+
+impl Stream {
+    fn over(carrier: Carrier) -> Stream {
+        Stream { carrier, _own: None }
+    }
+
+    /// Has small writes sent at once, and the peer looked after. Only sockets that may be idle on a network need it.
+    ///
+    /// # Errors
+    /// What the system says, where it will not have an option.
+    pub fn tune(&self, keepalive: Keepalive) -> io::Result<()> {
+        match &self.carrier {
+            Carrier::Tcp(stream) => {
+                stream.set_nodelay(true)?;
+                let socket = SockRef::from(stream);
+                if let Some(idle) = keepalive.idle {
+                    socket.set_tcp_keepalive(&TcpKeepalive::new().with_time(idle))?;
+                }
+                #[cfg(target_os = "linux")]
+                if keepalive.unacknowledged.is_some() {
+                    socket.set_tcp_user_timeout(keepalive.unacknowledged)?;
+                }
+                Ok(())
+            }
+            #[cfg(test)]
+            Carrier::Memory(_) => Ok(()),
+        }
+    }
+
+    /// The address of the other end, where it has one.
+    pub fn peer(&self) -> Option<SocketAddr> {
+        match &self.carrier {
+            Carrier::Tcp(stream) => stream.peer_addr().ok(),
+            #[cfg(test)]
+            Carrier::Memory(_) => None,
+        }
+    }
+
+    /// Whether the stream is open and has nothing to read: where nothing is asked, what comes is an end, or out of step. A
+    /// stream that is not quiet is of no more use.
+    ///
+    /// The socket itself is asked: the runtime would only know after its next turn.
+    pub fn is_quiet(&mut self) -> bool {
+        match &mut self.carrier {
+            Carrier::Tcp(stream) => {
+                let mut byte = [MaybeUninit::uninit()];
+                let peeked = SockRef::from(&*stream).peek(&mut byte);
+                matches!(peeked, Err(error) if error.kind() == io::ErrorKind::WouldBlock)
+            }
+            #[cfg(test)]
+            Carrier::Memory(pipe) => {
+                let mut byte = [0];
+                let mut cx = Context::from_waker(Waker::noop());
+                Pin::new(pipe).poll_read(&mut cx, &mut ReadBuf::new(&mut byte)).is_pending()
+            }
+        }
+    }
+
+    /// Sends a few last words where they go at once: one packet into an empty send buffer. Where they do not, nobody is
+    /// listening.
+    pub fn say_at_once(&mut self, words: &[u8]) {
+        // Not within the budget of a task, which may be used up.
+        let said = unconstrained(poll_fn(|cx| Pin::new(&mut *self).poll_write(cx, words)));
+        let _ = pin!(said).poll(&mut Context::from_waker(Waker::noop()));
+    }
+
+    /// The error that has ended the stream, as far as the kernel knows by now: the peer has reset it, say.
+    pub fn error(&self) -> Option<io::Error> {
+        match &self.carrier {
+            Carrier::Tcp(stream) => SockRef::from(stream).take_error().ok().flatten(),
+            #[cfg(test)]
+            Carrier::Memory(_) => None,
+        }
+    }
+
+    /// Whether the peer is known to have closed its sending side, though bytes of its are still to be read. Where that is
+    /// not known, the next change of the stream's state wakes the task.
+    pub fn is_closed_by_peer(&self, cx: &mut Context<'_>) -> bool {
+        match &self.carrier {
+            Carrier::Tcp(stream) => {
+                let state = pin!(stream.ready(Interest::READABLE)).poll(cx);
+                matches!(state, Poll::Ready(Ok(state)) if state.is_read_closed())
+            }
+            // A pipe tells its end only to who reads it.
+            #[cfg(test)]
+            Carrier::Memory(_) => false,
+        }
+    }
+}
+
+impl AsyncRead for Stream {
+    #[inline]
+    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        match &mut self.get_mut().carrier {
+            Carrier::Tcp(stream) => Pin::new(stream).poll_read(cx, buffer),
+            #[cfg(test)]
+            Carrier::Memory(pipe) => Pin::new(pipe).poll_read(cx, buffer),
+        }
+    }
+}
+
+impl AsyncWrite for Stream {
+    #[inline]
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        match &mut self.get_mut().carrier {
+            Carrier::Tcp(stream) => Pin::new(stream).poll_write(cx, bytes),
+            #[cfg(test)]
+            Carrier::Memory(pipe) => Pin::new(pipe).poll_write(cx, bytes),
+        }
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match &mut self.get_mut().carrier {
+            Carrier::Tcp(stream) => Pin::new(stream).poll_flush(cx),
+            #[cfg(test)]
+            Carrier::Memory(pipe) => Pin::new(pipe).poll_flush(cx),
+        }
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match &mut self.get_mut().carrier {
+            Carrier::Tcp(stream) => Pin::new(stream).poll_shutdown(cx),
+            #[cfg(test)]
+            Carrier::Memory(pipe) => Pin::new(pipe).poll_shutdown(cx),
+        }
+    }
+}
+
+/// What leads to the nodes.
+#[derive(Clone, Debug)]
+pub enum Network {
+    /// TCP, with the system's name resolution; and the addresses that connections have taken.
+    Tcp(OwnAddresses),
+    /// Pipes within the process, to scripted peers.
+    #[cfg(test)]
+    Memory(memory::Memory),
+}
+
+impl Default for Network {
+    fn default() -> Network {
+        Network::Tcp(OwnAddresses::default())
+    }
+}
+
+impl Network {
+    /// Whether a node that tells of `address` means a connection of this network.
+    pub fn is_own(&self, address: &str) -> bool {
+        match self {
+            Network::Tcp(own) => own.contain(address),
+            #[cfg(test)]
+            Network::Memory(_) => false,
+        }
+    }
+
+    /// The addresses that a name has now.
+    ///
+    /// # Errors
+    /// What the system's resolver says.
+    pub async fn resolve(&self, target: &Address) -> io::Result<Vec<SocketAddr>> {
+        match self {
+            Network::Tcp(_) => Ok(lookup_host((target.host.as_str(), target.port)).await?.collect()),
+            #[cfg(test)]
+            Network::Memory(memory) => memory.resolve(target),
+        }
+    }
+
+    /// A new stream to `address`.
+    ///
+    /// # Errors
+    /// What the system says: the connection was refused, say.
+    pub async fn connect(&self, address: SocketAddr) -> io::Result<Stream> {
+        match self {
+            Network::Tcp(own) => {
+                let stream = TcpStream::connect(address).await?;
+                let own = stream.local_addr().ok().map(|address| Box::new(own.add(address)));
+                Ok(Stream { carrier: Carrier::Tcp(stream), _own: own })
+            }
+            #[cfg(test)]
+            Network::Memory(memory) => memory.connect(address).map(|pipe| Stream::over(Carrier::Memory(pipe))),
+        }
+    }
+}
