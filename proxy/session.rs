@@ -12,13 +12,13 @@ mod account;
 mod alone;
 mod apart;
 mod ask;
+mod attempts;
 mod attend;
 mod barrier;
 mod blocking;
 mod called;
 mod client;
 mod dispatch;
-mod errand;
 mod everywhere;
 mod intake;
 mod keys;
@@ -58,8 +58,8 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
 
 pub use self::leave::look_after_users;
 use self::{
-    alone::Work, apart::Place, barrier::Barrier, leave::Leave, monitor::Monitor, pause::Standstill, reader::Reader,
-    retry::Retry, subscribe::Overdue, subscriber::Subscriber, tracking::Tracking, transaction::Transaction,
+    alone::Work, apart::Place, barrier::Barrier, leave::Leave, monitor::Monitor, pause::PauseWait, reader::Reader,
+    retry::Retry, subscribe::SlowSubscriber, subscriber::Subscriber, tracking::Tracking, transaction::Transaction,
     watch::Watch,
 };
 use crate::{
@@ -103,7 +103,7 @@ pub struct Session {
     /// Among the requests whose replies may be large.
     place: Place,
     /// Nothing is dispatched until the end of a CLIENT PAUSE.
-    standstill: Option<Box<Standstill>>,
+    pause_wait: Option<Box<PauseWait>>,
     transaction: Option<Transaction>,
     /// Keys that the client watches.
     watch: Option<Watch>,
@@ -113,7 +113,7 @@ pub struct Session {
     /// Other clients redirect invalidation messages to it.
     is_told: bool,
     /// Since when the client owes much of what was published to it.
-    overdue: Overdue,
+    overdue: SlowSubscriber,
     /// Which primary gets the requests that any may answer.
     affinity: usize,
     /// The client may use what it asks for: it has authenticated, or need not.
@@ -190,14 +190,14 @@ impl Session {
             retry: None,
             too_large: None,
             place: Place::default(),
-            standstill: None,
+            pause_wait: None,
             transaction: None,
             watch: None,
             subscriber: None,
             monitor: None,
             tracking: None,
             is_told: false,
-            overdue: Overdue::default(),
+            overdue: SlowSubscriber::default(),
             ending: None,
             accounted: Usage::default(),
             named: 0,
@@ -275,7 +275,7 @@ impl Session {
                 Stop::Turn(turn) => return Poll::Ready(turn),
                 Stop::Broken(error) => return Poll::Ready(Turn::Ended(Disconnect::of(&error))),
                 // What held it may be gone: something was answered on the spot, or written out.
-                Stop::Held if self.poll_standstill(cx).is_ready() && self.may_go_on() => continue,
+                Stop::Held if self.poll_pause(cx).is_ready() && self.may_go_on() => continue,
                 Stop::Held => false,
                 Stop::Drained => true,
             };
@@ -304,7 +304,7 @@ impl Session {
             }
             // All that the client had sent when it was told to go is answered.
             // What waits for the end of a pause has not begun.
-            Order::Drain if (drained || self.standstill.is_some()) && self.ending.is_none() => {
+            Order::Drain if (drained || self.pause_wait.is_some()) && self.ending.is_none() => {
                 self.ending = Some(Disconnect::Drain);
             }
             Order::Drain | Order::Serve => {}
@@ -342,7 +342,7 @@ impl Session {
         loop {
             let is_over = self.ending.is_some() || self.line.is_broken();
             if is_over
-                || self.standstill.is_some()
+                || self.pause_wait.is_some()
                 || self.awaits_place()
                 || self.reader.awaits_turn()
                 || self.barrier.is_closed(self.line.is_settled())
@@ -511,7 +511,7 @@ impl Drop for Session {
         self.router.clients().account(self.accounted.total(), 0);
         self.drop_subscriptions();
         if !self.line.is_settled() {
-            let departures = &self.router.around().departures;
+            let departures = &self.router.context().departures;
             departures.set(departures.get().wrapping_add(1));
         }
         self.line.close();

@@ -98,7 +98,7 @@ impl Grounds<'_> {
                 format!("by the owner of {}, which is given what it is to run", self.slot(*slot))
             }
             Plan::Scripting(_, None) => "by any primary, which is given what it is to run".to_owned(),
-            Plan::Aside(fold) => {
+            Plan::OutOfBand(fold) => {
                 format!("by every primary{}, past what it runs, their replies {}", self.primaries(), fold.words())
             }
             Plan::Cut(_) => "in parts".to_owned(),
@@ -175,7 +175,7 @@ pub fn treatment(spec: &Spec) -> String {
         Treatment::Keyed if spec.has_keys() => "the owner of its keys' slot".to_owned(),
         Treatment::Keyed => "any primary".to_owned(),
         Treatment::Split(fold) => format!("the owners of its keys' slots, in parts; replies: {}", fold.words()),
-        Treatment::Primaries(fold) | Treatment::Aside(fold) => format!("every primary; replies: {}", fold.words()),
+        Treatment::Primaries(fold) | Treatment::OutOfBand(fold) => format!("every primary; replies: {}", fold.words()),
         Treatment::Scripting(Scripting::Eval | Scripting::Evalsha | Scripting::Fcall) => {
             "the owner of its keys' slot".to_owned()
         }

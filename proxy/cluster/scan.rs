@@ -79,14 +79,14 @@ struct Stage {
     /// What this stage delivers.
     covers: SlotSet,
     /// Slots of which one node has delivered what it had, while the rest is with another.
-    halves: Vec<Half>,
+    halves: Vec<HalfMoved>,
     /// The topology under which `covers` has been looked at last.
     epoch: u64,
 }
 
 /// A slot that was on its way when the node that it was leaving had been scanned.
 #[derive(Clone, Debug, PartialEq, Hash)]
-struct Half {
+struct HalfMoved {
     slot: Slot,
     /// Who owned it when it was seen last: it must not change hands but once, from the one to the other.
     owner: String,
@@ -182,7 +182,7 @@ impl Step {
 
 impl Stage {
     /// The stage after what is `done`: at the owner of the first slot that is not. `None` where nothing is left.
-    fn next(done: SlotSet, mut halves: Vec<Half>, topology: &Topology) -> Option<Stage> {
+    fn next(done: SlotSet, mut halves: Vec<HalfMoved>, topology: &Topology) -> Option<Stage> {
         halves.retain_mut(|half| half.still_goes(topology));
         let waits = |slot: Slot| halves.iter().any(|half| half.slot == slot);
         let undone = || all_slots().filter(|&slot| !done.has(slot) && !waits(slot));
@@ -210,7 +210,7 @@ impl Stage {
     }
 
     /// What is done, and half done, when the node has been scanned.
-    fn ended(&self, own: &Own) -> (SlotSet, Vec<Half>) {
+    fn ended(&self, own: &Own) -> (SlotSet, Vec<HalfMoved>) {
         let mut done = self.done.clone();
         let (awaited, mut halves): (Vec<_>, Vec<_>) =
             self.halves.iter().cloned().partition(|half| half.rest == self.node);
@@ -220,7 +220,7 @@ impl Stage {
         // What the node does not own has moved on: whoever owns it now is scanned for it.
         for slot in all_slots().filter(|&slot| own.slots.has(slot) && (self.covers.has(slot) || awaited.has(slot))) {
             match own.leaving.iter().find(|(leaving, _)| *leaving == slot) {
-                Some((_, rest)) => halves.push(Half { slot, owner: self.node.clone(), rest: rest.clone() }),
+                Some((_, rest)) => halves.push(HalfMoved { slot, owner: self.node.clone(), rest: rest.clone() }),
                 None => done.insert(slot),
             }
         }
@@ -235,7 +235,7 @@ impl Stage {
     }
 }
 
-impl Half {
+impl HalfMoved {
     /// Whether the slot is still on the one way that it was on, or has come to its end. What went on from there, or whose
     /// other node is gone, is not even half done: its owner is scanned again.
     fn still_goes(&mut self, topology: &Topology) -> bool {

@@ -50,7 +50,7 @@ pub enum Plan {
     /// LOAD, EXISTS and FLUSH to every primary.
     Scripting(Scripting, Option<Slot>),
     /// As it came, to every primary, on connections that are not busy.
-    Aside(Fold),
+    OutOfBand(Fold),
     /// CONFIG SET of parameters that are not to change: done where they have these values already; else the text of the
     /// error.
     Unchanged(Vec<u8>),
@@ -159,7 +159,7 @@ pub fn plan(request: &Request, spec: Option<&Spec>, policy: &Policy) -> Plan {
             Plan::Any => Plan::Scripting(which, None),
             other => other,
         },
-        Treatment::Aside(fold) => Plan::Aside(fold),
+        Treatment::OutOfBand(fold) => Plan::OutOfBand(fold),
         Treatment::Amended(fold) => Plan::Amended(fold),
         Treatment::AclLog => special::acl_log(request),
         Treatment::ClusterView if policy.allows(&spec.name) || policy.allows("cluster") => Plan::Any,

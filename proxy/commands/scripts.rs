@@ -2,7 +2,7 @@
 //!
 //! EVALSHA names a script by its digest. A node that has restarted, was promoted or has just joined does not have it,
 //! where one Redis would. What clients say in EVAL and SCRIPT LOAD is therefore remembered for the whole process, within
-//! bounds, until SCRIPT FLUSH. Workers look into their own [`Shelf`] first: a script in use costs neither a digest nor a
+//! bounds, until SCRIPT FLUSH. Workers look into their own [`ScriptCache`] first: a script in use costs neither a digest nor a
 //! lock.
 
 use std::{
@@ -23,7 +23,7 @@ use crate::protocol::resp::write;
 
 /// A text that is longer is not kept.
 const LONGEST: usize = 1024 * 1024;
-/// Scripts, and bytes of their texts, that each half of an [`Era`] may have.
+/// Scripts, and bytes of their texts, that each half of an [`Generations`] may have.
 const MOST: usize = 1024;
 const MOST_BYTES: usize = 8 * 1024 * 1024;
 /// Texts that a worker knows to be kept; then it begins anew.
@@ -113,23 +113,23 @@ pub struct Scripts {
 #[derive(Debug, Default)]
 struct Kept {
     /// Apart, so that a flood of texts in EVAL costs nobody a script that was loaded on purpose.
-    evaluated: Era,
-    loaded: Era,
+    evaluated: Generations,
+    loaded: Generations,
     /// When which script was loaded last at which node.
     given: HashMap<Arc<str>, HashMap<Sha, Instant>>,
 }
 
 /// Scripts in two halves: what is used moves to the young half, and when that is full the old one is given up.
 #[derive(Debug, Default)]
-struct Era {
-    young: Half,
-    old: Half,
+struct Generations {
+    young: Generation,
+    old: Generation,
     /// How often an old half has been given up.
     turns: u64,
 }
 
 #[derive(Debug, Default)]
-struct Half {
+struct Generation {
     texts: HashMap<Sha, Bytes>,
     bytes: usize,
 }
@@ -190,7 +190,7 @@ impl Scripts {
     }
 }
 
-impl Era {
+impl Generations {
     /// The text; what is found is young again.
     fn find(&mut self, sha: &Sha) -> Option<Bytes> {
         if let Some(text) = self.young.texts.get(sha) {
@@ -214,7 +214,7 @@ impl Era {
 
 /// One worker's view of the scripts.
 #[derive(Debug)]
-pub struct Shelf {
+pub struct ScriptCache {
     all: Arc<Scripts>,
     losses: Cell<u64>,
     hasher: foldhash::quality::RandomState,
@@ -223,10 +223,10 @@ pub struct Shelf {
     texts: RefCell<HashMap<Sha, Bytes, foldhash::fast::RandomState>>,
 }
 
-impl Shelf {
+impl ScriptCache {
     /// A view of `all`.
-    pub fn new(all: Arc<Scripts>) -> Shelf {
-        Shelf {
+    pub fn new(all: Arc<Scripts>) -> ScriptCache {
+        ScriptCache {
             all,
             losses: Cell::new(0),
             hasher: foldhash::quality::RandomState::default(),
@@ -305,7 +305,7 @@ mod tests {
     #[test]
     fn what_is_used_stays_and_the_rest_is_bounded() {
         let all = Arc::new(Scripts::default());
-        let (one, other) = (Shelf::new(all.clone()), Shelf::new(all.clone()));
+        let (one, other) = (ScriptCache::new(all.clone()), ScriptCache::new(all.clone()));
         one.learn(b"return 'loaded'", Met::Loaded);
         one.learn(b"return 'used'", Met::Evaluated);
         one.learn(b"return 'unused'", Met::Evaluated);
@@ -331,7 +331,7 @@ mod tests {
     #[test]
     fn a_flush_reaches_every_worker() {
         let all = Arc::new(Scripts::default());
-        let (one, other) = (Shelf::new(all.clone()), Shelf::new(all.clone()));
+        let (one, other) = (ScriptCache::new(all.clone()), ScriptCache::new(all.clone()));
         let sha = Sha::of(b"return 1");
         one.learn(b"return 1", Met::Loaded);
         assert!(one.find(sha.digits()).is_some() && other.find(sha.digits()).is_some());

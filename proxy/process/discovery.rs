@@ -1,15 +1,15 @@
 //! Learning the cluster and keeping up with it: the only writer of the [`Topology`].
 //!
 //! One task, one refresh at a time. A refresh asks at most three nodes that are well, or as many as it takes until one
-//! answers ([`survey`]); what they say goes into the [`Atlas`], which makes snapshots of it. Workers send [`Hint`]s. A
+//! answers ([`survey`]); what they say goes into the [`KnownCluster`], which makes snapshots of it. Workers send [`Hint`]s. A
 //! MOVED patches its one slot at once; the refresh that it asks for follows, never sooner than a gap that grows while
 //! hints keep coming. Nobody waits for a refresh: the last snapshot serves until there is a better one.
 
-mod atlas;
 mod failing;
 mod framing;
 mod functions;
-mod kin;
+mod identity;
+mod known_cluster;
 mod publish;
 pub mod reach;
 mod survey;
@@ -30,9 +30,9 @@ use tokio_util::sync::CancellationToken;
 use tracing::{debug, error, warn};
 
 use self::{
-    atlas::Atlas,
     functions::{Functions, Outcome, Task},
-    kin::Kin,
+    identity::ClusterIdentity,
+    known_cluster::KnownCluster,
     reach::Found,
     survey::{Answer, Survey},
 };
@@ -80,7 +80,7 @@ pub struct Discovery {
     hints: mpsc::Receiver<Hint>,
     metrics: Metrics,
 
-    atlas: Atlas,
+    known_cluster: KnownCluster,
     /// Who has named a node that is not known.
     witness: Option<Address>,
     /// Addresses that failed lately.
@@ -143,7 +143,7 @@ impl Discovery {
             publisher,
             hints,
             metrics,
-            atlas: Atlas::new(map),
+            known_cluster: KnownCluster::new(map),
             suspects: HashMap::new(),
             strangers: HashSet::new(),
             secretive: None,
@@ -194,7 +194,7 @@ impl Discovery {
             let trigger = match hint {
                 Hint::Moved { redirect, from } => {
                     if let Some(target) = patched.as_ref().unwrap_or(&current).target(&redirect, &from) {
-                        self.atlas.moved(redirect.slot, target.announced.clone(), now);
+                        self.known_cluster.moved(redirect.slot, target.announced.clone(), now);
                         let next = || current.with_layout(current.nodes.clone(), current.slots.clone());
                         patched.get_or_insert_with(next).move_slot(redirect.slot, &target.announced);
                     } else {
@@ -222,7 +222,7 @@ impl Discovery {
             waiting = self.hints.try_recv().ok();
         }
         if let Some(mut patched) = patched {
-            patched.trouble = atlas::trouble(&patched);
+            patched.trouble = known_cluster::trouble(&patched);
             self.publish(patched);
         }
         if !missed.is_empty() {
@@ -243,7 +243,7 @@ impl Discovery {
     }
 
     fn doubt(&mut self, id: &str, trigger: Trigger, now: Instant) -> Trigger {
-        if let Some(address) = self.atlas.doubt(id) {
+        if let Some(address) = self.known_cluster.doubt(id) {
             self.suspects.insert(address, now);
         }
         trigger
@@ -268,10 +268,11 @@ impl Discovery {
         self.survey = Some((self.next.1, now));
         self.next = (now + jittered(self.interval), Trigger::Interval);
         self.suspects.retain(|_, since| now - *since < SUSPECT);
-        let (candidates, kin, known) = (self.candidates(), Kin::of(&self.current()), self.atlas.known_servers());
+        let (candidates, identity, known) =
+            (self.candidates(), ClusterIdentity::of(&self.current()), self.known_cluster.known_servers());
         let asks_limits = self.secretive.is_none_or(|since| now - since >= ASK_AGAIN);
         let (login, dialer) = (self.login.clone(), self.dialer.clone());
-        let survey = survey::survey(candidates, kin, login, dialer, known, asks_limits);
+        let survey = survey::survey(candidates, identity, login, dialer, known, asks_limits);
         self.jobs.spawn(async { Done::Surveyed(survey.await) });
     }
 
@@ -299,24 +300,24 @@ impl Discovery {
             self.suspects.insert(failure.node.clone(), now);
         }
         let (ours, strangers) = (std::mem::take(&mut survey.answers), std::mem::take(&mut survey.strangers));
-        survey.answers = self.answers_of_one(ours, strangers, self.atlas.is_forsaken(now));
+        survey.answers = self.answers_of_one(ours, strangers, self.known_cluster.is_forsaken(now));
         for answer in &survey.answers {
             self.suspects.remove(&answer.asked);
         }
         self.note_secretive(&survey.answers, now);
         let failures = survey.failures_text();
-        let here = self.atlas.meet(&survey);
+        let here = self.known_cluster.meet(&survey);
         let well = match View::merge(survey.answers.into_iter().map(|answer| answer.view).collect()) {
             None => self.nobody_answered(&failures),
-            Some(view) if self.atlas.is_stale(&view, now) => false,
+            Some(view) if self.known_cluster.is_stale(&view, now) => false,
             Some(view) => self.believe(view, &here),
         };
         let current = self.current();
         if !well || current.trouble.is_some() {
             let why = if current.nodes.is_empty() { Trigger::Start } else { Trigger::Uncovered };
             self.look_again(UNEASY_INTERVAL, why, now);
-        } else if self.atlas.misses_nodes()
-            || self.atlas.has_failing(now)
+        } else if self.known_cluster.misses_nodes()
+            || self.known_cluster.has_failing(now)
             || self.last_change.is_some_and(|change| now - change < self.settling())
         {
             self.look_again(WATCHFUL_INTERVAL, Trigger::Interval, now);
@@ -365,7 +366,7 @@ impl Discovery {
 
     fn believe(&mut self, view: View, here: &[(String, Address)]) -> bool {
         self.alone = false;
-        self.atlas.believe(view, here);
+        self.known_cluster.believe(view, here);
         self.search();
         self.publish_layout();
         true
@@ -381,7 +382,7 @@ impl Discovery {
 
     /// Searches the nodes that are not known to be reached anywhere, or no longer.
     fn search(&mut self) {
-        let lost = self.atlas.lost();
+        let lost = self.known_cluster.lost();
         if self.searching || lost.is_empty() {
             return;
         }
@@ -392,7 +393,7 @@ impl Discovery {
 
     fn searched(&mut self, found: Vec<Found>) {
         self.searching = false;
-        found.into_iter().for_each(|found| self.atlas.settle(found));
+        found.into_iter().for_each(|found| self.known_cluster.settle(found));
         if !self.publish_layout() {
             self.search();
         }

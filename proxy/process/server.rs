@@ -27,7 +27,7 @@ use crate::{
     upstream::{
         descriptors::Descriptors,
         dial::Dialer,
-        router::Common,
+        router::Shared,
         transport::{Keepalive, Listener, Stream},
     },
 };
@@ -93,7 +93,7 @@ pub async fn run(config: Config, shutdown: CancellationToken, now: CancellationT
         config: config.clone(),
         topology: topology.clone(),
         hints,
-        common: Common {
+        common: Shared {
             clients: clients.clone(),
             scans: Arc::default(),
             scripts: Arc::default(),

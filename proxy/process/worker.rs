@@ -30,8 +30,8 @@ use crate::{
         descriptors::{Descriptor, Descriptors},
         dial::{Credentials, Dialer, Login},
         doubt::Ender,
-        link::{Limits, Surroundings},
-        router::{Common, Router, Settings},
+        link::{Limits, WorkerContext},
+        router::{Router, Settings, Shared},
         ticket::Clock,
         transport::Accepted,
     },
@@ -59,7 +59,7 @@ pub struct Blueprint {
     /// News for discovery.
     pub hints: Hints,
     /// What they share.
-    pub common: Common,
+    pub common: Shared,
     /// The process's open files.
     pub descriptors: Arc<Descriptors>,
     /// How nodes are connected to.
@@ -119,7 +119,7 @@ async fn run(blueprint: Blueprint, mut arrivals: mpsc::UnboundedReceiver<Arrival
             arrival = arrivals.recv() => match arrival {
                 Some(Arrival { stream, client, descriptor }) => {
                     let (clients, sessions) = (blueprint.common.clients.clone(), sessions.clone());
-                    let seat = Seat { client, clients, sessions, _descriptor: descriptor };
+                    let seat = ClientGuard { client, clients, sessions, _descriptor: descriptor };
                     spawn_local(serve(router.clone(), stream, seat));
                 }
                 None => break,
@@ -138,7 +138,7 @@ fn build_router(blueprint: &Blueprint) -> Rc<Router> {
     let config = &blueprint.config;
     let dialer = blueprint.dialer.clone();
     let own = Login { credentials: Credentials::of(config), own: Credentials::of(config), ..Login::default() };
-    let around = Surroundings {
+    let context = WorkerContext {
         accepts: Rc::default(),
         clock: Rc::new(Clock::start()),
         buffer: Rc::new(RefCell::new(vec![0; READ_BUFFER].into_boxed_slice())),
@@ -153,7 +153,7 @@ fn build_router(blueprint: &Blueprint) -> Rc<Router> {
     };
     Router::new(
         blueprint.topology.clone(),
-        around,
+        context,
         Settings::of(config),
         Rc::new(blueprint.metrics.client_tally()),
         blueprint.metrics.node_tallies(),
@@ -162,21 +162,21 @@ fn build_router(blueprint: &Blueprint) -> Rc<Router> {
 }
 
 /// A client's place in the registry and in the worker's count, given back however its session ends.
-struct Seat {
+struct ClientGuard {
     client: Arc<Client>,
     clients: Arc<Clients>,
     sessions: Arc<AtomicUsize>,
     _descriptor: Descriptor,
 }
 
-impl Drop for Seat {
+impl Drop for ClientGuard {
     fn drop(&mut self) {
         self.clients.leave(self.client.id);
         self.sessions.fetch_sub(1, Relaxed);
     }
 }
 
-async fn serve(router: Rc<Router>, stream: Accepted, seat: Seat) {
+async fn serve(router: Rc<Router>, stream: Accepted, seat: ClientGuard) {
     let Ok(stream) = stream.attach() else { return };
     let tally = router.tally().clone();
     tally.client_came();

@@ -54,7 +54,7 @@ pub(super) enum Work {
     /// What changes all nodes: they are asked first whether they listen.
     Everywhere(Plan),
     /// To every primary, past what runs there.
-    Aside(Fold),
+    OutOfBand(Fold),
     /// SCAN.
     Scan(Option<Slot>),
     /// KEYS.
@@ -102,7 +102,7 @@ impl Work {
             | Work::StreamParts(_)
             | Work::SendLong(_)
             | Work::Everywhere(_)
-            | Work::Aside(_)
+            | Work::OutOfBand(_)
             | Work::Scan(_)
             | Work::Keys
             | Work::ConfigAsItIs(_)
@@ -155,9 +155,9 @@ impl Session {
             Work::StreamParts(split) => self.stream_parts(&split, request, spec).await,
             Work::SendLong(cut) => self.send_long(*cut, request, spec).await,
             Work::Everywhere(plan) => self.everywhere(plan, request, spec).await,
-            Work::Aside(fold) => {
+            Work::OutOfBand(fold) => {
                 self.count_malformed(request, spec);
-                return self.aside(request, fold, BUSY_PATIENCE).await;
+                return self.out_of_band(request, fold, BUSY_PATIENCE).await;
             }
             Work::Scan(slot) => return Some(self.scan(request, slot).await.into()),
             Work::Keys => self.keys(request, spec).await,

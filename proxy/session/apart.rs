@@ -15,8 +15,8 @@ use tokio::sync::OwnedSemaphorePermit;
 use super::{
     Session,
     alone::Work,
+    attempts::Attempts,
     attend::Eof,
-    errand::Errand,
     streamed::{self, Failure},
     transaction::Transaction,
 };
@@ -51,7 +51,7 @@ impl Session {
     /// Whether the sizes of replies are to be looked at: nothing is known of the client's, or some have been large.
     #[inline]
     pub(super) fn is_careful(&self) -> bool {
-        self.line.standing() != Standing::Small || !self.router.around().large.is_empty()
+        self.line.standing() != Standing::Small || !self.router.context().large.is_empty()
     }
 
     /// Whether a request may go to its node now, as far as the size of its reply is concerned; else its place is awaited.
@@ -121,7 +121,7 @@ impl Session {
     /// The work that a request is on a connection of the session's own, where its reply is likely to be large; else its
     /// plan.
     pub(super) fn goes_apart(&self, plan: Plan, request: &Request<'_>, spec: Option<&Spec>) -> Result<Work, Plan> {
-        let large = &self.router.around().large;
+        let large = &self.router.context().large;
         let was_large = self.line.standing() == Standing::Large;
         let Some(spec) = spec.filter(|spec| spec.may_reply_at_length(request.len())) else { return Err(plan) };
         if self.lane.is_private() || self.caching() != Caching::AsEver {
@@ -160,7 +160,7 @@ impl Session {
 
     /// Whether EXEC takes one.
     pub(super) fn exec_goes_apart(&self, transaction: &Transaction) -> bool {
-        let large = &self.router.around().large;
+        let large = &self.router.context().large;
         let slot = transaction.slot().filter(|_| !self.lane.is_private() && self.caching() == Caching::AsEver);
         slot.is_some_and(|slot| large.is_frugal() || large.knows_transaction(slot))
     }
@@ -179,20 +179,20 @@ impl Session {
             self.prepare(which, request, &mut ticket);
         }
         let (router, affinity) = (self.router.clone(), self.affinity);
-        let errand = Errand::new(router.clone(), self.lane.clone(), slot, affinity, self.line.doubts.clone());
+        let attempts = Attempts::new(router.clone(), self.lane.clone(), slot, affinity, self.line.doubts.clone());
         let frame = Bytes::copy_from_slice(request.frame());
-        let around = router.around();
+        let context = router.context();
         let work = async {
             ticket.admission.set(match place {
                 Some(place) => Some(place),
                 None => place_at(&router, slot, affinity).await,
             });
-            let reply = streamed::ask_for(errand, &frame, Some(&mut ticket)).await?;
+            let reply = streamed::ask_for(attempts, &frame, Some(&mut ticket)).await?;
             let length = reply.pass_on(&router, &ticket).await?;
             let now = router.clock().now();
-            around.large.note_length(slot, &frame, length, now);
+            context.large.note_length(slot, &frame, length, now);
             if length < LARGE_REPLY {
-                around.large.note_small(&frame, now);
+                context.large.note_small(&frame, now);
             }
             Ok::<(), Failure>(())
         };

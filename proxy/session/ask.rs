@@ -42,7 +42,7 @@ impl Session {
     /// One request to the node at the other end of `link`, one reply. What the node refuses (MOVED, LOADING ...) is an
     /// error here: whoever asks one very node has no use for another's answer.
     pub(super) async fn ask(&self, link: &Link, frame: &[u8]) -> Result<Bytes, String> {
-        let (doubts, patience) = (&self.line.doubts, self.router.around().recovery.timeout);
+        let (doubts, patience) = (&self.line.doubts, self.router.context().recovery.timeout);
         doubts.settled(link.node(), Some(&link.connection()), patience).await?;
         try_ask(&self.router, link, frame, doubts.clone()).await.map_err(|why| why.text(link))
     }
@@ -53,7 +53,7 @@ impl Session {
         loop {
             let unsent = match self.link(Route::Home) {
                 Some(link) => {
-                    let (doubts, patience) = (&self.line.doubts, self.router.around().recovery.timeout);
+                    let (doubts, patience) = (&self.line.doubts, self.router.context().recovery.timeout);
                     doubts.settled(link.node(), Some(&link.connection()), patience).await?;
                     match try_ask(&self.router, &link, request.frame(), doubts.clone()).await {
                         Err(Unanswered::Bounced(why @ (Why::Unsent(_) | Why::Later(..)))) => why.last_error(),
@@ -62,7 +62,7 @@ impl Session {
                 }
                 None => self.router.topology().down(),
             };
-            if begun.elapsed() >= self.router.around().recovery.timeout {
+            if begun.elapsed() >= self.router.context().recovery.timeout {
                 return Err(unsent);
             }
             tokio::time::sleep(backoff.pause()).await;
@@ -162,7 +162,7 @@ async fn try_ask(router: &Router, link: &Link, frame: &[u8], doubts: Rc<Doubts>)
 impl Session {
     /// A request to every primary, on connections that nobody shares: a node that runs a script answers nothing on the
     /// one by which the script came, and elsewhere only what may end it. `None` where the client has gone.
-    pub(super) async fn aside(&mut self, request: &Request<'_>, fold: Fold, patience: Duration) -> Option<Bytes> {
+    pub(super) async fn out_of_band(&mut self, request: &Request<'_>, fold: Fold, patience: Duration) -> Option<Bytes> {
         let nodes: Vec<Arc<Node>> = self.router.topology().owners().cloned().collect();
         let mut merge = Merge::new(fold, nodes.len(), None, self.speaks_resp3());
         merge.know(self.facts(fold));
@@ -178,7 +178,7 @@ impl Session {
         for (index, node) in nodes.into_iter().enumerate() {
             let lane = self.lane.clone();
             let (frame, doubts) = (frame.clone(), self.line.doubts.clone());
-            asking.spawn_local(async move { (index, ask_aside(&lane, &node, &frame, &doubts, patience).await) });
+            asking.spawn_local(async move { (index, ask_out_of_band(&lane, &node, &frame, &doubts, patience).await) });
         }
         let work = async {
             while let Some(Ok((index, reply))) = asking.join_next().await {
@@ -207,7 +207,7 @@ impl Session {
 }
 
 /// One request and its reply on a connection of its own; an error that says why there is none.
-pub(super) async fn ask_aside(
+pub(super) async fn ask_out_of_band(
     lane: &Lane,
     node: &Arc<Node>,
     frame: &[u8],

@@ -148,7 +148,7 @@ impl Session {
             | Plan::Scan(_)
             | Plan::Keys
             | Plan::Blocking(_)
-            | Plan::Aside(_)
+            | Plan::OutOfBand(_)
             | Plan::Unchanged(_)
             | Plan::AskServer => Target::Several,
         }

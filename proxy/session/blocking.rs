@@ -8,7 +8,7 @@
 //! CLIENT UNBLOCK and a draining proxy do not close the connection but ask the node to end the wait: what was popped in
 //! the last moment still reaches the client.
 
-mod watchman;
+mod watchdog;
 
 use std::{
     future::poll_fn,
@@ -20,8 +20,8 @@ use std::{
 
 use bytes::Bytes;
 
-use self::watchman::Watchman;
-use super::{Session, attend::Eof, errand::Errand, streamed::Streamed};
+use self::watchdog::Watchdog;
+use super::{Session, attempts::Attempts, attend::Eof, streamed::Streamed};
 use crate::{
     clients::{Client, Order, Unblock},
     cluster::{
@@ -55,10 +55,15 @@ impl Session {
     /// Carries out a command that may wait. What it brings is passed on as the client reads it: it has been taken from
     /// its key, and must not be lost for want of room.
     pub(super) async fn block(&mut self, request: &Request<'_>, spec: Option<&Spec>, blocking: Blocking) {
-        let errand =
-            Errand::new(self.router.clone(), self.lane.clone(), blocking.slot, self.affinity, self.line.doubts.clone());
+        let attempts = Attempts::new(
+            self.router.clone(),
+            self.lane.clone(),
+            blocking.slot,
+            self.affinity,
+            self.line.doubts.clone(),
+        );
         let mut wait =
-            Wait::new(errand, self.client.clone(), self.line.clone(), *request, spec, blocking, self.speaks_resp3());
+            Wait::new(attempts, self.client.clone(), self.line.clone(), *request, spec, blocking, self.speaks_resp3());
         wait.trusted = self.is_trusted();
         if spec.is_some_and(Spec::is_readonly) {
             self.reads_untracked();
@@ -101,7 +106,7 @@ impl Drop for Blocked {
 
 /// What ends a wait from outside.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Told {
+pub(super) enum Interrupt {
     /// CLIENT UNBLOCK.
     Unblock(Unblock),
     /// The proxy is to end.
@@ -109,31 +114,31 @@ pub(super) enum Told {
 }
 
 /// Ready when the client's wait is to end.
-pub(super) async fn told(client: &Client) -> Told {
+pub(super) async fn told(client: &Client) -> Interrupt {
     poll_fn(|_| match client.unblocked() {
-        Some(how) => Poll::Ready(Told::Unblock(how)),
+        Some(how) => Poll::Ready(Interrupt::Unblock(how)),
         // The session's own waker is woken by orders, so that this is looked at again.
-        None if client.order() == Order::Drain => Poll::Ready(Told::Drain),
+        None if client.order() == Order::Drain => Poll::Ready(Interrupt::Drain),
         None => Poll::Pending,
     })
     .await
 }
 
-impl Told {
+impl Interrupt {
     /// The reply of a command that has not been executed; none where the client is to go.
     pub(super) fn reply(self, resp3: bool) -> Option<Bytes> {
         match self {
-            Told::Unblock(Unblock::Timeout) if resp3 => Some(Bytes::from_static(b"_\r\n")),
-            Told::Unblock(Unblock::Timeout) => Some(Bytes::from_static(b"*-1\r\n")),
-            Told::Unblock(Unblock::Error) => Some(error(says::UNBLOCKED)),
-            Told::Drain => None,
+            Interrupt::Unblock(Unblock::Timeout) if resp3 => Some(Bytes::from_static(b"_\r\n")),
+            Interrupt::Unblock(Unblock::Timeout) => Some(Bytes::from_static(b"*-1\r\n")),
+            Interrupt::Unblock(Unblock::Error) => Some(error(says::UNBLOCKED)),
+            Interrupt::Drain => None,
         }
     }
 }
 
 /// One blocking command on its way.
 struct Wait<'a> {
-    errand: Errand,
+    attempts: Attempts,
     client: Arc<Client>,
     line: Rc<Line>,
     request: Request<'a>,
@@ -170,12 +175,12 @@ enum Attempt {
     /// The connection is of no more use, the command may have run: the node, and what happened.
     Lost(String),
     /// As it was told, without having been executed.
-    Ended(Told),
+    Ended(Interrupt),
 }
 
 impl<'a> Wait<'a> {
     fn new(
-        errand: Errand,
+        attempts: Attempts,
         client: Arc<Client>,
         line: Rc<Line>,
         request: Request<'a>,
@@ -191,7 +196,7 @@ impl<'a> Wait<'a> {
             pairs.filter(|&(_, at)| request.arg(at) == b"$").map(|(key, at)| FromNow { key, at, id: None }).collect()
         });
         Wait {
-            errand,
+            attempts,
             client,
             line,
             request,
@@ -213,7 +218,7 @@ impl<'a> Wait<'a> {
             let mut connection = tokio::select! {
                 biased;
                 told = told(&client) => return told.reply(self.resp3).map(Streamed::whole),
-                connection = self.errand.connect() => match connection {
+                connection = self.attempts.connect() => match connection {
                     Ok(connection) => connection,
                     Err(text) => return Some(Streamed::whole(error(&text))),
                 },
@@ -233,7 +238,7 @@ impl<'a> Wait<'a> {
                     let node = connection.node().clone();
                     self.wrote(&node);
                     drop(connection);
-                    match self.errand.lost(&node, &why) {
+                    match self.attempts.lost(&node, &why) {
                         lost if self.repeatable => lost,
                         Why::Unsent(text) => {
                             return Some(Streamed::whole(error(&format!("{text}, the command may have run"))));
@@ -245,7 +250,7 @@ impl<'a> Wait<'a> {
             tokio::select! {
                 biased;
                 told = told(&client) => return told.reply(self.resp3).map(Streamed::whole),
-                again = self.errand.again(why) => if let Err(text) = again {
+                again = self.attempts.again(why) => if let Err(text) = again {
                     return Some(Streamed::whole(error(&text)));
                 },
             }
@@ -262,7 +267,7 @@ impl<'a> Wait<'a> {
     /// Sends the command and waits for its reply.
     async fn wait_on(&mut self, connection: &mut Dedicated) -> Attempt {
         let node = connection.node().clone();
-        let patience = self.errand.router.around().limits.node_timeout;
+        let patience = self.attempts.router.context().limits.node_timeout;
         let asks_id = self.trusted && connection.id().is_none();
         let asks_news = self.trusted && self.news.iter().any(|news| news.id.is_none());
         if !self.trusted {
@@ -273,17 +278,17 @@ impl<'a> Wait<'a> {
             // How long it may wait is up to the client: a slow node would not be told from a patient client.
             Ok(Ok(asked)) => drop(asked),
             // The command stands last, so that the node does not have the whole of it.
-            Ok(Err(error)) => return Attempt::Unsent(self.errand.lost(&node, &error.to_string())),
-            Err(_) => return Attempt::Unsent(self.errand.lost(&node, "it takes nothing")),
+            Ok(Err(error)) => return Attempt::Unsent(self.attempts.lost(&node, &error.to_string())),
+            Err(_) => return Attempt::Unsent(self.attempts.lost(&node, "it takes nothing")),
         }
         self.sent = true;
-        let tally = self.errand.router.tally();
+        let tally = self.attempts.router.tally();
         self.blocked.get_or_insert_with(|| Blocked::new(self.client.clone(), tally.clone()));
         let sent = Instant::now();
         if let Err(error) = self.take_preliminaries(connection, asks_id, asks_news, patience).await {
             return Attempt::Lost(error.to_string());
         }
-        let mut watch = Watchman::new(&self.errand, self.deadline, patience);
+        let mut watch = Watchdog::new(&self.attempts, self.deadline, patience);
         let mut asked = None;
         let client = self.client.clone();
         loop {
@@ -294,8 +299,8 @@ impl<'a> Wait<'a> {
                     let Some(id) = connection.id() else { return Attempt::Ended(told) };
                     asked = Some(told);
                     watch.hurries(Instant::now() + patience);
-                    let how = if told == Told::Unblock(Unblock::Timeout) { "TIMEOUT" } else { "ERROR" };
-                    tokio::task::spawn_local(unblock(self.errand.router.clone(), node.clone(), id, how));
+                    let how = if told == Interrupt::Unblock(Unblock::Timeout) { "TIMEOUT" } else { "ERROR" };
+                    tokio::task::spawn_local(unblock(self.attempts.router.clone(), node.clone(), id, how));
                     continue;
                 }
                 why = watch.alarm(&node) => return Attempt::Lost(why),
@@ -306,15 +311,15 @@ impl<'a> Wait<'a> {
                 Err(error) => return Attempt::Lost(error.to_string()),
             };
             if sent.elapsed() >= SETTLED {
-                self.errand.fares_well();
+                self.attempts.fares_well();
             }
             return self.judge(connection, (front, last), asked);
         }
     }
 
-    fn judge(&self, connection: &Dedicated, (reply, last): (Bytes, bool), asked: Option<Told>) -> Attempt {
-        if let (Some(Told::Drain), Some(b'-')) = (asked, reply.first()) {
-            return Attempt::Ended(Told::Drain);
+    fn judge(&self, connection: &Dedicated, (reply, last): (Bytes, bool), asked: Option<Interrupt>) -> Attempt {
+        if let (Some(Interrupt::Drain), Some(b'-')) = (asked, reply.first()) {
+            return Attempt::Ended(Interrupt::Drain);
         }
         let forced = reply.strip_prefix(b"-").is_some_and(|text| text.starts_with(says::FORCED_UNBLOCK.as_bytes()));
         // The node has become a replica, and says so in words of its own to those who wait.
@@ -322,7 +327,7 @@ impl<'a> Wait<'a> {
         match (refusal, asked) {
             (None, _) => Attempt::Answered(reply, last),
             (Some(_), Some(told)) => Attempt::Ended(told),
-            (Some(refusal), None) => Attempt::Refused(self.errand.refused(refusal, reply, connection.node())),
+            (Some(refusal), None) => Attempt::Refused(self.attempts.refused(refusal, reply, connection.node())),
         }
     }
 
@@ -335,10 +340,10 @@ impl<'a> Wait<'a> {
         // What `$` stands for has to be kept: on another connection it would mean a later now, and pass over what
         // came in between.
         for news in self.news.iter().filter(|news| asks_news && news.id.is_none()) {
-            out.extend_from_slice(self.errand.prefix());
+            out.extend_from_slice(self.attempts.prefix());
             write::request::<&[u8]>(&mut out, &[b"XINFO", b"STREAM", self.request.arg(news.key)]);
         }
-        out.extend_from_slice(self.errand.prefix());
+        out.extend_from_slice(self.attempts.prefix());
         if !self.sent {
             out.extend_from_slice(self.request.frame());
             return out;
@@ -362,9 +367,9 @@ impl<'a> Wait<'a> {
     /// Asks the node what `$` stands for, by the proxy's own login: just before the command, which may therefore find, when
     /// it goes again, what came in between.
     async fn learn_last_ids(&mut self, node: &Arc<Node>) {
-        let router = self.errand.router.clone();
-        let (limits, prefix) = (&router.around().limits, self.errand.prefix());
-        let asking = usize::from(self.errand.asks());
+        let router = self.attempts.router.clone();
+        let (limits, prefix) = (&router.context().limits, self.attempts.prefix());
+        let asking = usize::from(self.attempts.asks());
         for news in self.news.iter_mut().filter(|news| news.id.is_none()) {
             let lane = router.first_lane();
             let Ok(mut connection) = lane.pool().take(node).await else { return };
@@ -384,7 +389,7 @@ impl<'a> Wait<'a> {
         asks_news: bool,
         patience: Duration,
     ) -> std::io::Result<()> {
-        let asking = usize::from(self.errand.asks());
+        let asking = usize::from(self.attempts.asks());
         let unknown = self.news.iter_mut().filter(|news| asks_news && news.id.is_none());
         let take = async {
             if asks_id && let Some(id) = value(&connection.reply().await?).integer() {
@@ -408,7 +413,7 @@ impl<'a> Wait<'a> {
 /// Ends the wait of the node's client `id`, by the proxy's own login: the client's may not be allowed to.
 async fn unblock(router: Rc<Router>, node: Arc<Node>, id: i64, how: &'static str) {
     let lane = router.first_lane();
-    let limits = &router.around().limits;
+    let limits = &router.context().limits;
     let Ok(mut connection) = lane.pool().take(&node).await else { return };
     let mut frame = Vec::new();
     write::request(&mut frame, &["CLIENT", "UNBLOCK", &id.to_string(), how]);

@@ -5,7 +5,7 @@ use super::{Session, transaction::Transaction};
 use crate::{
     commands::table::{Spec, sender::Sender},
     protocol::{resp::Request, says},
-    upstream::ticket::Lesson,
+    upstream::ticket::OnSuccess,
 };
 
 impl Session {
@@ -42,11 +42,11 @@ impl Session {
     }
 
     /// CONFIG RESETSTAT: has it all counted anew from now on, once a node has done so.
-    pub(super) fn counts_anew(&self, spec: Option<&Spec>) -> Option<Lesson> {
+    pub(super) fn counts_anew(&self, spec: Option<&Spec>) -> Option<OnSuccess> {
         spec.filter(|spec| spec.traits.counts_anew)?;
         let metrics = self.router.tally().metrics().clone();
         let now = metrics.snapshot_of_asked();
-        Some(Lesson::new(move || metrics.reset_asked(now)))
+        Some(OnSuccess::new(move || metrics.reset_asked(now)))
     }
 }
 

@@ -137,7 +137,7 @@ impl Session {
             }
             Plan::Primaries(fold) => {
                 let mut ticket = self.open(request, spec, Route::Any);
-                ticket.lesson = self.users_change(spec).or_else(|| self.counts_anew(spec));
+                ticket.on_success = self.users_change(spec).or_else(|| self.counts_anew(spec));
                 self.count_malformed(request, spec);
                 self.send_to_primaries(request, spec, fold, &[], ticket);
                 Flow::Taken
@@ -162,7 +162,7 @@ impl Session {
             Plan::Keys => Flow::alone(Work::Keys),
             Plan::Blocking(blocking) => Flow::alone(Work::Block(blocking)),
             Plan::AskServer => Flow::alone(Work::ByServer),
-            Plan::Aside(fold) => Flow::alone(Work::Aside(fold)),
+            Plan::OutOfBand(fold) => Flow::alone(Work::OutOfBand(fold)),
             Plan::Unchanged(error) => Flow::alone(Work::ConfigAsItIs(error)),
         }
     }
@@ -195,7 +195,7 @@ impl Session {
         if !matches!(self.place, Place::None) {
             ticket.admission.set(self.take_place());
         }
-        ticket.fenced = spec.is_some_and(|spec| plan::is_echoed(request, spec));
+        ticket.exclusive = spec.is_some_and(|spec| plan::is_echoed(request, spec));
         ticket.unknown = spec.is_none();
         ticket
     }

@@ -10,7 +10,7 @@ use std::{
 use bytes::Bytes;
 use tokio::{task::JoinSet, time::timeout};
 
-use super::{Session, ask::ask_aside, attend::Eof};
+use super::{Session, ask::ask_out_of_band, attend::Eof};
 use crate::{
     cluster::{
         recovery::BETWEEN_TRIES,
@@ -97,7 +97,7 @@ async fn deaf(router: Rc<Router>, when_busy: WhenBusy, spares_lost: bool) -> Opt
             }
             _ => return None,
         };
-        if begun.elapsed() >= router.around().recovery.timeout {
+        if begun.elapsed() >= router.context().recovery.timeout {
             return Some(lost);
         }
         // A replica may take its place.
@@ -132,8 +132,8 @@ async fn ask_all(router: &Rc<Router>, spares_lost: bool) -> Option<Heard> {
 
 /// By the proxy's own login: the client's user may not be allowed to ask.
 async fn ask_one(router: &Rc<Router>, node: &Arc<Node>) -> Heard {
-    let (lane, patience) = (router.first_lane(), router.around().limits.request_timeout);
-    match ask_aside(&lane, node, PING, &Rc::default(), patience).await {
+    let (lane, patience) = (router.first_lane(), router.context().limits.request_timeout);
+    match ask_out_of_band(&lane, node, PING, &Rc::default(), patience).await {
         Ok(reply) if reply.starts_with(b"-BUSY ") => Heard::Busy(reply),
         // What is refused for a moment only is tried again.
         Ok(_) => Heard::Listens,

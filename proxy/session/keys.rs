@@ -10,8 +10,8 @@ use tokio::task::JoinSet;
 
 use super::{
     Session,
+    attempts::Attempts,
     attend::Eof,
-    errand::Errand,
     streamed::{self, Failure, Streamed},
 };
 use crate::{
@@ -65,16 +65,16 @@ async fn ask_all(
     frame: Bytes,
 ) -> Result<Vec<Part>, Failure> {
     router.refresh();
-    let errand = |slot| Errand::new(router.clone(), lane.clone(), slot, affinity, doubts.clone());
+    let attempts = |slot| Attempts::new(router.clone(), lane.clone(), slot, affinity, doubts.clone());
     if router.topology().first_slots().is_empty() {
         // It waits for owners, as any request does.
-        errand(None).connect().await?.give_back();
+        attempts(None).connect().await?.give_back();
     }
     let slots = router.topology().first_slots().to_vec();
     let mut asking = JoinSet::new();
     for (index, slot) in slots.iter().enumerate() {
-        let (errand, frame) = (errand(Some(*slot)), frame.clone());
-        asking.spawn_local(async move { (index, ask(errand, &frame).await) });
+        let (attempts, frame) = (attempts(Some(*slot)), frame.clone());
+        asking.spawn_local(async move { (index, ask(attempts, &frame).await) });
     }
     let mut parts = Vec::with_capacity(slots.len());
     while let Some(Ok(part)) = asking.join_next().await {
@@ -100,8 +100,8 @@ fn head(parts: &[Part]) -> Result<Vec<u8>, Failure> {
 }
 
 /// The list of one node.
-async fn ask(errand: Errand, frame: &[u8]) -> Result<Part, Failure> {
-    let mut body = streamed::ask(errand, frame).await?;
+async fn ask(attempts: Attempts, frame: &[u8]) -> Result<Part, Failure> {
+    let mut body = streamed::ask(attempts, frame).await?;
     match Head::of(body.front()) {
         Some(head) => {
             body.skip(head.body);

@@ -16,8 +16,8 @@ use tokio::time::timeout;
 use super::{
     Flow, Session,
     ask::ask,
+    attempts::Attempts,
     attend::Eof,
-    errand::Errand,
     transaction::{DISCARD, MULTI},
 };
 use crate::{
@@ -44,7 +44,7 @@ use crate::{
     upstream::{
         dial,
         router::{Lane, Router},
-        ticket::Lesson,
+        ticket::OnSuccess,
     },
 };
 
@@ -142,10 +142,10 @@ impl Session {
 
     /// Has all that is known of users forgotten once a node has done `spec`, which changes them, and ends the clients of
     /// those that are gone.
-    pub(super) fn users_change(&self, spec: Option<&Spec>) -> Option<Lesson> {
+    pub(super) fn users_change(&self, spec: Option<&Spec>) -> Option<OnSuccess> {
         spec.filter(|spec| spec.traits.changes_users)?;
         let (router, issuer) = (self.router.clone(), self.client.id);
-        Some(Lesson::new(move || look_after_change(&router, issuer)))
+        Some(OnSuccess::new(move || look_after_change(&router, issuer)))
     }
 
     fn asker(&self) -> Asker {
@@ -232,7 +232,7 @@ pub(super) fn is_judged_by_node(plan: &Plan) -> bool {
             true
         }
         // Where all nodes are busy, none could be asked.
-        Plan::Aside(_) => true,
+        Plan::OutOfBand(_) => true,
         Plan::Scripting(which, _) => matches!(which, Scripting::Eval | Scripting::Evalsha | Scripting::Fcall),
         _ => false,
     }
@@ -275,7 +275,7 @@ struct Asker {
 }
 
 /// What became of a question.
-enum Told<T> {
+enum Answered<T> {
     /// A node has answered it.
     Answer(T),
     /// The nodes do not have the user.
@@ -314,14 +314,14 @@ impl Asker {
             reply => Some(Rules::parse(&reply)),
         });
         match told.await {
-            Told::Answer(Some(rules)) => Known::Rules(self.user.learn(rules, asked, Instant::now())),
-            Told::Answer(None) | Told::MayNot => Known::Nothing,
-            Told::NoUser if self.is_own => Known::Nothing,
-            Told::NoUser => {
+            Answered::Answer(Some(rules)) => Known::Rules(self.user.learn(rules, asked, Instant::now())),
+            Answered::Answer(None) | Answered::MayNot => Known::Nothing,
+            Answered::NoUser if self.is_own => Known::Nothing,
+            Answered::NoUser => {
                 end_clients(&self.router, &self.user.name, None);
                 Known::Judged(Judged::NoUser)
             }
-            Told::Silence(why) => {
+            Answered::Silence(why) => {
                 // Before anything is known of the cluster, there is nothing to protect.
                 let free = self.user.nobody_answered(self.is_own, Instant::now());
                 Known::Judged(Judged::Verdict(if free { Ok(()) } else { Err(says::no_verdict(&why).into()) }))
@@ -352,12 +352,12 @@ impl Asker {
             reply => Some(reply.str().and_then(rights::refusal).map(|error| Err(error.into()))),
         });
         let verdict = match told.await {
-            Told::Answer(Some(verdict)) => verdict,
-            Told::NoUser => return Judged::NoUser,
+            Answered::Answer(Some(verdict)) => verdict,
+            Answered::NoUser => return Judged::NoUser,
             // As where nothing has been told of it at all.
-            Told::Silence(_) if self.is_own && rules.is_none() => return Judged::Verdict(Ok(())),
-            Told::Silence(why) => return Judged::Verdict(Err(says::no_verdict(&why).into())),
-            Told::Answer(None) | Told::MayNot => match self.try_out(&words, spec).await {
+            Answered::Silence(_) if self.is_own && rules.is_none() => return Judged::Verdict(Ok(())),
+            Answered::Silence(why) => return Judged::Verdict(Err(says::no_verdict(&why).into())),
+            Answered::Answer(None) | Answered::MayNot => match self.try_out(&words, spec).await {
                 Some(verdict) => verdict,
                 None if acts_on_clients(spec) => return Judged::Verdict(Err(says::MAY_NOT_ASK.into())),
                 None => Ok(()),
@@ -371,14 +371,14 @@ impl Asker {
 
     /// Asks the primaries in turn, by the proxy's own login, until one answers. `read` reads a reply; `None` where that node
     /// does not have the user.
-    async fn ask<T>(&self, words: &[&[u8]], read: impl Fn(Value) -> Option<T>) -> Told<T> {
+    async fn ask<T>(&self, words: &[&[u8]], read: impl Fn(Value) -> Option<T>) -> Answered<T> {
         if !self.router.rights().may_ask(Instant::now()) {
-            return Told::MayNot;
+            return Answered::MayNot;
         }
         self.router.refresh();
         let mut nodes: Vec<_> = self.router.topology().owners().cloned().collect();
         if nodes.is_empty() {
-            return Told::Silence(self.router.topology().down());
+            return Answered::Silence(self.router.topology().down());
         }
         let first = self.affinity % nodes.len();
         nodes.rotate_left(first);
@@ -391,7 +391,7 @@ impl Asker {
                 Ok(Ok(reply)) => match value(&reply) {
                     Value::Error(text) if is_closed_to_us(&text) => {
                         self.router.rights().may_not_ask(Instant::now());
-                        return Told::MayNot;
+                        return Answered::MayNot;
                     }
                     // It is busy, loading or lost: another may tell.
                     Value::Error(text) if !text.starts_with(b"ERR ") => {
@@ -399,7 +399,7 @@ impl Asker {
                     }
                     reply => {
                         if let Some(told) = read(reply) {
-                            return Told::Answer(told);
+                            return Answered::Answer(told);
                         }
                     }
                 },
@@ -407,7 +407,7 @@ impl Asker {
                 Err(_) => (silent, why) = (silent + 1, says::no_answer(&node.label, PATIENCE)),
             }
         }
-        if silent * 2 < count { Told::NoUser } else { Told::Silence(why) }
+        if silent * 2 < count { Answered::NoUser } else { Answered::Silence(why) }
     }
 
     /// Where the proxy may not ask about the user: has a node queue the command in a transaction of the client's own login,
@@ -416,9 +416,9 @@ impl Asker {
         if spec.flags.has(Flags::NO_MULTI) {
             return None;
         }
-        let patience = self.router.around().limits.request_timeout;
-        let mut errand = Errand::new(self.router.clone(), self.lane.clone(), None, self.affinity, Rc::default());
-        let mut connection = errand.connect().await.ok()?;
+        let patience = self.router.context().limits.request_timeout;
+        let mut attempts = Attempts::new(self.router.clone(), self.lane.clone(), None, self.affinity, Rc::default());
+        let mut connection = attempts.connect().await.ok()?;
         let begun = connection.exchange(MULTI, 1, patience).await.ok()?.pop()?;
         if begun.first() != Some(&b'+') {
             // Nothing is queued, so that nothing else may be sent.

@@ -136,9 +136,9 @@ impl Session {
         let node = self.router.node_for(Route::Any, self.affinity).ok_or_else(|| self.router.topology().down())?;
         // RESP2 says AUTH, whose errors are the ones that a client expects.
         let login = Login { version: Version::Resp2, ..login.clone() };
-        let descriptor = self.router.around().descriptors.take(&node.reach).await;
+        let descriptor = self.router.context().descriptors.take(&node.reach).await;
         let _descriptor = descriptor.map_err(|error| error.reply())?;
-        match self.router.around().dialer.dial(&node.reach, &login.at(&node)).await {
+        match self.router.context().dialer.dial(&node.reach, &login.at(&node)).await {
             Ok(_) => Ok(()),
             Err(error) if error.step == Step::Login && error.permanent => Err(error.why),
             Err(error) => Err(error.reply()),

@@ -18,7 +18,7 @@ use std::{
 
 use bytes::Bytes;
 
-use self::shown::Told;
+use self::shown::MonitorLine;
 use super::{Session, attend::Eof, transaction::Transaction};
 use crate::{
     clients::{Client, Monitoring},
@@ -105,7 +105,7 @@ impl Monitor {
                     News::Frame(frame) if !frame.starts_with(b"+") => node.begun = true,
                     News::Frame(frame) => {
                         let topology = router.topology();
-                        if node.is_to_show(&frame, &self.token, &topology.commands, &router.around().dialer) {
+                        if node.is_to_show(&frame, &self.token, &topology.commands, &router.context().dialer) {
                             self.lines.push(frame);
                         }
                     }
@@ -142,8 +142,8 @@ impl Monitor {
         for owner in owners {
             if !self.nodes.iter().any(|node| node.feed.node().reach == owner.reach) {
                 let tally = router.node_tally(&owner);
-                let around = router.around();
-                let feed = Feed::open(owner, self.login.clone(), around.dialer.clone(), tally, &around.descriptors);
+                let context = router.context();
+                let feed = Feed::open(owner, self.login.clone(), context.dialer.clone(), tally, &context.descriptors);
                 self.nodes.push(Monitored { feed, shows: false, begun: false, lost: false, host: None });
             }
         }
@@ -153,7 +153,7 @@ impl Monitor {
 impl Monitored {
     /// Whether what the node tells is some client's doing that the proxy has not shown itself.
     fn is_to_show(&mut self, line: &[u8], token: &str, commands: &CommandTable, dialer: &Dialer) -> bool {
-        let Some(told) = Told::of(line) else { return true };
+        let Some(told) = MonitorLine::of(line) else { return true };
         if told.says(token) {
             self.host = (!dialer.is_own(told.address)).then(|| told.host().to_owned());
             return false;
@@ -229,7 +229,7 @@ fn is_shown(spec: &Spec) -> bool {
 
 /// Waits until all nodes show what they do, or one at least in time. Or the error for the client.
 async fn begin(mut monitor: Box<Monitor>, router: Rc<Router>) -> Result<Box<Monitor>, Bytes> {
-    let mut patience = Box::pin(tokio::time::sleep(router.around().recovery.timeout));
+    let mut patience = Box::pin(tokio::time::sleep(router.context().recovery.timeout));
     poll_fn(|cx| {
         if let Poll::Ready(error) = monitor.poll(cx, &router) {
             return Poll::Ready(Err(error));

@@ -11,8 +11,8 @@ use tokio::task::JoinSet;
 use super::{
     Session,
     apart::place_at,
+    attempts::Attempts,
     attend::Eof,
-    errand::Errand,
     long::{Portion, cut_up},
     streamed::{self, Failure, Streamed, has_room},
 };
@@ -84,7 +84,7 @@ impl Session {
         let router = self.router.clone();
         let (lane, affinity) = (self.lane.clone(), self.affinity);
         let doubts = self.line.doubts.clone();
-        let errand = |slot| Errand::new(router.clone(), lane.clone(), Some(slot), affinity, doubts.clone());
+        let attempts = |slot| Attempts::new(router.clone(), lane.clone(), Some(slot), affinity, doubts.clone());
         let mut parts: Vec<Part> = Vec::with_capacity(split.parts.len());
         let mut encoded = Portion::default();
         for (index, part) in split.parts.iter().enumerate() {
@@ -96,7 +96,7 @@ impl Session {
         let order = split.part_of_each_key();
         let mut passed = Portion::default();
         let work = async {
-            ask_ahead(&mut parts, &errand, &order).await?;
+            ask_ahead(&mut parts, &attempts, &order).await?;
             let mut head = Vec::new();
             write::array(&mut head, order.len());
             ticket.stream(&head);
@@ -104,7 +104,7 @@ impl Session {
             for part in &order {
                 let Some(part) = parts.get_mut(*part as usize) else { return Err(says::ODD_REPLIES.to_owned().into()) };
                 if let Part::Unasked(slot, frame) = part {
-                    *part = Part::Begun(Box::new(ask(errand(*slot), *slot, frame.clone()).await?));
+                    *part = Part::Begun(Box::new(ask(attempts(*slot), *slot, frame.clone()).await?));
                 }
                 if let Part::Begun(elements) = part {
                     length += elements.pass_on_next(&router, &ticket).await?;
@@ -112,7 +112,7 @@ impl Session {
                 }
             }
             if length < LARGE_REPLY {
-                router.around().large.note_small(request.frame(), router.clock().now());
+                router.context().large.note_small(request.frame(), router.clock().now());
             }
             Ok::<(), Failure>(())
         };
@@ -122,7 +122,7 @@ impl Session {
 }
 
 /// Asks the parts whose elements are due first, all at once.
-async fn ask_ahead(parts: &mut [Part], errand: &impl Fn(Slot) -> Errand, order: &[u32]) -> Result<(), Failure> {
+async fn ask_ahead(parts: &mut [Part], attempts: &impl Fn(Slot) -> Attempts, order: &[u32]) -> Result<(), Failure> {
     let mut first: Vec<usize> = Vec::new();
     for part in order.iter().map(|part| *part as usize) {
         if first.len() == ASKED_AHEAD {
@@ -135,8 +135,8 @@ async fn ask_ahead(parts: &mut [Part], errand: &impl Fn(Slot) -> Errand, order: 
     let mut asking = JoinSet::new();
     for index in first {
         if let Some(Part::Unasked(slot, frame)) = parts.get(index) {
-            let (errand, slot, frame) = (errand(*slot), *slot, frame.clone());
-            asking.spawn_local(async move { (index, ask(errand, slot, frame).await) });
+            let (attempts, slot, frame) = (attempts(*slot), *slot, frame.clone());
+            asking.spawn_local(async move { (index, ask(attempts, slot, frame).await) });
         }
     }
     while let Some(Ok((index, begun))) = asking.join_next().await {
@@ -148,9 +148,9 @@ async fn ask_ahead(parts: &mut [Part], errand: &impl Fn(Slot) -> Errand, order: 
 }
 
 /// Asks for one part; the front of its reply says that it is a list.
-async fn ask(errand: Errand, slot: Slot, frame: Bytes) -> Result<Elements, Failure> {
-    let place = place_at(&errand.router, Some(slot), 0).await;
-    let mut reply = streamed::ask(errand, &frame).await?;
+async fn ask(attempts: Attempts, slot: Slot, frame: Bytes) -> Result<Elements, Failure> {
+    let place = place_at(&attempts.router, Some(slot), 0).await;
+    let mut reply = streamed::ask(attempts, &frame).await?;
     drop(place);
     match Head::of(reply.front()) {
         Some(head) => {

@@ -18,7 +18,7 @@ use crate::{
     clients::{Function, Pause, Paused},
     cluster::topology::Route,
     commands::{
-        scripts::Shelf,
+        scripts::ScriptCache,
         table::{
             Spec, Treatment,
             treatment::{Local, Scripting},
@@ -33,7 +33,7 @@ use crate::{
 };
 
 /// A session's part in a pause.
-pub(super) struct Standstill {
+pub(super) struct PauseWait {
     over: Pin<Box<dyn Future<Output = ()>>>,
     look: Option<Pin<Box<Sleep>>>,
     /// None while it is being found out whether the request has to wait.
@@ -89,25 +89,25 @@ impl Session {
             }
             Verdict::Ask => (Box::pin(learn_functions(router.clone())), None),
         };
-        self.standstill = Some(Box::new(Standstill { over, look: None, _blocked: blocked }));
+        self.pause_wait = Some(Box::new(PauseWait { over, look: None, _blocked: blocked }));
         true
     }
 
     /// Ready where no pause keeps the session from dispatching.
-    pub(super) fn poll_standstill(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        if let Some(standstill) = &mut self.standstill {
-            ready!(standstill.over.as_mut().poll(cx));
+    pub(super) fn poll_pause(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        if let Some(pause_wait) = &mut self.pause_wait {
+            ready!(pause_wait.over.as_mut().poll(cx));
             // Where it has only changed, the next request finds that out.
-            self.standstill = None;
+            self.pause_wait = None;
         }
         Poll::Ready(())
     }
 
     /// Ready when a paused client has left.
     pub(super) fn poll_paused_client(&mut self, cx: &mut Context<'_>) -> Poll<Disconnect> {
-        let Some(mut standstill) = self.standstill.take() else { return Poll::Pending };
-        let left = self.poll_sent_ahead(cx, &mut standstill.look);
-        self.standstill = Some(standstill);
+        let Some(mut pause_wait) = self.pause_wait.take() else { return Poll::Pending };
+        let left = self.poll_sent_ahead(cx, &mut pause_wait.look);
+        self.pause_wait = Some(pause_wait);
         left
     }
 
@@ -142,7 +142,7 @@ impl Session {
 
 /// Whether a request may change something that replicas or subscribers hear of. What a script or a function says of itself
 /// counts for more than by which command it is called, as on a server.
-fn judge(spec: &Spec, request: &Request<'_>, scripts: &Shelf, pause: &Pause) -> Verdict {
+fn judge(spec: &Spec, request: &Request<'_>, scripts: &ScriptCache, pause: &Pause) -> Verdict {
     let by_script = |text: Option<&[u8]>, otherwise: bool| {
         let says = text.and_then(promises_no_writes);
         Verdict::waits_if(says.map_or(otherwise, |no_writes| !no_writes))

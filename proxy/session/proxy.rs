@@ -90,7 +90,7 @@ impl Session {
             format!("version:{}", env!("CARGO_PKG_VERSION")),
             format!("uptime_in_seconds:{}", clients.since.elapsed().as_secs()),
             format!("connected_clients:{}", clients.count()),
-            format!("maxclients:{}", self.router.around().descriptors.max_clients()),
+            format!("maxclients:{}", self.router.context().descriptors.max_clients()),
             format!("blocked_clients:{}", clients.blocked()),
             format!("buffered_bytes:{}", clients.buffered()),
             format!("commands_processed:{}", totals.commands),
@@ -159,14 +159,14 @@ impl Session {
         let waits = spec.is_some_and(|spec| spec.flags.has(Flags::BLOCKING));
         // A replica answers reads of its slots to those only who have said that they want to read from it.
         let login = Login { readonly: node.role == Role::Replica, ..self.lane.login().clone() };
-        let limits = self.router.around().limits.clone();
+        let limits = self.router.context().limits.clone();
         let (router, doubts, issuer) = (self.router.clone(), self.line.doubts.clone(), self.client.id);
         let changes_users = spec.is_some_and(|spec| spec.traits.changes_users);
         // What ends a script must not wait for it.
         let is_about_data = spec.is_none_or(|spec| spec.has_keys() || spec.is_write());
         let work = async move {
             if is_about_data {
-                doubts.settled(&node, None, router.around().recovery.timeout).await?;
+                doubts.settled(&node, None, router.context().recovery.timeout).await?;
             }
             let connection = router.pool(&login).take(&node).await;
             let connection = connection.map_err(|error| {
@@ -212,7 +212,7 @@ impl Session {
             Err(unknown) => unknown,
         };
         let Some((host, port)) = unknown.host else { return Err(unknown.error) };
-        let patience = self.router.around().dialer.patience();
+        let patience = self.router.context().dialer.patience();
         let lookup = timeout(patience, lookup_host((host, port.unwrap_or_default())));
         match self.attend(lookup, Eof::Waits).await {
             Ok(Ok(Ok(addresses))) => {

@@ -77,7 +77,7 @@ impl Session {
             return;
         }
         let now = self.router.clock().now();
-        let (limits, strict) = (self.router.around().recovery, self.router.settings().strict_order);
+        let (limits, strict) = (self.router.context().recovery, self.router.settings().strict_order);
         let begin = || Retry { history: History::begin(now), reached: None, held: None };
         let retry = self.retry.get_or_insert_with(begin);
         self.router.refresh();

@@ -32,7 +32,7 @@ use crate::{
     upstream::{
         link::{Link, Prelude},
         router::{Lane, Router},
-        ticket::{Bounced, Lesson, Ticket},
+        ticket::{Bounced, OnSuccess, Ticket},
     },
 };
 
@@ -61,7 +61,7 @@ impl Session {
         match which {
             Scripting::Eval => {
                 let mut ticket = self.open(request, spec, route);
-                ticket.lesson = self.learn(request.arg(1), Met::Evaluated);
+                ticket.on_success = self.learn(request.arg(1), Met::Evaluated);
                 self.send(request.frame(), ticket);
             }
             Scripting::Fcall => {
@@ -80,7 +80,7 @@ impl Session {
             }
             Scripting::Load => {
                 let mut ticket = self.open(request, spec, route);
-                ticket.lesson = self.learn(request.arg(2), Met::Loaded);
+                ticket.on_success = self.learn(request.arg(2), Met::Loaded);
                 self.send_to_primaries(request, spec, Fold::AllSucceeded, &[], ticket);
             }
             Scripting::Flush => {
@@ -103,7 +103,7 @@ impl Session {
     /// What the ticket of a request that runs code has to know, where it goes by a connection of its own.
     pub(super) fn prepare(&self, which: Scripting, request: &Request<'_>, ticket: &mut Ticket) {
         match which {
-            Scripting::Eval => ticket.lesson = self.learn(request.arg(1), Met::Evaluated),
+            Scripting::Eval => ticket.on_success = self.learn(request.arg(1), Met::Evaluated),
             Scripting::Fcall => ticket.needs.functions = true,
             _ => ticket.needs.scripts = self.router.scripts().find(request.arg(1)).is_some(),
         }
@@ -147,24 +147,24 @@ impl Session {
 
     /// Remembers a text, at once or when a node has taken it: what the client's own user may not run, nobody shall be
     /// given for it.
-    fn learn(&self, text: &[u8], met: Met) -> Option<Lesson> {
+    fn learn(&self, text: &[u8], met: Met) -> Option<OnSuccess> {
         let scripts = self.router.scripts();
         if self.is_proxys_user() {
             scripts.learn(text, met);
             return None;
         }
         let (router, text) = (self.router.clone(), (!scripts.knows(text, met)).then(|| Bytes::copy_from_slice(text))?);
-        Some(Lesson::new(move || router.scripts().learn(&text, met)))
+        Some(OnSuccess::new(move || router.scripts().learn(&text, met)))
     }
 
     /// Remembers the texts in the frames of a transaction, likewise.
-    pub(super) fn learn_all(&self, frames: &[u8]) -> Option<Lesson> {
+    pub(super) fn learn_all(&self, frames: &[u8]) -> Option<OnSuccess> {
         if self.is_proxys_user() {
             learn_all(&self.router, frames);
             return None;
         }
         let (router, frames) = (self.router.clone(), Bytes::copy_from_slice(frames));
-        Some(Lesson::new(move || learn_all(&router, &frames)))
+        Some(OnSuccess::new(move || learn_all(&router, &frames)))
     }
 
     /// Whether the client has no more and no fewer rights than the proxy, by whose login scripts are loaded anew.
@@ -189,7 +189,7 @@ impl Session {
         if ahead && script.text.len() <= LONGEST_AHEAD && !link.never_loads() {
             self.load_ahead(&link, &script, &mut prelude);
         } else {
-            ticket.needs.heals = true;
+            ticket.needs.reloads = true;
             self.barrier.hold_behind(route);
         }
         prelude.add(ticket.caching.prefix());
@@ -304,7 +304,7 @@ pub(super) async fn make_ready(
                 give(&router, link.node(), &bounced.request).await;
             }
             // Nothing overtakes what is on its way alone.
-            bounced.ticket.needs.heals = alone && !healed;
+            bounced.ticket.needs.reloads = alone && !healed;
         }
         ready.push(bounced);
     }
@@ -326,11 +326,11 @@ pub(super) async fn give(router: &Rc<Router>, node: &Arc<Node>, request: &[u8]) 
 
 /// Gives a node that says NOSCRIPT what a request runs; false where that may be the word of a script that ran.
 pub(super) async fn heal(router: &Rc<Router>, node: &Arc<Node>, request: &[u8]) -> bool {
-    let heals = did_not_run(router, node, request).await;
-    if heals {
+    let reloads = did_not_run(router, node, request).await;
+    if reloads {
         give(router, node, request).await;
     }
-    heals
+    reloads
 }
 
 /// Whether NOSCRIPT surely is the node's word and not that of a script which ran and ended in an error of that name.

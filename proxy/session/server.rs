@@ -36,7 +36,7 @@ impl Session {
             _ => return None,
         };
         let (commands, metrics) = (self.router.topology().commands.clone(), self.router.tally().metrics().clone());
-        let dialer = self.router.around().dialer.clone();
+        let dialer = self.router.context().dialer.clone();
         let own: IsOwn = Rc::new(move |address: &str| dialer.is_own(address));
         Some(Account { commands, metrics, only, own: Some(own) })
     }
@@ -103,7 +103,7 @@ impl Session {
             ("paused_reason", reason.to_owned()),
             ("paused_actions", actions.to_owned()),
             ("paused_timeout_milliseconds", left.as_millis().to_string()),
-            ("maxclients", self.router.around().descriptors.max_clients().to_string()),
+            ("maxclients", self.router.context().descriptors.max_clients().to_string()),
             ("total_connections_received", clients.ever().to_string()),
             ("rejected_connections", totals.rejected.to_string()),
         ]
@@ -116,7 +116,7 @@ impl Session {
             ("port", self.client.local.port().to_string()),
             ("databases", databases.to_string()),
             ("cluster-enabled", "no".to_owned()),
-            ("maxclients", self.router.around().descriptors.max_clients().to_string()),
+            ("maxclients", self.router.context().descriptors.max_clients().to_string()),
         ];
         let secrets = [
             "masterauth",

@@ -19,8 +19,8 @@ use tokio::time::{error::Elapsed, timeout, timeout_at};
 
 use super::{
     Session,
+    attempts::{Attempts, lost},
     attend::Eof,
-    errand::{Errand, lost},
     scripts::{awaits_functions, heal},
 };
 use crate::{
@@ -117,7 +117,7 @@ impl Streamed {
         }
         let Some(connection) = &mut self.rest else { return Ok((Bytes::new(), true)) };
         let node = connection.node().clone();
-        let patience = router.around().limits.node_timeout;
+        let patience = router.context().limits.node_timeout;
         // Only now is the node listened to, so that it can be silent.
         let why = match timeout(patience, connection.piece()).await {
             Ok(Ok((piece, last))) => {
@@ -172,14 +172,14 @@ pub(super) async fn has_room(ticket: &Ticket) {
 }
 
 /// Asks the node that serves a request which only reads, and the next where that one did not execute it.
-pub(super) async fn ask(errand: Errand, frame: &[u8]) -> Result<Streamed, Failure> {
-    ask_for(errand, frame, None).await
+pub(super) async fn ask(attempts: Attempts, frame: &[u8]) -> Result<Streamed, Failure> {
+    ask_for(attempts, frame, None).await
 }
 
 /// Asks the node that serves a request, and the next where that one did not execute it. Its ticket says whether it only
 /// reads, and what it needs; it learns that the request has run, or may have.
 pub(super) async fn ask_for(
-    mut errand: Errand,
+    mut attempts: Attempts,
     frame: &[u8],
     mut ticket: Option<&mut Ticket>,
 ) -> Result<Streamed, Failure> {
@@ -187,16 +187,16 @@ pub(super) async fn ask_for(
     let needs = ticket.as_ref().map(|ticket| ticket.needs).unwrap_or_default();
     let (mut lost_before, mut healed) = (!repeatable, false);
     loop {
-        let connection = errand.connect().await?;
+        let connection = attempts.connect().await?;
         let node = connection.node().clone();
         if needs.functions
-            && let Some(why) = awaits_functions(&errand.router, &node)
+            && let Some(why) = awaits_functions(&attempts.router, &node)
         {
             connection.give_back();
-            errand.again(why).await?;
+            attempts.again(why).await?;
             continue;
         }
-        let done = attempt(&errand, connection, frame).await;
+        let done = attempt(&attempts, connection, frame).await;
         if let (Some(ticket), Attempt::Failed(_) | Attempt::Lost(_)) = (&ticket, &done) {
             ticket.wrote(&node);
         }
@@ -204,7 +204,7 @@ pub(super) async fn ask_for(
             Attempt::Begun(reply) => {
                 // Once only, too: the node may be made to forget it again.
                 let lacks = needs.scripts && !healed && refusal::lacks_script(reply.front());
-                if lacks && heal(&errand.router, &node, frame).await {
+                if lacks && heal(&attempts.router, &node, frame).await {
                     healed = true;
                     continue;
                 }
@@ -214,14 +214,14 @@ pub(super) async fn ask_for(
                 return Ok(reply);
             }
             Attempt::Failed(failure) => return Err(failure),
-            Attempt::Refused(why) => errand.again(why).await?,
+            Attempt::Refused(why) => attempts.again(why).await?,
             // Once only: what breaks the connection each time must not be sent for ever.
             Attempt::Lost(why) if lost_before => {
                 return Err(format!("{}, the command may have run", why.last_error()).into());
             }
             Attempt::Lost(why) => {
                 lost_before = true;
-                errand.again(why).await?;
+                attempts.again(why).await?;
             }
         }
     }
@@ -236,7 +236,7 @@ async fn unless_silent<T>(
     work: impl Future<Output = T>,
 ) -> Result<T, Elapsed> {
     let (mut work, tally) = (pin!(work), router.node_tally(node));
-    let until = Instant::now() + router.around().limits.node_timeout;
+    let until = Instant::now() + router.context().limits.node_timeout;
     let mut deadline = Instant::now() + limit;
     loop {
         let silent = match timeout_at(deadline.into(), work.as_mut()).await {
@@ -262,17 +262,17 @@ enum Attempt {
     Lost(Why),
 }
 
-async fn attempt(errand: &Errand, mut connection: Dedicated, frame: &[u8]) -> Attempt {
-    let router = &errand.router;
-    let (node, limit) = (connection.node().clone(), router.around().limits.request_timeout);
+async fn attempt(attempts: &Attempts, mut connection: Dedicated, frame: &[u8]) -> Attempt {
+    let router = &attempts.router;
+    let (node, limit) = (connection.node().clone(), router.context().limits.request_timeout);
     let front = async {
-        let prefix = errand.prefix();
+        let prefix = attempts.prefix();
         let asked = if prefix.is_empty() {
             connection.send(frame).await
         } else {
             connection.send(&[prefix, frame].concat()).await
         };
-        let asked = asked.map_err(|why| Attempt::Refused(errand.lost(&node, &why.to_string())))?;
+        let asked = asked.map_err(|why| Attempt::Refused(attempts.lost(&node, &why.to_string())))?;
         let mut preliminaries = usize::from(!prefix.is_empty());
         loop {
             match connection.piece().await {
@@ -283,15 +283,15 @@ async fn attempt(errand: &Errand, mut connection: Dedicated, frame: &[u8]) -> At
                     asked.answered();
                     break Ok(front);
                 }
-                Err(why) => break Err(Attempt::Lost(errand.lost(&node, &why.to_string()))),
+                Err(why) => break Err(Attempt::Lost(attempts.lost(&node, &why.to_string()))),
             }
         }
     };
     match unless_silent(router, &node, limit, front).await {
         Ok(Ok((front, last))) => {
             let reply = Streamed::new(front, last, connection);
-            match Refusal::of(reply.front()).filter(|refusal| refusal.fits(errand.slot())) {
-                Some(refusal) => Attempt::Refused(errand.refused(refusal, reply.front, &node)),
+            match Refusal::of(reply.front()).filter(|refusal| refusal.fits(attempts.slot())) {
+                Some(refusal) => Attempt::Refused(attempts.refused(refusal, reply.front, &node)),
                 None => Attempt::Begun(reply),
             }
         }

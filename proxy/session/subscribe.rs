@@ -14,7 +14,7 @@ use tokio::time::Sleep;
 use super::{
     Session,
     attend::Eof,
-    subscriber::{Around, Kind, Subscriber},
+    subscriber::{Kind, Subscriber, SubscriberContext},
 };
 use crate::{
     commands::table::Spec,
@@ -28,7 +28,7 @@ use crate::{
 
 /// When a subscriber that owes much has to go.
 #[derive(Default)]
-pub struct Overdue(Option<Pin<Box<Sleep>>>);
+pub struct SlowSubscriber(Option<Pin<Box<Sleep>>>);
 
 /// How many names are dealt with before the worker's other clients get their turn.
 const STEP: usize = 1024;
@@ -43,8 +43,8 @@ impl Session {
         router.refresh();
         let resp3 = self.speaks_resp3();
         let work = async move {
-            let around = Around { router: &router, line: &line, resp3 };
-            begin(subscriber, kind, &names, &around).await
+            let context = SubscriberContext { router: &router, line: &line, resp3 };
+            begin(subscriber, kind, &names, &context).await
         };
         let (subscriber, reply) = self.attend_to_subscriber(work).await?;
         self.keep(subscriber);
@@ -58,8 +58,8 @@ impl Session {
         let names = if request.len() == 1 { subscriber.names(kind) } else { names_of(request) };
         let resp3 = self.speaks_resp3();
         let work = async move {
-            let around = Around { router: &router, line: &line, resp3 };
-            end(subscriber, kind, &names, &around).await
+            let context = SubscriberContext { router: &router, line: &line, resp3 };
+            end(subscriber, kind, &names, &context).await
         };
         let subscriber = self.attend_to_subscriber(work).await?;
         self.keep(subscriber);
@@ -121,7 +121,7 @@ impl Session {
         self.pass_on_shown();
         let resp3 = self.speaks_resp3();
         let subscriber = self.subscriber.as_mut()?;
-        subscriber.poll(cx, &Around { router: &self.router, line: &self.line, resp3 });
+        subscriber.poll(cx, &SubscriberContext { router: &self.router, line: &self.line, resp3 });
         if subscriber.is_forbidden() {
             tracing::warn!(client = %self.client.peer, "closed: a node does not allow its subscriptions any more");
             return Some(Disconnect::NodeLost);
@@ -138,7 +138,7 @@ impl Session {
         let limits = self.router.settings().pubsub;
         let owed = self.line.owed();
         let above = |limit: usize| limit > 0 && owed > limit;
-        let Overdue(end) = &mut self.overdue;
+        let SlowSubscriber(end) = &mut self.overdue;
         let over = if above(limits.hard_limit) {
             true
         } else if above(limits.soft_limit) {
@@ -175,16 +175,16 @@ async fn begin(
     mut subscriber: Box<Subscriber>,
     kind: Kind,
     names: &[Bytes],
-    around: &Around<'_>,
+    context: &SubscriberContext<'_>,
 ) -> (Box<Subscriber>, Bytes) {
-    let router = around.router;
+    let router = context.router;
     subscriber.start();
     for step in in_steps(names) {
         subscriber.begin(kind, step.await, router);
     }
     let mut patience = Patience::begin(&subscriber, router);
     let outcome = poll_fn(|cx| {
-        subscriber.poll(cx, around);
+        subscriber.poll(cx, context);
         match subscriber.poll_begun(kind, names, router) {
             Poll::Pending if patience.poll(cx, &subscriber).is_ready() => {
                 // Notifications from a node that is down do not come anyway.
@@ -199,9 +199,9 @@ async fn begin(
     match outcome.await {
         Ok(()) => {
             for step in in_steps(names) {
-                subscriber.confirm(kind, step.await, around);
+                subscriber.confirm(kind, step.await, context);
             }
-            subscriber.release(around);
+            subscriber.release(context);
         }
         Err(error) => {
             subscriber.cancel(kind, names);
@@ -212,23 +212,28 @@ async fn begin(
 }
 
 /// Unsubscribes; gives the subscriptions back.
-async fn end(mut subscriber: Box<Subscriber>, kind: Kind, names: &[Bytes], around: &Around<'_>) -> Box<Subscriber> {
+async fn end(
+    mut subscriber: Box<Subscriber>,
+    kind: Kind,
+    names: &[Bytes],
+    context: &SubscriberContext<'_>,
+) -> Box<Subscriber> {
     subscriber.start();
     for step in in_steps(names) {
         subscriber.end(kind, step.await);
     }
-    let mut patience = Patience::begin(&subscriber, around.router);
+    let mut patience = Patience::begin(&subscriber, context.router);
     poll_fn(|cx| {
-        subscriber.poll(cx, around);
+        subscriber.poll(cx, context);
         // A node that does not answer will have nothing passed on either.
-        if subscriber.has_ended(kind, names, around.router) { Poll::Ready(()) } else { patience.poll(cx, &subscriber) }
+        if subscriber.has_ended(kind, names, context.router) { Poll::Ready(()) } else { patience.poll(cx, &subscriber) }
     })
     .await;
     for step in in_steps(names) {
-        subscriber.confirm_end(kind, step.await, around);
+        subscriber.confirm_end(kind, step.await, context);
     }
     if names.is_empty() {
-        subscriber.confirm_none(kind, around);
+        subscriber.confirm_none(kind, context);
     }
     subscriber.close_idle();
     subscriber
@@ -243,7 +248,7 @@ struct Patience {
 
 impl Patience {
     fn begin(subscriber: &Subscriber, router: &Router) -> Patience {
-        let limit = router.around().recovery.timeout;
+        let limit = router.context().recovery.timeout;
         Patience { limit, end: Box::pin(tokio::time::sleep(limit)), confirmed: subscriber.confirmed() }
     }
 

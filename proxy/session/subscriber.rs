@@ -79,7 +79,7 @@ pub struct Subscriber {
 }
 
 /// Where messages go and nodes are found.
-pub struct Around<'a> {
+pub struct SubscriberContext<'a> {
     pub router: &'a Rc<Router>,
     pub line: &'a Rc<Line>,
     pub resp3: bool,
@@ -213,17 +213,17 @@ impl Subscriber {
     }
 
     /// Tells the client that it is subscribed to these. When it has been told of all, [`Subscriber::release`] is due.
-    pub fn confirm(&mut self, kind: Kind, names: &[Bytes], around: &Around<'_>) {
+    pub fn confirm(&mut self, kind: Kind, names: &[Bytes], context: &SubscriberContext<'_>) {
         for name in names {
             self.topics[kind as usize].set(name, Standing::Confirmed);
-            self.say(kind, true, Some(name), around);
+            self.say(kind, true, Some(name), context);
         }
     }
 
     /// Tells the client what has come on what it had not been told to be subscribed to.
-    pub fn release(&mut self, around: &Around<'_>) {
+    pub fn release(&mut self, context: &SubscriberContext<'_>) {
         for frame in std::mem::take(&mut self.held) {
-            push(&frame, around);
+            push(&frame, context);
         }
     }
 
@@ -244,16 +244,16 @@ impl Subscriber {
     }
 
     /// Tells the client that these are ended. When it has been told of all, [`Subscriber::close_idle`] is due.
-    pub fn confirm_end(&mut self, kind: Kind, names: &[Bytes], around: &Around<'_>) {
+    pub fn confirm_end(&mut self, kind: Kind, names: &[Bytes], context: &SubscriberContext<'_>) {
         for name in names {
             self.forget(kind, name);
-            self.say(kind, false, Some(name), around);
+            self.say(kind, false, Some(name), context);
         }
     }
 
     /// Tells the client that there was none to end.
-    pub fn confirm_none(&self, kind: Kind, around: &Around<'_>) {
-        self.say(kind, false, None, around);
+    pub fn confirm_none(&self, kind: Kind, context: &SubscriberContext<'_>) {
+        self.say(kind, false, None, context);
     }
 
     /// Closes the connections that nothing is wanted from.
@@ -264,23 +264,23 @@ impl Subscriber {
     }
 
     /// A confirmation, with the count that Redis has in it: channels and patterns together, shard channels by themselves.
-    fn say(&self, kind: Kind, subscribe: bool, name: Option<&Bytes>, around: &Around<'_>) {
+    fn say(&self, kind: Kind, subscribe: bool, name: Option<&Bytes>, context: &SubscriberContext<'_>) {
         let [channels, patterns, shards] = self.counts();
         let count = if kind == Kind::Shard { shards } else { channels + patterns };
         let mut frame = Vec::new();
-        write::head(&mut frame, if around.resp3 { b'>' } else { b'*' }, 3);
+        write::head(&mut frame, if context.resp3 { b'>' } else { b'*' }, 3);
         write::bulk(&mut frame, kind.verb(subscribe).as_bytes());
         match name {
             Some(name) => write::bulk(&mut frame, name),
-            None => frame.extend_from_slice(if around.resp3 { b"_\r\n" } else { b"$-1\r\n" }),
+            None => frame.extend_from_slice(if context.resp3 { b"_\r\n" } else { b"$-1\r\n" }),
         }
         write::integer(&mut frame, count as i64);
-        around.line.push(&frame);
+        context.line.push(&frame);
     }
 
     /// Hears all sources, and follows the topology.
-    pub fn poll(&mut self, cx: &mut Context<'_>, around: &Around<'_>) {
-        let router = around.router;
+    pub fn poll(&mut self, cx: &mut Context<'_>, context: &SubscriberContext<'_>) {
+        let router = context.router;
         while self.news.as_mut().poll(cx).is_ready() {
             self.news = router.next_news();
             router.refresh();
@@ -292,15 +292,15 @@ impl Subscriber {
         // A source may be added meanwhile, at the end.
         while let Some(source) = self.sources.get_mut(index) {
             match source.poll(cx, router.buffer()) {
-                Poll::Ready(heard) => self.heard(index, heard, around),
+                Poll::Ready(heard) => self.heard(index, heard, context),
                 Poll::Pending => index += 1,
             }
         }
         self.poll_handover(cx, router);
     }
 
-    fn heard(&mut self, index: usize, heard: Heard, around: &Around<'_>) {
-        let router = around.router;
+    fn heard(&mut self, index: usize, heard: Heard, context: &SubscriberContext<'_>) {
+        let router = context.router;
         let Some(source) = self.sources.get_mut(index) else { return };
         if !matches!(heard, Heard::Opened | Heard::Confirmed | Heard::Message { .. }) {
             // What was subscribed may be so no more.
@@ -319,7 +319,7 @@ impl Subscriber {
                     return;
                 }
                 match self.topics[kind as usize].standing(&name) {
-                    Some(Standing::Confirmed | Standing::Leaving) => push(&frame, around),
+                    Some(Standing::Confirmed | Standing::Leaving) => push(&frame, context),
                     Some(Standing::New) => self.held.push(frame),
                     None => {}
                 }
@@ -356,7 +356,7 @@ impl Subscriber {
         let names: Vec<Bytes> = names.into_iter().filter(wanted).collect();
         let refusal = Refusal::of(&error);
         if let Some(refusal) = refusal.clone() {
-            let (tally, hints) = (router.node_tally(&node), &router.around().hints);
+            let (tally, hints) = (router.node_tally(&node), &router.context().hints);
             recovery::refused(refusal, error.clone(), &node, &tally, hints);
         }
         match refusal {
@@ -402,15 +402,15 @@ impl Subscriber {
 }
 
 /// Passes a message on, in the client's version.
-fn push(frame: &Bytes, around: &Around<'_>) {
-    if around.resp3 {
+fn push(frame: &Bytes, context: &SubscriberContext<'_>) {
+    if context.resp3 {
         let mut message = frame.to_vec();
         if let Some(first) = message.first_mut() {
             *first = b'>';
         }
-        around.line.push(&message);
+        context.line.push(&message);
     } else {
-        around.line.push(frame);
+        context.line.push(frame);
     }
 }
 

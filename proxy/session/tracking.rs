@@ -11,7 +11,7 @@
 //! No change is ever missed in silence. Where a link is lost, or a slot goes to another node, the client is told to
 //! forget all that it holds, as by FLUSHALL; that is counted and logged.
 
-mod ear;
+mod invalidations;
 mod options;
 mod overlap;
 
@@ -28,7 +28,7 @@ use std::{
 use bytes::Bytes;
 use tokio::task::JoinSet;
 
-use self::{ear::Ear, options::Options};
+use self::{invalidations::Invalidations, options::Options};
 use super::{Flow, Session, alone::Work, ask::ask, attend::Eof};
 use crate::{
     clients::{Mail, Mark},
@@ -59,7 +59,7 @@ pub(super) struct Tracking {
     /// The client that the messages go to; 0: this one.
     redirect: u64,
     /// `None` where nobody could be told: the client speaks RESP2, and has named no other.
-    ear: Option<Rc<Ear>>,
+    invalidations: Option<Rc<Invalidations>>,
     /// CLIENT CACHING was said: it counts for the next command.
     caching: bool,
     /// The client is to forget all that it holds, once all that is on its way has come.
@@ -199,22 +199,24 @@ impl Session {
             prefixes,
             noloop: asked.noloop,
             redirect: asked.redirect,
-            ear: None,
+            invalidations: None,
             caching: before.as_ref().is_some_and(|before| before.caching),
             owes_flush: before.as_ref().and_then(|before| before.owes_flush),
             topology: before.as_ref().map_or(current, |before| before.topology.clone()),
             warned: before.as_ref().is_some_and(|before| before.warned),
             news: self.router.next_news(),
         });
-        let before = before.map(|mut before| (before.ear.take(), before.wanted()));
+        let before = before.map(|mut before| (before.invalidations.take(), before.wanted()));
         // In broadcasts nothing of the past is told: who was not told by then has no need to forget.
-        let remembers = |ear: &Option<Rc<Ear>>| ear.is_some() || asked.mode != TrackingMode::Broadcast;
-        let forgets = before.as_ref().is_some_and(|(ear, _)| remembers(ear));
+        let remembers = |invalidations: &Option<Rc<Invalidations>>| {
+            invalidations.is_some() || asked.mode != TrackingMode::Broadcast
+        };
+        let forgets = before.as_ref().is_some_and(|(invalidations, _)| remembers(invalidations));
         match before {
-            Some((Some(ear), wanted)) if self.speaks_resp3() || asked.redirect != 0 => {
-                ear.redirect.set(asked.redirect);
+            Some((Some(invalidations), wanted)) if self.speaks_resp3() || asked.redirect != 0 => {
+                invalidations.redirect.set(asked.redirect);
                 let (all, new) = (tracking.wanted(), dial::Tracking { prefixes: asked.prefixes, ..tracking.wanted() });
-                tracking.ear = Some(ear);
+                tracking.invalidations = Some(invalidations);
                 self.tracking = Some(tracking);
                 if all == wanted || self.track_more(&all, &new).await? {
                     self.follow_tracking();
@@ -222,7 +224,7 @@ impl Session {
                 }
             }
             other => {
-                other.and_then(|(ear, _)| ear).inspect(|ear| ear.close());
+                other.and_then(|(invalidations, _)| invalidations).inspect(|invalidations| invalidations.close());
                 self.tracking = Some(tracking);
             }
         }
@@ -251,18 +253,18 @@ impl Session {
     /// Waits until the nodes listen; an error where one does not allow it.
     async fn wait_for_nodes(&mut self) -> Result<Result<(), String>, Disconnect> {
         let Some(tracking) = &self.tracking else { return Ok(Ok(())) };
-        let Some(ear) = tracking.ear.clone() else { return Ok(Ok(())) };
+        let Some(invalidations) = tracking.invalidations.clone() else { return Ok(Ok(())) };
         let owners: Vec<_> = self.router.topology().owners().cloned().collect();
         let patience = match tracking.mode {
-            TrackingMode::Broadcast => self.router.around().recovery.timeout,
+            TrackingMode::Broadcast => self.router.context().recovery.timeout,
             _ => SHORT_WAIT,
         };
         let opened = {
-            let ear = ear.clone();
-            poll_fn(move |cx| ear.poll_opened(cx, &owners))
+            let invalidations = invalidations.clone();
+            poll_fn(move |cx| invalidations.poll_opened(cx, &owners))
         };
         let opened = self.attend(tokio::time::timeout(patience, opened), Eof::Lingers).await?;
-        ear.begin();
+        invalidations.begin();
         Ok(opened.unwrap_or(Ok(())))
     }
 
@@ -272,7 +274,7 @@ impl Session {
         for mark in [Mark::Tracking, Mark::Broadcast, Mark::BrokenRedirect] {
             self.client.mark(mark, false);
         }
-        if tracking.ear.is_some() {
+        if tracking.invalidations.is_some() {
             self.lane = self.router.lane(self.lane.login());
         }
     }
@@ -282,7 +284,7 @@ impl Session {
     pub(super) fn lay_lane(&mut self, why: Option<&'static str>) {
         let (login, resp3) = (self.lane.login().clone(), self.speaks_resp3());
         let Some(tracking) = &mut self.tracking else { return };
-        if let Some(old) = tracking.ear.take() {
+        if let Some(old) = tracking.invalidations.take() {
             old.close();
         }
         tracking.topology = self.router.topology().clone();
@@ -291,17 +293,17 @@ impl Session {
             self.lane = self.router.lane(&login);
             return;
         }
-        let ear = Ear::new(&self.router, &self.line, &self.client, tracking, resp3);
-        self.lane = self.router.private_lane(&login, tracking.wanted(), ear.clone());
+        let invalidations = Invalidations::new(&self.router, &self.line, &self.client, tracking, resp3);
+        self.lane = self.router.private_lane(&login, tracking.wanted(), invalidations.clone());
         self.lane.cover(&self.router);
-        tracking.ear = Some(ear);
+        tracking.invalidations = Some(invalidations);
     }
 
     /// What CLIENT CACHING says of the next command.
     pub(super) fn caching(&self) -> Caching {
         match self.tracking.as_deref() {
-            Some(Tracking { mode: TrackingMode::OptIn, caching: true, ear: Some(_), .. }) => Caching::Yes,
-            Some(Tracking { mode: TrackingMode::OptOut, caching: true, ear: Some(_), .. }) => Caching::No,
+            Some(Tracking { mode: TrackingMode::OptIn, caching: true, invalidations: Some(_), .. }) => Caching::Yes,
+            Some(Tracking { mode: TrackingMode::OptOut, caching: true, invalidations: Some(_), .. }) => Caching::No,
             _ => Caching::AsEver,
         }
     }
@@ -354,12 +356,12 @@ impl Session {
             self.follow_tracking();
         }
         let Some(tracking) = &mut self.tracking else { return };
-        let Some(ear) = &tracking.ear else { return };
+        let Some(invalidations) = &tracking.invalidations else { return };
         if !settled && tracking.topology.epoch != self.router.epoch() && !tracking.warned {
             // Once more when what is on its way has come: it may be from before.
             tracking.warned = true;
             if moved(&tracking.topology, &self.router.topology()) {
-                ear.flush("slots have moved");
+                invalidations.flush("slots have moved");
             }
         }
     }
@@ -369,9 +371,9 @@ impl Session {
         if let Some(tracking) = &mut self.tracking
             && self.line.is_settled()
             && let Some(why) = tracking.owes_flush.take()
-            && let Some(ear) = &tracking.ear
+            && let Some(invalidations) = &tracking.invalidations
         {
-            ear.flush(why);
+            invalidations.flush(why);
         }
     }
 
@@ -384,10 +386,10 @@ impl Session {
         let newest = self.router.topology().clone();
         let old = std::mem::replace(&mut tracking.topology, newest);
         tracking.warned = false;
-        let Some(ear) = &tracking.ear else { return };
+        let Some(invalidations) = &tracking.invalidations else { return };
         let let_go = self.lane.cover(&self.router);
         if let_go || moved(&old, &tracking.topology) {
-            ear.flush("slots have moved");
+            invalidations.flush("slots have moved");
         }
     }
 
@@ -396,7 +398,7 @@ impl Session {
         self.is_told = true;
         let subscribes = self.client.subscriptions.iter().any(|count| count.load(Relaxed) > 0);
         let head: Option<&[u8]> = match self.speaks_resp3() {
-            true => Some(ear::INVALIDATE),
+            true => Some(invalidations::INVALIDATE),
             false if subscribes => Some(b"*3\r\n$7\r\nmessage\r\n$20\r\n__redis__:invalidate\r\n"),
             // There is no way to say it.
             false => None,
@@ -428,8 +430,8 @@ impl Tracking {
 
 impl Drop for Tracking {
     fn drop(&mut self) {
-        if let Some(ear) = &self.ear {
-            ear.close();
+        if let Some(invalidations) = &self.invalidations {
+            invalidations.close();
         }
     }
 }

@@ -19,8 +19,8 @@ use super::{
     Flow, Session,
     alone::Work,
     apart::place_at,
+    attempts::Attempts,
     attend::Eof,
-    errand::Errand,
     scripts::{learn_all, scripts_of},
     streamed::{Failure, Streamed},
     watch::Watch,
@@ -156,12 +156,12 @@ impl Session {
     /// The first MULTI of a lane with credentials: its user may not be allowed to use it. Its commands would then run
     /// one by one at the node, while the client believes them queued.
     pub(super) async fn first_multi(&mut self, request: &Request<'_>) -> Option<Bytes> {
-        let mut errand =
-            Errand::new(self.router.clone(), self.lane.clone(), None, self.affinity, self.line.doubts.clone());
-        let patience = self.router.around().limits.request_timeout;
+        let mut attempts =
+            Attempts::new(self.router.clone(), self.lane.clone(), None, self.affinity, self.line.doubts.clone());
+        let patience = self.router.context().limits.request_timeout;
         let asked = self.attend(
             async move {
-                let mut connection = errand.connect().await.map_err(|text| error(&text))?;
+                let mut connection = attempts.connect().await.map_err(|text| error(&text))?;
                 let replies = connection.exchange(&[MULTI, DISCARD].concat(), 2, patience).await;
                 let replies =
                     replies.map_err(|why| error(&format!("ERR proxy: {}: {why}", connection.node().label)))?;
@@ -254,7 +254,7 @@ impl Session {
         ticket.needs.functions = transaction.functions;
         let mut named = Vec::new();
         if transaction.scripts {
-            ticket.lesson = self.learn_all(&transaction.frames);
+            ticket.on_success = self.learn_all(&transaction.frames);
             named = scripts_of(&self.router, &transaction.frames);
         }
         self.guard_order(spec, route);
@@ -281,8 +281,8 @@ impl Session {
         // As on one Redis, it is about what was written before the transaction.
         let waits = self.waits_within(&transaction).await;
         let (transaction, line) = (Rc::new(transaction), self.line.clone());
-        let patience = self.router.around().limits.request_timeout;
-        let retry_timeout = self.router.around().recovery.timeout;
+        let patience = self.router.context().limits.request_timeout;
+        let retry_timeout = self.router.context().recovery.timeout;
         let touched = self.null_array();
         let done = match self.watch.take() {
             Some(watch) if !watch.fits(&self.lane) => Ok(Streamed::whole(touched)),
@@ -292,7 +292,7 @@ impl Session {
             }
             None if !transaction.needs_node(false) => Ok(Streamed::whole(stand_ins(transaction.queued))),
             None => {
-                let errand = Errand::new(
+                let attempts = Attempts::new(
                     self.router.clone(),
                     self.lane.clone(),
                     transaction.slot,
@@ -306,7 +306,7 @@ impl Session {
                         None if may_be_large => place_at(&router, slot, affinity).await,
                         place => place,
                     };
-                    exec_apart(errand, transaction.clone(), line, patience, giver).await
+                    exec_apart(attempts, transaction.clone(), line, patience, giver).await
                 };
                 self.attend(work, Eof::Waits).await
             }

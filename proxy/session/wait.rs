@@ -22,7 +22,7 @@ use super::{
     Session,
     ask::ask,
     attend::Eof,
-    blocking::{Blocked, Told, told},
+    blocking::{Blocked, Interrupt, told},
 };
 use crate::{
     clients::Unblock,
@@ -128,7 +128,7 @@ impl Session {
                 biased;
                 counted = work => Some(counted.map_or_else(|error| frame(&error), &resp)),
                 told = told(&client) => match told {
-                    Told::Unblock(Unblock::Timeout) => Some(resp(known.get())),
+                    Interrupt::Unblock(Unblock::Timeout) => Some(resp(known.get())),
                     told => told.reply(false),
                 },
             }
@@ -146,7 +146,7 @@ impl Session {
         let Some(node) = self.router.node_for(Route::Any, self.affinity) else {
             return frame(&self.router.topology().down());
         };
-        let limits = &self.router.around().limits;
+        let limits = &self.router.context().limits;
         let said = async {
             let mut connection = self.lane.pool().take(&node).await?;
             let mut replies = connection.exchange(request.frame(), 1, limits.request_timeout).await?;
@@ -320,7 +320,7 @@ fn acknowledged(line: &str) -> Option<u64> {
 fn hurry(router: &Rc<Router>, node: &Arc<Node>) {
     let (router, node) = (router.clone(), node.clone());
     tokio::task::spawn_local(async move {
-        let limits = &router.around().limits;
+        let limits = &router.context().limits;
         let Ok(mut connection) = proxys_own(&router, &node).await else { return };
         if connection.exchange(HURRY, 1, limits.request_timeout).await.is_ok() {
             connection.give_back();
@@ -345,7 +345,7 @@ async fn count_synced(
     known: Rc<Cell<Counts>>,
 ) -> Result<Counts, String> {
     let deadline = timeout.and_then(|timeout| Instant::now().checked_add(timeout));
-    let patience = router.around().limits.request_timeout;
+    let patience = router.context().limits.request_timeout;
     let mut connections = Vec::new();
     for target in meet(&router, &line).await? {
         let unsure = |why: String| says::wait_unsure(&target.node.label, &why);

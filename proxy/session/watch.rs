@@ -8,7 +8,7 @@ use std::{rc::Rc, time::Duration};
 
 use bytes::Bytes;
 
-use super::{Session, attend::Eof, errand::Errand, retry::ASKING};
+use super::{Session, attempts::Attempts, attend::Eof, retry::ASKING};
 use crate::{
     cluster::refusal::Refusal,
     commands::{
@@ -83,7 +83,7 @@ impl Session {
             Slots::Several => return Some(error(&plan::cross_slot_error(request, spec))),
             _ => return Some(malformed()),
         };
-        let patience = self.router.around().limits.request_timeout;
+        let patience = self.router.context().limits.request_timeout;
         let watched = match self.watch.take() {
             Some(watch) if watch.slot != slot => {
                 let text = says::cross_slot_in_transaction(watch.slot, slot);
@@ -98,14 +98,14 @@ impl Session {
                 self.attend(add, Eof::Waits).await
             }
             None => {
-                let errand = Errand::new(
+                let attempts = Attempts::new(
                     self.router.clone(),
                     self.lane.clone(),
                     Some(slot),
                     self.affinity,
                     self.line.doubts.clone(),
                 );
-                let open = open(errand, slot, self.lane.clone(), request.frame(), patience);
+                let open = open(attempts, slot, self.lane.clone(), request.frame(), patience);
                 self.attend(open, Eof::Waits).await
             }
         };
@@ -128,7 +128,7 @@ impl Session {
             // It ends with its connection, and that takes no right.
             return;
         }
-        let patience = self.router.around().limits.request_timeout;
+        let patience = self.router.context().limits.request_timeout;
         tokio::task::spawn_local(async move {
             if let Ok(replies) = connection.exchange(UNWATCH, 1, patience).await
                 && replies.first() == Some(&OK)
@@ -141,19 +141,19 @@ impl Session {
 
 /// Watches the first keys, wherever their slot is: the reply, and the watch where it is one.
 async fn open(
-    mut errand: Errand,
+    mut attempts: Attempts,
     slot: Slot,
     lane: Rc<Lane>,
     request: &[u8],
     patience: Duration,
 ) -> (Bytes, Option<Watch>) {
     loop {
-        let mut connection = match errand.connect().await {
+        let mut connection = match attempts.connect().await {
             Ok(connection) => connection,
             Err(text) => return (error(text.as_bytes()), None),
         };
-        let asks = errand.asks();
-        let frames = [errand.prefix(), request].concat();
+        let asks = attempts.asks();
+        let frames = [attempts.prefix(), request].concat();
         let reply =
             connection.exchange(&frames, 1 + usize::from(asks), patience).await.map(|mut replies| replies.pop());
         let why = match reply {
@@ -161,13 +161,13 @@ async fn open(
                 None if reply == OK => return (reply, Some(Watch { slot, connection: Some(connection), asks, lane })),
                 // It may have come to watch all the same: the connection is closed.
                 None => return (reply, None),
-                Some(refusal) => errand.refused(refusal, reply, connection.node()),
+                Some(refusal) => attempts.refused(refusal, reply, connection.node()),
             },
             // Watching changes nothing, so that it may be asked for again.
-            Ok(None) => errand.lost(connection.node(), "it said nothing"),
-            Err(why) => errand.lost(connection.node(), &why.to_string()),
+            Ok(None) => attempts.lost(connection.node(), "it said nothing"),
+            Err(why) => attempts.lost(connection.node(), &why.to_string()),
         };
-        if let Err(text) = errand.again(why).await {
+        if let Err(text) = attempts.again(why).await {
             return (error(text.as_bytes()), None);
         }
     }

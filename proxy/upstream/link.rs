@@ -59,7 +59,7 @@ const MOST_QUEUED: usize = 64 * 1024 * 1024;
 
 /// What a link shares with everything else of its worker.
 #[derive(Clone)]
-pub struct Surroundings {
+pub struct WorkerContext {
     /// Deadlines.
     pub limits: Rc<Limits>,
     /// How long requests are tried, and how often they are redirected.
@@ -84,7 +84,7 @@ pub struct Surroundings {
     pub ender: Rc<Ender>,
 }
 
-impl Surroundings {
+impl WorkerContext {
     /// The nodes take so much from now on.
     pub fn heed(&self, accepts: Accepts) {
         self.accepts.set(accepts);
@@ -143,7 +143,7 @@ pub struct Link {
     /// Where it is connected, to which other connection the node tells of changed keys, if to another.
     told: Cell<Option<Option<i64>>>,
     tally: Rc<NodeTally>,
-    around: Surroundings,
+    context: WorkerContext,
     /// Where there is one, the link connects unasked and sees to it that the node is still there.
     audience: Option<Rc<dyn Audience>>,
     /// Its open file is kept back for it.
@@ -193,29 +193,29 @@ impl Link {
         node: Arc<Node>,
         login: Login,
         tally: Rc<NodeTally>,
-        around: Surroundings,
+        context: WorkerContext,
         audience: Option<Rc<dyn Audience>>,
         is_kept_back: bool,
     ) -> Rc<Link> {
-        Link::begin(node, login, tally, around, audience, is_kept_back, Some(Sides::default()))
+        Link::begin(node, login, tally, context, audience, is_kept_back, Some(Sides::default()))
     }
 
     fn begin(
         node: Arc<Node>,
         login: Login,
         tally: Rc<NodeTally>,
-        around: Surroundings,
+        context: WorkerContext,
         audience: Option<Rc<dyn Audience>>,
         is_kept_back: bool,
         sides: Option<Sides>,
     ) -> Rc<Link> {
-        let connection = Connection::new(node.clone(), around.ender.clone());
+        let connection = Connection::new(node.clone(), context.ender.clone());
         let link = Rc::new(Link {
             node,
             login: RefCell::new(login),
             told: Cell::default(),
             tally,
-            around,
+            context,
             audience,
             is_kept_back,
             queue: RefCell::default(),
@@ -270,19 +270,19 @@ impl Link {
         let queue = &mut *self.queue.borrow_mut();
         let prefix = prelude.frames.len();
         // Nothing follows a command that may change its connection before that is known.
-        let fenced = ticket.fenced || ticket.unknown;
+        let exclusive = ticket.exclusive || ticket.unknown;
         queue.bytes.extend_from_slice(&prelude.frames);
         queue.bytes.extend_from_slice(request);
         queue.push(Entry {
             prelude: prelude.replies,
             swallow: ticket.replies_before,
-            fenced,
+            exclusive,
             unknown: ticket.unknown,
             ticket: Some(ticket),
             length: prefix + request.len(),
             prefix,
             fault: None,
-            since: self.around.clock.now(),
+            since: self.context.clock.now(),
             heartbeat: false,
         });
         self.tally.queued(prefix + request.len());
@@ -322,7 +322,7 @@ impl Link {
     /// What the node may be sent before it has answered: as much as it lets wait unread, and as many requests as it lets
     /// replies wait unsent, however large those are that are not known to be large.
     fn room(&self) -> Room {
-        let accepts = self.around.accepts.get();
+        let accepts = self.context.accepts.get();
         let requests = accepts.unsent.map_or(usize::MAX, |unsent| unsent / 2 / LARGE_REPLY);
         Room { bytes: accepts.unread / 2, requests }
     }
@@ -334,7 +334,7 @@ impl Link {
     /// Whether a request that any node may answer should rather go elsewhere: the node cannot be reached, or has long
     /// been silent about what it was asked.
     pub fn is_unwell(&self) -> bool {
-        let now = self.around.clock.now();
+        let now = self.context.clock.now();
         let waits = |entry: &Entry| now.saturating_duration_since(entry.since) >= SILENCE;
         self.tally.unreachable_since().is_some() || self.queue.borrow().entries.front().is_some_and(waits)
     }
@@ -368,10 +368,10 @@ impl Link {
             prefix: 0,
             prelude: 0,
             swallow: 0,
-            fenced: false,
+            exclusive: false,
             unknown: false,
             fault: None,
-            since: self.around.clock.now(),
+            since: self.context.clock.now(),
             heartbeat: true,
         });
         self.tally.queued(frame.len());
@@ -379,7 +379,7 @@ impl Link {
 
     /// Whether a request has waited for so long.
     pub fn keeps_waiting(&self, long: Duration) -> bool {
-        let now = self.around.clock.now();
+        let now = self.context.clock.now();
         self.queue.borrow().entries.front().is_some_and(|front| now.saturating_duration_since(front.since) >= long)
     }
 
@@ -428,16 +428,16 @@ impl Link {
 
     /// A connection, and the open file that it takes where none is kept back for it.
     async fn dial(&self) -> Result<(Connected, Option<Descriptor>), DialError> {
-        let dialer = &self.around.dialer;
+        let dialer = &self.context.dialer;
         let asked = self.login.borrow().clone();
         let mut login = asked.at(&self.node);
         // One client's own may be closed for what that client does.
-        login.stays = self.audience.is_none() && self.sides.is_some() && self.around.accepts.get().evicts_clients;
+        login.stays = self.audience.is_none() && self.sides.is_some() && self.context.accepts.get().evicts_clients;
         let descriptor = match self.is_kept_back {
             true => None,
-            false => Some(self.around.descriptors.take(&self.node.reach).await?),
+            false => Some(self.context.descriptors.take(&self.node.reach).await?),
         };
-        let companion = Companion::of(&self.node.reach, &mut login, dialer, &self.around.descriptors).await?;
+        let companion = Companion::of(&self.node.reach, &mut login, dialer, &self.context.descriptors).await?;
         let opened = dialer.open(&self.node.reach, &login).await?;
         self.connection.borrow().opened(opened.id, Instant::now());
         let told = login.tracking.and_then(|tracking| tracking.redirect);
@@ -469,16 +469,16 @@ impl Link {
 
     /// Answers everything queued after the connection broke.
     fn give_up(&self, lost: &str) {
-        let connection = self.connection.replace(Connection::new(self.node.clone(), self.around.ender.clone()));
+        let connection = self.connection.replace(Connection::new(self.node.clone(), self.context.ender.clone()));
         for (ticket, request) in self.take_all() {
             let Some(mut ticket) = ticket else { continue };
             let error = || format!("ERR proxy: connection to {} lost ({lost})", self.node.label);
             if !request.written && !ticket.has_begun() {
                 ticket.bounce(request.bytes, Why::Unsent(error()));
             } else if ticket.repeatable && !ticket.has_begun() {
-                if self.around.accepts.get().unsent.is_some() {
+                if self.context.accepts.get().unsent.is_some() {
                     // It may be what the node would not have.
-                    self.around.note_large(&ticket, &request.bytes);
+                    self.context.note_large(&ticket, &request.bytes);
                 }
                 // Once only: what breaks the connection each time must not be sent for ever.
                 ticket.repeatable = false;
@@ -536,9 +536,9 @@ impl Troubles {
 async fn run(link: Rc<Link>) {
     let mut troubles = Troubles::none();
     while link.wanted(troubles.until).await {
-        let now = link.around.clock.tick();
+        let now = link.context.clock.tick();
         if troubles.until.is_some_and(|until| now < until) {
-            link.refuse(&troubles.why(now, link.around.recovery.timeout));
+            link.refuse(&troubles.why(now, link.context.recovery.timeout));
             continue;
         }
         match link.dial().await {
@@ -568,10 +568,10 @@ async fn run(link: Rc<Link>) {
                         link.give_up(&why);
                         link.tell(News::Lost(&why));
                         // Discovery is behind: it looks again in any case.
-                        link.around.hints.tell(Hint::Timeout { node: link.node.id.clone() });
+                        link.context.hints.tell(Hint::Timeout { node: link.node.id.clone() });
                         let mut troubles = if heard_from { Troubles::none() } else { troubles };
                         troubles.note(
-                            link.around.clock.tick(),
+                            link.context.clock.tick(),
                             format!("ERR proxy: connection to {} lost ({why})", link.node.label),
                         );
                         troubles
@@ -579,14 +579,14 @@ async fn run(link: Rc<Link>) {
                 };
             }
             Err(error) => {
-                let now = link.around.clock.tick();
+                let now = link.context.clock.tick();
                 link.tally.connect_failed(error.permanent);
-                link.around.hints.tell(error.hint(&link.node));
+                link.context.hints.tell(error.hint(&link.node));
                 link.tell(News::Unreachable(&error));
                 // Others may have tried before.
                 troubles.since = troubles.since.or(link.tally.unreachable_since());
                 troubles.note(now, error.reply());
-                let why = troubles.why(now, link.around.recovery.timeout);
+                let why = troubles.why(now, link.context.recovery.timeout);
                 link.refuse(&if error.permanent { Why::Hopeless(error.reply()) } else { why });
             }
         }

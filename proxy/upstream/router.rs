@@ -34,7 +34,7 @@ use crate::{
     },
     commands::{
         plan::Policy,
-        scripts::{Scripts, Shelf},
+        scripts::{ScriptCache, Scripts},
     },
     config::{Config, CrossSlot, PubSubLimits, Secret},
     metrics::{ClientTally, NodeTallies, NodeTally},
@@ -42,7 +42,7 @@ use crate::{
     upstream::{
         dedicated::{Pool, Way},
         dial::{Credentials, Login, Tracking},
-        link::{Audience, Link, Surroundings},
+        link::{Audience, Link, WorkerContext},
         ticket::{Clock, Ticket},
     },
 };
@@ -92,7 +92,7 @@ impl Settings {
 
 /// What the workers of the process share.
 #[derive(Clone)]
-pub struct Common {
+pub struct Shared {
     /// All clients.
     pub clients: Arc<Clients>,
     /// The scans under way.
@@ -113,13 +113,13 @@ pub struct Router {
     lanes: RefCell<HashMap<Login, Weak<Lane>>>,
     /// Lanes of clients without credentials of their own stay open: clients come and go all the time.
     kept: RefCell<Vec<Rc<Lane>>>,
-    around: Surroundings,
+    context: WorkerContext,
     settings: Rc<Settings>,
     tally: Rc<ClientTally>,
     nodes: Rc<NodeTallies>,
     clients: Arc<Clients>,
     scans: Arc<Mutex<Scans>>,
-    scripts: Shelf,
+    scripts: ScriptCache,
     admissions: Arc<Admissions>,
     moving: Moving,
     rights: Arc<Rights>,
@@ -151,21 +151,21 @@ impl Router {
     /// The router of a worker.
     pub fn new(
         news: watch::Receiver<Arc<Topology>>,
-        around: Surroundings,
+        context: WorkerContext,
         settings: Settings,
         tally: Rc<ClientTally>,
         nodes: NodeTallies,
-        common: Common,
+        common: Shared,
     ) -> Rc<Router> {
         let topology = news.borrow().clone();
-        around.heed(topology.accepts);
+        context.heed(topology.accepts);
         Rc::new(Router {
             epoch: Cell::new(topology.epoch),
             topology: RefCell::new(topology),
             news: RefCell::new(news),
             lanes: RefCell::default(),
             kept: RefCell::default(),
-            around,
+            context,
             own_user: common.rights.user(settings.login.user()),
             rights: common.rights,
             settings: Rc::new(settings),
@@ -173,7 +173,7 @@ impl Router {
             nodes: Rc::new(nodes),
             clients: common.clients,
             scans: common.scans,
-            scripts: Shelf::new(common.scripts),
+            scripts: ScriptCache::new(common.scripts),
             admissions: common.admissions,
             moving: Moving::default(),
             owed: RefCell::default(),
@@ -188,8 +188,8 @@ impl Router {
         }
         let newest = news.borrow_and_update().clone();
         self.epoch.set(newest.epoch);
-        let evicted = self.around.accepts.get().evicts_clients;
-        self.around.heed(newest.accepts);
+        let evicted = self.context.accepts.get().evicts_clients;
+        self.context.heed(newest.accepts);
         if newest.accepts.evicts_clients && !evicted {
             let lanes = self.lanes.borrow().values().filter_map(Weak::upgrade).collect::<Vec<_>>();
             lanes.iter().for_each(|lane| lane.links.borrow().iter().flatten().for_each(|link| link.stay()));
@@ -225,12 +225,12 @@ impl Router {
 
     /// Tells discovery something.
     pub fn hint(&self, hint: Hint) {
-        self.around.hints.tell(hint);
+        self.context.hints.tell(hint);
     }
 
     /// As [`Router::hint`], what must not be lost.
     pub fn tell(&self, hint: Hint) {
-        let hints = self.around.hints.clone();
+        let hints = self.context.hints.clone();
         tokio::task::spawn_local(async move { hints.tell_surely(hint).await });
     }
 
@@ -256,7 +256,7 @@ impl Router {
 
     /// A pool of connections that log in like this. No lane shares it.
     pub fn pool(&self, login: &Login) -> Rc<Pool> {
-        let Surroundings { dialer, descriptors, ender, accepts, .. } = &self.around;
+        let WorkerContext { dialer, descriptors, ender, accepts, .. } = &self.context;
         let way = Way { dialer: dialer.clone(), login: login.clone(), ender: ender.clone() };
         Pool::new(&self.clients, &self.nodes, descriptors, way, accepts)
     }
@@ -297,7 +297,7 @@ impl Router {
                 self.hint(Hint::Unwell { node: link.node().id.clone() });
             }
         }
-        self.around.large.expire(std::time::Instant::now());
+        self.context.large.expire(std::time::Instant::now());
         self.admissions.keep(|label| topology.nodes.iter().any(|node| *node.label == *label));
         self.tally.publish();
         self.nodes.publish(|label| topology.nodes.iter().any(|node| *node.label == *label));
@@ -305,12 +305,12 @@ impl Router {
 
     /// The worker's time.
     pub fn clock(&self) -> &Rc<Clock> {
-        &self.around.clock
+        &self.context.clock
     }
 
     /// The worker's read buffer.
     pub fn buffer(&self) -> &Rc<RefCell<Box<[u8]>>> {
-        &self.around.buffer
+        &self.context.buffer
     }
 
     /// What the worker counts of its clients.
@@ -319,8 +319,8 @@ impl Router {
     }
 
     /// What links and dedicated connections share.
-    pub fn around(&self) -> &Surroundings {
-        &self.around
+    pub fn context(&self) -> &WorkerContext {
+        &self.context
     }
 
     /// The scans under way, those of all workers: a client may fetch its next page by another connection.
@@ -339,7 +339,7 @@ impl Router {
     }
 
     /// The texts of scripts.
-    pub fn scripts(&self) -> &Shelf {
+    pub fn scripts(&self) -> &ScriptCache {
         &self.scripts
     }
 
@@ -490,7 +490,7 @@ impl Lane {
         let own = &router.settings.login;
         let is_kept_back = self.private.is_none() && login.credentials == own.credentials && login.database == 0;
         let tally = router.nodes.of(&node.label);
-        Link::open(node.clone(), login, tally, router.around.clone(), audience, is_kept_back)
+        Link::open(node.clone(), login, tally, router.context.clone(), audience, is_kept_back)
     }
 
     /// Puts the links in the order of a new topology. A link whose node has kept its id, its name and the address where it
@@ -532,7 +532,7 @@ impl Drop for Lane {
 fn refuse(router: &Router, request: &[u8], ticket: Ticket) {
     let topology = router.topology.borrow();
     let error = topology.down();
-    router.around.hints.tell(crate::cluster::topology::Hint::Uncovered);
+    router.context.hints.tell(crate::cluster::topology::Hint::Uncovered);
     ticket.bounce(bytes::Bytes::copy_from_slice(request), Why::Unsent(error));
 }
 

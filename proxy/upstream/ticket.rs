@@ -51,11 +51,11 @@ pub struct Ticket {
     /// What it runs.
     pub needs: Needs,
     /// What its success teaches.
-    pub lesson: Option<Lesson>,
+    pub on_success: Option<OnSuccess>,
     /// Whether the node is to remember the keys that it reads.
     pub caching: Caching,
     /// The server may answer it by bytes that the client chose: nothing follows it before it is answered.
-    pub fenced: bool,
+    pub exclusive: bool,
     /// Nothing is known of its command, which may change the connection that it goes by, or end it.
     pub unknown: bool,
     /// The place that it takes among the requests whose replies may be large, until the reply has begun.
@@ -92,7 +92,7 @@ pub struct Needs {
     /// Functions.
     pub functions: bool,
     /// Nothing of its session that could overtake it is under way, so that it may go again where its script is missing.
-    pub heals: bool,
+    pub reloads: bool,
 }
 
 /// Whether the node is to remember which keys are read (CLIENT CACHING).
@@ -119,12 +119,12 @@ impl Caching {
 }
 
 /// What is to be done once a node has answered a request with anything but an error.
-pub struct Lesson(Box<dyn FnOnce()>);
+pub struct OnSuccess(Box<dyn FnOnce()>);
 
-impl Lesson {
+impl OnSuccess {
     /// That `act` is to be done.
-    pub fn new(act: impl FnOnce() + 'static) -> Lesson {
-        Lesson(Box::new(act))
+    pub fn new(act: impl FnOnce() + 'static) -> OnSuccess {
+        OnSuccess(Box::new(act))
     }
 
     /// Does it.
@@ -133,7 +133,7 @@ impl Lesson {
     }
 }
 
-impl std::fmt::Debug for Lesson {
+impl std::fmt::Debug for OnSuccess {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str("Lesson")
     }
@@ -189,7 +189,7 @@ impl Ticket {
     /// A node has executed the request, and its reply begins so.
     pub fn is_executed_by(&mut self, node: &Arc<Node>, front: &[u8]) {
         self.wrote(node);
-        if let Some(Lesson(act)) = self.lesson.take()
+        if let Some(OnSuccess(act)) = self.on_success.take()
             && !matches!(front.first(), Some(b'-' | b'!'))
         {
             act();
@@ -285,7 +285,7 @@ impl Ticket {
     }
 
     fn split_for(mut self, merge: Merge, parts: usize, nodes: Vec<Arc<Node>>, make_up: Option<MakeUp>) -> Vec<Ticket> {
-        let Ticket { route, tries, repeatable, writes, needs, caching, fenced, unknown, .. } = self;
+        let Ticket { route, tries, repeatable, writes, needs, caching, exclusive, unknown, .. } = self;
         let (Some(line), number) = (self.duty.line().cloned(), self.place()) else { return Vec::new() };
         let admission = self.admission.take();
         let ticket = |duty| Ticket {
@@ -297,14 +297,14 @@ impl Ticket {
             repeatable,
             writes,
             needs,
-            lesson: None,
+            on_success: None,
             caching,
-            fenced,
+            exclusive,
             unknown,
         };
         let mut whole = ticket(std::mem::replace(&mut self.duty, Duty::Done));
         whole.admission.set(admission);
-        whole.lesson = self.lesson.take();
+        whole.on_success = self.on_success.take();
         let gather = Gather::new(merge, parts, whole, (line.clone(), number), nodes, make_up);
         line.open_tickets.set(line.open_tickets.get() + parts - 1);
         let part = |index| ticket(Duty::Part { gather: gather.clone(), index, counted: Cell::new(0) });

@@ -201,8 +201,8 @@ fn scripts_go_by_their_keys_and_are_looked_after() {
         assert_eq!(planned(line), Plan::Scripting(which, slot), "{line}");
     }
     assert!(matches!(planned("EVAL script 2 a b"), Plan::Refuse(_)));
-    assert_eq!(planned("SCRIPT KILL"), Plan::Aside(Fold::OneSucceeded));
-    assert_eq!(planned("FUNCTION STATS"), Plan::Aside(Fold::Fullest));
+    assert_eq!(planned("SCRIPT KILL"), Plan::OutOfBand(Fold::OneSucceeded));
+    assert_eq!(planned("FUNCTION STATS"), Plan::OutOfBand(Fold::Fullest));
     assert_eq!(planned("FUNCTION LIST"), Plan::Any);
 }
 

@@ -65,8 +65,8 @@ pub fn of(spec: &Spec) -> WhenLost {
         Treatment::Scripting(Scripting::Show) => WhenLost::Another,
         Treatment::Scripting(Scripting::Eval | Scripting::Evalsha | Scripting::Fcall) => WhenLost::Keys,
         // A node may be lost because it runs what is to be ended.
-        Treatment::Aside(Fold::OneSucceeded) => WhenLost::OthersThatHave,
-        Treatment::Aside(_) | Treatment::AclLog => WhenLost::Others,
+        Treatment::OutOfBand(Fold::OneSucceeded) => WhenLost::OthersThatHave,
+        Treatment::OutOfBand(_) | Treatment::AclLog => WhenLost::Others,
         Treatment::Local(Local::Monitor | Local::Subscribe | Local::Psubscribe) => WhenLost::Joins,
         Treatment::Local(Local::Client(Client::Tracking)) => WhenLost::Joins,
         Treatment::Local(_) | Treatment::Home | Treatment::Debug => WhenLost::Keys,

@@ -36,7 +36,7 @@ pub enum Treatment {
     /// It is about scripts or functions, which every primary must have.
     Scripting(Scripting),
     /// It goes to every primary and past what runs there: a node that is busy with a script answers nothing else.
-    Aside(Fold),
+    OutOfBand(Fold),
     /// It goes to any primary, whose reply is amended to what one server would say.
     Amended(Fold),
     /// `ACL LOG [count|RESET]`: every primary has its own.
@@ -51,7 +51,7 @@ impl Treatment {
         use Scripting::{Exists, Flush, Load};
         let of_scripts = matches!(self, Treatment::Scripting(Load | Exists | Flush));
         let of_servers =
-            matches!(self, Treatment::ConfigSet | Treatment::Debug | Treatment::Aside(_) | Treatment::AclLog);
+            matches!(self, Treatment::ConfigSet | Treatment::Debug | Treatment::OutOfBand(_) | Treatment::AclLog);
         of_scripts || of_servers || matches!(self, Treatment::Primaries(_) | Treatment::KeysPattern)
     }
 }
@@ -314,8 +314,8 @@ fn by_name(name: &str) -> Option<Treatment> {
         "script|exists" => Treatment::Scripting(Scripting::Exists),
         "script|show" => Treatment::Scripting(Scripting::Show),
         "script|flush" => Treatment::Scripting(Scripting::Flush),
-        "script|kill" | "function|kill" => Treatment::Aside(Fold::OneSucceeded),
-        "function|stats" => Treatment::Aside(Fold::Fullest),
+        "script|kill" | "function|kill" => Treatment::OutOfBand(Fold::OneSucceeded),
+        "function|stats" => Treatment::OutOfBand(Fold::Fullest),
         // Redis calls MSETNX multi-shard, but then it is not one act any more.
         "msetnx" => Treatment::Keyed,
         "slowlog|get" | "commandlog|get" => Treatment::Primaries(Fold::Newest(10)),

@@ -16,9 +16,9 @@ impl Discovery {
         self.publisher.borrow().clone()
     }
 
-    /// Publishes what the atlas comes to; `false` where a node of it is still being searched for the first time.
+    /// Publishes what is known comes to; `false` where a node of it is still being searched for the first time.
     pub(super) fn publish_layout(&mut self) -> bool {
-        let next = self.atlas.layout(&self.current(), Instant::now());
+        let next = self.known_cluster.layout(&self.current(), Instant::now());
         next.map(|next| self.publish(next)).is_some()
     }
 
@@ -83,7 +83,7 @@ impl Discovery {
         let states = topology.nodes.iter().zip(topology.slot_counts()).map(|(node, slots)| NodeState {
             label: node.label.clone(),
             role: node.role.label(),
-            up: self.atlas.is_up(&node.id),
+            up: self.known_cluster.is_up(&node.id),
             slots,
         });
         self.metrics.topology(topology.epoch, topology.covered(), states.collect());

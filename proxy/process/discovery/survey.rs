@@ -12,7 +12,7 @@ use tokio::{
 };
 use tracing::{info, warn};
 
-use super::{failing, framing, kin::Kin};
+use super::{failing, framing, identity::ClusterIdentity};
 use crate::{
     cluster::topology::{Accepts, ServerInfo, View},
     commands::table::CommandTable,
@@ -83,11 +83,11 @@ impl Survey {
 }
 
 /// Asks the candidates, the first ones first: as many as are enough, and others only where those fail or hesitate.
-/// Who is of another cluster than `kin` counts as one that fails. A server that is not among `known` is asked for its
+/// Who is of another cluster than `identity` counts as one that fails. A server that is not among `known` is asked for its
 /// commands too.
 pub async fn survey(
     candidates: Vec<Address>,
-    kin: Kin,
+    identity: ClusterIdentity,
     login: Login,
     dialer: Dialer,
     known: Vec<ServerInfo>,
@@ -108,7 +108,7 @@ pub async fn survey(
         }
         match timeout_at(until, asking.join_next()).await {
             Ok(None) => break,
-            Ok(Some(Ok(Ok(answer)))) if !kin.has(&answer.view) => survey.strangers.push(answer),
+            Ok(Some(Ok(Ok(answer)))) if !identity.has(&answer.view) => survey.strangers.push(answer),
             Ok(Some(Ok(Ok(answer)))) => {
                 if survey.answers.is_empty() {
                     until = Instant::now() + GRACE;

@@ -74,20 +74,20 @@ fn quote(out: &mut Vec<u8>, text: &[u8], most: usize) {
 }
 
 /// What a node tells in a line.
-pub(super) struct Told<'a> {
+pub(super) struct MonitorLine<'a> {
     /// By which address it knows who said it; `lua` for what a script calls.
     pub address: &'a str,
     /// The quoted words.
     words: &'a [u8],
 }
 
-impl<'a> Told<'a> {
+impl<'a> MonitorLine<'a> {
     /// `None` for what is no such line.
-    pub fn of(line: &'a [u8]) -> Option<Told<'a>> {
+    pub fn of(line: &'a [u8]) -> Option<MonitorLine<'a>> {
         let from = line.windows(2).position(|part| part == b" [")? + 2;
         let end = from + line.get(from..)?.windows(3).position(|part| part == b"] \"")?;
         let (_, address) = std::str::from_utf8(line.get(from..end)?).ok()?.split_once(' ')?;
-        Some(Told { address, words: line.get(end + 2..)? })
+        Some(MonitorLine { address, words: line.get(end + 2..)? })
     }
 
     /// The address without its port.
@@ -142,12 +142,12 @@ mod tests {
             ("+1.2 [0 lua] \"set\" \"a\" \"1\"\r\n", "lua", "lua", Some("set")),
             ("+1.2 [0 unix:/a b] \"NOSUCH\"\r\n", "unix:/a b", "unix", None),
         ] {
-            let told = Told::of(line.as_bytes()).expect(line);
+            let told = MonitorLine::of(line.as_bytes()).expect(line);
             let found = told.command(&table).map(|spec| &*spec.name);
             assert_eq!((told.address, told.host(), found), (address, host, row), "{line}");
         }
-        assert!(Told::of(b"+OK\r\n").is_none());
-        let told = Told::of(b"+1.2 [0 127.0.0.1:80] \"HELLO\" \"2\" \"SETNAME\" \"me\"\r\n").expect("a line");
+        assert!(MonitorLine::of(b"+OK\r\n").is_none());
+        let told = MonitorLine::of(b"+1.2 [0 127.0.0.1:80] \"HELLO\" \"2\" \"SETNAME\" \"me\"\r\n").expect("a line");
         assert!(told.says("me") && !told.says("m"));
     }
 

@@ -121,7 +121,7 @@ impl Session {
             Plan::Primaries(_)
             | Plan::Keys
             | Plan::Scripting(..)
-            | Plan::Aside(_)
+            | Plan::OutOfBand(_)
             | Plan::Scan(_)
             | Plan::AskServer => Err(says::not_in_transaction(&spec.name).into_bytes()),
         }

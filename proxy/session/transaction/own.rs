@@ -87,7 +87,7 @@ impl Session {
                 Local::Client(Client::Tracking) => self.set_tracking(request).await?,
                 local => {
                     let line = self.line.clone();
-                    line.aside(|| {
+                    line.capture(|| {
                         let _ = self.answer_locally(local, request, spec);
                     })
                 }
@@ -101,11 +101,11 @@ impl Session {
                 if let Some(error) = self.deaf(spec).await? {
                     return Some(error.to_vec());
                 }
-                let patience = self.router.around().limits.request_timeout;
-                let reply = self.aside(request, fold, patience).await?;
+                let patience = self.router.context().limits.request_timeout;
+                let reply = self.out_of_band(request, fold, patience).await?;
                 self.tell_others(request, spec);
-                if let Some(lesson) = counts_anew.filter(|_| reply.first() == Some(&b'+')) {
-                    lesson.act();
+                if let Some(on_success) = counts_anew.filter(|_| reply.first() == Some(&b'+')) {
+                    on_success.act();
                 }
                 reply.to_vec()
             }

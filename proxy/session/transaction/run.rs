@@ -12,7 +12,7 @@ use crate::{
     },
     protocol::{resp::write, says},
     session::{
-        errand::Errand,
+        attempts::Attempts,
         scripts::{awaits_functions, give},
         streamed::Streamed,
         watch::Watch,
@@ -54,21 +54,21 @@ pub(super) async fn exec_watched(
 
 /// Runs a transaction on some connection of its own: once, or not at all.
 pub(super) async fn exec_apart(
-    mut errand: Errand,
+    mut attempts: Attempts,
     transaction: Rc<Transaction>,
     line: Rc<Line>,
     patience: Duration,
     giver: Option<Rc<Router>>,
 ) -> Streamed {
     loop {
-        let mut connection = match errand.connect().await {
+        let mut connection = match attempts.connect().await {
             Ok(connection) => connection,
             Err(text) => return Streamed::whole(not_sent(text)),
         };
-        let waits = awaits_functions(&errand.router, connection.node()).filter(|_| transaction.functions);
+        let waits = awaits_functions(&attempts.router, connection.node()).filter(|_| transaction.functions);
         if let Some(why) = waits {
             connection.give_back();
-            match errand.again(why).await {
+            match attempts.again(why).await {
                 Ok(()) => continue,
                 Err(text) => return Streamed::whole(error(&text)),
             }
@@ -76,16 +76,16 @@ pub(super) async fn exec_apart(
         if let Some(router) = &giver {
             give(router, connection.node(), &transaction.frames).await;
         }
-        let why: Why = match run(&mut connection, &transaction, errand.prefix(), &line, patience).await {
+        let why: Why = match run(&mut connection, &transaction, attempts.prefix(), &line, patience).await {
             Ok(Run::Done(reply, last)) => return Streamed::new(reply, last, connection),
             Ok(Run::Refused(refusal, said)) => {
-                let why = errand.refused(refusal, said, connection.node());
+                let why = attempts.refused(refusal, said, connection.node());
                 connection.give_back();
                 why
             }
             Err(text) => return Streamed::whole(error(&text)),
         };
-        if let Err(text) = errand.again(why).await {
+        if let Err(text) = attempts.again(why).await {
             return Streamed::whole(error(&text));
         }
     }

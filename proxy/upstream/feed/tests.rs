@@ -10,7 +10,7 @@ use crate::upstream::{
 };
 
 fn open(nodes: &Scripted) -> Feed {
-    let (router, context) = (&nodes.router, nodes.router.around());
+    let (router, context) = (&nodes.router, nodes.router.context());
     let node = router.topology().nodes[0].clone();
     let tally = router.node_tally(&node);
     Feed::open(node, Login::default(), context.dialer.clone(), tally, &context.descriptors)

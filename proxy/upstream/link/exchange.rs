@@ -33,7 +33,7 @@ const STREAMED: usize = 32 * 1024;
 /// Why an exchange ended.
 pub(super) enum Lost {
     Retired,
-    /// More may come than was asked for, after the reply to a fenced request; nothing behind that has been written.
+    /// More may come than was asked for, after the reply to a exclusive request; nothing behind that has been written.
     Doubtful,
     Broken(String),
 }
@@ -50,7 +50,7 @@ pub(super) struct Exchange {
     scanner: Scanner,
     /// The front of a long reply has been passed on.
     streaming: bool,
-    /// A fenced request has been answered by what may go on.
+    /// A exclusive request has been answered by what may go on.
     doubtful: bool,
     /// The run queue has gone round since there was something to write.
     gathered: bool,
@@ -77,7 +77,7 @@ enum Verdict {
 
 impl Exchange {
     pub fn new(link: Rc<Link>, Connected { stream, rest, companion, .. }: Connected) -> Exchange {
-        let now = link.around.clock.tick();
+        let now = link.context.clock.tick();
         Exchange {
             link,
             stream,
@@ -103,7 +103,7 @@ impl Exchange {
     /// Reads, writes and watches the deadlines, all three each time: a blocked write must never stop reading, since
     /// the node may be waiting for just that.
     pub fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Lost> {
-        self.link.around.clock.tick();
+        self.link.context.clock.tick();
         self.link.waker.set(Some(cx.waker().clone()));
         if let Poll::Ready(lost) = self.poll_read(cx) {
             return Poll::Ready(Lost::Broken(lost));
@@ -128,7 +128,7 @@ impl Exchange {
 
     fn poll_write(&mut self, cx: &mut Context<'_>) -> Poll<String> {
         let queue = &mut *self.link.queue.borrow_mut();
-        let departures = self.link.around.departures.get();
+        let departures = self.link.context.departures.get();
         if std::mem::replace(&mut self.departures, departures) != departures {
             let (requests, bytes) = queue.drop_abandoned();
             self.link.tally.dropped(requests, bytes);
@@ -145,7 +145,7 @@ impl Exchange {
         while queue.written < writable {
             match ready!(Pin::new(&mut self.stream).poll_write(cx, &queue.bytes[queue.written..writable])) {
                 Ok(count) => {
-                    self.last_taken = self.link.around.clock.now();
+                    self.last_taken = self.link.context.clock.now();
                     if queue.written == 0 {
                         self.last_heard = self.last_taken;
                     }
@@ -169,7 +169,7 @@ impl Exchange {
                 return Poll::Ready(wrong.to_owned());
             }
         }
-        let buffer = self.link.around.buffer.clone();
+        let buffer = self.link.context.buffer.clone();
         while !self.doubtful {
             ready!(self.poll_stall(cx));
             let buffer = &mut *buffer.borrow_mut();
@@ -177,7 +177,7 @@ impl Exchange {
             match ready!(Pin::new(&mut self.stream).poll_read(cx, &mut read)) {
                 Ok(()) if read.filled().is_empty() => return Poll::Ready("closed by the node".to_owned()),
                 Ok(()) => {
-                    self.last_heard = self.link.around.clock.now();
+                    self.last_heard = self.link.context.clock.now();
                     self.heard_from = true;
                     self.link.tally.received(read.filled().len(), self.last_heard);
                     if let Err(wrong) = self.take_bytes(read.filled()) {
@@ -193,7 +193,7 @@ impl Exchange {
     fn poll_companion(&mut self, cx: &mut Context<'_>) -> Poll<String> {
         let Some(companion) = &mut self.companion else { return Poll::Pending };
         loop {
-            match ready!(companion.poll(cx, &self.link.around.buffer)) {
+            match ready!(companion.poll(cx, &self.link.context.buffer)) {
                 Ok(frame) => self.link.tell(News::Said(&frame)),
                 Err(error) => return Poll::Ready(format!("its messages: {error}")),
             }
@@ -263,7 +263,7 @@ impl Exchange {
         let queue = self.link.queue.borrow();
         let front = queue.entries.front().filter(|front| front.prelude + front.swallow == 0);
         let Some(ticket) = front.and_then(|front| front.ticket.as_ref()) else { return };
-        self.link.around.note_large(ticket, queue.front_frame());
+        self.link.context.note_large(ticket, queue.front_frame());
     }
 
     /// Passes on the front of a long reply, where its ticket takes it so; else says how much of it is there.
@@ -320,8 +320,8 @@ impl Exchange {
             }
             return Ok(());
         }
-        self.link.tally.replied(self.link.around.clock.now() - front.since);
-        let heals = front.ticket.as_ref().is_some_and(|ticket| ticket.needs.heals);
+        self.link.tally.replied(self.link.context.clock.now() - front.since);
+        let reloads = front.ticket.as_ref().is_some_and(|ticket| ticket.needs.reloads);
         let verdict = match &front.fault {
             // The end of a long value may read like an error.
             _ if self.streaming => None,
@@ -330,7 +330,7 @@ impl Exchange {
                 Refusal::of(fault).map(|refusal| (Verdict::Refused(refusal), fault.clone()))
             }
             _ if reply.first() != Some(&b'-') => None,
-            _ if heals && refusal::lacks_script(reply) => Some((Verdict::NoScript, Bytes::copy_from_slice(reply))),
+            _ if reloads && refusal::lacks_script(reply) => Some((Verdict::NoScript, Bytes::copy_from_slice(reply))),
             _ => Refusal::of(reply)
                 .filter(|refusal| refusal.fits(front.ticket.as_ref().and_then(Ticket::slot)))
                 .map(|refusal| (Verdict::Refused(refusal), Bytes::copy_from_slice(reply))),
@@ -341,7 +341,7 @@ impl Exchange {
         // Success is in the server's own words.
         self.doubtful = match entry.unknown {
             true => !reply.starts_with(b"-ERR unknown command "),
-            false => entry.fenced && (self.streaming || !matches!(reply.first(), Some(b'+' | b'$'))),
+            false => entry.exclusive && (self.streaming || !matches!(reply.first(), Some(b'+' | b'$'))),
         };
         match (verdict, request, entry.ticket) {
             (Some((verdict, error)), Some(request), Some(ticket)) => self.bounce(verdict, error, request, ticket),
@@ -362,14 +362,14 @@ impl Exchange {
 
     /// The node did not execute the request.
     fn bounce(&self, verdict: Verdict, error: Bytes, request: Bytes, mut ticket: Ticket) {
-        let Link { node, around, tally, .. } = &*self.link;
+        let Link { node, context, tally, .. } = &*self.link;
         ticket.tries = ticket.tries.saturating_add(1);
         let why = match verdict {
             Verdict::NoScript => {
                 tally.error(NodeError::NoScript);
                 Why::NoScript(node.clone(), error)
             }
-            Verdict::Refused(refusal) => recovery::refused(refusal, error, node, tally, &around.hints),
+            Verdict::Refused(refusal) => recovery::refused(refusal, error, node, tally, &context.hints),
         };
         ticket.bounce(request, why);
     }

@@ -20,7 +20,7 @@ pub(super) struct Queue {
     /// How many of them the socket has taken.
     pub written: usize,
     pub entries: VecDeque<Entry>,
-    /// Where the fenced ones among them end, counted from the first byte that was ever queued.
+    /// Where the exclusive ones among them end, counted from the first byte that was ever queued.
     fences: VecDeque<u64>,
     /// How many bytes have left the queue.
     gone: u64,
@@ -39,7 +39,7 @@ pub(super) struct Entry {
     pub prelude: usize,
     pub swallow: usize,
     /// Nothing behind it is written before it is answered.
-    pub fenced: bool,
+    pub exclusive: bool,
     /// The connection may be another than before, unless the node does not know the command either.
     pub unknown: bool,
     /// The first error among the latter: then it says what became of the request.
@@ -63,7 +63,7 @@ pub(super) struct Room {
 }
 
 impl Queue {
-    /// How many bytes may be written by now: up to the end of the first fenced request, and as many whole requests as there
+    /// How many bytes may be written by now: up to the end of the first exclusive request, and as many whole requests as there
     /// is room for, one in any case.
     pub fn writable(&self, room: Room) -> usize {
         let whole = self.fences.front().map_or(self.bytes.len(), |fence| (fence - self.gone) as usize);
@@ -85,7 +85,7 @@ impl Queue {
 
     /// Adds an entry, whose bytes have just been added.
     pub fn push(&mut self, entry: Entry) {
-        if entry.fenced {
+        if entry.exclusive {
             self.fences.push_back(self.gone + self.bytes.len() as u64);
         }
         self.entries.push_back(entry);
@@ -125,7 +125,7 @@ impl Queue {
         let mut end = self.gone;
         let fences = kept.iter().filter_map(|entry| {
             end += entry.length as u64;
-            entry.fenced.then_some(end)
+            entry.exclusive.then_some(end)
         });
         self.fences = fences.collect();
         self.entries = kept;
@@ -154,7 +154,7 @@ impl Queue {
     pub fn pop(&mut self) -> Option<Entry> {
         let entry = self.entries.pop_front()?;
         self.gone += entry.length as u64;
-        if entry.fenced {
+        if entry.exclusive {
             self.fences.pop_front();
         }
         if self.entries.is_empty() && self.bytes.capacity() > KEPT_QUEUE {

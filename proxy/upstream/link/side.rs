@@ -43,8 +43,8 @@ impl Link {
         if freest.as_ref().is_some_and(|side| sides.len() == MOST || queued(side) == 0) {
             return freest;
         }
-        let Link { node, login, tally, around, .. } = self;
-        let side = Link::begin(node.clone(), login.borrow().clone(), tally.clone(), around.clone(), None, false, None);
+        let Link { node, login, tally, context, .. } = self;
+        let side = Link::begin(node.clone(), login.borrow().clone(), tally.clone(), context.clone(), None, false, None);
         sides.push(side.clone());
         Some(side)
     }

@@ -4,7 +4,7 @@ use std::{cell::RefCell, rc::Rc, sync::Arc};
 
 use tokio::sync::{mpsc, watch};
 
-use super::{Common, Router, Settings};
+use super::{Router, Settings, Shared};
 use crate::{
     clients::{Clients, rights::Rules},
     cluster::topology::{AddressMap, Hint, Hints, Topology},
@@ -18,7 +18,7 @@ use crate::{
         descriptors::Descriptors,
         dial::{Dialer, Login},
         doubt::Ender,
-        link::{Limits, Surroundings},
+        link::{Limits, WorkerContext},
         ticket::Clock,
         transport::memory::{Backlog, Memory, Peer},
     },
@@ -46,7 +46,7 @@ impl Scripted {
         let descriptors = Descriptors::new(10_000, 1_000, 1);
         descriptors.follow(usize::from(nodes));
         let dialer = Dialer::to(&memory);
-        let around = Surroundings {
+        let context = WorkerContext {
             limits: Rc::new(Limits::of(&config)),
             recovery: config.recovery(),
             ender: Ender::new(Login::default(), dialer.clone()),
@@ -59,7 +59,7 @@ impl Scripted {
             large: Rc::default(),
             departures: Rc::default(),
         };
-        let common = Common {
+        let common = Shared {
             clients: Arc::new(Clients::new(config.max_buffered)),
             scans: Arc::default(),
             scripts: Arc::default(),
@@ -67,7 +67,7 @@ impl Scripted {
             admissions: Arc::default(),
         };
         let tally = Rc::new(metrics.client_tally());
-        let router = Router::new(news, around, Settings::of(&config), tally, metrics.node_tallies(), common);
+        let router = Router::new(news, context, Settings::of(&config), tally, metrics.node_tallies(), common);
         let user = router.own_user();
         user.learn(may_do_all(), user.generation(), router.clock().now());
         Scripted { router, hints, topology, memory, backlogs }

@@ -9,7 +9,7 @@ use std::{
 
 use bytes::Bytes;
 
-use super::{Bounced, Lesson, Line, OWED_LIMIT, Ticket};
+use super::{Bounced, Line, OWED_LIMIT, OnSuccess, Ticket};
 use crate::{
     cluster::{recovery::Why, topology::Node},
     commands::merge::Merge,
@@ -32,7 +32,7 @@ pub(super) struct Gather {
     merge: RefCell<Merge>,
     whole: RefCell<Option<Ticket>>,
     /// What the whole's success teaches.
-    lesson: Cell<Option<Lesson>>,
+    on_success: Cell<Option<OnSuccess>>,
     make_up: Option<MakeUp>,
     /// Parts that have come back, and may not be needed.
     put_off: RefCell<Vec<Bounced>>,
@@ -61,7 +61,7 @@ impl Gather {
     ) -> Rc<Gather> {
         Rc::new(Gather {
             merge: RefCell::new(merge),
-            lesson: Cell::new(whole.lesson.take()),
+            on_success: Cell::new(whole.on_success.take()),
             whole: RefCell::new(Some(whole)),
             make_up,
             put_off: RefCell::default(),
@@ -142,7 +142,7 @@ impl Gather {
             let merge = &mut *self.merge.borrow_mut();
             let (held, missed) = (merge.held(), merge.missed());
             // What one node has taken counts: its users have changed, say.
-            if let Some(Lesson(act)) = self.lesson.take().filter(|_| merge.any_succeeded()) {
+            if let Some(OnSuccess(act)) = self.on_success.take().filter(|_| merge.any_succeeded()) {
                 act();
             }
             merge.finish(&mut merged);

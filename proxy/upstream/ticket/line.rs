@@ -98,9 +98,9 @@ impl Line {
             repeatable,
             writes: false,
             needs: Needs::default(),
-            lesson: None,
+            on_success: None,
             caching: Caching::AsEver,
-            fenced: false,
+            exclusive: false,
             unknown: false,
             admission: Admitted::default(),
         }
@@ -132,7 +132,7 @@ impl Line {
 
     /// What is answered within `answer`, for the caller instead of the client. Only while nothing is in flight. It has been
     /// counted before, when it was queued.
-    pub fn aside(&self, answer: impl FnOnce()) -> Vec<u8> {
+    pub fn capture(&self, answer: impl FnOnce()) -> Vec<u8> {
         let kept = std::mem::take(&mut self.state.borrow_mut().out);
         self.is_aside.set(true);
         answer();

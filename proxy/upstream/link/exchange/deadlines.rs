@@ -56,7 +56,7 @@ impl Exchange {
             }
             return Poll::Ready(());
         }
-        let now = self.link.around.clock.now();
+        let now = self.link.context.clock.now();
         let stall = self.stall.get_or_insert_with(|| Stall {
             owed,
             looked: None,
@@ -83,7 +83,7 @@ impl Exchange {
 
     /// Ready when the node has been silent for too long.
     pub(super) fn poll_deadlines(&mut self, cx: &mut Context<'_>) -> Poll<String> {
-        let limits = self.link.around.limits.clone();
+        let limits = self.link.context.limits.clone();
         loop {
             let queue = self.link.queue.borrow();
             let is_asked = || queue.entries.back().is_some_and(|entry| entry.ticket.is_some());
@@ -97,14 +97,14 @@ impl Exchange {
             // Not within the budget of a task: a node that always has more to say would use it up each time.
             ready!(pin!(unconstrained(self.deadline.as_mut())).poll(cx));
             self.deadline_set = false;
-            let now = self.link.around.clock.tick();
+            let now = self.link.context.clock.tick();
             self.expire(now);
             let is_empty = self.link.queue.borrow().entries.is_empty();
             if is_empty && self.quiet().is_some_and(|quiet| now - self.last_heard >= quiet) {
                 self.link.ping();
                 cx.waker().wake_by_ref();
             }
-            if let (Some(companion), Some(quiet)) = (&mut self.companion, self.link.around.accepts.get().quiet()) {
+            if let (Some(companion), Some(quiet)) = (&mut self.companion, self.link.context.accepts.get().quiet()) {
                 companion.stay(now, quiet);
             }
             let queue = self.link.queue.borrow();
@@ -116,33 +116,33 @@ impl Exchange {
 
     /// When there may be something to do next.
     fn next_deadline(&self, queue: &Queue) -> Option<Instant> {
-        let limits = &self.link.around.limits;
+        let limits = &self.link.context.limits;
         let Some(front) = queue.entries.front() else {
             return self.quiet().map(|quiet| self.last_heard + quiet);
         };
         // Entries are in the order of their coming, so that no later deadline is earlier. What comes while only given-up
         // requests are there has its own no sooner than `unasked`.
         let oldest = queue.entries.iter().find(|entry| entry.ticket.is_some());
-        let unasked = self.link.around.clock.now() + limits.request_timeout;
+        let unasked = self.link.context.clock.now() + limits.request_timeout;
         let answered = oldest.map(|entry| self.answered_until(entry)).unwrap_or(unasked);
         let until = answered.min(self.sound_until(queue, front));
         // By then it may have nothing to do.
-        let quiet = self.link.around.accepts.get().quiet();
-        Some(quiet.map_or(until, |quiet| until.min(self.link.around.clock.now() + quiet)))
+        let quiet = self.link.context.accepts.get().quiet();
+        Some(quiet.map_or(until, |quiet| until.min(self.link.context.clock.now() + quiet)))
     }
 
     /// How long nothing may be said on the connection: a node that is gone would be missed by nobody, and what it should
     /// tell with it; and one with a `timeout` closes connections that are idle, just when the next request comes perhaps.
     fn quiet(&self) -> Option<Duration> {
-        let missed = self.link.audience.is_some().then_some(self.link.around.limits.node_timeout);
-        missed.into_iter().chain(self.link.around.accepts.get().quiet()).min()
+        let missed = self.link.audience.is_some().then_some(self.link.context.limits.node_timeout);
+        missed.into_iter().chain(self.link.context.accepts.get().quiet()).min()
     }
 
     /// Until when a request waits for its answer. A deadline is about the node's silence: as long as replies flow, those
     /// ahead of this one in the queue are on their way, and its turn comes. A node that speaks on other connections is
     /// busy; that this connection is sound is believed for `node_timeout`.
     fn answered_until(&self, entry: &Entry) -> Instant {
-        let Limits { request_timeout, node_timeout, .. } = *self.link.around.limits;
+        let Limits { request_timeout, node_timeout, .. } = *self.link.context.limits;
         let last = self.last_heard.max(entry.since);
         let believed = last + node_timeout.saturating_sub(request_timeout);
         let heard = self.link.tally.heard().unwrap_or(last).min(believed);
@@ -152,12 +152,12 @@ impl Exchange {
     /// Until when it may be silent about the front of the queue, or take nothing of it.
     fn sound_until(&self, queue: &Queue, front: &Entry) -> Instant {
         let last = if queue.written < front.length { self.last_taken } else { self.last_heard };
-        last.max(front.since) + self.link.around.limits.node_timeout
+        last.max(front.since) + self.link.context.limits.node_timeout
     }
 
     /// Answers the requests whose time is over. Their entries stay, to swallow the late replies by position.
     fn expire(&self, now: Instant) {
-        let limit = self.link.around.limits.request_timeout;
+        let limit = self.link.context.limits.request_timeout;
         let mut expired = Vec::new();
         for entry in &mut self.link.queue.borrow_mut().entries {
             if now < self.answered_until(entry) {
@@ -176,6 +176,6 @@ impl Exchange {
             ticket.in_doubt(&connection);
             ticket.fail(&says::no_answer(&self.link.node.label, limit));
         }
-        self.link.around.hints.tell(Hint::Timeout { node: self.link.node.id.clone() });
+        self.link.context.hints.tell(Hint::Timeout { node: self.link.node.id.clone() });
     }
 }

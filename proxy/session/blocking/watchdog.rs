@@ -9,11 +9,11 @@ use std::{
 use crate::{
     cluster::topology::{Node, Topology},
     protocol::slot::Slot,
-    session::errand::Errand,
+    session::attempts::Attempts,
 };
 
 /// Says when waiting on has become pointless: the node is overdue, or no longer the one to ask and silent about it.
-pub(super) struct Watchman {
+pub(super) struct Watchdog {
     news: tokio::sync::watch::Receiver<Arc<Topology>>,
     slot: Option<Slot>,
     /// The node has been the slot's owner.
@@ -25,13 +25,13 @@ pub(super) struct Watchman {
     unsaid: Option<Instant>,
 }
 
-impl Watchman {
-    /// For an errand that may take until `deadline`, and `patience` more.
-    pub fn new(errand: &Errand, deadline: Option<Instant>, patience: Duration) -> Watchman {
+impl Watchdog {
+    /// For attempts that may take until `deadline`, and `patience` more.
+    pub fn new(attempts: &Attempts, deadline: Option<Instant>, patience: Duration) -> Watchdog {
         let overdue = deadline.and_then(|deadline| deadline.checked_add(patience));
-        let mut news = errand.router.news();
+        let mut news = attempts.router.news();
         news.mark_changed();
-        Watchman { news, slot: errand.slot(), was_owner: !errand.asks(), patience, overdue, unsaid: None }
+        Watchdog { news, slot: attempts.slot(), was_owner: !attempts.asks(), patience, overdue, unsaid: None }
     }
 
     /// The node has been asked to end the wait by then.

@@ -29,7 +29,7 @@ const STALE_COUNTS: Duration = Duration::from_secs(15);
 const MOST_LEARNT: usize = 8;
 
 /// What is known of the cluster.
-pub struct Atlas {
+pub struct KnownCluster {
     map: Arc<AddressMap>,
     /// The last view believed.
     view: Option<View>,
@@ -53,10 +53,10 @@ pub struct Atlas {
     learnt: Vec<(ServerInfo, Arc<CommandTable>)>,
 }
 
-impl Atlas {
+impl KnownCluster {
     /// An empty one.
-    pub fn new(map: Arc<AddressMap>) -> Atlas {
-        Atlas {
+    pub fn new(map: Arc<AddressMap>) -> KnownCluster {
+        KnownCluster {
             map,
             view: None,
             newest: None,

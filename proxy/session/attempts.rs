@@ -1,5 +1,5 @@
-//! A request that goes to its node on a connection of its own: which node that is, and which is next where one did not
-//! execute it. The counterpart of `retry` for what cannot share a connection; the rules are the same.
+//! The attempts of a request on connections of its own: which node it goes to, and which is next where one did not execute
+//! it. The counterpart of `retry` for what cannot share a connection; `cluster::recovery` has the rules of both.
 
 use std::{rc::Rc, sync::Arc};
 
@@ -22,8 +22,8 @@ use crate::{
     },
 };
 
-/// The way of one request.
-pub(super) struct Errand {
+/// The attempts of one request.
+pub(super) struct Attempts {
     pub(super) router: Rc<Router>,
     lane: Rc<Lane>,
     slot: Option<Slot>,
@@ -36,7 +36,7 @@ pub(super) struct Errand {
     trouble: Option<(History, u8)>,
 }
 
-impl Errand {
+impl Attempts {
     /// On the way to the owner of `slot`, or to some primary.
     pub(super) fn new(
         router: Rc<Router>,
@@ -44,8 +44,8 @@ impl Errand {
         slot: Option<Slot>,
         affinity: usize,
         doubts: Rc<Doubts>,
-    ) -> Errand {
-        Errand { router, lane, slot, affinity, doubts, target: None, trouble: None }
+    ) -> Attempts {
+        Attempts { router, lane, slot, affinity, doubts, target: None, trouble: None }
     }
 
     /// A connection to the node that serves the request now. The error is the client's.
@@ -80,7 +80,7 @@ impl Errand {
     /// Whether waiting is in vain: as for requests that share a connection, where others have waited long enough.
     fn is_given_up(&self, error: &DialError, node: &Node) -> bool {
         let since = self.router.node_tally(node).unreachable_since();
-        error.permanent || since.is_some_and(|since| since.elapsed() >= self.router.around().recovery.timeout)
+        error.permanent || since.is_some_and(|since| since.elapsed() >= self.router.context().recovery.timeout)
     }
 
     fn node(&self) -> Option<Arc<Node>> {
@@ -113,7 +113,7 @@ impl Errand {
     /// A node's word that it did not execute the request, for discovery and the metrics; and as the reason to go again.
     pub(super) fn refused(&self, refusal: Refusal, error: Bytes, from: &Arc<Node>) -> Why {
         let tally = self.router.node_tally(from);
-        recovery::refused(refusal, error, from, &tally, &self.router.around().hints)
+        recovery::refused(refusal, error, from, &tally, &self.router.context().hints)
     }
 
     /// The connection to `from` was lost; as the reason to go again, where that may be.
@@ -125,7 +125,7 @@ impl Errand {
     pub(super) async fn again(&mut self, why: Why) -> Result<(), String> {
         self.router.refresh();
         let now = self.router.clock().tick();
-        let limits = self.router.around().recovery;
+        let limits = self.router.context().recovery;
         let target = match &why {
             Why::Redirected(redirect, from) => {
                 self.router.topology().target(redirect, from).map(|node| (node, redirect.kind))
@@ -172,7 +172,7 @@ impl Errand {
     }
 }
 
-/// As [`Errand::lost`], for what cannot go again.
+/// As [`Attempts::lost`], for what cannot go again.
 pub(super) fn lost(router: &Router, from: &Arc<Node>, why: &str) -> Why {
     router.node_tally(from).error(NodeError::Connection);
     router.hint(Hint::Timeout { node: from.id.clone() });

@@ -28,7 +28,7 @@ use crate::{
 pub(super) const INVALIDATE: &[u8] = b">2\r\n$10\r\ninvalidate\r\n";
 
 /// The audience of a tracking client's links.
-pub(super) struct Ear {
+pub(super) struct Invalidations {
     line: Rc<Line>,
     client: Arc<Client>,
     clients: Arc<Clients>,
@@ -52,9 +52,15 @@ pub(super) struct Ear {
     waker: Cell<Option<Waker>>,
 }
 
-impl Ear {
-    pub fn new(router: &Router, line: &Rc<Line>, client: &Arc<Client>, tracking: &Tracking, resp3: bool) -> Rc<Ear> {
-        Rc::new(Ear {
+impl Invalidations {
+    pub fn new(
+        router: &Router,
+        line: &Rc<Line>,
+        client: &Arc<Client>,
+        tracking: &Tracking,
+        resp3: bool,
+    ) -> Rc<Invalidations> {
+        Rc::new(Invalidations {
             line: line.clone(),
             client: client.clone(),
             clients: router.clients().clone(),
@@ -139,7 +145,7 @@ impl Ear {
     }
 }
 
-impl Audience for Ear {
+impl Audience for Invalidations {
     fn hear(&self, node: &Node, news: News<'_>) {
         if self.closed.get() {
             return;

@@ -17,12 +17,12 @@ const MOST_COMPLAINTS: usize = 64;
 /// The ids by which the cluster is told from others: those of the owners of slots. A node without any may have left to
 /// join another.
 #[derive(Clone, Default)]
-pub struct Kin(HashSet<String>);
+pub struct ClusterIdentity(HashSet<String>);
 
-impl Kin {
+impl ClusterIdentity {
     /// Those of the cluster that is served; where nobody owns anything yet, whoever answers is welcome.
-    pub fn of(topology: &Topology) -> Kin {
-        Kin(topology.owners().map(|node| node.id.clone()).collect())
+    pub fn of(topology: &Topology) -> ClusterIdentity {
+        ClusterIdentity(topology.owners().map(|node| node.id.clone()).collect())
     }
 
     /// Whether that is a view of this cluster.
