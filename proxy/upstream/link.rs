@@ -9,9 +9,11 @@
 //! may have run, and then its client is told so.
 
 mod companion;
+mod context;
 mod exchange;
 mod queue;
 mod side;
+mod task;
 
 use std::{
     cell::{Cell, RefCell},
@@ -24,29 +26,27 @@ use std::{
 
 use bytes::Bytes;
 
-pub use self::side::LARGEST_SHARED;
 use self::{
     companion::Companion,
-    exchange::{Exchange, Lost},
     queue::{Entry, Queue, Room, Taken},
     side::Sides,
+    task::{Connected, run},
+};
+pub use self::{
+    context::{Limits, WorkerContext},
+    side::LARGEST_SHARED,
 };
 use crate::{
-    cluster::{
-        recovery::{self, BETWEEN_DIALS, Backoff, Why},
-        topology::{Accepts, Hint, Hints, Node},
-    },
+    cluster::{recovery::Why, topology::Node},
     commands::scripts::Script,
-    config::Config,
-    metrics::{NodeError, NodeTally},
+    metrics::NodeTally,
     protocol::{resp::write, says},
     upstream::{
-        descriptors::{Descriptor, Descriptors},
-        dial::{self, DialError, Dialer, Login},
-        doubt::{Connection, Ender},
-        sizes::{LARGE_REPLY, LargeReplies},
-        ticket::{Clock, Ticket},
-        transport::Stream,
+        descriptors::Descriptor,
+        dial::{self, DialError, Login},
+        doubt::Connection,
+        sizes::LARGE_REPLY,
+        ticket::Ticket,
     },
 };
 
@@ -56,66 +56,6 @@ const SILENCE: Duration = Duration::from_millis(500);
 /// Bytes of unanswered requests beyond which a link takes no more: a node that has stopped reading costs no more memory
 /// than this, and the largest request.
 const MOST_QUEUED: usize = 64 * 1024 * 1024;
-
-/// What a link shares with everything else of its worker.
-#[derive(Clone)]
-pub struct WorkerContext {
-    /// Deadlines.
-    pub limits: Rc<Limits>,
-    /// How long requests are tried, and how often they are redirected.
-    pub recovery: recovery::Limits,
-    /// How nodes are connected to.
-    pub dialer: Dialer,
-    /// The worker's time.
-    pub clock: Rc<Clock>,
-    /// The worker's read buffer: what is read is handed on before anybody else reads.
-    pub buffer: Rc<RefCell<Box<[u8]>>>,
-    /// What the nodes take from one connection.
-    pub accepts: Rc<Cell<Accepts>>,
-    /// Where news for discovery go.
-    pub hints: Hints,
-    /// The open files for what not everybody shares.
-    pub descriptors: Arc<Descriptors>,
-    /// Which replies have been large.
-    pub large: Rc<LargeReplies>,
-    /// How often a client has gone with requests unanswered.
-    pub departures: Rc<Cell<u64>>,
-    /// Who has nodes end what was lost.
-    pub ender: Rc<Ender>,
-}
-
-impl WorkerContext {
-    /// The nodes take so much from now on.
-    pub fn heed(&self, accepts: Accepts) {
-        self.accepts.set(accepts);
-        self.large.set_frugal(accepts.unsent.is_some());
-    }
-
-    /// The reply to a request turns out to be large.
-    fn note_large(&self, ticket: &Ticket, frame: &[u8]) {
-        let now = self.clock.now();
-        match ticket.slot() {
-            Some(slot) if ticket.replies_before > 0 => self.large.note_transaction(slot, now),
-            slot => self.large.note(slot, frame, now),
-        }
-    }
-}
-
-/// Deadlines of the links.
-#[derive(Debug)]
-pub struct Limits {
-    /// From a request's coming to its answer.
-    pub request_timeout: Duration,
-    /// How long a node that owes replies may be silent.
-    pub node_timeout: Duration,
-}
-
-impl Limits {
-    /// The deadlines that the configuration sets.
-    pub fn of(config: &Config) -> Limits {
-        Limits { request_timeout: config.request_timeout, node_timeout: config.node_timeout }
-    }
-}
 
 /// Who hears what a node says unasked, where its login asks for that ([`dial::Tracking`]).
 pub trait Audience {
@@ -491,109 +431,6 @@ impl Link {
         }
         connection.is_lost();
     }
-}
-
-/// A connection that is logged in.
-struct Connected {
-    stream: Stream,
-    /// What the node has said already.
-    rest: Vec<u8>,
-    companion: Option<Companion>,
-    /// What it was asked to tell, and to which connection.
-    tracking: Option<dial::Tracking>,
-    told: Option<i64>,
-}
-
-/// How connecting has gone of late.
-struct Troubles {
-    since: Option<Instant>,
-    backoff: Backoff,
-    until: Option<Instant>,
-    error: String,
-}
-
-impl Troubles {
-    fn none() -> Troubles {
-        Troubles { since: None, backoff: BETWEEN_DIALS, until: None, error: String::new() }
-    }
-
-    fn note(&mut self, now: Instant, error: String) {
-        self.since.get_or_insert(now);
-        self.until = Some(now + self.backoff.pause());
-        self.error = error;
-    }
-
-    fn why(&self, now: Instant, patience: Duration) -> Why {
-        let text = self.error.clone();
-        match self.since {
-            Some(since) if now - since >= patience => Why::Hopeless(text),
-            _ => Why::Unsent(text),
-        }
-    }
-}
-
-/// The link's task: connects while there is work, and answers for all of it when that fails.
-async fn run(link: Rc<Link>) {
-    let mut troubles = Troubles::none();
-    while link.wanted(troubles.until).await {
-        let now = link.context.clock.tick();
-        if troubles.until.is_some_and(|until| now < until) {
-            link.refuse(&troubles.why(now, link.context.recovery.timeout));
-            continue;
-        }
-        match link.dial().await {
-            // It is to tell of other keys by now.
-            Ok((connected, _)) if connected.tracking != link.login.borrow().tracking => {}
-            Ok((connected, _descriptor)) => {
-                link.told.set(Some(connected.told));
-                link.tally.connected();
-                link.tell(News::Opened);
-                let mut exchange = Exchange::new(link.clone(), connected);
-                let lost = poll_fn(|cx| exchange.poll(cx)).await;
-                link.told.set(None);
-                link.tally.disconnected();
-                troubles = match (lost, exchange.heard_from) {
-                    (Lost::Retired, _) => {
-                        // What is left is answered to nobody.
-                        link.take_all();
-                        break;
-                    }
-                    // Nothing that is queued has been written: the next connection begins with it.
-                    (Lost::Doubtful, _) => {
-                        link.tell(News::Lost("what it answers may be forged"));
-                        Troubles::none()
-                    }
-                    (Lost::Broken(why), heard_from) => {
-                        link.tally.error(NodeError::Connection);
-                        link.give_up(&why);
-                        link.tell(News::Lost(&why));
-                        // Discovery is behind: it looks again in any case.
-                        link.context.hints.tell(Hint::Timeout { node: link.node.id.clone() });
-                        let mut troubles = if heard_from { Troubles::none() } else { troubles };
-                        troubles.note(
-                            link.context.clock.tick(),
-                            format!("ERR proxy: connection to {} lost ({why})", link.node.label),
-                        );
-                        troubles
-                    }
-                };
-            }
-            Err(error) => {
-                let now = link.context.clock.tick();
-                link.tally.connect_failed(error.permanent);
-                link.context.hints.tell(error.hint(&link.node));
-                link.tell(News::Unreachable(&error));
-                // Others may have tried before.
-                troubles.since = troubles.since.or(link.tally.unreachable_since());
-                troubles.note(now, error.reply());
-                let why = troubles.why(now, link.context.recovery.timeout);
-                link.refuse(&if error.permanent { Why::Hopeless(error.reply()) } else { why });
-            }
-        }
-    }
-    // At once: whoever is woken by the last reply may have more to send.
-    link.ended.set(true);
-    link.sides.iter().for_each(Sides::retire);
 }
 
 #[cfg(test)]

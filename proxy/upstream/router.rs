@@ -4,13 +4,15 @@
 //! where, and keeps that true when the topology changes.
 
 mod admissions;
+mod lane;
 mod moving;
 #[cfg(test)]
 pub mod scripted;
+mod settings;
 
 use std::{
     cell::{Cell, Ref, RefCell},
-    collections::{HashMap, HashSet, hash_map::Entry},
+    collections::{HashMap, HashSet},
     future::Future,
     pin::Pin,
     rc::{Rc, Weak},
@@ -20,75 +22,33 @@ use std::{
 use bytes::Bytes;
 use tokio::sync::watch;
 
-pub use self::admissions::{Admission, Admissions};
 use self::moving::Moving;
+pub use self::{
+    admissions::{Admission, Admissions},
+    lane::Lane,
+    settings::Settings,
+};
 use crate::{
     clients::{
         Clients,
         rights::{Rights, User},
     },
     cluster::{
-        recovery::Why,
         scan::Scans,
         topology::{Hint, Node, Route, Topology},
     },
-    commands::{
-        plan::Policy,
-        scripts::{ScriptCache, Scripts},
-    },
-    config::{Config, CrossSlot, PubSubLimits, Secret},
+    commands::scripts::{ScriptCache, Scripts},
     metrics::{ClientTally, NodeTallies, NodeTally},
-    protocol::address::Address,
     upstream::{
         dedicated::{Pool, Way},
-        dial::{Credentials, Login, Tracking},
-        link::{Audience, Link, WorkerContext},
-        ticket::{Clock, Ticket},
+        dial::{Login, Tracking},
+        link::{Audience, WorkerContext},
+        ticket::Clock,
     },
 };
 
 /// How long a request to the node that all publishing goes through may wait before the others are asked about that node.
 const LONG_WAIT: std::time::Duration = std::time::Duration::from_millis(500);
-
-/// What an operator has decided about sessions.
-#[derive(Debug)]
-pub struct Settings {
-    /// How each command is treated.
-    pub policy: Policy,
-    /// Whether what a client sends to a node waits for what it has under way at others.
-    pub strict_order: bool,
-    /// How long a client may send nothing.
-    pub idle_timeout: Option<std::time::Duration>,
-    /// Requests that one client may have in flight.
-    pub client_window: usize,
-    /// What a subscriber may owe.
-    pub pubsub: PubSubLimits,
-    /// How the proxy logs in for clients that have no credentials of their own.
-    pub login: Login,
-    /// What clients must say in AUTH; `None`: the nodes decide.
-    pub client_credentials: Option<Credentials>,
-}
-
-impl Settings {
-    /// What the configuration decides.
-    pub fn of(config: &Config) -> Settings {
-        let credentials = |name: &Option<String>, secret: &Option<Secret>| {
-            let secret = Bytes::copy_from_slice(secret.as_ref()?.reveal().as_bytes());
-            Some(Credentials { username: name.clone().map(Bytes::from), secret })
-        };
-        let own = credentials(&config.username, &config.password);
-        let login = Login { credentials: own.clone(), own, ..Login::default() };
-        Settings {
-            policy: Policy::new(config.cross_slot == CrossSlot::Reject, &config.deny, &config.allow),
-            strict_order: config.strict_order,
-            idle_timeout: config.client_idle_timeout,
-            client_window: config.client_window,
-            pubsub: config.pubsub,
-            login,
-            client_credentials: credentials(&config.client_username, &config.client_password),
-        }
-    }
-}
 
 /// What the workers of the process share.
 #[derive(Clone)]
@@ -127,24 +87,6 @@ pub struct Router {
     own_user: Arc<User>,
     /// What is to be done at nodes that have missed it, when they are back: at which, and what.
     owed: RefCell<HashSet<(String, Bytes)>>,
-}
-
-/// The links of one lane: of connections that are alike in RESP version, database and credentials.
-pub struct Lane {
-    login: Login,
-    /// Links by the index of their node in the topology of `epoch`.
-    links: RefCell<Vec<Option<Rc<Link>>>>,
-    epoch: Cell<u64>,
-    /// Links to nodes that the topology does not have any more, for what had begun there.
-    strangers: RefCell<HashMap<Address, Rc<Link>>>,
-    /// Connections for those who need one of their own.
-    pool: Rc<Pool>,
-    /// Its user may use MULTI, as far as is known.
-    may_multi: Cell<bool>,
-    /// It is one client's own: its nodes tell that client which keys change.
-    private: Option<(RefCell<Tracking>, Rc<dyn Audience>)>,
-    /// A link has ended that nodes may have told something on.
-    let_go: Cell<bool>,
 }
 
 impl Router {
@@ -192,7 +134,7 @@ impl Router {
         self.context.heed(newest.accepts);
         if newest.accepts.evicts_clients && !evicted {
             let lanes = self.lanes.borrow().values().filter_map(Weak::upgrade).collect::<Vec<_>>();
-            lanes.iter().for_each(|lane| lane.links.borrow().iter().flatten().for_each(|link| link.stay()));
+            lanes.iter().for_each(|lane| lane.stay());
         }
         self.topology.replace(newest);
     }
@@ -264,7 +206,7 @@ impl Router {
     /// A lane of one client's own, whose nodes tell `audience` which keys change. Connections for other uses are those of
     /// all who log in like this.
     pub fn private_lane(&self, login: &Login, tracking: Tracking, audience: Rc<dyn Audience>) -> Rc<Lane> {
-        Rc::new(Lane::new(login, self.lane(login).pool.clone(), Some((tracking, audience))))
+        Rc::new(Lane::new(login, self.lane(login).pool().clone(), Some((tracking, audience))))
     }
 
     /// The lane of a client that has said nothing yet.
@@ -291,7 +233,7 @@ impl Router {
         for lane in self.lanes.borrow().values().filter_map(Weak::upgrade) {
             lane.follow(&topology);
             // Others may know by now whether it fails: what goes through it could go by another node.
-            if let Some(link) = home.and_then(|home| lane.links.borrow().get(home).cloned().flatten())
+            if let Some(link) = home.and_then(|home| lane.open_link(home))
                 && link.keeps_waiting(LONG_WAIT)
             {
                 self.hint(Hint::Unwell { node: link.node().id.clone() });
@@ -367,173 +309,6 @@ impl Router {
     pub fn clients(&self) -> &Arc<Clients> {
         &self.clients
     }
-}
-
-impl Lane {
-    fn new(login: &Login, pool: Rc<Pool>, private: Option<(Tracking, Rc<dyn Audience>)>) -> Lane {
-        Lane {
-            login: login.clone(),
-            links: RefCell::default(),
-            epoch: Cell::new(u64::MAX),
-            strangers: RefCell::default(),
-            pool,
-            // Without credentials it is the default user, who is told of restrictions by the server.
-            may_multi: Cell::new(login.credentials.is_none()),
-            private: private.map(|(tracking, audience)| (RefCell::new(tracking), audience)),
-            let_go: Cell::new(false),
-        }
-    }
-
-    /// Idle connections that log in like this, for those who need one of their own.
-    pub fn pool(&self) -> &Rc<Pool> {
-        &self.pool
-    }
-
-    /// Whether its user is known to be allowed MULTI.
-    pub fn may_multi(&self) -> bool {
-        self.may_multi.get()
-    }
-
-    /// A node let its user use MULTI.
-    pub fn set_may_multi(&self) {
-        self.may_multi.set(true);
-    }
-
-    /// Whether it is one client's own.
-    pub fn is_private(&self) -> bool {
-        self.private.is_some()
-    }
-
-    /// How its connections log in.
-    pub fn login(&self) -> &Login {
-        &self.login
-    }
-
-    /// Sends a request where its ticket says. `affinity` picks among all primaries, for requests that any may answer.
-    pub fn send(&self, router: &Router, affinity: usize, request: &[u8], ticket: Ticket) {
-        match self.link(router, affinity, ticket.route) {
-            Some(link) => link.send(request, ticket),
-            None => refuse(router, request, ticket),
-        }
-    }
-
-    /// The link to where a request is to go; `None` where no node serves that.
-    pub fn link(&self, router: &Router, affinity: usize, route: Route) -> Option<Rc<Link>> {
-        let topology = router.topology.borrow();
-        self.follow(&topology);
-        let index = topology.resolve(route, affinity, |index| self.is_well(index))?;
-        let links = &mut *self.links.borrow_mut();
-        let place = links.get_mut(index)?;
-        if place.is_none() {
-            *place = Some(self.open(router, topology.nodes.get(index)?));
-        }
-        place.clone()
-    }
-
-    /// Whether nothing bad is known of the link to a node.
-    fn is_well(&self, index: usize) -> bool {
-        self.links.borrow().get(index).is_some_and(|link| link.as_ref().is_none_or(|link| !link.is_unwell()))
-    }
-
-    /// The link to this very node.
-    pub fn link_to(&self, router: &Router, node: &Arc<Node>) -> Rc<Link> {
-        let topology = router.topology.borrow();
-        self.follow(&topology);
-        if let Some(index) = topology.nodes.iter().position(|known| known.id == node.id) {
-            let links = &mut *self.links.borrow_mut();
-            if let Some(place) = links.get_mut(index) {
-                return place.get_or_insert_with(|| self.open(router, node)).clone();
-            }
-        }
-        let mut strangers = self.strangers.borrow_mut();
-        strangers.entry(node.reach.clone()).or_insert_with(|| self.open(router, node)).clone()
-    }
-
-    /// Opens links to all primaries that own slots and ends those to others, which would tell everything twice. Says
-    /// whether a link has ended since the last time: what was to be told there is lost.
-    pub fn cover(&self, router: &Router) -> bool {
-        let topology = router.topology.borrow();
-        self.follow(&topology);
-        let owners: HashSet<usize> =
-            topology.first_slots().iter().filter_map(|slot| topology.owner_index(*slot)).collect();
-        for (index, place) in self.links.borrow_mut().iter_mut().enumerate() {
-            match topology.nodes.get(index) {
-                Some(node) if owners.contains(&index) => {
-                    place.get_or_insert_with(|| self.open(router, node));
-                }
-                _ => {
-                    if let Some(link) = place.take() {
-                        link.retire();
-                        self.let_go.set(true);
-                    }
-                }
-            }
-        }
-        self.let_go.take()
-    }
-
-    /// From now on the nodes of a client's own lane are to tell which keys change as `all` says. Those that are connected
-    /// have to be asked for what is `new` in that, by these requests.
-    pub fn track(&self, all: &Tracking, new: &Tracking) -> Vec<(Rc<Link>, Vec<u8>)> {
-        if let Some((tracking, _)) = &self.private {
-            tracking.replace(all.clone());
-        }
-        let (links, strangers) = (self.links.borrow(), self.strangers.borrow());
-        let every = links.iter().flatten().chain(strangers.values());
-        every.filter_map(|link| Some((link.clone(), link.track(all, new)?))).collect()
-    }
-
-    fn open(&self, router: &Router, node: &Arc<Node>) -> Rc<Link> {
-        let private = self.private.as_ref().map(|(tracking, audience)| (tracking.borrow().clone(), audience.clone()));
-        let (tracking, audience) = private.unzip();
-        let login = Login { tracking, ..self.login.clone() };
-        let own = &router.settings.login;
-        let is_kept_back = self.private.is_none() && login.credentials == own.credentials && login.database == 0;
-        let tally = router.nodes.of(&node.label);
-        Link::open(node.clone(), login, tally, router.context.clone(), audience, is_kept_back)
-    }
-
-    /// Puts the links in the order of a new topology. A link whose node has kept its id, its name and the address where it
-    /// is reached goes on, whatever else has changed; the others end once they have answered what they owe.
-    fn follow(&self, topology: &Topology) {
-        if self.epoch.get() == topology.epoch {
-            return;
-        }
-        self.pool.follow(topology);
-        let old = self.links.take().into_iter().flatten();
-        let mut spare: HashMap<Address, Rc<Link>> = self.strangers.take();
-        for link in old {
-            // Two that lead to one address have become one; nothing may be left to itself.
-            if let Some(other) = spare.insert(link.node().reach.clone(), link) {
-                other.retire();
-            }
-        }
-        let still_right = |link: &Rc<Link>, node: &Node| link.node().id == node.id && link.node().label == node.label;
-        let mut link_of = |node: &Arc<Node>| match spare.entry(node.reach.clone()) {
-            Entry::Occupied(entry) if still_right(entry.get(), node) => Some(entry.remove()),
-            _ => None,
-        };
-        let links = topology.nodes.iter().map(&mut link_of).collect();
-        self.links.replace(links);
-        self.let_go.set(self.let_go.get() || !spare.is_empty());
-        spare.into_values().for_each(|link| link.retire());
-        self.epoch.set(topology.epoch);
-    }
-}
-
-impl Drop for Lane {
-    fn drop(&mut self) {
-        self.links.take().iter().flatten().for_each(|link| link.retire());
-        self.strangers.take().values().for_each(|link| link.retire());
-    }
-}
-
-/// Nobody serves the slot. That may change at any moment, so the request comes back to be sent again.
-fn refuse(router: &Router, request: &[u8], ticket: Ticket) {
-    let topology = router.topology.borrow();
-    let error = topology.down();
-    router.context.hints.tell(crate::cluster::topology::Hint::Uncovered);
-    ticket.bounce(bytes::Bytes::copy_from_slice(request), Why::Unsent(error));
 }
 
 #[cfg(test)]
