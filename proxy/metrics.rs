@@ -9,7 +9,7 @@
 //! **Histograms** are our own. The recorder keeps each sample (16 bytes) until the next upkeep and sorts it into its
 //! buckets then, `record_many` included, which records one by one: at 500,000 requests a second that is 8 MB and about
 //! 12 ms each second. Buckets counted by the workers cost one addition for each request, a publication touches 17 numbers
-//! whatever the load, and count and sum stay exact. The recorder does not let anyone hand it whole buckets, so [`text`]
+//! whatever the load, and count and sum stay exact. The recorder does not let anyone hand it whole buckets, so `text`
 //! writes histograms beside it, with its own formatting functions; likewise what must vanish at once when a node changes
 //! its role or leaves (`node_up`, `node_slots`), and `process_cpu_seconds_total`, which is no whole number.
 //!

@@ -3,7 +3,7 @@
 //! The session reads requests, decides with [`crate::commands::plan`] what becomes of each, sends them to their nodes' links and
 //! writes the replies that its line has ready. Everything that can be pipelined happens in one poll function, so that a
 //! turn of the event loop costs one read and one write however many requests it carries. What needs the connection for
-//! itself (logging in, waiting in BLPOP) leaves the poll function as a [`Turn::Alone`] once the line has settled.
+//! itself (logging in, waiting in BLPOP) leaves the poll function as a `Turn::Alone` once the line has settled.
 //!
 //! The order rule: a session never has requests in flight under two topologies, and sends nothing new while one of its
 //! requests waits to be sent again. Otherwise `SET k 1`, on its way to the old owner, could be overtaken by `SET k 2`.

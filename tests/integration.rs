@@ -35,6 +35,7 @@ mod node_limits;
 mod observed;
 mod open_files;
 mod order;
+mod pages;
 mod pause;
 mod persistence;
 mod proxy_command;

@@ -1,7 +1,7 @@
 //! Learning the cluster and keeping up with it: the only writer of the [`Topology`].
 //!
 //! One task, one refresh at a time. A refresh asks at most three nodes that are well, or as many as it takes until one
-//! answers ([`survey`]); what they say goes into the [`KnownCluster`], which makes snapshots of it. Workers send [`Hint`]s. A
+//! answers (`survey`); what they say goes into the `KnownCluster`, which makes snapshots of it. Workers send [`Hint`]s. A
 //! MOVED patches its one slot at once; the refresh that it asks for follows, never sooner than a gap that grows while
 //! hints keep coming. Nobody waits for a refresh: the last snapshot serves until there is a better one.
 

@@ -40,7 +40,7 @@ pub struct Line {
     pub(super) open_tickets: Cell<usize>,
     /// Whether the replies to what comes now are for the client.
     pub mute: Mute,
-    /// What is answered is not for the client: see [`Line::aside`].
+    /// What is answered is not for the client: see [`Line::capture`].
     is_aside: Cell<bool>,
     /// The nodes that have been written to, and since when.
     written: RefCell<Vec<(Arc<Node>, Instant)>>,

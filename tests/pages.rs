@@ -1,0 +1,46 @@
+//! The pages for who works on the source name what is there: every file of tests, and no path that is none.
+
+use std::{fs, path::PathBuf};
+
+fn root() -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR"))
+}
+
+fn page(name: &str) -> String {
+    fs::read_to_string(root().join(name)).unwrap_or_else(|error| panic!("{name}: {error}"))
+}
+
+#[test]
+fn the_page_of_tests_names_every_file() {
+    let page = page("tests/README.md");
+    for (folder, prefix) in [("tests", ""), ("tests/support", "support/")] {
+        for entry in fs::read_dir(root().join(folder)).expect("a folder").flatten() {
+            let name = entry.file_name().to_string_lossy().into_owned();
+            let is_missing = name.ends_with(".rs") && name != "mod.rs" && !page.contains(&format!("`{prefix}{name}`"));
+            assert!(!is_missing, "tests/README.md does not say what {folder}/{name} proves");
+        }
+    }
+}
+
+#[test]
+fn the_pages_name_files_that_exist() {
+    // Where a page's short paths begin.
+    let places = ["", "proxy", "proxy/commands/table", "tests", "tests/differential"];
+    for name in ["ARCHITECTURE.md", "CONTRIBUTING.md", "SECURITY.md", "tests/README.md"] {
+        for path in paths(&page(name)) {
+            let exists = places.iter().any(|place| root().join(place).join(&path).exists());
+            assert!(exists, "{name} names {path}, which is not there");
+        }
+    }
+}
+
+/// What stands between backticks and looks like a file or a folder.
+fn paths(page: &str) -> Vec<String> {
+    let code = page.split('`').skip(1).step_by(2);
+    let endings = [".rs", ".md", ".toml", ".txt", ".yml", ".json", "/"];
+    let is_path = |word: &&str| {
+        endings.iter().any(|ending| word.ends_with(ending))
+            && word.chars().all(|letter| letter.is_ascii_alphanumeric() || "./_-".contains(letter))
+    };
+    code.filter(is_path).filter(|path| *path != "/").map(str::to_owned).collect()
+}
