@@ -4,6 +4,24 @@
 //! needs a field here and a paragraph there; a test compares the two.
 //!
 //! Nothing here reads the environment or touches a socket: [`Sources`] says what to read, so that tests can say it too.
+//!
+//! ```
+//! use slotway::config::{Config, Sources};
+//!
+//! let of = |name: &str, value: &str| (name.to_owned(), value.to_owned());
+//! let config = Config::load(&Sources {
+//!     file: None,
+//!     variables: vec![of("SLOTWAY_WORKERS", "2"), of("SLOTWAY_SEEDS", "redis-7000:7000")],
+//!     flags: vec![of("workers", "3")],
+//! })?;
+//! assert_eq!((config.workers, config.seeds.len()), (3, 1), "flags are stronger");
+//!
+//! // What is mistyped is an error that names the right key.
+//! let sources = Sources { variables: vec![of("SLOTWAY_SEED", "a:1")], ..Sources::default() };
+//! let error = Config::load(&sources).unwrap_err().to_string();
+//! assert_eq!(error, "environment: there is no key `SLOTWAY_SEED`; did you mean `SLOTWAY_SEEDS`?");
+//! # Ok::<(), slotway::config::ConfigError>(())
+//! ```
 
 mod error;
 mod layer;

@@ -25,6 +25,16 @@ pub struct Grounds<'a> {
 
 /// Explains the request with these arguments, line by line: what the line is about, and what there is to say. `None`
 /// where it is too long to be a request.
+///
+/// ```
+/// use slotway::{cluster::explain::{Grounds, explain}, commands::{plan::Policy, table::CommandTable}};
+///
+/// let (commands, policy) = (CommandTable::builtin(), Policy::default());
+/// let grounds = Grounds { commands: &commands, policy: &policy, topology: None };
+/// let lines = explain(&["EXISTS", "foo", "bar"], grounds).expect("a request");
+/// assert!(lines.contains(&("key", "foo  (slot 12182)".into())));
+/// assert!(lines.contains(&("served", "in 2 parts, their replies added up".into())));
+/// ```
 pub fn explain<T: AsRef<[u8]>>(args: &[T], grounds: Grounds) -> Option<Vec<(&'static str, String)>> {
     let mut frame = Vec::new();
     write::request(&mut frame, args);

@@ -101,6 +101,31 @@ impl History {
     }
 
     /// What becomes of a request that has come back now.
+    ///
+    /// ```
+    /// use std::time::{Duration, Instant};
+    /// use slotway::cluster::recovery::{Action, Case, History, Limits, Why};
+    ///
+    /// let limits = Limits { timeout: Duration::from_secs(3), redirects: 16 };
+    /// let why = Why::Unsent("ERR proxy: a:7000 refused the connection".into());
+    /// let case = Case {
+    ///     why: &why,
+    ///     slot: None,
+    ///     refusals: 1,
+    ///     is_strange: false,
+    ///     is_first: false,
+    ///     is_overtaken: false,
+    ///     goes_by_key: false,
+    /// };
+    /// let start = Instant::now();
+    /// let mut history = History::begin(start);
+    /// history.note([case].into_iter());
+    /// assert_eq!(history.decide(&case, start, &limits), Action::Wait);
+    /// // Pauses grow; when the time is over, the client is told the last error.
+    /// assert!(history.pause() < history.pause());
+    /// let end = history.decide(&case, start + limits.timeout, &limits);
+    /// assert_eq!(end, Action::GiveUp("ERR proxy: a:7000 refused the connection".into()));
+    /// ```
     pub fn decide(&self, case: &Case<'_>, now: Instant, limits: &Limits) -> Action {
         let is_late = now.saturating_duration_since(self.since) >= limits.timeout && !case.is_first;
         let is_given_up = match case.why {

@@ -143,6 +143,25 @@ impl Topology {
 
     /// A topology from one node's CLUSTER SLOTS, every node reached where the map says. `asked` is the address at which
     /// the reply was got. For tests and one-off tools; `discovery` builds the served ones.
+    ///
+    /// ```
+    /// use slotway::{
+    ///     cluster::topology::{AddressMap, Route, Topology},
+    ///     protocol::{address::Address, resp::Value, slot::Slot},
+    /// };
+    ///
+    /// // Slots 0 to 8191 at one node, the others at another; the second is reached elsewhere than it says.
+    /// let reply = b"*2\r\n\
+    ///     *3\r\n:0\r\n:8191\r\n*2\r\n$10\r\n172.17.0.2\r\n:7000\r\n\
+    ///     *3\r\n:8192\r\n:16383\r\n*2\r\n$10\r\n172.17.0.3\r\n:7001\r\n";
+    /// let (slots, _) = Value::parse(reply).unwrap().expect("a whole reply");
+    /// let map = AddressMap::parse(&["172.17.0.3:7001=127.0.0.1:7001"]).unwrap();
+    /// let topology = Topology::from_slots(&slots, &Address::new("127.0.0.1", 7000), map.into()).unwrap();
+    ///
+    /// // `foo` is in slot 12182.
+    /// let owner = topology.node_for(Route::Slot(Slot::of(b"foo")), 0).expect("an owner");
+    /// assert_eq!((&*owner.label, owner.reach.to_string().as_str()), ("172.17.0.3:7001", "127.0.0.1:7001"));
+    /// ```
     pub fn from_slots(slots: &Value, asked: &Address, map: Arc<AddressMap>) -> Result<Topology, view::BadView> {
         let view = View::parse(slots, None, None, asked)?;
         let reach = |seen: &Seen| map.apply(&seen.announced);

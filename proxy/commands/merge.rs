@@ -21,6 +21,26 @@ use crate::{
 };
 
 /// Collects the replies to the parts of one request and makes one of them.
+///
+/// ```
+/// use slotway::commands::merge::{Fold, Merge};
+///
+/// // DBSIZE of two nodes.
+/// let mut merge = Merge::new(Fold::Sum, 2, None, false);
+/// assert!(!merge.take(1, b":40\r\n"));
+/// assert!(merge.take(0, b":2\r\n"), "all have come");
+/// let mut reply = Vec::new();
+/// merge.finish(&mut reply);
+/// assert_eq!(reply, b":42\r\n");
+///
+/// // An error in one part is an error of the whole.
+/// let mut merge = Merge::new(Fold::Concat, 2, None, false);
+/// merge.take(0, b"*1\r\n$1\r\na\r\n");
+/// merge.take(1, b"-LOADING Redis is loading the dataset in memory\r\n");
+/// let mut reply = Vec::new();
+/// merge.finish(&mut reply);
+/// assert!(reply.starts_with(b"-LOADING"));
+/// ```
 #[derive(Debug)]
 pub struct Merge {
     fold: Fold,

@@ -128,6 +128,28 @@ impl Policy {
 }
 
 /// What becomes of `request`, whose row is `spec` ([`crate::commands::table::CommandTable::find`]).
+///
+/// ```
+/// use slotway::{
+///     commands::{plan::{Plan, Policy, plan}, table::CommandTable},
+///     protocol::{resp::{request::Parser, write}, slot::Slot},
+/// };
+///
+/// let planned = |words: &[&str]| {
+///     let (mut bytes, mut parser) = (Vec::new(), Parser::default());
+///     write::request(&mut bytes, words);
+///     let found = parser.find(&bytes).unwrap().unwrap();
+///     let request = parser.request(&bytes, found);
+///     plan(&request, CommandTable::builtin().find(&request), &Policy::default())
+/// };
+/// assert_eq!(planned(&["GET", "foo"]), Plan::One(Slot::of(b"foo")));
+/// assert_eq!(planned(&["MGET", "{t}a", "{t}b"]), Plan::One(Slot::of(b"t")));
+/// let Plan::Split(split) = planned(&["MGET", "foo", "bar"]) else { panic!("two slots") };
+/// assert_eq!(split.parts.len(), 2);
+/// assert!(matches!(planned(&["SHUTDOWN"]), Plan::Refuse(_)));
+/// // A command that nobody knows goes to a node, which says what it thinks of it.
+/// assert_eq!(planned(&["FROBNICATE"]), Plan::Any);
+/// ```
 pub fn plan(request: &Request, spec: Option<&Spec>, policy: &Policy) -> Plan {
     let Some(spec) = spec else { return Plan::Any };
     if (spec.refused.is_some() || !policy.deny.is_empty())

@@ -1,4 +1,18 @@
 //! Where a node listens: a host name or address, and a port.
+//!
+//! ```
+//! use slotway::protocol::address::Address;
+//!
+//! let node: Address = "redis-7000:7000".parse()?;
+//! assert_eq!((node.host.as_str(), node.port), ("redis-7000", 7000));
+//! // An IPv6 address stands in brackets where a port follows, and only there.
+//! let node: Address = "[::1]:7000".parse()?;
+//! assert_eq!((node.host.as_str(), node.to_string().as_str()), ("::1", "[::1]:7000"));
+//! // What is refused says what to write, and shows no password.
+//! let error = "redis://:secret@a:7000".parse::<Address>().unwrap_err().to_string();
+//! assert!(error.starts_with("`...@a:7000` is no address: write host:port"));
+//! # Ok::<(), slotway::protocol::address::NoAddress>(())
+//! ```
 
 use std::{fmt, str::FromStr};
 

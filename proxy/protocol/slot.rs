@@ -9,6 +9,15 @@ pub struct Slot(u16);
 
 impl Slot {
     /// The slot of a key: CRC16 (XMODEM) of its hash tag, or of the whole key where it has none.
+    ///
+    /// ```
+    /// use slotway::protocol::slot::Slot;
+    ///
+    /// assert_eq!(Slot::of(b"foo").index(), 12182);
+    /// // The text between the first `{` and the next `}` decides where there is any: keys can be kept together.
+    /// assert_eq!(Slot::of(b"{foo}:likes"), Slot::of(b"{foo}:friends"));
+    /// assert_ne!(Slot::of(b"{}foo"), Slot::of(b"foo"));
+    /// ```
     pub fn of(key: &[u8]) -> Slot {
         Slot(crc16::State::<crc16::XMODEM>::calculate(tag(key)) % SLOTS as u16)
     }

@@ -32,7 +32,7 @@ impl Topology {
         }
     }
 
-    /// The node that serves a route now, whether it is well or not.
+    /// The node that serves a route now, whether it is well or not; [`Topology::from_slots`] has an example.
     pub fn node_for(&self, route: Route, affinity: usize) -> Option<&Arc<Node>> {
         self.nodes.get(self.resolve(route, affinity, |_| true)?)
     }

@@ -7,6 +7,17 @@ use super::value::Malformed;
 const LONGEST_HEAD: usize = 64 * 1024;
 
 /// Finds the end of one reply after the other. It needs no stack: what counts is how many frames are still to come.
+///
+/// ```
+/// use slotway::protocol::resp::reply::Scanner;
+///
+/// let mut scanner = Scanner::default();
+/// // A map of RESP3 with one pair, whose value is an array; another reply behind it.
+/// let bytes = b"%1\r\n+keys\r\n*2\r\n$1\r\na\r\n_\r\n+OK\r\n";
+/// assert_eq!(scanner.find(&bytes[..10]).unwrap(), None);
+/// assert!(scanner.is_within_reply());
+/// assert_eq!(scanner.find(bytes).unwrap(), Some(bytes.len() - b"+OK\r\n".len()));
+/// ```
 #[derive(Debug, Default)]
 pub struct Scanner {
     /// How far the reply has been scanned; beyond the bytes at hand within a long bulk string.

@@ -158,6 +158,25 @@ impl ProtocolError {
 }
 
 /// Finds one request after the other. Between calls it remembers how far it has come.
+///
+/// ```
+/// use slotway::protocol::resp::request::Parser;
+///
+/// // Two requests in one read; the second as people type it.
+/// let mut parser = Parser::default();
+/// let mut rest = &b"*1\r\n$4\r\nPING\r\nget 'a key'\r\n"[..];
+/// let mut frames = Vec::new();
+/// while let Some(found) = parser.find(rest)? {
+///     frames.push(parser.request(rest, found).frame().to_vec());
+///     rest = &rest[found.used..];
+/// }
+/// // What comes out is canonical, whatever came in.
+/// assert_eq!(frames, [&b"*1\r\n$4\r\nPING\r\n"[..], b"*2\r\n$3\r\nget\r\n$5\r\na key\r\n"]);
+/// // What is wrong is said in the words of Redis.
+/// let error = parser.find(b"*1\r\n:4\r\n").unwrap_err();
+/// assert_eq!(&*error.text, b"expected '$', got ':'");
+/// # Ok::<(), slotway::protocol::resp::request::ProtocolError>(())
+/// ```
 #[derive(Default)]
 pub struct Parser {
     spans: Vec<Span>,
