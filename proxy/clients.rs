@@ -21,7 +21,6 @@ pub use self::{
 
 use std::{
     collections::BTreeMap,
-    net::SocketAddr,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicI64, AtomicU8, AtomicU16, AtomicU32, AtomicU64, AtomicUsize, Ordering::Relaxed},
@@ -35,6 +34,7 @@ use tokio::sync::Semaphore;
 
 use self::{mail::Inbox, monitors::Monitors};
 use crate::metrics::CommandId;
+use crate::protocol::endpoint::Endpoint;
 
 /// A client's last command where there was none.
 const NO_COMMAND: u16 = u16::MAX;
@@ -122,7 +122,7 @@ impl Clients {
     }
 
     /// Registers a client and gives it the next id.
-    pub fn join(&self, peer: SocketAddr, local: SocketAddr) -> Arc<Client> {
+    pub fn join(&self, peer: Endpoint, local: Endpoint) -> Arc<Client> {
         let id = self.last_id.fetch_add(1, Relaxed) + 1;
         let client = Arc::new(Client::new(id, peer, local));
         lock(&self.live).insert(id, client.clone());
@@ -181,9 +181,9 @@ pub struct Client {
     /// Its number, never used twice.
     pub id: u64,
     /// Its own address.
-    pub peer: SocketAddr,
+    pub peer: Endpoint,
     /// The address it connected to.
-    pub local: SocketAddr,
+    pub local: Endpoint,
     /// When it connected.
     pub since: Instant,
     /// What it says of itself.
@@ -289,7 +289,7 @@ pub enum Order {
 }
 
 impl Client {
-    fn new(id: u64, peer: SocketAddr, local: SocketAddr) -> Client {
+    fn new(id: u64, peer: Endpoint, local: Endpoint) -> Client {
         Client {
             id,
             peer,

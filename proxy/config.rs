@@ -38,6 +38,7 @@ use crate::{
     cluster::{recovery, topology::AddressMap},
     commands::table::{self, CommandTable},
     protocol::address::Address,
+    protocol::endpoint::ListenAddress,
 };
 
 pub use error::ConfigError;
@@ -54,7 +55,7 @@ pub const DEFAULTS: &str = include_str!("../config/slotway.toml");
 pub struct Config {
     /// Where clients connect; never empty.
     #[serde(deserialize_with = "read::listen")]
-    pub listen: Vec<SocketAddr>,
+    pub listen: Vec<ListenAddress>,
     /// The user that clients must name; `None` is `default`.
     #[serde(deserialize_with = "read::text")]
     pub client_username: Option<String>,
@@ -217,7 +218,7 @@ impl Config {
     /// An address that cannot be listened on since another of ours has its port. With `reuse_port` the system would allow
     /// it, and give each connection to either.
     fn shared_port(&self) -> Option<SocketAddr> {
-        let all: Vec<SocketAddr> = self.listen.iter().copied().chain(self.admin).collect();
+        let all: Vec<SocketAddr> = self.listen.iter().filter_map(ListenAddress::tcp).chain(self.admin).collect();
         // `[::]` is IPv4's every address too.
         let covers = |wide: SocketAddr, other: SocketAddr| {
             wide.ip() == other.ip() || wide.ip().is_unspecified() && (wide.is_ipv6() || other.is_ipv4())
@@ -261,7 +262,8 @@ impl Config {
         if self.allow_insecure_bind || self.client_password.is_some() {
             return Vec::new();
         }
-        self.listen.iter().filter(|address| !address.ip().to_canonical().is_loopback()).copied().collect()
+        let all = self.listen.iter().filter_map(ListenAddress::tcp);
+        all.filter(|address| !address.ip().to_canonical().is_loopback()).collect()
     }
 
     /// What `deny` and `allow` name that is no command of the servers we know: mistyped, or a module's.

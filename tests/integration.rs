@@ -51,5 +51,6 @@ mod splitting;
 mod tracking;
 mod transactions;
 mod turned_away;
+mod unix_socket;
 mod wait;
 mod witness;

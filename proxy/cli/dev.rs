@@ -12,7 +12,7 @@ use std::{
 
 use slotway::{
     config::{self, Config, Sources},
-    protocol::{address::Address, resp::Value},
+    protocol::{address::Address, endpoint::ListenAddress, resp::Value},
     upstream::dial::{Control, Credentials, Dialer, Login},
 };
 use tokio_util::sync::CancellationToken;
@@ -71,10 +71,10 @@ fn check_ports(config: &Config, plan: &Plan) -> Result<(), Failure> {
             )));
         }
     }
-    let own =
-        config.listen.iter().map(|address| (address, "--listen")).chain(config.admin.iter().map(|a| (a, "--admin")));
+    let own = config.listen.iter().filter_map(ListenAddress::tcp).map(|address| (address, "--listen"));
+    let own = own.chain(config.admin.map(|admin| (admin, "--admin")));
     for (address, flag) in own {
-        if taken(address) {
+        if taken(&address) {
             return Err(Failure::Bind(format!(
                 "{address} is taken: stop what uses port {}, or choose another address with {flag}",
                 address.port()
@@ -149,7 +149,7 @@ async fn greet(config: &Config, plan: &Plan, shutdown: &CancellationToken) {
 
 /// Returns when the proxy reaches the nodes.
 async fn serving(config: &Config) {
-    let Some(address) = config.listen.first().map(|address| near(*address)) else { return };
+    let Some(address) = config.listen.iter().find_map(ListenAddress::tcp).map(near) else { return };
     let credentials = config.client_password.as_ref().map(|password| Credentials {
         username: config.client_username.clone().map(Into::into),
         secret: password.reveal().to_owned().into(),
@@ -168,7 +168,11 @@ async fn serving(config: &Config) {
 }
 
 fn greeting(config: &Config, plan: &Plan) -> String {
-    let port = config.listen.first().map_or(6380, SocketAddr::port);
+    let to_us = match config.listen.first() {
+        Some(ListenAddress::Unix { path, .. }) => format!("-s {path}"),
+        Some(ListenAddress::Tcp(address)) => format!("-p {}", address.port()),
+        None => "-p 6380".to_owned(),
+    };
     let listen: Vec<String> = config.listen.iter().map(ToString::to_string).collect();
     let mut text = format!("Slotway runs in front of a cluster of {} real nodes.\n\n", plan.ports().count());
     text += &format!("  {:22} the proxy: connect here as to one Redis\n", listen.join(", "));
@@ -180,6 +184,6 @@ fn greeting(config: &Config, plan: &Plan) -> String {
         text += &format!("  {:22} {}\n", node.address().to_string(), node.what());
     }
     let auth = if config.client_password.is_some() { " -a <client_password>" } else { "" };
-    text += &format!("\nTry this in another terminal:\n\n  redis-cli -p {port}{auth} set foo bar\n");
+    text += &format!("\nTry this in another terminal:\n\n  redis-cli {to_us}{auth} set foo bar\n");
     text + "\nCtrl-C ends all of it; nothing is kept."
 }

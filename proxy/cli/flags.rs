@@ -13,6 +13,9 @@ macro_rules! settings {
         /// One flag for every key of the configuration file.
         #[derive(Args, Clone, Default, Serialize)]
         pub struct Settings {
+            /// Where clients connect: host:port or unix:///path?mode=660; may be repeated [127.0.0.1:6380]
+            #[arg(long, value_name = "ADDRESS")]
+            pub listen: Vec<String>,
             $(
                 $(#[$doc])*
                 #[arg(long, value_name = "VALUE" $(, num_args = 0..=1, default_missing_value = stringify!($switch))?)]
@@ -24,8 +27,6 @@ macro_rules! settings {
 }
 
 settings! {
-    /// Where clients connect [127.0.0.1:6380]
-    listen,
     /// Some nodes of the cluster: host:port,host:port
     seeds,
     /// Where /metrics, probes and the status page are, or `off` [127.0.0.1:9380]
@@ -114,9 +115,14 @@ impl Settings {
     fn given(&self) -> Vec<(String, String)> {
         let all = serde_json::to_value(self).ok();
         let all = all.as_ref().and_then(serde_json::Value::as_object);
-        let given =
-            all.into_iter().flatten().filter_map(|(key, value)| Some((key.clone(), value.as_str()?.to_owned())));
-        given.collect()
+        let text = |value: &serde_json::Value| match value {
+            serde_json::Value::Array(values) if values.is_empty() => None,
+            serde_json::Value::Array(values) => {
+                Some(values.iter().filter_map(serde_json::Value::as_str).collect::<Vec<_>>().join(","))
+            }
+            value => value.as_str().map(str::to_owned),
+        };
+        all.into_iter().flatten().filter_map(|(key, value)| Some((key.clone(), text(value)?))).collect()
     }
 }
 

@@ -10,7 +10,13 @@ use serde::{
 };
 
 use super::{CrossSlot, LogFormat, Secret};
-use crate::{cluster::topology::AddressMap, protocol::address::Address};
+use crate::{
+    cluster::topology::AddressMap,
+    protocol::{
+        address::Address,
+        endpoint::{self, ListenAddress},
+    },
+};
 
 /// The longest time that can be set: any point in time and this are one too.
 const LONGEST: Duration = Duration::from_secs(366 * 24 * 3600);
@@ -120,12 +126,12 @@ pub(super) fn addresses<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<Addres
     list.iter().map(|text| text.parse().map_err(D::Error::custom)).collect()
 }
 
-pub(super) fn listen<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<SocketAddr>, D::Error> {
+pub(super) fn listen<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<ListenAddress>, D::Error> {
     let list = List::deserialize(from)?.0;
     if list.is_empty() {
         return Err(D::Error::custom("it is empty: write where clients connect, such as 127.0.0.1:6380"));
     }
-    list.iter().map(|text| parse_socket(text).map_err(D::Error::custom)).collect()
+    list.iter().map(|text| text.parse().map_err(D::Error::custom)).collect()
 }
 
 pub(super) fn socket_or_off<'de, D: Deserializer<'de>>(from: D) -> Result<Option<SocketAddr>, D::Error> {
@@ -138,9 +144,7 @@ pub(super) fn socket_or_off<'de, D: Deserializer<'de>>(from: D) -> Result<Option
 
 fn parse_socket(text: &str) -> Result<SocketAddr, String> {
     let text = text.trim();
-    // `:6380` is how other programs write "every interface".
-    let whole = if text.starts_with(':') { format!("0.0.0.0{text}") } else { text.replace("localhost:", "127.0.0.1:") };
-    whole.parse().map_err(|_| {
+    endpoint::socket(text).ok_or_else(|| {
         format!("`{text}` is no IP address and port: write it as 127.0.0.1:6380, 0.0.0.0:6380 or [::]:6380")
     })
 }

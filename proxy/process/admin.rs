@@ -32,6 +32,7 @@ use self::bounded::Bounded;
 use crate::{
     cluster::topology::Topology,
     metrics::Metrics,
+    protocol::endpoint::Endpoint,
     upstream::{descriptors::Descriptors, transport::Listener},
 };
 
@@ -63,11 +64,22 @@ impl Admin {
     /// cancelled.
     pub fn start(address: SocketAddr, reuse_port: bool, view: View, stop: CancellationToken) -> io::Result<Admin> {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-        let listener = {
+        let bound = {
             let _runtime = runtime.enter();
-            Listener::bind(address, reuse_port)?
+            Listener::bind_tcp(address, reuse_port)
         };
-        let address = listener.address()?;
+        let listener = match bound {
+            Ok(listener) => listener,
+            Err(error) => {
+                // The caller has a runtime of its own, within which another must not end by itself.
+                runtime.shutdown_background();
+                return Err(error);
+            }
+        };
+        let address = match listener.address()? {
+            Endpoint::Tcp(chosen) => chosen,
+            Endpoint::Unix(_) => address,
+        };
         let thread = thread::Builder::new().name("admin".to_owned()).spawn(move || {
             runtime.block_on(async {
                 let served = axum::serve(Bounded::new(listener, view.descriptors.clone()), pages(view));

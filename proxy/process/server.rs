@@ -3,7 +3,6 @@
 use std::{
     cell::Cell,
     fmt, io,
-    net::SocketAddr,
     sync::Arc,
     thread,
     time::{Duration, Instant},
@@ -23,6 +22,7 @@ use crate::{
         discovery::Discovery,
         worker::{Blueprint, Worker},
     },
+    protocol::endpoint::{Endpoint, ListenAddress},
     protocol::says,
     upstream::{
         descriptors::Descriptors,
@@ -49,7 +49,7 @@ const DRAIN_LOOK: Duration = Duration::from_millis(10);
 #[derive(Debug)]
 pub enum ServeError {
     /// An address cannot be listened on.
-    Bind(SocketAddr, io::Error),
+    Bind(ListenAddress, io::Error),
     /// The system refused something else that is needed.
     System(&'static str, io::Error),
 }
@@ -58,7 +58,8 @@ impl fmt::Display for ServeError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             ServeError::Bind(address, error) if error.kind() == io::ErrorKind::AddrInUse => {
-                write!(f, "cannot listen on {address}: the port is taken; stop what uses it, or choose another")
+                let what = if address.tcp().is_some() { "port" } else { "socket" };
+                write!(f, "cannot listen on {address}: the {what} is taken; stop what uses it, or choose another")
             }
             ServeError::Bind(address, error) => write!(f, "cannot listen on {address}: {error}"),
             ServeError::System(what, error) => write!(f, "{what}: {error}"),
@@ -71,8 +72,8 @@ impl std::error::Error for ServeError {}
 /// Serves until `shutdown` is cancelled, then drains: what is in flight is answered. Cancelling `now` ends the drain.
 pub async fn run(config: Config, shutdown: CancellationToken, now: CancellationToken) -> Result<(), ServeError> {
     let config = Arc::new(config);
-    let listen = |&address: &SocketAddr| {
-        Listener::bind(address, config.reuse_port).map_err(|error| ServeError::Bind(address, error))
+    let listen = |address: &ListenAddress| {
+        Listener::bind(address, config.reuse_port).map_err(|error| ServeError::Bind(address.clone(), error))
     };
     let listeners = config.listen.iter().map(listen);
     let listeners = listeners.collect::<Result<Vec<_>, _>>()?;
@@ -121,7 +122,7 @@ pub async fn run(config: Config, shutdown: CancellationToken, now: CancellationT
                 buffered: Box::new(move || counted.buffered()),
             };
             let admin = Admin::start(address, config.reuse_port, view, stop.clone());
-            Some(admin.map_err(|error| ServeError::Bind(address, error))?)
+            Some(admin.map_err(|error| ServeError::Bind(ListenAddress::Tcp(address), error))?)
         }
         None => None,
     };
@@ -230,7 +231,7 @@ impl Acceptor<'_> {
         may
     }
 
-    fn seat(&self, stream: Stream, peer: SocketAddr, local: SocketAddr) {
+    fn seat(&self, stream: Stream, peer: Endpoint, local: Endpoint) {
         if self.clients.count() >= self.descriptors.max_clients() {
             return self.refuse(stream, "max_clients");
         }

@@ -7,6 +7,7 @@ use tokio::task::{JoinHandle, LocalSet, spawn_local};
 use super::Session;
 use crate::{
     metrics::Disconnect,
+    protocol::endpoint::Endpoint,
     upstream::{
         router::scripted::{Scripted, frame},
         transport::memory::Peer,
@@ -22,8 +23,8 @@ struct Client {
 impl Client {
     fn connect(nodes: &Scripted) -> Client {
         let (here, stream) = Peer::pair();
-        let address = "127.0.0.1:1".parse().unwrap();
-        let client = nodes.router.clients().join(address, address);
+        let end = Endpoint::Tcp("127.0.0.1:1".parse().unwrap());
+        let client = nodes.router.clients().join(end.clone(), end);
         Client { stream, session: spawn_local(Session::new(nodes.router.clone(), here, client).run()) }
     }
 

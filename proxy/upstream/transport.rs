@@ -24,8 +24,8 @@ use std::{
 
 use socket2::{SockRef, TcpKeepalive};
 use tokio::{
-    io::{AsyncRead, AsyncWrite, Interest, ReadBuf},
-    net::{TcpStream, lookup_host},
+    io::{AsyncRead, AsyncWrite, Interest, ReadBuf, Ready},
+    net::{TcpStream, UnixStream, lookup_host},
     task::unconstrained,
 };
 
@@ -47,6 +47,7 @@ pub struct Stream {
 #[derive(Debug)]
 enum Carrier {
     Tcp(TcpStream),
+    Unix(UnixStream),
     #[cfg(test)]
     Memory(tokio::io::DuplexStream),
 }
@@ -83,6 +84,8 @@ impl Stream {
                 }
                 Ok(())
             }
+            // The kernel knows at once when a peer of this host has gone.
+            Carrier::Unix(_) => Ok(()),
             #[cfg(test)]
             Carrier::Memory(_) => Ok(()),
         }
@@ -92,6 +95,7 @@ impl Stream {
     pub fn peer(&self) -> Option<SocketAddr> {
         match &self.carrier {
             Carrier::Tcp(stream) => stream.peer_addr().ok(),
+            Carrier::Unix(_) => None,
             #[cfg(test)]
             Carrier::Memory(_) => None,
         }
@@ -103,11 +107,8 @@ impl Stream {
     /// The socket itself is asked: the runtime would only know after its next turn.
     pub fn is_quiet(&mut self) -> bool {
         match &mut self.carrier {
-            Carrier::Tcp(stream) => {
-                let mut byte = [MaybeUninit::uninit()];
-                let peeked = SockRef::from(&*stream).peek(&mut byte);
-                matches!(peeked, Err(error) if error.kind() == io::ErrorKind::WouldBlock)
-            }
+            Carrier::Tcp(stream) => has_nothing_to_read(&SockRef::from(&*stream)),
+            Carrier::Unix(stream) => has_nothing_to_read(&SockRef::from(&*stream)),
             #[cfg(test)]
             Carrier::Memory(pipe) => {
                 let mut byte = [0];
@@ -129,6 +130,7 @@ impl Stream {
     pub fn error(&self) -> Option<io::Error> {
         match &self.carrier {
             Carrier::Tcp(stream) => SockRef::from(stream).take_error().ok().flatten(),
+            Carrier::Unix(stream) => SockRef::from(stream).take_error().ok().flatten(),
             #[cfg(test)]
             Carrier::Memory(_) => None,
         }
@@ -138,10 +140,8 @@ impl Stream {
     /// not known, the next change of the stream's state wakes the task.
     pub fn is_closed_by_peer(&self, cx: &mut Context<'_>) -> bool {
         match &self.carrier {
-            Carrier::Tcp(stream) => {
-                let state = pin!(stream.ready(Interest::READABLE)).poll(cx);
-                matches!(state, Poll::Ready(Ok(state)) if state.is_read_closed())
-            }
+            Carrier::Tcp(stream) => says_closed(pin!(stream.ready(Interest::READABLE)).poll(cx)),
+            Carrier::Unix(stream) => says_closed(pin!(stream.ready(Interest::READABLE)).poll(cx)),
             // A pipe tells its end only to who reads it.
             #[cfg(test)]
             Carrier::Memory(_) => false,
@@ -154,6 +154,7 @@ impl AsyncRead for Stream {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         match &mut self.get_mut().carrier {
             Carrier::Tcp(stream) => Pin::new(stream).poll_read(cx, buffer),
+            Carrier::Unix(stream) => Pin::new(stream).poll_read(cx, buffer),
             #[cfg(test)]
             Carrier::Memory(pipe) => Pin::new(pipe).poll_read(cx, buffer),
         }
@@ -165,6 +166,7 @@ impl AsyncWrite for Stream {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         match &mut self.get_mut().carrier {
             Carrier::Tcp(stream) => Pin::new(stream).poll_write(cx, bytes),
+            Carrier::Unix(stream) => Pin::new(stream).poll_write(cx, bytes),
             #[cfg(test)]
             Carrier::Memory(pipe) => Pin::new(pipe).poll_write(cx, bytes),
         }
@@ -173,6 +175,7 @@ impl AsyncWrite for Stream {
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match &mut self.get_mut().carrier {
             Carrier::Tcp(stream) => Pin::new(stream).poll_flush(cx),
+            Carrier::Unix(stream) => Pin::new(stream).poll_flush(cx),
             #[cfg(test)]
             Carrier::Memory(pipe) => Pin::new(pipe).poll_flush(cx),
         }
@@ -181,10 +184,20 @@ impl AsyncWrite for Stream {
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match &mut self.get_mut().carrier {
             Carrier::Tcp(stream) => Pin::new(stream).poll_shutdown(cx),
+            Carrier::Unix(stream) => Pin::new(stream).poll_shutdown(cx),
             #[cfg(test)]
             Carrier::Memory(pipe) => Pin::new(pipe).poll_shutdown(cx),
         }
     }
+}
+
+fn has_nothing_to_read(socket: &SockRef<'_>) -> bool {
+    let mut byte = [MaybeUninit::uninit()];
+    matches!(socket.peek(&mut byte), Err(error) if error.kind() == io::ErrorKind::WouldBlock)
+}
+
+fn says_closed(state: Poll<io::Result<Ready>>) -> bool {
+    matches!(state, Poll::Ready(Ok(state)) if state.is_read_closed())
 }
 
 /// What leads to the nodes.

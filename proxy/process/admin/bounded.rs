@@ -2,7 +2,6 @@
 
 use std::{
     io,
-    net::SocketAddr,
     pin::Pin,
     sync::Arc,
     task::{Context, Poll},
@@ -14,6 +13,7 @@ use tokio::{
     sync::{OwnedSemaphorePermit, Semaphore},
 };
 
+use crate::protocol::endpoint::Endpoint;
 use crate::upstream::{
     descriptors::{Descriptor, Descriptors},
     transport::{Listener, Stream},
@@ -66,9 +66,9 @@ impl Bounded {
 
 impl axum::serve::Listener for Bounded {
     type Io = Visit;
-    type Addr = SocketAddr;
+    type Addr = Endpoint;
 
-    async fn accept(&mut self) -> (Visit, SocketAddr) {
+    async fn accept(&mut self) -> (Visit, Endpoint) {
         let place = self.place().await;
         loop {
             match self.listener.accept().await {
@@ -83,7 +83,7 @@ impl axum::serve::Listener for Bounded {
         }
     }
 
-    fn local_addr(&self) -> io::Result<SocketAddr> {
+    fn local_addr(&self) -> io::Result<Endpoint> {
         self.listener.address()
     }
 }

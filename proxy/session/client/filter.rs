@@ -113,7 +113,7 @@ impl Filter {
             "NAME" if valkey => self.set("NAME", not, move |client| client.about().name == bytes),
             "LIB-NAME" if valkey => self.set("LIB-NAME", not, move |client| client.about().library == bytes),
             "LIB-VER" if valkey => self.set("LIB-VER", not, move |client| client.about().library_version == bytes),
-            "IP" if valkey => self.set("IP", not, move |client| client.peer.ip().to_string() == text),
+            "IP" if valkey => self.set("IP", not, move |client| client.peer.host() == text),
             "FLAGS" if valkey => {
                 if !text.chars().all(|flag| FLAGS.contains(flag)) {
                     return Err(unknown("flags", not, &text));

@@ -5,6 +5,7 @@ use std::sync::atomic::Ordering::Relaxed;
 use super::Dialect;
 use crate::{
     clients::{Client, Mark, Usage},
+    protocol::endpoint::Endpoint,
     session::Session,
     upstream::ticket::Line,
 };
@@ -80,6 +81,7 @@ pub(super) fn flags(client: &Client) -> String {
         ('c', client.has(Mark::Closing)),
         ('e', client.has(Mark::NoEvict)),
         ('T', client.has(Mark::NoTouch)),
+        ('U', matches!(client.peer, Endpoint::Unix(_))),
     ];
     let set: String = flags.iter().filter(|(_, set)| *set).map(|(flag, _)| *flag).collect();
     if set.is_empty() { "N".to_owned() } else { set }

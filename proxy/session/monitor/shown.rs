@@ -17,7 +17,7 @@ use crate::{
 pub(super) fn line(client: &Client, request: &Request<'_>, name: &str, most: usize) -> Vec<u8> {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     let (seconds, micros) = (now.as_secs(), now.subsec_micros());
-    let (database, peer) = (client.database.load(Relaxed), client.peer);
+    let (database, peer) = (client.database.load(Relaxed), client.peer.in_monitor());
     let mut line = format!("+{seconds}.{micros:06} [{database} {peer}]").into_bytes();
     let secrets = secrets(request, name);
     for (at, arg) in request.args().enumerate() {
