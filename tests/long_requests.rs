@@ -1,6 +1,8 @@
 //! Long requests: what they are answered with, beside one Redis. What they cost is measured by `benches/linear.rs`.
 
-use crate::support::{Client, Cluster, Flavour, Node, Proxy, Settings, Setup, Shape, cluster::shared};
+use crate::support::{
+    Client, Cluster, Flavour, Node, Proxy, Settings, Setup, Shape, cluster::shared, wait::eventually,
+};
 
 const MANY: usize = 3000;
 
@@ -53,6 +55,78 @@ fn many_names_in_one_subscribe_are_confirmed_one_by_one() {
         assert_eq!(counts[0], counts[1], "{end}");
         same(&mut pair, &request(&["PING", "x"], &[]), 1);
     }
+}
+
+#[test]
+fn a_node_is_asked_for_many_names_in_portions_also_when_it_is_connected_anew() {
+    const PORTION: usize = 1024;
+    let cluster = Cluster::three();
+    let proxy = patient(&cluster);
+    let (mut client, mut publisher) = (proxy.client(), proxy.client());
+    let all = names("lp.");
+    client.send(&request(&["SUBSCRIBE"], &all));
+    (0..MANY).for_each(|_| drop(client.reply()));
+    let asked = || -> usize {
+        let calls = |node: &Node| {
+            let stats = node.line("INFO commandstats").string();
+            let line = stats.lines().find_map(|line| line.strip_prefix("cmdstat_subscribe:calls="));
+            line.map_or(0, |line| line.split(',').next().unwrap_or_default().parse().expect("a count"))
+        };
+        cluster.nodes.iter().map(calls).sum()
+    };
+    // A node that confirms as it goes is seen to be there, and serves others in between.
+    let least = MANY.div_ceil(PORTION);
+    assert_eq!(asked(), least);
+    for node in &cluster.nodes {
+        node.line("CLIENT KILL TYPE pubsub");
+    }
+    eventually("all are subscribed anew", || asked() >= 2 * least);
+    eventually("a message on the last", || publisher.call(&["PUBLISH", &all[MANY - 1], "x"]).integer() == 1);
+    for name in &all {
+        assert_eq!(publisher.call(&["PUBLISH", name, "y"]).integer(), 1, "{name}");
+    }
+}
+
+#[test]
+fn many_digests_are_looked_up_as_by_one_redis() {
+    const KNOWN: &str = "e0e1f9fabfc9d4800c877a703b823ac0578ff8db";
+    let (cluster, redis) = (Cluster::three(), Node::standalone());
+    for node in cluster.nodes.iter().chain([&redis]) {
+        node.line("ACL SETUSER some on >pw ~* +@all -script|load");
+    }
+    let proxy = patient(&cluster);
+    let mut digests: Vec<String> = (0..MANY).map(|index| format!("{index:040x}")).collect();
+    digests[0] = "short".to_owned();
+    digests[MANY / 2] = KNOWN.to_uppercase();
+    digests[MANY - 1] = KNOWN.to_owned();
+    let exists = request(&["SCRIPT", "EXISTS"], &digests);
+    let mut pair = [proxy.client(), redis.client()];
+    same(&mut pair, &exists, 1);
+    same(&mut pair, &["SCRIPT", "LOAD", "return 1"].map(str::to_owned), 1);
+    same(&mut pair, &exists, 1);
+    for user in ["default", "some"] {
+        // What its node has lost, the proxy remembers.
+        cluster.nodes[1].line("SCRIPT FLUSH");
+        let mut pair = [proxy.client(), redis.client()];
+        if user == "some" {
+            same(&mut pair, &["AUTH", "some", "pw"].map(str::to_owned), 1);
+        }
+        same(&mut pair, &exists, 1);
+        same(&mut pair, &request(&["EVALSHA", KNOWN, "0"], &[]), 1);
+    }
+    same(&mut pair, &request(&["SCRIPT", "FLUSH"], &[]), 1);
+    same(&mut pair, &exists, 1);
+}
+
+#[test]
+fn subscribers_of_many_names_are_counted_as_by_one_redis() {
+    let (proxy, redis) = (patient(shared()), Node::standalone());
+    let (mut pair, mut others) = ([proxy.client(), redis.client()], [proxy.client(), redis.client()]);
+    let all = names("ln.");
+    same(&mut others, &request(&["SUBSCRIBE"], &all[MANY / 2..]), MANY - MANY / 2);
+    same(&mut others, &request(&["SSUBSCRIBE"], &all[..7]), 7);
+    same(&mut pair, &request(&["PUBSUB", "NUMSUB"], &all), 1);
+    same(&mut pair, &request(&["PUBSUB", "SHARDNUMSUB"], &all), 1);
 }
 
 #[test]

@@ -237,6 +237,10 @@ impl Merge {
     fn fold(&self, out: &mut Vec<u8>) -> Option<()> {
         match self.fold {
             Fold::Sum => self.numbers(out, i64::saturating_add),
+            Fold::And | Fold::Or | Fold::Min | Fold::Max if self.is_unanimous() => {
+                out.extend_from_slice(self.replies.first()?);
+                Some(())
+            }
             Fold::And => self.numbers(out, |a, b| i64::from(a != 0 && b != 0)),
             Fold::Or => self.numbers(out, |a, b| i64::from(a != 0 || b != 0)),
             Fold::Min => self.numbers(out, i64::min),
@@ -267,6 +271,12 @@ impl Merge {
         }
     }
 
+    /// Whether all nodes say the same list, which can be long: nobody has to look into it.
+    fn is_unanimous(&self) -> bool {
+        let Some((first, others)) = self.replies.split_first() else { return false };
+        Head::of(first).is_some() && others.iter().all(|other| other == first)
+    }
+
     /// Integers, or arrays of them element by element.
     fn numbers(&self, out: &mut Vec<u8>, both: impl Fn(i64, i64) -> i64) -> Option<()> {
         let first = self.replies.first()?;
@@ -288,7 +298,7 @@ impl Merge {
         for _ in 0..count {
             let mut result = None;
             for part in &mut parts {
-                let number = elements::integer(part.next()?)?;
+                let number = part.next_integer()?;
                 result = Some(result.map_or(number, |result| both(result, number)));
             }
             write::integer(out, result?);

@@ -128,6 +128,9 @@ struct Generations {
     turns: u64,
 }
 
+/// The digests of scripts.
+pub type Shas = HashSet<Sha, foldhash::quality::RandomState>;
+
 #[derive(Debug, Default)]
 struct Generation {
     texts: HashMap<Sha, Bytes>,
@@ -158,6 +161,13 @@ impl Scripts {
             self.losses.fetch_add(1, Relaxed);
         }
         done
+    }
+
+    /// The digests of all that are known: for who has very many to look up.
+    pub fn known(&self) -> Shas {
+        let kept = &*self.lock();
+        let generations = [&kept.loaded.young, &kept.loaded.old, &kept.evaluated.young, &kept.evaluated.old];
+        generations.into_iter().flat_map(|generation| generation.texts.keys().copied()).collect()
     }
 
     /// Forgets all of them, as SCRIPT FLUSH does.
@@ -335,7 +345,9 @@ mod tests {
         let sha = Sha::of(b"return 1");
         one.learn(b"return 1", Met::Loaded);
         assert!(one.find(sha.digits()).is_some() && other.find(sha.digits()).is_some());
+        assert!(all.known().into_iter().eq([sha]));
         all.forget();
+        assert!(all.known().is_empty());
         assert!(one.find(sha.digits()).is_none() && other.find(sha.digits()).is_none());
         one.learn(b"return 1", Met::Loaded);
         assert_eq!(other.find(sha.digits()).unwrap().text, "return 1");

@@ -13,7 +13,7 @@ use std::{collections::HashSet, rc::Rc, sync::Arc, time::Duration};
 use bytes::Bytes;
 use tokio::{task::JoinSet, time::timeout};
 
-use super::{Flow, Session, alone::Work, ask::ask, attend::Eof, retry};
+use super::{Flow, Session, alone::Work, ask::ask, attend::Eof, long::Portion, retry};
 use crate::{
     cluster::{
         recovery::Why,
@@ -21,7 +21,7 @@ use crate::{
     },
     commands::{
         plan::Scripting,
-        scripts::{Met, Script, contains, is_kept},
+        scripts::{Met, Script, Sha, contains, is_kept},
         table::{Spec, Treatment, lost::WhenLost, treatment::Fold},
     },
     protocol::{
@@ -38,6 +38,9 @@ use crate::{
 
 /// A longer text does not go ahead of each batch: the pipeline waits instead.
 const LONGEST_AHEAD: usize = 16 * 1024;
+
+/// SCRIPT EXISTS of more arguments looks them up in portions.
+const MANY: usize = 1024;
 
 /// How long SCRIPT EXISTS waits for nodes that are given what it asks for.
 const PATIENCE: Duration = Duration::from_millis(500);
@@ -70,7 +73,7 @@ impl Session {
                 self.send_ready(&[], request.frame(), ticket);
             }
             Scripting::Evalsha => return self.evalsha(request, spec, route),
-            Scripting::Show | Scripting::Exists if !self.is_trusted() => {
+            Scripting::Show | Scripting::Exists if !self.is_trusted() || request.len() > MANY => {
                 return Flow::alone(Work::AskOfScripts(which));
             }
             Scripting::Show => {
@@ -109,31 +112,41 @@ impl Session {
         }
     }
 
-    /// SCRIPT SHOW and EXISTS of a client whose user may not load what the proxy remembers: the nodes are given it by the
-    /// proxy's own login.
+    /// SCRIPT SHOW and EXISTS of a client whose user may not load what the proxy remembers, to whom the nodes are given it by
+    /// the proxy's own login; and EXISTS of very many.
     pub(super) async fn ask_of_scripts(&mut self, which: Scripting, request: &Request<'_>, spec: Option<&Spec>) {
+        let named: Rc<[Script]> = named_by(&self.router, request).await.into();
+        let is_trusted = self.is_trusted();
+        if !is_trusted && !named.is_empty() {
+            let giving = self.give_all(which, named.clone());
+            if let Err(reason) = self.attend(giving, Eof::Waits).await {
+                self.ending = Some(reason);
+                return;
+            }
+        }
+        let ahead = if is_trusted { &*named } else { &[] };
+        let ticket = self.open(request, spec, Route::Any);
+        match which {
+            Scripting::Exists => self.send_to_primaries(request, spec, Fold::And, ahead, ticket),
+            _ => self.send_ready(ahead, request.frame(), ticket),
+        }
+    }
+
+    /// Loads scripts, by the proxy's own login, where a request about them goes.
+    fn give_all(&self, which: Scripting, named: Rc<[Script]>) -> impl Future<Output = ()> + use<> {
         let nodes: Vec<_> = match which {
             Scripting::Exists => self.router.topology().owners().cloned().collect(),
             _ => self.router.node_for(Route::Any, self.affinity).into_iter().collect(),
         };
-        let (router, frame) = (self.router.clone(), Bytes::copy_from_slice(request.frame()));
-        let giving = async move {
+        let router = self.router.clone();
+        async move {
             let mut giving = JoinSet::new();
             for node in nodes {
-                let (router, frame) = (router.clone(), frame.clone());
-                giving.spawn_local(async move { give(&router, &node, &frame).await });
+                let (router, named) = (router.clone(), named.clone());
+                giving.spawn_local(async move { load_at(&router, &node, &named).await });
             }
             // A node that is lost is given it when it needs it.
             let _ = timeout(PATIENCE, giving.join_all()).await;
-        };
-        if let Err(reason) = self.attend(giving, Eof::Waits).await {
-            self.ending = Some(reason);
-            return;
-        }
-        let ticket = self.open(request, spec, Route::Any);
-        match which {
-            Scripting::Exists => self.send_to_primaries(request, spec, Fold::And, &[], ticket),
-            _ => self.send_ready(&[], request.frame(), ticket),
         }
     }
 
@@ -253,6 +266,22 @@ pub(super) fn scripts_of(router: &Router, frames: &[u8]) -> Vec<Script> {
     named
 }
 
+/// The known scripts that SCRIPT SHOW or EXISTS names, each once.
+async fn named_by(router: &Router, request: &Request<'_>) -> Vec<Script> {
+    let (mut named, mut looked) = (Vec::new(), Portion::default());
+    let mut known = router.scripts().all().known();
+    for digits in request.args().skip(2) {
+        if known.is_empty() {
+            break;
+        }
+        if Sha::parse(digits).is_some_and(|sha| known.remove(&sha)) {
+            named.extend(router.scripts().find(digits));
+        }
+        looked.add(1).await;
+    }
+    named
+}
+
 /// Remembers the texts that requests say.
 pub(super) fn learn_all(router: &Router, frames: &[u8]) {
     visit(router, frames, |which, request| match which {
@@ -313,7 +342,11 @@ pub(super) async fn make_ready(
 
 /// Loads the scripts that a request names at a node, by the proxy's own login: the client's may not be allowed to.
 pub(super) async fn give(router: &Rc<Router>, node: &Arc<Node>, request: &[u8]) {
-    for script in scripts_of(router, request) {
+    load_at(router, node, &scripts_of(router, request)).await;
+}
+
+async fn load_at(router: &Rc<Router>, node: &Arc<Node>, scripts: &[Script]) {
+    for script in scripts {
         router.scripts().all().give(script.sha, &node.label);
         let link = router.first_lane().link_to(router, node);
         let mut frame = Vec::new();

@@ -40,6 +40,20 @@ impl<'a> Elements<'a> {
         let head = Head::of(reply).filter(|head| head.kind != b'%')?;
         Some(Elements { head, left: reply.get(head.body..)? })
     }
+
+    /// The next element, where it is an integer.
+    pub fn next_integer(&mut self) -> Option<i64> {
+        let end = self.left.iter().position(|&byte| byte == b'\n')? + 1;
+        let (element, left) = self.left.split_at_checked(end)?;
+        self.left = left;
+        integer(element)
+    }
+
+    /// Steps over the next element where it is this one; else it stays the next.
+    fn step_over(&mut self, element: &[u8]) -> Option<()> {
+        self.left = self.left.strip_prefix(element)?;
+        Some(())
+    }
 }
 
 impl<'a> Iterator for Elements<'a> {
@@ -83,15 +97,17 @@ pub fn error_text(reply: &[u8]) -> Option<&[u8]> {
 pub fn sum_by_name(replies: &[Vec<u8>], out: &mut Vec<u8>) -> Option<()> {
     let mut parts = replies.iter().map(|reply| Elements::of(reply)).collect::<Option<Vec<_>>>()?;
     let head = parts.first().map(|part| part.head).filter(|head| head.count.is_multiple_of(2))?;
+    out.reserve(replies.first()?.len());
     write::head(out, head.kind, head.count as i64);
     for _ in 0..head.count / 2 {
-        let (mut name, mut sum) = (None, 0i64);
-        for part in &mut parts {
-            let said = part.next()?;
-            name.get_or_insert(said);
-            sum = sum.checked_add(integer(part.next()?)?)?;
+        let (first, others) = parts.split_first_mut()?;
+        let name = first.next()?;
+        let mut sum = first.next_integer()?;
+        for part in others {
+            part.step_over(name)?;
+            sum = sum.checked_add(part.next_integer()?)?;
         }
-        out.extend_from_slice(name?);
+        out.extend_from_slice(name);
         write::integer(out, sum);
     }
     Some(())

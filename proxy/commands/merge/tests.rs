@@ -33,6 +33,8 @@ fn folds() {
         (Fold::OneSucceeded, &["-NOTBUSY a\r\n", "-UNKILLABLE b\r\n"], "-UNKILLABLE b\r\n"),
         (Fold::And, &["*2\r\n:1\r\n:1\r\n", "*2\r\n:1\r\n:0\r\n"], "*2\r\n:1\r\n:0\r\n"),
         (Fold::Or, &["*2\r\n:1\r\n:0\r\n", "*2\r\n:0\r\n:0\r\n"], "*2\r\n:1\r\n:0\r\n"),
+        (Fold::And, &["*2\r\n:1\r\n:0\r\n", "*2\r\n:1\r\n:0\r\n"], "*2\r\n:1\r\n:0\r\n"),
+        (Fold::And, &["*2\r\n:1\r\n:1\r\n", "*1\r\n:1\r\n"], ODD),
         (Fold::Min, &[":3\r\n", ":2\r\n"], ":2\r\n"),
         (Fold::Max, &[":3\r\n", ":2\r\n"], ":3\r\n"),
         (Fold::Concat, &["*1\r\n$1\r\na\r\n", "*0\r\n", "*1\r\n$1\r\nb\r\n"], "*2\r\n$1\r\na\r\n$1\r\nb\r\n"),
@@ -54,6 +56,7 @@ fn folds() {
         (Fold::Sum, &[":1\r\n", "+OK\r\n"], ODD),
         // Once an array of two was announced for one element.
         (Fold::SumByName, &["*1\r\n$0\r\n\r\n"], ODD),
+        (Fold::SumByName, &["*2\r\n$1\r\na\r\n:1\r\n", "*2\r\n$1\r\nb\r\n:2\r\n"], ODD),
     ] {
         assert_eq!(merged(fold, replies, None), reply, "{fold:?} {replies:?}");
     }

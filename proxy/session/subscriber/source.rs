@@ -25,6 +25,11 @@ const ASK_AGAIN: Duration = Duration::from_millis(50);
 /// When a node is asked for what another delivers meanwhile: longer than a message takes from node to node, so that it
 /// does not bring again what the other has brought before the move.
 const TAKE_OVER: Duration = Duration::from_millis(150);
+/// How many names one request has at most: what is behind them, and who else is served, need not wait for more.
+const PORTION: usize = 1024;
+/// How many names a node is asked for ahead of its confirmations: enough for it to be always at work. As it confirms
+/// them, it is seen to be there, however many there are.
+const ASKED_AHEAD: usize = 8 * PORTION;
 
 /// What can be subscribed to; as an index too.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -69,6 +74,8 @@ pub struct Source {
     pub actual: Names,
     /// Why the node cannot be reached now.
     pub lost: Option<String>,
+    /// What is to be asked for next, in this order, unless it is not desired any more by then.
+    due: VecDeque<(Kind, Bytes)>,
     asks: VecDeque<Ask>,
     /// In how many of these each name is asked to be subscribed.
     asked: [HashMap<Bytes, u32>; 3],
@@ -111,6 +118,7 @@ impl Source {
             desired: Names::default(),
             actual: Names::default(),
             lost: None,
+            due: VecDeque::new(),
             asks: VecDeque::new(),
             asked: Default::default(),
             later: Names::default(),
@@ -124,7 +132,7 @@ impl Source {
 
     /// Whether all that should be subscribed here is.
     pub fn is_settled(&self) -> bool {
-        self.feed.is_open() && self.asks.is_empty() && self.later.iter().all(HashSet::is_empty)
+        self.feed.is_open() && self.due.is_empty() && self.asks.is_empty() && self.later.iter().all(HashSet::is_empty)
     }
 
     pub fn has_nothing_to_do(&self) -> bool {
@@ -134,10 +142,14 @@ impl Source {
     /// Subscribes to these from now on.
     pub fn want(&mut self, kind: Kind, names: impl IntoIterator<Item = Bytes>) {
         let desired = &mut self.desired[kind as usize];
-        let new: Vec<Bytes> = names.into_iter().filter(|name| desired.insert(name.clone())).collect();
         let actual = &self.actual[kind as usize];
-        let missing = new.into_iter().filter(|name| !actual.contains(name)).collect();
-        self.ask(kind, true, missing);
+        // Where it is not open, all that is desired is asked for when it is.
+        let is_open = self.feed.is_open();
+        for name in names {
+            if desired.insert(name.clone()) && is_open && !actual.contains(&name) {
+                self.due.push_back((kind, name));
+            }
+        }
     }
 
     /// Subscribes to these soon: another node delivers them until then.
@@ -206,25 +218,45 @@ impl Source {
         }
     }
 
+    /// Asks for what is due, as far as that may go ahead of what the node confirms.
+    fn ask_due(&mut self) {
+        while !self.due.is_empty() && self.asked.iter().map(HashMap::len).sum::<usize>() < ASKED_AHEAD {
+            let mut names: [Vec<Bytes>; 3] = Default::default();
+            for (kind, name) in self.due.drain(..PORTION.min(self.due.len())) {
+                if self.desired[kind as usize].contains(&name) {
+                    names[kind as usize].push(name);
+                }
+            }
+            for (kind, names) in KINDS.into_iter().zip(names) {
+                self.ask(kind, true, names);
+            }
+        }
+        if self.due.is_empty() {
+            self.due = VecDeque::new();
+        }
+    }
+
     pub fn poll(&mut self, cx: &mut Context<'_>, buffer: &RefCell<Box<[u8]>>) -> Poll<Heard> {
         if let Some(again) = &mut self.again
             && again.as_mut().poll(cx).is_ready()
         {
             self.again = None;
-            // Where it is not open, all that is desired is asked for when it is.
             for kind in KINDS {
                 let late = std::mem::take(&mut self.later[kind as usize]);
-                self.ask(kind, true, late.into_iter().collect());
+                self.due.extend(late.into_iter().map(|name| (kind, name)));
+            }
+            if !self.feed.is_open() {
+                self.due.clear();
             }
         }
+        self.ask_due();
         loop {
             match std::task::ready!(self.feed.poll(cx, buffer)) {
                 News::Opened => {
                     self.lost = None;
                     for kind in KINDS {
                         let (desired, later) = (&self.desired[kind as usize], &self.later[kind as usize]);
-                        let names = desired.difference(later).cloned().collect();
-                        self.ask(kind, true, names);
+                        self.due.extend(desired.difference(later).map(|name| (kind, name.clone())));
                     }
                     return Poll::Ready(Heard::Opened);
                 }
@@ -236,6 +268,7 @@ impl Source {
                 News::Lost(why) => {
                     let subscriptions = self.actual.iter().map(HashSet::len).sum();
                     self.actual = Names::default();
+                    self.due.clear();
                     self.asks.clear();
                     self.asked = Default::default();
                     self.later = Names::default();
