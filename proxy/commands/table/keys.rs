@@ -2,7 +2,7 @@
 //! routing has it (`getKeysFromCommand` of Redis 7 and Valkey 9).
 
 use super::spec::{Begin, Find, Finder, KeySpec, Spec};
-use crate::protocol::resp::Request;
+use crate::protocol::resp::{Request, request::is_option};
 
 /// What is known of a request's keys.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -88,7 +88,7 @@ pub fn streams(request: &Request) -> Option<Streams> {
     let mut at = 1;
     while at < request.len() {
         let option = request.arg(at);
-        let is = |word: &str| option.eq_ignore_ascii_case(word.as_bytes());
+        let is = |word: &str| is_option(option, word);
         if is("STREAMS") {
             let rest = request.len() - at - 1;
             return (rest > 0 && rest.is_multiple_of(2))

@@ -81,7 +81,17 @@ impl<'a> Request<'a> {
 
     /// Whether the argument at `index` is `word`, in any case.
     pub fn is(&self, index: usize, word: &str) -> bool {
-        self.arg(index).eq_ignore_ascii_case(word.as_bytes())
+        let arg = self.arg(index);
+        if index == 0 { arg.eq_ignore_ascii_case(word.as_bytes()) } else { is_option(arg, word) }
+    }
+}
+
+/// Whether an argument is an option's `word`, as servers see it: in any case, and no further than to a NUL (`strcasecmp`).
+/// Names of commands they compare whole.
+pub fn is_option(arg: &[u8], word: &str) -> bool {
+    match arg.split_at_checked(word.len()) {
+        Some((start, [] | [0, ..])) => start.eq_ignore_ascii_case(word.as_bytes()),
+        _ => false,
     }
 }
 

@@ -183,3 +183,10 @@ fn the_longest_argument_is_what_servers_are_told_to_take() {
         assert_eq!(wrong.is_none(), taken, "{length} of {longest}: {wrong:?}");
     }
 }
+
+#[test]
+fn options_are_compared_as_c_strings() {
+    for (arg, is) in [(&b"SKIP"[..], true), (b"skip", true), (b"SKIP\0\0x", true), (b"SKIPx", false), (b"SKI", false)] {
+        assert_eq!(is_option(arg, "SKIP"), is, "{}", arg.escape_ascii());
+    }
+}
