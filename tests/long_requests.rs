@@ -248,3 +248,27 @@ fn keys_without_number_are_served_as_by_one_redis() {
         assert!(pair[0].call(&request(&["DEL"], &keys)).0.starts_with(b"-CROSSSLOT "));
     }
 }
+
+#[test]
+fn many_parts_with_large_replies_come_in_the_order_of_the_keys() {
+    const KEYS: usize = 200;
+    let (proxy, redis) = (patient(shared()), Node::standalone());
+    let mut pair = [proxy.client(), redis.client()];
+    // Some larger than what is read of a part before it is due, some in one slot with others.
+    let keys: Vec<String> = (0..KEYS).map(|index| format!("lv:{index}{{{}}}", index % 150)).collect();
+    let value = |index: usize| format!("{index}").repeat(if index.is_multiple_of(7) { 30_000 } else { 3_000 });
+    let pairs: Vec<String> = keys.iter().enumerate().flat_map(|(at, key)| [key.clone(), value(at)]).collect();
+    same(&mut pair, &request(&["MSET"], &pairs), 1);
+    let backwards: Vec<String> = keys.iter().rev().chain(&keys[..KEYS / 2]).cloned().collect();
+    // The first time it is not known that they are large.
+    for _ in 0..3 {
+        same(&mut pair, &request(&["MGET", "lv:none"], &keys), 1);
+        same(&mut pair, &request(&["MGET", "lv:none", "lv:none"], &backwards), 1);
+    }
+    // An error in any of them is no list with a hole.
+    let (set, other) = (keys[KEYS - 1].clone(), keys[0].clone());
+    same(&mut pair, &request(&["DEL", &set], &[]), 1);
+    same(&mut pair, &request(&["SADD", &set, "x"], &[]), 1);
+    same(&mut pair, &request(&["MGET", &set, &other], &keys), 1);
+    same(&mut pair, &request(&["DEL"], &keys), 1);
+}

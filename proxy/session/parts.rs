@@ -1,9 +1,10 @@
 //! A split request whose parts' replies are large: their elements pass through in the order of the keys, as the client
 //! reads them.
 //!
-//! Each part is asked on a connection of its own, and read only when one of its elements is due: nothing that overtakes
-//! another is held here. The first parts are asked before the client is given anything, so that a node that cannot be
-//! reached is an error; what fails later breaks the reply off.
+//! Each part is asked on a connection of its own, a few parts ahead of the element that is due, and read beyond its front
+//! only when one of its elements is due: no more than fronts that overtake others are held here. The first parts are asked
+//! before the client is given anything, so that a node that cannot be reached is an error; what fails later breaks the
+//! reply off.
 
 use bytes::{Buf, Bytes, BytesMut};
 use tokio::task::JoinSet;
@@ -35,13 +36,28 @@ use crate::{
     },
 };
 
-/// Parts that are asked before the client is given anything.
+/// Parts that are asked before they are due.
 const ASKED_AHEAD: usize = 16;
+
+/// The parts of a request, asked in the order in which they are due.
+struct Parts<F> {
+    all: Vec<Part>,
+    /// Those that have not been asked, the next to be due last.
+    unasked: Vec<usize>,
+    /// Those that have been asked and whose fronts have not come.
+    asking: JoinSet<(usize, Result<Elements, Failure>)>,
+    /// How many have been asked and are not due yet.
+    ahead: usize,
+    attempts: F,
+}
 
 /// One part of the request.
 enum Part {
     Unasked(Slot, Bytes),
-    Begun(Box<Elements>),
+    Asked,
+    /// Its front has come, and nothing of it is due yet.
+    Ahead(Box<Elements>),
+    Due(Box<Elements>),
 }
 
 /// The elements of a part's reply that have not been passed on.
@@ -85,31 +101,26 @@ impl Session {
         let (lane, affinity) = (self.lane.clone(), self.affinity);
         let doubts = self.line.doubts.clone();
         let attempts = |slot| Attempts::new(router.clone(), lane.clone(), Some(slot), affinity, doubts.clone());
-        let mut parts: Vec<Part> = Vec::with_capacity(split.parts.len());
+        let mut all: Vec<Part> = Vec::with_capacity(split.parts.len());
         let mut encoded = Portion::default();
         for (index, part) in split.parts.iter().enumerate() {
             let mut frame = Vec::new();
             split.encode(index, request, &mut frame);
-            parts.push(Part::Unasked(part.slot, frame.into()));
+            all.push(Part::Unasked(part.slot, frame.into()));
             encoded.add(split.keys_of(index).len()).await;
         }
         let order = split.part_of_each_key();
         let mut passed = Portion::default();
+        let mut parts = Parts::new(all, &order, attempts);
         let work = async {
-            ask_ahead(&mut parts, &attempts, &order).await?;
+            parts.ask_first().await?;
             let mut head = Vec::new();
             write::array(&mut head, order.len());
             ticket.stream(&head);
             let mut length = head.len();
             for part in &order {
-                let Some(part) = parts.get_mut(*part as usize) else { return Err(says::ODD_REPLIES.to_owned().into()) };
-                if let Part::Unasked(slot, frame) = part {
-                    *part = Part::Begun(Box::new(ask(attempts(*slot), *slot, frame.clone()).await?));
-                }
-                if let Part::Begun(elements) = part {
-                    length += elements.pass_on_next(&router, &ticket).await?;
-                    passed.add(1).await;
-                }
+                length += parts.due(*part as usize).await?.pass_on_next(&router, &ticket).await?;
+                passed.add(1).await;
             }
             if length < LARGE_REPLY {
                 router.context().large.note_small(request.frame(), router.clock().now());
@@ -121,30 +132,67 @@ impl Session {
     }
 }
 
-/// Asks the parts whose elements are due first, all at once.
-async fn ask_ahead(parts: &mut [Part], attempts: &impl Fn(Slot) -> Attempts, order: &[u32]) -> Result<(), Failure> {
-    let mut first: Vec<usize> = Vec::new();
-    for part in order.iter().map(|part| *part as usize) {
-        if first.len() == ASKED_AHEAD {
-            break;
+impl<F: Fn(Slot) -> Attempts> Parts<F> {
+    /// Nothing has been asked; `order` says of which part each element is.
+    fn new(all: Vec<Part>, order: &[u32], attempts: F) -> Parts<F> {
+        let mut seen = vec![false; all.len()];
+        let mut is_first = |part: &usize| seen.get_mut(*part).is_some_and(|seen| !std::mem::replace(seen, true));
+        let mut unasked: Vec<usize> = order.iter().map(|part| *part as usize).filter(|part| is_first(part)).collect();
+        unasked.reverse();
+        Parts { all, unasked, asking: JoinSet::new(), ahead: 0, attempts }
+    }
+
+    /// Asks the first, and waits for them.
+    async fn ask_first(&mut self) -> Result<(), Failure> {
+        self.ask_ahead();
+        while !self.asking.is_empty() {
+            self.hear().await?;
         }
-        if !first.contains(&part) {
-            first.push(part);
+        Ok(())
+    }
+
+    /// Asks as many as may be ahead.
+    fn ask_ahead(&mut self) {
+        while self.ahead < ASKED_AHEAD
+            && let Some(index) = self.unasked.pop()
+            && let Some(part) = self.all.get_mut(index)
+        {
+            if let Part::Unasked(slot, frame) = std::mem::replace(part, Part::Asked) {
+                let attempts = (self.attempts)(slot);
+                self.asking.spawn_local(async move { (index, ask(attempts, slot, frame).await) });
+                self.ahead += 1;
+            }
         }
     }
-    let mut asking = JoinSet::new();
-    for index in first {
-        if let Some(Part::Unasked(slot, frame)) = parts.get(index) {
-            let (attempts, slot, frame) = (attempts(*slot), *slot, frame.clone());
-            asking.spawn_local(async move { (index, ask(attempts, slot, frame).await) });
+
+    /// Waits for the front of any that has been asked.
+    async fn hear(&mut self) -> Result<(), Failure> {
+        if let Some(Ok((index, begun))) = self.asking.join_next().await
+            && let Some(part) = self.all.get_mut(index)
+        {
+            *part = Part::Ahead(Box::new(begun?));
+            return Ok(());
+        }
+        Err(says::ODD_REPLIES.to_owned().into())
+    }
+
+    /// The elements of a part of which one is due. When that is its first, another part is asked in its place.
+    async fn due(&mut self, index: usize) -> Result<&mut Elements, Failure> {
+        while matches!(self.all.get(index), Some(Part::Asked)) {
+            self.hear().await?;
+        }
+        if let Some(part @ Part::Ahead(_)) = self.all.get_mut(index)
+            && let Part::Ahead(elements) = std::mem::replace(part, Part::Asked)
+        {
+            *part = Part::Due(elements);
+            self.ahead -= 1;
+            self.ask_ahead();
+        }
+        match self.all.get_mut(index) {
+            Some(Part::Due(elements)) => Ok(elements),
+            _ => Err(says::ODD_REPLIES.to_owned().into()),
         }
     }
-    while let Some(Ok((index, begun))) = asking.join_next().await {
-        if let Some(part) = parts.get_mut(index) {
-            *part = Part::Begun(Box::new(begun?));
-        }
-    }
-    Ok(())
 }
 
 /// Asks for one part; the front of its reply says that it is a list.
