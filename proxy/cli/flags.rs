@@ -89,7 +89,7 @@ settings! {
     drain_timeout,
     /// Share the port with other processes
     reuse_port @ true,
-    /// Do not warn of an open port without a password
+    /// Serve beyond loopback without a password, as is meant
     allow_insecure_bind @ true,
 }
 
