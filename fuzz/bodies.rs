@@ -1,5 +1,5 @@
 //! What each fuzz target does with its bytes, and what must be true whatever they are. The targets beside this file
-//! hand it a fuzzer's inputs, `tests/fuzzing.rs` those of proptest.
+//! hand it a fuzzer's inputs, `tests/in_step/fuzzing.rs` those of proptest.
 
 use slotway::{
     cluster::{

@@ -2,6 +2,10 @@
 
 use std::{fs, path::PathBuf};
 
+/// A folder of tests for each promise.
+const PROMISES: [&str; 8] =
+    ["one_redis", "every_command", "redirection", "program_order", "in_step", "one_bad_node", "bounded", "seen"];
+
 fn root() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR"))
 }
@@ -13,8 +17,10 @@ fn page(name: &str) -> String {
 #[test]
 fn the_page_of_tests_names_every_file() {
     let page = page("tests/README.md");
-    for (folder, prefix) in [("tests", ""), ("tests/support", "support/")] {
-        for entry in fs::read_dir(root().join(folder)).expect("a folder").flatten() {
+    let promises = PROMISES.map(|folder| (format!("tests/{folder}"), String::new()));
+    let others = [("tests", ""), ("tests/support", "support/")].map(|(folder, prefix)| (folder.into(), prefix.into()));
+    for (folder, prefix) in promises.into_iter().chain(others) {
+        for entry in fs::read_dir(root().join(&folder)).expect("a folder").flatten() {
             let name = entry.file_name().to_string_lossy().into_owned();
             let is_missing = name.ends_with(".rs") && name != "mod.rs" && !page.contains(&format!("`{prefix}{name}`"));
             assert!(!is_missing, "tests/README.md does not say what {folder}/{name} proves");
@@ -25,7 +31,9 @@ fn the_page_of_tests_names_every_file() {
 #[test]
 fn the_pages_name_files_that_exist() {
     // Where a page's short paths begin.
-    let places = ["", "proxy", "proxy/commands/table", "tests", "tests/differential"];
+    let mut places: Vec<String> =
+        ["", "proxy", "proxy/commands/table", "tests", "tests/one_redis/differential"].map(Into::into).into();
+    places.extend(PROMISES.map(|folder| format!("tests/{folder}")));
     for name in ["ARCHITECTURE.md", "CONTRIBUTING.md", "SECURITY.md", "tests/README.md"] {
         for path in paths(&page(name)) {
             let exists = places.iter().any(|place| root().join(place).join(&path).exists());

@@ -179,14 +179,14 @@ fn the_builtin_table_is_what_servers_say() {
     let Some(lines) = lines_of_servers("the_builtin_table_is_what_servers_say") else { return };
     let kept = std::fs::read_to_string(TABLE).expect("the built-in table");
     let kept: Vec<&str> = kept.lines().filter(|line| !line.starts_with('#')).collect();
-    assert_eq!(kept, lines, "see the head of tests/keys.rs for how the table is made");
+    assert_eq!(kept, lines, "see the head of tests/every_command/keys.rs for how the table is made");
 }
 
 #[test]
 #[ignore = "writes proxy/commands/table/table.txt"]
 fn write_the_builtin_table() {
     let lines = lines_of_servers("write_the_builtin_table").expect("Redis 7.0.15 and Valkey 9.1");
-    let head = "# The union of COMMAND of Redis 7.0.15 and Valkey 9.1; where both have a row, Valkey's. Made by tests/keys.rs.";
+    let head = "# The union of COMMAND of Redis 7.0.15 and Valkey 9.1; where both have a row, Valkey's. Made by tests/every_command/keys.rs.";
     std::fs::write(TABLE, format!("{head}\n{}\n", lines.join("\n"))).expect("the table written");
 }
 

@@ -126,10 +126,10 @@ fn redis_rs_works_with_default_settings() {
     }
 }
 
-/// A script of `tests/clients/` by an interpreter; all of its connections must be closed after it.
+/// A script of `tests/one_redis/clients/` by an interpreter; all of its connections must be closed after it.
 #[track_caller]
 fn script(program: &str, proxy: &Proxy, name: &str, args: &[&str]) {
-    let path = format!("{}/tests/clients/{name}", env!("CARGO_MANIFEST_DIR"));
+    let path = format!("{}/tests/one_redis/clients/{name}", env!("CARGO_MANIFEST_DIR"));
     let port = proxy.port.to_string();
     let output = run(program, &[&[path.as_str(), &port], args].concat(), b"");
     assert!(output.status.success(), "{name} {args:?}: {}", said(&output));
@@ -200,7 +200,7 @@ fn node_redis_works_with_default_settings() {
         return;
     }
     let proxy = Proxy::before(shared());
-    let path = format!("{}/tests/clients/plain.js", env!("CARGO_MANIFEST_DIR"));
+    let path = format!("{}/tests/one_redis/clients/plain.js", env!("CARGO_MANIFEST_DIR"));
     let output = run("env", &[&node, "node", &path, &proxy.port.to_string()], b"");
     assert!(output.status.success() && said(&output).contains("all well"), "{}", said(&output));
 }

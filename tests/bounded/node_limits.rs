@@ -10,7 +10,7 @@ use std::{
 };
 
 use crate::{
-    frames::{Bench, Over, with_both},
+    in_step::frames::{Bench, Over, with_both},
     support::{Client, Flavour, client::frame, eventually, until},
 };
 

@@ -316,7 +316,7 @@ fn locks_of_redis_py_on_living_nodes_work_while_another_is_lost() {
         let proxy = patient_proxy(&cluster);
         let keys: Vec<String> = [0, 2].map(|index| cluster.key_on(index, "lock:")).into();
         lose(&mut cluster, way);
-        let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/clients/locks.py");
+        let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/one_redis/clients/locks.py");
         let mut child = Command::new("timeout")
             .args(["30", &python, script, &proxy.port.to_string()])
             .args(&keys)

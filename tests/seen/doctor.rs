@@ -9,7 +9,7 @@ use std::{
 use serde_json::Value;
 
 use crate::{
-    discovery::containers,
+    redirection::discovery::containers,
     support::{
         Act, Client, Cluster, FakeNode, Flavour, Node, Proxy, Settings, Setup, Shape, ports::free_port,
         proxy::only_set_here, relay::BlackHole, until,

@@ -3,7 +3,7 @@
 use proptest::{collection::vec, prelude::*, sample::select};
 
 #[allow(clippy::expect_used, reason = "a fuzz target ends where something is wrong")]
-#[path = "../fuzz/bodies.rs"]
+#[path = "../../fuzz/bodies.rs"]
 mod bodies;
 
 /// What requests are made of, and what breaks them.

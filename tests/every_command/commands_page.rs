@@ -16,7 +16,7 @@ use slotway::{
     protocol::resp::Value,
 };
 
-use crate::keys::documented_servers;
+use super::keys::documented_servers;
 
 /// Where the page is kept.
 const PAGE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/config/commands.md");
@@ -25,7 +25,7 @@ const HEAD: &str = "\
 # Every command, and how it is served
 
 All commands of Redis 7.0.15 and Valkey 9.1. This page is made from the servers' own `COMMAND` (see
-`tests/commands_page.rs`), and a test keeps it true. A command that is not here, of a newer server or a module, is
+`tests/every_command/commands_page.rs`), and a test keeps it true. A command that is not here, of a newer server or a module, is
 served by what its server says of it.
 
 - *Served by* is where a request goes and, where several nodes answer, how their replies become one. \"Primary\" is a
@@ -86,7 +86,7 @@ fn the_page_of_commands_is_what_servers_say() {
     let Some(page) = page_of_servers("the_page_of_commands_is_what_servers_say") else { return };
     let kept = fs::read_to_string(PAGE).expect("the page");
     for (kept, page) in kept.lines().zip(page.lines()) {
-        assert_eq!(kept, page, "see the head of tests/commands_page.rs for how the page is made");
+        assert_eq!(kept, page, "see the head of tests/every_command/commands_page.rs for how the page is made");
     }
     assert_eq!(kept, page);
 }

@@ -1,0 +1,6 @@
+//! Promise 9: operators see every node, and what was absorbed for them.
+
+pub mod cli;
+pub mod doctor;
+pub mod lifecycle;
+pub mod observed;
