@@ -28,6 +28,7 @@ mod login;
 mod long;
 mod make_up;
 mod monitor;
+mod names;
 mod parts;
 mod pause;
 mod proxy;

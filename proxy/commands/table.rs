@@ -4,6 +4,7 @@
 //! reply is of no use (`command/table.txt`; `tests/every_command/keys.rs` says how it is made). Nobody keeps a list of commands by
 //! hand: only what a command *means* for a proxy is written down, in [`treatment`].
 
+mod aliases;
 pub mod busy;
 pub mod differences;
 pub mod keys;
@@ -23,6 +24,7 @@ pub use treatment::Treatment;
 
 use std::sync::{Arc, LazyLock};
 
+use self::aliases::Aliases;
 use crate::protocol::resp::{Request, Value};
 
 /// The rows of Valkey 9.1 and what Redis 7.0.15 has beyond them.
@@ -31,12 +33,14 @@ const BUILTIN: &str = include_str!("table/table.txt");
 /// The proxy's own commands, in the text of the built-in table: rows of every table, whatever the servers know.
 const OWN: &str = include_str!("table/own.txt");
 
-/// Every command and subcommand, found by name. It never changes: a new one takes its place.
+/// Every command and subcommand, found by name. Its rows never change: a new table takes its place. The names that an
+/// operator gave to commands are learned as clients use them.
 #[derive(Debug)]
 pub struct CommandTable {
     rows: Vec<Spec>,
     /// Indexes into `rows`, by hash of the name; `EMPTY` where there is none. At least half of it is empty.
     places: Box<[u16]>,
+    aliases: Aliases,
 }
 
 const EMPTY: u16 = u16::MAX;
@@ -55,6 +59,39 @@ impl CommandTable {
         learn::rows_of_reply(reply, &CommandTable::builtin()).map(CommandTable::new)
     }
 
+    /// What to ask the server whose rows these are, for [`CommandTable::with_names`]: what it knows by each command's own
+    /// name.
+    pub fn question(&self) -> String {
+        let names: Vec<&str> = self.named_by_server().map(|spec| &*spec.name).collect();
+        format!("COMMAND INFO {}", names.join(" "))
+    }
+
+    /// The table, once the server has answered that: it has found out how many commands go by other names.
+    pub fn with_names(mut self, reply: &Value) -> CommandTable {
+        let known = reply.items().iter().zip(self.named_by_server());
+        let nameless = known.filter(|(row, spec)| name_in(row) != Some(&*spec.name)).count();
+        self.aliases = Aliases::of(nameless);
+        self
+    }
+
+    /// The commands that a server has.
+    fn named_by_server(&self) -> impl Iterator<Item = &Spec> {
+        self.rows.iter().filter(|spec| !spec.is_own() && !spec.name.contains('|'))
+    }
+
+    /// Whether only the server can tell whose name this is.
+    pub fn is_open(&self, name: &[u8]) -> bool {
+        self.aliases.is_open(name)
+    }
+
+    /// Takes what the server says of one name, its reply to `COMMAND INFO name`; false where that tells nothing.
+    pub fn learn_name(&self, name: &[u8], reply: &Value) -> bool {
+        let [row] = reply.items() else { return false };
+        let own = name_in(row).and_then(|own| self.rows.iter().position(|spec| *spec.name == *own));
+        self.aliases.learn(name, own.map(|index| index as u16));
+        true
+    }
+
     fn new(mut rows: Vec<Spec>) -> CommandTable {
         rows.extend(OWN.lines().filter_map(learn::row_of_text));
         rows.sort_by(|a, b| a.name.cmp(&b.name));
@@ -70,14 +107,14 @@ impl CommandTable {
             }
             places[place] = index as u16;
         }
-        CommandTable { rows, places }
+        CommandTable { rows, places, aliases: Aliases::default() }
     }
 
     /// The row of a request: of the subcommand where there is one, else of the command.
     pub fn find(&self, request: &Request) -> Option<&Spec> {
         let spec = self.named(request.name(), b"")?;
         match request.get(1) {
-            Some(sub) if spec.container => self.named(request.name(), sub).or(Some(spec)),
+            Some(sub) if spec.container => self.named(spec.name.as_bytes(), sub).or(Some(spec)),
             _ => Some(spec),
         }
     }
@@ -88,7 +125,7 @@ impl CommandTable {
         let mut place = hash(name, sub) & mask;
         loop {
             // An empty place has no row either.
-            let spec = self.rows.get(usize::from(self.places[place]))?;
+            let Some(spec) = self.rows.get(usize::from(self.places[place])) else { return self.renamed(name, sub) };
             if is_named(&spec.name, name, sub) {
                 return Some(spec);
             }
@@ -96,10 +133,22 @@ impl CommandTable {
         }
     }
 
+    /// As [`CommandTable::named`], of a command that goes by another name than its own.
+    #[cold]
+    fn renamed(&self, name: &[u8], sub: &[u8]) -> Option<&Spec> {
+        let spec = self.rows.get(usize::from(self.aliases.row(name)?))?;
+        if sub.is_empty() { Some(spec) } else { self.named(spec.name.as_bytes(), sub) }
+    }
+
     /// All rows, by name.
     pub fn rows(&self) -> &[Spec] {
         &self.rows
     }
+}
+
+/// The name in a row of the server's.
+fn name_in(row: &Value) -> Option<&str> {
+    row.items().first()?.str()
 }
 
 /// A name as it stands in the tables, from one as people write it: `config|get` from `CONFIG GET` or `Config|Get`.

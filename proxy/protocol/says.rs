@@ -187,6 +187,12 @@ pub fn no_verdict(why: &str) -> String {
     format!("ERR proxy: no node tells whether your user may do this: {why}")
 }
 
+/// No node has told whose name a command's is.
+pub fn no_name(why: &str) -> String {
+    let why = why.strip_prefix("ERR ").unwrap_or(why);
+    format!("ERR proxy: no node tells which command this is, it was not sent: {why}")
+}
+
 /// The proxy may not ask whether the client's user may do what would touch other clients.
 pub const MAY_NOT_ASK: &str = "NOPERM proxy: it cannot be told whether your user may do this: the proxy's own user needs +acl|getuser and +acl|dryrun at the nodes";
 

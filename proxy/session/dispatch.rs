@@ -55,6 +55,12 @@ impl Session {
         if !self.authenticated && !spec.is_some_and(|spec| spec.flags.has(Flags::NO_AUTH)) {
             return self.reject(spec, says::NOAUTH.as_bytes());
         }
+        if spec.is_none()
+            && topology.commands.is_open(request.name())
+            && let Some(flow) = self.lacks_name(request)
+        {
+            return flow;
+        }
         if let Some(error) = self.not_while_subscribed(request, spec) {
             let refused = self.lacks_leave(request, spec);
             return refused.unwrap_or_else(|| self.reject(spec, error.as_bytes()));

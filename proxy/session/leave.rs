@@ -58,9 +58,24 @@ const LOOKS: usize = 20;
 pub(super) struct Leave {
     frame: Bytes,
     verdict: Verdict,
+    /// It was asked what command it is, not whether the user may run it.
+    is_of_name: bool,
+}
+
+impl Leave {
+    /// That a node was asked what command a request is, and an error where none has told.
+    pub(super) fn of_name(frame: Bytes, verdict: Verdict) -> Leave {
+        Leave { frame, verdict, is_of_name: true }
+    }
 }
 
 impl Session {
+    /// What came of asking what command a request is; nothing where that was not asked.
+    pub(super) fn said_of_name(&mut self, request: &Request<'_>) -> Option<Verdict> {
+        let leave = self.leave.take_if(|leave| leave.is_of_name)?;
+        (leave.frame == request.frame()).then_some(leave.verdict)
+    }
+
     /// The end of a request that the client's user may not run, or that has to wait until a node has been asked; nothing
     /// where it goes on.
     pub(super) fn lacks_leave(&mut self, request: &Request<'_>, spec: Option<&Spec>) -> Option<Flow> {
@@ -80,7 +95,7 @@ impl Session {
             }
             return None;
         }
-        let verdict = match self.leave.take().filter(|leave| leave.frame == request.frame()) {
+        let verdict = match self.leave.take().filter(|leave| !leave.is_of_name && leave.frame == request.frame()) {
             Some(leave) => leave.verdict,
             None => match self.known_verdict(request, spec)? {
                 Some(verdict) => verdict,
@@ -111,6 +126,9 @@ impl Session {
     pub(super) async fn ask_leave(&mut self, request: OwnedRequest) {
         let frame = request.frame().clone();
         let topology = self.router.topology().clone();
+        if topology.commands.find(&request.as_request()).is_none() {
+            return self.ask_name_of(&request).await;
+        }
         let needs = topology.commands.find(&request.as_request()).map(needed);
         let asked = match needs {
             Some(Needed::Itself) => Some(request),
@@ -118,12 +136,12 @@ impl Session {
             Some(Needed::Nothing) | None => None,
         };
         let Some(asked) = asked else {
-            self.leave = Some(Leave { frame, verdict: Ok(()) });
+            self.leave = Some(Leave { frame, verdict: Ok(()), is_of_name: false });
             return;
         };
         let asker = self.asker();
         match self.attend(asker.judge(asked), Eof::Waits).await {
-            Ok(Judged::Verdict(verdict)) => self.leave = Some(Leave { frame, verdict }),
+            Ok(Judged::Verdict(verdict)) => self.leave = Some(Leave { frame, verdict, is_of_name: false }),
             Ok(Judged::NoUser) => self.ending = Some(Disconnect::Killed),
             Err(reason) => self.ending = Some(reason),
         }

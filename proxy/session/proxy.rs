@@ -147,6 +147,9 @@ impl Session {
         let mut parser = Parser::default();
         let Ok(Some(found)) = parser.find(&frame) else { return Err(says::SYNTAX.to_owned()) };
         let command = parser.request(&frame, found);
+        if !self.knows_name(command.name()).await? {
+            return Ok(None);
+        }
         let spec = topology.commands.find(&command);
         if let Some(spec) = spec.filter(|spec| needs_its_connection(spec)) {
             return Err(says::not_for_one_node(&spec.name));

@@ -386,7 +386,7 @@ fn mutated_frames_meet_what_one_server_does_to_them() {
     });
 }
 
-/// The names by which these servers know what would be the end of a shared connection: COMMAND does not tell them.
+/// The names by which these servers know what would be the end of a shared connection: COMMAND does not list them.
 const RENAMED: &[&str] = &[
     "rename-command MONITOR spy",
     "rename-command CLIENT customer",

@@ -3,5 +3,6 @@
 pub mod frames;
 pub mod fuzzing;
 pub mod hostile;
+pub mod renamed;
 pub mod rights;
 pub mod safety;

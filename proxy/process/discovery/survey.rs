@@ -171,14 +171,23 @@ async fn learn(
     let patient = dialer.within(LEARNING);
     let replies = async {
         let mut control = Control::open(&newest.asked, login, &patient).await?;
-        control.ask_all(&["COMMAND", "CONFIG GET cluster-databases", "MODULE LIST"]).await
+        let mut replies = control.ask_all(&["COMMAND", "CONFIG GET cluster-databases", "MODULE LIST"]).await?;
+        let table = CommandTable::learn(&replies.remove(0));
+        let table = match table {
+            Ok(table) => {
+                let names = control.ask_all(&[&table.question()]).await?;
+                Ok(table.with_names(names.first().unwrap_or(&Value::Null)))
+            }
+            none => none,
+        };
+        Ok::<_, DialError>((table, replies))
     };
     let (replies, framing) = tokio::join!(replies, framing::learn(&newest.asked, login, dialer));
-    let replies = replies.inspect_err(|why| warn!("cannot learn the commands: {why}")).ok()?;
-    let [commands, databases, modules] = replies.as_slice() else { return None };
+    let (table, replies) = replies.inspect_err(|why| warn!("cannot learn the commands: {why}")).ok()?;
+    let [databases, modules] = replies.as_slice() else { return None };
     let databases = databases.field("cluster-databases").and_then(Value::integer);
     let databases = databases.and_then(|count| u32::try_from(count).ok()).unwrap_or(1).max(1);
-    let commands = match CommandTable::learn(commands) {
+    let commands = match table {
         Ok(commands) => Arc::new(commands),
         Err(why) => {
             info!("{} does not tell its commands, the built-in table serves: {why}", newest.asked);
