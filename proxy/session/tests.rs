@@ -216,3 +216,20 @@ async fn a_client_that_has_closed_its_side_is_still_answered() {
     })
     .await;
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_part_that_goes_again_does_not_wait_for_one_whose_node_is_lost() {
+    with(2, async |mut nodes, mut client| {
+        nodes.stop(0);
+        client.asks("SCRIPT LOAD x").await;
+        let mut second = nodes.node(1).await;
+        second.hears(&frame("SCRIPT LOAD x")).await;
+        // By now it is known that the first cannot be reached; the other can do without it, as soon as it answers.
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        second.says(b"-LOADING Redis is loading the dataset in memory\r\n").await;
+        second.hears(&frame("SCRIPT LOAD x")).await;
+        second.says(b"$1\r\nx\r\n").await;
+        client.is_told("$1\r\nx\r\n").await;
+    })
+    .await;
+}

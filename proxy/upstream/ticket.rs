@@ -256,10 +256,12 @@ impl Ticket {
         // A node that answers is not lost: what it cannot do now, it does soon.
         if let Duty::Part { gather, .. } = &self.duty
             && gather.puts_off()
-            && matches!(why, Why::Unsent(_) | Why::Hopeless(_))
         {
             let gather = gather.clone();
-            return gather.put_off(Bounced { ticket: self, request, why });
+            if matches!(why, Why::Unsent(_) | Why::Hopeless(_)) && !gather.line.has_bounced() {
+                return gather.put_off(Bounced { ticket: self, request, why });
+            }
+            gather.put_off_no_more();
         }
         if let Some(line) = self.duty.line().cloned() {
             line.give_back(Bounced { ticket: self, request, why });

@@ -100,6 +100,14 @@ impl Gather {
         self.look();
     }
 
+    /// A part has come back that goes again, once all that has come back does: what was put off comes along, since nothing
+    /// goes again while anything else is out.
+    pub fn put_off_no_more(&self) {
+        let parts = self.put_off.take();
+        self.under_way.set(self.under_way.get() + parts.len());
+        parts.into_iter().for_each(|part| self.line.give_back(part));
+    }
+
     /// Whether nobody waits for it any more.
     pub fn is_given_up(&self) -> bool {
         self.is_given_up.get()
@@ -111,9 +119,7 @@ impl Gather {
             0 if suffices || self.put_off.borrow().is_empty() => self.finish(),
             0 => {
                 // It takes them all the same.
-                let parts = self.put_off.take();
-                self.under_way.set(parts.len());
-                parts.into_iter().for_each(|part| self.line.give_back(part));
+                self.put_off_no_more();
             }
             _ if suffices => {
                 let gather = Rc::downgrade(self);
