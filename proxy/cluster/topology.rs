@@ -84,6 +84,22 @@ pub struct Node {
 }
 
 impl Node {
+    /// A primary for unit tests, called so.
+    #[cfg(test)]
+    pub fn primary(id: &str, label: &str) -> Arc<Node> {
+        let address = Address::new(id, 1);
+        Arc::new(Node {
+            id: id.to_owned(),
+            announced: address.clone(),
+            reach: address,
+            label: label.into(),
+            role: Role::Primary,
+            replicates: None,
+            zone: None,
+            aliases: Vec::new(),
+        })
+    }
+
     /// Whether the cluster may call this node by that address.
     pub fn goes_by(&self, address: &Address) -> bool {
         self.announced.port == address.port

@@ -158,23 +158,10 @@ impl Session {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{
-        cluster::topology::Role,
-        protocol::{address::Address, slot::Slot},
-    };
+    use crate::protocol::slot::Slot;
 
     fn at(id: &str) -> Target {
-        let address = Address::new("127.0.0.1", 1);
-        Target::Node(Arc::new(Node {
-            id: id.into(),
-            announced: address.clone(),
-            reach: address,
-            label: id.into(),
-            role: Role::Primary,
-            replicates: None,
-            zone: None,
-            aliases: Vec::new(),
-        }))
+        Target::Node(Node::primary(id, id))
     }
 
     #[test]

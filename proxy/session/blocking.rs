@@ -130,7 +130,7 @@ impl Interrupt {
         match self {
             Interrupt::Unblock(Unblock::Timeout) if resp3 => Some(Bytes::from_static(b"_\r\n")),
             Interrupt::Unblock(Unblock::Timeout) => Some(Bytes::from_static(b"*-1\r\n")),
-            Interrupt::Unblock(Unblock::Error) => Some(error(says::UNBLOCKED)),
+            Interrupt::Unblock(Unblock::Error) => Some(write::error_frame(says::UNBLOCKED)),
             Interrupt::Drain => None,
         }
     }
@@ -220,7 +220,7 @@ impl<'a> Wait<'a> {
                 told = told(&client) => return told.reply(self.resp3).map(Streamed::whole),
                 connection = self.attempts.connect() => match connection {
                     Ok(connection) => connection,
-                    Err(text) => return Some(Streamed::whole(error(&text))),
+                    Err(text) => return Some(Streamed::whole(write::error_frame(&text))),
                 },
             };
             let why = match self.wait_on(&mut connection).await {
@@ -241,7 +241,9 @@ impl<'a> Wait<'a> {
                     match self.attempts.lost(&node, &why) {
                         lost if self.repeatable => lost,
                         Why::Unsent(text) => {
-                            return Some(Streamed::whole(error(&format!("{text}, the command may have run"))));
+                            return Some(Streamed::whole(write::error_frame(format!(
+                                "{text}, the command may have run"
+                            ))));
                         }
                         _ => return None,
                     }
@@ -251,7 +253,7 @@ impl<'a> Wait<'a> {
                 biased;
                 told = told(&client) => return told.reply(self.resp3).map(Streamed::whole),
                 again = self.attempts.again(why) => if let Err(text) = again {
-                    return Some(Streamed::whole(error(&text)));
+                    return Some(Streamed::whole(write::error_frame(&text)));
                 },
             }
         }
@@ -446,12 +448,6 @@ fn last_id(reply: &[u8]) -> Option<Bytes> {
 
 fn value(reply: &[u8]) -> Value {
     Value::parse(reply).ok().flatten().map_or(Value::Null, |(value, _)| value)
-}
-
-fn error(text: &str) -> Bytes {
-    let mut frame = Vec::new();
-    write::error(&mut frame, text.as_bytes());
-    frame.into()
 }
 
 /// Whether it is XREAD: XREADGROUP, which waits for streams as well, writes.

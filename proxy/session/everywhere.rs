@@ -93,7 +93,7 @@ async fn deaf(router: Rc<Router>, when_busy: WhenBusy, spares_lost: bool) -> Opt
             (Some(Heard::Lost(error)), _) if !spares_lost => error,
             (_, Some(node)) => {
                 let label = router.topology().node(&node).map_or_else(|| node.into(), |node| node.label.clone());
-                error_frame(&says::functions_differ(&label))
+                write::error_frame(says::functions_differ(&label))
             }
             _ => return None,
         };
@@ -142,10 +142,4 @@ async fn ask_one(router: &Rc<Router>, node: &Arc<Node>) -> Heard {
             Heard::Lost(why)
         }
     }
-}
-
-fn error_frame(text: &str) -> Bytes {
-    let mut error = Vec::new();
-    write::error(&mut error, text.as_bytes());
-    error.into()
 }

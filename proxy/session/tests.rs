@@ -2,14 +2,14 @@
 
 use std::time::Duration;
 
-use tokio::task::{JoinHandle, LocalSet, spawn_local};
+use tokio::task::{JoinHandle, spawn_local};
 
 use super::Session;
 use crate::{
     metrics::Disconnect,
     protocol::endpoint::Endpoint,
     upstream::{
-        router::scripted::{Scripted, frame},
+        router::scripted::{Scripted, frame, within_a_minute},
         transport::memory::Peer,
     },
 };
@@ -48,15 +48,13 @@ impl Client {
     }
 }
 
-/// Runs a test that ends within a minute of the paused clock.
 async fn with(nodes: u16, test: impl AsyncFnOnce(Scripted, Client)) {
-    let tasks = LocalSet::new();
-    let test = tasks.run_until(async move {
+    within_a_minute(async move {
         let nodes = Scripted::new(nodes);
         let client = Client::connect(&nodes);
         test(nodes, client).await;
-    });
-    tokio::time::timeout(Duration::from_secs(60), test).await.expect("nothing waits for ever");
+    })
+    .await;
 }
 
 // `foo` is in slot 12182, of the second of two nodes; `bar` in 5061, of the first.

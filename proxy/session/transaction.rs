@@ -161,10 +161,10 @@ impl Session {
         let patience = self.router.context().limits.request_timeout;
         let asked = self.attend(
             async move {
-                let mut connection = attempts.connect().await.map_err(|text| error(&text))?;
+                let mut connection = attempts.connect().await.map_err(|text| write::error_frame(&text))?;
                 let replies = connection.exchange(&[MULTI, DISCARD].concat(), 2, patience).await;
-                let replies =
-                    replies.map_err(|why| error(&format!("ERR proxy: {}: {why}", connection.node().label)))?;
+                let replies = replies
+                    .map_err(|why| write::error_frame(format!("ERR proxy: {}: {why}", connection.node().label)))?;
                 // Who may not DISCARD is still within MULTI.
                 if replies.last().is_some_and(|reply| reply.first() == Some(&b'+')) {
                     connection.give_back();
@@ -367,10 +367,4 @@ impl Session {
 /// Whether a command may write, directly or through a script.
 pub(super) fn may_write(spec: &Spec) -> bool {
     spec.is_write() || spec.traits.propagates || !spec.is_readonly() && spec.has_keys()
-}
-
-fn error(text: &str) -> Bytes {
-    let mut frame = Vec::new();
-    write::error(&mut frame, text.as_bytes());
-    frame.into()
 }

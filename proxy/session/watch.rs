@@ -76,11 +76,11 @@ impl Watch {
 impl Session {
     /// WATCH; `None` where the client has gone.
     pub(super) async fn watch(&mut self, request: &Request<'_>, spec: Option<&Spec>) -> Option<Bytes> {
-        let malformed = || error(says::wrong_arity("watch").as_bytes());
+        let malformed = || write::error_frame(says::wrong_arity("watch").as_bytes());
         let Some(spec) = spec else { return Some(malformed()) };
         let slot = match plan::slots(request, spec) {
             Slots::One(slot) => slot,
-            Slots::Several => return Some(error(&plan::cross_slot_error(request, spec))),
+            Slots::Several => return Some(write::error_frame(plan::cross_slot_error(request, spec))),
             _ => return Some(malformed()),
         };
         let patience = self.router.context().limits.request_timeout;
@@ -88,7 +88,7 @@ impl Session {
             Some(watch) if watch.slot != slot => {
                 let text = says::cross_slot_in_transaction(watch.slot, slot);
                 self.watch = Some(watch);
-                return Some(error(text.as_bytes()));
+                return Some(write::error_frame(&text));
             }
             Some(mut watch) => {
                 let add = async {
@@ -150,7 +150,7 @@ async fn open(
     loop {
         let mut connection = match attempts.connect().await {
             Ok(connection) => connection,
-            Err(text) => return (error(text.as_bytes()), None),
+            Err(text) => return (write::error_frame(&text), None),
         };
         let asks = attempts.asks();
         let frames = [attempts.prefix(), request].concat();
@@ -168,13 +168,7 @@ async fn open(
             Err(why) => attempts.lost(connection.node(), &why.to_string()),
         };
         if let Err(text) = attempts.again(why).await {
-            return (error(text.as_bytes()), None);
+            return (write::error_frame(&text), None);
         }
     }
-}
-
-fn error(text: &[u8]) -> Bytes {
-    let mut frame = Vec::new();
-    write::error(&mut frame, text);
-    frame.into()
 }

@@ -303,20 +303,9 @@ fn lossy(text: &[u8]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::cluster::topology::Role;
 
     fn connection(id: &str) -> Rc<Connection> {
-        let address = Address::new(id, 1);
-        let node = Arc::new(Node {
-            id: id.to_owned(),
-            announced: address.clone(),
-            reach: address,
-            label: id.into(),
-            role: Role::Primary,
-            replicates: None,
-            zone: None,
-            aliases: Vec::new(),
-        });
+        let node = Node::primary(id, id);
         let ender = Ender::new(Login::default(), Dialer::default());
         Connection::new(node, ender)
     }

@@ -1,27 +1,14 @@
 //! A table: what came back, after what, and what becomes of it.
 
 use super::*;
-use crate::{
-    cluster::topology::{Redirect, Role},
-    protocol::address::Address,
-};
+use crate::cluster::topology::Redirect;
 
 const LIMITS: Limits = Limits { timeout: Duration::from_secs(3), redirects: 5 };
 const TORN: &[u8] = b"-TRYAGAIN Multiple keys request during rehashing of slot\r\n";
 const LOADING: &[u8] = b"-LOADING Redis is loading the dataset in memory\r\n";
 
 fn node() -> Arc<Node> {
-    let address = Address::new("127.0.0.1", 7000);
-    Arc::new(Node {
-        id: "a".into(),
-        announced: address.clone(),
-        reach: address,
-        label: "a:7000".into(),
-        role: Role::Primary,
-        replicates: None,
-        zone: None,
-        aliases: Vec::new(),
-    })
+    Node::primary("a", "a:7000")
 }
 
 fn redirect(kind: Kind) -> Why {

@@ -2,6 +2,8 @@
 
 use std::io::Write;
 
+use bytes::Bytes;
+
 /// Appends the head of a request with `count` arguments.
 pub fn request_head(out: &mut Vec<u8>, count: usize) {
     head(out, b'*', count as i64);
@@ -37,6 +39,13 @@ pub fn simple(out: &mut Vec<u8>, text: &str) {
 /// Appends the head of an array of `count` elements.
 pub fn array(out: &mut Vec<u8>, count: usize) {
     head(out, b'*', count as i64);
+}
+
+/// An error as a whole reply: a code word and a text, without the leading `-`.
+pub fn error_frame(text: impl AsRef<[u8]>) -> Bytes {
+    let mut frame = Vec::new();
+    error(&mut frame, text.as_ref());
+    frame.into()
 }
 
 /// Appends `-text`; CR and LF in it become spaces, as Redis has it, so that nothing echoed can forge a frame.

@@ -4,10 +4,10 @@ use std::collections::VecDeque;
 
 use bytes::Bytes;
 
-use super::{Transaction, error};
+use super::Transaction;
 use crate::{
     commands::table::treatment::{Client, Fold, Local},
-    protocol::resp::{reply::Scanner, request::OwnedRequest},
+    protocol::resp::{reply::Scanner, request::OwnedRequest, write},
     session::Session,
 };
 
@@ -92,10 +92,11 @@ impl Session {
                     })
                 }
             },
-            Answer::Home => self.ask_home(request).await.unwrap_or_else(|text| error(&text)).to_vec(),
-            Answer::Amended(fold) => {
-                self.ask_amended(&self.lane, request, fold).await.unwrap_or_else(|text| error(&text).to_vec())
-            }
+            Answer::Home => self.ask_home(request).await.unwrap_or_else(|text| write::error_frame(&text)).to_vec(),
+            Answer::Amended(fold) => self
+                .ask_amended(&self.lane, request, fold)
+                .await
+                .unwrap_or_else(|text| write::error_frame(&text).to_vec()),
             Answer::Primaries(fold) => {
                 let counts_anew = self.counts_anew(spec);
                 if let Some(error) = self.deaf(spec).await? {

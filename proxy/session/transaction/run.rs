@@ -4,7 +4,7 @@ use std::{rc::Rc, time::Duration};
 
 use bytes::Bytes;
 
-use super::{Transaction, error};
+use super::Transaction;
 use crate::{
     cluster::{
         recovery::Why,
@@ -48,7 +48,7 @@ pub(super) async fn exec_watched(
         Ok(Run::Done(reply, _)) => Streamed::whole(reply),
         // The node may still be watching, or not.
         Ok(Run::Refused(..)) => Streamed::whole(touched),
-        Err(text) => Streamed::whole(error(&text)),
+        Err(text) => Streamed::whole(write::error_frame(&text)),
     }
 }
 
@@ -70,7 +70,7 @@ pub(super) async fn exec_apart(
             connection.give_back();
             match attempts.again(why).await {
                 Ok(()) => continue,
-                Err(text) => return Streamed::whole(error(&text)),
+                Err(text) => return Streamed::whole(write::error_frame(&text)),
             }
         }
         if let Some(router) = &giver {
@@ -83,17 +83,17 @@ pub(super) async fn exec_apart(
                 connection.give_back();
                 why
             }
-            Err(text) => return Streamed::whole(error(&text)),
+            Err(text) => return Streamed::whole(write::error_frame(&text)),
         };
         if let Err(text) = attempts.again(why).await {
-            return Streamed::whole(error(&text));
+            return Streamed::whole(write::error_frame(&text));
         }
     }
 }
 
 /// The error for a transaction of which nothing was sent. A busy node aborts it, as Redis has it.
 fn not_sent(text: String) -> Bytes {
-    error(&if text.starts_with("BUSY ") { says::exec_aborted(&text) } else { text })
+    write::error_frame(&if text.starts_with("BUSY ") { says::exec_aborted(&text) } else { text })
 }
 
 enum Run {

@@ -2,24 +2,19 @@
 
 use std::{io, sync::Arc, time::Duration};
 
-use tokio::task::LocalSet;
-
 use super::Dedicated;
 use crate::{
     cluster::topology::Node,
     upstream::{
-        router::scripted::{Scripted, frame},
+        router::scripted::{Scripted, frame, within_a_minute},
         transport::memory::Peer,
     },
 };
 
 const PATIENCE: Duration = Duration::from_secs(3);
 
-/// Runs a test that ends within a minute of the paused clock.
 async fn with(test: impl AsyncFnOnce(Scripted)) {
-    let tasks = LocalSet::new();
-    let test = tasks.run_until(async move { test(Scripted::new(1)).await });
-    tokio::time::timeout(Duration::from_secs(60), test).await.expect("nothing waits for ever");
+    within_a_minute(async move { test(Scripted::new(1)).await }).await;
 }
 
 fn node(nodes: &Scripted) -> Arc<Node> {

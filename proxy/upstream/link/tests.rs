@@ -2,8 +2,6 @@
 
 use std::{rc::Rc, time::Duration};
 
-use tokio::task::LocalSet;
-
 use crate::{
     cluster::{
         recovery::Why,
@@ -11,7 +9,7 @@ use crate::{
     },
     protocol::slot::Slot,
     upstream::{
-        router::scripted::{Scripted, frame},
+        router::scripted::{Scripted, frame, within_a_minute},
         ticket::{Bounced, Line, Ticket},
     },
 };
@@ -73,11 +71,8 @@ impl Asker {
     }
 }
 
-/// Runs a test that ends within a minute of the paused clock.
 async fn with(nodes: u16, test: impl AsyncFnOnce(Asker)) {
-    let tasks = LocalSet::new();
-    let test = tasks.run_until(async move { test(Asker::new(nodes)).await });
-    tokio::time::timeout(Duration::from_secs(60), test).await.expect("nothing waits for ever");
+    within_a_minute(async move { test(Asker::new(nodes)).await }).await;
 }
 
 #[tokio::test(start_paused = true)]

@@ -1,8 +1,11 @@
 //! A worker without sockets, for unit tests: its router, over nodes that say what a test has them say.
 
-use std::{cell::RefCell, rc::Rc, sync::Arc};
+use std::{cell::RefCell, rc::Rc, sync::Arc, time::Duration};
 
-use tokio::sync::{mpsc, watch};
+use tokio::{
+    sync::{mpsc, watch},
+    task::LocalSet,
+};
 
 use super::{Router, Settings, Shared};
 use crate::{
@@ -92,6 +95,12 @@ impl Scripted {
     pub fn start(&mut self, index: u16) {
         self.backlogs[usize::from(index)] = Some(self.memory.listen(&address(index)));
     }
+}
+
+/// Runs a test that ends within a minute of the paused clock, where it may spawn tasks of this thread.
+pub async fn within_a_minute(test: impl Future<Output = ()>) {
+    let tasks = LocalSet::new();
+    tokio::time::timeout(Duration::from_secs(60), tasks.run_until(test)).await.expect("nothing waits for ever");
 }
 
 /// The request of these words.
