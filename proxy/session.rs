@@ -17,6 +17,7 @@ mod attend;
 mod barrier;
 mod blocking;
 mod called;
+mod caller;
 mod client;
 mod dispatch;
 mod everywhere;
@@ -59,12 +60,12 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
 
 pub use self::leave::look_after_users;
 use self::{
-    alone::Work, apart::Place, barrier::Barrier, leave::Leave, monitor::Monitor, pause::PauseWait, reader::Reader,
-    retry::Retry, subscribe::SlowSubscriber, subscriber::Subscriber, tracking::Tracking, transaction::Transaction,
-    watch::Watch,
+    alone::Work, apart::Place, barrier::Barrier, caller::Caller, leave::Leave, monitor::Monitor, pause::PauseWait,
+    reader::Reader, retry::Retry, subscribe::SlowSubscriber, subscriber::Subscriber, tracking::Tracking,
+    transaction::Transaction, watch::Watch,
 };
 use crate::{
-    clients::{Client, Order, Usage, rights::User},
+    clients::{Client, Order, Usage},
     metrics::Disconnect,
     protocol::{
         resp::{
@@ -74,8 +75,8 @@ use crate::{
         says,
     },
     upstream::{
-        router::{Lane, Router},
-        ticket::{Bounced, Label, Line},
+        router::Router,
+        ticket::{Bounced, Label},
         transport::Stream,
     },
 };
@@ -85,15 +86,10 @@ const LINGER: Duration = Duration::from_secs(1);
 
 /// One client connection and all its state.
 pub struct Session {
-    router: Rc<Router>,
+    caller: Caller,
     stream: Stream,
-    line: Rc<Line>,
-    lane: Rc<Lane>,
-    /// The nodes' user of the lane.
-    user: Arc<User>,
     /// What a node has said of the request at the front of the input.
     leave: Option<Leave>,
-    client: Arc<Client>,
     /// What has come and has not been dispatched.
     reader: Reader,
     /// What keeps requests in their order.
@@ -115,10 +111,6 @@ pub struct Session {
     is_told: bool,
     /// Since when the client owes much of what was published to it.
     overdue: SlowSubscriber,
-    /// Which primary gets the requests that any may answer.
-    affinity: usize,
-    /// The client may use what it asks for: it has authenticated, or need not.
-    authenticated: bool,
     /// Why the session ends once everything is answered and written.
     ending: Option<Disconnect>,
     /// What this session has in the process's account.
@@ -179,12 +171,7 @@ impl Flow {
 impl Session {
     /// A session for a client that has just connected.
     pub fn new(router: Rc<Router>, stream: Stream, client: Arc<Client>) -> Session {
-        let line = Line::new(router.tally().clone(), router.clock().clone(), router.settings().client_window);
-        let authenticated = router.settings().client_credentials.is_none();
-        let affinity = usize::try_from(client.id).unwrap_or_default();
         Session {
-            lane: router.first_lane(),
-            user: router.own_user().clone(),
             leave: None,
             reader: Reader::default(),
             barrier: Barrier::new(router.epoch()),
@@ -203,19 +190,15 @@ impl Session {
             accounted: Usage::default(),
             named: 0,
             waiting: None,
-            router,
+            caller: Caller::new(router, client),
             stream,
-            line,
-            client,
-            affinity,
-            authenticated,
         }
     }
 
     /// Serves the client until it leaves or has to go; says why.
     pub async fn run(mut self) -> Disconnect {
         poll_fn(|cx| {
-            self.client.wake_with(cx.waker());
+            self.caller.client.wake_with(cx.waker());
             Poll::Ready(())
         })
         .await;
@@ -243,8 +226,8 @@ impl Session {
 
     /// One turn: sends again what came back, reads and dispatches what has come, writes what is ready.
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Turn> {
-        self.router.clock().tick();
-        self.line.awake();
+        self.caller.router.clock().tick();
+        self.caller.line.awake();
         loop {
             let stop = match self.poll_retry(cx) {
                 Poll::Ready(()) => {
@@ -280,7 +263,7 @@ impl Session {
                 Stop::Held => false,
                 Stop::Drained => true,
             };
-            if self.retry.is_none() && self.line.only_bounces_left() {
+            if self.retry.is_none() && self.caller.line.only_bounces_left() {
                 // They came back at once, while nobody could be woken by them.
                 continue;
             }
@@ -290,14 +273,14 @@ impl Session {
             if let Some(reason) = self.ended(drained) {
                 return Poll::Ready(Turn::Ended(reason));
             }
-            self.line.wake_with(cx.waker());
+            self.caller.line.wake_with(cx.waker());
             return Poll::Pending;
         }
     }
 
     /// Whether the session is over, and why.
     fn ended(&mut self, drained: bool) -> Option<Disconnect> {
-        match self.client.order() {
+        match self.caller.client.order() {
             Order::Leave => return Some(Disconnect::Killed),
             Order::Evict => {
                 self.say_why_evicted();
@@ -310,43 +293,44 @@ impl Session {
             }
             Order::Drain | Order::Serve => {}
         }
-        if self.line.is_broken() {
+        if self.caller.line.is_broken() {
             return Some(Disconnect::NodeLost);
         }
         if drained && self.is_idle_too_long() {
             return Some(Disconnect::Idle);
         }
-        self.ending.filter(|_| self.line.is_idle())
+        self.ending.filter(|_| self.caller.line.is_idle())
     }
 
     /// Whether the client has been silent for longer than it may. As in Redis, who listens may be silent.
     fn is_idle_too_long(&self) -> bool {
         let listens = self.subscriber.is_some() || self.monitor.is_some();
-        let limit = self.router.settings().idle_timeout;
-        limit.is_some_and(|limit| !listens && self.line.is_idle() && self.client.idle() >= limit)
+        let limit = self.caller.router.settings().idle_timeout;
+        limit.is_some_and(|limit| !listens && self.caller.line.is_idle() && self.caller.client.idle() >= limit)
     }
 
     fn may_go_on(&self) -> bool {
-        let waits_for_line = if self.barrier.is_settling() { !self.line.is_settled() } else { self.line.is_full() };
-        let is_over = self.ending.is_some() || self.line.is_broken();
+        let waits_for_line =
+            if self.barrier.is_settling() { !self.caller.line.is_settled() } else { self.caller.line.is_full() };
+        let is_over = self.ending.is_some() || self.caller.line.is_broken();
         !waits_for_line
             && !is_over
             && !self.awaits_place()
             && !self.reader.awaits_turn()
             && self.retry.is_none()
-            && !self.line.has_bounced()
+            && !self.caller.line.has_bounced()
     }
 
     /// Dispatches what has come and reads more, until something stops it.
     fn read_requests(&mut self, cx: &mut Context<'_>) -> Stop {
-        let buffer = self.router.buffer().clone();
+        let buffer = self.caller.router.buffer().clone();
         loop {
-            let is_over = self.ending.is_some() || self.line.is_broken();
+            let is_over = self.ending.is_some() || self.caller.line.is_broken();
             if is_over
                 || self.pause_wait.is_some()
                 || self.awaits_place()
                 || self.reader.awaits_turn()
-                || self.barrier.is_closed(self.line.is_settled())
+                || self.barrier.is_closed(self.caller.line.is_settled())
             {
                 return Stop::Held;
             }
@@ -361,7 +345,7 @@ impl Session {
                     return Stop::Held;
                 }
             }
-            if self.line.is_full() || !self.reader.may_read_on(self.router.clients()) {
+            if self.caller.line.is_full() || !self.reader.may_read_on(self.caller.router.clients()) {
                 return Stop::Held;
             }
             let buffer = &mut *buffer.borrow_mut();
@@ -377,9 +361,9 @@ impl Session {
                 self.ending = Some(Disconnect::Eof);
                 return Stop::Held;
             }
-            self.client.heard(self.router.clock().now());
-            self.router.tally().received(bytes.len());
-            self.client.count_traffic(0, bytes.len());
+            self.caller.client.heard(self.caller.router.clock().now());
+            self.caller.router.tally().received(bytes.len());
+            self.caller.client.count_traffic(0, bytes.len());
             if self.reader.is_empty() {
                 let (used, turn) = self.take_bytes(bytes);
                 self.reader.keep(&bytes[used..]);
@@ -398,11 +382,11 @@ impl Session {
     /// Dispatches the requests at the front of `bytes`; says how many bytes that took, and which request needs more than
     /// that. The reader stays ready where a request had to be held back.
     fn take_bytes(&mut self, bytes: &[u8]) -> (usize, Option<Turn>) {
-        self.router.refresh();
+        self.caller.router.refresh();
         let mut parser = self.reader.take_parser();
         {
-            let topology = self.router.topology();
-            parser.rules = topology.server.framing.rules(!self.authenticated, topology.accepts.longest_bulk);
+            let topology = self.caller.router.topology();
+            parser.rules = topology.server.framing.rules(!self.caller.authenticated, topology.accepts.longest_bulk);
         }
         let mut used = 0;
         let mut turn = None;
@@ -423,14 +407,14 @@ impl Session {
             };
             if found.blank {
                 // As in Redis, it is the next request for CLIENT REPLY SKIP.
-                self.line.mute.take();
+                self.caller.line.mute.take();
             } else {
                 let request = parser.request(rest, found);
                 self.reader.set_behind(rest.len() - found.used);
                 match self.dispatch(&request) {
                     Flow::Taken => {}
                     Flow::Full | Flow::Paused => break,
-                    Flow::Alone(work) if self.line.is_settled() => {
+                    Flow::Alone(work) if self.caller.line.is_settled() => {
                         turn = Some(Turn::Alone(request.to_owned(), work));
                         used += found.used;
                         break;
@@ -455,8 +439,8 @@ impl Session {
     pub(super) fn say_why_evicted(&mut self) {
         let Usage { input, requests, queued, output, parked, named, .. } = self.accounted;
         let (owed, unread) = (output + parked, input + requests);
-        tracing::info!(peer = %self.client.peer, owed, unread, queued, named, "max_buffered is used up: the client that holds most is closed");
-        if self.line.is_settled() && self.line.nothing_to_write() {
+        tracing::info!(peer = %self.caller.client.peer, owed, unread, queued, named, "max_buffered is used up: the client that holds most is closed");
+        if self.caller.line.is_settled() && self.caller.line.nothing_to_write() {
             let mut error = Vec::new();
             write::error(&mut error, says::EVICTED.as_bytes());
             self.stream.say_at_once(&error);
@@ -465,7 +449,7 @@ impl Session {
 
     /// Lets the client read why it is closed: bytes of its that are not read would make the kernel take that back.
     async fn linger(&mut self) {
-        self.line.close();
+        self.caller.line.close();
         self.reader.clear();
         self.take_transaction();
         self.name_nothing();
@@ -480,28 +464,28 @@ impl Session {
     }
 
     fn refuse_protocol(&mut self, wrong: &ProtocolError) {
-        self.router.tally().protocol_error(wrong.reason);
-        let server = self.router.topology().server.clone();
+        self.caller.router.tally().protocol_error(wrong.reason);
+        let server = self.caller.router.topology().server.clone();
         let text = match &server.framing.refuses_line_end {
             Some(text) if wrong.reason == ProtocolError::LINE_END => text.as_bytes(),
             _ => &wrong.text,
         };
         let mut error = Vec::new();
         write::error(&mut error, &[b"ERR Protocol error: ", text].concat());
-        self.line.answer(Label::of(None), &error);
+        self.caller.line.answer(Label::of(None), &error);
         self.ending = Some(Disconnect::Protocol);
     }
 
     fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        while !self.line.nothing_to_write() {
+        while !self.caller.line.nothing_to_write() {
             let stream = Pin::new(&mut self.stream);
-            let written = self.line.write_out(|bytes| match stream.poll_write(cx, bytes) {
+            let written = self.caller.line.write_out(|bytes| match stream.poll_write(cx, bytes) {
                 Poll::Ready(Ok(count)) => (count, Poll::Ready(Ok(count))),
                 other => (0, other),
             });
             let count = std::task::ready!(written)?;
-            self.router.tally().sent(count);
-            self.client.count_traffic(1, count);
+            self.caller.router.tally().sent(count);
+            self.caller.client.count_traffic(1, count);
         }
         Poll::Ready(Ok(()))
     }
@@ -509,13 +493,13 @@ impl Session {
 
 impl Drop for Session {
     fn drop(&mut self) {
-        self.router.clients().account(self.accounted.total(), 0);
+        self.caller.router.clients().account(self.accounted.total(), 0);
         self.drop_subscriptions();
-        if !self.line.is_settled() {
-            let departures = &self.router.context().departures;
+        if !self.caller.line.is_settled() {
+            let departures = &self.caller.router.context().departures;
             departures.set(departures.get().wrapping_add(1));
         }
-        self.line.close();
+        self.caller.line.close();
     }
 }
 

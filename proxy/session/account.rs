@@ -8,18 +8,18 @@ impl Session {
     pub(super) fn account(&mut self) {
         let usage = self.usage();
         if usage != self.accounted {
-            self.client.uses(usage);
-            self.router.clients().account(self.accounted.total(), usage.total());
+            self.caller.client.uses(usage);
+            self.caller.router.clients().account(self.accounted.total(), usage.total());
             self.accounted = usage;
         }
     }
 
     /// What is held now.
     fn usage(&self) -> Usage {
-        let mut usage = self.line.usage();
+        let mut usage = self.caller.line.usage();
         // What has come back is kept by the session until it can go again.
-        if self.retry.is_some() || self.line.has_bounced() {
-            usage.requests = self.line.asked();
+        if self.retry.is_some() || self.caller.line.has_bounced() {
+            usage.requests = self.caller.line.asked();
         }
         self.reader.account(&mut usage);
         if let Some((arguments, held)) = self.waiting {
@@ -34,7 +34,8 @@ impl Session {
     /// The same while a request is being answered, of which a server's query buffer still has the bytes. (Newer servers
     /// read into a buffer that clients share, as the proxy does.)
     pub(super) fn usage_with(&self, request: &Request<'_>) -> Usage {
-        let input = if self.dialect().shares_its_buffer() { 0 } else { request.frame().len() + self.reader.behind() };
+        let input =
+            if self.caller.dialect().shares_its_buffer() { 0 } else { request.frame().len() + self.reader.behind() };
         Usage { input, arguments: request.args().map(<[u8]>::len).sum(), ..self.usage() }
     }
 
@@ -50,7 +51,7 @@ impl Session {
     pub(super) fn name_nothing(&mut self) {
         self.drop_subscriptions();
         self.end_tracking();
-        let about = &mut *self.client.about();
+        let about = &mut *self.caller.client.about();
         (about.name, about.library, about.library_version) = Default::default();
         self.named = 0;
     }
@@ -58,6 +59,6 @@ impl Session {
     /// Counts anew what the client has named. To be called whenever it may have named something.
     pub(super) fn count_names(&mut self) {
         let tracked = self.tracking.as_ref().map_or(0, |tracking| tracking.size());
-        self.named = self.client.about().size() + self.lane.login().size() + tracked;
+        self.named = self.caller.client.about().size() + self.caller.lane.login().size() + tracked;
     }
 }

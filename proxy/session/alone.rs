@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 
-use super::{Session, ask::BUSY_PATIENCE, subscriber::Kind};
+use super::{Session, ask::BUSY_PATIENCE, called, monitor, scan, server, subscriber::Kind};
 use crate::{
     commands::{
         plan::{Blocking, Cut, Fold, Plan, Scripting, Split},
@@ -115,18 +115,18 @@ impl Work {
 impl Session {
     pub(super) async fn alone(&mut self, request: OwnedRequest, work: Work) {
         let request = request.as_request();
-        let topology = self.router.topology().clone();
+        let topology = self.caller.router.topology().clone();
         let spec = topology.commands.find(&request);
         let shown = work.shown();
         if shown == Shown::Before {
-            self.show(&request, spec);
+            monitor::show(&self.caller, &request, spec);
         }
         let reply = self.do_alone(work, &request, spec).await;
         if shown == Shown::After && !reply.as_ref().is_some_and(|reply| reply.starts_with(b"-NOPERM ")) {
-            self.show(&request, spec);
+            monitor::show(&self.caller, &request, spec);
         }
         if let Some(reply) = reply {
-            self.line.answer(Label::of(spec), &reply);
+            self.caller.line.answer(Label::of(spec), &reply);
         }
         self.caching_is_over(spec);
     }
@@ -156,13 +156,15 @@ impl Session {
             Work::SendLong(cut) => self.send_long(*cut, request, spec).await,
             Work::Everywhere(plan) => self.everywhere(plan, request, spec).await,
             Work::OutOfBand(fold) => {
-                self.count_malformed(request, spec);
+                called::count_malformed(&self.caller.router, request, spec);
                 return self.out_of_band(request, fold, BUSY_PATIENCE).await;
             }
-            Work::Scan(slot) => return Some(self.scan(request, slot).await.into()),
+            Work::Scan(slot) => return Some(scan::scan(&self.caller, request, slot).await.into()),
             Work::Keys => self.keys(request, spec).await,
             Work::OneNode => return self.one_node(request).await,
-            Work::ConfigAsItIs(error) => return Some(self.config_as_it_is(request, &error).await.into()),
+            Work::ConfigAsItIs(error) => {
+                return Some(server::config_as_it_is(&self.caller, request, &error).await.into());
+            }
             Work::AskOfScripts(which) => self.ask_of_scripts(which, request, spec).await,
             Work::ByServer => self.forward_by_server(request).await,
         }

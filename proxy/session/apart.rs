@@ -15,8 +15,9 @@ use tokio::sync::OwnedSemaphorePermit;
 use super::{
     Session,
     alone::Work,
-    attempts::Attempts,
     attend::Eof,
+    caller::Caller,
+    scripts,
     streamed::{self, Failure},
     transaction::Transaction,
 };
@@ -48,23 +49,19 @@ pub(super) enum Place {
 }
 
 impl Session {
-    /// Whether the sizes of replies are to be looked at: nothing is known of the client's, or some have been large.
-    #[inline]
-    pub(super) fn is_careful(&self) -> bool {
-        self.line.standing() != Standing::Small || !self.router.context().large.is_empty()
-    }
-
     /// Whether a request may go to its node now, as far as the size of its reply is concerned; else its place is awaited.
     pub(super) fn is_admitted(&mut self, plan: &Plan) -> bool {
-        if self.line.standing() == Standing::Small || matches!(self.place, Place::Free(_)) {
+        if self.caller.line.standing() == Standing::Small || matches!(self.place, Place::Free(_)) {
             return true;
         }
         let node = match plan {
-            Plan::Scripting(which, None) if which.runs() => self.router.node_for(Route::Any, self.affinity),
-            plan => self.slot_of_reply(plan).and_then(|slot| self.router.topology().owner(slot).cloned()),
+            Plan::Scripting(which, None) if which.runs() => {
+                self.caller.router.node_for(Route::Any, self.caller.affinity)
+            }
+            plan => self.slot_of_reply(plan).and_then(|slot| self.caller.router.topology().owner(slot).cloned()),
         };
         let Some(node) = node else { return true };
-        let admission = self.router.admissions().at(&node);
+        let admission = self.caller.router.admissions().at(&node);
         match admission {
             Ok(permit) => {
                 self.place = Place::Free(Some(permit));
@@ -121,10 +118,10 @@ impl Session {
     /// The work that a request is on a connection of the session's own, where its reply is likely to be large; else its
     /// plan.
     pub(super) fn goes_apart(&self, plan: Plan, request: &Request<'_>, spec: Option<&Spec>) -> Result<Work, Plan> {
-        let large = &self.router.context().large;
-        let was_large = self.line.standing() == Standing::Large;
+        let large = &self.caller.router.context().large;
+        let was_large = self.caller.line.standing() == Standing::Large;
         let Some(spec) = spec.filter(|spec| spec.may_reply_at_length(request.len())) else { return Err(plan) };
-        if self.lane.is_private() || self.caching() != Caching::AsEver {
+        if self.caller.lane.is_private() || self.caching() != Caching::AsEver {
             return Err(plan);
         }
         let is_large = |slot: Slot| {
@@ -160,8 +157,8 @@ impl Session {
 
     /// Whether EXEC takes one.
     pub(super) fn exec_goes_apart(&self, transaction: &Transaction) -> bool {
-        let large = &self.router.context().large;
-        let slot = transaction.slot().filter(|_| !self.lane.is_private() && self.caching() == Caching::AsEver);
+        let large = &self.caller.router.context().large;
+        let slot = transaction.slot().filter(|_| !self.caller.lane.is_private() && self.caching() == Caching::AsEver);
         slot.is_some_and(|slot| large.is_frugal() || large.knows_transaction(slot))
     }
 
@@ -176,10 +173,10 @@ impl Session {
         let place = self.take_place();
         let mut ticket = self.open(request, spec, slot.map_or(Route::Any, Route::Slot));
         if let Some(which) = which {
-            self.prepare(which, request, &mut ticket);
+            scripts::prepare(&self.caller, which, request, &mut ticket);
         }
-        let (router, affinity) = (self.router.clone(), self.affinity);
-        let attempts = Attempts::new(router.clone(), self.lane.clone(), slot, affinity, self.line.doubts.clone());
+        let (router, affinity) = (self.caller.router.clone(), self.caller.affinity);
+        let attempts = self.caller.attempts(slot);
         let frame = Bytes::copy_from_slice(request.frame());
         let context = router.context();
         let work = async {
@@ -199,6 +196,12 @@ impl Session {
         let done = self.attend(work, Eof::IsNoted).await;
         self.end_streamed(ticket, done);
     }
+}
+
+/// Whether the sizes of replies are to be looked at: nothing is known of the client's, or some have been large.
+#[inline]
+pub(super) fn is_careful(caller: &Caller) -> bool {
+    caller.line.standing() != Standing::Small || !caller.router.context().large.is_empty()
 }
 
 /// A place at the owner of a slot, or the primary that `affinity` stands for, among the requests whose replies may be

@@ -11,7 +11,7 @@ use std::{
 use bytes::Bytes;
 use tokio::task::JoinSet;
 
-use super::{Session, attend::Eof};
+use super::{Session, attend::Eof, caller::Caller, server};
 use crate::{
     clients::Held,
     cluster::{
@@ -38,7 +38,7 @@ use crate::{
 /// it listens again.
 pub(super) const BUSY_PATIENCE: Duration = Duration::from_secs(10);
 
-impl Session {
+impl Caller {
     /// One request to the node at the other end of `link`, one reply. What the node refuses (MOVED, LOADING ...) is an
     /// error here: whoever asks one very node has no use for another's answer.
     pub(super) async fn ask(&self, link: &Link, frame: &[u8]) -> Result<Bytes, String> {
@@ -68,27 +68,6 @@ impl Session {
             tokio::time::sleep(backoff.pause()).await;
             self.router.refresh();
         }
-    }
-
-    /// Forwards a request whose keys only the server can find, once it has told them, to the proxy's own user.
-    pub(super) async fn forward_by_server(&mut self, request: &Request<'_>) {
-        let mut frame = Vec::new();
-        write::request_head(&mut frame, 2 + request.len());
-        write::bulk(&mut frame, b"COMMAND");
-        write::bulk(&mut frame, b"GETKEYS");
-        request.args().for_each(|arg| write::bulk(&mut frame, arg));
-        let keys = match self.router.first_lane().link(&self.router, self.affinity, Route::Any) {
-            Some(link) => self.ask(&link, &frame).await.unwrap_or_default(),
-            None => Bytes::new(),
-        };
-        // Where the server finds no keys, it is left to say what it thinks of the request.
-        let keys = Value::parse(&keys).ok().flatten().map_or(Value::Null, |(keys, _)| keys);
-        let keys: Vec<&[u8]> = keys.items().iter().filter_map(Value::text).collect();
-        let router = self.router.clone();
-        let topology = router.topology();
-        let spec = topology.commands.find(request);
-        let plan = plan::of_keys(&keys);
-        let _ = self.carry_out(plan, request, spec);
     }
 }
 
@@ -163,11 +142,11 @@ impl Session {
     /// A request to every primary, on connections that nobody shares: a node that runs a script answers nothing on the
     /// one by which the script came, and elsewhere only what may end it. `None` where the client has gone.
     pub(super) async fn out_of_band(&mut self, request: &Request<'_>, fold: Fold, patience: Duration) -> Option<Bytes> {
-        let nodes: Vec<Arc<Node>> = self.router.topology().owners().cloned().collect();
-        let mut merge = Merge::new(fold, nodes.len(), None, self.speaks_resp3());
-        merge.know(self.facts(fold));
-        merge.keep_account(self.account_for(fold, request));
-        let topology = self.router.topology().clone();
+        let nodes: Vec<Arc<Node>> = self.caller.router.topology().owners().cloned().collect();
+        let mut merge = Merge::new(fold, nodes.len(), None, self.caller.speaks_resp3());
+        merge.know(server::facts(&self.caller, fold));
+        merge.keep_account(server::account_for(&self.caller, fold, request));
+        let topology = self.caller.router.topology().clone();
         let spec = topology.commands.find(request);
         let frame = plan::all_entries(request, spec, fold);
         let frame = frame.map_or_else(|| Bytes::copy_from_slice(request.frame()), Bytes::from);
@@ -176,8 +155,8 @@ impl Session {
         }
         let mut asking = JoinSet::new();
         for (index, node) in nodes.into_iter().enumerate() {
-            let lane = self.lane.clone();
-            let (frame, doubts) = (frame.clone(), self.line.doubts.clone());
+            let lane = self.caller.lane.clone();
+            let (frame, doubts) = (frame.clone(), self.caller.line.doubts.clone());
             asking.spawn_local(async move { (index, ask_out_of_band(&lane, &node, &frame, &doubts, patience).await) });
         }
         let work = async {
@@ -203,6 +182,27 @@ impl Session {
                 None
             }
         }
+    }
+
+    /// Forwards a request whose keys only the server can find, once it has told them, to the proxy's own user.
+    pub(super) async fn forward_by_server(&mut self, request: &Request<'_>) {
+        let mut frame = Vec::new();
+        write::request_head(&mut frame, 2 + request.len());
+        write::bulk(&mut frame, b"COMMAND");
+        write::bulk(&mut frame, b"GETKEYS");
+        request.args().for_each(|arg| write::bulk(&mut frame, arg));
+        let keys = match self.caller.router.first_lane().link(&self.caller.router, self.caller.affinity, Route::Any) {
+            Some(link) => self.caller.ask(&link, &frame).await.unwrap_or_default(),
+            None => Bytes::new(),
+        };
+        // Where the server finds no keys, it is left to say what it thinks of the request.
+        let keys = Value::parse(&keys).ok().flatten().map_or(Value::Null, |(keys, _)| keys);
+        let keys: Vec<&[u8]> = keys.items().iter().filter_map(Value::text).collect();
+        let router = self.caller.router.clone();
+        let topology = router.topology();
+        let spec = topology.commands.find(request);
+        let plan = plan::of_keys(&keys);
+        let _ = self.carry_out(plan, request, spec);
     }
 }
 

@@ -57,12 +57,12 @@ impl Session {
                 if let Poll::Ready(done) = work.as_mut().poll(cx) {
                     return Poll::Ready(Ok(done));
                 }
-                let unwritten = self.line.unwritten();
+                let unwritten = self.caller.line.unwritten();
                 if let Poll::Ready(reason) = self.poll_client(cx, eof, &mut ahead) {
                     return Poll::Ready(Err(reason));
                 }
                 // Work may wait for just this: that the client has read on.
-                if self.line.unwritten() >= unwritten {
+                if self.caller.line.unwritten() >= unwritten {
                     return Poll::Pending;
                 }
             }
@@ -72,7 +72,7 @@ impl Session {
 
     /// Ready when the client has gone or has to go.
     fn poll_client(&mut self, cx: &mut Context<'_>, eof: Eof, ahead: &mut Ahead) -> Poll<Disconnect> {
-        match self.client.order() {
+        match self.caller.client.order() {
             Order::Leave => return Poll::Ready(Disconnect::Killed),
             Order::Evict => {
                 self.say_why_evicted();
@@ -103,7 +103,7 @@ impl Session {
             }
         }
         self.account();
-        self.line.wake_with(cx.waker());
+        self.caller.line.wake_with(cx.waker());
         Poll::Pending
     }
 
@@ -113,7 +113,7 @@ impl Session {
         cx: &mut Context<'_>,
         look: &mut Option<Pin<Box<Sleep>>>,
     ) -> Poll<Disconnect> {
-        let buffer = self.router.buffer().clone();
+        let buffer = self.caller.router.buffer().clone();
         while self.reader.len() < SENT_AHEAD {
             let buffer = &mut *buffer.borrow_mut();
             let mut read = ReadBuf::new(buffer);
@@ -123,7 +123,7 @@ impl Session {
             if read.filled().is_empty() {
                 return Poll::Ready(Disconnect::Eof);
             }
-            self.router.tally().received(read.filled().len());
+            self.caller.router.tally().received(read.filled().len());
             self.reader.keep(read.filled());
             self.reader.set_ready(true);
         }

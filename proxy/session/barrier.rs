@@ -127,7 +127,7 @@ impl Barrier {
 impl Session {
     /// Where a request takes effect.
     pub(super) fn target_of(&self, plan: &Plan) -> Target {
-        let at = |route| self.router.node_for(route, self.affinity).map_or(Target::Several, Target::Node);
+        let at = |route| self.caller.router.node_for(route, self.caller.affinity).map_or(Target::Several, Target::Node);
         let slot = |slot| at(Route::Slot(slot));
         let any = || at(Route::Any);
         match plan {

@@ -55,16 +55,17 @@ impl Session {
     /// Carries out a command that may wait. What it brings is passed on as the client reads it: it has been taken from
     /// its key, and must not be lost for want of room.
     pub(super) async fn block(&mut self, request: &Request<'_>, spec: Option<&Spec>, blocking: Blocking) {
-        let attempts = Attempts::new(
-            self.router.clone(),
-            self.lane.clone(),
-            blocking.slot,
-            self.affinity,
-            self.line.doubts.clone(),
+        let attempts = self.caller.attempts(blocking.slot);
+        let mut wait = Wait::new(
+            attempts,
+            self.caller.client.clone(),
+            self.caller.line.clone(),
+            *request,
+            spec,
+            blocking,
+            self.caller.speaks_resp3(),
         );
-        let mut wait =
-            Wait::new(attempts, self.client.clone(), self.line.clone(), *request, spec, blocking, self.speaks_resp3());
-        wait.trusted = self.is_trusted();
+        wait.trusted = self.caller.is_trusted();
         if spec.is_some_and(Spec::is_readonly) {
             self.reads_untracked();
         }

@@ -29,7 +29,7 @@ pub(super) struct Dialect {
 }
 
 impl Dialect {
-    fn of(server: &ServerInfo) -> Dialect {
+    pub(super) fn of(server: &ServerInfo) -> Dialect {
         let (major, minor, _) = server.numbers();
         Dialect { valkey: server.kind == ServerKind::Valkey, version: (major, minor) }
     }
@@ -51,23 +51,19 @@ impl Dialect {
 }
 
 impl Session {
-    pub(super) fn dialect(&self) -> Dialect {
-        Dialect::of(&self.router.topology().server)
-    }
-
     pub(super) fn client_command(&mut self, sub: Client, request: &Request<'_>, spec: Option<&Spec>) -> Flow {
         match sub {
-            Client::Id => self.answer_with(spec, |out| write::integer(out, self.client.id as i64)),
+            Client::Id => self.answer_with(spec, |out| write::integer(out, self.caller.client.id as i64)),
             Client::Getname => {
-                let name = self.client.about().name.clone();
-                let null = if self.speaks_resp3() { &b"_\r\n"[..] } else { b"$-1\r\n" };
+                let name = self.caller.client.about().name.clone();
+                let null = if self.caller.speaks_resp3() { &b"_\r\n"[..] } else { b"$-1\r\n" };
                 self.answer_with(spec, |out| {
                     if name.is_empty() { out.extend_from_slice(null) } else { write::bulk(out, &name) }
                 })
             }
             Client::Setname => match self.is_printable(request.arg(2)) {
                 true => {
-                    self.client.about().name = request.arg(2).to_vec();
+                    self.caller.client.about().name = request.arg(2).to_vec();
                     self.count_names();
                     self.answer(spec, b"+OK\r\n")
                 }
@@ -75,7 +71,7 @@ impl Session {
             },
             Client::Setinfo => self.set_info(request, spec),
             Client::Info => {
-                let line = line_of(&self.client, &self.usage_with(request), self.dialect());
+                let line = line_of(&self.caller.client, &self.usage_with(request), self.caller.dialect());
                 self.answer_with(spec, |out| self.text(out, &line))
             }
             Client::List => self.list(request, spec),
@@ -90,7 +86,7 @@ impl Session {
             Client::ImportSource => self.refuse(spec, says::NOT_IMPORTING.as_bytes()),
             Client::Capa => {
                 if (2..request.len()).any(|at| request.is(at, "REDIRECT")) {
-                    self.client.mark(Mark::CapaRedirect, true);
+                    self.caller.client.mark(Mark::CapaRedirect, true);
                 }
                 self.answer(spec, b"+OK\r\n")
             }
@@ -113,7 +109,7 @@ impl Session {
             return self.refuse(spec, error.as_bytes());
         }
         {
-            let mut about = self.client.about();
+            let mut about = self.caller.client.about();
             let field = if option == b"lib-name" { &mut about.library } else { &mut about.library_version };
             *field = value.to_vec();
         }
@@ -127,19 +123,19 @@ impl Session {
         if !on && !off {
             return self.refuse(spec, says::SYNTAX.as_bytes());
         }
-        self.client.mark(mark, on);
+        self.caller.client.mark(mark, on);
         self.answer(spec, b"+OK\r\n")
     }
 
     fn known(&self, all: &[Arc<Connected>]) -> Known {
         let mut users: HashSet<String> = all.iter().map(|client| client.about().user.clone()).collect();
         users.insert("default".to_owned());
-        let databases = self.router.topology().server.databases.max(1);
-        Known { dialect: self.dialect(), databases, users }
+        let databases = self.caller.router.topology().server.databases.max(1);
+        Known { dialect: self.caller.dialect(), databases, users }
     }
 
     fn list(&mut self, request: &Request<'_>, spec: Option<&Spec>) -> Flow {
-        let mut listed = self.router.clients().all();
+        let mut listed = self.caller.router.clients().all();
         // Who has been told to leave is gone, as on a server that closes at once.
         listed.retain(|client| client.order() != Order::Leave);
         let known = self.known(&listed);
@@ -150,7 +146,8 @@ impl Session {
             let ids: Option<Vec<i64>> = (3..request.len()).map(|at| decimal(request.arg(at))).collect();
             let ids = ids.map(|ids| ids.into_iter().filter_map(|id| u64::try_from(id).ok()).collect::<Vec<_>>());
             // In the order asked for, as often as asked for.
-            let found = ids.as_ref().map(|ids| ids.iter().filter_map(|id| self.router.clients().find(*id)).collect());
+            let found =
+                ids.as_ref().map(|ids| ids.iter().filter_map(|id| self.caller.router.clients().find(*id)).collect());
             listed = found.unwrap_or(listed);
             ids.as_deref().map(Filter::ids).ok_or_else(|| says::INVALID_CLIENT_ID.into())
         } else if request.len() == 2 || request.is(2, "TYPE") && request.len() == 4 {
@@ -163,8 +160,8 @@ impl Session {
             Err(error) => return self.refuse(spec, &error),
         };
         let skip_me = filter.skip_me.unwrap_or(false);
-        listed.retain(|client| filter.takes(client) && !(skip_me && client.id == self.client.id));
-        let line = |client: &Arc<Connected>| match client.id == self.client.id {
+        listed.retain(|client| filter.takes(client) && !(skip_me && client.id == self.caller.client.id));
+        let line = |client: &Arc<Connected>| match client.id == self.caller.client.id {
             true => line_of(client, &self.usage_with(request), dialect),
             false => line_of(client, &client.usage(), dialect),
         };
@@ -174,7 +171,7 @@ impl Session {
 
     /// `CLIENT KILL addr` and `CLIENT KILL filter value ...`.
     fn kill(&mut self, request: &Request<'_>, spec: Option<&Spec>) -> Flow {
-        let mut doomed = self.router.clients().all();
+        let mut doomed = self.caller.router.clients().all();
         if request.len() == 3 {
             let address = String::from_utf8_lossy(request.arg(2)).into_owned();
             doomed.retain(|client| client.peer.to_string() == address);
@@ -189,7 +186,7 @@ impl Session {
             Err(error) => return self.refuse(spec, &error),
         };
         let skip_me = filter.skip_me.unwrap_or(true);
-        doomed.retain(|client| filter.takes(client) && !(skip_me && client.id == self.client.id));
+        doomed.retain(|client| filter.takes(client) && !(skip_me && client.id == self.caller.client.id));
         doomed.iter().for_each(|client| self.end(client));
         self.answer_with(spec, |out| write::integer(out, doomed.len() as i64))
     }
@@ -199,20 +196,20 @@ impl Session {
         let how = match request.len() {
             4 if request.is(3, "ERROR") => Unblock::Error,
             4 if !request.is(3, "TIMEOUT") => return self.refuse(spec, says::UNBLOCK_REASON.as_bytes()),
-            5.. if self.dialect().is_strict() => return self.refuse(spec, &says::odd_subcommand(request)),
+            5.. if self.caller.dialect().is_strict() => return self.refuse(spec, &says::odd_subcommand(request)),
             // Where there is more, Valkey looks at none of it.
             _ => Unblock::Timeout,
         };
         let Some(id) = decimal(request.arg(2)) else { return self.refuse(spec, says::NOT_INTEGER.as_bytes()) };
-        let client = u64::try_from(id).ok().and_then(|id| self.router.clients().find(id));
+        let client = u64::try_from(id).ok().and_then(|id| self.caller.router.clients().find(id));
         let waited = client.is_some_and(|client| client.unblock(how));
         self.answer_with(spec, |out| write::integer(out, i64::from(waited)))
     }
 
     /// Another client is closed at once, this one when it has its reply.
     fn end(&mut self, client: &Arc<Connected>) {
-        if client.id == self.client.id {
-            self.client.mark(Mark::Closing, true);
+        if client.id == self.caller.client.id {
+            self.caller.client.mark(Mark::Closing, true);
             self.ending = Some(Disconnect::Killed);
         } else {
             client.tell(Order::Leave);
@@ -221,13 +218,13 @@ impl Session {
 
     fn reply_mode(&mut self, request: &Request<'_>, spec: Option<&Spec>) -> Flow {
         if request.is(2, "ON") {
-            self.line.mute.off();
+            self.caller.line.mute.off();
             self.answer(spec, b"+OK\r\n")
         } else if request.is(2, "OFF") {
-            self.line.mute.all();
+            self.caller.line.mute.all();
             Flow::Taken
         } else if request.is(2, "SKIP") {
-            self.line.mute.next();
+            self.caller.line.mute.next();
             Flow::Taken
         } else {
             self.refuse(spec, says::SYNTAX.as_bytes())
@@ -237,13 +234,13 @@ impl Session {
     /// No space, no control character, nothing beyond ASCII: what Redis allows in a name. Newer servers look at it up to
     /// the first NUL only.
     fn is_printable(&self, name: &[u8]) -> bool {
-        let end = name.iter().position(|&byte| byte == 0).filter(|_| self.dialect().since((7, 2)));
+        let end = name.iter().position(|&byte| byte == 0).filter(|_| self.caller.dialect().since((7, 2)));
         name[..end.unwrap_or(name.len())].iter().all(|byte| (b'!'..=b'~').contains(byte))
     }
 
     /// A text that RESP3 marks as one.
     fn text(&self, out: &mut Vec<u8>, text: &str) {
-        if self.speaks_resp3() {
+        if self.caller.speaks_resp3() {
             write::head(out, b'=', text.len() as i64 + 4);
             out.extend_from_slice(b"txt:");
             out.extend_from_slice(text.as_bytes());

@@ -1,10 +1,13 @@
 //! Requests on their way out: each plan carried out.
 
-use std::{rc::Rc, sync::Arc};
+use std::sync::Arc;
 
 use bytes::Bytes;
 
-use super::{Flow, Session, alone::Work, apart::Place, ask::ask, everywhere::asks_first, leave::is_judged_by_node};
+use super::{
+    Flow, Session, alone::Work, apart, apart::Place, ask::ask, called, caller::Caller, everywhere,
+    everywhere::asks_first, leave, leave::is_judged_by_node, make_up, monitor, scripts, server,
+};
 use crate::{
     cluster::topology::{Node, Route},
     commands::{
@@ -19,8 +22,7 @@ use crate::{
         says,
     },
     upstream::{
-        dial::Version,
-        link::{LARGEST_SHARED, Link},
+        link::LARGEST_SHARED,
         ticket::{Label, Ticket},
     },
 };
@@ -28,31 +30,31 @@ use crate::{
 impl Session {
     /// Answers a request or sends it on its way, unless it has to wait.
     pub(super) fn dispatch(&mut self, request: &Request<'_>) -> Flow {
-        if self.line.has_bounced() {
+        if self.caller.line.has_bounced() {
             return Flow::Settle;
         }
-        if self.line.is_full() {
+        if self.caller.line.is_full() {
             return Flow::Full;
         }
-        if !self.barrier.is_at(self.router.epoch()) {
-            if !self.line.is_settled() {
+        if !self.barrier.is_at(self.caller.router.epoch()) {
+            if !self.caller.line.is_settled() {
                 return Flow::Settle;
             }
-            self.barrier.follow(self.router.epoch());
+            self.barrier.follow(self.caller.router.epoch());
             self.follow_tracking();
         }
-        let router = self.router.clone();
+        let router = self.caller.router.clone();
         let topology = router.topology();
         let spec = topology.commands.find(request);
         if spec.is_none() && (request.is(0, "POST") || request.is(0, "HOST:")) {
             // As Redis does: some web page makes a browser talk to us.
-            tracing::warn!(peer = %self.client.peer, "possible SECURITY ATTACK: HTTP from a client; its connection is closed");
-            self.router.tally().protocol_error("http");
-            self.line.close();
+            tracing::warn!(peer = %self.caller.client.peer, "possible SECURITY ATTACK: HTTP from a client; its connection is closed");
+            self.caller.router.tally().protocol_error("http");
+            self.caller.line.close();
             self.ending = Some(Disconnect::Protocol);
             return Flow::Taken;
         }
-        if !self.authenticated && !spec.is_some_and(|spec| spec.flags.has(Flags::NO_AUTH)) {
+        if !self.caller.authenticated && !spec.is_some_and(|spec| spec.flags.has(Flags::NO_AUTH)) {
             return self.reject(spec, says::NOAUTH.as_bytes());
         }
         if spec.is_none()
@@ -70,7 +72,7 @@ impl Session {
             return Flow::Paused;
         }
         if let Some(spec) = spec {
-            self.client.says(spec.metric);
+            self.caller.client.says(spec.metric);
         }
         let mut plan = plan::plan(request, spec, &router.settings().policy);
         if let (Plan::Refuse(error), true) = (&plan, is_exec(spec)) {
@@ -84,14 +86,15 @@ impl Session {
         if self.transaction.is_some() && !acts_at_once(&plan, spec) {
             return self.enqueue(request, spec, plan);
         }
-        if self.barrier.is_up() && self.barrier.holds(&plan, self.line.is_settled()) {
+        if self.barrier.is_up() && self.barrier.holds(&plan, self.caller.line.is_settled()) {
             return Flow::Settle;
         }
-        if router.settings().strict_order && self.barrier.holds_strictly(self.target_of(&plan), self.line.is_settled())
+        if router.settings().strict_order
+            && self.barrier.holds_strictly(self.target_of(&plan), self.caller.line.is_settled())
         {
             return Flow::Settle;
         }
-        if self.is_careful() {
+        if apart::is_careful(&self.caller) {
             plan = match self.goes_apart(plan, request, spec) {
                 Ok(work) => return Flow::alone(work),
                 Err(plan) => plan,
@@ -102,12 +105,12 @@ impl Session {
         }
         // It has a connection to itself, and what is sent on others must not overtake it, nor be overtaken.
         let beside = spec.is_none() || request.frame().len() > LARGEST_SHARED;
-        if beside && !self.line.is_settled() {
+        if beside && !self.caller.line.is_settled() {
             return Flow::Settle;
         }
         let flow = self.carry_out(plan, request, spec);
         if is_apart && matches!(flow, Flow::Taken) {
-            self.show(request, spec);
+            monitor::show(&self.caller, request, spec);
         }
         if beside && matches!(flow, Flow::Taken) {
             self.barrier.hold_behind(Route::Any);
@@ -131,27 +134,28 @@ impl Session {
         match plan {
             Plan::One(slot) => self.forward(request, spec, Route::Slot(slot)),
             Plan::Any => {
-                self.count_malformed(request, spec);
+                called::count_malformed(&self.caller.router, request, spec);
                 self.forward(request, spec, Route::Any)
             }
             Plan::Home => self.forward(request, spec, Route::Home),
             Plan::Split(split) => {
                 let ticket = self.open(request, spec, Route::Any);
                 split.parts.iter().for_each(|part| self.guard_order(spec, Route::Slot(part.slot)));
-                self.send_split(request, spec, &split, ticket);
+                send_split(&self.caller, request, spec, &split, ticket);
                 Flow::Taken
             }
             Plan::Primaries(fold) => {
                 let mut ticket = self.open(request, spec, Route::Any);
-                ticket.on_success = self.users_change(spec).or_else(|| self.counts_anew(spec));
-                self.count_malformed(request, spec);
+                ticket.on_success =
+                    leave::users_change(&self.caller, spec).or_else(|| called::counts_anew(&self.caller.router, spec));
+                called::count_malformed(&self.caller.router, request, spec);
                 self.send_to_primaries(request, spec, fold, &[], ticket);
                 Flow::Taken
             }
             Plan::Amended(fold) => {
-                self.count_malformed(request, spec);
+                called::count_malformed(&self.caller.router, request, spec);
                 let ticket = self.open(request, spec, Route::Any);
-                self.send_to_be_amended(request, fold, ticket);
+                send_to_be_amended(&self.caller, request, fold, ticket);
                 Flow::Taken
             }
             Plan::Refuse(error) => self.refuse(spec, &error),
@@ -159,7 +163,7 @@ impl Session {
             Plan::Scripting(which, slot) => {
                 let flow = self.script(which, slot, request, spec);
                 if matches!(flow, Flow::Taken) {
-                    self.count_malformed(request, spec);
+                    called::count_malformed(&self.caller.router, request, spec);
                 }
                 flow
             }
@@ -177,7 +181,7 @@ impl Session {
     pub(super) fn forward(&mut self, request: &Request<'_>, spec: Option<&Spec>, route: Route) -> Flow {
         let ticket = self.open(request, spec, route);
         self.guard_order(spec, route);
-        self.send(request.frame(), ticket);
+        self.caller.send(request.frame(), ticket);
         Flow::Taken
     }
 
@@ -186,7 +190,7 @@ impl Session {
     pub(super) fn guard_order(&mut self, spec: Option<&Spec>, route: Route) {
         if let Route::Slot(slot) = route
             && spec.is_none_or(|spec| spec.only_key().is_none())
-            && self.router.moving().has(slot, self.router.clock().now())
+            && self.caller.router.moving().has(slot, self.caller.router.clock().now())
         {
             self.barrier.hold_behind(route);
         }
@@ -195,7 +199,7 @@ impl Session {
     /// The duty to answer a request.
     pub(super) fn open(&mut self, request: &Request<'_>, spec: Option<&Spec>, route: Route) -> Ticket {
         let repeatable = spec.is_some_and(Spec::is_readonly);
-        let mut ticket = self.line.open(Some(Label::of(spec)), request.frame().len(), route, repeatable);
+        let mut ticket = self.caller.line.open(Some(Label::of(spec)), request.frame().len(), route, repeatable);
         ticket.writes = spec.is_none_or(|spec| spec.is_write() || !spec.is_readonly() && spec.has_keys());
         ticket.caching = self.caching();
         if !matches!(self.place, Place::None) {
@@ -204,50 +208,6 @@ impl Session {
         ticket.exclusive = spec.is_some_and(|spec| plan::is_echoed(request, spec));
         ticket.unknown = spec.is_none();
         ticket
-    }
-
-    /// Sends each part of a split request to the owner of its slot.
-    pub(super) fn send_split(&self, request: &Request<'_>, spec: Option<&Spec>, split: &Split, ticket: Ticket) {
-        let mut frame = Vec::new();
-        for (index, ticket) in self.tickets_of(request, spec, split, ticket).into_iter().enumerate() {
-            self.send_part(split, index, request, ticket, &mut frame);
-        }
-    }
-
-    /// The duties to answer the parts of a request.
-    pub(super) fn tickets_of(
-        &self,
-        request: &Request<'_>,
-        spec: Option<&Spec>,
-        split: &Split,
-        ticket: Ticket,
-    ) -> Vec<Ticket> {
-        self.count_parts(spec, split.parts.len().saturating_sub(1));
-        let merge = Merge::of_split(split, written(spec), self.speaks_resp3());
-        let parts = ticket.split(merge, split.parts.len());
-        if split.fold == Fold::KeyOrder
-            && spec.is_some_and(Spec::is_readonly)
-            && !self.lane.is_private()
-            && let Some(part) = parts.first()
-        {
-            part.may_go_again(Bytes::copy_from_slice(request.frame()));
-        }
-        parts
-    }
-
-    /// Sends one part of a request, written into `frame`.
-    pub(super) fn send_part(
-        &self,
-        split: &Split,
-        index: usize,
-        request: &Request<'_>,
-        mut ticket: Ticket,
-        frame: &mut Vec<u8>,
-    ) {
-        frame.clear();
-        split.encode(index, request, frame);
-        ticket.route = Route::Slot(split.parts[index].slot);
-        self.send(frame, ticket);
     }
 
     /// Sends a request, and ahead of it the scripts that it names, to every primary that owns slots; and to the other nodes
@@ -263,23 +223,23 @@ impl Session {
         // It is about all that its nodes have, and part of it may have to go again: FLUSHALL, for one, must not find what
         // comes behind it.
         self.barrier.hold_behind(Route::Any);
-        let topology = self.router.topology().clone();
+        let topology = self.caller.router.topology().clone();
         let slots = topology.first_slots();
         if slots.is_empty() {
             ticket.route = Route::All;
-            return self.send(request.frame(), ticket);
+            return self.caller.send(request.frame(), ticket);
         }
-        let mut merge = Merge::new(fold, slots.len(), written(spec), self.speaks_resp3());
-        merge.know(self.facts(fold));
-        merge.keep_account(self.account_for(fold, request));
+        let mut merge = Merge::new(fold, slots.len(), written(spec), self.caller.speaks_resp3());
+        merge.know(server::facts(&self.caller, fold));
+        merge.keep_account(server::account_for(&self.caller, fold, request));
         let asked = plan::all_entries(request, spec, fold);
-        let when_lost = spec.map_or(WhenLost::Fails, |spec| self.when_lost(spec, request));
+        let when_lost = spec.map_or(WhenLost::Fails, |spec| scripts::when_lost(spec, request));
         if when_lost.is_spared() {
             merge.spare_lost();
         }
         let make_up = match spec.map(|spec| spec.when_busy) {
-            Some(WhenBusy::Alike) => Some(self.make_alike()),
-            _ => (when_lost == WhenLost::MadeUp).then(|| self.make_up(request)),
+            Some(WhenBusy::Alike) => Some(everywhere::make_alike(&self.caller.router)),
+            _ => (when_lost == WhenLost::MadeUp).then(|| make_up::make_up(&self.caller, request)),
         };
         if make_up.is_some() {
             merge.follow();
@@ -288,52 +248,9 @@ impl Session {
         for (slot, mut ticket) in slots.iter().zip(tickets) {
             // By slot, so that where the node fails, the one that takes its place answers.
             ticket.route = Route::Slot(*slot);
-            self.send_ready(named, asked.as_deref().unwrap_or(request.frame()), ticket);
+            scripts::send_ready(&self.caller, named, asked.as_deref().unwrap_or(request.frame()), ticket);
         }
-        self.tell_others(request, spec);
-    }
-
-    /// Sends a request to the nodes without slots as well, where it concerns them. The client waits for the others alone:
-    /// one Redis has no replicas that could refuse.
-    pub(super) fn tell_others(&self, request: &Request<'_>, spec: Option<&Spec>) {
-        let Some(spec) = spec.filter(|spec| spec.replicas_too) else { return };
-        let others: Vec<Arc<Node>> = {
-            let topology = self.router.topology();
-            let owns = |node: &Arc<Node>| topology.owners().any(|owner| Arc::ptr_eq(owner, node));
-            topology.nodes.iter().filter(|node| !owns(node)).cloned().collect()
-        };
-        for node in others {
-            let (router, link) = (self.router.clone(), self.lane.link_to(&self.router, &node));
-            let (name, frame) = (spec.name.clone(), request.frame().to_vec());
-            tokio::task::spawn_local(async move {
-                let why = match ask(&router, &link, &frame).await {
-                    Ok(reply) if reply.first() != Some(&b'-') => return,
-                    // Its text may have a secret in it.
-                    Ok(_) => "it answered an error".to_owned(),
-                    Err(why) => why,
-                };
-                tracing::warn!(node = %node.label, "a replica is not like its primary: {name} failed ({why})");
-            });
-        }
-    }
-
-    /// Sends a request to any primary, whose reply is amended on its way back.
-    fn send_to_be_amended(&self, request: &Request<'_>, fold: Fold, ticket: Ticket) {
-        let mut merge = Merge::new(fold, 1, None, self.speaks_resp3());
-        merge.know(self.facts(fold));
-        for ticket in ticket.split(merge, 1) {
-            self.send(request.frame(), ticket);
-        }
-    }
-
-    /// Sends a request where its ticket says.
-    pub(super) fn send(&self, frame: &[u8], ticket: Ticket) {
-        self.lane.send(&self.router, self.affinity, frame, ticket);
-    }
-
-    /// The link to where a request is to go; `None` where no node serves that.
-    pub(super) fn link(&self, route: Route) -> Option<Rc<Link>> {
-        self.lane.link(&self.router, self.affinity, route)
+        tell_others(&self.caller, request, spec);
     }
 
     /// Refuses what is not to be carried out at all. EXEC ends its transaction all the same, as in Redis.
@@ -349,7 +266,7 @@ impl Session {
         if let Some(transaction) = &mut self.transaction {
             transaction.spoil();
         }
-        self.count_rejected(spec, error);
+        called::count_rejected(&self.caller.router, spec, error);
         let mut frame = Vec::with_capacity(error.len() + 3);
         write::error(&mut frame, error);
         self.answer(spec, &frame)
@@ -357,12 +274,85 @@ impl Session {
 
     /// Answers a request on the spot.
     pub(super) fn answer(&self, spec: Option<&Spec>, reply: &[u8]) -> Flow {
-        self.line.answer(Label::of(spec), reply);
+        self.caller.line.answer(Label::of(spec), reply);
         Flow::Taken
     }
+}
 
-    pub(super) fn speaks_resp3(&self) -> bool {
-        self.lane.login().version == Version::Resp3
+/// Sends each part of a split request to the owner of its slot.
+pub(super) fn send_split(caller: &Caller, request: &Request<'_>, spec: Option<&Spec>, split: &Split, ticket: Ticket) {
+    let mut frame = Vec::new();
+    for (index, ticket) in tickets_of(caller, request, spec, split, ticket).into_iter().enumerate() {
+        send_part(caller, split, index, request, ticket, &mut frame);
+    }
+}
+
+/// The duties to answer the parts of a request.
+pub(super) fn tickets_of(
+    caller: &Caller,
+    request: &Request<'_>,
+    spec: Option<&Spec>,
+    split: &Split,
+    ticket: Ticket,
+) -> Vec<Ticket> {
+    called::count_parts(&caller.router, spec, split.parts.len().saturating_sub(1));
+    let merge = Merge::of_split(split, written(spec), caller.speaks_resp3());
+    let parts = ticket.split(merge, split.parts.len());
+    if split.fold == Fold::KeyOrder
+        && spec.is_some_and(Spec::is_readonly)
+        && !caller.lane.is_private()
+        && let Some(part) = parts.first()
+    {
+        part.may_go_again(Bytes::copy_from_slice(request.frame()));
+    }
+    parts
+}
+
+/// Sends one part of a request, written into `frame`.
+pub(super) fn send_part(
+    caller: &Caller,
+    split: &Split,
+    index: usize,
+    request: &Request<'_>,
+    mut ticket: Ticket,
+    frame: &mut Vec<u8>,
+) {
+    frame.clear();
+    split.encode(index, request, frame);
+    ticket.route = Route::Slot(split.parts[index].slot);
+    caller.send(frame, ticket);
+}
+
+/// Sends a request to the nodes without slots as well, where it concerns them. The client waits for the others alone:
+/// one Redis has no replicas that could refuse.
+pub(super) fn tell_others(caller: &Caller, request: &Request<'_>, spec: Option<&Spec>) {
+    let Some(spec) = spec.filter(|spec| spec.replicas_too) else { return };
+    let others: Vec<Arc<Node>> = {
+        let topology = caller.router.topology();
+        let owns = |node: &Arc<Node>| topology.owners().any(|owner| Arc::ptr_eq(owner, node));
+        topology.nodes.iter().filter(|node| !owns(node)).cloned().collect()
+    };
+    for node in others {
+        let (router, link) = (caller.router.clone(), caller.lane.link_to(&caller.router, &node));
+        let (name, frame) = (spec.name.clone(), request.frame().to_vec());
+        tokio::task::spawn_local(async move {
+            let why = match ask(&router, &link, &frame).await {
+                Ok(reply) if reply.first() != Some(&b'-') => return,
+                // Its text may have a secret in it.
+                Ok(_) => "it answered an error".to_owned(),
+                Err(why) => why,
+            };
+            tracing::warn!(node = %node.label, "a replica is not like its primary: {name} failed ({why})");
+        });
+    }
+}
+
+/// Sends a request to any primary, whose reply is amended on its way back.
+fn send_to_be_amended(caller: &Caller, request: &Request<'_>, fold: Fold, ticket: Ticket) {
+    let mut merge = Merge::new(fold, 1, None, caller.speaks_resp3());
+    merge.know(server::facts(caller, fold));
+    for ticket in ticket.split(merge, 1) {
+        caller.send(request.frame(), ticket);
     }
 }
 

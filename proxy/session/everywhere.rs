@@ -55,7 +55,7 @@ impl Session {
     pub(super) async fn everywhere(&mut self, plan: Plan, request: &Request<'_>, spec: Option<&Spec>) {
         match self.deaf(spec).await {
             Some(None) => drop(self.carry_out_at_once(plan, request, spec)),
-            Some(Some(error)) => self.line.answer(Label::of(spec), &error),
+            Some(Some(error)) => self.caller.line.answer(Label::of(spec), &error),
             None => {}
         }
     }
@@ -63,7 +63,7 @@ impl Session {
     /// The error of a primary that takes nothing now, where that is to be asked; `None` where the client has gone.
     pub(super) async fn deaf(&mut self, spec: Option<&Spec>) -> Option<Option<Bytes>> {
         let Some(spec) = spec.filter(|spec| spec.when_busy.asks_first()) else { return Some(None) };
-        let asking = deaf(self.router.clone(), spec.when_busy, spec.when_lost.is_spared());
+        let asking = deaf(self.caller.router.clone(), spec.when_busy, spec.when_lost.is_spared());
         match self.attend(asking, Eof::Waits).await {
             Ok(error) => Some(error),
             Err(reason) => {
@@ -72,12 +72,12 @@ impl Session {
             }
         }
     }
+}
 
-    /// Has nodes whose functions have not been changed as those of the others made like them.
-    pub(super) fn make_alike(&self) -> MakeUp {
-        let router = self.router.clone();
-        Box::new(move |node| router.tell(Hint::FunctionsMissed { node: node.id.clone() }))
-    }
+/// Has nodes whose functions have not been changed as those of the others made like them.
+pub(super) fn make_alike(router: &Rc<Router>) -> MakeUp {
+    let router = router.clone();
+    Box::new(move |node| router.tell(Hint::FunctionsMissed { node: node.id.clone() }))
 }
 
 /// Asks all primaries until they listen, or one is busy, or the time is over. Where lost ones are spared, they are not

@@ -3,8 +3,6 @@
 //! Once the fronts of all replies are there, the client gets one head with the sum of their counts, then the bodies, node
 //! after node ([`super::streamed`]).
 
-use std::rc::Rc;
-
 use bytes::Bytes;
 use tokio::task::JoinSet;
 
@@ -12,6 +10,7 @@ use super::{
     Session,
     attempts::Attempts,
     attend::Eof,
+    caller::Caller,
     streamed::{self, Failure, Streamed},
 };
 use crate::{
@@ -24,19 +23,15 @@ use crate::{
         resp::{Request, write},
         says,
     },
-    upstream::{
-        doubt::Doubts,
-        router::{Lane, Router},
-    },
 };
 
 impl Session {
     /// Answers KEYS.
     pub(super) async fn keys(&mut self, request: &Request<'_>, spec: Option<&Spec>) {
         let ticket = self.open(request, spec, Route::Any);
-        let router = self.router.clone();
+        let router = self.caller.router.clone();
         let frame = Bytes::copy_from_slice(request.frame());
-        let asked = ask_all(router.clone(), self.lane.clone(), self.affinity, self.line.doubts.clone(), frame);
+        let asked = ask_all(self.caller.clone(), frame);
         let work = async {
             let parts = asked.await?;
             ticket.stream(&head(&parts)?);
@@ -57,23 +52,17 @@ struct Part {
 }
 
 /// Asks every primary that owns slots; where one fails, the one that takes its place answers.
-async fn ask_all(
-    router: Rc<Router>,
-    lane: Rc<Lane>,
-    affinity: usize,
-    doubts: Rc<Doubts>,
-    frame: Bytes,
-) -> Result<Vec<Part>, Failure> {
+async fn ask_all(caller: Caller, frame: Bytes) -> Result<Vec<Part>, Failure> {
+    let router = &caller.router;
     router.refresh();
-    let attempts = |slot| Attempts::new(router.clone(), lane.clone(), slot, affinity, doubts.clone());
     if router.topology().first_slots().is_empty() {
         // It waits for owners, as any request does.
-        attempts(None).connect().await?.give_back();
+        caller.attempts(None).connect().await?.give_back();
     }
     let slots = router.topology().first_slots().to_vec();
     let mut asking = JoinSet::new();
     for (index, slot) in slots.iter().enumerate() {
-        let (attempts, frame) = (attempts(Some(*slot)), frame.clone());
+        let (attempts, frame) = (caller.attempts(Some(*slot)), frame.clone());
         asking.spawn_local(async move { (index, ask(attempts, &frame).await) });
     }
     let mut parts = Vec::with_capacity(slots.len());

@@ -18,6 +18,7 @@ use super::{
     ask::ask,
     attempts::Attempts,
     attend::Eof,
+    caller::Caller,
     transaction::{DISCARD, MULTI},
 };
 use crate::{
@@ -84,9 +85,9 @@ impl Session {
         if spec.flags.has(Flags::NO_AUTH) || spec.container || never_queued || !spec.takes(request.len()) {
             return None;
         }
-        let now = self.router.clock().now();
-        if self.user.is_free(now) {
-            if self.user.is_due(now) {
+        let now = self.caller.router.clock().now();
+        if self.caller.user.is_free(now) {
+            if self.caller.user.is_due(now) {
                 let asker = self.asker();
                 tokio::task::spawn_local(async move {
                     drop(asker.rules().await);
@@ -97,7 +98,7 @@ impl Session {
         }
         let verdict = match self.leave.take().filter(|leave| !leave.is_of_name && leave.frame == request.frame()) {
             Some(leave) => leave.verdict,
-            None => match self.known_verdict(request, spec)? {
+            None => match known_verdict(&self.caller, request, spec)? {
                 Some(verdict) => verdict,
                 None => return Some(Flow::Ask),
             },
@@ -105,27 +106,10 @@ impl Session {
         verdict.err().map(|error| self.reject(Some(spec), &error))
     }
 
-    /// What was judged of late; nothing to judge where there is no right that it takes.
-    fn known_verdict(&self, request: &Request<'_>, spec: &Spec) -> Option<Option<Verdict>> {
-        let made = match needed(spec) {
-            Needed::Itself => None,
-            Needed::Nothing => return None,
-            Needed::Other(words) => Some(made(words)?),
-        };
-        let topology = self.router.topology();
-        let (request, spec) = match &made {
-            Some(made) => (made.as_request(), topology.commands.find(&made.as_request())?),
-            None => (*request, spec),
-        };
-        let now = self.router.clock().now();
-        let rules = self.user.rules(now);
-        Some(Rules::key(rules.as_deref(), &request, spec).and_then(|key| self.user.verdict(&key, now)))
-    }
-
     /// Has a node judge the request at the front of the input.
     pub(super) async fn ask_leave(&mut self, request: OwnedRequest) {
         let frame = request.frame().clone();
-        let topology = self.router.topology().clone();
+        let topology = self.caller.router.topology().clone();
         if topology.commands.find(&request.as_request()).is_none() {
             return self.ask_name_of(&request).await;
         }
@@ -147,34 +131,40 @@ impl Session {
         }
     }
 
-    /// Whether the client's user may do all, or is the proxy's own: what it asks for may be prepared in its name.
-    pub(super) fn is_trusted(&self) -> bool {
-        self.is_proxys_user() || self.user.is_free(self.router.clock().now())
-    }
-
-    /// Whether a node, asked by the proxy, lets the client's user run a command that has no arguments.
-    pub(super) fn is_known_to_may(&self, name: &str) -> bool {
-        let now = self.router.clock().now();
-        self.user.is_free(now) || self.router.rights().may_ask(now) && self.user.verdict(name, now) == Some(Ok(()))
-    }
-
-    /// Has all that is known of users forgotten once a node has done `spec`, which changes them, and ends the clients of
-    /// those that are gone.
-    pub(super) fn users_change(&self, spec: Option<&Spec>) -> Option<OnSuccess> {
-        spec.filter(|spec| spec.traits.changes_users)?;
-        let (router, issuer) = (self.router.clone(), self.client.id);
-        Some(OnSuccess::new(move || look_after_change(&router, issuer)))
-    }
-
     fn asker(&self) -> Asker {
         Asker {
-            router: self.router.clone(),
-            lane: self.lane.clone(),
-            affinity: self.affinity,
-            user: self.user.clone(),
-            is_own: self.is_proxys_user(),
+            router: self.caller.router.clone(),
+            lane: self.caller.lane.clone(),
+            affinity: self.caller.affinity,
+            user: self.caller.user.clone(),
+            is_own: self.caller.is_proxys_user(),
         }
     }
+}
+
+/// What was judged of late; nothing to judge where there is no right that it takes.
+fn known_verdict(caller: &Caller, request: &Request<'_>, spec: &Spec) -> Option<Option<Verdict>> {
+    let made = match needed(spec) {
+        Needed::Itself => None,
+        Needed::Nothing => return None,
+        Needed::Other(words) => Some(made(words)?),
+    };
+    let topology = caller.router.topology();
+    let (request, spec) = match &made {
+        Some(made) => (made.as_request(), topology.commands.find(&made.as_request())?),
+        None => (*request, spec),
+    };
+    let now = caller.router.clock().now();
+    let rules = caller.user.rules(now);
+    Some(Rules::key(rules.as_deref(), &request, spec).and_then(|key| caller.user.verdict(&key, now)))
+}
+
+/// Has all that is known of users forgotten once a node has done `spec`, which changes them, and ends the clients of
+/// those that are gone.
+pub(super) fn users_change(caller: &Caller, spec: Option<&Spec>) -> Option<OnSuccess> {
+    spec.filter(|spec| spec.traits.changes_users)?;
+    let (router, issuer) = (caller.router.clone(), caller.client.id);
+    Some(OnSuccess::new(move || look_after_change(&router, issuer)))
 }
 
 /// Users have changed: what is known is forgotten, again once all nodes have heard; clients of deleted users end.

@@ -2,7 +2,7 @@
 
 use std::sync::atomic::Ordering::Relaxed;
 
-use super::{Flow, Session, alone::Work, subscriber::Kind};
+use super::{Flow, Session, alone::Work, called, subscriber::Kind};
 use crate::{
     clients::{About, Mark},
     commands::table::{Spec, treatment::Local},
@@ -53,7 +53,7 @@ impl Session {
             Local::Wait => Flow::alone(Work::Wait),
             Local::Waitaof => Flow::alone(Work::WaitAof),
             Local::AclWhoami => {
-                let user = self.client.about().user.clone();
+                let user = self.caller.client.about().user.clone();
                 self.answer_with(spec, |out| write::bulk(out, user.as_bytes()))
             }
             Local::Proxy(sub) => self.proxy_command(sub, request, spec),
@@ -83,21 +83,21 @@ impl Session {
     /// RESET: as if the client had just connected.
     pub(super) fn reset(&mut self) {
         if let Some(transaction) = self.take_transaction() {
-            self.count_not_called(&transaction);
+            called::count_not_called(&self.caller.router, &transaction);
         }
         self.watch = None;
         self.drop_subscriptions();
         self.monitor = None;
         self.end_tracking();
         for mark in [Mark::NoEvict, Mark::NoTouch] {
-            self.client.mark(mark, false);
+            self.caller.client.mark(mark, false);
         }
-        self.line.mute.reset();
-        self.authenticated = self.router.settings().client_credentials.is_none();
-        self.lane = self.router.first_lane();
-        self.user = self.router.own_user().clone();
-        self.client.resp.store(2, Relaxed);
-        self.client.database.store(0, Relaxed);
-        *self.client.about() = About { user: "default".to_owned(), ..About::default() };
+        self.caller.line.mute.reset();
+        self.caller.authenticated = self.caller.router.settings().client_credentials.is_none();
+        self.caller.lane = self.caller.router.first_lane();
+        self.caller.user = self.caller.router.own_user().clone();
+        self.caller.client.resp.store(2, Relaxed);
+        self.caller.client.database.store(0, Relaxed);
+        *self.caller.client.about() = About { user: "default".to_owned(), ..About::default() };
     }
 }

@@ -4,7 +4,7 @@ use std::sync::atomic::Ordering::Relaxed;
 
 use bytes::Bytes;
 
-use super::Session;
+use super::{Session, caller::Caller};
 use crate::{
     cluster::topology::{Route, ServerKind},
     protocol::{
@@ -32,53 +32,17 @@ impl Session {
         {
             return frame(&error);
         }
-        if !self.authenticated {
+        if !self.caller.authenticated {
             return frame(says::HELLO_NOAUTH);
         }
         if let Some(name) = hello.name {
-            self.client.about().name = name.to_vec();
+            self.caller.client.about().name = name.to_vec();
         }
         if let Some(version) = hello.version {
-            self.client.resp.store(if version == Version::Resp3 { 3 } else { 2 }, Relaxed);
-            self.change_lane(Login { version, ..self.lane.login().clone() });
+            self.caller.client.resp.store(if version == Version::Resp3 { 3 } else { 2 }, Relaxed);
+            self.change_lane(Login { version, ..self.caller.lane.login().clone() });
         }
-        self.greeting()
-    }
-
-    /// What a server says of itself in HELLO: one standalone server, whatever is behind.
-    fn greeting(&self) -> Vec<u8> {
-        let topology = self.router.topology();
-        let server = match topology.server.kind {
-            ServerKind::Valkey => "valkey",
-            _ => "redis",
-        };
-        let resp3 = self.speaks_resp3();
-        let mut out = Vec::new();
-        let map = |out: &mut Vec<u8>, pairs: i64| match resp3 {
-            true => write::head(out, b'%', pairs),
-            false => write::head(out, b'*', 2 * pairs),
-        };
-        map(&mut out, 7);
-        for (key, value) in [("server", server), ("version", &*topology.server.version)] {
-            write::bulk(&mut out, key.as_bytes());
-            write::bulk(&mut out, value.as_bytes());
-        }
-        write::bulk(&mut out, b"proto");
-        write::integer(&mut out, if resp3 { 3 } else { 2 });
-        write::bulk(&mut out, b"id");
-        write::integer(&mut out, self.client.id as i64);
-        for (key, value) in [("mode", "standalone"), ("role", "master")] {
-            write::bulk(&mut out, key.as_bytes());
-            write::bulk(&mut out, value.as_bytes());
-        }
-        write::bulk(&mut out, b"modules");
-        write::array(&mut out, topology.server.modules.len());
-        for module in &topology.server.modules {
-            let fields = module.items().chunks_exact(2);
-            map(&mut out, fields.len() as i64);
-            fields.flatten().for_each(|field| write_value(&mut out, field));
-        }
-        out
+        greeting(&self.caller)
     }
 
     pub(super) async fn auth(&mut self, request: &Request<'_>) -> Vec<u8> {
@@ -97,11 +61,11 @@ impl Session {
         let Some(number) = decimal(request.arg(1)).and_then(|number| i32::try_from(number).ok()) else {
             return frame(says::NOT_INTEGER);
         };
-        let databases = self.router.topology().server.databases.max(1);
+        let databases = self.caller.router.topology().server.databases.max(1);
         match u32::try_from(number) {
             Ok(database) if database < databases => {
-                self.client.database.store(database, Relaxed);
-                self.change_lane(Login { database, ..self.lane.login().clone() });
+                self.caller.client.database.store(database, Relaxed);
+                self.change_lane(Login { database, ..self.caller.lane.login().clone() });
                 b"+OK\r\n".to_vec()
             }
             _ => frame(says::DB_OUT_OF_RANGE),
@@ -112,7 +76,7 @@ impl Session {
     /// user the client is from then on.
     async fn log_in(&mut self, user: Option<&[u8]>, password: &[u8]) -> Result<(), String> {
         let name = user.unwrap_or(b"default");
-        if let Some(own) = self.router.settings().client_credentials.clone() {
+        if let Some(own) = self.caller.router.settings().client_credentials.clone() {
             let right_name = own.username.as_deref().unwrap_or(b"default") == name;
             if !(same_secret(&own.secret, password) & right_name) {
                 return Err(says::WRONGPASS.to_owned());
@@ -120,37 +84,73 @@ impl Session {
         } else {
             let credentials =
                 Credentials { username: user.map(Bytes::copy_from_slice), secret: Bytes::copy_from_slice(password) };
-            let login = Login { credentials: Some(credentials), ..self.lane.login().clone() };
-            self.try_login(&login).await?;
+            let login = Login { credentials: Some(credentials), ..self.caller.lane.login().clone() };
+            try_login(&self.caller, &login).await?;
             self.change_lane(login);
         }
-        self.authenticated = true;
-        let is_own = self.is_proxys_user();
-        let mut about = self.client.about();
+        self.caller.authenticated = true;
+        let is_own = self.caller.is_proxys_user();
+        let mut about = self.caller.client.about();
         about.user = String::from_utf8_lossy(name).into_owned();
-        about.login = (!is_own).then(|| self.user.name.clone());
+        about.login = (!is_own).then(|| self.caller.user.name.clone());
         Ok(())
     }
 
-    async fn try_login(&self, login: &Login) -> Result<(), String> {
-        let node = self.router.node_for(Route::Any, self.affinity).ok_or_else(|| self.router.topology().down())?;
-        // RESP2 says AUTH, whose errors are the ones that a client expects.
-        let login = Login { version: Version::Resp2, ..login.clone() };
-        let descriptor = self.router.context().descriptors.take(&node.reach).await;
-        let _descriptor = descriptor.map_err(|error| error.reply())?;
-        match self.router.context().dialer.dial(&node.reach, &login.at(&node)).await {
-            Ok(_) => Ok(()),
-            Err(error) if error.step == Step::Login && error.permanent => Err(error.why),
-            Err(error) => Err(error.reply()),
-        }
-    }
-
     fn change_lane(&mut self, login: Login) {
-        if *self.lane.login() != login {
-            self.user = self.router.user_of(&login);
-            self.lane = self.router.lane(&login);
+        if *self.caller.lane.login() != login {
+            self.caller.user = self.caller.router.user_of(&login);
+            self.caller.lane = self.caller.router.lane(&login);
             self.lay_lane(Some("it has changed its connection"));
         }
+    }
+}
+
+/// What a server says of itself in HELLO: one standalone server, whatever is behind.
+fn greeting(caller: &Caller) -> Vec<u8> {
+    let topology = caller.router.topology();
+    let server = match topology.server.kind {
+        ServerKind::Valkey => "valkey",
+        _ => "redis",
+    };
+    let resp3 = caller.speaks_resp3();
+    let mut out = Vec::new();
+    let map = |out: &mut Vec<u8>, pairs: i64| match resp3 {
+        true => write::head(out, b'%', pairs),
+        false => write::head(out, b'*', 2 * pairs),
+    };
+    map(&mut out, 7);
+    for (key, value) in [("server", server), ("version", &*topology.server.version)] {
+        write::bulk(&mut out, key.as_bytes());
+        write::bulk(&mut out, value.as_bytes());
+    }
+    write::bulk(&mut out, b"proto");
+    write::integer(&mut out, if resp3 { 3 } else { 2 });
+    write::bulk(&mut out, b"id");
+    write::integer(&mut out, caller.client.id as i64);
+    for (key, value) in [("mode", "standalone"), ("role", "master")] {
+        write::bulk(&mut out, key.as_bytes());
+        write::bulk(&mut out, value.as_bytes());
+    }
+    write::bulk(&mut out, b"modules");
+    write::array(&mut out, topology.server.modules.len());
+    for module in &topology.server.modules {
+        let fields = module.items().chunks_exact(2);
+        map(&mut out, fields.len() as i64);
+        fields.flatten().for_each(|field| write_value(&mut out, field));
+    }
+    out
+}
+
+async fn try_login(caller: &Caller, login: &Login) -> Result<(), String> {
+    let node = caller.router.node_for(Route::Any, caller.affinity).ok_or_else(|| caller.router.topology().down())?;
+    // RESP2 says AUTH, whose errors are the ones that a client expects.
+    let login = Login { version: Version::Resp2, ..login.clone() };
+    let descriptor = caller.router.context().descriptors.take(&node.reach).await;
+    let _descriptor = descriptor.map_err(|error| error.reply())?;
+    match caller.router.context().dialer.dial(&node.reach, &login.at(&node)).await {
+        Ok(_) => Ok(()),
+        Err(error) if error.step == Step::Login && error.permanent => Err(error.why),
+        Err(error) => Err(error.reply()),
     }
 }
 

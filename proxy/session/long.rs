@@ -2,7 +2,7 @@
 
 use tokio::task::yield_now;
 
-use super::{Session, alone::Work, apart::place_at};
+use super::{Session, alone::Work, apart, apart::place_at, dispatch};
 use crate::{
     cluster::topology::Route,
     commands::{
@@ -20,7 +20,7 @@ impl Session {
     /// Cuts a long request, and sends its parts. Nothing of its session is under way.
     pub(super) async fn send_long(&mut self, cut: Cut, request: &Request<'_>, spec: Option<&Spec>) {
         let mut plan = Plan::Split(Box::new(cut_up(cut, request).await));
-        if self.is_careful() {
+        if apart::is_careful(&self.caller) {
             match self.goes_apart(plan, request, spec) {
                 Ok(Work::StreamParts(split)) => return self.stream_parts(&split, request, spec).await,
                 Ok(_) => return,
@@ -28,13 +28,13 @@ impl Session {
             }
         }
         let Plan::Split(split) = plan else { return };
-        let unknown = split.fold == Fold::KeyOrder && self.line.standing() != Standing::Small;
+        let unknown = split.fold == Fold::KeyOrder && self.caller.line.standing() != Standing::Small;
         let place = match split.parts.first().filter(|_| unknown) {
-            Some(part) => place_at(&self.router, Some(part.slot), self.affinity).await,
+            Some(part) => place_at(&self.caller.router, Some(part.slot), self.caller.affinity).await,
             None => None,
         };
-        self.router.refresh();
-        self.barrier.follow(self.router.epoch());
+        self.caller.router.refresh();
+        self.barrier.follow(self.caller.router.epoch());
         self.follow_tracking();
         let ticket = self.open(request, spec, Route::Any);
         if place.is_some() {
@@ -43,8 +43,9 @@ impl Session {
         // Some of it may have to go again, and nothing must overtake that.
         self.barrier.hold_behind(Route::Any);
         let (mut frame, mut sent) = (Vec::new(), Portion::default());
-        for (index, ticket) in self.tickets_of(request, spec, &split, ticket).into_iter().enumerate() {
-            self.send_part(&split, index, request, ticket, &mut frame);
+        for (index, ticket) in dispatch::tickets_of(&self.caller, request, spec, &split, ticket).into_iter().enumerate()
+        {
+            dispatch::send_part(&self.caller, &split, index, request, ticket, &mut frame);
             sent.add(split.keys_of(index).len()).await;
         }
     }

@@ -4,7 +4,7 @@ use std::{rc::Rc, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 
-use super::{Session, ask::ask};
+use super::{ask::ask, caller::Caller};
 use crate::{
     cluster::{recovery::Backoff, topology::Node},
     protocol::resp::Request,
@@ -19,13 +19,11 @@ const BETWEEN_TRIES: Backoff = Backoff::new(Duration::from_millis(50), Duration:
 /// How much may be owed to nodes at a time; more is forgotten, and that is logged.
 const MOST_OWED: usize = 64;
 
-impl Session {
-    /// Has a request done later by nodes that have missed it.
-    pub(super) fn make_up(&self, request: &Request<'_>) -> MakeUp {
-        let (router, lane) = (self.router.clone(), self.lane.clone());
-        let frame = Bytes::copy_from_slice(request.frame());
-        Box::new(move |node| owe(&router, &lane, node, &frame))
-    }
+/// Has a request done later by nodes that have missed it.
+pub(super) fn make_up(caller: &Caller, request: &Request<'_>) -> MakeUp {
+    let (router, lane) = (caller.router.clone(), caller.lane.clone());
+    let frame = Bytes::copy_from_slice(request.frame());
+    Box::new(move |node| owe(&router, &lane, node, &frame))
 }
 
 fn owe(router: &Rc<Router>, lane: &Rc<Lane>, node: &Arc<Node>, frame: &Bytes) {

@@ -19,7 +19,7 @@ use std::{
 use bytes::Bytes;
 
 use self::shown::MonitorLine;
-use super::{Session, attend::Eof, transaction::Transaction};
+use super::{Session, attend::Eof, caller::Caller, transaction::Transaction};
 use crate::{
     clients::{Client, Monitoring},
     cluster::topology::{Hint, Node},
@@ -175,9 +175,9 @@ impl Session {
             // Redis does not answer this one.
             return Some(Bytes::new());
         }
-        self.router.refresh();
-        let monitor = Box::new(Monitor::new(self.lane.login(), &self.router, &self.client));
-        let begun = begin(monitor, self.router.clone());
+        self.caller.router.refresh();
+        let monitor = Box::new(Monitor::new(self.caller.lane.login(), &self.caller.router, &self.caller.client));
+        let begun = begin(monitor, self.caller.router.clone());
         match self.attend(begun, Eof::Lingers).await {
             Ok(Ok(monitor)) => {
                 self.monitor = Some(monitor);
@@ -191,32 +191,32 @@ impl Session {
         }
     }
 
-    /// Shows a command to those who monitor, if a server would.
-    pub(super) fn show(&self, request: &Request<'_>, spec: Option<&Spec>) {
-        let clients = self.router.clients();
-        let is_shown = |spec: &&Spec| spec.takes(request.len()) && !spec.container && is_shown(spec);
-        let Some(spec) = spec.filter(|spec| clients.is_monitored() && is_shown(spec)) else { return };
-        let most = self.router.settings().pubsub.hard_limit;
-        let line = shown::line(&self.client, request, &spec.name, most);
-        clients.show(&line.into(), most);
-    }
-
-    /// Shows the commands of a transaction that is carried out.
-    pub(super) fn show_queued(&self, transaction: &Transaction) {
-        if self.router.clients().is_monitored() {
-            let topology = self.router.topology();
-            transaction.in_order(|request| self.show(request, topology.commands.find(request)));
-        }
-    }
-
     /// Passes on what nodes have shown, behind what the proxy has: it has shown a script before the node can tell what the
     /// script calls.
     pub(super) fn pass_on_shown(&mut self) {
         let lines = self.monitor.as_mut().map(|monitor| monitor.take_lines()).unwrap_or_default();
-        if !lines.is_empty() && self.client.has_mail() {
+        if !lines.is_empty() && self.caller.client.has_mail() {
             self.pass_on_mail();
         }
-        lines.iter().for_each(|line| self.line.push(line));
+        lines.iter().for_each(|line| self.caller.line.push(line));
+    }
+}
+
+/// Shows a command to those who monitor, if a server would.
+pub(super) fn show(caller: &Caller, request: &Request<'_>, spec: Option<&Spec>) {
+    let clients = caller.router.clients();
+    let is_shown = |spec: &&Spec| spec.takes(request.len()) && !spec.container && is_shown(spec);
+    let Some(spec) = spec.filter(|spec| clients.is_monitored() && is_shown(spec)) else { return };
+    let most = caller.router.settings().pubsub.hard_limit;
+    let line = shown::line(&caller.client, request, &spec.name, most);
+    clients.show(&line.into(), most);
+}
+
+/// Shows the commands of a transaction that is carried out.
+pub(super) fn show_queued(caller: &Caller, transaction: &Transaction) {
+    if caller.router.clients().is_monitored() {
+        let topology = caller.router.topology();
+        transaction.in_order(|request| show(caller, request, topology.commands.find(request)));
     }
 }
 

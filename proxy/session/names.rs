@@ -41,12 +41,12 @@ impl Session {
     /// Makes the table know whose name this is, where it can be a command's; false where the client has gone, an error
     /// where no node has told.
     pub(super) async fn knows_name(&mut self, name: &[u8]) -> Result<bool, String> {
-        let commands = self.router.topology().commands.clone();
+        let commands = self.caller.router.topology().commands.clone();
         if commands.named(name, b"").is_some() || !commands.is_open(name) {
             return Ok(true);
         }
-        let router = self.router.clone();
-        let told = match self.attend(ask_nodes(&router, self.affinity, name), Eof::Waits).await {
+        let router = self.caller.router.clone();
+        let told = match self.attend(ask_nodes(&router, self.caller.affinity, name), Eof::Waits).await {
             Ok(told) => told.map_err(|why| says::no_name(&why))?,
             Err(reason) => {
                 self.ending = Some(reason);

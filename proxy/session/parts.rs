@@ -14,6 +14,7 @@ use super::{
     apart::place_at,
     attempts::Attempts,
     attend::Eof,
+    called,
     long::{Portion, cut_up},
     streamed::{self, Failure, Streamed, has_room},
 };
@@ -71,36 +72,35 @@ impl Session {
     /// Answers a split request that only reads.
     pub(super) async fn stream_parts(&mut self, split: &Split, request: &Request<'_>, spec: Option<&Spec>) {
         let ticket = self.open(request, spec, Route::Any);
-        self.count_parts(spec, split.parts.len().saturating_sub(1));
+        called::count_parts(&self.caller.router, spec, split.parts.len().saturating_sub(1));
         self.pass_parts_on(split, request, ticket).await;
     }
 
     /// Answers a split request anew, whose parts have turned out to be too large to be put together here.
     pub(super) async fn stream_again(&mut self, Bounced { ticket, request: frame, .. }: Bounced) {
-        let topology = self.router.topology().clone();
+        let topology = self.caller.router.topology().clone();
         let mut parser = Parser::default();
         let Ok(Some(found)) = parser.find(&frame) else { return ticket.fail(says::ODD_REPLIES) };
         let request = parser.request(&frame, found);
         let spec = topology.commands.find(&request);
-        let split = match plan::plan(&request, spec, &self.router.settings().policy) {
+        let split = match plan::plan(&request, spec, &self.caller.router.settings().policy) {
             Plan::Split(split) => *split,
             Plan::Cut(cut) => cut_up(*cut, &request).await,
             _ => return ticket.fail(says::ODD_REPLIES),
         };
-        if split.parts.iter().any(|part| self.line.ran_behind(&ticket, part.slot)) {
+        if split.parts.iter().any(|part| self.caller.line.ran_behind(&ticket, part.slot)) {
             return ticket.fail(says::PARTS_TOO_LARGE);
         }
-        self.count_parts(spec, split.parts.len());
+        called::count_parts(&self.caller.router, spec, split.parts.len());
         self.pass_parts_on(&split, &request, ticket).await;
     }
 
     async fn pass_parts_on(&mut self, split: &Split, request: &Request<'_>, ticket: Ticket) {
         // Each part takes a place of its own: who held one meanwhile could wait for himself.
         ticket.admission.take();
-        let router = self.router.clone();
-        let (lane, affinity) = (self.lane.clone(), self.affinity);
-        let doubts = self.line.doubts.clone();
-        let attempts = |slot| Attempts::new(router.clone(), lane.clone(), Some(slot), affinity, doubts.clone());
+        let router = self.caller.router.clone();
+        let caller = self.caller.clone();
+        let attempts = |slot| caller.attempts(Some(slot));
         let mut all: Vec<Part> = Vec::with_capacity(split.parts.len());
         let mut encoded = Portion::default();
         for (index, part) in split.parts.iter().enumerate() {

@@ -67,7 +67,7 @@ impl Verdict {
 impl Session {
     /// Whether a request has to wait for the end of a pause. Not where it is not even well formed: that is said at once.
     pub(super) fn is_paused(&mut self, request: &Request<'_>, spec: Option<&Spec>) -> bool {
-        let router = self.router.clone();
+        let router = self.caller.router.clone();
         let pause = router.clients().pause();
         let Some((who, _)) = pause.now() else { return false };
         let Some(spec) = spec.filter(|spec| spec.takes(request.len()) && !spec.container) else { return false };
@@ -84,7 +84,7 @@ impl Session {
         let (over, blocked): (Pin<Box<dyn Future<Output = ()>>>, _) = match verdict {
             Verdict::Runs => return false,
             Verdict::Waits => {
-                let blocked = Blocked::by_pause(self.client.clone(), router.tally().clone());
+                let blocked = Blocked::by_pause(self.caller.client.clone(), router.tally().clone());
                 (Box::pin(pause.over()), Some(blocked))
             }
             Verdict::Ask => (Box::pin(learn_functions(router.clone())), None),
@@ -116,7 +116,7 @@ impl Session {
         let who = match request.len() {
             4 if request.is(3, "WRITE") => Paused::Writes,
             4 if !request.is(3, "ALL") => return self.refuse(spec, says::PAUSE_MODE.as_bytes()),
-            5.. if self.dialect().is_strict() => return self.refuse(spec, &says::odd_subcommand(request)),
+            5.. if self.caller.dialect().is_strict() => return self.refuse(spec, &says::odd_subcommand(request)),
             // Where there is more, Valkey looks at none of it.
             _ => Paused::All,
         };
@@ -127,15 +127,19 @@ impl Session {
         if past_all_time(time) {
             // Redis 7.0 adds it to the time of day, and finds that the end was long ago.
             let error = says::TIMEOUT_OUT_OF_RANGE.as_bytes();
-            return if self.dialect().since((7, 2)) { self.refuse(spec, error) } else { self.answer(spec, b"+OK\r\n") };
+            return if self.caller.dialect().since((7, 2)) {
+                self.refuse(spec, error)
+            } else {
+                self.answer(spec, b"+OK\r\n")
+            };
         }
-        self.router.clients().pause().begin(who, Duration::from_millis(time));
+        self.caller.router.clients().pause().begin(who, Duration::from_millis(time));
         self.answer(spec, b"+OK\r\n")
     }
 
     /// `CLIENT UNPAUSE`
     pub(super) fn unpause(&mut self, spec: Option<&Spec>) -> Flow {
-        self.router.clients().pause().end();
+        self.caller.router.clients().pause().end();
         self.answer(spec, b"+OK\r\n")
     }
 }

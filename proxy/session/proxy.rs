@@ -58,8 +58,8 @@ impl Session {
                 write::array(out, HELP.len());
                 HELP.iter().for_each(|line| write::simple(out, line));
             }),
-            Proxy::Info => self.answer_lines(spec, &self.glance()),
-            Proxy::Nodes => self.answer_lines(spec, &self.nodes()),
+            Proxy::Info => self.answer_lines(spec, &glance(&self.caller.router)),
+            Proxy::Nodes => self.answer_lines(spec, &nodes(&self.caller.router)),
             Proxy::Unknown => self.refuse(spec, &says::unknown_subcommand(request)),
         }
     }
@@ -72,7 +72,7 @@ impl Session {
     }
 
     fn explain(&mut self, request: &Request<'_>, spec: Option<&Spec>) -> Flow {
-        let router = self.router.clone();
+        let router = self.caller.router.clone();
         let topology = router.topology();
         let policy: &Policy = &router.settings().policy;
         let grounds = Grounds { commands: &topology.commands, policy, topology: Some(&topology) };
@@ -80,50 +80,6 @@ impl Session {
         let lines = explain::explain(&args, grounds).unwrap_or_default();
         let lines: Vec<String> = lines.iter().map(|(about, text)| format!("{about:8} {text}")).collect();
         self.answer_lines(spec, &lines)
-    }
-
-    fn glance(&self) -> Vec<String> {
-        let topology = self.router.topology();
-        let totals = self.router.tally().metrics().totals();
-        let clients = self.router.clients();
-        let mut lines = vec![
-            format!("version:{}", env!("CARGO_PKG_VERSION")),
-            format!("uptime_in_seconds:{}", clients.since.elapsed().as_secs()),
-            format!("connected_clients:{}", clients.count()),
-            format!("maxclients:{}", self.router.context().descriptors.max_clients()),
-            format!("blocked_clients:{}", clients.blocked()),
-            format!("buffered_bytes:{}", clients.buffered()),
-            format!("commands_processed:{}", totals.commands),
-            format!("server:{:?} {}", topology.server.kind, topology.server.version),
-            format!("topology_epoch:{}", topology.epoch),
-            format!("nodes:{}", topology.nodes.len()),
-            format!("primaries:{}", topology.first_slots().len()),
-            format!("slots_assigned:{}", topology.covered()),
-        ];
-        lines.extend(topology.trouble.as_ref().map(|trouble| format!("trouble:{trouble}")));
-        lines
-    }
-
-    fn nodes(&self) -> Vec<String> {
-        let topology = self.router.topology();
-        let line = |(index, node): (usize, &std::sync::Arc<crate::cluster::topology::Node>)| {
-            let mut line = format!("{} {} {}", node.label, node.role.label(), node.id);
-            if let Some(primary) = &node.replicates {
-                line.push_str(&format!(" of {primary}"));
-            }
-            let ranges = topology.ranges(index);
-            let ranges = ranges.iter().map(|(first, last)| format!("{first}-{last}")).collect::<Vec<_>>();
-            if !ranges.is_empty() {
-                line.push_str(&format!(" slots {}", ranges.join(",")));
-            }
-            if node.reach != node.announced {
-                line.push_str(&format!(" reached at {}", node.reach));
-            }
-            line
-        };
-        let mut lines: Vec<String> = topology.nodes.iter().enumerate().map(line).collect();
-        lines.sort();
-        lines
     }
 
     /// PROXY NODE: the node's own reply; `None` where the client has gone.
@@ -139,8 +95,8 @@ impl Session {
     }
 
     async fn ask_one_node(&mut self, request: &Request<'_>) -> Result<Option<Bytes>, String> {
-        self.router.refresh();
-        let topology = self.router.topology().clone();
+        self.caller.router.refresh();
+        let topology = self.caller.router.topology().clone();
         let mut frame = Vec::new();
         let args: Vec<&[u8]> = request.args().skip(BEFORE_COMMAND).collect();
         write::request(&mut frame, &args);
@@ -155,15 +111,18 @@ impl Session {
             return Err(says::not_for_one_node(&spec.name));
         }
         let Some(Named { node, as_owner }) = self.named(request.arg(2), &topology).await? else { return Ok(None) };
-        if let Some(spec) = spec.filter(|spec| as_owner && is_refused(&command, spec, &self.router.settings().policy)) {
+        if let Some(spec) =
+            spec.filter(|spec| as_owner && is_refused(&command, spec, &self.caller.router.settings().policy))
+        {
             return Err(says::only_at_a_node(&spec.name, &node.label));
         }
         let node = node.clone();
         let waits = spec.is_some_and(|spec| spec.flags.has(Flags::BLOCKING));
         // A replica answers reads of its slots to those only who have said that they want to read from it.
-        let login = Login { readonly: node.role == Role::Replica, ..self.lane.login().clone() };
-        let limits = self.router.context().limits.clone();
-        let (router, doubts, issuer) = (self.router.clone(), self.line.doubts.clone(), self.client.id);
+        let login = Login { readonly: node.role == Role::Replica, ..self.caller.lane.login().clone() };
+        let limits = self.caller.router.context().limits.clone();
+        let (router, doubts, issuer) =
+            (self.caller.router.clone(), self.caller.line.doubts.clone(), self.caller.client.id);
         let changes_users = spec.is_some_and(|spec| spec.traits.changes_users);
         // What ends a script must not wait for it.
         let is_about_data = spec.is_none_or(|spec| spec.has_keys() || spec.is_write());
@@ -197,6 +156,50 @@ impl Session {
     }
 }
 
+fn glance(router: &Router) -> Vec<String> {
+    let topology = router.topology();
+    let totals = router.tally().metrics().totals();
+    let clients = router.clients();
+    let mut lines = vec![
+        format!("version:{}", env!("CARGO_PKG_VERSION")),
+        format!("uptime_in_seconds:{}", clients.since.elapsed().as_secs()),
+        format!("connected_clients:{}", clients.count()),
+        format!("maxclients:{}", router.context().descriptors.max_clients()),
+        format!("blocked_clients:{}", clients.blocked()),
+        format!("buffered_bytes:{}", clients.buffered()),
+        format!("commands_processed:{}", totals.commands),
+        format!("server:{:?} {}", topology.server.kind, topology.server.version),
+        format!("topology_epoch:{}", topology.epoch),
+        format!("nodes:{}", topology.nodes.len()),
+        format!("primaries:{}", topology.first_slots().len()),
+        format!("slots_assigned:{}", topology.covered()),
+    ];
+    lines.extend(topology.trouble.as_ref().map(|trouble| format!("trouble:{trouble}")));
+    lines
+}
+
+fn nodes(router: &Router) -> Vec<String> {
+    let topology = router.topology();
+    let line = |(index, node): (usize, &std::sync::Arc<crate::cluster::topology::Node>)| {
+        let mut line = format!("{} {} {}", node.label, node.role.label(), node.id);
+        if let Some(primary) = &node.replicates {
+            line.push_str(&format!(" of {primary}"));
+        }
+        let ranges = topology.ranges(index);
+        let ranges = ranges.iter().map(|(first, last)| format!("{first}-{last}")).collect::<Vec<_>>();
+        if !ranges.is_empty() {
+            line.push_str(&format!(" slots {}", ranges.join(",")));
+        }
+        if node.reach != node.announced {
+            line.push_str(&format!(" reached at {}", node.reach));
+        }
+        line
+    };
+    let mut lines: Vec<String> = topology.nodes.iter().enumerate().map(line).collect();
+    lines.sort();
+    lines
+}
+
 /// The nodes' users may have changed when this goes.
 struct Changed(Rc<Router>, u64);
 
@@ -215,7 +218,7 @@ impl Session {
             Err(unknown) => unknown,
         };
         let Some((host, port)) = unknown.host else { return Err(unknown.error) };
-        let patience = self.router.context().dialer.patience();
+        let patience = self.caller.router.context().dialer.patience();
         let lookup = timeout(patience, lookup_host((host, port.unwrap_or_default())));
         match self.attend(lookup, Eof::Waits).await {
             Ok(Ok(Ok(addresses))) => {

@@ -10,6 +10,8 @@ use std::{
 
 use super::{
     Session,
+    caller::Caller,
+    dispatch, scripts,
     scripts::{awaits_functions, make_ready, scripts_of},
 };
 use crate::{
@@ -48,17 +50,17 @@ impl Session {
             {
                 let again = ready!(held.as_mut().poll(cx));
                 retry.held = None;
-                self.router.refresh();
+                self.caller.router.refresh();
                 again.into_iter().for_each(|bounced| self.send_again(bounced));
             }
-            if self.line.is_settled() {
+            if self.caller.line.is_settled() {
                 self.retry = None;
                 return Poll::Ready(());
             }
-            if !self.line.has_bounced() {
+            if !self.caller.line.has_bounced() {
                 return if self.retry.is_some() { Poll::Pending } else { Poll::Ready(()) };
             }
-            if !self.line.only_bounces_left() {
+            if !self.caller.line.only_bounces_left() {
                 return Poll::Pending;
             }
             self.take_up_bounced();
@@ -71,17 +73,17 @@ impl Session {
     /// Nothing but bounced requests is left: answers those that have had their chances, and sends the others again, at
     /// once or after a pause, all in their order.
     fn take_up_bounced(&mut self) {
-        let bounced = self.line.take_bounced();
+        let bounced = self.caller.line.take_bounced();
         let bounced = self.take_too_large(bounced);
         if bounced.is_empty() {
             return;
         }
-        let now = self.router.clock().now();
-        let (limits, strict) = (self.router.context().recovery, self.router.settings().strict_order);
+        let now = self.caller.router.clock().now();
+        let (limits, strict) = (self.caller.router.context().recovery, self.caller.router.settings().strict_order);
         let begin = || Retry { history: History::begin(now), reached: None, held: None };
         let retry = self.retry.get_or_insert_with(begin);
-        self.router.refresh();
-        bounced.iter().for_each(|bounced| note_move(&self.router, bounced));
+        self.caller.router.refresh();
+        bounced.iter().for_each(|bounced| note_move(&self.caller.router, bounced));
         let bounced = first_to_go(bounced, strict);
         // What had to wait until now has its chance, however late it is.
         let reached = retry.reached;
@@ -90,7 +92,7 @@ impl Session {
             retry.history.turn();
         }
         retry.reached = reached.max(bounced.last().map(|bounced| bounced.ticket.place()));
-        let (router, line) = (&self.router, &self.line);
+        let (router, line) = (&self.caller.router, &self.caller.line);
         let case = |bounced| Case { is_first: is_first(bounced), ..case(router, line, bounced) };
         let cases: Vec<Case<'_>> = bounced.iter().map(case).collect();
         retry.history.note(cases.iter().copied());
@@ -104,7 +106,7 @@ impl Session {
         for (bounced, action) in bounced.into_iter().zip(actions) {
             match action {
                 Action::GiveUp(error) => {
-                    self.router.tally().gave_up(bounced.why.error());
+                    self.caller.router.tally().gave_up(bounced.why.error());
                     bounced.ticket.fail(&error);
                     continue;
                 }
@@ -115,8 +117,8 @@ impl Session {
         }
         let pause = waits.then(|| retry.history.pause());
         if pause.is_some() || again.iter().any(|bounced| bounced.ticket.needs.scripts) {
-            let (router, lane) = (self.router.clone(), self.lane.clone());
-            retry.held = Some(Box::pin(make_ready(router, lane, self.affinity, pause, again)));
+            let (router, lane) = (self.caller.router.clone(), self.caller.lane.clone());
+            retry.held = Some(Box::pin(make_ready(router, lane, self.caller.affinity, pause, again)));
         } else {
             again.into_iter().for_each(|bounced| self.send_again(bounced));
         }
@@ -135,22 +137,22 @@ impl Session {
 
     /// All that go again at a time go by the same topology.
     fn send_again(&mut self, bounced: Bounced) {
-        self.barrier.follow(self.router.epoch());
+        self.barrier.follow(self.caller.router.epoch());
         self.follow_tracking();
         let Bounced { ticket, request, why } = bounced;
-        self.router.tally().retried(why.error());
+        self.caller.router.tally().retried(why.error());
         match why {
             Why::Redirected(redirect, from) => {
-                let Some(node) = self.router.topology().target(&redirect, &from) else {
+                let Some(node) = self.caller.router.topology().target(&redirect, &from) else {
                     // It is asked again where to.
-                    return self.send(&request, ticket);
+                    return self.caller.send(&request, ticket);
                 };
                 if ticket.needs.functions
-                    && let Some(why) = awaits_functions(&self.router, &node)
+                    && let Some(why) = awaits_functions(&self.caller.router, &node)
                 {
                     return ticket.bounce(request, why);
                 }
-                let link = self.lane.link_to(&self.router, &node);
+                let link = self.caller.lane.link_to(&self.caller.router, &node);
                 match redirect.kind {
                     Kind::Moved => link.send(&request, ticket),
                     Kind::Ask => {
@@ -162,59 +164,59 @@ impl Session {
                     }
                 }
             }
-            Why::Later(Later::TryAgain, _) => self.send_by_key(&request, ticket),
-            Why::NoScript(..) => self.send(&request, ticket),
+            Why::Later(Later::TryAgain, _) => send_by_key(&self.caller, &request, ticket),
+            Why::NoScript(..) => self.caller.send(&request, ticket),
             Why::Later(..) | Why::Unsent(_) | Why::Hopeless(_) | Why::TooLarge => {
                 if ticket.route == Route::All {
                     return self.send_to_all(&request, ticket);
                 }
-                if let Some(node) = same_node(&self.router, &ticket) {
-                    return self.lane.link_to(&self.router, &node).send(&request, ticket);
+                if let Some(node) = same_node(&self.caller.router, &ticket) {
+                    return self.caller.lane.link_to(&self.caller.router, &node).send(&request, ticket);
                 }
                 if ticket.route == Route::Any {
-                    self.affinity = self.affinity.wrapping_add(1);
+                    self.caller.affinity = self.caller.affinity.wrapping_add(1);
                 }
                 if ticket.needs.functions {
-                    return self.send_ready(&[], &request, ticket);
+                    return scripts::send_ready(&self.caller, &[], &request, ticket);
                 }
-                self.send(&request, ticket);
+                self.caller.send(&request, ticket);
             }
         }
     }
 
     /// No slot had an owner: what goes to all of them is split among those that there are now.
     fn send_to_all(&mut self, frame: &[u8], mut ticket: Ticket) {
-        let topology = self.router.topology().clone();
+        let topology = self.caller.router.topology().clone();
         let mut parser = Parser::default();
         if let Ok(Some(found)) = parser.find(frame) {
             let request = parser.request(frame, found);
             let spec = topology.commands.find(&request);
-            if let Some(fold) = plan::plan(&request, spec, &self.router.settings().policy).fold_of_all() {
-                let named = if self.is_trusted() { scripts_of(&self.router, frame) } else { Vec::new() };
+            if let Some(fold) = plan::plan(&request, spec, &self.caller.router.settings().policy).fold_of_all() {
+                let named = if self.caller.is_trusted() { scripts_of(&self.caller.router, frame) } else { Vec::new() };
                 return self.send_to_primaries(&request, spec, fold, &named, ticket);
             }
         }
         // The server, whose own table is known by now, has other ideas of it.
         ticket.route = Route::Any;
-        self.send(frame, ticket);
+        self.caller.send(frame, ticket);
     }
+}
 
-    /// A slot is half moved: of a command that can be split, each key is then found where it is.
-    fn send_by_key(&self, frame: &[u8], ticket: Ticket) {
-        let topology = self.router.topology();
-        let mut parser = Parser::default();
-        // A transaction is more than one frame, and never split.
-        if let Ok(Some(found)) = parser.find(frame)
-            && found.used == frame.len()
-        {
-            let request = parser.request(frame, found);
-            let spec = topology.commands.find(&request);
-            if let Some(split) = spec.and_then(|spec| plan::by_key(&request, spec)) {
-                return self.send_split(&request, spec, &split, ticket);
-            }
+/// A slot is half moved: of a command that can be split, each key is then found where it is.
+fn send_by_key(caller: &Caller, frame: &[u8], ticket: Ticket) {
+    let topology = caller.router.topology();
+    let mut parser = Parser::default();
+    // A transaction is more than one frame, and never split.
+    if let Ok(Some(found)) = parser.find(frame)
+        && found.used == frame.len()
+    {
+        let request = parser.request(frame, found);
+        let spec = topology.commands.find(&request);
+        if let Some(split) = spec.and_then(|spec| plan::by_key(&request, spec)) {
+            return dispatch::send_split(caller, &request, spec, &split, ticket);
         }
-        self.send(frame, ticket);
     }
+    caller.send(frame, ticket);
 }
 
 /// Remembers that a slot is on its way.

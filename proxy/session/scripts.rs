@@ -13,7 +13,7 @@ use std::{collections::HashSet, rc::Rc, sync::Arc, time::Duration};
 use bytes::Bytes;
 use tokio::{task::JoinSet, time::timeout};
 
-use super::{Flow, Session, alone::Work, ask::ask, attend::Eof, long::Portion, retry};
+use super::{Flow, Session, alone::Work, ask::ask, attend::Eof, caller::Caller, long::Portion, retry};
 use crate::{
     cluster::{
         recovery::Why,
@@ -60,30 +60,30 @@ impl Session {
             return self.forward(request, spec, route);
         }
         self.guard_order(spec, route);
-        let scripts = self.router.scripts();
+        let scripts = self.caller.router.scripts();
         match which {
             Scripting::Eval => {
                 let mut ticket = self.open(request, spec, route);
-                ticket.on_success = self.learn(request.arg(1), Met::Evaluated);
-                self.send(request.frame(), ticket);
+                ticket.on_success = learn(&self.caller, request.arg(1), Met::Evaluated);
+                self.caller.send(request.frame(), ticket);
             }
             Scripting::Fcall => {
                 let mut ticket = self.open(request, spec, route);
                 ticket.needs.functions = true;
-                self.send_ready(&[], request.frame(), ticket);
+                send_ready(&self.caller, &[], request.frame(), ticket);
             }
             Scripting::Evalsha => return self.evalsha(request, spec, route),
-            Scripting::Show | Scripting::Exists if !self.is_trusted() || request.len() > MANY => {
+            Scripting::Show | Scripting::Exists if !self.caller.is_trusted() || request.len() > MANY => {
                 return Flow::alone(Work::AskOfScripts(which));
             }
             Scripting::Show => {
                 let named = scripts.find(request.arg(2)).into_iter().collect::<Vec<_>>();
                 let ticket = self.open(request, spec, route);
-                self.send_ready(&named, request.frame(), ticket);
+                send_ready(&self.caller, &named, request.frame(), ticket);
             }
             Scripting::Load => {
                 let mut ticket = self.open(request, spec, route);
-                ticket.on_success = self.learn(request.arg(2), Met::Loaded);
+                ticket.on_success = learn(&self.caller, request.arg(2), Met::Loaded);
                 self.send_to_primaries(request, spec, Fold::AllSucceeded, &[], ticket);
             }
             Scripting::Flush => {
@@ -95,7 +95,7 @@ impl Session {
             }
             Scripting::Exists => {
                 // What is remembered here exists: the nodes are given it first.
-                let named = scripts_of(&self.router, request.frame());
+                let named = scripts_of(&self.caller.router, request.frame());
                 let ticket = self.open(request, spec, route);
                 self.send_to_primaries(request, spec, Fold::And, &named, ticket);
             }
@@ -103,22 +103,13 @@ impl Session {
         Flow::Taken
     }
 
-    /// What the ticket of a request that runs code has to know, where it goes by a connection of its own.
-    pub(super) fn prepare(&self, which: Scripting, request: &Request<'_>, ticket: &mut Ticket) {
-        match which {
-            Scripting::Eval => ticket.on_success = self.learn(request.arg(1), Met::Evaluated),
-            Scripting::Fcall => ticket.needs.functions = true,
-            _ => ticket.needs.scripts = self.router.scripts().find(request.arg(1)).is_some(),
-        }
-    }
-
     /// SCRIPT SHOW and EXISTS of a client whose user may not load what the proxy remembers, to whom the nodes are given it by
     /// the proxy's own login; and EXISTS of very many.
     pub(super) async fn ask_of_scripts(&mut self, which: Scripting, request: &Request<'_>, spec: Option<&Spec>) {
-        let named: Rc<[Script]> = named_by(&self.router, request).await.into();
-        let is_trusted = self.is_trusted();
+        let named: Rc<[Script]> = named_by(&self.caller.router, request).await.into();
+        let is_trusted = self.caller.is_trusted();
         if !is_trusted && !named.is_empty() {
-            let giving = self.give_all(which, named.clone());
+            let giving = give_all(&self.caller, which, named.clone());
             if let Err(reason) = self.attend(giving, Eof::Waits).await {
                 self.ending = Some(reason);
                 return;
@@ -128,79 +119,26 @@ impl Session {
         let ticket = self.open(request, spec, Route::Any);
         match which {
             Scripting::Exists => self.send_to_primaries(request, spec, Fold::And, ahead, ticket),
-            _ => self.send_ready(ahead, request.frame(), ticket),
+            _ => send_ready(&self.caller, ahead, request.frame(), ticket),
         }
-    }
-
-    /// Loads scripts, by the proxy's own login, where a request about them goes.
-    fn give_all(&self, which: Scripting, named: Rc<[Script]>) -> impl Future<Output = ()> + use<> {
-        let nodes: Vec<_> = match which {
-            Scripting::Exists => self.router.topology().owners().cloned().collect(),
-            _ => self.router.node_for(Route::Any, self.affinity).into_iter().collect(),
-        };
-        let router = self.router.clone();
-        async move {
-            let mut giving = JoinSet::new();
-            for node in nodes {
-                let (router, named) = (router.clone(), named.clone());
-                giving.spawn_local(async move { load_at(&router, &node, &named).await });
-            }
-            // A node that is lost is given it when it needs it.
-            let _ = timeout(PATIENCE, giving.join_all()).await;
-        }
-    }
-
-    /// What becomes of a command while a primary is lost: a script that is not kept cannot be given to anybody later.
-    pub(super) fn when_lost(&self, spec: &Spec, request: &Request<'_>) -> WhenLost {
-        match spec.when_lost {
-            WhenLost::Kept if !is_kept(request.arg(2)) => WhenLost::Fails,
-            other => other,
-        }
-    }
-
-    /// Remembers a text, at once or when a node has taken it: what the client's own user may not run, nobody shall be
-    /// given for it.
-    fn learn(&self, text: &[u8], met: Met) -> Option<OnSuccess> {
-        let scripts = self.router.scripts();
-        if self.is_proxys_user() {
-            scripts.learn(text, met);
-            return None;
-        }
-        let (router, text) = (self.router.clone(), (!scripts.knows(text, met)).then(|| Bytes::copy_from_slice(text))?);
-        Some(OnSuccess::new(move || router.scripts().learn(&text, met)))
-    }
-
-    /// Remembers the texts in the frames of a transaction, likewise.
-    pub(super) fn learn_all(&self, frames: &[u8]) -> Option<OnSuccess> {
-        if self.is_proxys_user() {
-            learn_all(&self.router, frames);
-            return None;
-        }
-        let (router, frames) = (self.router.clone(), Bytes::copy_from_slice(frames));
-        Some(OnSuccess::new(move || learn_all(&router, &frames)))
-    }
-
-    /// Whether the client has no more and no fewer rights than the proxy, by whose login scripts are loaded anew.
-    pub(super) fn is_proxys_user(&self) -> bool {
-        self.lane.login().credentials == self.router.settings().login.credentials
     }
 
     /// EVALSHA. Where the script is not known here, it is as if the node had been asked directly.
     fn evalsha(&mut self, request: &Request<'_>, spec: Option<&Spec>, route: Route) -> Flow {
-        let Some(script) = self.router.scripts().find(request.arg(1)) else {
+        let Some(script) = self.caller.router.scripts().find(request.arg(1)) else {
             return self.forward(request, spec, route);
         };
         // By the client's own connection only what its user may do.
-        let ahead = self.is_trusted() && (self.reader.behind() > 0 || !self.line.is_settled());
+        let ahead = self.caller.is_trusted() && (self.reader.behind() > 0 || !self.caller.line.is_settled());
         let mut ticket = self.open(request, spec, route);
         ticket.needs.scripts = true;
-        let Some(link) = self.link(route) else {
-            self.send(request.frame(), ticket);
+        let Some(link) = self.caller.link(route) else {
+            self.caller.send(request.frame(), ticket);
             return Flow::Taken;
         };
         let mut prelude = Prelude::default();
         if ahead && script.text.len() <= LONGEST_AHEAD && !link.never_loads() {
-            self.load_ahead(&link, &script, &mut prelude);
+            load_ahead(&self.caller, &link, &script, &mut prelude);
         } else {
             ticket.needs.reloads = true;
             self.barrier.hold_behind(route);
@@ -209,30 +147,87 @@ impl Session {
         link.send_after(&prelude, request.frame(), ticket);
         Flow::Taken
     }
+}
 
-    /// Sends a request, or the frames of a transaction, to where it finds what it runs: the scripts that it names are
-    /// loaded ahead.
-    pub(super) fn send_ready(&self, named: &[Script], request: &[u8], mut ticket: Ticket) {
-        ticket.needs.scripts |= !named.is_empty();
-        if ticket.needs.functions {
-            let target = self.router.node_for(ticket.route, self.affinity);
-            if let Some(why) = target.and_then(|node| awaits_functions(&self.router, &node)) {
-                return ticket.bounce(Bytes::copy_from_slice(request), why);
-            }
-        }
-        let Some(link) = self.link(ticket.route) else {
-            return self.send(request, ticket);
-        };
-        let mut prelude = Prelude::default();
-        named.iter().for_each(|script| self.load_ahead(&link, script, &mut prelude));
-        prelude.add(ticket.caching.prefix());
-        link.send_after(&prelude, request, ticket);
+/// What the ticket of a request that runs code has to know, where it goes by a connection of its own.
+pub(super) fn prepare(caller: &Caller, which: Scripting, request: &Request<'_>, ticket: &mut Ticket) {
+    match which {
+        Scripting::Eval => ticket.on_success = learn(caller, request.arg(1), Met::Evaluated),
+        Scripting::Fcall => ticket.needs.functions = true,
+        _ => ticket.needs.scripts = caller.router.scripts().find(request.arg(1)).is_some(),
     }
+}
 
-    fn load_ahead(&self, link: &Link, script: &Script, prelude: &mut Prelude) {
-        if link.load(script, prelude) {
-            self.router.scripts().all().give(script.sha, &link.node().label);
+/// Loads scripts, by the proxy's own login, where a request about them goes.
+fn give_all(caller: &Caller, which: Scripting, named: Rc<[Script]>) -> impl Future<Output = ()> + use<> {
+    let nodes: Vec<_> = match which {
+        Scripting::Exists => caller.router.topology().owners().cloned().collect(),
+        _ => caller.router.node_for(Route::Any, caller.affinity).into_iter().collect(),
+    };
+    let router = caller.router.clone();
+    async move {
+        let mut giving = JoinSet::new();
+        for node in nodes {
+            let (router, named) = (router.clone(), named.clone());
+            giving.spawn_local(async move { load_at(&router, &node, &named).await });
         }
+        // A node that is lost is given it when it needs it.
+        let _ = timeout(PATIENCE, giving.join_all()).await;
+    }
+}
+
+/// Remembers a text, at once or when a node has taken it: what the client's own user may not run, nobody shall be
+/// given for it.
+fn learn(caller: &Caller, text: &[u8], met: Met) -> Option<OnSuccess> {
+    let scripts = caller.router.scripts();
+    if caller.is_proxys_user() {
+        scripts.learn(text, met);
+        return None;
+    }
+    let (router, text) = (caller.router.clone(), (!scripts.knows(text, met)).then(|| Bytes::copy_from_slice(text))?);
+    Some(OnSuccess::new(move || router.scripts().learn(&text, met)))
+}
+
+/// Remembers the texts in the frames of a transaction, likewise.
+pub(super) fn learn_transaction(caller: &Caller, frames: &[u8]) -> Option<OnSuccess> {
+    if caller.is_proxys_user() {
+        learn_all(&caller.router, frames);
+        return None;
+    }
+    let (router, frames) = (caller.router.clone(), Bytes::copy_from_slice(frames));
+    Some(OnSuccess::new(move || learn_all(&router, &frames)))
+}
+
+/// Sends a request, or the frames of a transaction, to where it finds what it runs: the scripts that it names are
+/// loaded ahead.
+pub(super) fn send_ready(caller: &Caller, named: &[Script], request: &[u8], mut ticket: Ticket) {
+    ticket.needs.scripts |= !named.is_empty();
+    if ticket.needs.functions {
+        let target = caller.router.node_for(ticket.route, caller.affinity);
+        if let Some(why) = target.and_then(|node| awaits_functions(&caller.router, &node)) {
+            return ticket.bounce(Bytes::copy_from_slice(request), why);
+        }
+    }
+    let Some(link) = caller.link(ticket.route) else {
+        return caller.send(request, ticket);
+    };
+    let mut prelude = Prelude::default();
+    named.iter().for_each(|script| load_ahead(caller, &link, script, &mut prelude));
+    prelude.add(ticket.caching.prefix());
+    link.send_after(&prelude, request, ticket);
+}
+
+fn load_ahead(caller: &Caller, link: &Link, script: &Script, prelude: &mut Prelude) {
+    if link.load(script, prelude) {
+        caller.router.scripts().all().give(script.sha, &link.node().label);
+    }
+}
+
+/// What becomes of a command while a primary is lost: a script that is not kept cannot be given to anybody later.
+pub(super) fn when_lost(spec: &Spec, request: &Request<'_>) -> WhenLost {
+    match spec.when_lost {
+        WhenLost::Kept if !is_kept(request.arg(2)) => WhenLost::Fails,
+        other => other,
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::{rc::Rc, time::Duration};
 
-use super::Session;
+use super::caller::Caller;
 use crate::{
     clients::Paused,
     cluster::topology::Route,
@@ -18,116 +18,120 @@ use crate::{
     upstream::router::Lane,
 };
 
-impl Session {
-    /// What is known better than by the nodes, for replies merged by `fold`.
-    pub(super) fn facts(&self, fold: Fold) -> Facts {
-        match fold {
-            Fold::Info => self.info_facts(),
-            Fold::Config => self.config_facts(),
-            _ => Facts::new(),
-        }
+/// What is known better than by the nodes, for replies merged by `fold`.
+pub(super) fn facts(caller: &Caller, fold: Fold) -> Facts {
+    match fold {
+        Fold::Info => info_facts(caller),
+        Fold::Config => config_facts(caller),
+        _ => Facts::new(),
     }
+}
 
-    /// Who knows what clients did, for replies merged by `fold` that tell what nodes ran.
-    pub(super) fn account_for(&self, fold: Fold, request: &Request<'_>) -> Option<Account> {
-        let only = match fold {
-            Fold::Info | Fold::Newest(_) | Fold::Entries => Vec::new(),
-            Fold::Histogram => request.args().skip(2).map(|name| String::from_utf8_lossy(name).into_owned()).collect(),
-            _ => return None,
-        };
-        let (commands, metrics) = (self.router.topology().commands.clone(), self.router.tally().metrics().clone());
-        let dialer = self.router.context().dialer.clone();
-        let own: IsOwn = Rc::new(move |address: &str| dialer.is_own(address));
-        Some(Account { commands, metrics, only, own: Some(own) })
-    }
+/// Who knows what clients did, for replies merged by `fold` that tell what nodes ran.
+pub(super) fn account_for(caller: &Caller, fold: Fold, request: &Request<'_>) -> Option<Account> {
+    let only = match fold {
+        Fold::Info | Fold::Newest(_) | Fold::Entries => Vec::new(),
+        Fold::Histogram => request.args().skip(2).map(|name| String::from_utf8_lossy(name).into_owned()).collect(),
+        _ => return None,
+    };
+    let (commands, metrics) = (caller.router.topology().commands.clone(), caller.router.tally().metrics().clone());
+    let dialer = caller.router.context().dialer.clone();
+    let own: IsOwn = Rc::new(move |address: &str| dialer.is_own(address));
+    Some(Account { commands, metrics, only, own: Some(own) })
+}
 
-    /// One request to any primary, by a connection of `lane`, its reply amended.
-    pub(super) async fn ask_amended(&self, lane: &Lane, request: &Request<'_>, fold: Fold) -> Result<Vec<u8>, String> {
-        let link = lane.link(&self.router, self.affinity, Route::Any);
-        let link = link.ok_or_else(|| self.router.topology().down())?;
-        let reply = self.ask(&link, request.frame()).await?;
-        let mut merge = Merge::new(fold, 1, None, self.speaks_resp3());
-        merge.know(self.facts(fold));
-        merge.take(0, &reply);
-        let mut amended = Vec::new();
-        merge.finish(&mut amended);
-        Ok(amended)
-    }
+/// One request to any primary, by a connection of `lane`, its reply amended.
+pub(super) async fn ask_amended(
+    caller: &Caller,
+    lane: &Lane,
+    request: &Request<'_>,
+    fold: Fold,
+) -> Result<Vec<u8>, String> {
+    let link = lane.link(&caller.router, caller.affinity, Route::Any);
+    let link = link.ok_or_else(|| caller.router.topology().down())?;
+    let reply = caller.ask(&link, request.frame()).await?;
+    let mut merge = Merge::new(fold, 1, None, caller.speaks_resp3());
+    merge.know(facts(caller, fold));
+    merge.take(0, &reply);
+    let mut amended = Vec::new();
+    merge.finish(&mut amended);
+    Ok(amended)
+}
 
-    /// CONFIG SET of parameters that are not to change: OK where CONFIG GET says that they are so, else `error`.
-    pub(super) async fn config_as_it_is(&self, request: &Request<'_>, error: &[u8]) -> Vec<u8> {
-        let mut reply = Vec::new();
-        for at in (2..request.len()).step_by(2) {
-            let (mut frame, mut parser) = (Vec::new(), Parser::default());
-            write::request(&mut frame, &[&b"CONFIG"[..], b"GET", request.arg(at)]);
-            let Ok(Some(found)) = parser.find(&frame) else { return reply };
-            let now =
-                match self.ask_amended(&self.router.first_lane(), &parser.request(&frame, found), Fold::Config).await {
-                    Ok(now) => Value::parse(&now).ok().flatten().map_or(Value::Null, |(now, _)| now),
-                    Err(text) => {
-                        write::error(&mut reply, text.as_bytes());
-                        return reply;
-                    }
-                };
-            let is_name = |known: &Value| known.text().is_some_and(|known| known.eq_ignore_ascii_case(request.arg(at)));
-            let mut pairs = now.items().chunks_exact(2);
-            let is_so = pairs
-                .any(|pair| matches!(pair, [known, value] if is_name(known) && value.text() == request.get(at + 1)));
-            if !is_so {
-                write::error(&mut reply, error);
+/// CONFIG SET of parameters that are not to change: OK where CONFIG GET says that they are so, else `error`.
+pub(super) async fn config_as_it_is(caller: &Caller, request: &Request<'_>, error: &[u8]) -> Vec<u8> {
+    let mut reply = Vec::new();
+    for at in (2..request.len()).step_by(2) {
+        let (mut frame, mut parser) = (Vec::new(), Parser::default());
+        write::request(&mut frame, &[&b"CONFIG"[..], b"GET", request.arg(at)]);
+        let Ok(Some(found)) = parser.find(&frame) else { return reply };
+        let now = match ask_amended(caller, &caller.router.first_lane(), &parser.request(&frame, found), Fold::Config)
+            .await
+        {
+            Ok(now) => Value::parse(&now).ok().flatten().map_or(Value::Null, |(now, _)| now),
+            Err(text) => {
+                write::error(&mut reply, text.as_bytes());
                 return reply;
             }
-        }
-        write::simple(&mut reply, "OK");
-        reply
-    }
-
-    fn info_facts(&self) -> Facts {
-        let clients = self.router.clients();
-        let totals = self.router.tally().metrics().totals();
-        let uptime = clients.since.elapsed().as_secs();
-        let (reason, actions, left) = match clients.pause().now() {
-            None => ("none", "none", Duration::ZERO),
-            Some((Paused::Writes, left)) => ("client_pause", "write", left),
-            Some((Paused::All, left)) => ("client_pause", "all", left),
         };
-        vec![
-            ("tcp_port", self.client.local.port().to_string()),
-            ("process_id", std::process::id().to_string()),
-            ("uptime_in_seconds", uptime.to_string()),
-            ("uptime_in_days", (uptime / (24 * 3600)).to_string()),
-            ("connected_clients", clients.count().to_string()),
-            ("blocked_clients", clients.blocked().to_string()),
-            ("pubsub_clients", clients.subscribed().to_string()),
-            ("tracking_clients", clients.tracking().to_string()),
-            ("paused_reason", reason.to_owned()),
-            ("paused_actions", actions.to_owned()),
-            ("paused_timeout_milliseconds", left.as_millis().to_string()),
-            ("maxclients", self.router.context().descriptors.max_clients().to_string()),
-            ("total_connections_received", clients.ever().to_string()),
-            ("rejected_connections", totals.rejected.to_string()),
-        ]
+        let is_name = |known: &Value| known.text().is_some_and(|known| known.eq_ignore_ascii_case(request.arg(at)));
+        let mut pairs = now.items().chunks_exact(2);
+        let is_so =
+            pairs.any(|pair| matches!(pair, [known, value] if is_name(known) && value.text() == request.get(at + 1)));
+        if !is_so {
+            write::error(&mut reply, error);
+            return reply;
+        }
     }
+    write::simple(&mut reply, "OK");
+    reply
+}
 
-    /// Parameters that tell of one process among many. The nodes' passwords are not for the proxy's clients.
-    fn config_facts(&self) -> Facts {
-        let databases = self.router.topology().server.databases.max(1);
-        let mut facts = vec![
-            ("port", self.client.local.port().to_string()),
-            ("databases", databases.to_string()),
-            ("cluster-enabled", "no".to_owned()),
-            ("maxclients", self.router.context().descriptors.max_clients().to_string()),
-        ];
-        let secrets = [
-            "masterauth",
-            "masteruser",
-            "primaryauth",
-            "primaryuser",
-            "requirepass",
-            "tls-client-key-file-pass",
-            "tls-key-file-pass",
-        ];
-        facts.extend(secrets.map(|secret| (secret, String::new())));
-        facts
-    }
+fn info_facts(caller: &Caller) -> Facts {
+    let clients = caller.router.clients();
+    let totals = caller.router.tally().metrics().totals();
+    let uptime = clients.since.elapsed().as_secs();
+    let (reason, actions, left) = match clients.pause().now() {
+        None => ("none", "none", Duration::ZERO),
+        Some((Paused::Writes, left)) => ("client_pause", "write", left),
+        Some((Paused::All, left)) => ("client_pause", "all", left),
+    };
+    vec![
+        ("tcp_port", caller.client.local.port().to_string()),
+        ("process_id", std::process::id().to_string()),
+        ("uptime_in_seconds", uptime.to_string()),
+        ("uptime_in_days", (uptime / (24 * 3600)).to_string()),
+        ("connected_clients", clients.count().to_string()),
+        ("blocked_clients", clients.blocked().to_string()),
+        ("pubsub_clients", clients.subscribed().to_string()),
+        ("tracking_clients", clients.tracking().to_string()),
+        ("paused_reason", reason.to_owned()),
+        ("paused_actions", actions.to_owned()),
+        ("paused_timeout_milliseconds", left.as_millis().to_string()),
+        ("maxclients", caller.router.context().descriptors.max_clients().to_string()),
+        ("total_connections_received", clients.ever().to_string()),
+        ("rejected_connections", totals.rejected.to_string()),
+    ]
+}
+
+/// Parameters that tell of one process among many. The nodes' passwords are not for the proxy's clients.
+fn config_facts(caller: &Caller) -> Facts {
+    let databases = caller.router.topology().server.databases.max(1);
+    let mut facts = vec![
+        ("port", caller.client.local.port().to_string()),
+        ("databases", databases.to_string()),
+        ("cluster-enabled", "no".to_owned()),
+        ("maxclients", caller.router.context().descriptors.max_clients().to_string()),
+    ];
+    let secrets = [
+        "masterauth",
+        "masteruser",
+        "primaryauth",
+        "primaryuser",
+        "requirepass",
+        "tls-client-key-file-pass",
+        "tls-key-file-pass",
+    ];
+    facts.extend(secrets.map(|secret| (secret, String::new())));
+    facts
 }

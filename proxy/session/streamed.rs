@@ -61,10 +61,10 @@ impl Session {
     /// Gives the client a reply: at once where it is whole, else as fast as the client reads it.
     pub(super) async fn deliver(&mut self, label: Label, reply: Streamed, eof: Eof) {
         if reply.rest.is_none() {
-            return self.line.answer(label, &reply.front);
+            return self.caller.line.answer(label, &reply.front);
         }
-        let ticket = self.line.open(Some(label), 0, Route::Any, false);
-        let router = self.router.clone();
+        let ticket = self.caller.line.open(Some(label), 0, Route::Any, false);
+        let router = self.caller.router.clone();
         let done = self.attend(reply.pass_on(&router, &ticket), eof).await;
         self.end_streamed(ticket, done.map(|passed| passed.map(drop)));
     }
@@ -77,7 +77,7 @@ impl Session {
             Ok(Err(Failure(error))) => ticket.fill(&error),
             Err(reason) => {
                 self.ending = Some(reason);
-                self.line.close();
+                self.caller.line.close();
                 ticket.fill(b"");
             }
         }

@@ -39,9 +39,9 @@ impl Session {
     pub(super) async fn subscribe(&mut self, kind: Kind, request: &Request<'_>) -> Option<Bytes> {
         let names = names_of(request);
         self.waits_with(2 * names.iter().map(Bytes::len).sum::<usize>());
-        let (subscriber, router, line) = (self.lend_subscriber(), self.router.clone(), self.line.clone());
+        let (subscriber, router, line) = (self.lend_subscriber(), self.caller.router.clone(), self.caller.line.clone());
         router.refresh();
-        let resp3 = self.speaks_resp3();
+        let resp3 = self.caller.speaks_resp3();
         let work = async move {
             let context = SubscriberContext { router: &router, line: &line, resp3 };
             begin(subscriber, kind, &names, &context).await
@@ -54,9 +54,9 @@ impl Session {
     /// Unsubscribes, from everything of this kind where no name is given, and confirms that. `None` where the client has
     /// gone.
     pub(super) async fn unsubscribe(&mut self, kind: Kind, request: &Request<'_>) -> Option<Bytes> {
-        let (subscriber, router, line) = (self.lend_subscriber(), self.router.clone(), self.line.clone());
+        let (subscriber, router, line) = (self.lend_subscriber(), self.caller.router.clone(), self.caller.line.clone());
         let names = if request.len() == 1 { subscriber.names(kind) } else { names_of(request) };
-        let resp3 = self.speaks_resp3();
+        let resp3 = self.caller.speaks_resp3();
         let work = async move {
             let context = SubscriberContext { router: &router, line: &line, resp3 };
             end(subscriber, kind, &names, &context).await
@@ -67,7 +67,9 @@ impl Session {
     }
 
     fn lend_subscriber(&mut self) -> Box<Subscriber> {
-        self.subscriber.take().unwrap_or_else(|| Box::new(Subscriber::new(self.lane.login(), &self.router)))
+        self.subscriber
+            .take()
+            .unwrap_or_else(|| Box::new(Subscriber::new(self.caller.lane.login(), &self.caller.router)))
     }
 
     /// Does something with the client's subscriptions, which go where the client does.
@@ -97,9 +99,9 @@ impl Session {
     }
 
     fn count_subscriptions(&self, counts: [usize; 3]) {
-        for (shown, count) in self.client.subscriptions.iter().zip(counts) {
+        for (shown, count) in self.caller.client.subscriptions.iter().zip(counts) {
             let before = shown.swap(count, Relaxed);
-            self.router.tally().subscribed(count as i64 - before as i64);
+            self.caller.router.tally().subscribed(count as i64 - before as i64);
         }
     }
 
@@ -113,17 +115,17 @@ impl Session {
         }
         self.poll_tracking(cx);
         if let Some(monitor) = &mut self.monitor
-            && monitor.poll(cx, &self.router).is_ready()
+            && monitor.poll(cx, &self.caller.router).is_ready()
         {
-            tracing::warn!(client = %self.client.peer, "closed: a node does not allow it to MONITOR any more");
+            tracing::warn!(client = %self.caller.client.peer, "closed: a node does not allow it to MONITOR any more");
             return Some(Disconnect::NodeLost);
         }
         self.pass_on_shown();
-        let resp3 = self.speaks_resp3();
+        let resp3 = self.caller.speaks_resp3();
         let subscriber = self.subscriber.as_mut()?;
-        subscriber.poll(cx, &SubscriberContext { router: &self.router, line: &self.line, resp3 });
+        subscriber.poll(cx, &SubscriberContext { router: &self.caller.router, line: &self.caller.line, resp3 });
         if subscriber.is_forbidden() {
-            tracing::warn!(client = %self.client.peer, "closed: a node does not allow its subscriptions any more");
+            tracing::warn!(client = %self.caller.client.peer, "closed: a node does not allow its subscriptions any more");
             return Some(Disconnect::NodeLost);
         }
         None
@@ -135,8 +137,8 @@ impl Session {
         if !is_told {
             return None;
         }
-        let limits = self.router.settings().pubsub;
-        let owed = self.line.owed();
+        let limits = self.caller.router.settings().pubsub;
+        let owed = self.caller.line.owed();
         let above = |limit: usize| limit > 0 && owed > limit;
         let SlowSubscriber(end) = &mut self.overdue;
         let over = if above(limits.hard_limit) {
@@ -148,14 +150,14 @@ impl Session {
             false
         };
         if over {
-            tracing::warn!(client = %self.client.peer, id = self.client.id, owed, "closed: a subscriber that reads too slowly");
+            tracing::warn!(client = %self.caller.client.peer, id = self.caller.client.id, owed, "closed: a subscriber that reads too slowly");
         }
         over.then_some(Disconnect::OutputLimit)
     }
 
     /// Whether the client speaks RESP2 and has subscriptions: then it cannot tell messages from replies.
     pub(super) fn only_subscribes(&self) -> bool {
-        self.subscriber.is_some() && !self.speaks_resp3()
+        self.subscriber.is_some() && !self.caller.speaks_resp3()
     }
 
     /// The error for what such a client may not send.

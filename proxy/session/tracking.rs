@@ -111,7 +111,7 @@ impl Session {
     }
 
     fn tracking_info(&self, out: &mut Vec<u8>) {
-        let resp3 = self.speaks_resp3();
+        let resp3 = self.caller.speaks_resp3();
         let mut flags = Vec::new();
         let (mut redirect, mut prefixes) = (-1, Vec::new());
         match &self.tracking {
@@ -129,7 +129,7 @@ impl Session {
                     }
                 }
                 flags.extend(tracking.noloop.then_some("noloop"));
-                flags.extend(self.client.has(Mark::BrokenRedirect).then_some("broken_redirect"));
+                flags.extend(self.caller.client.has(Mark::BrokenRedirect).then_some("broken_redirect"));
                 redirect = tracking.redirect as i64;
                 prefixes = tracking.prefixes.iter().collect();
             }
@@ -147,7 +147,7 @@ impl Session {
 
     /// `CLIENT TRACKING ON|OFF ...`; `None` where the client has gone.
     pub(super) async fn set_tracking(&mut self, request: &Request<'_>) -> Option<Vec<u8>> {
-        let asked = Options::parse(request, self.router.clients());
+        let asked = Options::parse(request, self.caller.router.clients());
         let checked = asked.and_then(|asked| {
             if request.is(2, "ON") {
                 asked.check(self.tracking.as_deref())?;
@@ -179,9 +179,9 @@ impl Session {
 
     /// Begins; an error of a node's, or else of the client's own.
     async fn begin_tracking(&mut self, asked: Options) -> Result<Result<(), String>, Disconnect> {
-        self.router.refresh();
+        self.caller.router.refresh();
         // Here, and in what each node is being told.
-        let copies = 1 + self.router.topology().owners().count();
+        let copies = 1 + self.caller.router.topology().owners().count();
         self.waits_with(copies * asked.prefixes.iter().map(Bytes::len).sum::<usize>());
         let before = self.tracking.take();
         let mut prefixes = before.as_ref().map(|tracking| tracking.prefixes.clone()).unwrap_or_default();
@@ -189,11 +189,11 @@ impl Session {
             prefixes.insert(Bytes::new());
         }
         prefixes.extend(asked.prefixes.iter().cloned());
-        self.client.mark(Mark::Tracking, true);
-        self.client.mark(Mark::Broadcast, asked.mode == TrackingMode::Broadcast);
-        self.client.mark(Mark::BrokenRedirect, false);
-        self.client.redirect.store(asked.redirect as i64, Relaxed);
-        let current = self.router.topology().clone();
+        self.caller.client.mark(Mark::Tracking, true);
+        self.caller.client.mark(Mark::Broadcast, asked.mode == TrackingMode::Broadcast);
+        self.caller.client.mark(Mark::BrokenRedirect, false);
+        self.caller.client.redirect.store(asked.redirect as i64, Relaxed);
+        let current = self.caller.router.topology().clone();
         let mut tracking = Box::new(Tracking {
             mode: asked.mode,
             prefixes,
@@ -204,7 +204,7 @@ impl Session {
             owes_flush: before.as_ref().and_then(|before| before.owes_flush),
             topology: before.as_ref().map_or(current, |before| before.topology.clone()),
             warned: before.as_ref().is_some_and(|before| before.warned),
-            news: self.router.next_news(),
+            news: self.caller.router.next_news(),
         });
         let before = before.map(|mut before| (before.invalidations.take(), before.wanted()));
         // In broadcasts nothing of the past is told: who was not told by then has no need to forget.
@@ -213,7 +213,7 @@ impl Session {
         };
         let forgets = before.as_ref().is_some_and(|(invalidations, _)| remembers(invalidations));
         match before {
-            Some((Some(invalidations), wanted)) if self.speaks_resp3() || asked.redirect != 0 => {
+            Some((Some(invalidations), wanted)) if self.caller.speaks_resp3() || asked.redirect != 0 => {
                 invalidations.redirect.set(asked.redirect);
                 let (all, new) = (tracking.wanted(), dial::Tracking { prefixes: asked.prefixes, ..tracking.wanted() });
                 tracking.invalidations = Some(invalidations);
@@ -236,8 +236,8 @@ impl Session {
     /// stays. Whether all of them consent.
     async fn track_more(&mut self, all: &dial::Tracking, new: &dial::Tracking) -> Result<bool, Disconnect> {
         let mut asking = JoinSet::new();
-        for (link, frame) in self.lane.track(all, new) {
-            let router = self.router.clone();
+        for (link, frame) in self.caller.lane.track(all, new) {
+            let router = self.caller.router.clone();
             asking.spawn_local(async move { ask(&router, &link, &frame).await.is_ok_and(|reply| *reply == *OK) });
         }
         let consent = async move {
@@ -254,9 +254,9 @@ impl Session {
     async fn wait_for_nodes(&mut self) -> Result<Result<(), String>, Disconnect> {
         let Some(tracking) = &self.tracking else { return Ok(Ok(())) };
         let Some(invalidations) = tracking.invalidations.clone() else { return Ok(Ok(())) };
-        let owners: Vec<_> = self.router.topology().owners().cloned().collect();
+        let owners: Vec<_> = self.caller.router.topology().owners().cloned().collect();
         let patience = match tracking.mode {
-            TrackingMode::Broadcast => self.router.context().recovery.timeout,
+            TrackingMode::Broadcast => self.caller.router.context().recovery.timeout,
             _ => SHORT_WAIT,
         };
         let opened = {
@@ -272,30 +272,31 @@ impl Session {
     pub(super) fn end_tracking(&mut self) {
         let Some(tracking) = self.tracking.take() else { return };
         for mark in [Mark::Tracking, Mark::Broadcast, Mark::BrokenRedirect] {
-            self.client.mark(mark, false);
+            self.caller.client.mark(mark, false);
         }
         if tracking.invalidations.is_some() {
-            self.lane = self.router.lane(self.lane.login());
+            self.caller.lane = self.caller.router.lane(self.caller.lane.login());
         }
     }
 
     /// Gives a tracking session a new lane of its own, for the login that it has now. What nodes remember of the old
     /// links is lost, so that the client must forget it too; `why`, where there can be any.
     pub(super) fn lay_lane(&mut self, why: Option<&'static str>) {
-        let (login, resp3) = (self.lane.login().clone(), self.speaks_resp3());
+        let (login, resp3) = (self.caller.lane.login().clone(), self.caller.speaks_resp3());
         let Some(tracking) = &mut self.tracking else { return };
         if let Some(old) = tracking.invalidations.take() {
             old.close();
         }
-        tracking.topology = self.router.topology().clone();
+        tracking.topology = self.caller.router.topology().clone();
         tracking.owes_flush = tracking.owes_flush.or(why);
         if !resp3 && tracking.redirect == 0 {
-            self.lane = self.router.lane(&login);
+            self.caller.lane = self.caller.router.lane(&login);
             return;
         }
-        let invalidations = Invalidations::new(&self.router, &self.line, &self.client, tracking, resp3);
-        self.lane = self.router.private_lane(&login, tracking.wanted(), invalidations.clone());
-        self.lane.cover(&self.router);
+        let invalidations =
+            Invalidations::new(&self.caller.router, &self.caller.line, &self.caller.client, tracking, resp3);
+        self.caller.lane = self.caller.router.private_lane(&login, tracking.wanted(), invalidations.clone());
+        self.caller.lane.cover(&self.caller.router);
         tracking.invalidations = Some(invalidations);
     }
 
@@ -343,24 +344,24 @@ impl Session {
 
     /// Passes on what others have left for this client, and follows the topology.
     pub(super) fn poll_tracking(&mut self, cx: &mut Context<'_>) {
-        if self.client.has_mail() {
+        if self.caller.client.has_mail() {
             self.pass_on_mail();
         }
         let Some(tracking) = &mut self.tracking else { return };
         while tracking.news.as_mut().poll(cx).is_ready() {
-            tracking.news = self.router.next_news();
-            self.router.refresh();
+            tracking.news = self.caller.router.next_news();
+            self.caller.router.refresh();
         }
-        let settled = self.line.is_settled();
+        let settled = self.caller.line.is_settled();
         if settled {
             self.follow_tracking();
         }
         let Some(tracking) = &mut self.tracking else { return };
         let Some(invalidations) = &tracking.invalidations else { return };
-        if !settled && tracking.topology.epoch != self.router.epoch() && !tracking.warned {
+        if !settled && tracking.topology.epoch != self.caller.router.epoch() && !tracking.warned {
             // Once more when what is on its way has come: it may be from before.
             tracking.warned = true;
-            if moved(&tracking.topology, &self.router.topology()) {
+            if moved(&tracking.topology, &self.caller.router.topology()) {
                 invalidations.flush("slots have moved");
             }
         }
@@ -369,7 +370,7 @@ impl Session {
     /// Has the client forget what it was to forget, once all that it has asked for has been answered.
     pub(super) fn pay_flush(&mut self) {
         if let Some(tracking) = &mut self.tracking
-            && self.line.is_settled()
+            && self.caller.line.is_settled()
             && let Some(why) = tracking.owes_flush.take()
             && let Some(invalidations) = &tracking.invalidations
         {
@@ -380,14 +381,14 @@ impl Session {
     /// Adapts to a new topology. To be called before anything is sent under it, and when nothing is in flight.
     pub(super) fn follow_tracking(&mut self) {
         let Some(tracking) = &mut self.tracking else { return };
-        if tracking.topology.epoch == self.router.epoch() {
+        if tracking.topology.epoch == self.caller.router.epoch() {
             return;
         }
-        let newest = self.router.topology().clone();
+        let newest = self.caller.router.topology().clone();
         let old = std::mem::replace(&mut tracking.topology, newest);
         tracking.warned = false;
         let Some(invalidations) = &tracking.invalidations else { return };
-        let let_go = self.lane.cover(&self.router);
+        let let_go = self.caller.lane.cover(&self.caller.router);
         if let_go || moved(&old, &tracking.topology) {
             invalidations.flush("slots have moved");
         }
@@ -396,21 +397,21 @@ impl Session {
     /// What other sessions have left for this client, in the form that it understands.
     pub(super) fn pass_on_mail(&mut self) {
         self.is_told = true;
-        let subscribes = self.client.subscriptions.iter().any(|count| count.load(Relaxed) > 0);
-        let head: Option<&[u8]> = match self.speaks_resp3() {
+        let subscribes = self.caller.client.subscriptions.iter().any(|count| count.load(Relaxed) > 0);
+        let head: Option<&[u8]> = match self.caller.speaks_resp3() {
             true => Some(invalidations::INVALIDATE),
             false if subscribes => Some(b"*3\r\n$7\r\nmessage\r\n$20\r\n__redis__:invalidate\r\n"),
             // There is no way to say it.
             false => None,
         };
-        for mail in self.client.take_mail() {
+        for mail in self.caller.client.take_mail() {
             match mail {
                 Mail::Changed(keys) => {
                     if let Some(head) = head {
-                        self.line.push_behind(&[head, &keys].concat());
+                        self.caller.line.push_behind(&[head, &keys].concat());
                     }
                 }
-                Mail::Shown(line) if self.monitor.is_some() => self.line.push(&line),
+                Mail::Shown(line) if self.monitor.is_some() => self.caller.line.push(&line),
                 // From before it stopped to monitor.
                 Mail::Shown(_) => {}
             }

@@ -19,8 +19,8 @@ use super::{
     Flow, Session,
     alone::Work,
     apart::place_at,
-    attempts::Attempts,
     attend::Eof,
+    called, monitor, scripts,
     scripts::{learn_all, scripts_of},
     streamed::{Failure, Streamed},
     watch::Watch,
@@ -140,7 +140,7 @@ impl Session {
             // Redis does not count this one against the transaction.
             return self.answer_error(spec, says::NESTED_MULTI);
         }
-        if !self.lane.may_multi() && !self.is_known_to_may("multi") {
+        if !self.caller.lane.may_multi() && !self.caller.is_known_to_may("multi") {
             return Flow::alone(Work::Multi);
         }
         self.begin(request);
@@ -150,15 +150,14 @@ impl Session {
     fn begin(&mut self, multi: &Request<'_>) {
         let slot = self.watch.as_ref().map(Watch::slot);
         self.transaction = Some(Transaction { slot, frames: multi.frame().to_vec(), ..Transaction::default() });
-        self.client.queued.store(0, Relaxed);
+        self.caller.client.queued.store(0, Relaxed);
     }
 
     /// The first MULTI of a lane with credentials: its user may not be allowed to use it. Its commands would then run
     /// one by one at the node, while the client believes them queued.
     pub(super) async fn first_multi(&mut self, request: &Request<'_>) -> Option<Bytes> {
-        let mut attempts =
-            Attempts::new(self.router.clone(), self.lane.clone(), None, self.affinity, self.line.doubts.clone());
-        let patience = self.router.context().limits.request_timeout;
+        let mut attempts = self.caller.attempts(None);
+        let patience = self.caller.router.context().limits.request_timeout;
         let asked = self.attend(
             async move {
                 let mut connection = attempts.connect().await.map_err(|text| write::error_frame(&text))?;
@@ -178,7 +177,7 @@ impl Session {
         );
         match asked.await {
             Ok(Ok(())) => {
-                self.lane.set_may_multi();
+                self.caller.lane.set_may_multi();
                 self.begin(request);
                 Some(Bytes::from_static(b"+OK\r\n"))
             }
@@ -192,7 +191,7 @@ impl Session {
 
     /// Ends the transaction, if there is one.
     pub(super) fn take_transaction(&mut self) -> Option<Transaction> {
-        self.client.queued.store(usize::MAX, Relaxed);
+        self.caller.client.queued.store(usize::MAX, Relaxed);
         self.transaction.take()
     }
 
@@ -200,17 +199,17 @@ impl Session {
         let Some(transaction) = self.take_transaction() else {
             return self.answer_error(spec, says::DISCARD_WITHOUT_MULTI);
         };
-        self.count_not_called(&transaction);
+        called::count_not_called(&self.caller.router, &transaction);
         self.unwatch();
-        self.router.tally().transaction(Ended::Discarded);
+        self.caller.router.tally().transaction(Ended::Discarded);
         self.answer(spec, b"+OK\r\n")
     }
 
     /// An EXEC that is malformed, or not allowed: it ends the transaction all the same.
     pub(super) fn refuse_exec(&mut self, spec: &Spec, error: &[u8]) -> Flow {
         if let Some(transaction) = self.take_transaction() {
-            self.count_not_called(&transaction);
-            self.router.tally().transaction(Ended::Aborted);
+            called::count_not_called(&self.caller.router, &transaction);
+            self.caller.router.tally().transaction(Ended::Aborted);
         }
         self.unwatch();
         let why = error.strip_prefix(b"ERR ").unwrap_or(error);
@@ -221,32 +220,32 @@ impl Session {
         let Some(transaction) = &self.transaction else {
             return self.answer_error(spec, says::EXEC_WITHOUT_MULTI);
         };
-        let is_given = transaction.scripts && !self.is_trusted();
+        let is_given = transaction.scripts && !self.caller.is_trusted();
         let is_alone =
             self.watch.is_some() || !transaction.own.is_empty() || is_given || self.exec_goes_apart(transaction);
         if !transaction.spoiled && is_alone {
             return Flow::alone(Work::Exec);
         }
         let is_large = transaction.frames.len() > LARGEST_SHARED;
-        if is_large && !self.line.is_settled() {
+        if is_large && !self.caller.line.is_settled() {
             return Flow::Settle;
         }
         let Some(mut transaction) = self.take_transaction() else { return Flow::Taken };
         if transaction.spoiled {
-            self.count_not_called(&transaction);
+            called::count_not_called(&self.caller.router, &transaction);
             self.unwatch();
-            self.router.tally().transaction(Ended::Aborted);
+            self.caller.router.tally().transaction(Ended::Aborted);
             return self.answer_error(spec, says::EXECABORT);
         }
-        self.router.tally().transaction(Ended::Executed);
+        self.caller.router.tally().transaction(Ended::Executed);
         if transaction.queued == 0 {
             return self.answer(spec, b"*0\r\n");
         }
-        self.show_queued(&transaction);
+        monitor::show_queued(&self.caller, &transaction);
         transaction.close(request);
         let batch = transaction.frames.as_slice();
         let route = transaction.slot.map_or(Route::Any, Route::Slot);
-        let mut ticket = self.line.open(Some(Label::of(spec)), batch.len(), route, false);
+        let mut ticket = self.caller.line.open(Some(Label::of(spec)), batch.len(), route, false);
         ticket.replies_before = transaction.replies() - 1;
         ticket.caching = self.caching();
         ticket.writes = transaction.writes;
@@ -254,11 +253,11 @@ impl Session {
         ticket.needs.functions = transaction.functions;
         let mut named = Vec::new();
         if transaction.scripts {
-            ticket.on_success = self.learn_all(&transaction.frames);
-            named = scripts_of(&self.router, &transaction.frames);
+            ticket.on_success = scripts::learn_transaction(&self.caller, &transaction.frames);
+            named = scripts_of(&self.caller.router, &transaction.frames);
         }
         self.guard_order(spec, route);
-        self.send_ready(&named, batch, ticket);
+        scripts::send_ready(&self.caller, &named, batch, ticket);
         if is_large {
             self.barrier.hold_behind(Route::Any);
         }
@@ -274,32 +273,26 @@ impl Session {
             self.reads_untracked();
         }
         let (place, may_be_large) = (self.take_place(), self.exec_goes_apart(&transaction));
-        let giver = (transaction.scripts && !self.is_trusted()).then(|| self.router.clone());
+        let giver = (transaction.scripts && !self.caller.is_trusted()).then(|| self.caller.router.clone());
         if transaction.scripts && giver.is_none() {
-            transaction.loads = scripts_of(&self.router, &transaction.frames);
+            transaction.loads = scripts_of(&self.caller.router, &transaction.frames);
         }
         // As on one Redis, it is about what was written before the transaction.
         let waits = self.waits_within(&transaction).await;
-        let (transaction, line) = (Rc::new(transaction), self.line.clone());
-        let patience = self.router.context().limits.request_timeout;
-        let retry_timeout = self.router.context().recovery.timeout;
-        let touched = self.null_array();
+        let (transaction, line) = (Rc::new(transaction), self.caller.line.clone());
+        let patience = self.caller.router.context().limits.request_timeout;
+        let retry_timeout = self.caller.router.context().recovery.timeout;
+        let touched = self.caller.null_array();
         let done = match self.watch.take() {
-            Some(watch) if !watch.fits(&self.lane) => Ok(Streamed::whole(touched)),
+            Some(watch) if !watch.fits(&self.caller.lane) => Ok(Streamed::whole(touched)),
             Some(watch) => {
                 let run = exec_watched(watch, transaction.clone(), line, touched, patience, retry_timeout, giver);
                 self.attend(run, Eof::Waits).await
             }
             None if !transaction.needs_node(false) => Ok(Streamed::whole(stand_ins(transaction.queued))),
             None => {
-                let attempts = Attempts::new(
-                    self.router.clone(),
-                    self.lane.clone(),
-                    transaction.slot,
-                    self.affinity,
-                    self.line.doubts.clone(),
-                );
-                let (router, slot, affinity) = (self.router.clone(), transaction.slot, self.affinity);
+                let attempts = self.caller.attempts(transaction.slot);
+                let (router, slot, affinity) = (self.caller.router.clone(), transaction.slot, self.caller.affinity);
                 let work = async {
                     // Until the reply has begun.
                     let _place = match place {
@@ -319,23 +312,23 @@ impl Session {
             }
         };
         if transaction.scripts && reply.front().first() == Some(&b'*') {
-            learn_all(&self.router, &transaction.frames);
+            learn_all(&self.caller.router, &transaction.frames);
         }
-        self.router.tally().transaction(match reply.front().first() {
+        self.caller.router.tally().transaction(match reply.front().first() {
             Some(b'-') => Ended::Aborted,
-            _ if *reply.front() == self.null_array() => Ended::Dirty,
+            _ if *reply.front() == self.caller.null_array() => Ended::Dirty,
             _ => Ended::Executed,
         });
-        if reply.front().first() == Some(&b'*') && *reply.front() != self.null_array() {
-            self.show_queued(&transaction);
+        if reply.front().first() == Some(&b'*') && *reply.front() != self.caller.null_array() {
+            monitor::show_queued(&self.caller, &transaction);
         } else {
-            self.count_not_called(&transaction);
+            called::count_not_called(&self.caller.router, &transaction);
         }
-        self.show(request, spec);
+        monitor::show(&self.caller, request, spec);
         if transaction.own.is_empty() {
             return self.deliver(Label::of(spec), reply, Eof::IsNoted).await;
         }
-        let router = self.router.clone();
+        let router = self.caller.router.clone();
         let reply = match self.attend(reply.collect(&router), Eof::Waits).await {
             Ok(Ok(reply) | Err(Failure(reply))) => reply,
             Err(reason) => {
@@ -348,12 +341,7 @@ impl Session {
             // CLIENT TRACKING or CACHING may have been among them, in front of what was read.
             self.reads_untracked();
         }
-        self.line.answer(Label::of(spec), &reply);
-    }
-
-    /// What EXEC answers where a watched key was touched.
-    pub(super) fn null_array(&self) -> Bytes {
-        Bytes::from_static(if self.speaks_resp3() { b"_\r\n" } else { b"*-1\r\n" })
+        self.caller.line.answer(Label::of(spec), &reply);
     }
 
     /// An error that does not spoil a transaction.

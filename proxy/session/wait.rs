@@ -23,6 +23,7 @@ use super::{
     ask::ask,
     attend::Eof,
     blocking::{Blocked, Interrupt, told},
+    caller::Caller,
 };
 use crate::{
     clients::Unblock,
@@ -75,30 +76,19 @@ impl Session {
     /// WAIT; `None` where the client has gone.
     pub(super) async fn wait(&mut self, request: &Request<'_>) -> Option<Bytes> {
         let Some(wanted) = Wanted::parse(request.arg(1), request.arg(2)) else {
-            return Some(self.server_says(request).await);
+            return Some(server_says(&self.caller, request).await);
         };
         let deadline = wanted.timeout.and_then(|timeout| Instant::now().checked_add(timeout));
         let resp = |(_, replicas): Counts| number(replicas);
-        let (router, line) = (self.router.clone(), self.line.clone());
+        let (router, line) = (self.caller.router.clone(), self.caller.line.clone());
         self.wait_while(|known| count(router, line, wanted.replicas, deadline, known), resp).await
-    }
-
-    /// WAIT as it is within a transaction, where it does not wait.
-    pub(super) async fn wait_in_transaction(&mut self, request: &Request<'_>) -> Vec<u8> {
-        let Some(wanted) = Wanted::parse(request.arg(1), request.arg(2)) else {
-            return self.server_says(request).await.to_vec();
-        };
-        let known = Rc::new(Cell::new((0, 0)));
-        let now = Some(Instant::now());
-        let counted = count(self.router.clone(), self.line.clone(), wanted.replicas, now, known).await;
-        counted.map_or_else(|error| frame(&error), |(_, replicas)| number(replicas)).to_vec()
     }
 
     /// WAITAOF; `None` where the client has gone.
     pub(super) async fn wait_aof(&mut self, request: &Request<'_>) -> Option<Bytes> {
         let wanted = Wanted::parse(request.arg(2), request.arg(3)).filter(|wanted| wanted.replicas >= 0);
         let (Some(wanted), Some(local @ 0..=1)) = (wanted, decimal(request.arg(1))) else {
-            return Some(self.server_says(request).await);
+            return Some(server_says(&self.caller, request).await);
         };
         let resp = |(local, replicas): Counts| {
             let mut out = Vec::new();
@@ -107,7 +97,7 @@ impl Session {
             write::integer(&mut out, replicas);
             Bytes::from(out)
         };
-        let (router, line) = (self.router.clone(), self.line.clone());
+        let (router, line) = (self.caller.router.clone(), self.caller.line.clone());
         self.wait_while(|known| count_synced(router, line, (local, wanted.replicas), wanted.timeout, known), resp).await
     }
 
@@ -121,8 +111,8 @@ impl Session {
         F: Future<Output = Result<Counts, String>>,
     {
         let known = Rc::new(Cell::new((0, 0)));
-        let (work, client) = (work(known.clone()), self.client.clone());
-        let _blocked = Blocked::new(self.client.clone(), self.router.tally().clone());
+        let (work, client) = (work(known.clone()), self.caller.client.clone());
+        let _blocked = Blocked::new(self.caller.client.clone(), self.caller.router.tally().clone());
         let work = async {
             tokio::select! {
                 biased;
@@ -140,24 +130,35 @@ impl Session {
         }
         None
     }
+}
 
-    /// What a node says of a request that it will refuse, on a connection that nobody shares.
-    async fn server_says(&self, request: &Request<'_>) -> Bytes {
-        let Some(node) = self.router.node_for(Route::Any, self.affinity) else {
-            return frame(&self.router.topology().down());
-        };
-        let limits = &self.router.context().limits;
-        let said = async {
-            let mut connection = self.lane.pool().take(&node).await?;
-            let mut replies = connection.exchange(request.frame(), 1, limits.request_timeout).await?;
-            connection.give_back();
-            Ok::<_, Box<dyn std::error::Error>>(replies.pop())
-        };
-        match said.await {
-            Ok(Some(reply)) => reply,
-            Ok(None) => frame(says::ODD_REPLIES),
-            Err(why) => frame(&format!("ERR proxy: {}: {why}", node.label)),
-        }
+/// WAIT as it is within a transaction, where it does not wait.
+pub(super) async fn wait_in_transaction(caller: &Caller, request: &Request<'_>) -> Vec<u8> {
+    let Some(wanted) = Wanted::parse(request.arg(1), request.arg(2)) else {
+        return server_says(caller, request).await.to_vec();
+    };
+    let known = Rc::new(Cell::new((0, 0)));
+    let now = Some(Instant::now());
+    let counted = count(caller.router.clone(), caller.line.clone(), wanted.replicas, now, known).await;
+    counted.map_or_else(|error| frame(&error), |(_, replicas)| number(replicas)).to_vec()
+}
+
+/// What a node says of a request that it will refuse, on a connection that nobody shares.
+async fn server_says(caller: &Caller, request: &Request<'_>) -> Bytes {
+    let Some(node) = caller.router.node_for(Route::Any, caller.affinity) else {
+        return frame(&caller.router.topology().down());
+    };
+    let limits = &caller.router.context().limits;
+    let said = async {
+        let mut connection = caller.lane.pool().take(&node).await?;
+        let mut replies = connection.exchange(request.frame(), 1, limits.request_timeout).await?;
+        connection.give_back();
+        Ok::<_, Box<dyn std::error::Error>>(replies.pop())
+    };
+    match said.await {
+        Ok(Some(reply)) => reply,
+        Ok(None) => frame(says::ODD_REPLIES),
+        Err(why) => frame(&format!("ERR proxy: {}: {why}", node.label)),
     }
 }
 

@@ -83,7 +83,7 @@ impl Session {
             Slots::Several => return Some(write::error_frame(plan::cross_slot_error(request, spec))),
             _ => return Some(malformed()),
         };
-        let patience = self.router.context().limits.request_timeout;
+        let patience = self.caller.router.context().limits.request_timeout;
         let watched = match self.watch.take() {
             Some(watch) if watch.slot != slot => {
                 let text = says::cross_slot_in_transaction(watch.slot, slot);
@@ -98,14 +98,8 @@ impl Session {
                 self.attend(add, Eof::Waits).await
             }
             None => {
-                let attempts = Attempts::new(
-                    self.router.clone(),
-                    self.lane.clone(),
-                    Some(slot),
-                    self.affinity,
-                    self.line.doubts.clone(),
-                );
-                let open = open(attempts, slot, self.lane.clone(), request.frame(), patience);
+                let attempts = self.caller.attempts(Some(slot));
+                let open = open(attempts, slot, self.caller.lane.clone(), request.frame(), patience);
                 self.attend(open, Eof::Waits).await
             }
         };
@@ -124,11 +118,11 @@ impl Session {
     /// Watches nothing any more.
     pub(super) fn unwatch(&mut self) {
         let Some(mut connection) = self.watch.take().and_then(Watch::into_connection) else { return };
-        if !self.is_trusted() {
+        if !self.caller.is_trusted() {
             // It ends with its connection, and that takes no right.
             return;
         }
-        let patience = self.router.context().limits.request_timeout;
+        let patience = self.caller.router.context().limits.request_timeout;
         tokio::task::spawn_local(async move {
             if let Ok(replies) = connection.exchange(UNWATCH, 1, patience).await
                 && replies.first() == Some(&OK)

@@ -20,7 +20,7 @@ use crate::{
         says,
         slot::Slot,
     },
-    session::{Flow, Session, login::Hello},
+    session::{Flow, Session, caller::Caller, login::Hello},
 };
 
 /// Where a command about the connection goes within a transaction.
@@ -54,10 +54,10 @@ impl Session {
             return self.refuse(Some(spec), &says::unknown_subcommand(request));
         }
         if spec.flags.has(Flags::NO_MULTI) {
-            let is_valkey = self.router.topology().server.kind == ServerKind::Valkey;
+            let is_valkey = self.caller.router.topology().server.kind == ServerKind::Valkey;
             return self.refuse(Some(spec), says::not_in_multi(is_valkey.then_some(&*spec.name)).as_bytes());
         }
-        let place = match self.place(request, spec, plan) {
+        let place = match place(&self.caller, request, spec, plan) {
             Ok(place) => place,
             Err(error) => return self.refuse(Some(spec), &error),
         };
@@ -84,75 +84,75 @@ impl Session {
             let request = request.to_owned();
             transaction.own_size += request.held();
             transaction.own.push(Own { place: transaction.queued, request, answer });
-            let is_free = self.user.is_free(self.router.clock().now());
+            let is_free = self.caller.user.is_free(self.caller.router.clock().now());
             transaction.frames.extend_from_slice(if is_free { STAND_IN } else { RIGHTLESS_STAND_IN });
         } else {
             transaction.frames.extend_from_slice(request.frame());
         }
         transaction.queued += 1;
-        self.client.queued.store(transaction.queued, Relaxed);
+        self.caller.client.queued.store(transaction.queued, Relaxed);
         self.answer(Some(spec), b"+QUEUED\r\n")
     }
+}
 
-    /// Where a command goes at EXEC; or the error for one that cannot be part of a transaction.
-    fn place(&self, request: &Request<'_>, spec: &Spec, plan: Plan) -> Result<Place, Vec<u8>> {
-        let wire = |slot| Ok(Place { own: None, slot, scripting: None });
-        let own = |answer| Ok(Place { own: Some(answer), slot: None, scripting: None });
-        match plan {
-            Plan::One(slot) => wire(Some(slot)),
-            Plan::Blocking(blocking) => wire(blocking.slot),
-            Plan::Any => wire(None),
-            // What is amended must be so here too. And by the node that all publishing goes through: what the
-            // transaction's node passed on to it would come later than what others publish after EXEC.
-            Plan::Home => own(Answer::Home),
-            Plan::Amended(fold) => own(Answer::Amended(fold)),
-            Plan::Unchanged(error) => own(Answer::Unchanged(error)),
-            Plan::Primaries(fold) if spec.traits.about_servers => own(Answer::Primaries(fold)),
-            Plan::Scripting(which, slot) if which != Scripting::Flush => {
-                Ok(Place { own: None, slot, scripting: Some(which) })
-            }
-            Plan::Refuse(error) => Err(error),
-            Plan::Split(_) | Plan::Cut(_) => Err(plan::cross_slot_error(request, spec)),
-            Plan::Local(local) => match self.joins(local, request) {
-                Joins::Wire => wire(None),
-                Joins::Own => own(Answer::Local(local)),
-                Joins::No => Err(says::not_in_transaction(&spec.name).into_bytes()),
-            },
-            Plan::Primaries(_)
-            | Plan::Keys
-            | Plan::Scripting(..)
-            | Plan::OutOfBand(_)
-            | Plan::Scan(_)
-            | Plan::AskServer => Err(says::not_in_transaction(&spec.name).into_bytes()),
+/// Where a command goes at EXEC; or the error for one that cannot be part of a transaction.
+fn place(caller: &Caller, request: &Request<'_>, spec: &Spec, plan: Plan) -> Result<Place, Vec<u8>> {
+    let wire = |slot| Ok(Place { own: None, slot, scripting: None });
+    let own = |answer| Ok(Place { own: Some(answer), slot: None, scripting: None });
+    match plan {
+        Plan::One(slot) => wire(Some(slot)),
+        Plan::Blocking(blocking) => wire(blocking.slot),
+        Plan::Any => wire(None),
+        // What is amended must be so here too. And by the node that all publishing goes through: what the
+        // transaction's node passed on to it would come later than what others publish after EXEC.
+        Plan::Home => own(Answer::Home),
+        Plan::Amended(fold) => own(Answer::Amended(fold)),
+        Plan::Unchanged(error) => own(Answer::Unchanged(error)),
+        Plan::Primaries(fold) if spec.traits.about_servers => own(Answer::Primaries(fold)),
+        Plan::Scripting(which, slot) if which != Scripting::Flush => {
+            Ok(Place { own: None, slot, scripting: Some(which) })
         }
+        Plan::Refuse(error) => Err(error),
+        Plan::Split(_) | Plan::Cut(_) => Err(plan::cross_slot_error(request, spec)),
+        Plan::Local(local) => match joins(caller, local, request) {
+            Joins::Wire => wire(None),
+            Joins::Own => own(Answer::Local(local)),
+            Joins::No => Err(says::not_in_transaction(&spec.name).into_bytes()),
+        },
+        Plan::Primaries(_)
+        | Plan::Keys
+        | Plan::Scripting(..)
+        | Plan::OutOfBand(_)
+        | Plan::Scan(_)
+        | Plan::AskServer => Err(says::not_in_transaction(&spec.name).into_bytes()),
     }
+}
 
-    fn joins(&self, local: Local, request: &Request<'_>) -> Joins {
-        let own_credentials = self.router.settings().client_credentials.is_some();
-        match local {
-            Local::Ping | Local::Echo | Local::ClusterKeyslot | Local::Unwatch => Joins::Wire,
-            Local::Readonly | Local::Readwrite | Local::Asking | Local::AclWhoami => Joins::Own,
-            // A reply that stays away would tear EXEC's reply apart.
-            Local::Client(Client::Reply) => Joins::No,
-            Local::Client(_) => Joins::Own,
-            // What changes the connection that the other commands of the transaction run on cannot be done in its midst.
-            Local::Select if self.changes_database(request) => Joins::No,
-            Local::Select => Joins::Own,
-            Local::Hello => match Hello::parse(request) {
-                Ok(hello) if hello.version.is_some_and(|version| version != self.lane.login().version) => Joins::No,
-                Ok(Hello { credentials: Some(_), .. }) if !own_credentials => Joins::No,
-                _ => Joins::Own,
-            },
-            // Malformed, it changes nothing.
-            Local::Auth if own_credentials || request.len() > 3 => Joins::Own,
-            Local::Wait => Joins::Own,
-            _ => Joins::No,
-        }
+fn joins(caller: &Caller, local: Local, request: &Request<'_>) -> Joins {
+    let own_credentials = caller.router.settings().client_credentials.is_some();
+    match local {
+        Local::Ping | Local::Echo | Local::ClusterKeyslot | Local::Unwatch => Joins::Wire,
+        Local::Readonly | Local::Readwrite | Local::Asking | Local::AclWhoami => Joins::Own,
+        // A reply that stays away would tear EXEC's reply apart.
+        Local::Client(Client::Reply) => Joins::No,
+        Local::Client(_) => Joins::Own,
+        // What changes the connection that the other commands of the transaction run on cannot be done in its midst.
+        Local::Select if changes_database(caller, request) => Joins::No,
+        Local::Select => Joins::Own,
+        Local::Hello => match Hello::parse(request) {
+            Ok(hello) if hello.version.is_some_and(|version| version != caller.lane.login().version) => Joins::No,
+            Ok(Hello { credentials: Some(_), .. }) if !own_credentials => Joins::No,
+            _ => Joins::Own,
+        },
+        // Malformed, it changes nothing.
+        Local::Auth if own_credentials || request.len() > 3 => Joins::Own,
+        Local::Wait => Joins::Own,
+        _ => Joins::No,
     }
+}
 
-    fn changes_database(&self, request: &Request<'_>) -> bool {
-        let number = decimal(request.arg(1)).and_then(|number| u32::try_from(number).ok());
-        let databases = self.router.topology().server.databases.max(1);
-        number.is_some_and(|number| number < databases && number != self.lane.login().database)
-    }
+fn changes_database(caller: &Caller, request: &Request<'_>) -> bool {
+    let number = decimal(request.arg(1)).and_then(|number| u32::try_from(number).ok());
+    let databases = caller.router.topology().server.databases.max(1);
+    number.is_some_and(|number| number < databases && number != caller.lane.login().database)
 }

@@ -8,7 +8,7 @@ use super::Transaction;
 use crate::{
     commands::table::treatment::{Client, Fold, Local},
     protocol::resp::{reply::Scanner, request::OwnedRequest, write},
-    session::Session,
+    session::{Session, called, dispatch, server, wait},
 };
 
 /// A queued request that goes to no connection of the transaction's.
@@ -39,7 +39,7 @@ impl Session {
         let mut replies = VecDeque::new();
         for own in &transaction.own {
             if matches!(own.answer, Answer::Local(Local::Wait)) {
-                replies.push_back(self.wait_in_transaction(&own.request.as_request()).await);
+                replies.push_back(wait::wait_in_transaction(&self.caller, &own.request.as_request()).await);
             }
         }
         replies
@@ -76,7 +76,7 @@ impl Session {
     /// `None` where the client has gone.
     async fn answer_own(&mut self, own: &Own, waits: &mut VecDeque<Vec<u8>>) -> Option<Vec<u8>> {
         let request = &own.request.as_request();
-        let topology = self.router.topology().clone();
+        let topology = self.caller.router.topology().clone();
         let spec = topology.commands.find(request);
         Some(match own.answer {
             Answer::Local(local) => match local {
@@ -86,31 +86,32 @@ impl Session {
                 Local::Wait => waits.pop_front().unwrap_or_default(),
                 Local::Client(Client::Tracking) => self.set_tracking(request).await?,
                 local => {
-                    let line = self.line.clone();
+                    let line = self.caller.line.clone();
                     line.capture(|| {
                         let _ = self.answer_locally(local, request, spec);
                     })
                 }
             },
-            Answer::Home => self.ask_home(request).await.unwrap_or_else(|text| write::error_frame(&text)).to_vec(),
-            Answer::Amended(fold) => self
-                .ask_amended(&self.lane, request, fold)
+            Answer::Home => {
+                self.caller.ask_home(request).await.unwrap_or_else(|text| write::error_frame(&text)).to_vec()
+            }
+            Answer::Amended(fold) => server::ask_amended(&self.caller, &self.caller.lane, request, fold)
                 .await
                 .unwrap_or_else(|text| write::error_frame(&text).to_vec()),
             Answer::Primaries(fold) => {
-                let counts_anew = self.counts_anew(spec);
+                let counts_anew = called::counts_anew(&self.caller.router, spec);
                 if let Some(error) = self.deaf(spec).await? {
                     return Some(error.to_vec());
                 }
-                let patience = self.router.context().limits.request_timeout;
+                let patience = self.caller.router.context().limits.request_timeout;
                 let reply = self.out_of_band(request, fold, patience).await?;
-                self.tell_others(request, spec);
+                dispatch::tell_others(&self.caller, request, spec);
                 if let Some(on_success) = counts_anew.filter(|_| reply.first() == Some(&b'+')) {
                     on_success.act();
                 }
                 reply.to_vec()
             }
-            Answer::Unchanged(ref error) => self.config_as_it_is(request, error).await,
+            Answer::Unchanged(ref error) => server::config_as_it_is(&self.caller, request, error).await,
         })
     }
 }

@@ -15,7 +15,11 @@ use crate::{
     metrics::Metrics,
     protocol::{
         address::Address,
-        resp::{Value, write},
+        resp::{
+            Value,
+            request::{OwnedRequest, Parser},
+            write,
+        },
     },
     upstream::{
         descriptors::Descriptors,
@@ -108,6 +112,13 @@ pub fn frame(words: &str) -> Vec<u8> {
     let mut frame = Vec::new();
     write::request(&mut frame, &words.split(' ').collect::<Vec<_>>());
     frame
+}
+
+/// Likewise, as a client has sent it.
+pub fn request(words: &str) -> OwnedRequest {
+    let (frame, mut parser) = (frame(words), Parser::default());
+    let found = parser.find(&frame).expect("a request").expect("the whole of it");
+    parser.request(&frame, found).to_owned()
 }
 
 fn address(index: u16) -> String {

@@ -1,0 +1,106 @@
+//! Who asks: a client, its line of replies, and the lane by which nodes know it.
+//!
+//! It is what most commands need of their session. What a command needs beyond it, the command is given.
+
+use std::{rc::Rc, sync::Arc};
+
+use bytes::Bytes;
+
+use super::{attempts::Attempts, client::Dialect};
+use crate::{
+    clients::{Client, rights::User},
+    cluster::topology::Route,
+    protocol::slot::Slot,
+    upstream::{
+        dial::Version,
+        link::Link,
+        router::{Lane, Router},
+        ticket::{Line, Ticket},
+    },
+};
+#[cfg(test)]
+use crate::{protocol::endpoint::Endpoint, upstream::router::scripted::Scripted};
+
+/// The client of a session, and how it reaches nodes.
+#[derive(Clone)]
+pub(super) struct Caller {
+    pub(super) router: Rc<Router>,
+    pub(super) client: Arc<Client>,
+    pub(super) line: Rc<Line>,
+    pub(super) lane: Rc<Lane>,
+    /// The nodes' user of the lane.
+    pub(super) user: Arc<User>,
+    /// Which primary gets the requests that any may answer.
+    pub(super) affinity: usize,
+    /// The client may use what it asks for: it has authenticated, or need not.
+    pub(super) authenticated: bool,
+}
+
+impl Caller {
+    /// A client that has said nothing yet.
+    pub(super) fn new(router: Rc<Router>, client: Arc<Client>) -> Caller {
+        Caller {
+            line: Line::new(router.tally().clone(), router.clock().clone(), router.settings().client_window),
+            lane: router.first_lane(),
+            user: router.own_user().clone(),
+            affinity: usize::try_from(client.id).unwrap_or_default(),
+            authenticated: router.settings().client_credentials.is_none(),
+            router,
+            client,
+        }
+    }
+
+    /// Tries of a request on connections of its own, at the owner of `slot` or at some primary.
+    pub(super) fn attempts(&self, slot: Option<Slot>) -> Attempts {
+        let (router, lane) = (self.router.clone(), self.lane.clone());
+        Attempts::new(router, lane, slot, self.affinity, self.line.doubts.clone())
+    }
+
+    pub(super) fn speaks_resp3(&self) -> bool {
+        self.lane.login().version == Version::Resp3
+    }
+
+    /// What EXEC answers where a watched key was touched.
+    pub(super) fn null_array(&self) -> Bytes {
+        Bytes::from_static(if self.speaks_resp3() { b"_\r\n" } else { b"*-1\r\n" })
+    }
+
+    pub(super) fn dialect(&self) -> Dialect {
+        Dialect::of(&self.router.topology().server)
+    }
+
+    /// Whether the client has no more and no fewer rights than the proxy, by whose login scripts are loaded anew.
+    pub(super) fn is_proxys_user(&self) -> bool {
+        self.lane.login().credentials == self.router.settings().login.credentials
+    }
+
+    /// Whether the client's user may do all, or is the proxy's own: what it asks for may be prepared in its name.
+    pub(super) fn is_trusted(&self) -> bool {
+        self.is_proxys_user() || self.user.is_free(self.router.clock().now())
+    }
+
+    /// Whether a node, asked by the proxy, lets the client's user run a command that has no arguments.
+    pub(super) fn is_known_to_may(&self, name: &str) -> bool {
+        let now = self.router.clock().now();
+        self.user.is_free(now) || self.router.rights().may_ask(now) && self.user.verdict(name, now) == Some(Ok(()))
+    }
+
+    /// The link to where a request is to go; `None` where no node serves that.
+    pub(super) fn link(&self, route: Route) -> Option<Rc<Link>> {
+        self.lane.link(&self.router, self.affinity, route)
+    }
+
+    /// Sends a request where its ticket says.
+    pub(super) fn send(&self, frame: &[u8], ticket: Ticket) {
+        self.lane.send(&self.router, self.affinity, frame, ticket);
+    }
+}
+
+#[cfg(test)]
+impl Caller {
+    /// A client of scripted nodes, without a session.
+    pub(super) fn of(nodes: &Scripted) -> Caller {
+        let end = Endpoint::Tcp("127.0.0.1:1".parse().expect("an address"));
+        Caller::new(nodes.router.clone(), nodes.router.clients().join(end.clone(), end))
+    }
+}
