@@ -36,7 +36,10 @@ use serde::Deserialize;
 
 use crate::{
     cluster::{recovery, topology::AddressMap},
-    commands::table::{self, CommandTable},
+    commands::{
+        database::Database,
+        table::{self, CommandTable},
+    },
     protocol::address::Address,
     protocol::endpoint::ListenAddress,
 };
@@ -128,6 +131,12 @@ pub struct Config {
     /// Whether a client's commands take effect in order across nodes, too.
     #[serde(deserialize_with = "read::switch")]
     pub strict_order: bool,
+    /// The database of its own that clients work in; `None`: all of the cluster.
+    #[serde(deserialize_with = "read::text")]
+    pub database: Option<String>,
+    /// What its keys begin with, with `%` for its name.
+    #[serde(deserialize_with = "read::text")]
+    pub database_prefix: Option<String>,
     /// Commands refused beyond the built-in list, in lower case.
     #[serde(deserialize_with = "read::commands")]
     pub deny: Vec<String>,
@@ -211,6 +220,7 @@ impl Config {
     fn from_layers(layers: &Figment) -> Result<Config, ConfigError> {
         let mut config: Config = layers.extract().map_err(|error| ConfigError::of(error, layers))?;
         secret::read_file(&mut config.password, config.password_file.as_deref(), "password")?;
+        config.own_database().map_err(|why| ConfigError::Database { why })?;
         secret::read_file(&mut config.client_password, config.client_password_file.as_deref(), "client_password")?;
         Ok(config)
     }
@@ -241,6 +251,12 @@ impl Config {
             (Some(user), [address, ..]) => Err(ConfigError::LentUser { user: user.to_owned(), address: *address }),
             _ => Ok(()),
         }
+    }
+
+    /// The database of its own that clients work in.
+    pub fn own_database(&self) -> Result<Option<Arc<Database>>, String> {
+        let form = self.database_prefix.as_deref().unwrap_or_default();
+        self.database.as_ref().map(|name| Database::new(name, form).map(Arc::new)).transpose()
     }
 
     /// The nodes' user as whom everybody works who connects, without saying a password.

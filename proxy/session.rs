@@ -21,6 +21,7 @@ mod caller;
 mod client;
 mod dispatch;
 mod everywhere;
+mod inside;
 mod intake;
 mod keys;
 mod leave;
@@ -390,6 +391,7 @@ impl Session {
         }
         let mut used = 0;
         let mut turn = None;
+        let inside = self.caller.inside.clone();
         self.reader.set_ready(true);
         while self.ending.is_none() {
             let rest = &bytes[used..];
@@ -411,6 +413,11 @@ impl Session {
             } else {
                 let request = parser.request(rest, found);
                 self.reader.set_behind(rest.len() - found.used);
+                let mut anew = inside.as_ref().map(|inside| inside.anew());
+                let request = match &mut anew {
+                    None => request,
+                    Some(anew) => self.enter(request, anew),
+                };
                 match self.dispatch(&request) {
                     Flow::Taken => {}
                     Flow::Full | Flow::Paused => break,

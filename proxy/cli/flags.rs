@@ -69,6 +69,10 @@ settings! {
     cross_slot,
     /// Keep a client's order across nodes, too
     strict_order @ true,
+    /// A database of its own for all clients of this proxy, in one slot: its name
+    database,
+    /// What the keys of such a database begin with, % for its name [{%}]
+    database_prefix,
     /// Commands to refuse
     deny,
     /// Commands to let through that are refused by default

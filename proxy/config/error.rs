@@ -69,6 +69,11 @@ pub enum ConfigError {
         /// Where it is lent out.
         address: SocketAddr,
     },
+    /// A database cannot be called or kept so.
+    Database {
+        /// What is wrong.
+        why: String,
+    },
     /// Serving needs seeds.
     NoSeeds,
 }
@@ -140,6 +145,7 @@ impl fmt::Display for ConfigError {
                  is set and `client_password` is not: set `client_password` or `client_password_file`, listen on \
                  127.0.0.1, or say `allow_insecure_bind` where this is meant"
             ),
+            ConfigError::Database { why } => f.write_str(why),
             ConfigError::NoSeeds => write!(
                 f,
                 "no seeds: name some nodes of the cluster, as in `slotway --seeds redis-7000:7000,redis-7001:7001`, \

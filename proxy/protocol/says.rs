@@ -24,6 +24,8 @@ pub const MAX_CLIENTS: &str = "ERR max number of clients reached";
 pub const TOO_FEW_FILES: &str = "all open files that the proxy is allowed are in use, raise its `ulimit -n`";
 /// An option that is none.
 pub const SYNTAX: &str = "ERR syntax error";
+/// A request that would be too long with the prefixes of a database before its keys.
+pub const TOO_LONG_INSIDE: &str = "ERR proxy: the request is too long for a database of its own";
 /// An argument that should be an integer.
 pub const NOT_INTEGER: &str = "ERR value is not an integer or out of range";
 /// A SCAN cursor that is no number.
@@ -171,6 +173,12 @@ pub fn refused(name: &str, reason: &str) -> String {
         "ERR {command} is not served by the proxy: {reason}. To reach one node on purpose: PROXY NODE <host:port> \
          {command} ... (PROXY NODES lists them)"
     )
+}
+
+/// A command that is refused in a database of its own, and why.
+pub fn refused_inside(name: &str, database: &str, reason: &str) -> String {
+    let command = name.replace('|', " ").to_ascii_uppercase();
+    format!("ERR proxy: {command} is not served in the database '{database}': {reason}")
 }
 
 /// PROXY NODE by slot or key with a command that is refused otherwise: slots move, and another node would be hit.

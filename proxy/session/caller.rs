@@ -6,7 +6,7 @@ use std::{rc::Rc, sync::Arc};
 
 use bytes::Bytes;
 
-use super::{attempts::Attempts, client::Dialect};
+use super::{attempts::Attempts, client::Dialect, inside::Inside};
 use crate::{
     clients::{Client, rights::User},
     cluster::topology::Route,
@@ -30,6 +30,8 @@ pub(super) struct Caller {
     pub(super) lane: Rc<Lane>,
     /// The nodes' user of the lane.
     pub(super) user: Arc<User>,
+    /// The database of its own that the client works in.
+    pub(super) inside: Option<Rc<Inside>>,
     /// Which primary gets the requests that any may answer.
     pub(super) affinity: usize,
     /// The client may use what it asks for: it has authenticated, or need not.
@@ -43,6 +45,7 @@ impl Caller {
             line: Line::new(router.tally().clone(), router.clock().clone(), router.settings().client_window),
             lane: router.first_lane(),
             user: router.own_user().clone(),
+            inside: router.settings().database.clone().map(Inside::of),
             affinity: usize::try_from(client.id).unwrap_or_default(),
             authenticated: router.settings().client_credentials.is_none(),
             router,

@@ -74,7 +74,10 @@ impl Session {
         if let Some(spec) = spec {
             self.caller.client.says(spec.metric);
         }
-        let mut plan = plan::plan(request, spec, &router.settings().policy);
+        let mut plan = match self.refused_inside() {
+            None => plan::plan(request, spec, &router.settings().policy),
+            Some(error) => Plan::Refuse(error),
+        };
         if let (Plan::Refuse(error), true) = (&plan, is_exec(spec)) {
             return self.reject(spec, error);
         }

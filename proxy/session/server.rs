@@ -10,7 +10,7 @@ use crate::{
         merge::{
             Merge,
             account::{Account, IsOwn},
-            info::Facts,
+            info::{self, Facts},
         },
         plan::Fold,
     },
@@ -96,7 +96,8 @@ fn info_facts(caller: &Caller) -> Facts {
         Some((Paused::Writes, left)) => ("client_pause", "write", left),
         Some((Paused::All, left)) => ("client_pause", "all", left),
     };
-    vec![
+    let without_keys = caller.inside.as_ref().map(|_| (info::WITHOUT_KEYS, String::new()));
+    let facts = [
         ("tcp_port", caller.client.local.port().to_string()),
         ("process_id", std::process::id().to_string()),
         ("uptime_in_seconds", uptime.to_string()),
@@ -111,7 +112,8 @@ fn info_facts(caller: &Caller) -> Facts {
         ("maxclients", caller.router.context().descriptors.max_clients().to_string()),
         ("total_connections_received", clients.ever().to_string()),
         ("rejected_connections", totals.rejected.to_string()),
-    ]
+    ];
+    facts.into_iter().chain(without_keys).collect()
 }
 
 /// Parameters that tell of one process among many. The nodes' passwords are not for the proxy's clients.

@@ -41,9 +41,9 @@ impl Session {
         self.waits_with(2 * names.iter().map(Bytes::len).sum::<usize>());
         let (subscriber, router, line) = (self.lend_subscriber(), self.caller.router.clone(), self.caller.line.clone());
         router.refresh();
-        let resp3 = self.caller.speaks_resp3();
+        let (resp3, is_inside) = (self.caller.speaks_resp3(), self.caller.inside.is_some());
         let work = async move {
-            let context = SubscriberContext { router: &router, line: &line, resp3 };
+            let context = SubscriberContext { router: &router, line: &line, resp3, is_inside };
             begin(subscriber, kind, &names, &context).await
         };
         let (subscriber, reply) = self.attend_to_subscriber(work).await?;
@@ -56,9 +56,9 @@ impl Session {
     pub(super) async fn unsubscribe(&mut self, kind: Kind, request: &Request<'_>) -> Option<Bytes> {
         let (subscriber, router, line) = (self.lend_subscriber(), self.caller.router.clone(), self.caller.line.clone());
         let names = if request.len() == 1 { subscriber.names(kind) } else { names_of(request) };
-        let resp3 = self.caller.speaks_resp3();
+        let (resp3, is_inside) = (self.caller.speaks_resp3(), self.caller.inside.is_some());
         let work = async move {
-            let context = SubscriberContext { router: &router, line: &line, resp3 };
+            let context = SubscriberContext { router: &router, line: &line, resp3, is_inside };
             end(subscriber, kind, &names, &context).await
         };
         let subscriber = self.attend_to_subscriber(work).await?;
@@ -121,9 +121,10 @@ impl Session {
             return Some(Disconnect::NodeLost);
         }
         self.pass_on_shown();
-        let resp3 = self.caller.speaks_resp3();
+        let (resp3, is_inside) = (self.caller.speaks_resp3(), self.caller.inside.is_some());
         let subscriber = self.subscriber.as_mut()?;
-        subscriber.poll(cx, &SubscriberContext { router: &self.caller.router, line: &self.caller.line, resp3 });
+        subscriber
+            .poll(cx, &SubscriberContext { router: &self.caller.router, line: &self.caller.line, resp3, is_inside });
         if subscriber.is_forbidden() {
             tracing::warn!(client = %self.caller.client.peer, "closed: a node does not allow its subscriptions any more");
             return Some(Disconnect::NodeLost);

@@ -83,6 +83,8 @@ pub struct SubscriberContext<'a> {
     pub router: &'a Rc<Router>,
     pub line: &'a Rc<Line>,
     pub resp3: bool,
+    /// The client is in a database of its own: notifications would tell it of others' keys.
+    pub is_inside: bool,
 }
 
 impl Subscriber {
@@ -309,6 +311,7 @@ impl Subscriber {
         match heard {
             Heard::Opened => {}
             Heard::Confirmed => self.confirmed += 1,
+            Heard::Message { channel, .. } if context.is_inside && is_notification(&channel) => {}
             Heard::Message { kind, name, channel, frame } => {
                 // Only these go from node to node, and may come twice. What is alike otherwise is not the same.
                 let is_classic = kind != Kind::Shard && !is_notification(&channel);

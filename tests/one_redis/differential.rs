@@ -2,6 +2,7 @@
 //! be equal. A family of commands is added by rows in `differential/rows.rs` and `differential/wider.rs`; what clients
 //! do with their connections and with each other is in `differential/turns.rs`.
 
+mod inside;
 mod rows;
 mod turns;
 mod wider;
@@ -62,14 +63,19 @@ fn valkey_several_clients_at_once() {
 struct Pair {
     oracle: Node,
     proxy: Proxy,
-    _cluster: Cluster,
+    cluster: Cluster,
 }
 
 impl Pair {
     fn start(flavour: Flavour) -> Pair {
+        Pair::with(flavour, |settings| settings)
+    }
+
+    /// The proxy's settings as `set` has them.
+    fn with(flavour: Flavour, set: impl Fn(Settings) -> Settings) -> Pair {
         let cluster = Cluster::start(Shape { flavour, ..Shape::default() });
         let oracle = Node::start(&Setup { flavour, ..Setup::default() });
-        Pair { oracle, proxy: Proxy::start(Settings::new(cluster.seeds())), _cluster: cluster }
+        Pair { oracle, proxy: Proxy::start(set(Settings::new(cluster.seeds()))), cluster }
     }
 
     /// A client of each: the proxy's first.
@@ -164,7 +170,7 @@ fn exchange<'a>(client: &mut Client, commands: impl Iterator<Item = &'a Command>
 }
 
 /// All that SCAN finds, with `options`.
-fn scanned(client: &mut Client, options: &str) -> std::collections::BTreeSet<String> {
+pub fn scanned(client: &mut Client, options: &str) -> std::collections::BTreeSet<String> {
     let mut found = std::collections::BTreeSet::new();
     let mut cursor = "0".to_owned();
     loop {

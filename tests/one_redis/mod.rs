@@ -3,6 +3,7 @@
 pub mod blocking;
 pub mod client_command;
 pub mod clients;
+pub mod databases;
 pub mod differential;
 pub mod guis;
 pub mod keys_command;

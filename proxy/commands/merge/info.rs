@@ -11,6 +11,9 @@ use super::{account::Account, commands, elements::Head};
 /// What the proxy knows better than any node: lines by name, `connected_clients` for one.
 pub type Facts = Vec<(&'static str, String)>;
 
+/// The fact that the client is to be told nothing of keys: nodes count those of others, too.
+pub const WITHOUT_KEYS: &str = "without keys";
+
 /// Appends the nodes' INFO replies as one; `None` where one of them is no text.
 pub fn fold(replies: &[&[u8]], facts: &Facts, account: Option<&Account>, out: &mut Vec<u8>) -> Option<()> {
     let texts = replies.iter().map(|reply| text_of(reply)).collect::<Option<Vec<_>>>()?;
@@ -106,6 +109,9 @@ fn together(texts: &[&str], facts: &Facts, account: Option<&Account>) -> String 
     }
     // A server outside of a cluster has nothing to say here.
     sections.iter_mut().filter(|section| section.name == "Cluster Info").for_each(|section| section.lines.clear());
+    if facts.iter().any(|(fact, _)| *fact == WITHOUT_KEYS) {
+        sections.retain(|section| !matches!(section.name, "Keyspace" | "Keysizes"));
+    }
     let mut text = String::new();
     for section in &sections {
         if !text.is_empty() {
@@ -326,6 +332,12 @@ mod tests {
         assert!(folded(&[&long, &long], Facts::new()).contains("used_memory:0.2222"));
         let long = format!("# Keyspace\ndb0:keys=0.{}\n", "1".repeat(70_000));
         assert!(folded(&[&long, &long], Facts::new()).contains("keys=0.2222"));
+    }
+
+    #[test]
+    fn keys_of_others_are_not_told() {
+        let said = folded(&["# CPU\nx:1\n\n# Keyspace\ndb0:keys=1\n"], vec![(WITHOUT_KEYS, String::new())]);
+        assert_eq!(said, "$12\n# CPU\nx:1\n\n");
     }
 
     #[test]

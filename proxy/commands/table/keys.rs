@@ -29,6 +29,11 @@ impl Spec {
         self.finder != Finder::None
     }
 
+    /// Whether its keys follow STREAMS.
+    pub fn reads_streams(&self) -> bool {
+        self.finder == Finder::Streams
+    }
+
     /// Calls `visit` with the index of each key of `request`, in the order of its specs. Nothing is allocated.
     ///
     /// `visit` may have been called before a request proves malformed.
@@ -81,18 +86,28 @@ pub struct Streams {
     pub block_at: Option<usize>,
 }
 
-/// Reads the options of XREAD and XREADGROUP up to the STREAMS that is an option, not a group or a key of that name;
-/// `None` where they are not well formed.
+/// Where an XREAD or XREADGROUP has its keys; `None` where it is not well formed.
 pub fn streams(request: &Request) -> Option<Streams> {
+    let (at, block_at) = before_streams(request)?;
+    let rest = request.len() - at;
+    (rest > 0 && rest.is_multiple_of(2)).then_some(Streams { keys: at..at + rest / 2, block_at })
+}
+
+/// Whether an XREAD or XREADGROUP is wrong in nothing but that its keys and ids are not as many as each other.
+pub fn lacks_stream_ids(request: &Request) -> bool {
+    before_streams(request).is_some() && streams(request).is_none()
+}
+
+/// Reads the options of XREAD and XREADGROUP up to the STREAMS that is an option, not a group or a key of that name: the
+/// index behind it, and where the milliseconds of BLOCK are. `None` where they are not well formed.
+fn before_streams(request: &Request) -> Option<(usize, Option<usize>)> {
     let mut block_at = None;
     let mut at = 1;
     while at < request.len() {
         let option = request.arg(at);
         let is = |word: &str| is_option(option, word);
         if is("STREAMS") {
-            let rest = request.len() - at - 1;
-            return (rest > 0 && rest.is_multiple_of(2))
-                .then_some(Streams { keys: at + 1..at + 1 + rest / 2, block_at });
+            return Some((at + 1, block_at));
         } else if is("BLOCK") {
             block_at = Some(at + 1);
             at += 2;

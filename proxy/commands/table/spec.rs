@@ -2,6 +2,7 @@
 
 use super::{
     busy::{self, WhenBusy},
+    inside::{self, Inside, Tells},
     lost::{self, WhenLost},
     refused, replies,
     sender::{self, Sender},
@@ -43,6 +44,10 @@ pub struct Spec {
     pub replicas_too: bool,
     /// With how many arguments, the name included, its reply may be as long as what is stored; `None`: it never is.
     pub long_from: Option<usize>,
+    /// What becomes of it in a database of its own.
+    pub inside: Inside,
+    /// Where its replies name keys.
+    pub tells: Tells,
     /// Whether it has subcommands.
     pub container: bool,
     /// How its keys are found.
@@ -99,6 +104,8 @@ impl Spec {
             traits: Traits::default(),
             replicas_too: false,
             long_from: None,
+            inside: Inside::AsItCame,
+            tells: Tells::Nothing,
             container,
             finder,
         };
@@ -110,6 +117,7 @@ impl Spec {
         spec.refused = refused::why(&spec.name);
         spec.long_from = replies::long_from(&spec);
         spec.replicas_too = treatment::concerns_replicas(&spec.name);
+        (spec.inside, spec.tells) = inside::of(&spec);
         spec
     }
 

@@ -86,6 +86,60 @@ impl<'a> Request<'a> {
     }
 }
 
+/// A request that is written anew, again and again into the same memory.
+///
+/// ```
+/// use slotway::protocol::resp::request::Anew;
+///
+/// let mut anew = Anew::default();
+/// anew.begin(2);
+/// anew.push(&[b"GET"]);
+/// anew.push(&[b"{shop}", b"key"]);
+/// assert_eq!(anew.request().frame(), b"*2\r\n$3\r\nGET\r\n$9\r\n{shop}key\r\n");
+/// assert_eq!(anew.request().arg(1), b"{shop}key");
+/// ```
+#[derive(Debug, Default)]
+pub struct Anew {
+    frame: Vec<u8>,
+    spans: Vec<Span>,
+}
+
+impl Anew {
+    /// The longest frame that can be written.
+    pub const LONGEST: usize = u32::MAX as usize;
+    /// Memory that is kept between requests.
+    const KEPT: usize = 16 * 1024;
+
+    /// Begins a request of so many arguments.
+    pub fn begin(&mut self, count: usize) {
+        self.frame.clear();
+        self.spans.clear();
+        write::request_head(&mut self.frame, count);
+    }
+
+    /// Adds an argument, put together of `parts`.
+    #[inline]
+    pub fn push(&mut self, parts: &[&[u8]]) {
+        write::head(&mut self.frame, b'$', parts.iter().map(|part| part.len()).sum::<usize>() as i64);
+        let start = self.frame.len();
+        parts.iter().for_each(|part| self.frame.extend_from_slice(part));
+        self.spans.push(Span { start: start as u32, end: self.frame.len() as u32 });
+        self.frame.extend_from_slice(b"\r\n");
+    }
+
+    /// The request, once all its arguments are there.
+    pub fn request(&self) -> Request<'_> {
+        Request { frame: &self.frame, spans: &self.spans }
+    }
+
+    /// Gives back memory that a large request needed.
+    pub fn shrink(&mut self) {
+        if self.frame.capacity() > Self::KEPT || self.spans.capacity() > KEPT_SPANS {
+            *self = Anew::default();
+        }
+    }
+}
+
 /// Whether an argument is an option's `word`, as servers see it: in any case, and no further than to a NUL (`strcasecmp`).
 /// Names of commands they compare whole.
 pub fn is_option(arg: &[u8], word: &str) -> bool {

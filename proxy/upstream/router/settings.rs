@@ -1,9 +1,11 @@
 //! What the operator has decided about sessions.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 
 use crate::{
-    commands::plan::Policy,
+    commands::{database::Database, plan::Policy},
     config::{Config, CrossSlot, PubSubLimits, Secret},
     upstream::dial::{Credentials, Login},
 };
@@ -13,6 +15,8 @@ use crate::{
 pub struct Settings {
     /// How each command is treated.
     pub policy: Policy,
+    /// The database of its own that clients work in.
+    pub database: Option<Arc<Database>>,
     /// Whether what a client sends to a node waits for what it has under way at others.
     pub strict_order: bool,
     /// How long a client may send nothing.
@@ -38,6 +42,7 @@ impl Settings {
         let login = Login { credentials: own.clone(), own, ..Login::default() };
         Settings {
             policy: Policy::new(config.cross_slot == CrossSlot::Reject, &config.deny, &config.allow),
+            database: config.own_database().ok().flatten(),
             strict_order: config.strict_order,
             idle_timeout: config.client_idle_timeout,
             client_window: config.client_window,

@@ -22,6 +22,7 @@ use super::{Admitted, Bounced, Caching, Clock, Duty, Label, Needs, Ticket};
 use crate::{
     clients::{PEAK_RESET, Usage},
     cluster::topology::{Node, Route},
+    commands::database::Strip,
     metrics::ClientTally,
     protocol::slot::Slot,
     upstream::doubt::Doubts,
@@ -40,6 +41,8 @@ pub struct Line {
     pub(super) open_tickets: Cell<usize>,
     /// Whether the replies to what comes now are for the client.
     pub mute: Mute,
+    /// What the reply to what comes now has to go through.
+    next_strip: Cell<Option<Box<Strip>>>,
     /// What is answered is not for the client: see [`Line::capture`].
     is_aside: Cell<bool>,
     /// The nodes that have been written to, and since when.
@@ -64,6 +67,7 @@ impl Line {
             most_in_flight,
             open_tickets: Cell::new(0),
             mute: Mute::default(),
+            next_strip: Cell::default(),
             is_aside: Cell::default(),
             written: RefCell::default(),
             doubts,
@@ -81,6 +85,7 @@ impl Line {
             touched: false,
             failed: false,
             mute: self.mute.take(),
+            strip: self.next_strip.take(),
             request_bytes: u32::try_from(request_bytes).unwrap_or(u32::MAX),
             route,
             opened: self.clock.now(),
@@ -108,7 +113,13 @@ impl Line {
 
     /// Answers a request on the spot: in its turn behind those that are still on their way.
     pub fn answer(&self, label: Label, reply: &[u8]) {
+        let stripped;
+        let mut reply = reply;
         if !self.is_aside.get() {
+            if let Some(mut strip) = self.next_strip.take() {
+                stripped = strip.feed(reply);
+                reply = &stripped;
+            }
             self.tally.command(label.command, label.class, reply.first() == Some(&b'-'), Duration::ZERO);
         }
         if self.mute.take() {
@@ -128,6 +139,11 @@ impl Line {
             state.waiting += usize::from(!buffer.is_empty());
             state.places.push_back(Place::answered(buffer, self.clock.now()));
         }
+    }
+
+    /// The reply to the next request goes through this.
+    pub fn strip_next(&self, strip: Option<Box<Strip>>) {
+        self.next_strip.set(strip);
     }
 
     /// What is answered within `answer`, for the caller instead of the client. Only while nothing is in flight. It has been
@@ -389,6 +405,8 @@ impl Line {
             place.failed = matches!(bytes.first(), Some(b'-' | b'!'));
         }
         place.length += bytes.len();
+        let stripped = place.strip.as_mut().map(|strip| strip.feed(bytes));
+        let bytes = stripped.as_deref().unwrap_or(bytes);
         place.whole = last;
         place.touched = true;
         state.flushed = false;

@@ -18,7 +18,7 @@ const STEPS: usize = 1500;
 const CLIENTS: usize = 3;
 
 /// What transactions are made of. `?k` is one of the few keys.
-const IN_TRANSACTIONS: &[&str] = &[
+pub(super) const IN_TRANSACTIONS: &[&str] = &[
     "SET ?k ?n",
     "GET ?k",
     "INCR ?k",
@@ -114,7 +114,16 @@ fn valkey_transactions() {
 }
 
 fn transactions(flavour: Flavour) {
-    let pair = Pair::start(flavour);
+    transactions_of(&Pair::start(flavour), flavour, IN_TRANSACTIONS, |request| request);
+}
+
+/// Transactions made of `lines`, each request as `change` makes it.
+pub(super) fn transactions_of(
+    pair: &Pair,
+    flavour: Flavour,
+    lines: &[&str],
+    change: impl Fn(Vec<String>) -> Vec<String>,
+) {
     let mut random = Random::seeded(&format!("transactions in turns, {flavour:?}"));
     let mut clients: Vec<[Client; 2]> = (0..CLIENTS).map(|_| pair.clients(2)).collect();
     let mut states = [State::default(); CLIENTS];
@@ -122,7 +131,8 @@ fn transactions(flavour: Flavour) {
     for step in 0..STEPS {
         let which = random.below(CLIENTS);
         let count = if random.one_in(2) { 1 } else { 1 + random.below(12) };
-        let requests: Vec<Vec<String>> = (0..count).map(|_| transactional(&mut states[which], &mut random)).collect();
+        let requests: Vec<Vec<String>> =
+            (0..count).map(|_| change(transactional(lines, &mut states[which], &mut random))).collect();
         let [ours, theirs] = clients[which].each_mut().map(|client| client.pipeline(&requests));
         for (request, (ours, theirs)) in requests.iter().zip(ours.iter().zip(&theirs)) {
             recent.push(format!("client {which}: {} -> {ours:?}", show(request)));
@@ -145,9 +155,9 @@ struct State {
     watching: bool,
 }
 
-fn transactional(state: &mut State, random: &mut Random) -> Vec<String> {
+fn transactional(lines: &[&str], state: &mut State, random: &mut Random) -> Vec<String> {
     loop {
-        let from = if random.one_in(3) { AROUND_TRANSACTIONS } else { IN_TRANSACTIONS };
+        let from = if random.one_in(3) { AROUND_TRANSACTIONS } else { lines };
         let line = *random.pick(from);
         if line.starts_with("HELLO")
             && (state.queueing || state.watching)

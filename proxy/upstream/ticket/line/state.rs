@@ -7,6 +7,7 @@ use bytes::BytesMut;
 use super::OWED_LIMIT;
 use crate::{
     cluster::topology::Route,
+    commands::database::Strip,
     metrics::CommandClass,
     protocol::slot::Slot,
     upstream::{
@@ -81,6 +82,8 @@ pub(super) struct Place {
     pub touched: bool,
     pub failed: bool,
     pub mute: bool,
+    /// What the reply goes through on its way to the client.
+    pub strip: Option<Box<Strip>>,
     pub request_bytes: u32,
     /// Where the request goes; what goes to several nodes says `Any`.
     pub route: Route,
@@ -98,6 +101,7 @@ impl Place {
             touched: true,
             failed: false,
             mute: false,
+            strip: None,
             request_bytes: 0,
             route: Route::Any,
             opened,

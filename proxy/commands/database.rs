@@ -1,0 +1,112 @@
+//! Databases of their own: all keys of one lie in one slot, since each is kept with a prefix that has a hash tag. There,
+//! every command, transaction and script of one server works, atomically.
+//!
+//! This is the only place that knows of prefixes. Requests are written anew before anything else is decided about them
+//! ([`Database::enter`]), so that all below sees plain commands with plain keys; replies that name keys are written anew
+//! before the client is given them ([`Strip`]). What a reply contains beside keys passes as it is: a value that begins
+//! like the prefix is the client's own.
+
+mod enter;
+mod strip;
+
+use std::sync::Arc;
+
+pub use self::{enter::Entered, strip::Strip};
+use crate::protocol::slot::Slot;
+
+/// A database of its own.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Database {
+    name: Box<str>,
+    /// What stands before each of its keys.
+    prefix: Box<[u8]>,
+    /// Likewise, as the beginning of a pattern.
+    pattern: Box<[u8]>,
+    slot: Slot,
+}
+
+/// What stands for the name in the form of a prefix.
+const NAME: char = '%';
+
+impl Database {
+    /// The database of this name, whose keys bear a prefix of this `form`; the error says what is wrong with which.
+    ///
+    /// ```
+    /// use slotway::{commands::database::Database, protocol::slot::Slot};
+    ///
+    /// let shop = Database::new("shop", "{%}").unwrap();
+    /// assert_eq!((shop.prefix(), shop.slot()), (&b"{shop}"[..], Slot::of(b"shop")));
+    /// assert!(Database::new("my shop", "{%}").is_err());
+    /// assert!(Database::new("shop", "%:").is_err(), "keys of one slot need a hash tag");
+    /// ```
+    pub fn new(name: &str, form: &str) -> Result<Database, String> {
+        Database::check_name(name)?;
+        Database::check_form(form)?;
+        let prefix = form.replace(NAME, name).into_bytes();
+        let escaped = prefix.iter().flat_map(|&byte| {
+            let escape = b"*?[\\".contains(&byte).then_some(b'\\');
+            escape.into_iter().chain([byte])
+        });
+        let (pattern, slot) = (escaped.collect(), Slot::of(&prefix));
+        Ok(Database { name: name.into(), prefix: prefix.into(), pattern, slot })
+    }
+
+    /// Whether a database may have this name.
+    pub fn check_name(name: &str) -> Result<(), String> {
+        let is_fine = |letter: char| letter.is_ascii_alphanumeric() || "-_.:/".contains(letter);
+        match name.chars().find(|&letter| !is_fine(letter)) {
+            _ if name.is_empty() => Err("a database's name is empty".to_owned()),
+            Some(letter) => Err(format!(
+                "`{name}` is no name of a database: `{letter}` is in it; letters, digits and - _ . : / are what it may have"
+            )),
+            None if name.len() > LONGEST_NAME => Err(format!(
+                "`{name}` is too long for the name of a database, which has at most {LONGEST_NAME} letters"
+            )),
+            None => Ok(()),
+        }
+    }
+
+    /// Whether prefixes may have this form: with the name, once, within what the cluster takes for a hash tag.
+    pub fn check_form(form: &str) -> Result<(), String> {
+        let tag =
+            form.find('{').map(|open| &form[open + 1..]).and_then(|rest| rest.find('}').map(|close| &rest[..close]));
+        let is_fine = form.matches(NAME).count() == 1
+            && form.len() <= LONGEST_NAME
+            && !form.chars().any(char::is_control)
+            && tag.is_some_and(|tag| tag.contains(NAME));
+        is_fine.then_some(()).ok_or_else(|| {
+            format!("`{form}` is no form of a prefix: it has the name, written %, once and between the first {{ and }}, such as {{%}} or app:{{%}}:")
+        })
+    }
+
+    /// Its name.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// What stands before each of its keys.
+    pub fn prefix(&self) -> &[u8] {
+        &self.prefix
+    }
+
+    /// Where all its keys are.
+    pub fn slot(&self) -> Slot {
+        self.slot
+    }
+
+    /// A key as its clients know it; `None` for one that is not its own.
+    pub fn own<'a>(&self, key: &'a [u8]) -> Option<&'a [u8]> {
+        key.strip_prefix(&*self.prefix)
+    }
+
+    /// What strips the keys in replies that tell of them so; `None` where there are none.
+    pub fn strip(self: &Arc<Database>, tells: crate::commands::table::inside::Tells) -> Option<Box<Strip>> {
+        Strip::new(self, tells)
+    }
+}
+
+/// The longest name, and the longest form of a prefix.
+const LONGEST_NAME: usize = 256;
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,225 @@
+//! Requests on their way into a database: keys and patterns are named as they are kept.
+
+use super::Database;
+use crate::{
+    commands::table::{Keys, Spec, inside::Inside, keys},
+    protocol::{
+        resp::{Request, request::Anew},
+        says,
+    },
+};
+
+/// What has become of a request.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Entered {
+    /// It goes on as it came.
+    AsItCame,
+    /// It goes on as it has been written anew.
+    Anew,
+    /// It does not go on; the text of the error.
+    Refused(Vec<u8>),
+}
+
+impl Database {
+    /// Names what `request` is about as it is kept, written into `anew`. `spec` is its row; without one no server knows
+    /// the command.
+    pub fn enter(&self, request: &Request, spec: Option<&Spec>, anew: &mut Anew) -> Entered {
+        let Some(spec) = spec else { return Entered::Refused(says::unknown_command(request)) };
+        if let (Inside::Keys, Some(key)) = (spec.inside, spec.only_key()) {
+            // Nearly all are such ones.
+            return self.enter_one(request, key, anew);
+        }
+        if !spec.takes(request.len()) {
+            // A server refuses it before it looks at any key.
+            return Entered::AsItCame;
+        }
+        if spec.container && !spec.name.contains('|') && request.len() > 1 {
+            return Entered::Refused(says::unknown_subcommand(request));
+        }
+        match spec.inside {
+            Inside::AsItCame => Entered::AsItCame,
+            Inside::Refused(reason) => Entered::Refused(self.refusal(spec, reason)),
+            Inside::NoCluster => Entered::Refused(says::NO_CLUSTER.into()),
+            Inside::Keys => self.enter_keys(request, spec, anew),
+            Inside::Sort => self.enter_sort(request, spec, anew),
+            Inside::Copy if (3..request.len()).any(|at| request.is(at, "DB")) => {
+                Entered::Refused(self.refusal(spec, "option DB: the other database is none of its own"))
+            }
+            Inside::Copy => self.enter_keys(request, spec, anew),
+            Inside::Pattern => {
+                anew.begin(2);
+                anew.push(&[request.name()]);
+                anew.push(&[&self.pattern, request.arg(1)]);
+                Entered::Anew
+            }
+            Inside::Info if has_arg(request, |arg| is_any(arg, &["keyspace", "keysizes"])) => Entered::Refused(
+                self.refusal(spec, "nodes count the keys of all databases together; DBSIZE counts its own"),
+            ),
+            Inside::Topics if has_arg(request, |arg| arg.starts_with(b"__key")) => {
+                Entered::Refused(self.refusal(spec, "keyspace notifications are not told apart yet"))
+            }
+            Inside::Info | Inside::Topics => Entered::AsItCame,
+            Inside::Scan => self.enter_scan(request, anew),
+            Inside::Count => {
+                anew.begin(3);
+                anew.push(&[b"CLUSTER"]);
+                anew.push(&[b"COUNTKEYSINSLOT"]);
+                anew.push(&[self.slot.to_string().as_bytes()]);
+                Entered::Anew
+            }
+            Inside::Random => self.run(RANDOM, anew),
+            Inside::Flush if request.len() > 1 && (request.len() > 2 || !is_how_to_flush(request)) => {
+                Entered::Refused(says::SYNTAX.into())
+            }
+            Inside::Flush => self.run(FLUSH, anew),
+        }
+    }
+
+    fn refusal(&self, spec: &Spec, reason: &str) -> Vec<u8> {
+        says::refused_inside(&spec.name, &self.name, reason).into_bytes()
+    }
+
+    /// Whether it would be too long to be written anew, in the worst case.
+    fn outgrows(&self, request: &Request) -> bool {
+        const HEAD: usize = 16;
+        request.frame().len() + request.len() * (self.pattern.len() + HEAD) > Anew::LONGEST
+    }
+
+    #[inline]
+    fn enter_one(&self, request: &Request, key: usize, anew: &mut Anew) -> Entered {
+        if key >= request.len() {
+            return Entered::AsItCame;
+        }
+        if self.outgrows(request) {
+            return Entered::Refused(says::TOO_LONG_INSIDE.into());
+        }
+        anew.begin(request.len());
+        for (index, arg) in request.args().enumerate() {
+            if index == key { anew.push(&[&self.prefix, arg]) } else { anew.push(&[arg]) }
+        }
+        Entered::Anew
+    }
+
+    fn enter_keys(&self, request: &Request, spec: &Spec, anew: &mut Anew) -> Entered {
+        let mut places = Vec::new();
+        match spec.keys_of(request, &mut places) {
+            Keys::Known => self.enter_all(request, places, anew),
+            // An option that is not known here might be followed by anything.
+            Keys::Malformed if spec.reads_streams() && !keys::lacks_stream_ids(request) => {
+                Entered::Refused(says::SYNTAX.into())
+            }
+            // The server finds none either, and says so.
+            Keys::Malformed => Entered::AsItCame,
+            Keys::AskServer => Entered::Refused(self.refusal(spec, "only a server can tell its keys")),
+        }
+    }
+
+    /// Writes it anew with its keys, by their indexes in any order, named as they are kept.
+    fn enter_all(&self, request: &Request, mut places: Vec<usize>, anew: &mut Anew) -> Entered {
+        if self.outgrows(request) {
+            return Entered::Refused(says::TOO_LONG_INSIDE.into());
+        }
+        places.sort_unstable();
+        places.dedup();
+        let mut places = places.into_iter().peekable();
+        anew.begin(request.len());
+        for (index, arg) in request.args().enumerate() {
+            let before = if places.next_if_eq(&index).is_some() { &*self.prefix } else { b"" };
+            anew.push(&[before, arg]);
+        }
+        Entered::Anew
+    }
+
+    /// BY and GET name keys by patterns, where there is a `*`; in them, nothing but that is special.
+    fn enter_sort(&self, request: &Request, spec: &Spec, anew: &mut Anew) -> Entered {
+        let mut places = Vec::new();
+        if spec.keys_of(request, &mut places) != Keys::Known {
+            return Entered::AsItCame;
+        }
+        let mut at = 2;
+        while at < request.len() {
+            let left = request.len() - at - 1;
+            if request.is(at, "LIMIT") && left >= 2 {
+                at += 2;
+            } else if request.is(at, "STORE") && left >= 1 {
+                at += 1;
+            } else if (request.is(at, "BY") || request.is(at, "GET")) && left >= 1 {
+                at += 1;
+                if request.arg(at).contains(&b'*') {
+                    places.push(at);
+                }
+            }
+            at += 1;
+        }
+        self.enter_all(request, places, anew)
+    }
+
+    /// The last MATCH counts: the one that keeps to the database stands before those of the client.
+    fn enter_scan(&self, request: &Request, anew: &mut Anew) -> Entered {
+        if self.outgrows(request) {
+            return Entered::Refused(says::TOO_LONG_INSIDE.into());
+        }
+        anew.begin(request.len() + 2);
+        anew.push(&[request.name()]);
+        anew.push(&[request.arg(1)]);
+        anew.push(&[b"MATCH"]);
+        anew.push(&[&self.pattern, b"*"]);
+        let mut at = 2;
+        while at < request.len() {
+            anew.push(&[request.arg(at)]);
+            if at + 1 < request.len() {
+                let before = if request.is(at, "MATCH") { &*self.pattern } else { b"" };
+                anew.push(&[before, request.arg(at + 1)]);
+            }
+            at += 2;
+        }
+        Entered::Anew
+    }
+
+    /// A script about the slot, which is given the prefix as its key.
+    fn run(&self, text: &str, anew: &mut Anew) -> Entered {
+        anew.begin(5);
+        anew.push(&[b"EVAL"]);
+        anew.push(&[text.as_bytes()]);
+        anew.push(&[b"1"]);
+        anew.push(&[&self.prefix]);
+        anew.push(&[self.slot.to_string().as_bytes()]);
+        Entered::Anew
+    }
+}
+
+/// Whether an argument behind the name is such a one.
+fn has_arg(request: &Request, is: impl Fn(&[u8]) -> bool) -> bool {
+    request.args().skip(1).any(is)
+}
+
+fn is_any(arg: &[u8], words: &[&str]) -> bool {
+    words.iter().any(|word| arg.eq_ignore_ascii_case(word.as_bytes()))
+}
+
+/// FLUSHDB ASYNC and FLUSHDB SYNC.
+fn is_how_to_flush(request: &Request) -> bool {
+    request.is(1, "SYNC") || request.is(1, "ASYNC")
+}
+
+/// Some of the slot's keys, one of the database's among them by chance. Where others fill the front of the slot, all are
+/// looked at.
+const RANDOM: &str = "\
+local prefix,slot=KEYS[1],ARGV[1] \
+local count=redis.call('CLUSTER','COUNTKEYSINSLOT',slot) \
+for _,most in ipairs({math.min(count,1024),count}) do \
+local own={} \
+for _,key in ipairs(redis.call('CLUSTER','GETKEYSINSLOT',slot,most)) do \
+if string.sub(key,1,#prefix)==prefix and redis.call('EXISTS',key)==1 then own[#own+1]=key end end \
+if #own>0 then return string.sub(own[1+tonumber(redis.call('TIME')[2])%#own],#prefix+1) end end \
+return false";
+
+/// All keys of the slot that are the database's, a thousand at a time; those of others that were met are met again.
+const FLUSH: &str = "\
+local prefix,slot,others=KEYS[1],ARGV[1],0 \
+while true do \
+local own,keys={},redis.call('CLUSTER','GETKEYSINSLOT',slot,1000+others) \
+for _,key in ipairs(keys) do if string.sub(key,1,#prefix)==prefix then own[#own+1]=key end end \
+if #own==0 and #keys<1000+others then return {ok='OK'} end \
+others=#keys-#own \
+for first=1,#own,1000 do redis.call('UNLINK',unpack(own,first,math.min(#own,first+999))) end end";

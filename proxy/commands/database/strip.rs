@@ -1,0 +1,188 @@
+//! Replies on their way out of a database: keys in them are named as the client knows them, piece by piece as they come.
+
+use std::sync::Arc;
+
+use super::Database;
+use crate::{commands::table::inside::Tells, protocol::resp::write};
+
+/// One reply, or as much of it as has come.
+#[derive(Debug)]
+pub struct Strip {
+    database: Arc<Database>,
+    /// What the whole reply tells.
+    tells: Tells,
+    /// What each element of a transaction's reply tells.
+    replies: Vec<Tells>,
+    /// The aggregates that have begun and not ended.
+    open: Vec<Aggregate>,
+    at: At,
+    /// The beginning of a line, or of a key, whose end has not come.
+    held: Vec<u8>,
+}
+
+#[derive(Debug)]
+struct Aggregate {
+    kind: u8,
+    tells: Tells,
+    /// How many elements are still to come, and have come.
+    left: u64,
+    index: usize,
+}
+
+/// What comes next.
+#[derive(Debug)]
+enum At {
+    /// A frame's first line.
+    Line,
+    /// So many bytes of a string, its line end included.
+    Text(usize),
+    /// A key of so many bytes.
+    Key(usize),
+}
+
+impl Strip {
+    pub(super) fn new(database: &Arc<Database>, tells: Tells) -> Option<Box<Strip>> {
+        let (database, held) = (database.clone(), Vec::new());
+        let strip = Strip { database, tells, replies: Vec::new(), open: Vec::new(), at: At::Line, held };
+        (tells != Tells::Nothing).then(|| Box::new(strip))
+    }
+
+    /// For the reply to EXEC, whose elements tell this; `None` where none tells anything.
+    pub fn of_all(database: &Arc<Database>, replies: Vec<Tells>) -> Option<Box<Strip>> {
+        let tells = if replies.iter().all(|&tells| tells == Tells::Nothing) { Tells::Nothing } else { Tells::Replies };
+        let mut strip = Strip::new(database, tells)?;
+        strip.replies = replies;
+        Some(strip)
+    }
+
+    /// What the client is given of the next piece.
+    pub fn feed(&mut self, mut bytes: &[u8]) -> Vec<u8> {
+        let mut out = Vec::with_capacity(bytes.len() + self.held.len());
+        while !bytes.is_empty() {
+            match self.at {
+                At::Line => {
+                    let Some(end) = bytes.iter().position(|&byte| byte == b'\n') else {
+                        self.held.extend_from_slice(bytes);
+                        break;
+                    };
+                    let (line, rest) = bytes.split_at(end + 1);
+                    bytes = rest;
+                    if self.held.is_empty() {
+                        self.line(line, &mut out);
+                    } else {
+                        self.held.extend_from_slice(line);
+                        let line = std::mem::take(&mut self.held);
+                        self.line(&line, &mut out);
+                    }
+                }
+                At::Text(left) => {
+                    let (text, rest) = bytes.split_at(left.min(bytes.len()));
+                    out.extend_from_slice(text);
+                    bytes = rest;
+                    self.at = At::Text(left - text.len());
+                    if left == text.len() {
+                        self.ended();
+                    }
+                }
+                At::Key(length) => {
+                    let prefix = self.database.prefix().len();
+                    let (front, rest) = bytes.split_at((prefix - self.held.len()).min(bytes.len()));
+                    self.held.extend_from_slice(front);
+                    bytes = rest;
+                    if self.held.len() == prefix {
+                        self.key(length, &mut out);
+                    }
+                }
+            }
+        }
+        out
+    }
+
+    /// The first line of a frame, its end included.
+    fn line(&mut self, line: &[u8], out: &mut Vec<u8>) {
+        let tells = self.next_tells();
+        let (kind, number) = (line.first().copied().unwrap_or_default(), number(line));
+        match (kind, number) {
+            (b'$', Some(length)) if tells == Tells::Key && length >= self.database.prefix().len() => {
+                self.at = At::Key(length);
+                return;
+            }
+            (b'-', _) if matches!(tells, Tells::Group | Tells::Streams) => out.extend(self.error(line)),
+            _ => out.extend_from_slice(line),
+        }
+        match (kind, number) {
+            (b'$' | b'=' | b'!', Some(length)) => self.at = At::Text(length + 2),
+            (b'*' | b'~' | b'>' | b'%' | b'|', Some(count)) if count > 0 => {
+                let left = count as u64 * if matches!(kind, b'%' | b'|') { 2 } else { 1 };
+                let tells = if kind == b'|' { Tells::Nothing } else { tells };
+                self.open.push(Aggregate { kind, tells, left, index: 0 });
+            }
+            _ => self.ended(),
+        }
+    }
+
+    /// What the frame that comes next tells.
+    fn next_tells(&self) -> Tells {
+        let Some(within) = self.open.last() else { return self.tells };
+        match (within.tells, within.index) {
+            (Tells::Each, _) | (Tells::First, 0) => Tells::Key,
+            (Tells::Page, 1) => Tells::Each,
+            (Tells::Streams, index) if within.kind == b'%' && index % 2 == 0 => Tells::Key,
+            (Tells::Streams, _) if within.kind != b'%' => Tells::First,
+            (Tells::Replies, index) => self.replies.get(index).copied().unwrap_or_default(),
+            _ => Tells::Nothing,
+        }
+    }
+
+    /// A key of so many bytes, as many of which are held as a prefix has.
+    fn key(&mut self, length: usize, out: &mut Vec<u8>) {
+        let front = std::mem::take(&mut self.held);
+        let kept = if self.database.own(&front).is_some() { length - front.len() } else { length };
+        write::head(out, b'$', kept as i64);
+        if kept == length {
+            out.extend_from_slice(&front);
+        }
+        self.at = At::Text(length - front.len() + 2);
+    }
+
+    /// A frame has ended.
+    fn ended(&mut self) {
+        self.at = At::Line;
+        while let Some(within) = self.open.last_mut() {
+            within.left -= 1;
+            within.index += 1;
+            if within.left > 0 {
+                return;
+            }
+            if self.open.pop().is_some_and(|ended| ended.kind == b'|') {
+                // It annotates the frame behind it, which is to come.
+                return;
+            }
+        }
+    }
+
+    /// An error, with the key in it as the client knows it.
+    fn error(&self, line: &[u8]) -> Vec<u8> {
+        const NO_KEY: &[u8] = b"-NOGROUP No such key '";
+        const NO_GROUP: &[u8] = b"-NOGROUP No such consumer group '";
+        const FOR_KEY: &[u8] = b"' for key name '";
+        let prefix = self.database.prefix();
+        let at = if line.starts_with(NO_KEY) {
+            Some(NO_KEY.len())
+        } else if line.starts_with(NO_GROUP) {
+            let mut places = line.windows(FOR_KEY.len() + prefix.len());
+            places.rposition(|part| part.ends_with(prefix) && part.starts_with(FOR_KEY)).map(|at| at + FOR_KEY.len())
+        } else {
+            None
+        };
+        match at.and_then(|at| line.split_at_checked(at)) {
+            Some((before, key)) => [before, key.strip_prefix(prefix).unwrap_or(key)].concat(),
+            None => line.to_vec(),
+        }
+    }
+}
+
+/// The number in a frame's first line, where it is one that is not negative.
+fn number(line: &[u8]) -> Option<usize> {
+    std::str::from_utf8(line.get(1..)?.strip_suffix(b"\r\n")?).ok()?.parse().ok()
+}

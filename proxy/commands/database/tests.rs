@@ -1,0 +1,221 @@
+use super::*;
+use crate::{
+    commands::table::{
+        CommandTable,
+        inside::{Inside, Tells},
+    },
+    protocol::resp::{
+        request::{Anew, Parser},
+        write,
+    },
+};
+
+fn shop() -> Arc<Database> {
+    Arc::new(Database::new("shop", "{%}").unwrap())
+}
+
+/// What goes on of a request, its words with spaces between; or what became of it.
+fn entered(database: &Database, line: &str) -> String {
+    let words: Vec<&str> = line.split(' ').collect();
+    let (mut frame, mut parser, mut anew) = (Vec::new(), Parser::default(), Anew::default());
+    write::request(&mut frame, &words);
+    let found = parser.find(&frame).unwrap().unwrap();
+    let request = parser.request(&frame, found);
+    match database.enter(&request, CommandTable::builtin().find(&request), &mut anew) {
+        Entered::AsItCame => "as it came".to_owned(),
+        Entered::Refused(error) => String::from_utf8(error).unwrap(),
+        Entered::Anew => {
+            let request = anew.request();
+            // What was written is a frame, and its arguments are where they are said to be.
+            let (mut again, mut written) = (Parser::default(), Vec::new());
+            let found = again.find(request.frame()).unwrap().unwrap();
+            assert_eq!(found.used, request.frame().len());
+            for (index, arg) in again.request(request.frame(), found).args().enumerate() {
+                assert_eq!(request.get(index), Some(arg));
+                written.push(String::from_utf8(arg.to_vec()).unwrap());
+            }
+            assert_eq!(request.len(), written.len());
+            written.join(" ")
+        }
+    }
+}
+
+#[test]
+fn keys_and_patterns_are_named_as_they_are_kept() {
+    for (line, expected) in [
+        ("GET foo", "GET {shop}foo"),
+        ("get {shop}foo", "get {shop}{shop}foo"),
+        ("SET foo foo EX 10", "SET {shop}foo foo EX 10"),
+        ("SET ", "SET {shop}"),
+        ("GET", "as it came"),
+        ("MGET a b {x}c a", "MGET {shop}a {shop}b {shop}{x}c {shop}a"),
+        ("MSET a a b b", "MSET {shop}a a {shop}b b"),
+        ("OBJECT ENCODING a", "OBJECT ENCODING {shop}a"),
+        ("OBJECT ENCODING", "as it came"),
+        ("XINFO STREAM a FULL", "XINFO STREAM {shop}a FULL"),
+        ("BITOP AND a b c", "BITOP AND {shop}a {shop}b {shop}c"),
+        ("ZUNIONSTORE a 2 b c WEIGHTS 1 2", "ZUNIONSTORE {shop}a 2 {shop}b {shop}c WEIGHTS 1 2"),
+        ("ZUNIONSTORE a 5 b c", "as it came"),
+        ("LMPOP 2 a b LEFT", "LMPOP 2 {shop}a {shop}b LEFT"),
+        ("BLPOP a b 0", "BLPOP {shop}a {shop}b 0"),
+        ("BLMPOP 0 1 a LEFT", "BLMPOP 0 1 {shop}a LEFT"),
+        ("GEORADIUS a 1 2 3 km STORE b", "GEORADIUS {shop}a 1 2 3 km STORE {shop}b"),
+        ("XREAD COUNT 1 STREAMS a b 0 0", "XREAD COUNT 1 STREAMS {shop}a {shop}b 0 0"),
+        ("XREADGROUP GROUP g c STREAMS a >", "XREADGROUP GROUP g c STREAMS {shop}a >"),
+        // Unbalanced: the server says so.
+        ("XREAD STREAMS a b 0", "as it came"),
+        ("XREADGROUP GROUP streams c STREAMS a", "as it came"),
+        // What is not understood might name keys.
+        ("XREAD NEW STREAMS a 0", "ERR syntax error"),
+        (
+            "SORT a BY w_* GET o_*->f GET # BY nosort STORE b",
+            "SORT {shop}a BY {shop}w_* GET {shop}o_*->f GET # BY nosort STORE {shop}b",
+        ),
+        ("SORT a LIMIT 0 BY STORE b", "SORT {shop}a LIMIT 0 BY STORE {shop}b"),
+        ("COPY a b REPLACE", "COPY {shop}a {shop}b REPLACE"),
+        (
+            "COPY a b DB 3",
+            "ERR proxy: COPY is not served in the database 'shop': option DB: the other database is none of its own",
+        ),
+        ("KEYS *", "KEYS {shop}*"),
+        ("KEYS a", "KEYS {shop}a"),
+        ("KEYS", "as it came"),
+        ("SCAN 0", "SCAN 0 MATCH {shop}*"),
+        ("SCAN 0 COUNT 5 MATCH a* TYPE set", "SCAN 0 MATCH {shop}* COUNT 5 MATCH {shop}a* TYPE set"),
+        ("SCAN 0 MATCH", "SCAN 0 MATCH {shop}* MATCH"),
+        ("DBSIZE", "CLUSTER COUNTKEYSINSLOT 3808"),
+        ("DBSIZE x", "as it came"),
+        ("FLUSHDB NOSUCH", "ERR syntax error"),
+        ("COMMAND GETKEYS GET a", "as it came"),
+        ("PUBLISH a b", "as it came"),
+        ("SUBSCRIBE a", "as it came"),
+        ("CLUSTER NODES", "ERR This instance has cluster support disabled"),
+        ("OBJECT NOSUCH a", "ERR unknown subcommand 'NOSUCH'. Try OBJECT HELP."),
+        ("OBJECT", "as it came"),
+        ("NOSUCH a", "ERR unknown command 'NOSUCH', with args beginning with: 'a' "),
+    ] {
+        assert_eq!(entered(&shop(), line), expected, "{line}");
+    }
+    for line in ["FLUSHDB", "FLUSHALL ASYNC", "RANDOMKEY"] {
+        let entered = entered(&shop(), line);
+        assert!(entered.starts_with("EVAL ") && entered.ends_with(" 1 {shop} 3808"), "{line}: {entered}");
+    }
+    for line in [
+        "MONITOR",
+        "SWAPDB 0 1",
+        "MIGRATE h 1 k 0 5",
+        "PROXY NODE a GET b",
+        "DEBUG OBJECT a",
+        "SUBSCRIBE __keyspace@0__:a",
+        "INFO keyspace",
+        "MOVE a 1",
+    ] {
+        let refused = entered(&shop(), line);
+        assert!(refused.contains("is not served in the database 'shop': "), "{line}: {refused}");
+    }
+}
+
+#[test]
+fn a_prefix_with_letters_of_patterns_is_taken_as_it_is() {
+    let odd = Database::new("a", "[x]*{%}:").unwrap();
+    assert_eq!(entered(&odd, "GET k"), "GET [x]*{a}:k");
+    assert_eq!(entered(&odd, "KEYS k*"), "KEYS \\[x]\\*{a}:k*");
+    assert_eq!(odd.slot(), Slot::of(b"a"));
+}
+
+#[test]
+fn names_and_forms_are_checked() {
+    for name in ["shop", "shop/1", "a.b:c_d-e", "7"] {
+        assert!(Database::new(name, "{%}").is_ok(), "{name}");
+    }
+    for name in ["", "my shop", "a{b", "a}", "é", "a%b", "a*"] {
+        assert!(Database::new(name, "{%}").is_err(), "{name}");
+    }
+    for form in ["{%}", "app:{%}:", "{app:%}", "{%}{x}"] {
+        assert!(Database::new("shop", form).is_ok(), "{form}");
+    }
+    for form in ["", "%", "{}%", "{x}%", "%{x}", "{%", "{%}%", "{%}\r\n"] {
+        assert!(Database::new("shop", form).is_err(), "{form}");
+    }
+}
+
+/// What no row's allowance may be by accident: each command that is let in has keys that are known, or none.
+#[test]
+fn what_is_let_in_keeps_its_keys_within() {
+    for spec in CommandTable::builtin().rows() {
+        let refused = matches!(spec.inside, Inside::Refused(_) | Inside::NoCluster);
+        let names_keys = !matches!(spec.inside, Inside::AsItCame | Inside::Info | Inside::Topics);
+        let alone = spec.container && !spec.name.contains('|');
+        assert!(refused || alone || names_keys || !spec.has_keys(), "{} has keys and goes on as it came", spec.name);
+    }
+}
+
+fn stripped(tells: Tells, reply: &str, steps: usize) -> String {
+    let mut strip = shop().strip(tells).unwrap();
+    let reply = reply.replace('\n', "\r\n");
+    let pieces = reply.as_bytes().chunks(steps);
+    String::from_utf8(pieces.flat_map(|piece| strip.feed(piece)).collect()).unwrap().replace("\r\n", "\n")
+}
+
+#[test]
+fn keys_in_replies_are_named_as_clients_know_them() {
+    let cases = [
+        (Tells::Key, "$9\n{shop}abc\n", "$3\nabc\n"),
+        (Tells::Key, "$6\n{shop}\n", "$0\n\n"),
+        (Tells::Key, "$-1\n", "$-1\n"),
+        (Tells::Key, "_\n", "_\n"),
+        (Tells::Key, "$9\nother{abc\n", "$9\nother{abc\n"),
+        (Tells::Key, "-ERR no {shop}x\n", "-ERR no {shop}x\n"),
+        (Tells::Each, "*3\n$7\n{shop}a\n$2\nab\n$12\n{shop}{shop}\n", "*3\n$1\na\n$2\nab\n$6\n{shop}\n"),
+        (Tells::Each, "*0\n", "*0\n"),
+        // What is no key stays as it is.
+        (Tells::First, "*2\n$7\n{shop}l\n$7\n{shop}v\n", "*2\n$1\nl\n$7\n{shop}v\n"),
+        (Tells::First, "*2\n$7\n{shop}l\n*1\n$7\n{shop}v\n", "*2\n$1\nl\n*1\n$7\n{shop}v\n"),
+        (Tells::First, "*-1\n", "*-1\n"),
+        (Tells::Page, "*2\n$7\n{shop}1\n*2\n$7\n{shop}a\n$7\n{shop}b\n", "*2\n$7\n{shop}1\n*2\n$1\na\n$1\nb\n"),
+        (
+            Tells::Streams,
+            "*2\n*2\n$7\n{shop}s\n*1\n*2\n$3\n1-1\n*2\n$1\nf\n$7\n{shop}v\n*2\n$7\n{shop}t\n*0\n",
+            "*2\n*2\n$1\ns\n*1\n*2\n$3\n1-1\n*2\n$1\nf\n$7\n{shop}v\n*2\n$1\nt\n*0\n",
+        ),
+        (
+            Tells::Streams,
+            "%2\n$7\n{shop}s\n*1\n*2\n$7\n{shop}i\n_\n$7\n{shop}t\n*0\n",
+            "%2\n$1\ns\n*1\n*2\n$7\n{shop}i\n_\n$1\nt\n*0\n",
+        ),
+        (
+            Tells::Streams,
+            "-NOGROUP No such key '{shop}s' or consumer group '{shop}g' in XREADGROUP with GROUP option\n",
+            "-NOGROUP No such key 's' or consumer group '{shop}g' in XREADGROUP with GROUP option\n",
+        ),
+        (
+            Tells::Group,
+            "-NOGROUP No such consumer group '{shop}g' for key name '{shop}s'\n",
+            "-NOGROUP No such consumer group '{shop}g' for key name 's'\n",
+        ),
+        // An attribute annotates what follows it.
+        (Tells::Key, "|1\n$7\n{shop}a\n:1\n$7\n{shop}k\n", "|1\n$7\n{shop}a\n:1\n$1\nk\n"),
+    ];
+    for (tells, reply, expected) in cases {
+        for steps in [1, 2, 3, 7, 1000] {
+            assert_eq!(stripped(tells, reply, steps), expected, "in pieces of {steps}: {reply}");
+        }
+    }
+}
+
+#[test]
+fn each_reply_of_a_transaction_is_told_by_its_command() {
+    let database = shop();
+    assert!(Strip::of_all(&database, vec![Tells::Nothing, Tells::Nothing]).is_none());
+    let tells = vec![Tells::Nothing, Tells::Each, Tells::First, Tells::Nothing];
+    let reply =
+        b"*4\r\n$7\r\n{shop}v\r\n*1\r\n$7\r\n{shop}k\r\n*2\r\n$7\r\n{shop}l\r\n$7\r\n{shop}v\r\n$7\r\n{shop}v\r\n";
+    let expected = b"*4\r\n$7\r\n{shop}v\r\n*1\r\n$1\r\nk\r\n*2\r\n$1\r\nl\r\n$7\r\n{shop}v\r\n$7\r\n{shop}v\r\n";
+    for steps in [1, 5, 1000] {
+        let mut strip = Strip::of_all(&database, tells.clone()).unwrap();
+        let told: Vec<u8> = reply.chunks(steps).flat_map(|piece| strip.feed(piece)).collect();
+        assert_eq!(told, expected);
+    }
+    let mut strip = Strip::of_all(&database, tells).unwrap();
+    assert_eq!(strip.feed(b"-EXECABORT no\r\n"), b"-EXECABORT no\r\n");
+}

@@ -1,0 +1,383 @@
+//! What becomes of a command in a database of its own ([`crate::commands::database`]): where a request names keys beside its
+//! key positions, and where a reply does.
+//!
+//! This is a list of what is allowed. A command that is not on it is refused there, since it might reach what belongs to
+//! others: keys are kept apart by nothing but what is known of each command.
+
+use super::spec::{Finder, Spec};
+
+/// What becomes of a command's requests in a database of its own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Inside {
+    /// Refused, and why.
+    Refused(&'static str),
+    /// As by a server that is in no cluster.
+    NoCluster,
+    /// It goes on as it came: it is about no keys.
+    AsItCame,
+    /// Its keys are named as they are kept.
+    Keys,
+    /// SORT: likewise, and the patterns of BY and GET.
+    Sort,
+    /// COPY: likewise, but to no other database.
+    Copy,
+    /// KEYS: so is its pattern.
+    Pattern,
+    /// SCAN: so is the pattern of MATCH, which it is given where it has none.
+    Scan,
+    /// INFO: of keys it says nothing.
+    Info,
+    /// SUBSCRIBE and PSUBSCRIBE: to no keyspace notifications.
+    Topics,
+    /// DBSIZE: the keys of the slot are counted.
+    Count,
+    /// RANDOMKEY: one of the slot's keys is taken.
+    Random,
+    /// FLUSHDB and FLUSHALL: the keys of the slot are removed that are the database's.
+    Flush,
+}
+
+/// Where a reply names keys.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Tells {
+    /// Nowhere.
+    #[default]
+    Nothing,
+    /// It is one.
+    Key,
+    /// All its elements are.
+    Each,
+    /// Its first element is.
+    First,
+    /// All elements of its second element are: a page of SCAN.
+    Page,
+    /// The first of each of its elements, in RESP2, or what stands before each value of a map, in RESP3; and an error that
+    /// there is no such group names one.
+    Streams,
+    /// An error that there is no such group names one.
+    Group,
+    /// The replies to what a transaction has queued do, each as its command has it.
+    Replies,
+}
+
+const NOT_YET: &str = "the proxy does not know yet how to keep it within the database";
+const SHOWS_ALL: &str = "it would show the keys of other databases";
+const CHANGES_ALL: &str = "it would act on all databases of the cluster";
+
+/// The columns of a row.
+pub fn of(spec: &Spec) -> (Inside, Tells) {
+    let (inside, tells) = by_name(&spec.name);
+    match inside {
+        // What only a server can find cannot be named anew.
+        Inside::Keys if matches!(spec.finder, Finder::None | Finder::Server) => (Inside::Refused(NOT_YET), tells),
+        // The container itself is what has an unknown subcommand.
+        Inside::Refused(_) if spec.container && spec.name.find('|').is_none() => (Inside::AsItCame, tells),
+        inside => (inside, tells),
+    }
+}
+
+fn by_name(name: &str) -> (Inside, Tells) {
+    let inside = match name {
+        "sort" | "sort_ro" => Inside::Sort,
+        "copy" => Inside::Copy,
+        "keys" => return (Inside::Pattern, Tells::Each),
+        "scan" => return (Inside::Scan, Tells::Page),
+        "info" => Inside::Info,
+        "psubscribe" | "subscribe" => Inside::Topics,
+        "dbsize" => Inside::Count,
+        "randomkey" => Inside::Random,
+        "flushdb" | "flushall" => Inside::Flush,
+        "blmpop" | "blpop" | "brpop" | "bzmpop" | "bzpopmax" | "bzpopmin" | "lmpop" | "zmpop" => {
+            return (Inside::Keys, Tells::First);
+        }
+        "xread" | "xreadgroup" => return (Inside::Keys, Tells::Streams),
+        "xautoclaim"
+        | "xclaim"
+        | "xgroup|createconsumer"
+        | "xgroup|delconsumer"
+        | "xgroup|setid"
+        | "xinfo|consumers"
+        | "xpending" => return (Inside::Keys, Tells::Group),
+        "exec" => return (Inside::AsItCame, Tells::Replies),
+        _ if KEYED.contains(&name) => Inside::Keys,
+        _ if KEYLESS.contains(&name) => Inside::AsItCame,
+        _ if name == "cluster" || name.starts_with("cluster|") => Inside::NoCluster,
+        "monitor" | "slowlog|get" | "commandlog|get" | "acl|log" | "clusterscan" => Inside::Refused(SHOWS_ALL),
+        "swapdb" | "config|set" | "function|delete" | "function|flush" | "function|load" | "function|restore" => {
+            Inside::Refused(CHANGES_ALL)
+        }
+        _ => Inside::Refused(NOT_YET),
+    };
+    (inside, Tells::Nothing)
+}
+
+/// What has keys where its row says, and names none in its replies.
+const KEYED: &[&str] = &[
+    "append",
+    "bitcount",
+    "bitfield",
+    "bitfield_ro",
+    "bitop",
+    "bitpos",
+    "blmove",
+    "brpoplpush",
+    "decr",
+    "decrby",
+    "del",
+    "delex",
+    "delifeq",
+    "digest",
+    "dump",
+    "exists",
+    "expire",
+    "expireat",
+    "expiretime",
+    "geoadd",
+    "geodist",
+    "geohash",
+    "geopos",
+    "georadius",
+    "georadius_ro",
+    "georadiusbymember",
+    "georadiusbymember_ro",
+    "geosearch",
+    "geosearchstore",
+    "get",
+    "getbit",
+    "getdel",
+    "getex",
+    "getrange",
+    "getset",
+    "hdel",
+    "hexists",
+    "hexpire",
+    "hexpireat",
+    "hexpiretime",
+    "hget",
+    "hgetall",
+    "hgetdel",
+    "hgetex",
+    "hincrby",
+    "hincrbyfloat",
+    "hkeys",
+    "hlen",
+    "hmget",
+    "hmset",
+    "hpersist",
+    "hpexpire",
+    "hpexpireat",
+    "hpexpiretime",
+    "hpttl",
+    "hrandfield",
+    "hscan",
+    "hset",
+    "hsetex",
+    "hsetnx",
+    "hstrlen",
+    "httl",
+    "hvals",
+    "incr",
+    "incrby",
+    "incrbyfloat",
+    "lcs",
+    "lindex",
+    "linsert",
+    "llen",
+    "lmove",
+    "lpop",
+    "lpos",
+    "lpush",
+    "lpushx",
+    "lrange",
+    "lrem",
+    "lset",
+    "ltrim",
+    "memory|usage",
+    "mget",
+    "mset",
+    "msetex",
+    "msetnx",
+    "object|encoding",
+    "object|freq",
+    "object|idletime",
+    "object|refcount",
+    "persist",
+    "pexpire",
+    "pexpireat",
+    "pexpiretime",
+    "pfadd",
+    "pfcount",
+    "pfmerge",
+    "psetex",
+    "pttl",
+    "rename",
+    "renamenx",
+    "restore",
+    "rpop",
+    "rpoplpush",
+    "rpush",
+    "rpushx",
+    "sadd",
+    "scard",
+    "sdiff",
+    "sdiffstore",
+    "set",
+    "setbit",
+    "setex",
+    "setnx",
+    "setrange",
+    "sinter",
+    "sintercard",
+    "sinterstore",
+    "sismember",
+    "smembers",
+    "smismember",
+    "smove",
+    "spop",
+    "srandmember",
+    "srem",
+    "sscan",
+    "strlen",
+    "substr",
+    "sunion",
+    "sunionstore",
+    "touch",
+    "ttl",
+    "type",
+    "unlink",
+    "vadd",
+    "vcard",
+    "vdim",
+    "vemb",
+    "vgetattr",
+    "vinfo",
+    "vismember",
+    "vlinks",
+    "vrandmember",
+    "vrem",
+    "vsetattr",
+    "vsim",
+    "watch",
+    "xack",
+    "xackdel",
+    "xadd",
+    "xdel",
+    "xdelex",
+    "xgroup|create",
+    "xgroup|destroy",
+    "xinfo|groups",
+    "xinfo|stream",
+    "xlen",
+    "xrange",
+    "xrevrange",
+    "xsetid",
+    "xtrim",
+    "zadd",
+    "zcard",
+    "zcount",
+    "zdiff",
+    "zdiffstore",
+    "zincrby",
+    "zinter",
+    "zintercard",
+    "zinterstore",
+    "zlexcount",
+    "zmscore",
+    "zpopmax",
+    "zpopmin",
+    "zrandmember",
+    "zrange",
+    "zrangebylex",
+    "zrangebyscore",
+    "zrangestore",
+    "zrank",
+    "zrem",
+    "zremrangebylex",
+    "zremrangebyrank",
+    "zremrangebyscore",
+    "zrevrange",
+    "zrevrangebylex",
+    "zrevrangebyscore",
+    "zrevrank",
+    "zscan",
+    "zscore",
+    "zunion",
+    "zunionstore",
+];
+
+/// What is about no keys.
+const KEYLESS: &[&str] = &[
+    "acl|cat",
+    "acl|genpass",
+    "acl|help",
+    "acl|whoami",
+    "asking",
+    "auth",
+    "client|capa",
+    "client|getname",
+    "client|getredir",
+    "client|help",
+    "client|id",
+    "client|info",
+    "client|kill",
+    "client|list",
+    "client|no-evict",
+    "client|no-touch",
+    "client|pause",
+    "client|reply",
+    "client|setinfo",
+    "client|setname",
+    "client|trackinginfo",
+    "client|unblock",
+    "client|unpause",
+    "command",
+    "commandlog|help",
+    "command|count",
+    "command|docs",
+    "command|getkeys",
+    "command|getkeysandflags",
+    "command|help",
+    "command|info",
+    "command|list",
+    "config|get",
+    "config|help",
+    "discard",
+    "echo",
+    "function|help",
+    "function|list",
+    "function|stats",
+    "hello",
+    "lastsave",
+    "latency|help",
+    "lolwut",
+    "memory|help",
+    "module|help",
+    "module|list",
+    "multi",
+    "object|help",
+    "ping",
+    "proxy|help",
+    "proxy|info",
+    "proxy|nodes",
+    "publish",
+    "pubsub|channels",
+    "pubsub|help",
+    "pubsub|numpat",
+    "pubsub|numsub",
+    "punsubscribe",
+    "quit",
+    "readonly",
+    "readwrite",
+    "reset",
+    "role",
+    "script|help",
+    "select",
+    "slowlog|help",
+    "time",
+    "unsubscribe",
+    "unwatch",
+    "wait",
+    "waitaof",
+    "xgroup|help",
+    "xinfo|help",
+];

@@ -1,0 +1,197 @@
+//! A database of its own: what random commands (`differential/inside.rs`) do not come to. Its clients see one server, and
+//! nothing of what else is in the cluster; whoever works in all of the cluster sees how its keys are kept.
+
+use std::{collections::BTreeSet, thread};
+
+use crate::support::{Client, Cluster, Node, Proxy, Reply, Settings, client::words, cluster::shared, eventually};
+
+fn in_database(cluster: &Cluster, name: &str) -> Proxy {
+    Proxy::start(Settings::new(cluster.seeds()).with("DATABASE", name))
+}
+
+#[test]
+fn keys_are_kept_with_the_prefix_and_shown_without() {
+    let cluster = Cluster::three();
+    let (shop, whole) = (in_database(&cluster, "shop"), Proxy::before(&cluster));
+    let (mut inside, mut outside) = (shop.client(), whole.client());
+    inside.line("MSET foo 1 bar {shop}2 {shop}baz 3");
+    let kept: BTreeSet<String> = outside.line("KEYS *").texts().into_iter().collect();
+    assert_eq!(kept, ["{shop}foo", "{shop}bar", "{shop}{shop}baz"].map(String::from).into());
+    assert_eq!(inside.line("GET bar"), "$7\r\n{shop}2\r\n", "a value is the client's own");
+    // Keys in its slot that are others' are there for nobody inside.
+    outside.line("MSET x{shop}foo other {shop other");
+    outside.line("SADD y{shop}foo other");
+    for (line, expected) in
+        [("EXISTS x{shop}foo y{shop}foo", 0), ("EXISTS foo bar {shop}baz", 3), ("DEL x{shop}foo", 0)]
+    {
+        assert_eq!(inside.line(line).integer(), expected, "{line}");
+    }
+    let own: BTreeSet<String> = ["foo", "bar", "{shop}baz"].map(String::from).into();
+    assert_eq!(inside.line("KEYS *").texts().into_iter().collect::<BTreeSet<_>>(), own);
+    assert_eq!(super::differential::scanned(&mut inside, ""), own);
+    for _ in 0..20 {
+        assert!(own.contains(&inside.line("RANDOMKEY").string()));
+    }
+    assert_eq!(inside.line("FLUSHALL"), "+OK\r\n");
+    assert_eq!(inside.line("RANDOMKEY"), "$-1\r\n");
+    assert_eq!(inside.line("KEYS *"), "*0\r\n");
+    let left: BTreeSet<String> = outside.line("KEYS *").texts().into_iter().collect();
+    assert_eq!(left, ["x{shop}foo", "y{shop}foo", "{shop"].map(String::from).into());
+}
+
+#[test]
+fn many_keys_are_listed_and_removed() {
+    let cluster = Cluster::three();
+    let (shop, whole) = (in_database(&cluster, "shop"), Proxy::before(&cluster));
+    let (mut inside, mut outside) = (shop.client(), whole.client());
+    let sets = |key: &dyn Fn(usize) -> String| -> Vec<Vec<String>> {
+        (0..5000).map(|number| vec!["SET".into(), key(number), "v".into()]).collect()
+    };
+    inside.pipeline(&sets(&|number| format!("a rather long name of a key {number}")));
+    outside.pipeline(&sets(&|number| format!("other{{shop}}{number}")));
+    let listed = inside.line("KEYS *").texts();
+    assert_eq!(listed.len(), 5000);
+    assert!(listed.iter().all(|key| key.starts_with("a rather long name of a key ")));
+    assert_eq!(super::differential::scanned(&mut inside, " COUNT 500").len(), 5000);
+    inside.line("MULTI");
+    inside.line("KEYS *");
+    inside.line("FLUSHDB");
+    inside.line("KEYS *");
+    let done = inside.line("EXEC").value();
+    assert_eq!((done.items()[0].items().len(), done.items()[2].items().len()), (5000, 0));
+    assert_eq!(outside.line("DBSIZE").integer(), 5000);
+}
+
+#[test]
+fn replies_that_name_keys_are_whole_at_any_size() {
+    let (proxy, oracle) = (in_database(shared(), "large"), Node::standalone());
+    let value = "{large}".repeat(20_000);
+    for version in [2, 3] {
+        let (mut ours, mut theirs) = (proxy.client_of(version), oracle.client());
+        theirs.line(&format!("HELLO {version}"));
+        let mut same = |args: &[&str]| {
+            let (ours, theirs) = (ours.call(args), theirs.call(args));
+            assert_eq!(ours, theirs, "{:.60} in RESP{version}", args.join(" "));
+        };
+        same(&["DEL", "l", "s", "z"]);
+        for number in 0..12 {
+            same(&["RPUSH", "l", &value, "{large}"]);
+            same(&["XADD", "s", &format!("1-{}", number + 1), "{large}", &value]);
+        }
+        for _ in 0..3 {
+            same(&["XREAD", "COUNT", "10", "STREAMS", "none", "s", "0", "0"]);
+            same(&["LMPOP", "2", "none", "l", "LEFT", "COUNT", "3"]);
+            same(&["BLMPOP", "1", "2", "none", "l", "LEFT", "COUNT", "3"]);
+            same(&["BLPOP", "none", "l", "1"]);
+            same(&["MULTI"]);
+            same(&["XREAD", "COUNT", "5", "STREAMS", "s", "none", "0", "0"]);
+            same(&["KEYS", "l"]);
+            same(&["LMPOP", "1", "l", "RIGHT"]);
+            same(&["GET", "nothing"]);
+            same(&["EXEC"]);
+        }
+    }
+}
+
+#[test]
+fn waiting_is_as_at_one_server() {
+    let (proxy, oracle) = (in_database(shared(), "waiting"), Node::standalone());
+    for (waits, comes) in [
+        ("BLPOP a b 5", "RPUSH b v"),
+        ("BRPOP b a 5", "RPUSH a v w"),
+        ("BLMPOP 5 2 c d LEFT COUNT 2", "RPUSH d x y z"),
+        ("BLMOVE e f LEFT RIGHT 5", "RPUSH e x"),
+        ("BZPOPMIN g h 5", "ZADD h 1.5 m"),
+        ("BZMPOP 5 2 i j MAX", "ZADD j 1 m 2 n"),
+        ("XREAD BLOCK 5000 STREAMS k l $ $", "XADD l 1-1 f v"),
+    ] {
+        let both = [proxy.client(), oracle.client()].map(|mut waiter| {
+            thread::spawn(move || {
+                waiter.send(&words(waits));
+                waiter.reply()
+            })
+        });
+        let blocked = |client: &mut Client| client.line("INFO clients").string().contains("blocked_clients:1");
+        for mut client in [proxy.client(), oracle.client()] {
+            eventually(&format!("{waits} waits"), || blocked(&mut client));
+            client.line(comes);
+        }
+        let [ours, theirs]: [Reply; 2] = both.map(|waiter| waiter.join().expect("a reply"));
+        assert_eq!(ours, theirs, "{waits}");
+    }
+}
+
+#[test]
+fn watched_keys_are_the_databases_own() {
+    let (one, other) = (in_database(shared(), "one"), in_database(shared(), "other"));
+    let (mut client, mut same, mut elsewhere) = (one.client(), one.client(), other.client());
+    for (intruder, expected) in [(&mut elsewhere, "*1\r\n+OK\r\n"), (&mut same, "*-1\r\n")] {
+        client.line("WATCH watched another");
+        intruder.line("SET watched x");
+        client.line("MULTI");
+        client.line("SET result y");
+        assert_eq!(client.line("EXEC"), expected);
+    }
+}
+
+#[test]
+fn what_may_reach_others_is_refused() {
+    let proxy = in_database(shared(), "closed");
+    let mut client = proxy.client();
+    for line in [
+        "MONITOR",
+        "SLOWLOG GET",
+        "SWAPDB 0 1",
+        "MIGRATE 127.0.0.1 1 key 0 10",
+        "CLIENT TRACKING ON",
+        "EVAL return~1 0",
+        "FUNCTION FLUSH",
+        "CONFIG SET maxmemory 1",
+        "DEBUG OBJECT key",
+        "PROXY NODE slot:1 GET key",
+        "SUBSCRIBE __keyevent@0__:set",
+        "COPY a b DB 1",
+        "INFO keyspace",
+    ] {
+        let reply = client.line(line);
+        let text = String::from_utf8_lossy(&reply.0).into_owned();
+        assert!(text.starts_with("-ERR proxy: ") && text.contains("in the database 'closed': "), "{line}: {text}");
+    }
+    assert_eq!(client.line("CLUSTER NODES"), "-ERR This instance has cluster support disabled\r\n");
+    assert!(!client.line("INFO").string().contains("# Keyspace"));
+    // A transaction with such a command in it is given up.
+    client.line("MULTI");
+    assert!(client.line("MONITOR").is_error());
+    assert!(client.line("EXEC").0.starts_with(b"-EXECABORT"));
+}
+
+/// While its slot is on its way, keys are at either node, and commands with several keys wait until they are at one.
+#[test]
+fn a_slot_that_moves_takes_its_database_with_it() {
+    let cluster = Cluster::three();
+    let proxy = in_database(&cluster, "shop");
+    let mut client = proxy.client();
+    client.line("MSET a 1 b 2 c 3");
+    let slot = client_slot(&cluster, "shop");
+    let from = cluster.home_of("{shop}");
+    let to = (from + 1) % 3;
+    cluster.open_slot(slot, from, to);
+    cluster.move_keys(&["{shop}a"], from, to);
+    assert_eq!(client.line("GET a").string(), "1");
+    assert_eq!(client.line("MGET a b c").texts(), ["1", "2", "3"]);
+    assert_eq!(client.line("SET new 4"), "+OK\r\n");
+    let waits = thread::spawn(move || {
+        client.send(&words("RENAME a moved"));
+        (client.reply(), client)
+    });
+    cluster.move_keys(&["{shop}b", "{shop}c"], from, to);
+    cluster.close_slot(slot, from, to);
+    let (reply, mut client) = waits.join().expect("a reply");
+    assert_eq!(reply, "+OK\r\n");
+    assert_eq!(client.line("MGET moved b c new").texts(), ["1", "2", "3", "4"]);
+    assert_eq!(client.line("DBSIZE").integer(), 4);
+}
+
+fn client_slot(cluster: &Cluster, tag: &str) -> usize {
+    usize::try_from(cluster.node(0).client().call(&["CLUSTER", "KEYSLOT", tag]).integer()).expect("a slot")
+}
