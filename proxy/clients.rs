@@ -9,6 +9,7 @@ mod mail;
 mod monitors;
 mod pause;
 pub mod rights;
+mod seldom;
 mod usage;
 
 pub use self::{
@@ -16,6 +17,7 @@ pub use self::{
     mail::Mail,
     monitors::Monitoring,
     pause::{Function, Pause, Paused},
+    seldom::{Complaints, Seldom},
     usage::{PEAK_RESET, Usage},
 };
 
@@ -50,6 +52,8 @@ pub struct Clients {
     turn: Arc<Semaphore>,
     pause: Pause,
     monitors: Monitors,
+    /// What the log has been told of clients and TLS.
+    pub complaints: Complaints,
     /// When the process began to serve.
     pub since: Instant,
 }
@@ -65,6 +69,7 @@ impl Clients {
             turn: Arc::new(Semaphore::new(1)),
             pause: Pause::default(),
             monitors: Monitors::default(),
+            complaints: Complaints::default(),
             since: Instant::now(),
         }
     }

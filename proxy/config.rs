@@ -28,6 +28,7 @@ mod layer;
 mod read;
 mod secret;
 mod shown;
+mod tls;
 
 use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
@@ -48,6 +49,7 @@ pub use error::ConfigError;
 pub use layer::Sources;
 pub use secret::Secret;
 pub use shown::{Shown, shown};
+pub use tls::{AuthClients, ClientTls, Pair, TlsFile};
 
 /// The documented default file, which is also the lowest layer.
 pub const DEFAULTS: &str = include_str!("../config/slotway.toml");
@@ -71,6 +73,18 @@ pub struct Config {
     /// Whether it is meant that clients beyond loopback need no password, even where the proxy has one for the nodes.
     #[serde(deserialize_with = "read::switch")]
     pub allow_insecure_bind: bool,
+    /// The certificate of `rediss://` listeners.
+    #[serde(deserialize_with = "read::path")]
+    pub tls_cert_file: Option<PathBuf>,
+    /// Its private key.
+    #[serde(deserialize_with = "read::path")]
+    pub tls_key_file: Option<PathBuf>,
+    /// The CAs of clients' certificates.
+    #[serde(deserialize_with = "read::path")]
+    pub tls_ca_cert_file: Option<PathBuf>,
+    /// Whether clients show a certificate; `None`: see [`Config::auth_clients`].
+    #[serde(deserialize_with = "read::auth_clients")]
+    pub tls_auth_clients: Option<AuthClients>,
     /// Clients at one time.
     #[serde(deserialize_with = "read::positive")]
     pub max_clients: usize,
@@ -244,6 +258,7 @@ impl Config {
         if let Some(address) = self.shared_port() {
             return Err(ConfigError::SharedPort { address });
         }
+        self.client_tls()?;
         if self.seeds.is_empty() {
             return Err(ConfigError::NoSeeds);
         }
@@ -278,7 +293,10 @@ impl Config {
         if self.allow_insecure_bind || self.client_password.is_some() {
             return Vec::new();
         }
-        let all = self.listen.iter().filter_map(ListenAddress::tcp);
+        // Who must show a certificate has said who it is.
+        let certified = self.auth_clients() == AuthClients::Yes;
+        let all = self.listen.iter().filter(|address| !(certified && matches!(address, ListenAddress::Tls(_))));
+        let all = all.filter_map(ListenAddress::tcp);
         all.filter(|address| !address.ip().to_canonical().is_loopback()).collect()
     }
 

@@ -39,7 +39,7 @@ use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle, Prometheu
 use metrics_util::MetricKindMask;
 
 pub use asked::{Asked, Snapshot};
-pub use client::{ClientTally, Disconnect, Transaction};
+pub use client::{ClientTally, Disconnect, Handshake, Transaction};
 pub use command::{CommandClass, CommandId};
 pub use node::{NodeError, NodeTallies, NodeTally};
 pub use refresh::{NodeState, Trigger};

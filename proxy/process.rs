@@ -1,6 +1,7 @@
 //! The whole process: its threads, what it learns of the cluster, and what operators see of it.
 
 pub mod admin;
+pub mod certificates;
 pub mod discovery;
 pub mod doctor;
 pub mod server;

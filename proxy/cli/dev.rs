@@ -149,7 +149,8 @@ async fn greet(config: &Config, plan: &Plan, shutdown: &CancellationToken) {
 
 /// Returns when the proxy reaches the nodes.
 async fn serving(config: &Config) {
-    let Some(address) = config.listen.iter().find_map(ListenAddress::tcp).map(near) else { return };
+    let plain = |address: &ListenAddress| if let ListenAddress::Tcp(address) = address { Some(*address) } else { None };
+    let Some(address) = config.listen.iter().find_map(plain).map(near) else { return };
     let credentials = config.client_password.as_ref().map(|password| Credentials {
         username: config.client_username.clone().map(Into::into),
         secret: password.reveal().to_owned().into(),
@@ -171,6 +172,7 @@ fn greeting(config: &Config, plan: &Plan) -> String {
     let to_us = match config.listen.first() {
         Some(ListenAddress::Unix { path, .. }) => format!("-s {path}"),
         Some(ListenAddress::Tcp(address)) => format!("-p {}", address.port()),
+        Some(ListenAddress::Tls(address)) => format!("--tls -p {}", address.port()),
         None => "-p 6380".to_owned(),
     };
     let listen: Vec<String> = config.listen.iter().map(ToString::to_string).collect();

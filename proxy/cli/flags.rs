@@ -13,7 +13,8 @@ macro_rules! settings {
         /// One flag for every key of the configuration file.
         #[derive(Args, Clone, Default, Serialize)]
         pub struct Settings {
-            /// Where clients connect: host:port or unix:///path?mode=660; may be repeated [127.0.0.1:6380]
+            /// Where clients connect: host:port, rediss://host:port or unix:///path?mode=660; may be repeated
+            /// [127.0.0.1:6380]
             #[arg(long, value_name = "ADDRESS")]
             pub listen: Vec<String>,
             $(
@@ -41,6 +42,14 @@ settings! {
     client_username,
     /// A file with the password that clients must know
     client_password_file,
+    /// The certificate of rediss:// listeners (PEM)
+    tls_cert_file,
+    /// Its private key (PEM)
+    tls_key_file,
+    /// The CAs of clients' certificates (PEM)
+    tls_ca_cert_file,
+    /// Whether clients show a certificate: `no`, `optional` or `yes` [yes with a CA, else no]
+    tls_auth_clients,
     /// Where nodes are really reached: announced=reachable,...
     address_map,
     /// How long a client waits for a reply [3s]

@@ -74,6 +74,13 @@ pub enum ConfigError {
         /// What is wrong.
         why: String,
     },
+    /// TLS needs a certificate and its key.
+    NoCertificate {
+        /// The listener that speaks TLS.
+        wanted_by: String,
+    },
+    /// Certificates of clients are judged by a CA.
+    NoCa,
     /// Serving needs seeds.
     NoSeeds,
 }
@@ -146,6 +153,16 @@ impl fmt::Display for ConfigError {
                  127.0.0.1, or say `allow_insecure_bind` where this is meant"
             ),
             ConfigError::Database { why } => f.write_str(why),
+            ConfigError::NoCertificate { wanted_by } => write!(
+                f,
+                "{wanted_by} speaks TLS, which takes a certificate and its key: name both files, `tls_cert_file` and \
+                 `tls_key_file` (PEM)"
+            ),
+            ConfigError::NoCa => write!(
+                f,
+                "`tls_auth_clients` asks clients for certificates: name the file with the CA that they are of, \
+                 `tls_ca_cert_file` (PEM), or say `tls_auth_clients = \"no\"`"
+            ),
             ConfigError::NoSeeds => write!(
                 f,
                 "no seeds: name some nodes of the cluster, as in `slotway --seeds redis-7000:7000,redis-7001:7001`, \

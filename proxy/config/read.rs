@@ -9,7 +9,7 @@ use serde::{
     de::{Error, SeqAccess, Visitor},
 };
 
-use super::{CrossSlot, LogFormat, Secret};
+use super::{AuthClients, CrossSlot, LogFormat, Secret};
 use crate::{
     cluster::topology::AddressMap,
     protocol::{
@@ -64,6 +64,12 @@ pub(super) fn switch<'de, D: Deserializer<'de>>(from: D) -> Result<bool, D::Erro
 
 pub(super) fn cross_slot<'de, D: Deserializer<'de>>(from: D) -> Result<CrossSlot, D::Error> {
     one_of(from, &[("split", CrossSlot::Split), ("reject", CrossSlot::Reject)], "`split` or `reject`")
+}
+
+/// Empty is `None`.
+pub(super) fn auth_clients<'de, D: Deserializer<'de>>(from: D) -> Result<Option<AuthClients>, D::Error> {
+    let (no, optional, yes) = (Some(AuthClients::No), Some(AuthClients::Optional), Some(AuthClients::Yes));
+    one_of(from, &[("", None), ("no", no), ("optional", optional), ("yes", yes)], "`no`, `optional` or `yes`")
 }
 
 pub(super) fn log_format<'de, D: Deserializer<'de>>(from: D) -> Result<LogFormat, D::Error> {

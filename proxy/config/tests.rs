@@ -266,3 +266,34 @@ fn the_documented_file_names_every_key_with_a_comment() {
         }
     }
 }
+
+#[test]
+fn tls_to_clients_takes_files_and_a_certificate_of_theirs_is_as_good_as_a_password() {
+    let of = |more: &[(&str, &str)]| {
+        let flags = [&[("listen", "127.0.0.1:1,rediss://0.0.0.0:2"), ("seeds", "a:1")][..], more].concat();
+        Config::load(&sources(&[], &flags)).unwrap()
+    };
+    let pair = [("tls_cert_file", "c"), ("tls_key_file", "k")];
+    let with = |more: &[(&'static str, &'static str)]| of(&[&pair[..], more].concat());
+    for (config, error) in [
+        (of(&[]), "rediss://0.0.0.0:2 speaks TLS"),
+        (of(&pair[..1]), "`tls_cert_file` and `tls_key_file`"),
+        (with(&[("tls_auth_clients", "yes")]), "`tls_ca_cert_file` (PEM)"),
+        (with(&[("tls_auth_clients", "optional")]), "`tls_ca_cert_file` (PEM)"),
+    ] {
+        let found = config.ready_to_serve().unwrap_err().to_string();
+        assert!(found.contains(error), "{found}");
+    }
+    for (more, auth, open) in [
+        (vec![], AuthClients::No, true),
+        (vec![("tls_ca_cert_file", "ca")], AuthClients::Yes, false),
+        (vec![("tls_ca_cert_file", "ca"), ("tls_auth_clients", "no")], AuthClients::No, true),
+        (vec![("tls_ca_cert_file", "ca"), ("tls_auth_clients", "Optional")], AuthClients::Optional, true),
+    ] {
+        let config = with(&more);
+        assert_eq!(config.ready_to_serve().map_err(|why| why.to_string()), Ok(()));
+        assert_eq!(config.client_tls().unwrap().unwrap().auth, auth);
+        assert_eq!(!config.insecure_binds().is_empty(), open, "{more:?}");
+    }
+    assert!(Config::defaults().client_tls().unwrap().is_none());
+}

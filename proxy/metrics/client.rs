@@ -42,6 +42,8 @@ labels! {
         NodeLost = "node_lost",
         /// The proxy stopped; everything had been answered.
         Drain = "drain",
+        /// It had come to a port of TLS, and TLS was not agreed on.
+        Handshake = "handshake",
         /// A bug in the proxy.
         Panic = "panic",
     }
@@ -54,6 +56,22 @@ impl Disconnect {
             io::ErrorKind::UnexpectedEof => Disconnect::Eof,
             _ => Disconnect::Reset,
         }
+    }
+}
+
+labels! {
+    /// How a TLS handshake with a client ended.
+    Handshake {
+        /// TLS is spoken.
+        Agreed = "ok",
+        /// The client spoke plain text.
+        PlainText = "plain_text",
+        /// A certificate was missing, or did not count.
+        Certificate = "certificate",
+        /// Something else was wrong.
+        Failed = "failed",
+        /// The client left, or took too long.
+        Gone = "gone",
     }
 }
 
@@ -109,6 +127,7 @@ series! {
         tracking_flushes: TRACKING_FLUSHES;
     }
     counters by label {
+        handshakes: CLIENT_TLS_HANDSHAKES by "outcome" in Handshake;
         left: CLIENT_DISCONNECTS by "reason" in Disconnect;
         retries: RETRIES by "reason" in NodeError;
         given_up: GIVEN_UP by "reason" in NodeError;
@@ -193,6 +212,11 @@ impl ClientTally {
     pub fn client_left(&self, reason: Disconnect) {
         self.counts.left[reason as usize].add(1);
         self.counts.connections.add(-1);
+    }
+
+    /// A TLS handshake ended.
+    pub fn handshake(&self, outcome: Handshake) {
+        self.counts.handshakes[outcome as usize].add(1);
     }
 
     /// A client sent what is no request; `reason` is one of a few fixed words.

@@ -62,6 +62,8 @@ families! {
         "Clients turned away.";
     CLIENT_DISCONNECTS = Counter "slotway_client_disconnects_total" ["reason"]
         "Clients that left or were closed.";
+    CLIENT_TLS_HANDSHAKES = Counter "slotway_client_tls_handshakes_total" ["outcome"]
+        "TLS handshakes with clients, by how they ended.";
     CLIENT_RECEIVED = Counter(Bytes) "slotway_client_received_bytes_total" []
         "Bytes read from clients.";
     CLIENT_SENT = Counter(Bytes) "slotway_client_sent_bytes_total" []

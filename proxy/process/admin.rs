@@ -66,7 +66,7 @@ impl Admin {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let bound = {
             let _runtime = runtime.enter();
-            Listener::bind_tcp(address, reuse_port)
+            Listener::bind_tcp(address, reuse_port, None)
         };
         let listener = match bound {
             Ok(listener) => listener,

@@ -15,20 +15,21 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     clients::{Clients, Order},
     cluster::topology::{Hints, Topology},
-    config::Config,
+    config::{Config, ConfigError},
     metrics::Metrics,
     process::{
         admin::{Admin, View},
+        certificates::Certificates,
         discovery::Discovery,
         worker::{Blueprint, Worker},
     },
-    protocol::endpoint::{Endpoint, ListenAddress},
+    protocol::endpoint::ListenAddress,
     protocol::says,
     upstream::{
         descriptors::Descriptors,
         dial::Dialer,
         router::Shared,
-        transport::{Keepalive, Listener, Stream},
+        transport::{Arrival, Keepalive, Listener, tls::files::FileError},
     },
 };
 
@@ -50,6 +51,10 @@ const DRAIN_LOOK: Duration = Duration::from_millis(10);
 pub enum ServeError {
     /// An address cannot be listened on.
     Bind(ListenAddress, io::Error),
+    /// Keys of the configuration are at odds.
+    Config(ConfigError),
+    /// A certificate or a key is of no use.
+    Certificate(FileError),
     /// The system refused something else that is needed.
     System(&'static str, io::Error),
 }
@@ -62,6 +67,8 @@ impl fmt::Display for ServeError {
                 write!(f, "cannot listen on {address}: the {what} is taken; stop what uses it, or choose another")
             }
             ServeError::Bind(address, error) => write!(f, "cannot listen on {address}: {error}"),
+            ServeError::Config(error) => error.fmt(f),
+            ServeError::Certificate(error) => error.fmt(f),
             ServeError::System(what, error) => write!(f, "{what}: {error}"),
         }
     }
@@ -69,11 +76,25 @@ impl fmt::Display for ServeError {
 
 impl std::error::Error for ServeError {}
 
+impl From<ConfigError> for ServeError {
+    fn from(error: ConfigError) -> ServeError {
+        ServeError::Config(error)
+    }
+}
+
+impl From<FileError> for ServeError {
+    fn from(error: FileError) -> ServeError {
+        ServeError::Certificate(error)
+    }
+}
+
 /// Serves until `shutdown` is cancelled, then drains: what is in flight is answered. Cancelling `now` ends the drain.
 pub async fn run(config: Config, shutdown: CancellationToken, now: CancellationToken) -> Result<(), ServeError> {
     let config = Arc::new(config);
+    let certificates = Certificates::load(&config)?;
     let listen = |address: &ListenAddress| {
-        Listener::bind(address, config.reuse_port).map_err(|error| ServeError::Bind(address.clone(), error))
+        Listener::bind(address, config.reuse_port, certificates.for_clients().as_ref())
+            .map_err(|error| ServeError::Bind(address.clone(), error))
     };
     let listeners = config.listen.iter().map(listen);
     let listeners = listeners.collect::<Result<Vec<_>, _>>()?;
@@ -183,7 +204,7 @@ impl Acceptor<'_> {
                 each.find(std::task::Poll::is_ready).unwrap_or(std::task::Poll::Pending)
             });
             match accepted.await {
-                Ok((stream, peer, local)) => self.seat(stream, peer, local),
+                Ok(arrival) => self.seat(arrival),
                 Err(error) if matches!(error.kind(), io::ErrorKind::ConnectionAborted | io::ErrorKind::Interrupted) => {
                 }
                 Err(error) => {
@@ -202,8 +223,8 @@ impl Acceptor<'_> {
 
     async fn accept_rest(&self, listeners: &[Listener]) {
         for listener in listeners {
-            while let Ok(Ok((stream, peer, local))) = tokio::time::timeout(Duration::ZERO, listener.accept()).await {
-                self.seat(stream, peer, local);
+            while let Ok(Ok(arrival)) = tokio::time::timeout(Duration::ZERO, listener.accept()).await {
+                self.seat(arrival);
             }
         }
     }
@@ -211,15 +232,15 @@ impl Acceptor<'_> {
     /// Tells one of those who wait that there is no open file for it.
     async fn refuse_next(&self, listeners: &[Listener]) {
         for listener in listeners {
-            if let Ok(Ok((stream, ..))) = tokio::time::timeout(Duration::ZERO, listener.accept()).await {
-                return self.refuse(stream, "descriptors");
+            if let Ok(Ok(arrival)) = tokio::time::timeout(Duration::ZERO, listener.accept()).await {
+                return self.refuse(arrival, "descriptors");
             }
         }
     }
 
-    fn refuse(&self, mut stream: Stream, reason: &'static str) {
+    fn refuse(&self, arrival: Arrival, reason: &'static str) {
         self.metrics.rejected(reason);
-        stream.say_at_once(format!("-{}\r\n", says::MAX_CLIENTS).as_bytes());
+        arrival.turn_away(format!("-{}\r\n", says::MAX_CLIENTS).as_bytes());
     }
 
     /// Whether the log is to be told: not for each newcomer.
@@ -231,19 +252,20 @@ impl Acceptor<'_> {
         may
     }
 
-    fn seat(&self, stream: Stream, peer: Endpoint, local: Endpoint) {
+    fn seat(&self, arrival: Arrival) {
         if self.clients.count() >= self.descriptors.max_clients() {
-            return self.refuse(stream, "max_clients");
+            return self.refuse(arrival, "max_clients");
         }
         let Some(descriptor) = self.descriptors.try_take() else {
             if self.may_complain() {
                 let clients = self.clients.count();
                 tracing::warn!(clients, "clients are turned away: all open files are in use, raise `ulimit -n`");
             }
-            return self.refuse(stream, "descriptors");
+            return self.refuse(arrival, "descriptors");
         };
-        let _ = stream.tune(Keepalive { idle: self.config.tcp_keepalive, unacknowledged: None });
-        let (Ok(stream), Some(worker)) = (stream.detach(), self.workers.iter().min_by_key(|worker| worker.load()))
+        let (peer, local) = (arrival.peer.clone(), arrival.local.clone());
+        let _ = arrival.tune(Keepalive { idle: self.config.tcp_keepalive, unacknowledged: None });
+        let (Ok(stream), Some(worker)) = (arrival.detach(), self.workers.iter().min_by_key(|worker| worker.load()))
         else {
             return;
         };

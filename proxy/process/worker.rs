@@ -1,5 +1,7 @@
 //! One OS thread that owns its clients and its links: nothing of them is shared with other threads.
 
+mod handshake;
+
 use std::{
     cell::RefCell,
     io,
@@ -24,7 +26,7 @@ use crate::{
     clients::{Client, Clients},
     cluster::topology::{Hints, Topology},
     config::Config,
-    metrics::Metrics,
+    metrics::{Disconnect, Metrics},
     session::{self, Session},
     upstream::{
         descriptors::{Descriptor, Descriptors},
@@ -177,12 +179,15 @@ impl Drop for ClientGuard {
 }
 
 async fn serve(router: Rc<Router>, stream: Accepted, seat: ClientGuard) {
-    let Ok(stream) = stream.attach() else { return };
+    let Ok(mut stream) = stream.attach() else { return };
     let tally = router.tally().clone();
     tally.client_came();
+    if !handshake::is_agreed(&mut stream, &seat.client, &seat.clients, &tally).await {
+        return tally.client_left(Disconnect::Handshake);
+    }
     let session = Session::new(router, stream, seat.client.clone());
     // A panic ends this client alone, and is counted as what it is.
-    let reason = spawn_local(session.run()).await.unwrap_or(crate::metrics::Disconnect::Panic);
+    let reason = spawn_local(session.run()).await.unwrap_or(Disconnect::Panic);
     tally.client_left(reason);
     drop(seat);
 }

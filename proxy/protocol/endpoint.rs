@@ -52,11 +52,14 @@ impl From<SocketAddr> for Endpoint {
     }
 }
 
-/// Where the proxy listens for clients: `127.0.0.1:6380`, `redis://0.0.0.0:6380` or `unix:///run/slotway.sock?mode=660`.
+/// Where the proxy listens for clients: `127.0.0.1:6380`, `redis://0.0.0.0:6380`, `rediss://0.0.0.0:6390` (TLS) or
+/// `unix:///run/slotway.sock?mode=660`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ListenAddress {
     /// An address and a port.
     Tcp(SocketAddr),
+    /// An address and a port where TLS is spoken.
+    Tls(SocketAddr),
     /// A unix socket.
     Unix {
         /// Its absolute path.
@@ -70,7 +73,7 @@ impl ListenAddress {
     /// The address, where it is one of a network.
     pub fn tcp(&self) -> Option<SocketAddr> {
         match self {
-            ListenAddress::Tcp(address) => Some(*address),
+            ListenAddress::Tcp(address) | ListenAddress::Tls(address) => Some(*address),
             ListenAddress::Unix { .. } => None,
         }
     }
@@ -80,6 +83,7 @@ impl fmt::Display for ListenAddress {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             ListenAddress::Tcp(address) => address.fmt(f),
+            ListenAddress::Tls(address) => write!(f, "rediss://{address}"),
             ListenAddress::Unix { path, mode: None } => write!(f, "unix://{path}"),
             ListenAddress::Unix { path, mode: Some(mode) } => write!(f, "unix://{path}?mode={mode:o}"),
         }
@@ -94,13 +98,14 @@ impl FromStr for ListenAddress {
         if let Some(rest) = text.strip_prefix("unix://") {
             return unix(rest).map_err(|why| format!("`{text}`: {why}"));
         }
-        if text.starts_with("rediss://") {
-            return Err(format!("`{text}`: TLS is not spoken yet; write redis:// and put a TLS sidecar in front"));
-        }
-        socket(text.strip_prefix("redis://").unwrap_or(text)).map(ListenAddress::Tcp).ok_or_else(|| {
+        let found = match text.strip_prefix("rediss://") {
+            Some(rest) => socket(rest).map(ListenAddress::Tls),
+            None => socket(text.strip_prefix("redis://").unwrap_or(text)).map(ListenAddress::Tcp),
+        };
+        found.ok_or_else(|| {
             format!(
-                "`{text}` is no IP address and port: write it as 127.0.0.1:6380, 0.0.0.0:6380 or [::]:6380, or as \
-                 unix:///run/slotway.sock"
+                "`{text}` is no IP address and port: write it as 127.0.0.1:6380, 0.0.0.0:6380 or [::]:6380, with rediss:// in \
+                 front for TLS, or as unix:///run/slotway.sock"
             )
         })
     }
@@ -138,6 +143,7 @@ mod tests {
             (":6380", "0.0.0.0:6380"),
             ("redis://localhost:6380", "127.0.0.1:6380"),
             ("redis://[::]:6380", "[::]:6380"),
+            ("rediss://:6390", "rediss://0.0.0.0:6390"),
             ("unix:///run/slotway.sock", "unix:///run/slotway.sock"),
             ("unix:///run/slotway.sock?mode=660", "unix:///run/slotway.sock?mode=660"),
         ] {
@@ -145,7 +151,7 @@ mod tests {
         }
         for (text, why) in [
             ("6380", "is no IP address and port"),
-            ("rediss://0.0.0.0:6380", "TLS is not spoken yet"),
+            ("rediss://6390", "is no IP address and port"),
             ("unix://run/slotway.sock", "a unix socket has an absolute path"),
             ("unix:///run/", "a unix socket has an absolute path"),
             ("unix:///run/slotway.sock?mode=999", "the file's mode"),

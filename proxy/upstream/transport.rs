@@ -1,16 +1,17 @@
 //! Streams of bytes to clients and nodes, whatever carries them.
 //!
 //! [`Stream`] is the one connection type of the proxy: sessions, links and everything else above read and write it and
-//! never ask what it is. [`Network`] makes those to nodes, [`Listener`] those from clients. A new carrier (TLS, unix
-//! sockets) is one more variant here and nothing elsewhere; unit tests bring pipes within the process.
+//! never ask what it is. [`Network`] makes those to nodes, [`Listener`] those from clients. A new carrier is one more
+//! variant here and nothing elsewhere; unit tests bring pipes within the process.
 //!
-//! Carriers are an enum and no trait object: the hot path pays one predictable branch for each read and write, and the
-//! number of system calls stays what it is for a bare socket.
+//! Carriers are an enum and no trait object: the hot path pays one predictable branch for each read and write (is it TCP?),
+//! and the number of system calls stays what it is for a bare socket.
 
 mod listener;
 #[cfg(test)]
 pub mod memory;
 mod own;
+pub mod tls;
 
 use std::{
     future::poll_fn,
@@ -29,11 +30,11 @@ use tokio::{
     task::unconstrained,
 };
 
-use self::own::InUse;
 pub use self::{
-    listener::{Accepted, Listener},
+    listener::{Accepted, Arrival, Listener},
     own::OwnAddresses,
 };
+use self::{own::InUse, tls::Tls};
 use crate::protocol::address::Address;
 
 /// A stream of bytes to a client or a node. Dropping it closes it.
@@ -48,6 +49,7 @@ pub struct Stream {
 enum Carrier {
     Tcp(TcpStream),
     Unix(UnixStream),
+    Tls(Box<Tls>),
     #[cfg(test)]
     Memory(tokio::io::DuplexStream),
 }
@@ -71,34 +73,45 @@ impl Stream {
     /// # Errors
     /// What the system says, where it will not have an option.
     pub fn tune(&self, keepalive: Keepalive) -> io::Result<()> {
-        match &self.carrier {
-            Carrier::Tcp(stream) => {
-                stream.set_nodelay(true)?;
-                let socket = SockRef::from(stream);
-                if let Some(idle) = keepalive.idle {
-                    socket.set_tcp_keepalive(&TcpKeepalive::new().with_time(idle))?;
-                }
-                #[cfg(target_os = "linux")]
-                if keepalive.unacknowledged.is_some() {
-                    socket.set_tcp_user_timeout(keepalive.unacknowledged)?;
-                }
-                Ok(())
-            }
-            // The kernel knows at once when a peer of this host has gone.
-            Carrier::Unix(_) => Ok(()),
-            #[cfg(test)]
-            Carrier::Memory(_) => Ok(()),
+        // Of a unix socket the kernel knows at once when the peer, which is of this host, has gone.
+        let Some(stream) = self.carrier.tcp() else { return Ok(()) };
+        stream.set_nodelay(true)?;
+        let socket = SockRef::from(stream);
+        if let Some(idle) = keepalive.idle {
+            socket.set_tcp_keepalive(&TcpKeepalive::new().with_time(idle))?;
         }
+        #[cfg(target_os = "linux")]
+        if keepalive.unacknowledged.is_some() {
+            socket.set_tcp_user_timeout(keepalive.unacknowledged)?;
+        }
+        Ok(())
+    }
+
+    /// Has TLS agreed on, where it is spoken: who reads or writes without has it agreed on first, but does not learn what
+    /// went wrong.
+    ///
+    /// # Errors
+    /// The two ends cannot agree, or the stream is broken.
+    pub async fn handshake(&mut self) -> io::Result<()> {
+        poll_fn(|cx| self.poll_handshake(cx)).await
+    }
+
+    /// As [`Stream::handshake`], to be polled.
+    pub fn poll_handshake(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match &mut self.carrier {
+            Carrier::Tls(tls) => tls.poll_handshake(cx),
+            _ => Poll::Ready(Ok(())),
+        }
+    }
+
+    /// Whether TLS is spoken.
+    pub fn is_secured(&self) -> bool {
+        matches!(self.carrier, Carrier::Tls(_))
     }
 
     /// The address of the other end, where it has one.
     pub fn peer(&self) -> Option<SocketAddr> {
-        match &self.carrier {
-            Carrier::Tcp(stream) => stream.peer_addr().ok(),
-            Carrier::Unix(_) => None,
-            #[cfg(test)]
-            Carrier::Memory(_) => None,
-        }
+        self.carrier.tcp()?.peer_addr().ok()
     }
 
     /// Whether the stream is open and has nothing to read: where nothing is asked, what comes is an end, or out of step. A
@@ -109,6 +122,7 @@ impl Stream {
         match &mut self.carrier {
             Carrier::Tcp(stream) => has_nothing_to_read(&SockRef::from(&*stream)),
             Carrier::Unix(stream) => has_nothing_to_read(&SockRef::from(&*stream)),
+            Carrier::Tls(tls) => tls.has_nothing_left() && has_nothing_to_read(&SockRef::from(tls.socket())),
             #[cfg(test)]
             Carrier::Memory(pipe) => {
                 let mut byte = [0];
@@ -126,11 +140,19 @@ impl Stream {
         let _ = pin!(said).poll(&mut Context::from_waker(Waker::noop()));
     }
 
+    /// Says so in plain text to a peer that does not speak TLS, where it goes at once.
+    pub fn say_plainly(&mut self, words: &[u8]) {
+        if let Carrier::Tls(tls) = &mut self.carrier {
+            tls.say_plainly(words);
+        }
+    }
+
     /// The error that has ended the stream, as far as the kernel knows by now: the peer has reset it, say.
     pub fn error(&self) -> Option<io::Error> {
         match &self.carrier {
             Carrier::Tcp(stream) => SockRef::from(stream).take_error().ok().flatten(),
             Carrier::Unix(stream) => SockRef::from(stream).take_error().ok().flatten(),
+            Carrier::Tls(tls) => SockRef::from(tls.socket()).take_error().ok().flatten(),
             #[cfg(test)]
             Carrier::Memory(_) => None,
         }
@@ -142,6 +164,7 @@ impl Stream {
         match &self.carrier {
             Carrier::Tcp(stream) => says_closed(pin!(stream.ready(Interest::READABLE)).poll(cx)),
             Carrier::Unix(stream) => says_closed(pin!(stream.ready(Interest::READABLE)).poll(cx)),
+            Carrier::Tls(tls) => says_closed(pin!(tls.socket().ready(Interest::READABLE)).poll(cx)),
             // A pipe tells its end only to who reads it.
             #[cfg(test)]
             Carrier::Memory(_) => false,
@@ -154,9 +177,7 @@ impl AsyncRead for Stream {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         match &mut self.get_mut().carrier {
             Carrier::Tcp(stream) => Pin::new(stream).poll_read(cx, buffer),
-            Carrier::Unix(stream) => Pin::new(stream).poll_read(cx, buffer),
-            #[cfg(test)]
-            Carrier::Memory(pipe) => Pin::new(pipe).poll_read(cx, buffer),
+            other => other.poll_read(cx, buffer),
         }
     }
 }
@@ -166,9 +187,7 @@ impl AsyncWrite for Stream {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         match &mut self.get_mut().carrier {
             Carrier::Tcp(stream) => Pin::new(stream).poll_write(cx, bytes),
-            Carrier::Unix(stream) => Pin::new(stream).poll_write(cx, bytes),
-            #[cfg(test)]
-            Carrier::Memory(pipe) => Pin::new(pipe).poll_write(cx, bytes),
+            other => other.poll_write(cx, bytes),
         }
     }
 
@@ -176,6 +195,7 @@ impl AsyncWrite for Stream {
         match &mut self.get_mut().carrier {
             Carrier::Tcp(stream) => Pin::new(stream).poll_flush(cx),
             Carrier::Unix(stream) => Pin::new(stream).poll_flush(cx),
+            Carrier::Tls(tls) => tls.poll_flush(cx),
             #[cfg(test)]
             Carrier::Memory(pipe) => Pin::new(pipe).poll_flush(cx),
         }
@@ -185,8 +205,45 @@ impl AsyncWrite for Stream {
         match &mut self.get_mut().carrier {
             Carrier::Tcp(stream) => Pin::new(stream).poll_shutdown(cx),
             Carrier::Unix(stream) => Pin::new(stream).poll_shutdown(cx),
+            Carrier::Tls(tls) => tls.poll_shutdown(cx),
             #[cfg(test)]
             Carrier::Memory(pipe) => Pin::new(pipe).poll_shutdown(cx),
+        }
+    }
+}
+
+impl Carrier {
+    /// The socket, where it is one of TCP.
+    fn tcp(&self) -> Option<&TcpStream> {
+        match self {
+            Carrier::Tcp(stream) => Some(stream),
+            Carrier::Tls(tls) => Some(tls.socket()),
+            Carrier::Unix(_) => None,
+            #[cfg(test)]
+            Carrier::Memory(_) => None,
+        }
+    }
+
+    // Apart, so that the way by TCP has one branch, whatever else there is.
+    #[inline(never)]
+    fn poll_read(&mut self, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        match self {
+            Carrier::Tcp(stream) => Pin::new(stream).poll_read(cx, buffer),
+            Carrier::Unix(stream) => Pin::new(stream).poll_read(cx, buffer),
+            Carrier::Tls(tls) => tls.poll_read(cx, buffer),
+            #[cfg(test)]
+            Carrier::Memory(pipe) => Pin::new(pipe).poll_read(cx, buffer),
+        }
+    }
+
+    #[inline(never)]
+    fn poll_write(&mut self, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        match self {
+            Carrier::Tcp(stream) => Pin::new(stream).poll_write(cx, bytes),
+            Carrier::Unix(stream) => Pin::new(stream).poll_write(cx, bytes),
+            Carrier::Tls(tls) => tls.poll_write(cx, bytes),
+            #[cfg(test)]
+            Carrier::Memory(pipe) => Pin::new(pipe).poll_write(cx, bytes),
         }
     }
 }

@@ -10,7 +10,7 @@ use crate::support::{Cluster, Proxy, cluster::shared, eventually};
 
 /// Runs a program to its end, by `timeout` after a minute at the latest.
 #[track_caller]
-fn run(program: &str, args: &[&str], input: &[u8]) -> Output {
+pub fn run(program: &str, args: &[&str], input: &[u8]) -> Output {
     let mut child = Command::new("timeout")
         .args(["60", program])
         .args(args)
@@ -26,7 +26,7 @@ fn run(program: &str, args: &[&str], input: &[u8]) -> Output {
     })
 }
 
-fn said(output: &Output) -> String {
+pub fn said(output: &Output) -> String {
     String::from_utf8_lossy(&[output.stdout.clone(), output.stderr.clone()].concat()).into_owned()
 }
 
@@ -128,7 +128,7 @@ fn redis_rs_works_with_default_settings() {
 
 /// A script of `tests/one_redis/clients/` by an interpreter; all of its connections must be closed after it.
 #[track_caller]
-fn script(program: &str, proxy: &Proxy, name: &str, args: &[&str]) {
+pub fn script(program: &str, proxy: &Proxy, name: &str, args: &[&str]) {
     let path = format!("{}/tests/one_redis/clients/{name}", env!("CARGO_MANIFEST_DIR"));
     let port = proxy.port.to_string();
     let output = run(program, &[&[path.as_str(), &port], args].concat(), b"");
@@ -138,7 +138,7 @@ fn script(program: &str, proxy: &Proxy, name: &str, args: &[&str]) {
 }
 
 /// The Python that has the clients, where `modules` can be imported.
-fn python(test: &str, modules: &str) -> Option<String> {
+pub fn python(test: &str, modules: &str) -> Option<String> {
     let python = std::env::var("SLOTWAY_TEST_PYTHON").ok();
     let python = python.filter(|python| run(python, &["-c", &format!("import {modules}")], b"").status.success());
     if python.is_none() {

@@ -18,6 +18,7 @@ pub mod scripts;
 pub mod server;
 pub mod sort;
 pub mod splitting;
+pub mod tls;
 pub mod tracking;
 pub mod transactions;
 pub mod unix_socket;

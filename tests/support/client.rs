@@ -4,18 +4,22 @@ use std::{
     fmt,
     io::{self, Read, Write},
     net::{Shutdown, TcpStream},
+    sync::Arc,
     thread,
     time::{Duration, Instant},
 };
 
+use rustls::ClientConfig;
 use slotway::protocol::resp::{Value, reply::Scanner, write};
+
+use super::wire::Wire;
 
 /// How long a reply may take unless a test says otherwise.
 pub const PATIENCE: Duration = Duration::from_secs(15);
 
 /// One connection.
 pub struct Client {
-    stream: TcpStream,
+    stream: Wire,
     received: Vec<u8>,
     scanner: Scanner,
     /// How long each reply may take.
@@ -50,7 +54,21 @@ impl Client {
         let address = address.parse().map_err(io::Error::other)?;
         let stream = TcpStream::connect_timeout(&address, PATIENCE)?;
         stream.set_nodelay(true)?;
-        Ok(Client { stream, received: Vec::new(), scanner: Scanner::default(), patience: PATIENCE })
+        Ok(Client::over(Wire::Plain(stream)))
+    }
+
+    /// Connects to `address` by TLS where that is possible: its certificate must be for `name`.
+    pub fn try_connect_tls(address: &str, name: &str, config: Arc<ClientConfig>) -> io::Result<Client> {
+        let address = address.parse().map_err(io::Error::other)?;
+        let stream = TcpStream::connect_timeout(&address, PATIENCE)?;
+        stream.set_nodelay(true)?;
+        stream.set_read_timeout(Some(PATIENCE))?;
+        Ok(Client::over(Wire::secured(stream, name, config)?))
+    }
+
+    /// Over a connection.
+    pub fn over(stream: Wire) -> Client {
+        Client { stream, received: Vec::new(), scanner: Scanner::default(), patience: PATIENCE }
     }
 
     /// The same, waiting no longer than `patience` for each reply.
@@ -100,7 +118,11 @@ impl Client {
     /// Sends all of `bytes` while the `count` replies are being read: neither side waits for the other.
     #[track_caller]
     pub fn exchange(&mut self, bytes: &[u8], count: usize) -> Vec<Reply> {
-        let mut sender = self.stream.try_clone().expect("a second handle");
+        if matches!(self.stream, Wire::Tls(_)) {
+            self.stream.exchange(bytes, &mut self.received, self.patience).expect("sending");
+            return (0..count).map(|_| self.reply()).collect();
+        }
+        let mut sender = self.stream.socket().try_clone().expect("a second handle");
         thread::scope(|scope| {
             scope.spawn(move || sender.write_all(bytes));
             (0..count)
@@ -154,12 +176,12 @@ impl Client {
 
     /// Says that no more requests will come.
     pub fn finish_sending(&mut self) {
-        self.stream.shutdown(Shutdown::Write).expect("shutdown");
+        self.stream.socket().shutdown(Shutdown::Write).expect("shutdown");
     }
 
     /// The socket.
     pub fn stream(&self) -> &TcpStream {
-        &self.stream
+        self.stream.socket()
     }
 
     fn receive(&mut self, end: Instant) -> io::Result<()> {
@@ -170,7 +192,7 @@ impl Client {
             let text = format!("nothing within {:?}; unread: {held}", self.patience);
             return Err(io::Error::new(io::ErrorKind::TimedOut, text));
         }
-        self.stream.set_read_timeout(Some(left))?;
+        self.stream.socket().set_read_timeout(Some(left))?;
         let mut chunk = [0; 64 * 1024];
         match self.stream.read(&mut chunk) {
             Ok(0) => {

@@ -2,6 +2,7 @@
 //! client whose replies are bytes, a scripted node, and waiting by condition.
 #![allow(dead_code, reason = "each test uses its part")]
 
+pub mod certificates;
 pub mod client;
 pub mod cluster;
 pub mod fake_node;
@@ -13,7 +14,9 @@ pub mod random;
 pub mod reaper;
 pub mod relay;
 pub mod wait;
+pub mod wire;
 
+pub use certificates::{Authority, Issued};
 pub use client::{Client, Reply, words};
 pub use cluster::{Cluster, Shape};
 pub use fake_node::{Act, FakeNode};

@@ -72,7 +72,12 @@ impl axum::serve::Listener for Bounded {
         let place = self.place().await;
         loop {
             match self.listener.accept().await {
-                Ok((stream, peer, _)) => return (Visit { stream, _file: place }, peer),
+                Ok(arrival) => {
+                    let peer = arrival.peer.clone();
+                    if let Ok(stream) = arrival.into_stream() {
+                        return (Visit { stream, _file: place }, peer);
+                    }
+                }
                 Err(error) if matches!(error.kind(), io::ErrorKind::ConnectionAborted | io::ErrorKind::Interrupted) => {
                 }
                 Err(error) => {

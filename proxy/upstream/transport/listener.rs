@@ -11,10 +11,17 @@ use std::{
     task::{Context, Poll, ready},
 };
 
+use rustls::ServerConfig;
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 
-use super::{Carrier, Stream};
+use super::{
+    Carrier, Keepalive, Stream,
+    tls::{
+        Tls,
+        for_clients::{self, ForClients},
+    },
+};
 use crate::protocol::endpoint::{Endpoint, ListenAddress};
 
 /// Connections that the kernel holds until they are accepted (Redis' `tcp-backlog`).
@@ -23,8 +30,8 @@ const BACKLOG: i32 = 511;
 /// A socket that is listened on.
 #[derive(Debug)]
 pub enum Listener {
-    /// Of a network.
-    Tcp(TcpListener),
+    /// Of a network; and how TLS is spoken there, if it is.
+    Tcp(TcpListener, Option<ForClients>),
     /// A unix socket; its file goes with it.
     Unix(UnixListener, SocketFile),
 }
@@ -33,24 +40,39 @@ pub enum Listener {
 #[derive(Debug)]
 pub struct SocketFile(Arc<str>);
 
+/// A client, or a visitor of the admin port, that has connected.
+#[derive(Debug)]
+pub struct Arrival {
+    stream: Stream,
+    tls: Option<Arc<ServerConfig>>,
+    /// From where.
+    pub peer: Endpoint,
+    /// To which of this host's addresses.
+    pub local: Endpoint,
+}
+
 /// A stream that has been accepted, on its way to the event loop of the thread that serves it.
 #[derive(Debug)]
-pub enum Accepted {
-    /// By TCP.
-    Tcp(std::net::TcpStream),
-    /// By a unix socket.
-    Unix(std::os::unix::net::UnixStream),
+pub struct Accepted {
+    socket: Socket,
+    is_unix: bool,
+    tls: Option<Arc<ServerConfig>>,
 }
 
 impl Listener {
     /// Listens where clients connect. With `reuse_port`, several processes may listen on one port. The file of a unix
-    /// socket that nobody listens on any more is taken over.
+    /// socket that nobody listens on any more is taken over. Where TLS is spoken, `tls` says how.
     ///
     /// # Errors
     /// What the system says: the address is in use, say.
-    pub fn bind(address: &ListenAddress, reuse_port: bool) -> io::Result<Listener> {
+    pub fn bind(address: &ListenAddress, reuse_port: bool, tls: Option<&ForClients>) -> io::Result<Listener> {
         match address {
-            ListenAddress::Tcp(address) => Listener::bind_tcp(*address, reuse_port),
+            ListenAddress::Tcp(address) => Listener::bind_tcp(*address, reuse_port, None),
+            ListenAddress::Tls(address) => {
+                // Never in plain text, whoever forgot what.
+                let tls = tls.ok_or(io::ErrorKind::InvalidInput)?;
+                Listener::bind_tcp(*address, reuse_port, Some(tls.clone()))
+            }
             ListenAddress::Unix { path, mode } => Listener::bind_unix(path, *mode),
         }
     }
@@ -59,7 +81,7 @@ impl Listener {
     ///
     /// # Errors
     /// As [`Listener::bind`].
-    pub fn bind_tcp(address: SocketAddr, reuse_port: bool) -> io::Result<Listener> {
+    pub fn bind_tcp(address: SocketAddr, reuse_port: bool, tls: Option<ForClients>) -> io::Result<Listener> {
         let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
         if address.is_ipv6() {
             // Whatever the system's default is.
@@ -70,7 +92,7 @@ impl Listener {
         socket.set_nonblocking(true)?;
         socket.bind(&address.into())?;
         socket.listen(BACKLOG)?;
-        TcpListener::from_std(socket.into()).map(Listener::Tcp)
+        TcpListener::from_std(socket.into()).map(|listener| Listener::Tcp(listener, tls))
     }
 
     fn bind_unix(path: &Arc<str>, mode: Option<u32>) -> io::Result<Listener> {
@@ -99,31 +121,32 @@ impl Listener {
     /// What the system says.
     pub fn address(&self) -> io::Result<Endpoint> {
         match self {
-            Listener::Tcp(listener) => listener.local_addr().map(Endpoint::Tcp),
+            Listener::Tcp(listener, _) => listener.local_addr().map(Endpoint::Tcp),
             Listener::Unix(_, file) => Ok(Endpoint::Unix(file.0.clone())),
         }
     }
 
-    /// The next stream, from whom, and to which of this host's addresses.
+    /// Who connects next.
     ///
     /// # Errors
     /// What the system says: there are no more open files, say.
-    pub async fn accept(&self) -> io::Result<(Stream, Endpoint, Endpoint)> {
+    pub async fn accept(&self) -> io::Result<Arrival> {
         poll_fn(|cx| self.poll_accept(cx)).await
     }
 
     /// As [`Listener::accept`], to be polled.
-    pub fn poll_accept(&self, cx: &mut Context<'_>) -> Poll<io::Result<(Stream, Endpoint, Endpoint)>> {
+    pub fn poll_accept(&self, cx: &mut Context<'_>) -> Poll<io::Result<Arrival>> {
         Poll::Ready(Ok(match self {
-            Listener::Tcp(listener) => {
+            Listener::Tcp(listener, tls) => {
                 let (stream, peer) = ready!(listener.poll_accept(cx))?;
-                let local = stream.local_addr()?;
-                (Stream::over(Carrier::Tcp(stream)), peer.into(), local.into())
+                let local = stream.local_addr()?.into();
+                let tls = tls.as_ref().map(ForClients::config);
+                Arrival { stream: Stream::over(Carrier::Tcp(stream)), tls, peer: peer.into(), local }
             }
             Listener::Unix(listener, file) => {
                 let (stream, _) = ready!(listener.poll_accept(cx))?;
                 let end = Endpoint::Unix(file.0.clone());
-                (Stream::over(Carrier::Unix(stream)), end.clone(), end)
+                Arrival { stream: Stream::over(Carrier::Unix(stream)), tls: None, peer: end.clone(), local: end }
             }
         }))
     }
@@ -135,18 +158,41 @@ impl Drop for SocketFile {
     }
 }
 
-impl Stream {
-    /// Takes an accepted stream off this thread's event loop.
+impl Arrival {
+    /// As [`Stream::tune`].
+    ///
+    /// # Errors
+    /// As there.
+    pub fn tune(&self, keepalive: Keepalive) -> io::Result<()> {
+        self.stream.tune(keepalive)
+    }
+
+    /// Sends it away with these words, where it can read them: not before TLS is agreed on.
+    pub fn turn_away(mut self, words: &[u8]) {
+        if self.tls.is_none() {
+            self.stream.say_at_once(words);
+        }
+    }
+
+    /// The stream, to be served by this thread.
+    ///
+    /// # Errors
+    /// TLS cannot be begun.
+    pub fn into_stream(self) -> io::Result<Stream> {
+        secured(self.stream, self.tls)
+    }
+
+    /// Takes the stream off this thread's event loop.
     ///
     /// # Errors
     /// What the system says.
     pub fn detach(self) -> io::Result<Accepted> {
-        match self.carrier {
-            Carrier::Tcp(stream) => stream.into_std().map(Accepted::Tcp),
-            Carrier::Unix(stream) => stream.into_std().map(Accepted::Unix),
-            #[cfg(test)]
-            Carrier::Memory(_) => Err(io::ErrorKind::Unsupported.into()),
-        }
+        let socket = match self.stream.carrier {
+            Carrier::Tcp(stream) => Socket::from(stream.into_std()?),
+            Carrier::Unix(stream) => Socket::from(stream.into_std()?),
+            _ => return Err(io::ErrorKind::Unsupported.into()),
+        };
+        Ok(Accepted { socket, is_unix: matches!(self.local, Endpoint::Unix(_)), tls: self.tls })
     }
 }
 
@@ -156,10 +202,20 @@ impl Accepted {
     /// # Errors
     /// What the system says.
     pub fn attach(self) -> io::Result<Stream> {
-        let carrier = match self {
-            Accepted::Tcp(stream) => Carrier::Tcp(TcpStream::from_std(stream)?),
-            Accepted::Unix(stream) => Carrier::Unix(UnixStream::from_std(stream)?),
+        let carrier = if self.is_unix {
+            Carrier::Unix(UnixStream::from_std(self.socket.into())?)
+        } else {
+            Carrier::Tcp(TcpStream::from_std(self.socket.into())?)
         };
-        Ok(Stream::over(carrier))
+        secured(Stream::over(carrier), self.tls)
+    }
+}
+
+fn secured(stream: Stream, tls: Option<Arc<ServerConfig>>) -> io::Result<Stream> {
+    match (stream.carrier, tls) {
+        (Carrier::Tcp(socket), Some(tls)) => {
+            Ok(Stream::over(Carrier::Tls(Box::new(Tls::new(socket, for_clients::connection(tls)?)))))
+        }
+        (carrier, _) => Ok(Stream::over(carrier)),
     }
 }

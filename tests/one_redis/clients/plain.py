@@ -1,4 +1,4 @@
-"""What an application does with redis-py and its default settings, to a server on the port given."""
+"""What an application does with redis-py and its default settings, to a server on the port given, or at a URL."""
 
 import sys
 import threading
@@ -7,8 +7,16 @@ import redis
 
 port = int(sys.argv[1])
 
+
+def connect(**options):
+    if len(sys.argv) > 2:
+        return redis.Redis.from_url(sys.argv[2], **options)
+    return redis.Redis(host="127.0.0.1", port=port, **options)
+
+
+
 for options in ({}, {"protocol": 2}, {"protocol": 3}, {"decode_responses": True}):
-    client = redis.Redis(host="127.0.0.1", port=port, **options)
+    client = connect(**options)
     text = (lambda value: value) if options.get("decode_responses") else (lambda value: value.encode())
     assert client.ping() is True
     assert client.set("py:a", "1") is True
@@ -46,7 +54,7 @@ for options in ({}, {"protocol": 2}, {"protocol": 3}, {"decode_responses": True}
     client.close()
 
 failures = []
-pool = redis.Redis(host="127.0.0.1", port=port, decode_responses=True)
+pool = connect(decode_responses=True)
 
 
 def work(name):

@@ -1,0 +1,55 @@
+//! Lines of the log that many clients bring about: each kind is told once a minute at most.
+
+use std::{
+    sync::{Mutex, PoisonError},
+    time::{Duration, Instant},
+};
+
+/// How often.
+const EVERY: Duration = Duration::from_secs(60);
+
+/// What clients and the proxy do not come to speak TLS for.
+#[derive(Debug, Default)]
+pub struct Complaints {
+    /// Plain text came where TLS is spoken.
+    pub plain_text: Seldom,
+    /// TLS came where plain text is spoken.
+    pub tls: Seldom,
+    /// A certificate did not count, on either side.
+    pub certificate: Seldom,
+    /// Anything else.
+    pub otherwise: Seldom,
+}
+
+/// When something was told last.
+#[derive(Debug, Default)]
+pub struct Seldom(Mutex<Option<Instant>>);
+
+impl Seldom {
+    /// Whether to tell it; then it has been told.
+    pub fn may_be_told(&self) -> bool {
+        self.may_be_told_at(Instant::now())
+    }
+
+    fn may_be_told_at(&self, now: Instant) -> bool {
+        let mut last = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let may = last.is_none_or(|last| now.saturating_duration_since(last) >= EVERY);
+        if may {
+            *last = Some(now);
+        }
+        may
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn once_a_minute_is_enough() {
+        let (seldom, start) = (Seldom::default(), Instant::now());
+        let told =
+            [0, 1, 59, 60, 61, 119, 121].map(|seconds| seldom.may_be_told_at(start + Duration::from_secs(seconds)));
+        assert_eq!(told, [true, false, false, true, false, false, true]);
+    }
+}

@@ -1,0 +1,81 @@
+//! What the keys about TLS say together.
+
+use std::path::{Path, PathBuf};
+
+use super::{Config, ConfigError};
+use crate::protocol::endpoint::ListenAddress;
+
+/// Whether clients show a certificate, as `tls-auth-clients` of Redis has it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AuthClients {
+    /// They are not asked for one.
+    No,
+    /// They may; one that is shown must be good.
+    Optional,
+    /// They must.
+    Yes,
+}
+
+/// A file, and the key that names it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TlsFile {
+    /// The key.
+    pub key: &'static str,
+    /// The file.
+    pub path: PathBuf,
+}
+
+/// A certificate and its private key.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Pair {
+    /// The certificate, with those of CAs between it and the root behind it.
+    pub certificate: TlsFile,
+    /// The key.
+    pub key: TlsFile,
+}
+
+/// How clients are served by TLS.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ClientTls {
+    /// Who the proxy is.
+    pub pair: Pair,
+    /// The CAs of clients.
+    pub ca: Option<TlsFile>,
+    /// Whether clients show a certificate.
+    pub auth: AuthClients,
+}
+
+impl TlsFile {
+    fn of(key: &'static str, path: Option<&Path>) -> Option<TlsFile> {
+        path.map(|path| TlsFile { key, path: path.to_owned() })
+    }
+}
+
+impl Config {
+    /// How clients are served by TLS; `None` where none is.
+    ///
+    /// # Errors
+    /// A file that is needed is not named.
+    pub fn client_tls(&self) -> Result<Option<ClientTls>, ConfigError> {
+        let Some(listener) = self.listen.iter().find(|address| matches!(address, ListenAddress::Tls(_))) else {
+            return Ok(None);
+        };
+        let certificate = TlsFile::of("tls_cert_file", self.tls_cert_file.as_deref());
+        let key = TlsFile::of("tls_key_file", self.tls_key_file.as_deref());
+        let (Some(certificate), Some(key)) = (certificate, key) else {
+            return Err(ConfigError::NoCertificate { wanted_by: listener.to_string() });
+        };
+        let ca = TlsFile::of("tls_ca_cert_file", self.tls_ca_cert_file.as_deref());
+        let auth = self.auth_clients();
+        if auth != AuthClients::No && ca.is_none() {
+            return Err(ConfigError::NoCa);
+        }
+        Ok(Some(ClientTls { pair: Pair { certificate, key }, ca, auth }))
+    }
+
+    /// Whether clients by TLS show a certificate.
+    pub fn auth_clients(&self) -> AuthClients {
+        let by_ca = if self.tls_ca_cert_file.is_some() { AuthClients::Yes } else { AuthClients::No };
+        self.tls_auth_clients.unwrap_or(by_ca)
+    }
+}
