@@ -27,12 +27,14 @@ mod error;
 mod layer;
 mod read;
 mod secret;
+mod seeds;
 mod shown;
 mod tls;
 
 use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
 use figment::Figment;
+use rustls::pki_types::ServerName;
 use serde::Deserialize;
 
 use crate::{
@@ -41,15 +43,15 @@ use crate::{
         database::Database,
         table::{self, CommandTable},
     },
-    protocol::address::Address,
     protocol::endpoint::ListenAddress,
 };
 
 pub use error::ConfigError;
 pub use layer::Sources;
 pub use secret::Secret;
+pub use seeds::Seeds;
 pub use shown::{Shown, shown};
-pub use tls::{AuthClients, ClientTls, Pair, TlsFile};
+pub use tls::{AuthClients, ClientTls, NodeTls, Pair, TlsFile};
 
 /// The documented default file, which is also the lowest layer.
 pub const DEFAULTS: &str = include_str!("../config/slotway.toml");
@@ -105,8 +107,26 @@ pub struct Config {
     pub reuse_port: bool,
 
     /// Some nodes of the cluster. May be empty: only serving needs them (see [`Config::ready_to_serve`]).
-    #[serde(deserialize_with = "read::addresses")]
-    pub seeds: Vec<Address>,
+    #[serde(deserialize_with = "read::seeds")]
+    pub seeds: Seeds,
+    /// Whether the nodes speak TLS; seeds may say so, too.
+    #[serde(deserialize_with = "read::switch")]
+    pub node_tls: bool,
+    /// The nodes' CA.
+    #[serde(deserialize_with = "read::path")]
+    pub node_tls_ca_cert_file: Option<PathBuf>,
+    /// The proxy's certificate to the nodes.
+    #[serde(deserialize_with = "read::path")]
+    pub node_tls_cert_file: Option<PathBuf>,
+    /// Its private key.
+    #[serde(deserialize_with = "read::path")]
+    pub node_tls_key_file: Option<PathBuf>,
+    /// What all nodes' certificates are for; `None`: each for its node.
+    #[serde(deserialize_with = "read::server_name")]
+    pub node_tls_server_name: Option<ServerName<'static>>,
+    /// Whether nobody looks at the nodes' certificates.
+    #[serde(deserialize_with = "read::switch")]
+    pub node_tls_insecure_skip_verify: bool,
     /// The user that the proxy is to the nodes.
     #[serde(deserialize_with = "read::text")]
     pub username: Option<String>,
@@ -259,6 +279,7 @@ impl Config {
             return Err(ConfigError::SharedPort { address });
         }
         self.client_tls()?;
+        self.node_tls()?;
         if self.seeds.is_empty() {
             return Err(ConfigError::NoSeeds);
         }

@@ -6,7 +6,7 @@ use super::{
     Failure,
     flags::ServeFlags,
     say,
-    serve::{lent, strange},
+    serve::{UNCHECKED, lent, strange},
 };
 
 /// Prints every key, its value and where that came from; fails where `serve` would.
@@ -24,6 +24,9 @@ pub fn run(flags: &ServeFlags) -> Result<(), Failure> {
     }
     if let Some(user) = config.lent_user() {
         eprintln!("warning: {}", lent(user));
+    }
+    if config.speaks_unchecked_tls() {
+        eprintln!("warning: {UNCHECKED}");
     }
     for name in config.strange_commands() {
         eprintln!("warning: {}", strange(name));

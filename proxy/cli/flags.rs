@@ -28,7 +28,7 @@ macro_rules! settings {
 }
 
 settings! {
-    /// Some nodes of the cluster: host:port,host:port
+    /// Some nodes of the cluster: host:port,host:port; rediss://host:port where they speak TLS
     seeds,
     /// Where /metrics, probes and the status page are, or `off` [127.0.0.1:9380]
     admin,
@@ -48,6 +48,18 @@ settings! {
     tls_key_file,
     /// The CAs of clients' certificates (PEM)
     tls_ca_cert_file,
+    /// The nodes speak TLS, as rediss:// seeds say, too
+    node_tls @ true,
+    /// The nodes' CA (PEM) [the system's CAs]
+    node_tls_ca_cert_file,
+    /// The proxy's certificate to the nodes (PEM)
+    node_tls_cert_file,
+    /// Its private key (PEM)
+    node_tls_key_file,
+    /// What all nodes' certificates are for [each for its node]
+    node_tls_server_name,
+    /// Take anybody who answers for a node
+    node_tls_insecure_skip_verify @ true,
     /// Whether clients show a certificate: `no`, `optional` or `yes` [yes with a CA, else no]
     tls_auth_clients,
     /// Where nodes are really reached: announced=reachable,...

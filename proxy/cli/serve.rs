@@ -46,11 +46,18 @@ pub fn announce(config: &Config, sources: &Sources) -> Result<(), Failure> {
     if let Some(user) = config.lent_user() {
         tracing::warn!("{}", lent(user));
     }
+    if config.speaks_unchecked_tls() {
+        tracing::warn!("{}", UNCHECKED);
+    }
     for name in config.strange_commands() {
         tracing::warn!("{}", strange(name));
     }
     Ok(())
 }
+
+/// What has `insecure` in its name.
+pub const UNCHECKED: &str = "nodes' certificates are not checked (node_tls_insecure_skip_verify): whoever sits between the \
+                             proxy and the nodes can read and change everything, and gets the password";
 
 /// What a sidecar is for, and what nobody else should find.
 pub fn lent(user: &str) -> String {

@@ -79,6 +79,11 @@ pub enum ConfigError {
         /// The listener that speaks TLS.
         wanted_by: String,
     },
+    /// A certificate without its key, or a key without its certificate.
+    HalfAPair {
+        /// The key of the configuration that is not set.
+        missing: &'static str,
+    },
     /// Certificates of clients are judged by a CA.
     NoCa,
     /// Serving needs seeds.
@@ -158,6 +163,9 @@ impl fmt::Display for ConfigError {
                 "{wanted_by} speaks TLS, which takes a certificate and its key: name both files, `tls_cert_file` and \
                  `tls_key_file` (PEM)"
             ),
+            ConfigError::HalfAPair { missing } => {
+                write!(f, "`{missing}` is missing: a certificate and its key go together")
+            }
             ConfigError::NoCa => write!(
                 f,
                 "`tls_auth_clients` asks clients for certificates: name the file with the CA that they are of, \

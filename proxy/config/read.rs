@@ -4,18 +4,16 @@
 use std::{fmt, net::SocketAddr, path::PathBuf, str::FromStr, sync::Arc, time::Duration};
 
 use bytesize::ByteSize;
+use rustls::pki_types::ServerName;
 use serde::{
     Deserialize, Deserializer,
     de::{Error, SeqAccess, Visitor},
 };
 
-use super::{AuthClients, CrossSlot, LogFormat, Secret};
+use super::{AuthClients, CrossSlot, LogFormat, Secret, Seeds};
 use crate::{
     cluster::topology::AddressMap,
-    protocol::{
-        address::Address,
-        endpoint::{self, ListenAddress},
-    },
+    protocol::endpoint::{self, ListenAddress},
 };
 
 /// The longest time that can be set: any point in time and this are one too.
@@ -127,9 +125,17 @@ pub(super) fn buffer<'de, D: Deserializer<'de>>(from: D) -> Result<usize, D::Err
     }
 }
 
-pub(super) fn addresses<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<Address>, D::Error> {
-    let list = List::deserialize(from)?.0;
-    list.iter().map(|text| text.parse().map_err(D::Error::custom)).collect()
+pub(super) fn seeds<'de, D: Deserializer<'de>>(from: D) -> Result<Seeds, D::Error> {
+    Seeds::parse(&List::deserialize(from)?.0).map_err(D::Error::custom)
+}
+
+pub(super) fn server_name<'de, D: Deserializer<'de>>(from: D) -> Result<Option<ServerName<'static>>, D::Error> {
+    let named = text(from)?.map(|text| {
+        ServerName::try_from(text.clone()).map_err(|_| {
+            D::Error::custom(format!("`{text}` is no host name or IP address that a certificate could be for"))
+        })
+    });
+    named.transpose()
 }
 
 pub(super) fn listen<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<ListenAddress>, D::Error> {

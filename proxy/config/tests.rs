@@ -1,4 +1,5 @@
 use super::*;
+use crate::protocol::address::Address;
 use std::io::Write;
 
 fn sources(variables: &[(&str, &str)], flags: &[(&str, &str)]) -> Sources {
@@ -79,7 +80,7 @@ fn values_come_in_every_spelling_that_is_plain() {
         &[],
     ))
     .unwrap();
-    assert_eq!(config.seeds, [Address::new("a", 1), Address::new("b", 2)]);
+    assert_eq!(*config.seeds, [Address::new("a", 1), Address::new("b", 2)]);
     assert_eq!(config.password.unwrap().reveal(), "0123", "a password of digits stays text");
     assert_eq!((config.admin, config.reuse_port, config.username), (None, true, None));
     assert_eq!(config.listen, ["0.0.0.0:6380".parse().unwrap()]);
@@ -296,4 +297,30 @@ fn tls_to_clients_takes_files_and_a_certificate_of_theirs_is_as_good_as_a_passwo
         assert_eq!(!config.insecure_binds().is_empty(), open, "{more:?}");
     }
     assert!(Config::defaults().client_tls().unwrap().is_none());
+}
+
+#[test]
+fn tls_to_nodes_is_said_by_seeds_or_by_a_switch() {
+    let of = |more: &[(&str, &str)]| Config::load(&sources(&[], more));
+    let tls = |more: &[(&str, &str)]| of(more).unwrap().node_tls().unwrap();
+    assert!(tls(&[("seeds", "a:1,redis://b:2")]).is_none());
+    for more in
+        [[("seeds", "a:1,rediss://b:2"), ("node_tls", "false")], [("seeds", "redis://a:1"), ("node_tls", "true")]]
+    {
+        assert!(tls(&more).is_some(), "{more:?}");
+    }
+    let config = of(&[("seeds", "rediss://[::1]:1,b:2"), ("node_tls_server_name", "10.0.0.1")]).unwrap();
+    assert_eq!(*config.seeds, [Address::new("::1", 1), Address::new("b", 2)]);
+    assert!(config.node_tls().unwrap().unwrap().name.is_some() && !config.speaks_unchecked_tls());
+    for (more, why) in [
+        (vec![("seeds", "rediss://a:1,redis://b:2")], "the nodes of one cluster speak the same"),
+        (vec![("seeds", "rediss://:secret@a:1")], "`...@a:1` is no address"),
+        (vec![("node_tls_server_name", "no name")], "`no name` is no host name or IP address"),
+    ] {
+        let error = of(&more).unwrap_err().to_string();
+        assert!(error.contains(why) && !error.contains("secret"), "{error}");
+    }
+    let half = of(&[("seeds", "rediss://a:1"), ("node_tls_cert_file", "c")]).unwrap().ready_to_serve().unwrap_err();
+    assert_eq!(half.to_string(), "`node_tls_key_file` is missing: a certificate and its key go together");
+    assert!(of(&[("node_tls_insecure_skip_verify", "yes"), ("node_tls", "yes")]).unwrap().speaks_unchecked_tls());
 }

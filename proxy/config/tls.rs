@@ -2,6 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
+use rustls::pki_types::ServerName;
+
 use super::{Config, ConfigError};
 use crate::protocol::endpoint::ListenAddress;
 
@@ -45,6 +47,19 @@ pub struct ClientTls {
     pub auth: AuthClients,
 }
 
+/// How TLS is spoken to the nodes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NodeTls {
+    /// Their CA; `None`: those of the system.
+    pub ca: Option<TlsFile>,
+    /// Who the proxy is to them, where they ask.
+    pub pair: Option<Pair>,
+    /// What all their certificates are for; `None`: each for its node.
+    pub name: Option<ServerName<'static>>,
+    /// Whether whoever answers is taken for the node.
+    pub is_unchecked: bool,
+}
+
 impl TlsFile {
     fn of(key: &'static str, path: Option<&Path>) -> Option<TlsFile> {
         path.map(|path| TlsFile { key, path: path.to_owned() })
@@ -71,6 +86,35 @@ impl Config {
             return Err(ConfigError::NoCa);
         }
         Ok(Some(ClientTls { pair: Pair { certificate, key }, ca, auth }))
+    }
+
+    /// How TLS is spoken to the nodes; `None` where it is not.
+    ///
+    /// # Errors
+    /// A file that is needed is not named.
+    pub fn node_tls(&self) -> Result<Option<NodeTls>, ConfigError> {
+        if !self.node_tls && !self.seeds.are_secured() {
+            return Ok(None);
+        }
+        let certificate = TlsFile::of("node_tls_cert_file", self.node_tls_cert_file.as_deref());
+        let key = TlsFile::of("node_tls_key_file", self.node_tls_key_file.as_deref());
+        let pair = match (certificate, key) {
+            (Some(certificate), Some(key)) => Some(Pair { certificate, key }),
+            (None, None) => None,
+            (Some(_), None) => return Err(ConfigError::HalfAPair { missing: "node_tls_key_file" }),
+            (None, Some(_)) => return Err(ConfigError::HalfAPair { missing: "node_tls_cert_file" }),
+        };
+        Ok(Some(NodeTls {
+            ca: TlsFile::of("node_tls_ca_cert_file", self.node_tls_ca_cert_file.as_deref()),
+            pair,
+            name: self.node_tls_server_name.clone(),
+            is_unchecked: self.node_tls_insecure_skip_verify,
+        }))
+    }
+
+    /// Whether TLS is spoken to nodes, with whoever answers.
+    pub fn speaks_unchecked_tls(&self) -> bool {
+        self.node_tls_insecure_skip_verify && (self.node_tls || self.seeds.are_secured())
     }
 
     /// Whether clients by TLS show a certificate.

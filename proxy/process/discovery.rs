@@ -136,7 +136,7 @@ impl Discovery {
         let map = config.address_map.clone();
         publisher.send_replace(Arc::new(Topology::unknown("no node has been asked yet")));
         Discovery {
-            seeds: config.seeds.clone(),
+            seeds: config.seeds.to_vec(),
             login: Login { credentials: Credentials::of(config), ..Login::default() },
             dialer,
             interval: config.refresh_interval,

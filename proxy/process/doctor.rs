@@ -14,7 +14,7 @@ mod slots;
 
 use serde::Serialize;
 
-use crate::config::Config;
+use crate::{config::Config, process::certificates::Certificates};
 use exam::Exam;
 
 /// How bad a finding is.
@@ -83,7 +83,11 @@ impl Report {
 
 /// Looks at the cluster that `config` leads to, and adds to the report what it finds.
 pub async fn examine(config: &Config, report: &mut Report) {
-    let exam = Exam::of(config).await;
+    let certificates = match Certificates::load(config) {
+        Ok(certificates) => certificates,
+        Err(why) => return report.problem("tls", why.to_string(), "mend that first: nodes cannot be asked without it"),
+    };
+    let exam = Exam::of(config, certificates.to_nodes(None)).await;
     seeds::judge(&exam, report);
     if exam.members.is_empty() {
         return;

@@ -110,7 +110,7 @@ pub async fn run(config: Config, shutdown: CancellationToken, now: CancellationT
     let (hints, hints_in) = Hints::channel(HINTS);
     let clients = Arc::new(Clients::new(config.max_buffered));
     let stop = CancellationToken::new();
-    let dialer = Dialer::of(&config);
+    let dialer = Dialer::of(&config, certificates.to_nodes(Some(&topology)));
     let blueprint = Blueprint {
         config: config.clone(),
         topology: topology.clone(),

@@ -27,7 +27,7 @@ use self::{
 use crate::{
     config::Config,
     protocol::{address::Address, resp::Value},
-    upstream::transport::{Keepalive, Network, Stream},
+    upstream::transport::{Keepalive, Network, Stream, tls::to_nodes::ToNodes},
 };
 
 /// When the kernel gives up a node that has gone without a word.
@@ -39,12 +39,13 @@ const KEEPALIVE: Keepalive =
 #[derive(Clone, Debug)]
 pub struct Dialer {
     network: Network,
+    tls: Option<ToNodes>,
     patience: Duration,
 }
 
 impl Default for Dialer {
     fn default() -> Dialer {
-        Dialer { network: Network::default(), patience: Duration::from_secs(1) }
+        Dialer { network: Network::default(), tls: None, patience: Duration::from_secs(1) }
     }
 }
 
@@ -59,9 +60,9 @@ pub struct Opened {
 }
 
 impl Dialer {
-    /// As the configuration says.
-    pub fn of(config: &Config) -> Dialer {
-        Dialer::default().within(config.connect_timeout)
+    /// As the configuration says, by TLS where that is given.
+    pub fn of(config: &Config, tls: Option<ToNodes>) -> Dialer {
+        Dialer { tls, ..Dialer::default().within(config.connect_timeout) }
     }
 
     /// To scripted nodes.
@@ -72,7 +73,7 @@ impl Dialer {
 
     /// This one, with so much time for a connection: name, connection, login.
     pub fn within(&self, patience: Duration) -> Dialer {
-        Dialer { network: self.network.clone(), patience }
+        Dialer { patience, ..self.clone() }
     }
 
     /// Whether a node that tells of `address` means a connection that was made by this dialer.
@@ -113,19 +114,36 @@ impl Dialer {
         let failed = |step: Step, why: String| DialError { node: target.clone(), step, why, permanent: false };
         let found = within(deadline, self.network.resolve(target)).await;
         let addresses: Vec<SocketAddr> = found.map_err(|why| failed(Step::Resolve, why))?;
-        let mut why = "the name has no address".to_owned();
+        let mut last = failed(Step::Connect, "the name has no address".to_owned());
         for (index, address) in addresses.iter().enumerate() {
             let left = deadline.saturating_duration_since(Instant::now());
             let share = left / u32::try_from(addresses.len() - index).unwrap_or(1);
-            match within(Instant::now() + share, self.network.connect(*address)).await {
-                Ok(stream) => {
-                    let tuned = stream.tune(KEEPALIVE);
-                    return tuned.map(|()| stream).map_err(|why| failed(Step::Connect, plain(&why)));
+            let until = Instant::now() + share;
+            let stream = match within(until, self.network.connect(*address)).await {
+                Ok(stream) => stream,
+                Err(why) => {
+                    last = failed(Step::Connect, why);
+                    continue;
                 }
-                Err(reason) => why = reason,
+            };
+            stream.tune(KEEPALIVE).map_err(|why| failed(Step::Connect, plain(&why)))?;
+            match self.secure(stream, target, until).await {
+                Ok(stream) => return Ok(stream),
+                Err(why) => last = failed(Step::Secure, why),
             }
         }
-        Err(failed(Step::Connect, why))
+        Err(last)
+    }
+
+    /// The stream itself, or TLS over it, agreed on; or why not.
+    async fn secure(&self, stream: Stream, target: &Address, until: Instant) -> Result<Stream, String> {
+        let Some(tls) = &self.tls else { return Ok(stream) };
+        let mut stream = stream.secured(tls, target).map_err(|why| why.to_string())?;
+        match timeout_at(until, stream.handshake()).await {
+            Ok(Ok(())) => Ok(stream),
+            Ok(Err(why)) => Err(plain(&why)),
+            Err(_) => Err("timed out: is it a port of TLS?".to_owned()),
+        }
     }
 }
 

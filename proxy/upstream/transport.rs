@@ -34,7 +34,10 @@ pub use self::{
     listener::{Accepted, Arrival, Listener},
     own::OwnAddresses,
 };
-use self::{own::InUse, tls::Tls};
+use self::{
+    own::InUse,
+    tls::{Tls, to_nodes::ToNodes},
+};
 use crate::protocol::address::Address;
 
 /// A stream of bytes to a client or a node. Dropping it closes it.
@@ -85,6 +88,16 @@ impl Stream {
             socket.set_tcp_user_timeout(keepalive.unacknowledged)?;
         }
         Ok(())
+    }
+
+    /// TLS over this stream to the node at `target`, yet to be agreed on.
+    ///
+    /// # Errors
+    /// No certificate could be for this node, or the stream is not one of TCP.
+    pub fn secured(self, tls: &ToNodes, target: &Address) -> io::Result<Stream> {
+        let Carrier::Tcp(socket) = self.carrier else { return Err(io::ErrorKind::Unsupported.into()) };
+        let carrier = Carrier::Tls(Box::new(Tls::new(socket, tls.connection(target)?)));
+        Ok(Stream { carrier, _own: self._own })
     }
 
     /// Has TLS agreed on, where it is spoken: who reads or writes without has it agreed on first, but does not learn what

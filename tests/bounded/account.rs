@@ -238,7 +238,7 @@ fn client_list_tells_the_truth_about_memory() {
 fn client_list_tells_the_truth_about_memory_as_valkey_does() {
     if Flavour::Valkey.is_here("client_list_tells_the_truth_about_memory_as_valkey_does") {
         let cluster = Cluster::start(Shape { flavour: Flavour::Valkey, ..Shape::default() });
-        let server = Node::start(&Setup { flavour: Flavour::Valkey, cluster: false, config: Vec::new() });
+        let server = Node::start(&Setup { flavour: Flavour::Valkey, ..Setup::default() });
         lines_are_true(&Proxy::before(&cluster), &server, Flavour::Valkey);
     }
 }

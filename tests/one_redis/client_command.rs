@@ -42,7 +42,7 @@ fn arguments_are_judged_as_valkey_judges_them() {
         config: vec!["cluster-databases 16".into()],
         ..Shape::default()
     });
-    let server = Node::start(&Setup { flavour: Flavour::Valkey, cluster: false, config: Vec::new() });
+    let server = Node::start(&Setup { flavour: Flavour::Valkey, ..Setup::default() });
     let proxy = Proxy::before(&cluster);
     compare(&proxy, &server);
     for address in [proxy.address(), server.address()] {

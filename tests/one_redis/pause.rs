@@ -175,7 +175,7 @@ fn scripts_that_only_read_run_meanwhile() {
 fn scripts_that_only_read_run_meanwhile_before_valkey() {
     if Flavour::Valkey.is_here("scripts_that_only_read_run_meanwhile_before_valkey") {
         let cluster = Cluster::start(Shape { flavour: Flavour::Valkey, ..Shape::default() });
-        let server = Node::start(&Setup { flavour: Flavour::Valkey, cluster: false, config: Vec::new() });
+        let server = Node::start(&Setup { flavour: Flavour::Valkey, ..Setup::default() });
         scripts_wait_where_they_may_write(&Proxy::before(&cluster), &server);
     }
 }

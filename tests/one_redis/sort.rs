@@ -75,7 +75,7 @@ fn replies(client: &mut Client, lines: &[&str]) -> Vec<(String, String)> {
 fn compare(flavour: Flavour, allows: bool) {
     let cluster = Cluster::start(Shape { flavour, ..Shape::default() });
     let proxy = Proxy::before(&cluster);
-    let plain = Node::start(&Setup { flavour, cluster: false, config: Vec::new() });
+    let plain = Node::start(&Setup { flavour, ..Setup::default() });
     let owner = cluster.node(cluster.home_of("{sort}list"));
     fill(&mut proxy.client());
     fill(&mut plain.client());

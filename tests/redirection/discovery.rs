@@ -49,7 +49,7 @@ impl Learner {
         let (publisher, topology) = watch::channel(Arc::new(Topology::unknown("")));
         let (hints, hints_in) = mpsc::channel(64);
         let (cancel, metrics) = (CancellationToken::new(), Metrics::new());
-        let discovery = Discovery::new(&config, Dialer::of(&config), publisher, hints_in, metrics.clone());
+        let discovery = Discovery::new(&config, Dialer::of(&config, None), publisher, hints_in, metrics.clone());
         let run = {
             let cancel = cancel.clone();
             async move { discovery.run(cancel).await }

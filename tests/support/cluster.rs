@@ -13,7 +13,7 @@ use slotway::protocol::{
 };
 
 use super::{
-    Client, Flavour, Node, Reply, Setup,
+    Client, Flavour, Node, NodeTls, Reply, Setup,
     node::info_field,
     wait::{eventually, until},
 };
@@ -33,6 +33,8 @@ pub struct Shape {
     pub full_coverage: bool,
     /// Lines of configuration beyond the usual ones.
     pub config: Vec<String>,
+    /// How its nodes speak TLS, if they do.
+    pub tls: Option<NodeTls>,
 }
 
 impl Default for Shape {
@@ -44,6 +46,7 @@ impl Default for Shape {
             node_timeout: Duration::from_secs(15),
             full_coverage: false,
             config: Vec::new(),
+            tls: None,
         }
     }
 }
@@ -127,6 +130,11 @@ impl Cluster {
     /// `host:port` of every node, with commas between.
     pub fn seeds(&self) -> String {
         self.nodes.iter().map(Node::address).collect::<Vec<_>>().join(",")
+    }
+
+    /// `host:port` of every node's port of TLS, with commas between.
+    pub fn tls_seeds(&self, host: &str) -> String {
+        self.nodes.iter().map(|node| format!("{host}:{}", node.tls_port)).collect::<Vec<_>>().join(",")
     }
 
     /// The index of the node that owns `slot` now, as the node at `witness` has it.
@@ -331,7 +339,7 @@ impl Shape {
             "cluster-replica-validity-factor 0".to_owned(),
         ];
         config.extend(self.config.iter().cloned());
-        Setup { flavour: self.flavour, cluster: true, config }
+        Setup { flavour: self.flavour, cluster: true, config, tls: self.tls.clone() }
     }
 }
 

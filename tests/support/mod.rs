@@ -20,7 +20,7 @@ pub use certificates::{Authority, Issued};
 pub use client::{Client, Reply, words};
 pub use cluster::{Cluster, Shape};
 pub use fake_node::{Act, FakeNode};
-pub use node::{Flavour, Node, Setup};
+pub use node::{Flavour, Node, NodeTls, Setup};
 pub use proxy::{Proxy, Settings};
 pub use random::Random;
 pub use wait::{eventually, until};

@@ -8,7 +8,7 @@ use std::{
 };
 
 use super::{
-    Client,
+    Client, Issued,
     ports::free_port,
     reaper,
     wait::{eventually, until},
@@ -51,11 +51,24 @@ pub struct Setup {
     pub config: Vec<String>,
     /// A member of a cluster, with a bus port.
     pub cluster: bool,
+    /// TLS, on a port beside the plain one, and on the cluster's bus.
+    pub tls: Option<NodeTls>,
+}
+
+/// How a node speaks TLS.
+#[derive(Clone, Debug)]
+pub struct NodeTls {
+    /// Its certificate.
+    pub own: Issued,
+    /// The CA of its clients and peers.
+    pub ca: PathBuf,
+    /// `tls-auth-clients`.
+    pub auth_clients: &'static str,
 }
 
 impl Default for Setup {
     fn default() -> Setup {
-        Setup { flavour: Flavour::Redis, config: Vec::new(), cluster: false }
+        Setup { flavour: Flavour::Redis, config: Vec::new(), cluster: false, tls: None }
     }
 }
 
@@ -63,6 +76,8 @@ impl Default for Setup {
 pub struct Node {
     /// Its port on 127.0.0.1.
     pub port: u16,
+    /// Its port of TLS, where it has one.
+    pub tls_port: u16,
     /// Its bus port, where it is a member of a cluster.
     pub bus: u16,
     /// Its folder.
@@ -94,7 +109,7 @@ impl Node {
 
     /// A server that has not been started: its ports are known.
     pub fn prepared(setup: &Setup) -> Node {
-        let (port, bus) = (free_port(), free_port());
+        let (port, bus, tls_port) = (free_port(), free_port(), free_port());
         let folder = reaper::folder(&format!("node-{port}"));
         let mut config = vec![
             format!("port {port}"),
@@ -109,10 +124,22 @@ impl Node {
         if setup.cluster {
             config.extend(["cluster-enabled yes".into(), format!("cluster-port {bus}")]);
         }
+        if let Some(tls) = &setup.tls {
+            config.extend([
+                format!("tls-port {tls_port}"),
+                format!("tls-cert-file {}", tls.own.certificate.display()),
+                format!("tls-key-file {}", tls.own.key.display()),
+                format!("tls-ca-cert-file {}", tls.ca.display()),
+                format!("tls-auth-clients {}", tls.auth_clients),
+            ]);
+            if setup.cluster {
+                config.extend(["tls-cluster yes".into(), "tls-replication yes".into()]);
+            }
+        }
         config.extend(setup.config.iter().cloned());
         fs::write(folder.join("node.conf"), config.join("\n")).expect("a configuration file");
         let program = setup.flavour.program().expect("this server is installed");
-        Node { port, bus, folder, program, child: None, paused: false }
+        Node { port, tls_port, bus, folder, program, child: None, paused: false }
     }
 
     /// Starts a prepared or killed server, on the same port; does not wait.

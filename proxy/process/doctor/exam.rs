@@ -13,7 +13,10 @@ use crate::{
     config::Config,
     process::discovery::reach::{self, Found, Wanted},
     protocol::address::Address,
-    upstream::dial::{Credentials, DialError, Dialer, Login},
+    upstream::{
+        dial::{Credentials, DialError, Dialer, Login},
+        transport::tls::to_nodes::ToNodes,
+    },
 };
 
 /// The most time that connecting, or an answer, may take: a frozen node is not to hold up the report.
@@ -50,9 +53,9 @@ pub struct Exam<'a> {
 
 impl<'a> Exam<'a> {
     /// Visits everybody.
-    pub async fn of(config: &'a Config) -> Exam<'a> {
+    pub async fn of(config: &'a Config, tls: Option<ToNodes>) -> Exam<'a> {
         let login = Login { credentials: Credentials::of(config), ..Login::default() };
-        let dialer = Dialer::default().within(config.connect_timeout.min(PATIENCE));
+        let dialer = Dialer::of(config, tls).within(config.connect_timeout.min(PATIENCE));
         let mut answers = visit(config.seeds.iter().cloned(), &login, &dialer).await;
         let seeds: Vec<(Address, Visit)> = config.seeds.iter().filter_map(|seed| answers.remove_entry(seed)).collect();
         let clusters = clusters(&seeds);
@@ -75,7 +78,7 @@ impl<'a> Exam<'a> {
         let (mapped, lost): (Vec<&Seen>, Vec<&Seen>) =
             seen.iter().partition(|seen| self.config.address_map.find(&seen.announced).is_some());
         let wanted = lost.into_iter().map(Wanted::from).collect();
-        let mut found = reach::search(wanted, self.config.seeds.clone(), login.clone(), dialer.clone()).await;
+        let mut found = reach::search(wanted, self.config.seeds.to_vec(), login.clone(), dialer.clone()).await;
         found
             .extend(mapped.into_iter().map(|seen| Found::mapped(seen, self.config.address_map.apply(&seen.announced))));
         let places: HashMap<&str, &Found> = found.iter().map(|found| (found.id.as_str(), found)).collect();

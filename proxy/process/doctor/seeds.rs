@@ -13,6 +13,7 @@ use crate::{
 
 const SEEDS: &str = "seeds";
 const LOGIN: &str = "login";
+const TLS: &str = "tls";
 const CLUSTER: &str = "cluster";
 
 /// What may be said of a node that cannot be asked: what it is about, what is wrong and what to do.
@@ -71,6 +72,7 @@ fn unreachable(address: &Address, error: &DialError) -> Complaint {
                 cli(address)
             ),
         ),
+        Step::Secure => Complaint(TLS, says, of_tls(address, why)),
         Step::Admission if why.starts_with("DENIED") => Complaint(
             LOGIN,
             says,
@@ -103,6 +105,15 @@ fn unreachable(address: &Address, error: &DialError) -> Complaint {
             format!("something is there and says nothing of use: a frozen node, or no Redis (TLS?)?  {} ping", cli(address)),
         ),
     }
+}
+
+/// What to do where TLS is not agreed on; most of it is in the error.
+fn of_tls(address: &Address, why: &str) -> String {
+    let Address { host, port } = address;
+    if why.starts_with("timed out") {
+        return format!("nothing was said to our greeting: is {port} the node's `tls-port`, or its plain `port`?");
+    }
+    format!("see what it shows:  openssl s_client -connect {address} -servername {host} -showcerts </dev/null")
 }
 
 /// A node that answers, but not with its view of the cluster.

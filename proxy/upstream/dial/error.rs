@@ -5,6 +5,7 @@ use std::{fmt, io};
 use crate::{
     cluster::topology::{Hint, Node},
     protocol::{address::Address, resp::Value},
+    upstream::transport::tls::to_nodes,
 };
 
 /// The longest part of a node's own error text that is passed on.
@@ -17,6 +18,8 @@ pub enum Step {
     Resolve,
     /// Connecting, and asking whether it is the node that is meant.
     Connect,
+    /// Agreeing on TLS.
+    Secure,
     /// AUTH as the proxy's own user, and asking what only the proxy wants to know. Nothing depends on it.
     Introduce,
     /// Being let in: the server turned the connection away, in its own words, whatever it was asked.
@@ -70,6 +73,7 @@ impl fmt::Display for DialError {
         let doing = match self.step {
             Step::Resolve => "cannot resolve",
             Step::Connect | Step::Admission => "cannot connect to",
+            Step::Secure => "cannot speak TLS with",
             Step::Introduce | Step::Login | Step::Identify => "cannot log in to",
             Step::Select => "cannot select the database on",
             Step::Readonly => "cannot read from replica",
@@ -138,6 +142,7 @@ pub(super) fn plain(error: &io::Error) -> String {
         io::ErrorKind::ConnectionReset => "connection reset".to_owned(),
         io::ErrorKind::UnexpectedEof => "it closed the connection".to_owned(),
         io::ErrorKind::TimedOut => "timed out".to_owned(),
-        _ => error.to_string(),
+        // In TLS 1.3 a node says only afterwards that it does not take our certificate.
+        _ => to_nodes::why(error),
     }
 }

@@ -10,6 +10,7 @@
 pub mod certificate;
 pub mod files;
 pub mod for_clients;
+pub mod to_nodes;
 
 use std::{
     fmt,

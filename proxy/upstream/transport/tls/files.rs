@@ -1,7 +1,7 @@
 //! Certificates and keys, as operators keep them: PEM files. What is wrong with one is said with its key in the
 //! configuration, its name, and what to do.
 
-use std::{fmt, sync::Arc, time::SystemTime};
+use std::{fmt, path::PathBuf, sync::Arc, time::SystemTime};
 
 use rustls::{
     RootCertStore,
@@ -19,19 +19,28 @@ use crate::config::{Pair, TlsFile};
 /// What is wrong with a file.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FileError {
-    file: TlsFile,
+    key: &'static str,
+    file: Option<PathBuf>,
     why: String,
 }
 
 impl FileError {
     pub(super) fn new(file: &TlsFile, why: impl Into<String>) -> FileError {
-        FileError { file: file.clone(), why: why.into() }
+        FileError { key: file.key, file: Some(file.path.clone()), why: why.into() }
+    }
+
+    /// Where no file is named.
+    pub(super) fn of_key(key: &'static str, why: impl Into<String>) -> FileError {
+        FileError { key, file: None, why: why.into() }
     }
 }
 
 impl fmt::Display for FileError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "`{}`: {}: {}", self.file.key, self.file.path.display(), self.why)
+        match &self.file {
+            Some(file) => write!(f, "`{}`: {}: {}", self.key, file.display(), self.why),
+            None => write!(f, "`{}`: {}", self.key, self.why),
+        }
     }
 }
 
