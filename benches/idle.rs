@@ -17,6 +17,7 @@ use support::{Client, Cluster, Proxy, eventually, words};
 const QUIET: Duration = Duration::from_secs(10);
 
 fn main() {
+    support::proxy::build_release();
     let count = std::env::args().find_map(|arg| arg.parse().ok()).unwrap_or(1000);
     let cluster = Cluster::three();
     println!("{count} clients{:>12} {:>14} {:>8} {:>16}", "KiB each", "files each", "threads", "ms CPU / s");

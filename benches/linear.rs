@@ -80,6 +80,7 @@ const LOADS: &[(&str, Load)] = &[
 ];
 
 fn main() {
+    support::proxy::build_release();
     let only: Vec<String> = std::env::args().skip(1).filter(|arg| !arg.starts_with("--")).collect();
     let cluster = Cluster::three();
     let proxy = Proxy::start(Settings::new(cluster.seeds()).with("WORKERS", 1).expecting_warnings());

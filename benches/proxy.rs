@@ -20,6 +20,7 @@ const LOADS: [(usize, usize, usize); 4] = [(1, 1, 10_000), (50, 1, 2_000), (50, 
 const KEYS: usize = 10_000;
 
 fn main() {
+    support::proxy::build_release();
     let cluster = Cluster::three();
     let proxy = Proxy::before(&cluster);
     let mut client = proxy.client();

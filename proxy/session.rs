@@ -97,7 +97,7 @@ pub struct Session {
     barrier: Barrier,
     retry: Option<Retry>,
     /// What has come back since it is too large for its way, and goes next.
-    too_large: Option<Bounced>,
+    too_large: Option<Box<Bounced>>,
     /// Among the requests whose replies may be large.
     place: Place,
     /// Nothing is dispatched until the end of a CLIENT PAUSE.
@@ -129,7 +129,7 @@ enum Turn {
     /// A request of which a node has to tell whether the client's user may run it. It stays in the input.
     Ask(OwnedRequest),
     /// A request that has come back and needs the session for itself. Nothing else is in flight.
-    Again(Bounced),
+    Again(Box<Bounced>),
     /// The end.
     Ended(Disconnect),
 }
@@ -214,7 +214,7 @@ impl Session {
                     self.count_names();
                 }
                 Turn::Ask(request) => self.ask_leave(request).await,
-                Turn::Again(bounced) => self.stream_again(bounced).await,
+                Turn::Again(bounced) => self.stream_again(*bounced).await,
                 Turn::Ended(reason) => {
                     if reason == Disconnect::OutputLimit {
                         self.linger().await;

@@ -10,3 +10,4 @@ pub mod router;
 pub mod sizes;
 pub mod ticket;
 pub mod transport;
+mod waking;

@@ -22,10 +22,10 @@ pub struct Usage {
     pub output: usize,
     /// The room that they have.
     pub output_capacity: usize,
-    /// The most that there was of them, and since when that is counted.
+    /// The most that there was of them of late.
     pub output_peak: usize,
-    /// Since when; it is counted anew after [`PEAK_RESET`].
-    pub peak_since: Option<Instant>,
+    /// Until when that counts: [`PEAK_RESET`] after it was first counted.
+    pub peak_until: Option<Instant>,
     /// Replies that wait for others ahead of them, and parts of replies.
     pub parked: usize,
     /// How many these are.
@@ -37,8 +37,14 @@ pub struct Usage {
 impl Usage {
     /// The most that waited to be written of late.
     pub fn peak(&self) -> usize {
-        let is_late = self.peak_since.is_some_and(|since| since.elapsed() < PEAK_RESET);
+        let is_late = self.peak_until.is_some_and(|until| Instant::now() < until);
         if is_late { self.output_peak } else { self.output }
+    }
+
+    /// Whether nothing is held but replies, and so many bytes of names.
+    #[inline]
+    pub fn is_of_replies(&self, named: usize) -> bool {
+        (self.input | self.input_free | self.arguments | self.requests | self.queued) == 0 && self.named == named
     }
 
     /// What counts towards `max_buffered`.

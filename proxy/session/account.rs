@@ -6,12 +6,26 @@ use crate::{clients::Usage, protocol::resp::Request};
 impl Session {
     /// Keeps the account of what is held for clients; where that is too much, the one that costs most has to go.
     pub(super) fn account(&mut self) {
+        if self.holds_replies_only() && self.line.holds(&self.accounted) {
+            return;
+        }
         let usage = self.usage();
         if usage != self.accounted {
             self.caller.client.uses(usage);
             self.caller.router.clients().account(self.accounted.total(), usage.total());
             self.accounted = usage;
         }
+    }
+
+    /// Whether nothing is held but what the line holds, now as at the last account: so it is in nearly every turn.
+    #[inline]
+    fn holds_replies_only(&self) -> bool {
+        let session_holds_more = self.retry.is_some()
+            || self.waiting.is_some()
+            || self.transaction.is_some()
+            || self.subscriber.is_some()
+            || self.reader.holds_something();
+        !session_holds_more && self.accounted.is_of_replies(self.named)
     }
 
     /// What is held now.

@@ -115,6 +115,12 @@ impl Reader {
         self.intake.poll(cx)
     }
 
+    /// Whether it holds anything that counts.
+    #[inline]
+    pub(super) fn holds_something(&self) -> bool {
+        !self.bytes.is_empty() || self.parser.held() > 0
+    }
+
     /// Notes what it holds.
     pub(super) fn account(&self, usage: &mut Usage) {
         if !self.bytes.is_empty() {

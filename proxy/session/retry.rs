@@ -129,7 +129,7 @@ impl Session {
         let Some(at) = bounced.iter().position(|bounced| matches!(bounced.why, Why::TooLarge)) else { return bounced };
         let mut later = bounced.split_off(at);
         if bounced.is_empty() {
-            self.too_large = Some(later.remove(0));
+            self.too_large = Some(Box::new(later.remove(0)));
         }
         later.into_iter().for_each(|Bounced { ticket, request, why }| ticket.bounce(request, why));
         bounced

@@ -20,7 +20,7 @@ use std::{
     future::poll_fn,
     rc::Rc,
     sync::Arc,
-    task::{Poll, Waker},
+    task::Poll,
     time::{Duration, Instant},
 };
 
@@ -47,6 +47,7 @@ use crate::{
         doubt::Connection,
         sizes::LARGE_REPLY,
         ticket::Ticket,
+        waking::Waking,
     },
 };
 
@@ -91,7 +92,7 @@ pub struct Link {
     queue: RefCell<Queue>,
     /// The connection that is open, or the next one.
     connection: RefCell<Rc<Connection>>,
-    waker: Cell<Option<Waker>>,
+    waking: Waking,
     retired: Cell<bool>,
     /// Nobody serves it any more.
     ended: Cell<bool>,
@@ -160,7 +161,7 @@ impl Link {
             is_kept_back,
             queue: RefCell::default(),
             connection: RefCell::new(connection),
-            waker: Cell::default(),
+            waking: Waking::default(),
             retired: Cell::default(),
             ended: Cell::default(),
             never_loads: Cell::default(),
@@ -341,9 +342,7 @@ impl Link {
     }
 
     fn wake(&self) {
-        if let Some(waker) = self.waker.take() {
-            waker.wake();
-        }
+        self.waking.wake();
     }
 
     /// Waits until there is a reason to connect, at least until `rest` where nobody asks for anything; false where there
@@ -356,7 +355,7 @@ impl Link {
             if self.retired.get() {
                 return Poll::Ready(false);
             }
-            self.waker.set(Some(cx.waker().clone()));
+            self.waking.listen(cx.waker());
             Poll::Pending
         });
         match (&self.audience, rest) {

@@ -50,7 +50,8 @@ impl Stack {
         for name in ["PROMETHEUS_PORT", "GRAFANA_PORT", "SHOP_PORT", "KIOSK_PORT"] {
             stack.publish(name);
         }
-        stack.down();
+        // The engine may still be removing what was killed a moment ago.
+        until("an earlier run's project to be gone", Duration::from_secs(60), || stack.down().ok());
         stack
     }
 
@@ -239,14 +240,27 @@ impl Stack {
         }
     }
 
-    /// Takes the project down, volumes included.
-    pub fn down(&self) {
+    /// Takes the project down, volumes included: whatever bears its label, also what another set of files has brought. A
+    /// run that was killed leaves its replicas and their data behind, and the next cluster would remember them.
+    pub fn down(&self) -> Result<(), String> {
         self.vacate();
-        let left = docker(&["ps", "-aq", "--filter", &format!("network={}", self.network())]);
-        for container in left.split_whitespace() {
-            let _ = try_docker(&["rm", "-f", "-v", container]);
+        let label = format!("label=com.docker.compose.project={}", self.project);
+        let on_network = format!("network={}", self.network());
+        // In this order: a container holds its volumes and its network.
+        let listings: [(&[&str], &[&str]); 4] = [
+            (&["container", "ls", "-aq", "--filter", &on_network], &["container", "rm", "-f", "-v"]),
+            (&["container", "ls", "-aq", "--filter", &label], &["container", "rm", "-f", "-v"]),
+            (&["volume", "ls", "-q", "--filter", &label], &["volume", "rm"]),
+            (&["network", "ls", "-q", "--filter", &label], &["network", "rm"]),
+        ];
+        for (list, remove) in listings {
+            let names = try_docker(list)?;
+            if !names.is_empty() {
+                let names: Vec<&str> = names.split_whitespace().collect();
+                try_docker(&[remove, &names].concat())?;
+            }
         }
-        let _ = self.try_compose(&["down", "-v", "-t", "2", "--remove-orphans"]);
+        Ok(())
     }
 
     fn publish(&mut self, name: &str) {
@@ -264,7 +278,9 @@ impl Drop for Stack {
                 }
             }
         }
-        self.down();
+        if let Err(why) = self.down() {
+            eprintln!("project {} is not gone: {why}", self.project);
+        }
     }
 }
 

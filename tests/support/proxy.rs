@@ -23,6 +23,8 @@ pub struct Settings {
     pub open_files: Option<usize>,
     /// Parts of WARN and ERROR lines that this test brings about.
     pub expected: Vec<String>,
+    /// A program that runs it, with its arguments: a profiler, say.
+    pub under: Vec<String>,
 }
 
 impl Settings {
@@ -40,6 +42,12 @@ impl Settings {
     /// With so many open files allowed.
     pub fn with_open_files(mut self, count: usize) -> Settings {
         self.open_files = Some(count);
+        self
+    }
+
+    /// Run by another program, such as a profiler.
+    pub fn under<T: Into<String>>(mut self, program: impl IntoIterator<Item = T>) -> Settings {
+        self.under = program.into_iter().map(Into::into).collect();
         self
     }
 
@@ -61,6 +69,15 @@ pub fn only_set_here(command: &mut Command) -> &mut Command {
         command.env_remove(name);
     }
     command
+}
+
+/// Builds the program as users get it, for benches: cargo builds it with the tests' features for them, such as a clock that
+/// can be paused, and that costs something. Nothing where `SLOTWAY_TEST_BINARY` names another.
+pub fn build_release() {
+    if std::env::var_os("SLOTWAY_TEST_BINARY").is_none() {
+        let built = Command::new(env!("CARGO")).args(["build", "--release", "--quiet", "--bin", "slotway"]).status();
+        assert!(built.expect("cargo").success(), "the release does not build");
+    }
 }
 
 /// A running proxy. Dropped, it is asked to end (SIGTERM), and must exit with 0 and a clean log.
@@ -96,15 +113,14 @@ impl Proxy {
         let folder = reaper::folder(&format!("proxy-{port}"));
         let log = folder.join("proxy.log");
         let out = File::create(&log).expect("a log file");
-        let mut command = match settings.open_files {
-            None => Command::new(env!("CARGO_BIN_EXE_slotway")),
-            Some(count) => {
-                let mut shell = Command::new("sh");
-                let limited = format!("ulimit -n {count}; exec \"$0\" \"$@\"");
-                shell.args(["-c", &limited, env!("CARGO_BIN_EXE_slotway")]);
-                shell
-            }
-        };
+        let mut line = settings.under.clone();
+        if let Some(count) = settings.open_files {
+            line.extend(["sh", "-c"].map(str::to_owned));
+            line.push(format!("ulimit -n {count}; exec \"$0\" \"$@\""));
+        }
+        line.push(std::env::var("SLOTWAY_TEST_BINARY").unwrap_or_else(|_| env!("CARGO_BIN_EXE_slotway").to_owned()));
+        let mut command = Command::new(&line[0]);
+        command.args(&line[1..]);
         let child = only_set_here(&mut command)
             .arg("serve")
             .args(["--listen", &format!("127.0.0.1:{port}"), "--admin", &format!("127.0.0.1:{admin}")])

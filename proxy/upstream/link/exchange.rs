@@ -104,7 +104,11 @@ impl Exchange {
     /// the node may be waiting for just that.
     pub fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Lost> {
         self.link.context.clock.tick();
-        self.link.waker.set(Some(cx.waker().clone()));
+        self.link.waking.listen(cx.waker());
+        if self.lets_others_go_first() {
+            cx.waker().wake_by_ref();
+            return Poll::Pending;
+        }
         if let Poll::Ready(lost) = self.poll_read(cx) {
             return Poll::Ready(Lost::Broken(lost));
         }
@@ -126,6 +130,17 @@ impl Exchange {
         Poll::Pending
     }
 
+    /// Whether there is something to write for the first time since the last write. Sessions that are ready now get their
+    /// turn first: one write then carries the requests of all.
+    fn lets_others_go_first(&mut self) -> bool {
+        if self.gathered {
+            return false;
+        }
+        let queue = self.link.queue.borrow();
+        self.gathered = queue.written < queue.bytes.len() && queue.written < queue.writable(self.link.room());
+        self.gathered
+    }
+
     fn poll_write(&mut self, cx: &mut Context<'_>) -> Poll<String> {
         let queue = &mut *self.link.queue.borrow_mut();
         let departures = self.link.context.departures.get();
@@ -135,11 +150,6 @@ impl Exchange {
         }
         let writable = queue.writable(self.link.room());
         if queue.written == writable {
-            return Poll::Pending;
-        }
-        if !std::mem::replace(&mut self.gathered, true) {
-            // Sessions that are ready now get their turn first: one write then carries the requests of all.
-            cx.waker().wake_by_ref();
             return Poll::Pending;
         }
         while queue.written < writable {

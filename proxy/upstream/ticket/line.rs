@@ -255,16 +255,27 @@ impl Line {
     /// What is held for the client here.
     pub fn usage(&self) -> Usage {
         let state = self.state.borrow();
-        let parked = state.owed() - state.out.len() + state.gathered;
         Usage {
             output: state.out.len(),
             output_capacity: state.out.capacity(),
             output_peak: state.peak.0,
-            peak_since: state.peak.1,
-            parked,
+            peak_until: state.peak.1,
+            parked: state.parked + state.pushes.len() + state.gathered,
             waiting: state.waiting,
             ..Usage::default()
         }
+    }
+
+    /// Whether the line holds what `usage` says of it, and no request that has come back.
+    #[inline]
+    pub fn holds(&self, usage: &Usage) -> bool {
+        let state = self.state.borrow();
+        state.bounced.is_empty()
+            && state.out.len() == usage.output
+            && state.out.capacity() == usage.output_capacity
+            && state.parked + state.pushes.len() + state.gathered == usage.parked
+            && state.waiting == usage.waiting
+            && state.peak == (usage.output_peak, usage.peak_until)
     }
 
     /// A part has `new` bytes instead of `old`. The session hears of it at times, to keep its account.
@@ -338,17 +349,12 @@ impl Line {
     /// Who is to be woken when next there is something to write or to send again. To be called at the end of a turn:
     /// what happens within the turn needs no waking.
     pub fn wake_with(&self, waker: &Waker) {
-        let state = &mut *self.state.borrow_mut();
-        state.awake = false;
-        match &mut state.waker {
-            Some(old) if old.will_wake(waker) => {}
-            slot => *slot = Some(waker.clone()),
-        }
+        self.state.borrow().waking.listen(waker);
     }
 
     /// The session is at work.
     pub fn awake(&self) {
-        self.state.borrow_mut().awake = true;
+        self.state.borrow().waking.is_at_work();
     }
 
     /// Whether no reply is waiting to be written.
@@ -360,8 +366,8 @@ impl Line {
     pub fn write_out<T>(&self, write: impl FnOnce(&[u8]) -> (usize, T)) -> T {
         let state = &mut *self.state.borrow_mut();
         let (now, length) = (self.clock.now(), state.out.len());
-        if state.peak.1.is_none_or(|since| now - since >= PEAK_RESET) {
-            state.peak = (length, Some(now));
+        if state.peak.1.is_none_or(|until| now >= until) {
+            state.peak = (length, Some(now + PEAK_RESET));
         } else {
             state.peak.0 = state.peak.0.max(length);
         }

@@ -1,6 +1,6 @@
 //! What a line holds: its places, what they have of their replies, and what is ready for the client.
 
-use std::{collections::VecDeque, task::Waker, time::Instant};
+use std::{collections::VecDeque, time::Instant};
 
 use bytes::BytesMut;
 
@@ -13,6 +13,7 @@ use crate::{
     upstream::{
         sizes::LARGE_REPLY,
         ticket::{Bounced, Label},
+        waking::Waking,
     },
 };
 
@@ -44,7 +45,7 @@ pub enum Standing {
 pub(super) struct State {
     /// Replies in their order, for the client to read.
     pub out: BytesMut,
-    /// The most that there was of them, and since when that is counted.
+    /// The most that there was of them of late, and until when that counts.
     pub peak: (usize, Option<Instant>),
     /// Messages that came while a reply was half written.
     pub pushes: BytesMut,
@@ -61,9 +62,8 @@ pub(super) struct State {
     pub bounced: Vec<Bounced>,
     pub window: usize,
     pub standing: Standing,
-    pub waker: Option<Waker>,
-    /// The session has been woken, or is at work.
-    pub awake: bool,
+    /// The session.
+    pub waking: Waking,
     pub spare: Vec<Vec<u8>>,
     pub closed: bool,
     /// A reply could not be finished: all that can be done is to close the connection.
@@ -182,10 +182,6 @@ impl State {
     }
 
     pub fn wake(&mut self) {
-        if !std::mem::replace(&mut self.awake, true)
-            && let Some(waker) = &self.waker
-        {
-            waker.wake_by_ref();
-        }
+        self.waking.wake();
     }
 }
