@@ -106,7 +106,7 @@ mod line {
         let mut tickets = Vec::new();
         bencher.counter(ItemsCount::new(places)).bench_local(|| {
             for _ in 0..places {
-                tickets.push(line.open(Some(Label::of(None)), 32, Route::Slot(Slot::of(b"key")), true));
+                tickets.push(line.open(Some(Label::of(None)), 32, Route::Slot(Slot::of(b"key"))));
             }
             if backwards {
                 tickets.drain(..).rev().for_each(|ticket| ticket.fill(b"$3\r\nxxx\r\n"));

@@ -11,6 +11,7 @@
 //! - **Plan**: what becomes of a request. **Split**: in parts, to several slots; the replies are **merged**.
 //! - **Route**: where a request is to go; **affinity** picks among nodes that serve it equally.
 //! - **Line**: a session's ordered reply places. **Ticket**: the duty to fill one of them, exactly once.
+//! - **Envelope**: a request on its way: its route, its traits and its ticket. Its bytes travel beside it.
 //! - **Bounce**: a request comes back to its session, unexecuted. **Recovery** decides what becomes of it.
 //! - **Barrier**: what makes a request wait until those ahead of it are answered.
 //! - **Exclusive**: nothing is written behind a request on its connection before it is answered.

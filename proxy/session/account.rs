@@ -6,7 +6,7 @@ use crate::{clients::Usage, protocol::resp::Request};
 impl Session {
     /// Keeps the account of what is held for clients; where that is too much, the one that costs most has to go.
     pub(super) fn account(&mut self) {
-        if self.holds_replies_only() && self.line.holds(&self.accounted) {
+        if self.holds_replies_only() && self.caller.line.holds(&self.accounted) {
             return;
         }
         let usage = self.usage();

@@ -171,21 +171,22 @@ impl Session {
         spec: Option<&Spec>,
     ) {
         let place = self.take_place();
-        let mut ticket = self.open(request, spec, slot.map_or(Route::Any, Route::Slot));
+        let mut envelope = self.open(request, spec, slot.map_or(Route::Any, Route::Slot));
         if let Some(which) = which {
-            scripts::prepare(&self.caller, which, request, &mut ticket);
+            scripts::prepare(&self.caller, which, request, &mut envelope);
         }
         let (router, affinity) = (self.caller.router.clone(), self.caller.affinity);
         let attempts = self.caller.attempts(slot);
         let frame = Bytes::copy_from_slice(request.frame());
         let context = router.context();
         let work = async {
-            ticket.admission.set(match place {
+            let place = match place {
                 Some(place) => Some(place),
                 None => place_at(&router, slot, affinity).await,
-            });
-            let reply = streamed::ask_for(attempts, &frame, Some(&mut ticket)).await?;
-            let length = reply.pass_on(&router, &ticket).await?;
+            };
+            let reply = streamed::ask_for(attempts, &frame, Some(&mut envelope)).await?;
+            drop(place);
+            let length = reply.pass_on(&router, &envelope.ticket).await?;
             let now = router.clock().now();
             context.large.note_length(slot, &frame, length, now);
             if length < LARGE_REPLY {
@@ -194,7 +195,7 @@ impl Session {
             Ok::<(), Failure>(())
         };
         let done = self.attend(work, Eof::IsNoted).await;
-        self.end_streamed(ticket, done);
+        self.end_streamed(envelope.ticket, done);
     }
 }
 

@@ -30,7 +30,7 @@ use crate::{
         doubt::Doubts,
         link::Link,
         router::{Lane, Router},
-        ticket::{Bounced, Line},
+        ticket::{Bounced, Envelope, Line, RequestTraits},
     },
 };
 
@@ -113,7 +113,8 @@ async fn try_ask(router: &Router, link: &Link, frame: &[u8], doubts: Rc<Doubts>)
     // A request that came back to a line which nobody looks at any more would keep it for ever.
     let _asking = Asking(line.clone());
     let mut held = Held::nothing(router.clients());
-    link.send(frame, line.open(None, frame.len(), Route::Any, false));
+    let ticket = line.open(None, frame.len(), Route::Any);
+    link.send(frame, Envelope::new(ticket, Route::Any, RequestTraits::default()));
     let fits = poll_fn(|cx| {
         if !held.is_now(line.owed()) {
             return Poll::Ready(false);

@@ -15,7 +15,7 @@ use crate::{
         dial::Version,
         link::Link,
         router::{Lane, Router},
-        ticket::{Line, Ticket},
+        ticket::{Envelope, Line},
     },
 };
 #[cfg(test)]
@@ -93,9 +93,9 @@ impl Caller {
         self.lane.link(&self.router, self.affinity, route)
     }
 
-    /// Sends a request where its ticket says.
-    pub(super) fn send(&self, frame: &[u8], ticket: Ticket) {
-        self.lane.send(&self.router, self.affinity, frame, ticket);
+    /// Sends a request where its envelope says.
+    pub(super) fn send(&self, frame: &[u8], envelope: Envelope) {
+        self.lane.send(&self.router, self.affinity, frame, envelope);
     }
 }
 

@@ -23,7 +23,7 @@ use crate::{
     },
     upstream::{
         link::LARGEST_SHARED,
-        ticket::{Label, Ticket},
+        ticket::{Envelope, Label, Needs, RequestTraits},
     },
 };
 
@@ -142,23 +142,24 @@ impl Session {
             }
             Plan::Home => self.forward(request, spec, Route::Home),
             Plan::Split(split) => {
-                let ticket = self.open(request, spec, Route::Any);
+                let envelope = self.open(request, spec, Route::Any);
                 split.parts.iter().for_each(|part| self.guard_order(spec, Route::Slot(part.slot)));
-                send_split(&self.caller, request, spec, &split, ticket);
+                send_split(&self.caller, request, spec, &split, envelope);
                 Flow::Taken
             }
             Plan::Primaries(fold) => {
-                let mut ticket = self.open(request, spec, Route::Any);
-                ticket.on_success =
-                    leave::users_change(&self.caller, spec).or_else(|| called::counts_anew(&self.caller.router, spec));
+                let mut envelope = self.open(request, spec, Route::Any);
+                envelope.set_on_success(
+                    leave::users_change(&self.caller, spec).or_else(|| called::counts_anew(&self.caller.router, spec)),
+                );
                 called::count_malformed(&self.caller.router, request, spec);
-                self.send_to_primaries(request, spec, fold, &[], ticket);
+                self.send_to_primaries(request, spec, fold, &[], envelope);
                 Flow::Taken
             }
             Plan::Amended(fold) => {
                 called::count_malformed(&self.caller.router, request, spec);
-                let ticket = self.open(request, spec, Route::Any);
-                send_to_be_amended(&self.caller, request, fold, ticket);
+                let envelope = self.open(request, spec, Route::Any);
+                send_to_be_amended(&self.caller, request, fold, envelope);
                 Flow::Taken
             }
             Plan::Refuse(error) => self.refuse(spec, &error),
@@ -182,9 +183,9 @@ impl Session {
 
     /// Sends a request on as it came.
     pub(super) fn forward(&mut self, request: &Request<'_>, spec: Option<&Spec>, route: Route) -> Flow {
-        let ticket = self.open(request, spec, route);
+        let envelope = self.open(request, spec, route);
         self.guard_order(spec, route);
-        self.caller.send(request.frame(), ticket);
+        self.caller.send(request.frame(), envelope);
         Flow::Taken
     }
 
@@ -199,18 +200,22 @@ impl Session {
         }
     }
 
-    /// The duty to answer a request.
-    pub(super) fn open(&mut self, request: &Request<'_>, spec: Option<&Spec>, route: Route) -> Ticket {
-        let repeatable = spec.is_some_and(Spec::is_readonly);
-        let mut ticket = self.caller.line.open(Some(Label::of(spec)), request.frame().len(), route, repeatable);
-        ticket.writes = spec.is_none_or(|spec| spec.is_write() || !spec.is_readonly() && spec.has_keys());
-        ticket.caching = self.caching();
+    /// Opens the place of a request's reply, and says what the request is.
+    pub(super) fn open(&mut self, request: &Request<'_>, spec: Option<&Spec>, route: Route) -> Envelope {
+        let ticket = self.caller.line.open(Some(Label::of(spec)), request.frame().len(), route);
+        let traits = RequestTraits {
+            repeatable: spec.is_some_and(Spec::is_readonly),
+            writes: spec.is_none_or(|spec| spec.is_write() || !spec.is_readonly() && spec.has_keys()),
+            exclusive: spec.is_some_and(|spec| plan::is_echoed(request, spec)),
+            unknown: spec.is_none(),
+            caching: self.caching(),
+            needs: Needs::default(),
+        };
+        let mut envelope = Envelope::new(ticket, route, traits);
         if !matches!(self.place, Place::None) {
-            ticket.admission.set(self.take_place());
+            envelope.hold(self.take_place());
         }
-        ticket.exclusive = spec.is_some_and(|spec| plan::is_echoed(request, spec));
-        ticket.unknown = spec.is_none();
-        ticket
+        envelope
     }
 
     /// Sends a request, and ahead of it the scripts that it names, to every primary that owns slots; and to the other nodes
@@ -221,7 +226,7 @@ impl Session {
         spec: Option<&Spec>,
         fold: Fold,
         named: &[Script],
-        mut ticket: Ticket,
+        mut envelope: Envelope,
     ) {
         // It is about all that its nodes have, and part of it may have to go again: FLUSHALL, for one, must not find what
         // comes behind it.
@@ -229,8 +234,8 @@ impl Session {
         let topology = self.caller.router.topology().clone();
         let slots = topology.first_slots();
         if slots.is_empty() {
-            ticket.route = Route::All;
-            return self.caller.send(request.frame(), ticket);
+            envelope.route = Route::All;
+            return self.caller.send(request.frame(), envelope);
         }
         let mut merge = Merge::new(fold, slots.len(), written(spec), self.caller.speaks_resp3());
         merge.know(server::facts(&self.caller, fold));
@@ -247,11 +252,11 @@ impl Session {
         if make_up.is_some() {
             merge.follow();
         }
-        let tickets = ticket.split_among(merge, topology.owners().cloned().collect(), make_up);
-        for (slot, mut ticket) in slots.iter().zip(tickets) {
+        let parts = envelope.split_among(merge, topology.owners().cloned().collect(), make_up);
+        for (slot, mut envelope) in slots.iter().zip(parts) {
             // By slot, so that where the node fails, the one that takes its place answers.
-            ticket.route = Route::Slot(*slot);
-            scripts::send_ready(&self.caller, named, asked.as_deref().unwrap_or(request.frame()), ticket);
+            envelope.route = Route::Slot(*slot);
+            scripts::send_ready(&self.caller, named, asked.as_deref().unwrap_or(request.frame()), envelope);
         }
         tell_others(&self.caller, request, spec);
     }
@@ -283,30 +288,36 @@ impl Session {
 }
 
 /// Sends each part of a split request to the owner of its slot.
-pub(super) fn send_split(caller: &Caller, request: &Request<'_>, spec: Option<&Spec>, split: &Split, ticket: Ticket) {
-    let mut frame = Vec::new();
-    for (index, ticket) in tickets_of(caller, request, spec, split, ticket).into_iter().enumerate() {
-        send_part(caller, split, index, request, ticket, &mut frame);
-    }
-}
-
-/// The duties to answer the parts of a request.
-pub(super) fn tickets_of(
+pub(super) fn send_split(
     caller: &Caller,
     request: &Request<'_>,
     spec: Option<&Spec>,
     split: &Split,
-    ticket: Ticket,
-) -> Vec<Ticket> {
+    envelope: Envelope,
+) {
+    let mut frame = Vec::new();
+    for (index, part) in parts_of(caller, request, spec, split, envelope).into_iter().enumerate() {
+        send_part(caller, split, index, request, part, &mut frame);
+    }
+}
+
+/// The parts of a split request.
+pub(super) fn parts_of(
+    caller: &Caller,
+    request: &Request<'_>,
+    spec: Option<&Spec>,
+    split: &Split,
+    envelope: Envelope,
+) -> Vec<Envelope> {
     called::count_parts(&caller.router, spec, split.parts.len().saturating_sub(1));
     let merge = Merge::of_split(split, written(spec), caller.speaks_resp3());
-    let parts = ticket.split(merge, split.parts.len());
+    let parts = envelope.split(merge, split.parts.len());
     if split.fold == Fold::KeyOrder
         && spec.is_some_and(Spec::is_readonly)
         && !caller.lane.is_private()
         && let Some(part) = parts.first()
     {
-        part.may_go_again(Bytes::copy_from_slice(request.frame()));
+        part.ticket.may_go_again(Bytes::copy_from_slice(request.frame()));
     }
     parts
 }
@@ -317,13 +328,13 @@ pub(super) fn send_part(
     split: &Split,
     index: usize,
     request: &Request<'_>,
-    mut ticket: Ticket,
+    mut envelope: Envelope,
     frame: &mut Vec<u8>,
 ) {
     frame.clear();
     split.encode(index, request, frame);
-    ticket.route = Route::Slot(split.parts[index].slot);
-    caller.send(frame, ticket);
+    envelope.route = Route::Slot(split.parts[index].slot);
+    caller.send(frame, envelope);
 }
 
 /// Sends a request to the nodes without slots as well, where it concerns them. The client waits for the others alone:
@@ -351,11 +362,11 @@ pub(super) fn tell_others(caller: &Caller, request: &Request<'_>, spec: Option<&
 }
 
 /// Sends a request to any primary, whose reply is amended on its way back.
-fn send_to_be_amended(caller: &Caller, request: &Request<'_>, fold: Fold, ticket: Ticket) {
+fn send_to_be_amended(caller: &Caller, request: &Request<'_>, fold: Fold, envelope: Envelope) {
     let mut merge = Merge::new(fold, 1, None, caller.speaks_resp3());
     merge.know(server::facts(caller, fold));
-    for ticket in ticket.split(merge, 1) {
-        caller.send(request.frame(), ticket);
+    for envelope in envelope.split(merge, 1) {
+        caller.send(request.frame(), envelope);
     }
 }
 

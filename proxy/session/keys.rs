@@ -28,7 +28,7 @@ use crate::{
 impl Session {
     /// Answers KEYS.
     pub(super) async fn keys(&mut self, request: &Request<'_>, spec: Option<&Spec>) {
-        let ticket = self.open(request, spec, Route::Any);
+        let ticket = self.open(request, spec, Route::Any).ticket;
         let router = self.caller.router.clone();
         let frame = Bytes::copy_from_slice(request.frame());
         let asked = ask_all(self.caller.clone(), frame);

@@ -36,16 +36,13 @@ impl Session {
         self.caller.router.refresh();
         self.barrier.follow(self.caller.router.epoch());
         self.follow_tracking();
-        let ticket = self.open(request, spec, Route::Any);
-        if place.is_some() {
-            ticket.admission.set(place);
-        }
+        let mut envelope = self.open(request, spec, Route::Any);
+        envelope.hold(place);
         // Some of it may have to go again, and nothing must overtake that.
         self.barrier.hold_behind(Route::Any);
         let (mut frame, mut sent) = (Vec::new(), Portion::default());
-        for (index, ticket) in dispatch::tickets_of(&self.caller, request, spec, &split, ticket).into_iter().enumerate()
-        {
-            dispatch::send_part(&self.caller, &split, index, request, ticket, &mut frame);
+        for (index, part) in dispatch::parts_of(&self.caller, request, spec, &split, envelope).into_iter().enumerate() {
+            dispatch::send_part(&self.caller, &split, index, request, part, &mut frame);
             sent.add(split.keys_of(index).len()).await;
         }
     }

@@ -33,7 +33,7 @@ use crate::{
     upstream::{
         router::Router,
         sizes::LARGE_REPLY,
-        ticket::{Bounced, Ticket},
+        ticket::{Bounced, Envelope, Ticket},
     },
 };
 
@@ -71,33 +71,34 @@ struct Elements {
 impl Session {
     /// Answers a split request that only reads.
     pub(super) async fn stream_parts(&mut self, split: &Split, request: &Request<'_>, spec: Option<&Spec>) {
-        let ticket = self.open(request, spec, Route::Any);
+        let envelope = self.open(request, spec, Route::Any);
         called::count_parts(&self.caller.router, spec, split.parts.len().saturating_sub(1));
-        self.pass_parts_on(split, request, ticket).await;
+        self.pass_parts_on(split, request, envelope).await;
     }
 
     /// Answers a split request anew, whose parts have turned out to be too large to be put together here.
-    pub(super) async fn stream_again(&mut self, Bounced { ticket, request: frame, .. }: Bounced) {
+    pub(super) async fn stream_again(&mut self, Bounced { envelope, request: frame, .. }: Bounced) {
         let topology = self.caller.router.topology().clone();
         let mut parser = Parser::default();
-        let Ok(Some(found)) = parser.find(&frame) else { return ticket.fail(says::ODD_REPLIES) };
+        let Ok(Some(found)) = parser.find(&frame) else { return envelope.fail(says::ODD_REPLIES) };
         let request = parser.request(&frame, found);
         let spec = topology.commands.find(&request);
         let split = match plan::plan(&request, spec, &self.caller.router.settings().policy) {
             Plan::Split(split) => *split,
             Plan::Cut(cut) => cut_up(*cut, &request).await,
-            _ => return ticket.fail(says::ODD_REPLIES),
+            _ => return envelope.fail(says::ODD_REPLIES),
         };
-        if split.parts.iter().any(|part| self.caller.line.ran_behind(&ticket, part.slot)) {
-            return ticket.fail(says::PARTS_TOO_LARGE);
+        if split.parts.iter().any(|part| self.caller.line.ran_behind(&envelope.ticket, part.slot)) {
+            return envelope.fail(says::PARTS_TOO_LARGE);
         }
         called::count_parts(&self.caller.router, spec, split.parts.len());
-        self.pass_parts_on(&split, &request, ticket).await;
+        self.pass_parts_on(&split, &request, envelope).await;
     }
 
-    async fn pass_parts_on(&mut self, split: &Split, request: &Request<'_>, ticket: Ticket) {
+    async fn pass_parts_on(&mut self, split: &Split, request: &Request<'_>, envelope: Envelope) {
         // Each part takes a place of its own: who held one meanwhile could wait for himself.
-        ticket.admission.take();
+        envelope.release();
+        let ticket = envelope.ticket;
         let router = self.caller.router.clone();
         let caller = self.caller.clone();
         let attempts = |slot| caller.attempts(Some(slot));

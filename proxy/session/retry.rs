@@ -25,7 +25,7 @@ use crate::{
     upstream::{
         link::{Link, Prelude},
         router::{Lane, Router},
-        ticket::{Bounced, Caching, Line, Ticket},
+        ticket::{Bounced, Caching, Envelope, Line, Ticket},
     },
 };
 
@@ -87,11 +87,11 @@ impl Session {
         let bounced = first_to_go(bounced, strict);
         // What had to wait until now has its chance, however late it is.
         let reached = retry.reached;
-        let is_first = |bounced: &Bounced| reached.is_none_or(|reached| bounced.ticket.place() > reached);
+        let is_first = |bounced: &Bounced| reached.is_none_or(|reached| bounced.envelope.ticket.place() > reached);
         if bounced.first().is_some_and(is_first) {
             retry.history.turn();
         }
-        retry.reached = reached.max(bounced.last().map(|bounced| bounced.ticket.place()));
+        retry.reached = reached.max(bounced.last().map(|bounced| bounced.envelope.ticket.place()));
         let (router, line) = (&self.caller.router, &self.caller.line);
         let case = |bounced| Case { is_first: is_first(bounced), ..case(router, line, bounced) };
         let cases: Vec<Case<'_>> = bounced.iter().map(case).collect();
@@ -107,7 +107,7 @@ impl Session {
             match action {
                 Action::GiveUp(error) => {
                     self.caller.router.tally().gave_up(bounced.why.error());
-                    bounced.ticket.fail(&error);
+                    bounced.envelope.fail(&error);
                     continue;
                 }
                 Action::Wait => waits = true,
@@ -116,7 +116,7 @@ impl Session {
             again.push(bounced);
         }
         let pause = waits.then(|| retry.history.pause());
-        if pause.is_some() || again.iter().any(|bounced| bounced.ticket.needs.scripts) {
+        if pause.is_some() || again.iter().any(|bounced| bounced.envelope.traits.needs.scripts) {
             let (router, lane) = (self.caller.router.clone(), self.caller.lane.clone());
             retry.held = Some(Box::pin(make_ready(router, lane, self.caller.affinity, pause, again)));
         } else {
@@ -131,7 +131,7 @@ impl Session {
         if bounced.is_empty() {
             self.too_large = Some(Box::new(later.remove(0)));
         }
-        later.into_iter().for_each(|Bounced { ticket, request, why }| ticket.bounce(request, why));
+        later.into_iter().for_each(Bounced::bounce);
         bounced
     }
 
@@ -139,53 +139,53 @@ impl Session {
     fn send_again(&mut self, bounced: Bounced) {
         self.barrier.follow(self.caller.router.epoch());
         self.follow_tracking();
-        let Bounced { ticket, request, why } = bounced;
+        let Bounced { envelope, request, why } = bounced;
         self.caller.router.tally().retried(why.error());
         match why {
             Why::Redirected(redirect, from) => {
                 let Some(node) = self.caller.router.topology().target(&redirect, &from) else {
                     // It is asked again where to.
-                    return self.caller.send(&request, ticket);
+                    return self.caller.send(&request, envelope);
                 };
-                if ticket.needs.functions
+                if envelope.traits.needs.functions
                     && let Some(why) = awaits_functions(&self.caller.router, &node)
                 {
-                    return ticket.bounce(request, why);
+                    return envelope.bounce(request, why);
                 }
                 let link = self.caller.lane.link_to(&self.caller.router, &node);
                 match redirect.kind {
-                    Kind::Moved => link.send(&request, ticket),
+                    Kind::Moved => link.send(&request, envelope),
                     Kind::Ask => {
                         // ASKING and CLIENT CACHING cannot both stand right in front of the request.
-                        if ticket.caching == Caching::Yes {
+                        if envelope.traits.caching == Caching::Yes {
                             self.owe_flush("read while its slot moves");
                         }
-                        link.send_after(&Prelude::of(ASKING), &request, ticket);
+                        link.send_after(&Prelude::of(ASKING), &request, envelope);
                     }
                 }
             }
-            Why::Later(Later::TryAgain, _) => send_by_key(&self.caller, &request, ticket),
-            Why::NoScript(..) => self.caller.send(&request, ticket),
+            Why::Later(Later::TryAgain, _) => send_by_key(&self.caller, &request, envelope),
+            Why::NoScript(..) => self.caller.send(&request, envelope),
             Why::Later(..) | Why::Unsent(_) | Why::Hopeless(_) | Why::TooLarge => {
-                if ticket.route == Route::All {
-                    return self.send_to_all(&request, ticket);
+                if envelope.route == Route::All {
+                    return self.send_to_all(&request, envelope);
                 }
-                if let Some(node) = same_node(&self.caller.router, &ticket) {
-                    return self.caller.lane.link_to(&self.caller.router, &node).send(&request, ticket);
+                if let Some(node) = same_node(&self.caller.router, &envelope.ticket) {
+                    return self.caller.lane.link_to(&self.caller.router, &node).send(&request, envelope);
                 }
-                if ticket.route == Route::Any {
+                if envelope.route == Route::Any {
                     self.caller.affinity = self.caller.affinity.wrapping_add(1);
                 }
-                if ticket.needs.functions {
-                    return scripts::send_ready(&self.caller, &[], &request, ticket);
+                if envelope.traits.needs.functions {
+                    return scripts::send_ready(&self.caller, &[], &request, envelope);
                 }
-                self.caller.send(&request, ticket);
+                self.caller.send(&request, envelope);
             }
         }
     }
 
     /// No slot had an owner: what goes to all of them is split among those that there are now.
-    fn send_to_all(&mut self, frame: &[u8], mut ticket: Ticket) {
+    fn send_to_all(&mut self, frame: &[u8], mut envelope: Envelope) {
         let topology = self.caller.router.topology().clone();
         let mut parser = Parser::default();
         if let Ok(Some(found)) = parser.find(frame) {
@@ -193,17 +193,17 @@ impl Session {
             let spec = topology.commands.find(&request);
             if let Some(fold) = plan::plan(&request, spec, &self.caller.router.settings().policy).fold_of_all() {
                 let named = if self.caller.is_trusted() { scripts_of(&self.caller.router, frame) } else { Vec::new() };
-                return self.send_to_primaries(&request, spec, fold, &named, ticket);
+                return self.send_to_primaries(&request, spec, fold, &named, envelope);
             }
         }
         // The server, whose own table is known by now, has other ideas of it.
-        ticket.route = Route::Any;
-        self.caller.send(frame, ticket);
+        envelope.route = Route::Any;
+        self.caller.send(frame, envelope);
     }
 }
 
 /// A slot is half moved: of a command that can be split, each key is then found where it is.
-fn send_by_key(caller: &Caller, frame: &[u8], ticket: Ticket) {
+fn send_by_key(caller: &Caller, frame: &[u8], envelope: Envelope) {
     let topology = caller.router.topology();
     let mut parser = Parser::default();
     // A transaction is more than one frame, and never split.
@@ -213,10 +213,10 @@ fn send_by_key(caller: &Caller, frame: &[u8], ticket: Ticket) {
         let request = parser.request(frame, found);
         let spec = topology.commands.find(&request);
         if let Some(split) = spec.and_then(|spec| plan::by_key(&request, spec)) {
-            return dispatch::send_split(caller, &request, spec, &split, ticket);
+            return dispatch::send_split(caller, &request, spec, &split, envelope);
         }
     }
-    caller.send(frame, ticket);
+    caller.send(frame, envelope);
 }
 
 /// Remembers that a slot is on its way.
@@ -225,27 +225,27 @@ fn note_move(router: &Router, bounced: &Bounced) {
         Why::Redirected(redirect, _) => redirect.kind == Kind::Ask,
         why => matches!(why, Why::Later(Later::TryAgain, _)),
     };
-    if moves && let Some(slot) = bounced.ticket.slot() {
+    if moves && let Some(slot) = bounced.envelope.slot() {
         router.moving().note(slot, router.clock().now());
     }
 }
 
 /// What matters of a request that has bounced.
 fn case<'a>(router: &Router, line: &Line, bounced: &'a Bounced) -> Case<'a> {
-    let Bounced { ticket, why, .. } = bounced;
+    let Bounced { envelope, why, .. } = bounced;
     let is_strange = match why {
         Why::Redirected(redirect, from) => router.topology().target(redirect, from).is_none(),
         _ => false,
     };
     Case {
         why,
-        slot: ticket.slot(),
-        refusals: ticket.tries,
+        slot: envelope.slot(),
+        refusals: envelope.tries,
         is_strange,
         is_first: true,
-        is_overtaken: line.has_overtaken(ticket),
+        is_overtaken: line.has_overtaken(envelope),
         // The parts of a command that can be split go again one by one.
-        goes_by_key: ticket.tries <= 1,
+        goes_by_key: envelope.tries <= 1,
     }
 }
 
@@ -254,9 +254,9 @@ fn case<'a>(router: &Router, line: &Line, bounced: &'a Bounced) -> Case<'a> {
 /// is `strict`, they go one by one.
 fn first_to_go(mut bounced: Vec<Bounced>, strict: bool) -> Vec<Bounced> {
     let split = |bounced: &&Bounced| strict || matches!(bounced.why, Why::Later(Later::TryAgain, _));
-    if let Some(last) = bounced.iter().find(split).map(|bounced| bounced.ticket.place()) {
-        let others = bounced.split_off(bounced.partition_point(|bounced| bounced.ticket.place() <= last));
-        others.into_iter().for_each(|Bounced { ticket, request, why }| ticket.bounce(request, why));
+    if let Some(last) = bounced.iter().find(split).map(|bounced| bounced.envelope.ticket.place()) {
+        let others = bounced.split_off(bounced.partition_point(|bounced| bounced.envelope.ticket.place() <= last));
+        others.into_iter().for_each(Bounced::bounce);
     }
     bounced
 }
@@ -273,12 +273,12 @@ pub(super) fn link_for(router: &Router, lane: &Lane, affinity: usize, bounced: &
     router.refresh();
     let target = match &bounced.why {
         Why::Redirected(redirect, from) => router.topology().target(redirect, from),
-        _ => same_node(router, &bounced.ticket),
+        _ => same_node(router, &bounced.envelope.ticket),
     };
     // As in `send_again`: another primary gets its chance.
-    let next = bounced.ticket.route == Route::Any && matches!(bounced.why, Why::Later(..) | Why::Unsent(_));
+    let next = bounced.envelope.route == Route::Any && matches!(bounced.why, Why::Later(..) | Why::Unsent(_));
     match target {
         Some(node) => Some(lane.link_to(router, &node)),
-        None => lane.link(router, affinity.wrapping_add(usize::from(next)), bounced.ticket.route),
+        None => lane.link(router, affinity.wrapping_add(usize::from(next)), bounced.envelope.route),
     }
 }

@@ -32,7 +32,7 @@ use crate::{
     upstream::{
         link::{Link, Prelude},
         router::{Lane, Router},
-        ticket::{Bounced, OnSuccess, Ticket},
+        ticket::{Bounced, Envelope, OnSuccess},
     },
 };
 
@@ -63,14 +63,14 @@ impl Session {
         let scripts = self.caller.router.scripts();
         match which {
             Scripting::Eval => {
-                let mut ticket = self.open(request, spec, route);
-                ticket.on_success = learn(&self.caller, request.arg(1), Met::Evaluated);
-                self.caller.send(request.frame(), ticket);
+                let mut envelope = self.open(request, spec, route);
+                envelope.set_on_success(learn(&self.caller, request.arg(1), Met::Evaluated));
+                self.caller.send(request.frame(), envelope);
             }
             Scripting::Fcall => {
-                let mut ticket = self.open(request, spec, route);
-                ticket.needs.functions = true;
-                send_ready(&self.caller, &[], request.frame(), ticket);
+                let mut envelope = self.open(request, spec, route);
+                envelope.traits.needs.functions = true;
+                send_ready(&self.caller, &[], request.frame(), envelope);
             }
             Scripting::Evalsha => return self.evalsha(request, spec, route),
             Scripting::Show | Scripting::Exists if !self.caller.is_trusted() || request.len() > MANY => {
@@ -78,26 +78,26 @@ impl Session {
             }
             Scripting::Show => {
                 let named = scripts.find(request.arg(2)).into_iter().collect::<Vec<_>>();
-                let ticket = self.open(request, spec, route);
-                send_ready(&self.caller, &named, request.frame(), ticket);
+                let envelope = self.open(request, spec, route);
+                send_ready(&self.caller, &named, request.frame(), envelope);
             }
             Scripting::Load => {
-                let mut ticket = self.open(request, spec, route);
-                ticket.on_success = learn(&self.caller, request.arg(2), Met::Loaded);
-                self.send_to_primaries(request, spec, Fold::AllSucceeded, &[], ticket);
+                let mut envelope = self.open(request, spec, route);
+                envelope.set_on_success(learn(&self.caller, request.arg(2), Met::Loaded));
+                self.send_to_primaries(request, spec, Fold::AllSucceeded, &[], envelope);
             }
             Scripting::Flush => {
                 if request.get(2).is_none() || request.is(2, "SYNC") || request.is(2, "ASYNC") {
                     scripts.all().forget();
                 }
-                let ticket = self.open(request, spec, route);
-                self.send_to_primaries(request, spec, Fold::AllSucceeded, &[], ticket);
+                let envelope = self.open(request, spec, route);
+                self.send_to_primaries(request, spec, Fold::AllSucceeded, &[], envelope);
             }
             Scripting::Exists => {
                 // What is remembered here exists: the nodes are given it first.
                 let named = scripts_of(&self.caller.router, request.frame());
-                let ticket = self.open(request, spec, route);
-                self.send_to_primaries(request, spec, Fold::And, &named, ticket);
+                let envelope = self.open(request, spec, route);
+                self.send_to_primaries(request, spec, Fold::And, &named, envelope);
             }
         }
         Flow::Taken
@@ -116,10 +116,10 @@ impl Session {
             }
         }
         let ahead = if is_trusted { &*named } else { &[] };
-        let ticket = self.open(request, spec, Route::Any);
+        let envelope = self.open(request, spec, Route::Any);
         match which {
-            Scripting::Exists => self.send_to_primaries(request, spec, Fold::And, ahead, ticket),
-            _ => send_ready(&self.caller, ahead, request.frame(), ticket),
+            Scripting::Exists => self.send_to_primaries(request, spec, Fold::And, ahead, envelope),
+            _ => send_ready(&self.caller, ahead, request.frame(), envelope),
         }
     }
 
@@ -130,31 +130,31 @@ impl Session {
         };
         // By the client's own connection only what its user may do.
         let ahead = self.caller.is_trusted() && (self.reader.behind() > 0 || !self.caller.line.is_settled());
-        let mut ticket = self.open(request, spec, route);
-        ticket.needs.scripts = true;
+        let mut envelope = self.open(request, spec, route);
+        envelope.traits.needs.scripts = true;
         let Some(link) = self.caller.link(route) else {
-            self.caller.send(request.frame(), ticket);
+            self.caller.send(request.frame(), envelope);
             return Flow::Taken;
         };
         let mut prelude = Prelude::default();
         if ahead && script.text.len() <= LONGEST_AHEAD && !link.never_loads() {
             load_ahead(&self.caller, &link, &script, &mut prelude);
         } else {
-            ticket.needs.reloads = true;
+            envelope.traits.needs.reloads = true;
             self.barrier.hold_behind(route);
         }
-        prelude.add(ticket.caching.prefix());
-        link.send_after(&prelude, request.frame(), ticket);
+        prelude.add(envelope.traits.caching.prefix());
+        link.send_after(&prelude, request.frame(), envelope);
         Flow::Taken
     }
 }
 
-/// What the ticket of a request that runs code has to know, where it goes by a connection of its own.
-pub(super) fn prepare(caller: &Caller, which: Scripting, request: &Request<'_>, ticket: &mut Ticket) {
+/// What the envelope of a request that runs code has to say, where it goes by a connection of its own.
+pub(super) fn prepare(caller: &Caller, which: Scripting, request: &Request<'_>, envelope: &mut Envelope) {
     match which {
-        Scripting::Eval => ticket.on_success = learn(caller, request.arg(1), Met::Evaluated),
-        Scripting::Fcall => ticket.needs.functions = true,
-        _ => ticket.needs.scripts = caller.router.scripts().find(request.arg(1)).is_some(),
+        Scripting::Eval => envelope.set_on_success(learn(caller, request.arg(1), Met::Evaluated)),
+        Scripting::Fcall => envelope.traits.needs.functions = true,
+        _ => envelope.traits.needs.scripts = caller.router.scripts().find(request.arg(1)).is_some(),
     }
 }
 
@@ -200,21 +200,21 @@ pub(super) fn learn_transaction(caller: &Caller, frames: &[u8]) -> Option<OnSucc
 
 /// Sends a request, or the frames of a transaction, to where it finds what it runs: the scripts that it names are
 /// loaded ahead.
-pub(super) fn send_ready(caller: &Caller, named: &[Script], request: &[u8], mut ticket: Ticket) {
-    ticket.needs.scripts |= !named.is_empty();
-    if ticket.needs.functions {
-        let target = caller.router.node_for(ticket.route, caller.affinity);
+pub(super) fn send_ready(caller: &Caller, named: &[Script], request: &[u8], mut envelope: Envelope) {
+    envelope.traits.needs.scripts |= !named.is_empty();
+    if envelope.traits.needs.functions {
+        let target = caller.router.node_for(envelope.route, caller.affinity);
         if let Some(why) = target.and_then(|node| awaits_functions(&caller.router, &node)) {
-            return ticket.bounce(Bytes::copy_from_slice(request), why);
+            return envelope.bounce(Bytes::copy_from_slice(request), why);
         }
     }
-    let Some(link) = caller.link(ticket.route) else {
-        return caller.send(request, ticket);
+    let Some(link) = caller.link(envelope.route) else {
+        return caller.send(request, envelope);
     };
     let mut prelude = Prelude::default();
     named.iter().for_each(|script| load_ahead(caller, &link, script, &mut prelude));
-    prelude.add(ticket.caching.prefix());
-    link.send_after(&prelude, request, ticket);
+    prelude.add(envelope.traits.caching.prefix());
+    link.send_after(&prelude, request, envelope);
 }
 
 fn load_ahead(caller: &Caller, link: &Link, script: &Script, prelude: &mut Prelude) {
@@ -315,20 +315,20 @@ pub(super) async fn make_ready(
     let alone = bounced.len() == 1;
     let mut ready = Vec::with_capacity(bounced.len());
     for mut bounced in bounced {
-        if bounced.ticket.needs.scripts {
+        if bounced.envelope.traits.needs.scripts {
             let healed = matches!(bounced.why, Why::NoScript(..));
             if let Why::NoScript(node, error) = &bounced.why
                 && !did_not_run(&router, node, &bounced.request).await
             {
                 let error = error.clone();
-                bounced.ticket.fill(&error);
+                bounced.envelope.fill(&error);
                 continue;
             }
             if let Some(link) = retry::link_for(&router, &lane, affinity, &bounced) {
                 give(&router, link.node(), &bounced.request).await;
             }
             // Nothing overtakes what is on its way alone.
-            bounced.ticket.needs.reloads = alone && !healed;
+            bounced.envelope.traits.needs.reloads = alone && !healed;
         }
         ready.push(bounced);
     }

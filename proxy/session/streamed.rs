@@ -35,7 +35,7 @@ use crate::{
     upstream::{
         dedicated::Dedicated,
         router::Router,
-        ticket::{Label, OWED_LIMIT, Ticket},
+        ticket::{Envelope, Label, OWED_LIMIT, RequestTraits, Ticket},
     },
 };
 
@@ -63,7 +63,7 @@ impl Session {
         if reply.rest.is_none() {
             return self.caller.line.answer(label, &reply.front);
         }
-        let ticket = self.caller.line.open(Some(label), 0, Route::Any, false);
+        let ticket = self.caller.line.open(Some(label), 0, Route::Any);
         let router = self.caller.router.clone();
         let done = self.attend(reply.pass_on(&router, &ticket), eof).await;
         self.end_streamed(ticket, done.map(|passed| passed.map(drop)));
@@ -176,15 +176,15 @@ pub(super) async fn ask(attempts: Attempts, frame: &[u8]) -> Result<Streamed, Fa
     ask_for(attempts, frame, None).await
 }
 
-/// Asks the node that serves a request, and the next where that one did not execute it. Its ticket says whether it only
+/// Asks the node that serves a request, and the next where that one did not execute it. Its envelope says whether it only
 /// reads, and what it needs; it learns that the request has run, or may have.
 pub(super) async fn ask_for(
     mut attempts: Attempts,
     frame: &[u8],
-    mut ticket: Option<&mut Ticket>,
+    mut envelope: Option<&mut Envelope>,
 ) -> Result<Streamed, Failure> {
-    let repeatable = ticket.as_ref().is_none_or(|ticket| ticket.repeatable);
-    let needs = ticket.as_ref().map(|ticket| ticket.needs).unwrap_or_default();
+    let read = RequestTraits { repeatable: true, ..RequestTraits::default() };
+    let RequestTraits { repeatable, needs, .. } = envelope.as_ref().map_or(read, |envelope| envelope.traits);
     let (mut lost_before, mut healed) = (!repeatable, false);
     loop {
         let connection = attempts.connect().await?;
@@ -197,8 +197,8 @@ pub(super) async fn ask_for(
             continue;
         }
         let done = attempt(&attempts, connection, frame).await;
-        if let (Some(ticket), Attempt::Failed(_) | Attempt::Lost(_)) = (&ticket, &done) {
-            ticket.wrote(&node);
+        if let (Some(envelope), Attempt::Failed(_) | Attempt::Lost(_)) = (&envelope, &done) {
+            envelope.wrote(&node);
         }
         match done {
             Attempt::Begun(reply) => {
@@ -208,8 +208,8 @@ pub(super) async fn ask_for(
                     healed = true;
                     continue;
                 }
-                if let Some(ticket) = &mut ticket {
-                    ticket.is_executed_by(&node, reply.front());
+                if let Some(envelope) = &mut envelope {
+                    envelope.is_executed_by(&node, reply.front());
                 }
                 return Ok(reply);
             }

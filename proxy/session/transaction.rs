@@ -34,7 +34,10 @@ use crate::{
         says,
         slot::Slot,
     },
-    upstream::{link::LARGEST_SHARED, ticket::Label},
+    upstream::{
+        link::LARGEST_SHARED,
+        ticket::{Envelope, Label, Needs, RequestTraits},
+    },
 };
 
 /// A MULTI that has not come to its EXEC.
@@ -245,19 +248,20 @@ impl Session {
         transaction.close(request);
         let batch = transaction.frames.as_slice();
         let route = transaction.slot.map_or(Route::Any, Route::Slot);
-        let mut ticket = self.caller.line.open(Some(Label::of(spec)), batch.len(), route, false);
-        ticket.replies_before = transaction.replies() - 1;
-        ticket.caching = self.caching();
-        ticket.writes = transaction.writes;
-        ticket.admission.set(self.take_place());
-        ticket.needs.functions = transaction.functions;
+        let ticket = self.caller.line.open(Some(Label::of(spec)), batch.len(), route);
+        let needs = Needs { functions: transaction.functions, ..Needs::default() };
+        let traits =
+            RequestTraits { writes: transaction.writes, caching: self.caching(), needs, ..RequestTraits::default() };
+        let mut envelope = Envelope::new(ticket, route, traits);
+        envelope.replies_before = (transaction.replies() - 1) as u32;
+        envelope.hold(self.take_place());
         let mut named = Vec::new();
         if transaction.scripts {
-            ticket.on_success = scripts::learn_transaction(&self.caller, &transaction.frames);
+            envelope.set_on_success(scripts::learn_transaction(&self.caller, &transaction.frames));
             named = scripts_of(&self.caller.router, &transaction.frames);
         }
         self.guard_order(spec, route);
-        scripts::send_ready(&self.caller, &named, batch, ticket);
+        scripts::send_ready(&self.caller, &named, batch, envelope);
         if is_large {
             self.barrier.hold_behind(Route::Any);
         }

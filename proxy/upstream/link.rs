@@ -46,7 +46,7 @@ use crate::{
         dial::{self, DialError, Login},
         doubt::Connection,
         sizes::LARGE_REPLY,
-        ticket::Ticket,
+        ticket::Envelope,
         waking::Waking,
     },
 };
@@ -106,7 +106,7 @@ pub struct Link {
 #[derive(Clone, Debug, Default)]
 pub struct Prelude {
     frames: Vec<u8>,
-    replies: usize,
+    replies: u32,
 }
 
 impl Prelude {
@@ -118,7 +118,7 @@ impl Prelude {
     /// Adds a request; nothing where it is empty.
     pub fn add(&mut self, frame: &[u8]) {
         self.frames.extend_from_slice(frame);
-        self.replies += usize::from(!frame.is_empty());
+        self.replies += u32::from(!frame.is_empty());
     }
 }
 
@@ -183,43 +183,43 @@ impl Link {
     }
 
     /// Queues a request.
-    pub fn send(&self, request: &[u8], ticket: Ticket) {
+    pub fn send(&self, request: &[u8], envelope: Envelope) {
         let mut prelude = Prelude::default();
-        prelude.add(ticket.caching.prefix());
-        self.send_after(&prelude, request, ticket);
+        prelude.add(envelope.traits.caching.prefix());
+        self.send_after(&prelude, request, envelope);
     }
 
     /// Queues a request with a prelude. Where too much is queued already, or the link has
     /// ended, the request comes back.
-    pub fn send_after(&self, prelude: &Prelude, request: &[u8], ticket: Ticket) {
-        if self.goes_beside(request, &ticket)
+    pub fn send_after(&self, prelude: &Prelude, request: &[u8], envelope: Envelope) {
+        if self.goes_beside(request, &envelope)
             && !self.ended.get()
             && let Some(side) = self.side()
         {
-            return side.send_after(prelude, request, ticket);
+            return side.send_after(prelude, request, envelope);
         }
-        if self.ended.get() || self.is_full() || self.goes_beside(request, &ticket) {
+        if self.ended.get() || self.is_full() || self.goes_beside(request, &envelope) {
             let label = &self.node.label;
             let why = if self.ended.get() { says::node_has_left(label) } else { says::node_takes_no_more(label) };
-            return ticket.bounce(Bytes::copy_from_slice(request), Why::Unsent(why));
+            return envelope.bounce(Bytes::copy_from_slice(request), Why::Unsent(why));
         }
-        if let Some(why) = self.would_overtake(&ticket) {
+        if let Some(why) = self.would_overtake(&envelope) {
             // What the prelude was to load is not loaded.
             self.queue.borrow_mut().loads.clear();
-            return ticket.bounce(Bytes::copy_from_slice(request), why);
+            return envelope.bounce(Bytes::copy_from_slice(request), why);
         }
         let queue = &mut *self.queue.borrow_mut();
         let prefix = prelude.frames.len();
         // Nothing follows a command that may change its connection before that is known.
-        let exclusive = ticket.exclusive || ticket.unknown;
+        let exclusive = envelope.traits.exclusive || envelope.traits.unknown;
         queue.bytes.extend_from_slice(&prelude.frames);
         queue.bytes.extend_from_slice(request);
         queue.push(Entry {
             prelude: prelude.replies,
-            swallow: ticket.replies_before,
+            swallow: envelope.replies_before,
             exclusive,
-            unknown: ticket.unknown,
-            ticket: Some(ticket),
+            unknown: envelope.traits.unknown,
+            envelope: Some(envelope),
             length: prefix + request.len(),
             prefix,
             fault: None,
@@ -246,11 +246,11 @@ impl Link {
     }
 
     /// Why a request must not go by this connection now: on another one something of its client may still run.
-    fn would_overtake(&self, ticket: &Ticket) -> Option<Why> {
-        let held = ticket.doubts()?.hold(&self.node, Some(&self.connection.borrow()))?;
+    fn would_overtake(&self, envelope: &Envelope) -> Option<Why> {
+        let held = envelope.doubts()?.hold(&self.node, Some(&self.connection.borrow()))?;
         Some(match held.busy {
             false => Why::Unsent(held.error),
-            true if ticket.replies_before > 0 => Why::Hopeless(says::exec_aborted(&held.error)),
+            true if envelope.replies_before > 0 => Why::Hopeless(says::exec_aborted(&held.error)),
             true => Why::Hopeless(held.error),
         })
     }
@@ -304,7 +304,7 @@ impl Link {
         let queue = &mut *self.queue.borrow_mut();
         queue.bytes.extend_from_slice(frame);
         queue.push(Entry {
-            ticket: None,
+            envelope: None,
             length: frame.len(),
             prefix: 0,
             prelude: 0,
@@ -393,14 +393,14 @@ impl Link {
 
     /// Gives every queued request back: none has been written.
     fn refuse(&self, why: &Why) {
-        for (ticket, request) in self.take_all() {
-            if let Some(ticket) = ticket {
-                ticket.bounce(request.bytes, why.clone());
+        for (envelope, request) in self.take_all() {
+            if let Some(envelope) = envelope {
+                envelope.bounce(request.bytes, why.clone());
             }
         }
     }
 
-    fn take_all(&self) -> Vec<(Option<Ticket>, Taken)> {
+    fn take_all(&self) -> Vec<(Option<Envelope>, Taken)> {
         let queue = &mut *self.queue.borrow_mut();
         self.tally.dropped(queue.entries.len(), queue.bytes.len() - queue.written);
         queue.take_all()
@@ -409,23 +409,23 @@ impl Link {
     /// Answers everything queued after the connection broke.
     fn give_up(&self, lost: &str) {
         let connection = self.connection.replace(Connection::new(self.node.clone(), self.context.ender.clone()));
-        for (ticket, request) in self.take_all() {
-            let Some(mut ticket) = ticket else { continue };
+        for (envelope, request) in self.take_all() {
+            let Some(mut envelope) = envelope else { continue };
             let error = || format!("ERR proxy: connection to {} lost ({lost})", self.node.label);
-            if !request.written && !ticket.has_begun() {
-                ticket.bounce(request.bytes, Why::Unsent(error()));
-            } else if ticket.repeatable && !ticket.has_begun() {
+            if !request.written && !envelope.ticket.has_begun() {
+                envelope.bounce(request.bytes, Why::Unsent(error()));
+            } else if envelope.traits.repeatable && !envelope.ticket.has_begun() {
                 if self.context.accepts.get().unsent.is_some() {
                     // It may be what the node would not have.
-                    self.context.note_large(&ticket, &request.bytes);
+                    self.context.note_large(&envelope, &request.bytes);
                 }
                 // Once only: what breaks the connection each time must not be sent for ever.
-                ticket.repeatable = false;
-                ticket.bounce(request.bytes, Why::Unsent(error()));
+                envelope.traits.repeatable = false;
+                envelope.bounce(request.bytes, Why::Unsent(error()));
             } else {
-                ticket.wrote(&self.node);
-                ticket.in_doubt(&connection);
-                ticket.fail(&format!("{}, the command may have run", error()));
+                envelope.wrote(&self.node);
+                envelope.in_doubt(&connection);
+                envelope.fail(&format!("{}, the command may have run", error()));
             }
         }
         connection.is_lost();

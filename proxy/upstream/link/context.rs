@@ -18,7 +18,7 @@ use crate::{
         dial::Dialer,
         doubt::Ender,
         sizes::LargeReplies,
-        ticket::{Clock, Ticket},
+        ticket::{Clock, Envelope},
     },
 };
 
@@ -57,10 +57,10 @@ impl WorkerContext {
     }
 
     /// The reply to a request turns out to be large.
-    pub(super) fn note_large(&self, ticket: &Ticket, frame: &[u8]) {
+    pub(super) fn note_large(&self, envelope: &Envelope, frame: &[u8]) {
         let now = self.clock.now();
-        match ticket.slot() {
-            Some(slot) if ticket.replies_before > 0 => self.large.note_transaction(slot, now),
+        match envelope.slot() {
+            Some(slot) if envelope.replies_before > 0 => self.large.note_transaction(slot, now),
             slot => self.large.note(slot, frame, now),
         }
     }

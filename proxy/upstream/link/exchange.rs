@@ -24,7 +24,7 @@ use crate::{
     },
     metrics::NodeError,
     protocol::resp::reply::Scanner,
-    upstream::{sizes::LARGE_REPLY, ticket::Ticket, transport::Stream},
+    upstream::{sizes::LARGE_REPLY, ticket::Envelope, transport::Stream},
 };
 
 /// An unfinished reply of this size is passed on in pieces instead of being collected.
@@ -272,21 +272,23 @@ impl Exchange {
     fn note_large(&self) {
         let queue = self.link.queue.borrow();
         let front = queue.entries.front().filter(|front| front.prelude + front.swallow == 0);
-        let Some(ticket) = front.and_then(|front| front.ticket.as_ref()) else { return };
-        self.link.context.note_large(ticket, queue.front_frame());
+        let Some(envelope) = front.and_then(|front| front.envelope.as_ref()) else { return };
+        self.link.context.note_large(envelope, queue.front_frame());
     }
 
     /// Passes on the front of a long reply, where its ticket takes it so; else says how much of it is there.
     fn stream(&self, chunk: &[u8], held: usize) -> bool {
         let queue = self.link.queue.borrow();
         match queue.entries.front() {
-            Some(Entry { ticket: Some(ticket), prelude: 0, swallow: 0, fault: None, .. }) if ticket.streams() => {
-                ticket.stream(chunk)
+            Some(Entry { envelope: Some(envelope), prelude: 0, swallow: 0, fault: None, .. })
+                if envelope.ticket.streams() =>
+            {
+                envelope.stream(chunk)
             }
             // Nobody waits for it any more.
-            Some(Entry { ticket: None, .. }) => {}
-            Some(Entry { ticket: Some(ticket), .. }) => {
-                ticket.holds(held);
+            Some(Entry { envelope: None, .. }) => {}
+            Some(Entry { envelope: Some(envelope), .. }) => {
+                envelope.ticket.holds(held);
                 return false;
             }
             None => return false,
@@ -307,11 +309,11 @@ impl Exchange {
         let is_last = front.prelude + front.swallow == 0;
         if written < if is_last { front.length } else { 1 } {
             if reply.starts_with(b"-ERR Protocol error: ")
-                && let Some(ticket) = front.ticket.take()
+                && let Some(envelope) = front.envelope.take()
             {
                 // It will not have so long an argument, and says so at once.
                 drop(queue);
-                ticket.fill(reply);
+                envelope.fill(reply);
             }
             return Err("it answered before the request was whole");
         }
@@ -326,23 +328,23 @@ impl Exchange {
         if front.swallow > 0 {
             front.swallow -= 1;
             if reply.first() == Some(&b'-') && front.fault.is_none() && !self.streaming {
-                front.fault = Some(Bytes::copy_from_slice(reply));
+                front.fault = Some(Box::new(Bytes::copy_from_slice(reply)));
             }
             return Ok(());
         }
         self.link.tally.replied(self.link.context.clock.now() - front.since);
-        let reloads = front.ticket.as_ref().is_some_and(|ticket| ticket.needs.reloads);
+        let reloads = front.envelope.as_ref().is_some_and(|envelope| envelope.traits.needs.reloads);
         let verdict = match &front.fault {
             // The end of a long value may read like an error.
             _ if self.streaming => None,
             // EXECABORT only says that a command of the transaction was refused; the fault says why.
             Some(fault) if reply.starts_with(b"-EXECABORT") => {
-                Refusal::of(fault).map(|refusal| (Verdict::Refused(refusal), fault.clone()))
+                Refusal::of(fault).map(|refusal| (Verdict::Refused(refusal), Bytes::clone(fault)))
             }
             _ if reply.first() != Some(&b'-') => None,
             _ if reloads && refusal::lacks_script(reply) => Some((Verdict::NoScript, Bytes::copy_from_slice(reply))),
             _ => Refusal::of(reply)
-                .filter(|refusal| refusal.fits(front.ticket.as_ref().and_then(Ticket::slot)))
+                .filter(|refusal| refusal.fits(front.envelope.as_ref().and_then(Envelope::slot)))
                 .map(|refusal| (Verdict::Refused(refusal), Bytes::copy_from_slice(reply))),
         };
         let request = verdict.as_ref().map(|_| queue.front_request());
@@ -353,13 +355,13 @@ impl Exchange {
             true => !reply.starts_with(b"-ERR unknown command "),
             false => entry.exclusive && (self.streaming || !matches!(reply.first(), Some(b'+' | b'$'))),
         };
-        match (verdict, request, entry.ticket) {
-            (Some((verdict, error)), Some(request), Some(ticket)) => self.bounce(verdict, error, request, ticket),
-            (_, _, Some(ticket)) => match &entry.fault {
+        match (verdict, request, entry.envelope) {
+            (Some((verdict, error)), Some(request), Some(envelope)) => self.bounce(verdict, error, request, envelope),
+            (_, _, Some(envelope)) => match &entry.fault {
                 Some(fault) if let Some(reply) = refusal::abort_because(reply, fault) => {
-                    ticket.fill_by(&self.link.node, &reply)
+                    envelope.fill_by(&self.link.node, &reply)
                 }
-                _ => ticket.fill_by(&self.link.node, reply),
+                _ => envelope.fill_by(&self.link.node, reply),
             },
             (_, _, None) if entry.heartbeat => {}
             (_, _, None) => {
@@ -371,9 +373,9 @@ impl Exchange {
     }
 
     /// The node did not execute the request.
-    fn bounce(&self, verdict: Verdict, error: Bytes, request: Bytes, mut ticket: Ticket) {
+    fn bounce(&self, verdict: Verdict, error: Bytes, request: Bytes, mut envelope: Envelope) {
         let Link { node, context, tally, .. } = &*self.link;
-        ticket.tries = ticket.tries.saturating_add(1);
+        envelope.tries = envelope.tries.saturating_add(1);
         let why = match verdict {
             Verdict::NoScript => {
                 tally.error(NodeError::NoScript);
@@ -381,6 +383,6 @@ impl Exchange {
             }
             Verdict::Refused(refusal) => recovery::refused(refusal, error, node, tally, &context.hints),
         };
-        ticket.bounce(request, why);
+        envelope.bounce(request, why);
     }
 }

@@ -7,7 +7,7 @@ use std::{
 
 use bytes::{Buf, Bytes, BytesMut};
 
-use crate::{commands::scripts::Sha, upstream::ticket::Ticket};
+use crate::{commands::scripts::Sha, upstream::ticket::Envelope};
 
 /// The queue's capacity that is kept while nothing is queued.
 const KEPT_QUEUE: usize = 64 * 1024;
@@ -31,19 +31,19 @@ pub(super) struct Queue {
 /// One request in the queue.
 pub(super) struct Entry {
     /// `None` once its deadline has passed: the place in the queue remains, to swallow the late reply.
-    pub ticket: Option<Ticket>,
+    pub envelope: Option<Envelope>,
     /// Bytes in the queue, and how many of them stand before the request itself.
     pub length: usize,
     pub prefix: usize,
     /// Replies to what stands before, and then those that come before the one which answers.
-    pub prelude: usize,
-    pub swallow: usize,
+    pub prelude: u32,
+    pub swallow: u32,
     /// Nothing behind it is written before it is answered.
     pub exclusive: bool,
     /// The connection may be another than before, unless the node does not know the command either.
     pub unknown: bool,
     /// The first error among the latter: then it says what became of the request.
-    pub fault: Option<Bytes>,
+    pub fault: Option<Box<Bytes>>,
     pub since: Instant,
     /// The link's own PING.
     pub heartbeat: bool,
@@ -60,6 +60,13 @@ pub(super) struct Taken {
 pub(super) struct Room {
     pub bytes: usize,
     pub requests: usize,
+}
+
+impl Entry {
+    /// Whether it is a request whose answer nobody waits for.
+    fn is_abandoned(&self) -> bool {
+        self.envelope.as_ref().is_some_and(|envelope| envelope.ticket.is_abandoned())
+    }
 }
 
 impl Queue {
@@ -94,7 +101,7 @@ impl Queue {
     /// Takes out what nobody waits for any more and of which nothing has been written; says how many requests and bytes
     /// that were. What loads a script stays: others rely on it.
     pub fn drop_abandoned(&mut self) -> (usize, usize) {
-        let is_dropped = |entry: &Entry| entry.prelude == 0 && entry.ticket.as_ref().is_some_and(Ticket::is_abandoned);
+        let is_dropped = |entry: &Entry| entry.prelude == 0 && entry.is_abandoned();
         let (mut start, mut kept, mut tail) = (0, VecDeque::with_capacity(self.entries.len()), BytesMut::new());
         let mut dropped = (0, 0);
         let first_whole = self.entries.iter().take_while(|entry| {
@@ -133,7 +140,7 @@ impl Queue {
     }
 
     /// Takes out everything: each ticket that is still to be used, with its request.
-    pub fn take_all(&mut self) -> Vec<(Option<Ticket>, Taken)> {
+    pub fn take_all(&mut self) -> Vec<(Option<Envelope>, Taken)> {
         let mut bytes = std::mem::take(&mut self.bytes).freeze();
         let mut written = std::mem::take(&mut self.written);
         self.loads.clear();
@@ -145,7 +152,7 @@ impl Queue {
             let whole = written >= entry.length;
             written = written.saturating_sub(entry.length);
             request.advance(entry.prefix);
-            all.push((entry.ticket, Taken { bytes: request, written: whole }));
+            all.push((entry.envelope, Taken { bytes: request, written: whole }));
         }
         all
     }
@@ -168,7 +175,7 @@ impl Queue {
 
     /// Whether no reply is missing that anybody waits for.
     pub fn owes_nothing(&self) -> bool {
-        self.entries.iter().all(|entry| entry.ticket.as_ref().is_none_or(Ticket::is_abandoned))
+        self.entries.iter().all(|entry| entry.envelope.is_none() || entry.is_abandoned())
     }
 
     /// The front entry's request.

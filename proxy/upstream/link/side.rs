@@ -5,7 +5,7 @@
 use std::{cell::RefCell, rc::Rc};
 
 use super::{Link, MOST_QUEUED};
-use crate::upstream::ticket::Ticket;
+use crate::upstream::ticket::Envelope;
 
 /// The largest request that goes by the shared connection, in bytes: half of the least that may be set as a node's
 /// `client-query-buffer-limit` or `proto-max-bulk-len`.
@@ -26,9 +26,9 @@ impl Sides {
 
 impl Link {
     /// Whether a request must not go by the shared connection.
-    pub(super) fn goes_beside(&self, request: &[u8], ticket: &Ticket) -> bool {
+    pub(super) fn goes_beside(&self, request: &[u8], envelope: &Envelope) -> bool {
         // A connection with an audience is one client's own.
-        (ticket.unknown || request.len() > LARGEST_SHARED) && self.sides.is_some() && self.audience.is_none()
+        (envelope.traits.unknown || request.len() > LARGEST_SHARED) && self.sides.is_some() && self.audience.is_none()
     }
 
     /// The link by which it goes; `None` where too much waits for the node already.

@@ -10,7 +10,7 @@ use crate::{
     protocol::slot::Slot,
     upstream::{
         router::scripted::{Scripted, frame, within_a_minute},
-        ticket::{Bounced, Line, Ticket},
+        ticket::{Bounced, Envelope, Line, RequestTraits},
     },
 };
 
@@ -31,9 +31,10 @@ impl Asker {
     fn send(&self, words: &str, repeatable: bool) {
         let frame = frame(words);
         let route = Route::Slot(Slot::of(b"foo"));
-        let ticket: Ticket = self.line.open(None, frame.len(), route, repeatable);
+        let ticket = self.line.open(None, frame.len(), route);
+        let envelope = Envelope::new(ticket, route, RequestTraits { repeatable, ..RequestTraits::default() });
         let router = &self.nodes.router;
-        router.first_lane().send(router, 0, &frame, ticket);
+        router.first_lane().send(router, 0, &frame, envelope);
     }
 
     fn write(&self, words: &str) {
@@ -108,7 +109,7 @@ async fn what_was_written_may_have_run_and_what_was_not_goes_again() {
         assert_eq!(requests, [frame("GET foo"), frame("SET foo 2")]);
         assert!(back.iter().all(|bounced| matches!(bounced.why, Why::Unsent(_))));
         // A read goes again once only: what breaks the connection each time must not be sent for ever.
-        assert!(!back[0].ticket.repeatable);
+        assert!(!back[0].envelope.traits.repeatable);
         assert!(matches!(asker.nodes.hints.recv().await, Some(Hint::Timeout { .. })));
     })
     .await;
@@ -179,7 +180,7 @@ async fn a_node_that_refuses_connections_is_left_alone_for_a_while() {
         node.hears(&frame("SET foo 3")).await;
         // Replies are in the order of their requests.
         for bounced in first.into_iter().chain(second) {
-            bounced.ticket.fill(b"+GAVE UP\r\n");
+            bounced.envelope.fill(b"+GAVE UP\r\n");
         }
         assert_eq!(asker.told().await, "+GAVE UP\r\n+GAVE UP\r\n");
         node.says(b"+OK\r\n").await;

@@ -18,7 +18,7 @@ use crate::{
         dedicated::Pool,
         dial::{Login, Tracking},
         link::{Audience, Link},
-        ticket::Ticket,
+        ticket::Envelope,
     },
 };
 
@@ -90,11 +90,11 @@ impl Lane {
         &self.login
     }
 
-    /// Sends a request where its ticket says. `affinity` picks among all primaries, for requests that any may answer.
-    pub fn send(&self, router: &Router, affinity: usize, request: &[u8], ticket: Ticket) {
-        match self.link(router, affinity, ticket.route) {
-            Some(link) => link.send(request, ticket),
-            None => refuse(router, request, ticket),
+    /// Sends a request where its envelope says. `affinity` picks among all primaries, for requests that any may answer.
+    pub fn send(&self, router: &Router, affinity: usize, request: &[u8], envelope: Envelope) {
+        match self.link(router, affinity, envelope.route) {
+            Some(link) => link.send(request, envelope),
+            None => refuse(router, request, envelope),
         }
     }
 
@@ -210,9 +210,9 @@ impl Drop for Lane {
 }
 
 /// Nobody serves the slot. That may change at any moment, so the request comes back to be sent again.
-fn refuse(router: &Router, request: &[u8], ticket: Ticket) {
+fn refuse(router: &Router, request: &[u8], envelope: Envelope) {
     let topology = router.topology.borrow();
     let error = topology.down();
     router.context.hints.tell(crate::cluster::topology::Hint::Uncovered);
-    ticket.bounce(bytes::Bytes::copy_from_slice(request), Why::Unsent(error));
+    envelope.bounce(bytes::Bytes::copy_from_slice(request), Why::Unsent(error));
 }

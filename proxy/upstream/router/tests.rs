@@ -8,7 +8,10 @@ use super::scripted::{Scripted, frame};
 use crate::{
     cluster::topology::{NOBODY, Node, Route, Topology},
     protocol::slot::Slot,
-    upstream::{dial::Login, ticket::Line},
+    upstream::{
+        dial::Login,
+        ticket::{Envelope, Line, RequestTraits},
+    },
 };
 
 fn foo() -> Route {
@@ -66,7 +69,9 @@ async fn what_nobody_serves_comes_back() {
         router.refresh();
         let line = Line::new(router.tally().clone(), router.clock().clone(), 10);
         let frame = frame("GET foo");
-        router.first_lane().send(&router, 0, &frame, line.open(None, frame.len(), foo(), true));
+        let traits = RequestTraits { repeatable: true, ..RequestTraits::default() };
+        let envelope = Envelope::new(line.open(None, frame.len(), foo()), foo(), traits);
+        router.first_lane().send(&router, 0, &frame, envelope);
         assert_eq!(line.take_bounced().len(), 1);
         assert!(matches!(nodes.hints.recv().await, Some(crate::cluster::topology::Hint::Uncovered)));
     };

@@ -9,7 +9,7 @@ use std::{
 
 use bytes::Bytes;
 
-use super::{Bounced, Line, OWED_LIMIT, OnSuccess, Ticket};
+use super::{Bounced, Envelope, Line, OWED_LIMIT, OnSuccess};
 use crate::{
     cluster::{recovery::Why, topology::Node},
     commands::merge::Merge,
@@ -30,7 +30,7 @@ pub type MakeUp = Box<dyn Fn(&Arc<Node>)>;
 /// it, and one that does not answer is given up.
 pub(super) struct Gather {
     merge: RefCell<Merge>,
-    whole: RefCell<Option<Ticket>>,
+    whole: RefCell<Option<Envelope>>,
     /// What the whole's success teaches.
     on_success: Cell<Option<OnSuccess>>,
     make_up: Option<MakeUp>,
@@ -54,14 +54,14 @@ impl Gather {
     pub fn new(
         merge: Merge,
         parts: usize,
-        mut whole: Ticket,
+        mut whole: Envelope,
         (line, number): (Rc<Line>, u64),
         nodes: Vec<Arc<Node>>,
         make_up: Option<MakeUp>,
     ) -> Rc<Gather> {
         Rc::new(Gather {
             merge: RefCell::new(merge),
-            on_success: Cell::new(whole.on_success.take()),
+            on_success: Cell::new(whole.take_on_success()),
             whole: RefCell::new(Some(whole)),
             make_up,
             put_off: RefCell::default(),
@@ -148,8 +148,8 @@ impl Gather {
             let merge = &mut *self.merge.borrow_mut();
             let (held, missed) = (merge.held(), merge.missed());
             // What one node has taken counts: its users have changed, say.
-            if let Some(OnSuccess(act)) = self.on_success.take().filter(|_| merge.any_succeeded()) {
-                act();
+            if let Some(taught) = self.on_success.take().filter(|_| merge.any_succeeded()) {
+                taught.act();
             }
             merge.finish(&mut merged);
             (held, missed)

@@ -18,7 +18,7 @@ use self::{
     mute::Mute,
     state::{FIRST_WINDOW, GATHERED_STEP, KEPT_OUTPUT, Place, State},
 };
-use super::{Admitted, Bounced, Caching, Clock, Duty, Label, Needs, Ticket};
+use super::{Bounced, Clock, Duty, Envelope, Label, Ticket};
 use crate::{
     clients::{PEAK_RESET, Usage},
     cluster::topology::{Node, Route},
@@ -74,9 +74,8 @@ impl Line {
         })
     }
 
-    /// Opens the next place, for a request of `request_bytes` that goes to `route`; it is `repeatable` where it only
-    /// reads.
-    pub fn open(self: &Rc<Line>, label: Option<Label>, request_bytes: usize, route: Route, repeatable: bool) -> Ticket {
+    /// Opens the next place, for a request of `request_bytes` that goes to `route`.
+    pub fn open(self: &Rc<Line>, label: Option<Label>, request_bytes: usize, route: Route) -> Ticket {
         let state = &mut *self.state.borrow_mut();
         let place = Place {
             reply: state.spare.pop().unwrap_or_default(),
@@ -95,20 +94,7 @@ impl Line {
         state.places.push_back(place);
         let number = state.front + state.places.len() as u64 - 1;
         self.open_tickets.set(self.open_tickets.get() + 1);
-        Ticket {
-            duty: Duty::Place { line: self.clone(), number },
-            route,
-            tries: 0,
-            replies_before: 0,
-            repeatable,
-            writes: false,
-            needs: Needs::default(),
-            on_success: None,
-            caching: Caching::AsEver,
-            exclusive: false,
-            unknown: false,
-            admission: Admitted::default(),
-        }
+        Ticket { duty: Duty::Place { line: self.clone(), number } }
     }
 
     /// Answers a request on the spot: in its turn behind those that are still on their way.
@@ -213,9 +199,10 @@ impl Line {
 
     /// Whether something that the client sent behind a request has run, so that the request must not run any more: each
     /// would find what the other should have found.
-    pub fn has_overtaken(&self, ticket: &Ticket) -> bool {
+    pub fn has_overtaken(&self, envelope: &Envelope) -> bool {
         let state = self.state.borrow();
-        ticket.slot().is_some_and(|slot| state.ran_behind(ticket.place(), slot, !ticket.repeatable))
+        let number = envelope.ticket.place();
+        envelope.slot().is_some_and(|slot| state.ran_behind(number, slot, !envelope.traits.repeatable))
     }
 
     /// Whether something that the client sent behind a request which only reads has run and may have written in `slot`.
@@ -226,7 +213,7 @@ impl Line {
     /// Takes the bounced requests, in the order of their places.
     pub fn take_bounced(&self) -> Vec<Bounced> {
         let mut bounced = std::mem::take(&mut self.state.borrow_mut().bounced);
-        bounced.sort_by_key(|bounced| bounced.ticket.order());
+        bounced.sort_by_key(|bounced| bounced.envelope.ticket.order());
         bounced
     }
 
@@ -234,7 +221,8 @@ impl Line {
     pub(super) fn forget_what_is_over(&self) {
         let over = {
             let bounced = &mut self.state.borrow_mut().bounced;
-            let (over, left) = std::mem::take(bounced).into_iter().partition(|one: &Bounced| one.ticket.is_over());
+            let (over, left) =
+                std::mem::take(bounced).into_iter().partition(|one: &Bounced| one.envelope.ticket.is_over());
             *bounced = left;
             over
         };

@@ -18,7 +18,7 @@ use crate::{
             Limits,
             queue::{Entry, Queue},
         },
-        ticket::OWED_LIMIT,
+        ticket::{Envelope, OWED_LIMIT},
     },
 };
 
@@ -44,7 +44,9 @@ impl Exchange {
     pub(super) fn poll_stall(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         let queue = self.link.queue.borrow();
         let (owed, alone) = match queue.entries.front() {
-            Some(Entry { ticket: Some(ticket), .. }) if !self.partial.is_empty() || ticket.has_begun() => {
+            Some(Entry { envelope: Some(Envelope { ticket, .. }), .. })
+                if !self.partial.is_empty() || ticket.has_begun() =>
+            {
                 (ticket.owed(), queue.entries.len() == 1)
             }
             _ => (0, true),
@@ -86,12 +88,12 @@ impl Exchange {
         let limits = self.link.context.limits.clone();
         loop {
             let queue = self.link.queue.borrow();
-            let is_asked = || queue.entries.back().is_some_and(|entry| entry.ticket.is_some());
+            let is_asked = || queue.entries.back().is_some_and(|entry| entry.envelope.is_some());
             if !self.deadline_set || self.deadline_idle && is_asked() {
                 let Some(at) = self.next_deadline(&queue) else { return Poll::Pending };
                 self.deadline.as_mut().reset(at.into());
                 self.deadline_set = true;
-                self.deadline_idle = queue.entries.iter().all(|entry| entry.ticket.is_none());
+                self.deadline_idle = queue.entries.iter().all(|entry| entry.envelope.is_none());
             }
             drop(queue);
             // Not within the budget of a task: a node that always has more to say would use it up each time.
@@ -122,7 +124,7 @@ impl Exchange {
         };
         // Entries are in the order of their coming, so that no later deadline is earlier. What comes while only given-up
         // requests are there has its own no sooner than `unasked`.
-        let oldest = queue.entries.iter().find(|entry| entry.ticket.is_some());
+        let oldest = queue.entries.iter().find(|entry| entry.envelope.is_some());
         let unasked = self.link.context.clock.now() + limits.request_timeout;
         let answered = oldest.map(|entry| self.answered_until(entry)).unwrap_or(unasked);
         let until = answered.min(self.sound_until(queue, front));
@@ -163,18 +165,18 @@ impl Exchange {
             if now < self.answered_until(entry) {
                 break;
             }
-            expired.extend(entry.ticket.take());
+            expired.extend(entry.envelope.take());
         }
         if expired.is_empty() {
             return;
         }
         let connection = self.link.connection();
-        for ticket in expired {
+        for envelope in expired {
             self.link.tally.error(NodeError::Timeout);
-            ticket.wrote(&self.link.node);
+            envelope.wrote(&self.link.node);
             connection.gives_up_one();
-            ticket.in_doubt(&connection);
-            ticket.fail(&says::no_answer(&self.link.node.label, limit));
+            envelope.in_doubt(&connection);
+            envelope.fail(&says::no_answer(&self.link.node.label, limit));
         }
         self.link.context.hints.tell(Hint::Timeout { node: self.link.node.id.clone() });
     }

@@ -5,7 +5,7 @@ use crate::{
     cluster::topology::Route,
     commands::{merge::Merge, table::treatment::Fold},
     metrics::Metrics,
-    upstream::ticket::{Clock, Ticket},
+    upstream::ticket::{Clock, Envelope, RequestTraits, Ticket},
 };
 
 fn line() -> Rc<Line> {
@@ -13,7 +13,11 @@ fn line() -> Rc<Line> {
 }
 
 fn open(line: &Rc<Line>) -> Ticket {
-    line.open(None, 10, Route::Any, true)
+    line.open(None, 10, Route::Any)
+}
+
+fn whole(line: &Rc<Line>) -> Envelope {
+    Envelope::new(open(line), Route::Any, RequestTraits::default())
 }
 
 fn written(line: &Line) -> String {
@@ -50,7 +54,7 @@ fn a_message_stands_behind_the_replies_that_came_before_it() {
 fn a_message_about_a_part_stands_behind_the_whole() {
     let line = line();
     let merge = Merge::new(Fold::Sum, 2, None, false);
-    let mut parts = open(&line).split(merge, 2);
+    let mut parts = whole(&line).split(merge, 2);
     let next = open(&line);
     parts.remove(1).fill(b":1\r\n");
     line.push_behind(b"<1>");
