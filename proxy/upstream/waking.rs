@@ -14,6 +14,7 @@ pub struct Waking {
 
 impl Waking {
     /// What happens from now on wakes the task.
+    #[inline]
     pub fn listen(&self, waker: &Waker) {
         self.is_awake.set(false);
         let mut known = self.waker.borrow_mut();
@@ -28,6 +29,7 @@ impl Waking {
     }
 
     /// Wakes the task, unless it is awake already.
+    #[inline]
     pub fn wake(&self) {
         if !self.is_awake.replace(true)
             && let Some(waker) = &*self.waker.borrow()

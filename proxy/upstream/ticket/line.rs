@@ -16,7 +16,7 @@ use bytes::BytesMut;
 pub use self::state::Standing;
 use self::{
     mute::Mute,
-    state::{FIRST_WINDOW, GATHERED_STEP, KEPT_OUTPUT, Place, State},
+    state::{FIRST_WINDOW, GATHERED_STEP, KEPT_OUTPUT, KEPT_PLACES, Place, State},
 };
 use super::{Bounced, Clock, Duty, Envelope, Label, Ticket};
 use crate::{
@@ -336,6 +336,7 @@ impl Line {
 
     /// Who is to be woken when next there is something to write or to send again. To be called at the end of a turn:
     /// what happens within the turn needs no waking.
+    #[inline]
     pub fn wake_with(&self, waker: &Waker) {
         self.state.borrow().waking.listen(waker);
     }
@@ -454,7 +455,7 @@ impl Line {
             let mut begun = std::mem::take(&mut front.reply);
             state.take_parked(&mut begun);
             state.recycle(begun);
-        } else {
+        } else if state.places.capacity() > KEPT_PLACES {
             state.places.shrink_to(FIRST_WINDOW);
         }
     }

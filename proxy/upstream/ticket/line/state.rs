@@ -20,6 +20,8 @@ use crate::{
 /// Requests in flight that a new client starts with. One more is allowed for each small reply, as TCP opens its window:
 /// a burst of requests with huge replies is then over before it has cost much.
 pub(super) const FIRST_WINDOW: usize = 8;
+/// Room for so many places is kept while there are none: usual pipelines would else make room anew each time.
+pub(super) const KEPT_PLACES: usize = 32;
 /// Buffers for replies out of turn that a line keeps for the next ones, and the largest that is kept.
 const SPARE_BUFFERS: usize = 32;
 const SPARE_CAPACITY: usize = 512;
