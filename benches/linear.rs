@@ -34,6 +34,12 @@ const LOADS: &[(&str, Load)] = &[
     ("SUBSCRIBE one by one", |n| ((0..n).flat_map(|i| frame(&["SUBSCRIBE", &name(i)])).collect(), n)),
     ("SSUBSCRIBE", |n| (named("SSUBSCRIBE", n), n)),
     ("MGET", |n| (named("MGET", n), 1)),
+    // More than a mebibyte of values: its parts pass through as they come.
+    ("MGET of 100 bytes", |n| {
+        let pairs = (0..n).flat_map(|i| [name(i), "v".repeat(100)]);
+        let set = frame(&std::iter::once("MSET".to_owned()).chain(pairs).collect::<Vec<_>>());
+        ([set, named("MGET", n)].concat(), 2)
+    }),
     ("DEL", |n| (named("DEL", n), 1)),
     ("EXISTS", |n| (named("EXISTS", n), 1)),
     ("MSET", |n| {

@@ -124,6 +124,22 @@ async fn a_split_command_is_put_together_in_the_order_of_its_keys() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn another_client_s_request_goes_in_the_midst_of_a_long_one() {
+    with(2, async |mut nodes, mut client| {
+        let mut other = Client::connect(&nodes);
+        let names: String = (0..40_000).map(|number| format!(" name:{number}")).collect();
+        client.asks(&format!("MGET{names}")).await;
+        other.asks("GET foo").await;
+        let mut node = nodes.node(1).await;
+        while node.request().await != frame("GET foo") {}
+        // The rest of the long one comes behind it.
+        let request = node.request().await;
+        assert!(request.windows(4).any(|bytes| bytes == b"MGET"), "{request:?}");
+    })
+    .await;
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_transaction_is_one_write() {
     with(1, async |mut nodes, mut client| {
         client.stream.says(&[frame("MULTI"), frame("INCR foo"), frame("EXEC")].concat()).await;
