@@ -1,7 +1,8 @@
 //! End to end, against three real nodes on this machine: what a request costs the proxy, and how long it takes.
 //!
-//! `cargo bench --bench proxy`. It needs `redis-server`; it starts everything on free ports of 127.0.0.1 and ends it. Nodes, proxy
-//! and load share the machine, so that requests a second say little: CPU time per request is what to compare.
+//! `cargo bench --bench proxy`; with `-- strict` what `strict_order` costs, as a ratio. It needs `redis-server`; it starts
+//! everything on free ports of 127.0.0.1 and ends it. Nodes, proxy and load share the machine, so that requests a second say
+//! little: CPU time per request is what to compare.
 
 // Shared with the tests, which use more of it.
 #[allow(unused_imports)]
@@ -13,19 +14,24 @@ use std::{
     time::{Duration, Instant},
 };
 
-use support::{Client, Cluster, Proxy, client::frame};
+use support::{Client, Cluster, Proxy, Settings, client::frame};
 
 /// Connections, pipeline depth, pipelines that each connection sends.
 const LOADS: [(usize, usize, usize); 4] = [(1, 1, 10_000), (50, 1, 2_000), (50, 16, 500), (1, 16, 5_000)];
 const KEYS: usize = 10_000;
+/// How often two proxies take turns where they are compared.
+const ROUNDS: usize = 5;
 
 fn main() {
     support::proxy::build_release();
     let cluster = Cluster::three();
-    let proxy = Proxy::before(&cluster);
-    let mut client = proxy.client();
+    let usual = Proxy::before(&cluster);
+    let mut client = usual.client();
     for key in 0..KEYS {
         client.call(&["SET", &format!("key:{key:012}"), "xxx"]);
+    }
+    if std::env::args().any(|arg| arg == "strict") {
+        return compare(&usual, &Proxy::start(Settings::new(cluster.seeds()).with("STRICT_ORDER", true)));
     }
     println!(
         "{:<6} {:>7} {:>8} {:>12} {:>12} {:>10} {:>10}",
@@ -34,31 +40,61 @@ fn main() {
     for name in ["GET", "SET", "MGET"] {
         for (clients, depth, rounds) in LOADS {
             let rounds = if name == "MGET" { rounds / 4 } else { rounds };
-            let (cpu, start) = (cpu_time(&proxy), Instant::now());
-            let mut waits: Vec<Duration> = thread::scope(|scope| {
-                let address = proxy.address();
-                let threads: Vec<_> = (0..clients)
-                    .map(|number| {
-                        let client = Client::connect(&address);
-                        scope.spawn(move || load(client, name, number, depth, rounds))
-                    })
-                    .collect();
-                threads.into_iter().flat_map(|thread| thread.join().expect("a client")).collect()
-            });
-            let (took, cpu) = (start.elapsed(), cpu_time(&proxy).saturating_sub(cpu));
-            let requests = (clients * depth * rounds) as f64;
-            waits.sort_unstable();
+            let Figures { rate, cpu, waits } = measure(&usual, name, clients, depth, rounds);
             let at = |part: f64| waits[((waits.len() - 1) as f64 * part) as usize].as_micros();
-            println!(
-                "{name:<6} {clients:>7} {depth:>8} {:>12.0} {:>12.2} {:>10} {:>10}",
-                requests / took.as_secs_f64(),
-                cpu.as_micros() as f64 / requests,
-                at(0.5),
-                at(0.99)
-            );
+            println!("{name:<6} {clients:>7} {depth:>8} {rate:>12.0} {cpu:>12.2} {:>10} {:>10}", at(0.5), at(0.99));
         }
     }
-    println!("resident memory: {:.1} MiB", proxy.resident() as f64 / 1048576.0);
+    println!("resident memory: {:.1} MiB", usual.resident() as f64 / 1048576.0);
+}
+
+/// What `strict_order` costs: the median of the ratios of rounds that take turns.
+fn compare(usual: &Proxy, strict: &Proxy) {
+    println!("{:<6} {:>7} {:>8} {:>20} {:>20}", "", "clients", "pipeline", "requests/s, strict", "CPU/req, strict");
+    for name in ["GET", "SET"] {
+        for (clients, depth, rounds) in LOADS {
+            let mut ratios: [Vec<f64>; 2] = Default::default();
+            for _ in 0..ROUNDS {
+                let [plain, strict] = [usual, strict].map(|proxy| measure(proxy, name, clients, depth, rounds));
+                ratios[0].push(strict.rate / plain.rate);
+                ratios[1].push(strict.cpu / plain.cpu);
+            }
+            let [rate, cpu] = ratios.map(|mut ratios| {
+                ratios.sort_by(f64::total_cmp);
+                ratios[ratios.len() / 2]
+            });
+            println!("{name:<6} {clients:>7} {depth:>8} {rate:>20.2} {cpu:>20.2}");
+        }
+    }
+}
+
+/// How one load went.
+struct Figures {
+    /// Requests per second.
+    rate: f64,
+    /// Microseconds of CPU time per request.
+    cpu: f64,
+    /// How long each pipeline took, the shortest first.
+    waits: Vec<Duration>,
+}
+
+/// Puts one load on a proxy.
+fn measure(proxy: &Proxy, name: &str, clients: usize, depth: usize, rounds: usize) -> Figures {
+    let (cpu, start) = (cpu_time(proxy), Instant::now());
+    let mut waits: Vec<Duration> = thread::scope(|scope| {
+        let address = proxy.address();
+        let threads: Vec<_> = (0..clients)
+            .map(|number| {
+                let client = Client::connect(&address);
+                scope.spawn(move || load(client, name, number, depth, rounds))
+            })
+            .collect();
+        threads.into_iter().flat_map(|thread| thread.join().expect("a client")).collect()
+    });
+    let (took, cpu) = (start.elapsed(), cpu_time(proxy).saturating_sub(cpu));
+    let requests = (clients * depth * rounds) as f64;
+    waits.sort_unstable();
+    Figures { rate: requests / took.as_secs_f64(), cpu: cpu.as_micros() as f64 / requests, waits }
 }
 
 /// Sends `rounds` pipelines of `depth` requests; how long each took.

@@ -29,12 +29,11 @@ use bytes::Bytes;
 use self::{
     companion::Companion,
     queue::{Entry, Queue, Room, Taken},
-    side::Sides,
     task::{Connected, run},
 };
 pub use self::{
     context::{Limits, WorkerContext},
-    side::LARGEST_SHARED,
+    side::{LARGEST_SHARED, Sides},
 };
 use crate::{
     cluster::{recovery::Why, topology::Node},
@@ -77,6 +76,22 @@ pub enum News<'a> {
     Unreachable(&'a DialError),
 }
 
+/// What a link is for.
+pub enum Purpose {
+    /// All clients of its lane share it.
+    Shared {
+        /// Its open file is kept back for it; else it takes one of those for clients.
+        is_kept_back: bool,
+        /// Where what must not go by it goes.
+        sides: Sides,
+    },
+    /// It is one client's own: its node speaks to this audience. The link connects unasked, and sees to it that the node is
+    /// still there.
+    Private(Rc<dyn Audience>),
+    /// It carries what must not go by a shared one.
+    Side,
+}
+
 /// The connection, as its users see it.
 pub struct Link {
     node: Arc<Node>,
@@ -85,10 +100,7 @@ pub struct Link {
     told: Cell<Option<Option<i64>>>,
     tally: Rc<NodeTally>,
     context: WorkerContext,
-    /// Where there is one, the link connects unasked and sees to it that the node is still there.
-    audience: Option<Rc<dyn Audience>>,
-    /// Its open file is kept back for it.
-    is_kept_back: bool,
+    purpose: Purpose,
     queue: RefCell<Queue>,
     /// The connection that is open, or the next one.
     connection: RefCell<Rc<Connection>>,
@@ -98,8 +110,6 @@ pub struct Link {
     ended: Cell<bool>,
     /// Its user may not load scripts.
     never_loads: Cell<bool>,
-    /// Where what must not go by it goes; `None`: it is such a one itself.
-    sides: Option<Sides>,
 }
 
 /// Requests that go right in front of another, as one unit with it: nothing ever comes between.
@@ -128,27 +138,13 @@ const NO_EVICT: &[u8] = b"*3\r\n$6\r\nCLIENT\r\n$8\r\nNO-EVICT\r\n$2\r\nON\r\n";
 const HELLO: &[u8] = b"*1\r\n$5\r\nHELLO\r\n";
 
 impl Link {
-    /// A link to `node`; it connects when the first request comes. Where no open file is kept back for it, it takes one of
-    /// those for clients.
+    /// A link to `node`; it connects when the first request comes, or at once where it has an audience.
     pub fn open(
         node: Arc<Node>,
         login: Login,
         tally: Rc<NodeTally>,
         context: WorkerContext,
-        audience: Option<Rc<dyn Audience>>,
-        is_kept_back: bool,
-    ) -> Rc<Link> {
-        Link::begin(node, login, tally, context, audience, is_kept_back, Some(Sides::default()))
-    }
-
-    fn begin(
-        node: Arc<Node>,
-        login: Login,
-        tally: Rc<NodeTally>,
-        context: WorkerContext,
-        audience: Option<Rc<dyn Audience>>,
-        is_kept_back: bool,
-        sides: Option<Sides>,
+        purpose: Purpose,
     ) -> Rc<Link> {
         let connection = Connection::new(node.clone(), context.ender.clone());
         let link = Rc::new(Link {
@@ -157,15 +153,13 @@ impl Link {
             told: Cell::default(),
             tally,
             context,
-            audience,
-            is_kept_back,
+            purpose,
             queue: RefCell::default(),
             connection: RefCell::new(connection),
             waking: Waking::default(),
             retired: Cell::default(),
             ended: Cell::default(),
             never_loads: Cell::default(),
-            sides,
         });
         let served = link.clone();
         tokio::task::spawn_local(async move {
@@ -175,6 +169,14 @@ impl Link {
             }
         });
         link
+    }
+
+    /// Who hears what its node says unasked.
+    fn audience(&self) -> Option<&Rc<dyn Audience>> {
+        match &self.purpose {
+            Purpose::Private(audience) => Some(audience),
+            Purpose::Shared { .. } | Purpose::Side => None,
+        }
     }
 
     /// The node that it leads to.
@@ -293,7 +295,7 @@ impl Link {
     /// Nodes close connections that take much memory from now on: where it is connected, it asks to be spared, as it else
     /// does when it connects. Other users than the proxy's own may not be allowed to ask.
     pub fn stay(&self) {
-        if self.told.get().is_some() && self.audience.is_none() && self.login.borrow().is_own() {
+        if self.told.get().is_some() && self.audience().is_none() && self.login.borrow().is_own() {
             self.say(NO_EVICT);
             self.wake();
         }
@@ -337,7 +339,7 @@ impl Link {
     /// Lets the link end once all that it owes has been answered.
     pub fn retire(&self) {
         self.retired.set(true);
-        self.sides.iter().for_each(Sides::retire);
+        self.sides().into_iter().for_each(Sides::retire);
         self.wake();
     }
 
@@ -358,7 +360,7 @@ impl Link {
             self.waking.listen(cx.waker());
             Poll::Pending
         });
-        match (&self.audience, rest) {
+        match (self.audience(), rest) {
             (None, _) => asked.await,
             (Some(_), None) => !self.retired.get(),
             (Some(_), Some(rest)) => tokio::time::timeout_at(rest.into(), asked).await.unwrap_or(true),
@@ -371,10 +373,10 @@ impl Link {
         let asked = self.login.borrow().clone();
         let mut login = asked.at(&self.node);
         // One client's own may be closed for what that client does.
-        login.stays = self.audience.is_none() && self.sides.is_some() && self.context.accepts.get().evicts_clients;
-        let descriptor = match self.is_kept_back {
-            true => None,
-            false => Some(self.context.descriptors.take(&self.node.reach).await?),
+        login.stays = self.sides().is_some() && self.context.accepts.get().evicts_clients;
+        let descriptor = match self.purpose {
+            Purpose::Shared { is_kept_back: true, .. } => None,
+            _ => Some(self.context.descriptors.take(&self.node.reach).await?),
         };
         let companion = Companion::of(&self.node.reach, &mut login, dialer, &self.context.descriptors).await?;
         let opened = dialer.open(&self.node.reach, &login).await?;
@@ -386,7 +388,7 @@ impl Link {
     }
 
     fn tell(&self, news: News<'_>) {
-        if let Some(audience) = &self.audience {
+        if let Some(audience) = self.audience() {
             audience.hear(&self.node, news);
         }
     }

@@ -4,7 +4,7 @@
 
 use std::{cell::RefCell, rc::Rc};
 
-use super::{Link, MOST_QUEUED};
+use super::{Link, MOST_QUEUED, Purpose};
 use crate::upstream::ticket::Envelope;
 
 /// The largest request that goes by the shared connection, in bytes: half of the least that may be set as a node's
@@ -15,11 +15,11 @@ const MOST: usize = 4;
 
 /// The links beside a link; they have none themselves.
 #[derive(Default)]
-pub(super) struct Sides(RefCell<Vec<Rc<Link>>>);
+pub struct Sides(RefCell<Vec<Rc<Link>>>);
 
 impl Sides {
     /// Lets them end once all that they owe has been answered.
-    pub fn retire(&self) {
+    pub(super) fn retire(&self) {
         self.0.borrow().iter().for_each(|side| side.retire());
     }
 }
@@ -27,13 +27,20 @@ impl Sides {
 impl Link {
     /// Whether a request must not go by the shared connection.
     pub(super) fn goes_beside(&self, request: &[u8], envelope: &Envelope) -> bool {
-        // A connection with an audience is one client's own.
-        (envelope.traits.unknown || request.len() > LARGEST_SHARED) && self.sides.is_some() && self.audience.is_none()
+        (envelope.traits.unknown || request.len() > LARGEST_SHARED) && self.sides().is_some()
+    }
+
+    /// The links beside it, where it is one that everybody shares.
+    pub(super) fn sides(&self) -> Option<&Sides> {
+        match &self.purpose {
+            Purpose::Shared { sides, .. } => Some(sides),
+            Purpose::Private(_) | Purpose::Side => None,
+        }
     }
 
     /// The link by which it goes; `None` where too much waits for the node already.
     pub(super) fn side(&self) -> Option<Rc<Link>> {
-        let mut sides = self.sides.as_ref()?.0.borrow_mut();
+        let mut sides = self.sides()?.0.borrow_mut();
         sides.retain(|side| !side.ended.get());
         let queued = |side: &Rc<Link>| side.queue.borrow().bytes.len();
         if sides.iter().map(queued).sum::<usize>() >= MOST_QUEUED {
@@ -44,7 +51,7 @@ impl Link {
             return freest;
         }
         let Link { node, login, tally, context, .. } = self;
-        let side = Link::begin(node.clone(), login.borrow().clone(), tally.clone(), context.clone(), None, false, None);
+        let side = Link::open(node.clone(), login.borrow().clone(), tally.clone(), context.clone(), Purpose::Side);
         sides.push(side.clone());
         Some(side)
     }

@@ -121,5 +121,5 @@ pub(super) async fn run(link: Rc<Link>) {
     }
     // At once: whoever is woken by the last reply may have more to send.
     link.ended.set(true);
-    link.sides.iter().for_each(Sides::retire);
+    link.sides().into_iter().for_each(Sides::retire);
 }

@@ -17,7 +17,7 @@ use crate::{
     upstream::{
         dedicated::Pool,
         dial::{Login, Tracking},
-        link::{Audience, Link},
+        link::{Audience, Link, Purpose, Sides},
         ticket::Envelope,
     },
 };
@@ -169,9 +169,10 @@ impl Lane {
         let (tracking, audience) = private.unzip();
         let login = Login { tracking, ..self.login.clone() };
         let own = &router.settings.login;
-        let is_kept_back = self.private.is_none() && login.credentials == own.credentials && login.database == 0;
+        let is_kept_back = login.credentials == own.credentials && login.database == 0;
+        let purpose = audience.map_or(Purpose::Shared { is_kept_back, sides: Sides::default() }, Purpose::Private);
         let tally = router.nodes.of(&node.label);
-        Link::open(node.clone(), login, tally, router.context.clone(), audience, is_kept_back)
+        Link::open(node.clone(), login, tally, router.context.clone(), purpose)
     }
 
     /// Puts the links in the order of a new topology. A link whose node has kept its id, its name and the address where it

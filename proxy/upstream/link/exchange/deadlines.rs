@@ -136,7 +136,7 @@ impl Exchange {
     /// How long nothing may be said on the connection: a node that is gone would be missed by nobody, and what it should
     /// tell with it; and one with a `timeout` closes connections that are idle, just when the next request comes perhaps.
     fn quiet(&self) -> Option<Duration> {
-        let missed = self.link.audience.is_some().then_some(self.link.context.limits.node_timeout);
+        let missed = self.link.audience().is_some().then_some(self.link.context.limits.node_timeout);
         missed.into_iter().chain(self.link.context.accepts.get().quiet()).min()
     }
 
