@@ -237,7 +237,9 @@ fn odd_nodes_harm_nothing_but_their_own_replies() {
         .with("NODE_TIMEOUT", "200ms")
         .with("RETRY_TIMEOUT", "100ms")
         .with("REFRESH_INTERVAL", "300ms");
-    let mut proxy = Proxy::start(settings.expecting_warnings());
+    let mut proxy = Proxy::launch(settings.expecting_warnings());
+    // Until one of them has given all the right answers in a row, in a tenth of a second each.
+    proxy.wait_until_ready(Duration::from_secs(60));
     thread::scope(|scope| {
         for number in 0..6 {
             let (proxy, nodes, requests) = (&proxy, [&one, &two], &requests);

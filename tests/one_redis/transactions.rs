@@ -410,7 +410,8 @@ fn a_transaction_whose_keys_do_not_come_together_ends_as_the_server_says_it() {
 #[test]
 fn watched_keys_whose_slot_moves_count_as_touched() {
     let cluster = Cluster::three();
-    let proxy = Proxy::before(&cluster);
+    // Should all connections be lost while the map is asked for.
+    let proxy = Proxy::start(Settings::new(cluster.seeds()).expecting("no node answered"));
     let mut client = proxy.client();
     client.line("SET foo 1");
     client.line("WATCH foo {foo}absent");
