@@ -11,18 +11,18 @@ mod support;
 
 use std::{fs, thread, time::Duration};
 
-use support::{Client, Cluster, Proxy, eventually, words};
+use support::{Client, Cluster, Proxy, Settings, eventually, words};
 
 /// How long the clients are left alone while CPU time is measured.
 const QUIET: Duration = Duration::from_secs(10);
 
 fn main() {
-    support::proxy::build_release();
+    let release = support::proxy::build_release();
     let count = std::env::args().find_map(|arg| arg.parse().ok()).unwrap_or(1000);
     let cluster = Cluster::three();
     println!("{count} clients{:>12} {:>14} {:>8} {:>16}", "KiB each", "files each", "threads", "ms CPU / s");
     for kind in ["connected", "blocked", "subscribed", "tracking"] {
-        let proxy = Proxy::before(&cluster);
+        let proxy = Proxy::start(Settings::new(cluster.seeds()).of(release.clone()));
         let (files, memory) = (proxy.open_files_with_links(), proxy.resident());
         let clients: Vec<Client> = (0..count).map(|number| start(&proxy, kind, number)).collect();
         if kind == "blocked" {

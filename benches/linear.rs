@@ -86,10 +86,10 @@ const LOADS: &[(&str, Load)] = &[
 ];
 
 fn main() {
-    support::proxy::build_release();
+    let release = support::proxy::build_release();
     let only: Vec<String> = std::env::args().skip(1).filter(|arg| !arg.starts_with("--")).collect();
     let cluster = Cluster::three();
-    let proxy = Proxy::start(Settings::new(cluster.seeds()).with("WORKERS", 1).expecting_warnings());
+    let proxy = Proxy::start(Settings::new(cluster.seeds()).of(release).with("WORKERS", 1).expecting_warnings());
     let redis = Node::standalone();
     let shortest = std::env::var("SLOTWAY_BENCH_NAMES").ok().and_then(|names| names.parse().ok()).unwrap_or(SHORTEST);
     println!(

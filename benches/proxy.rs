@@ -23,15 +23,16 @@ const KEYS: usize = 10_000;
 const ROUNDS: usize = 5;
 
 fn main() {
-    support::proxy::build_release();
+    let release = support::proxy::build_release();
     let cluster = Cluster::three();
-    let usual = Proxy::before(&cluster);
+    let settings = || Settings::new(cluster.seeds()).of(release.clone());
+    let usual = Proxy::start(settings());
     let mut client = usual.client();
     for key in 0..KEYS {
         client.call(&["SET", &format!("key:{key:012}"), "xxx"]);
     }
     if std::env::args().any(|arg| arg == "strict") {
-        return compare(&usual, &Proxy::start(Settings::new(cluster.seeds()).with("STRICT_ORDER", true)));
+        return compare(&usual, &Proxy::start(settings().with("STRICT_ORDER", true)));
     }
     println!(
         "{:<6} {:>7} {:>8} {:>12} {:>12} {:>10} {:>10}",

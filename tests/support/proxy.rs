@@ -2,7 +2,7 @@
 
 use std::{
     fs::{self, File},
-    path::PathBuf,
+    path::{Path, PathBuf},
     process::{Child, Command, ExitStatus, Stdio},
     thread,
     time::Duration,
@@ -25,6 +25,8 @@ pub struct Settings {
     pub expected: Vec<String>,
     /// A program that runs it, with its arguments: a profiler, say.
     pub under: Vec<String>,
+    /// Another build of it than the tests' own.
+    pub binary: Option<PathBuf>,
 }
 
 impl Settings {
@@ -51,6 +53,12 @@ impl Settings {
         self
     }
 
+    /// Another build: what [`build_release`] gives.
+    pub fn of(mut self, binary: PathBuf) -> Settings {
+        self.binary = Some(binary);
+        self
+    }
+
     /// With a WARN or ERROR line that contains `part`.
     pub fn expecting(mut self, part: &str) -> Settings {
         self.expected.push(part.to_owned());
@@ -71,13 +79,21 @@ pub fn only_set_here(command: &mut Command) -> &mut Command {
     command
 }
 
-/// Builds the program as users get it, for benches: cargo builds it with the tests' features for them, such as a clock that
-/// can be paused, and that costs something. Nothing where `SLOTWAY_TEST_BINARY` names another.
-pub fn build_release() {
-    if std::env::var_os("SLOTWAY_TEST_BINARY").is_none() {
-        let built = Command::new(env!("CARGO")).args(["build", "--release", "--quiet", "--bin", "slotway"]).status();
-        assert!(built.expect("cargo").success(), "the release does not build");
+/// The program that is tested: what cargo has built for that, or what `SLOTWAY_TEST_BINARY` names.
+fn binary() -> PathBuf {
+    std::env::var_os("SLOTWAY_TEST_BINARY").map_or_else(|| env!("CARGO_BIN_EXE_slotway").into(), PathBuf::from)
+}
+
+/// Builds the program as users get it, and says where it is. What cargo builds for tests and benches has the tests' features,
+/// such as a clock that can be paused, and that costs something. Nothing is built where `SLOTWAY_TEST_BINARY` names another.
+pub fn build_release() -> PathBuf {
+    if std::env::var_os("SLOTWAY_TEST_BINARY").is_some() {
+        return binary();
     }
+    let built = Command::new(env!("CARGO")).args(["build", "--release", "--quiet", "--bin", "slotway"]).status();
+    assert!(built.expect("cargo").success(), "the release does not build");
+    let target = Path::new(env!("CARGO_BIN_EXE_slotway")).ancestors().nth(2).expect("cargo's folder");
+    target.join("release").join("slotway")
 }
 
 /// A running proxy. Dropped, it is asked to end (SIGTERM), and must exit with 0 and a clean log.
@@ -118,7 +134,8 @@ impl Proxy {
             line.extend(["sh", "-c"].map(str::to_owned));
             line.push(format!("ulimit -n {count}; exec \"$0\" \"$@\""));
         }
-        line.push(std::env::var("SLOTWAY_TEST_BINARY").unwrap_or_else(|_| env!("CARGO_BIN_EXE_slotway").to_owned()));
+        let binary = settings.binary.clone().unwrap_or_else(binary);
+        line.push(binary.to_string_lossy().into_owned());
         let mut command = Command::new(&line[0]);
         command.args(&line[1..]);
         let child = only_set_here(&mut command)
