@@ -27,11 +27,12 @@ mod process;
 mod refresh;
 mod series;
 mod text;
+mod tls;
 
 use std::{
     collections::BTreeMap,
     sync::{Arc, Mutex, MutexGuard, PoisonError, Weak, atomic::Ordering::Relaxed},
-    time::Duration,
+    time::{Duration, SystemTime},
 };
 
 use metrics::{Counter, Gauge, Key, Label, Level, Metadata, Recorder};
@@ -43,6 +44,7 @@ pub use client::{ClientTally, Disconnect, Handshake, Transaction};
 pub use command::{CommandClass, CommandId};
 pub use node::{NodeError, NodeTallies, NodeTally};
 pub use refresh::{NodeState, Trigger};
+pub use tls::Side;
 
 use names::{Family, Kind};
 
@@ -61,6 +63,7 @@ struct Shared {
     handle: PrometheusHandle,
     client: Arc<client::Series>,
     refresh: refresh::Series,
+    tls: tls::Series,
     nodes: Mutex<BTreeMap<Arc<str>, Weak<node::Series>>>,
 }
 
@@ -95,7 +98,8 @@ impl Metrics {
         let registry = Registry { recorder, histograms: Mutex::default() };
         let client = Arc::new(client::Series::new(&registry));
         let refresh = refresh::Series::new(&registry);
-        Metrics { shared: Arc::new(Shared { registry, handle, client, refresh, nodes: Mutex::default() }) }
+        let tls = tls::Series::new(&registry);
+        Metrics { shared: Arc::new(Shared { registry, handle, client, refresh, tls, nodes: Mutex::default() }) }
     }
 
     /// What one worker counts of its clients.
@@ -139,6 +143,16 @@ impl Metrics {
         self.shared.refresh.functions_given(count);
     }
 
+    /// A certificate is in force until then, or for ever where there is none.
+    pub fn certificate(&self, side: Side, until: Option<SystemTime>) {
+        self.shared.tls.in_force(side, until);
+    }
+
+    /// The files of a certificate have changed, and are of no use.
+    pub fn certificate_refused(&self, side: Side) {
+        self.shared.tls.refused(side);
+    }
+
     /// Whether the proxy can serve.
     pub fn ready(&self, ready: bool) {
         self.shared.refresh.ready.store(ready, Relaxed);
@@ -176,13 +190,14 @@ impl Metrics {
 
     /// All metrics in the Prometheus text format, sorted by name.
     pub fn render(&self) -> String {
-        let Shared { registry, handle, client, refresh, nodes } = &*self.shared;
+        let Shared { registry, handle, client, refresh, tls, nodes } = &*self.shared;
         // A node that comes back must not find its series between "not touched" and "dropped": its counts would be lost.
         let mut nodes = lock(nodes);
         nodes.retain(|_, series| series.strong_count() > 0);
         nodes.values().filter_map(Weak::upgrade).for_each(|series| series.touch());
         client.touch();
         refresh.touch();
+        tls.touch();
         let mut text = handle.render();
         drop(nodes);
         text::histograms(&mut text, &registry.histograms());

@@ -82,6 +82,8 @@ use crate::{
     },
 };
 
+/// How a client begins that speaks TLS: a record with a handshake, of any version. As in Redis, it waits in vain.
+const TLS_GREETING: &[u8] = b"\x16\x03";
 /// How long a client that is closed for what it costs may take to read why.
 const LINGER: Duration = Duration::from_secs(1);
 
@@ -399,6 +401,9 @@ impl Session {
                 Ok(Some(found)) => found,
                 Ok(None) => {
                     self.reader.set_ready(false);
+                    if rest.starts_with(TLS_GREETING) {
+                        self.caller.router.clients().complaints.of_tls(&self.caller.client);
+                    }
                     break;
                 }
                 Err(wrong) => {

@@ -7,6 +7,7 @@ mod nodes;
 use std::{
     net::{SocketAddr, TcpListener},
     path::{Path, PathBuf},
+    sync::Arc,
     time::{Duration, Instant},
 };
 
@@ -120,7 +121,7 @@ async fn live(config: Config, plan: Plan, program: PathBuf) -> Result<(), Failur
     };
     let outcome = match outcome {
         Ok(()) if !shutdown.is_cancelled() => {
-            let serving = serve(config.clone(), shutdown.clone(), now);
+            let serving = serve(config.clone(), shutdown.clone(), now, Arc::default());
             let greeting = greet(&config, &plan, &shutdown);
             let watching = nodes.watch(&shutdown);
             let (served, (), survived) = tokio::join!(ending(serving, &shutdown), greeting, watching);

@@ -1,9 +1,12 @@
 //! `slotway serve`.
 
+use std::sync::Arc;
+
 use slotway::{
     config::{self, Config, Sources},
     process::server::{self, ServeError},
 };
+use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
 use super::{
@@ -22,14 +25,20 @@ pub fn run(flags: &ServeFlags) -> Result<(), Failure> {
     announce(&config, &sources)?;
     block_on(async {
         let (shutdown, now) = (CancellationToken::new(), CancellationToken::new());
-        watch_signals(Hangup::Ignored, &shutdown, &now)?;
-        Ok(serve(config, shutdown, now).await?)
+        let reload = Arc::new(Notify::new());
+        watch_signals(Hangup::Reloads(reload.clone()), &shutdown, &now)?;
+        Ok(serve(config, shutdown, now, reload).await?)
     })
 }
 
 /// The proxy itself.
-pub async fn serve(config: Config, shutdown: CancellationToken, now: CancellationToken) -> Result<(), ServeError> {
-    server::run(config, shutdown, now).await
+pub async fn serve(
+    config: Config,
+    shutdown: CancellationToken,
+    now: CancellationToken,
+    reload: Arc<Notify>,
+) -> Result<(), ServeError> {
+    server::run(config, shutdown, now, reload).await
 }
 
 /// One line with all that is in force, for whoever reads the log later, and what people should know beforehand.

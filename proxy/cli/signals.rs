@@ -1,15 +1,18 @@
 //! SIGTERM and Ctrl-C: the first asks for an orderly end, the second for one at once.
 
-use std::io;
+use std::{io, sync::Arc};
 
-use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::{
+    signal::unix::{Signal, SignalKind, signal},
+    sync::Notify,
+};
 use tokio_util::sync::CancellationToken;
 
 /// What SIGHUP means.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub enum Hangup {
-    /// Nothing: a service's configuration is read once.
-    Ignored,
+    /// Certificates are to be read again. A service's configuration is read once.
+    Reloads(Arc<Notify>),
     /// The terminal is gone, and with it whoever could end what runs in it.
     Ends,
 }
@@ -37,9 +40,13 @@ impl Signals {
             let name = tokio::select! {
                 _ = self.terminate.recv() => "SIGTERM",
                 _ = self.interrupt.recv() => "SIGINT",
-                _ = self.hangup.recv() => if hangup == Hangup::Ends { "SIGHUP" } else {
-                    tracing::info!("SIGHUP: the configuration is read only at start; restart to change it");
-                    continue;
+                _ = self.hangup.recv() => match &hangup {
+                    Hangup::Ends => "SIGHUP",
+                    Hangup::Reloads(reload) => {
+                        tracing::info!("SIGHUP: TLS files are read again; to change the rest of the configuration, restart");
+                        reload.notify_one();
+                        continue;
+                    }
                 }
             };
             if shutdown.is_cancelled() {

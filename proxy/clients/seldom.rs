@@ -5,6 +5,8 @@ use std::{
     time::{Duration, Instant},
 };
 
+use super::Client;
+
 /// How often.
 const EVERY: Duration = Duration::from_secs(60);
 
@@ -19,6 +21,19 @@ pub struct Complaints {
     pub certificate: Seldom,
     /// Anything else.
     pub otherwise: Seldom,
+}
+
+impl Complaints {
+    /// A client speaks TLS where that is not spoken.
+    pub fn of_tls(&self, client: &Client) {
+        if self.tls.may_be_told() {
+            let (peer, local) = (&client.peer, &client.local);
+            tracing::warn!(
+                "client {peer} speaks TLS to {local}, which speaks plain text: have it connect to a rediss:// port of `listen`, or \
+                 without TLS (redis://)"
+            );
+        }
+    }
 }
 
 /// When something was told last.

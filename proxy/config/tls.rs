@@ -60,6 +60,21 @@ pub struct NodeTls {
     pub is_unchecked: bool,
 }
 
+impl ClientTls {
+    /// All files that it is made of.
+    pub fn files(&self) -> Vec<TlsFile> {
+        [&self.pair.certificate, &self.pair.key].into_iter().chain(&self.ca).cloned().collect()
+    }
+}
+
+impl NodeTls {
+    /// All files that it is made of.
+    pub fn files(&self) -> Vec<TlsFile> {
+        let pair = self.pair.iter().flat_map(|pair| [&pair.certificate, &pair.key]);
+        pair.chain(&self.ca).cloned().collect()
+    }
+}
+
 impl TlsFile {
     fn of(key: &'static str, path: Option<&Path>) -> Option<TlsFile> {
         path.map(|path| TlsFile { key, path: path.to_owned() })

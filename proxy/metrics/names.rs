@@ -54,6 +54,11 @@ families! {
     READY = Gauge "slotway_ready" []
         "1 where the proxy can serve: the routing table covers a node that can be reached, and no shutdown is under way.";
 
+    CERTIFICATE_EXPIRY = Gauge "slotway_tls_certificate_expiry_timestamp_seconds" ["side"]
+        "When the certificate in force ends, or the first of the chain behind it; 0 where there is none.";
+    CERTIFICATE_REFUSED = Gauge "slotway_tls_certificate_refused" ["side"]
+        "1 where the files have changed and are not taken, so that those of before serve on.";
+
     CLIENT_CONNECTIONS = Gauge "slotway_client_connections" []
         "Clients connected now.";
     CLIENT_CONNECTIONS_TOTAL = Counter "slotway_client_connections_total" []

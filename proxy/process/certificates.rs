@@ -1,23 +1,37 @@
-//! The certificates in force: read here, and handed to whoever secures connections.
+//! The certificates in force: read here, handed to whoever secures connections, and read again when their files change.
+//!
+//! Connections keep what they were made with; those that are made afterwards get the new. What is wrong with new files is
+//! said, and the old ones serve on.
 
-use std::sync::Arc;
+use std::{
+    fs,
+    os::unix::fs::MetadataExt,
+    path::PathBuf,
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
 
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 
 use crate::{
     cluster::topology::Topology,
-    config::Config,
+    config::{Config, TlsFile},
+    metrics::{Metrics, Side},
     process::server::ServeError,
     upstream::transport::tls::{
+        files::FileError,
         for_clients::{ForClients, Served},
         to_nodes::{ToNodes, Trusted},
     },
 };
 
+/// How often files are looked at.
+const LOOK: Duration = Duration::from_secs(1);
+
 /// All certificates in force; the process has one.
 pub struct Certificates {
-    clients: Option<watch::Sender<Arc<Served>>>,
-    nodes: Option<watch::Sender<Arc<Trusted>>>,
+    clients: Option<Kept<Served>>,
+    nodes: Option<Kept<Trusted>>,
 }
 
 impl Certificates {
@@ -26,24 +40,132 @@ impl Certificates {
     /// # Errors
     /// A file is not named, is missing, or of no use.
     pub fn load(config: &Config) -> Result<Certificates, ServeError> {
-        let clients = match config.client_tls()? {
-            Some(settings) => Some(watch::Sender::new(Arc::new(Served::load(&settings)?))),
-            None => None,
-        };
-        let nodes = match config.node_tls()? {
-            Some(settings) => Some(watch::Sender::new(Arc::new(Trusted::load(&settings)?))),
-            None => None,
-        };
-        Ok(Certificates { clients, nodes })
+        let clients = config.client_tls()?.map(|settings| {
+            let files = settings.files();
+            Kept::new(files, Side::Clients, move || Served::load(&settings).map(|new| (Some(new.valid_until), new)))
+        });
+        let nodes = config.node_tls()?.map(|settings| {
+            let files = settings.files();
+            Kept::new(files, Side::Nodes, move || Trusted::load(&settings).map(|new| (new.valid_until, new)))
+        });
+        Ok(Certificates { clients: clients.transpose()?, nodes: nodes.transpose()? })
     }
 
     /// How connections of clients are secured, where any are.
     pub fn for_clients(&self) -> Option<ForClients> {
-        self.clients.as_ref().map(|served| ForClients::new(served.subscribe()))
+        self.clients.as_ref().map(|kept| ForClients::new(kept.in_force.subscribe()))
     }
 
     /// How connections to nodes are secured, where they are; `topology` tells their names.
     pub fn to_nodes(&self, topology: Option<&watch::Receiver<Arc<Topology>>>) -> Option<ToNodes> {
-        self.nodes.as_ref().map(|trusted| ToNodes::new(trusted.subscribe(), topology.cloned()))
+        self.nodes.as_ref().map(|kept| ToNodes::new(kept.in_force.subscribe(), topology.cloned()))
     }
+
+    /// Reads files again when they change, and at once when `asked` says so. Never ends.
+    pub async fn keep(mut self, asked: Arc<Notify>, metrics: Metrics) {
+        if let Some(kept) = &self.clients {
+            kept.announce(&metrics);
+        }
+        if let Some(kept) = &self.nodes {
+            kept.announce(&metrics);
+        }
+        loop {
+            let at_once = tokio::select! {
+                () = asked.notified() => true,
+                () = tokio::time::sleep(LOOK) => false,
+            };
+            if let Some(kept) = &mut self.clients {
+                kept.look(at_once, &metrics);
+            }
+            if let Some(kept) = &mut self.nodes {
+                kept.look(at_once, &metrics);
+            }
+        }
+    }
+}
+
+/// What is read, and until when it is valid.
+type Loaded<T> = (Option<SystemTime>, T);
+
+/// Something that is made of files, and made anew when they change.
+struct Kept<T> {
+    load: Box<dyn Fn() -> Result<Loaded<T>, FileError> + Send>,
+    files: Vec<PathBuf>,
+    side: Side,
+    in_force: watch::Sender<Arc<T>>,
+    valid_until: Option<SystemTime>,
+    /// The files that have been read, well or not.
+    read: Stamps,
+    /// The files as they were looked at last.
+    seen: Stamps,
+}
+
+/// What changes with a file: when it was written and changed, its length, and which one it is.
+type Stamps = Vec<Option<[i64; 6]>>;
+
+impl<T> Kept<T> {
+    fn new(
+        files: Vec<TlsFile>,
+        side: Side,
+        load: impl Fn() -> Result<Loaded<T>, FileError> + Send + 'static,
+    ) -> Result<Kept<T>, FileError> {
+        let files: Vec<PathBuf> = files.into_iter().map(|file| file.path).collect();
+        let stamps = stamps(&files);
+        let (valid_until, made) = load()?;
+        let in_force = watch::Sender::new(Arc::new(made));
+        Ok(Kept { load: Box::new(load), files, side, in_force, valid_until, read: stamps.clone(), seen: stamps })
+    }
+
+    fn announce(&self, metrics: &Metrics) {
+        metrics.certificate(self.side, self.valid_until);
+        if let Some(until) = self.valid_until
+            && until < SystemTime::now()
+        {
+            tracing::error!("the certificate for {} is valid no more: it ended on {}", self.side.label(), day(until));
+        }
+    }
+
+    /// Reads the files where they have changed. One that changes just now is left to finish first: a certificate and its key
+    /// are two files.
+    fn look(&mut self, at_once: bool, metrics: &Metrics) {
+        let stamps = stamps(&self.files);
+        let is_settled = self.seen == stamps;
+        self.seen.clone_from(&stamps);
+        if !at_once && (self.read == stamps || !is_settled) {
+            return;
+        }
+        self.read = stamps;
+        match (self.load)() {
+            Ok((Some(until), _)) if until < SystemTime::now() => {
+                self.refuse(&format!("the certificate ended on {}", day(until)), metrics);
+            }
+            Ok((until, made)) => {
+                self.in_force.send_replace(Arc::new(made));
+                self.valid_until = until;
+                metrics.certificate(self.side, until);
+                let until = until.map_or_else(String::new, |until| format!(", valid until {}", day(until)));
+                tracing::info!("the TLS files for {} have been read again{until}", self.side.label());
+            }
+            Err(why) => self.refuse(&why.to_string(), metrics),
+        }
+    }
+
+    fn refuse(&self, why: &str, metrics: &Metrics) {
+        metrics.certificate_refused(self.side);
+        tracing::warn!("the new TLS files for {} are not taken, the old ones serve on: {why}", self.side.label());
+    }
+}
+
+fn stamps(files: &[PathBuf]) -> Stamps {
+    let stamp = |file: &PathBuf| {
+        let found = fs::metadata(file).ok()?;
+        let (length, inode) = (found.size() as i64, found.ino() as i64);
+        Some([found.mtime(), found.mtime_nsec(), found.ctime(), found.ctime_nsec(), length, inode])
+    };
+    files.iter().map(stamp).collect()
+}
+
+/// A time as a day, in UTC.
+pub fn day(time: SystemTime) -> String {
+    humantime::format_rfc3339_seconds(time).to_string().chars().take("2026-11-29".len()).collect()
 }

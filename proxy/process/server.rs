@@ -9,7 +9,7 @@ use std::{
 };
 
 use socket2::{Domain, Socket, Type};
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
@@ -89,7 +89,13 @@ impl From<FileError> for ServeError {
 }
 
 /// Serves until `shutdown` is cancelled, then drains: what is in flight is answered. Cancelling `now` ends the drain.
-pub async fn run(config: Config, shutdown: CancellationToken, now: CancellationToken) -> Result<(), ServeError> {
+/// `reload` has certificates read again.
+pub async fn run(
+    config: Config,
+    shutdown: CancellationToken,
+    now: CancellationToken,
+    reload: Arc<Notify>,
+) -> Result<(), ServeError> {
     let config = Arc::new(config);
     let certificates = Certificates::load(&config)?;
     let listen = |address: &ListenAddress| {
@@ -160,6 +166,7 @@ pub async fn run(config: Config, shutdown: CancellationToken, now: CancellationT
         () = acceptor.run(&listeners) => {}
         () = look_for_idle(&clients, config.client_idle_timeout) => {}
         () = follow_nodes(&descriptors, topology) => {}
+        () = certificates.keep(reload, metrics.clone()) => {}
         () = async {
             shutdown.cancelled().await;
             tracing::info!(clients = clients.count(), "draining");

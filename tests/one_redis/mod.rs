@@ -19,6 +19,7 @@ pub mod server;
 pub mod sort;
 pub mod splitting;
 pub mod tls;
+pub mod tls_files;
 pub mod tls_nodes;
 pub mod tracking;
 pub mod transactions;

@@ -255,6 +255,20 @@ fn who_speaks_plain_text_to_tls_is_told_so_and_the_log_says_it_once() {
 }
 
 #[test]
+fn who_speaks_tls_to_a_plain_port_is_in_the_log_once() {
+    let line = "which speaks plain text: have it connect to a rediss:// port";
+    let bench = Bench::expecting("crossed", &[], &[line]);
+    for _ in 0..2 {
+        let mut greeting = TcpStream::connect(bench.proxy.address()).expect("a connection");
+        greeting.set_read_timeout(Some(Duration::from_secs(10))).expect("a timeout");
+        // The head of a ClientHello; a plain server waits for more, and so does the proxy.
+        greeting.write_all(b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03").expect("sent");
+        eventually("it to be logged", || bench.proxy.log().contains(line));
+    }
+    assert_eq!(bench.proxy.log().matches(line).count(), 1, "{}", bench.proxy.log());
+}
+
+#[test]
 fn a_client_that_says_nothing_holds_up_neither_others_nor_the_end() {
     let bench = Bench::new("silent", &[]);
     let silent = TcpStream::connect(bench.address()).expect("a connection");

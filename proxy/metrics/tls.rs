@@ -1,0 +1,42 @@
+//! Certificates in force.
+
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use super::{Registry, labels::labels, names, series::Level};
+
+labels! {
+    /// To whom a certificate is shown.
+    Side {
+        /// To clients, and to visitors of the admin port.
+        Clients = "clients",
+        /// To nodes that ask for one.
+        Nodes = "nodes",
+    }
+}
+
+/// When certificates end, and whether newer ones are refused.
+pub(super) struct Series {
+    expiry: [Level; Side::ALL.len()],
+    refused: [Level; Side::ALL.len()],
+}
+
+impl Series {
+    pub(super) fn new(registry: &Registry) -> Series {
+        let of = |family| Side::ALL.map(|side| Level::new(registry.gauge(family, &[("side", side.label())])));
+        Series { expiry: of(&names::CERTIFICATE_EXPIRY), refused: of(&names::CERTIFICATE_REFUSED) }
+    }
+
+    pub(super) fn in_force(&self, side: Side, until: Option<SystemTime>) {
+        let until = until.and_then(|until| until.duration_since(UNIX_EPOCH).ok()).unwrap_or_default();
+        self.expiry[side as usize].set(i64::try_from(until.as_secs()).unwrap_or(i64::MAX));
+        self.refused[side as usize].set(0);
+    }
+
+    pub(super) fn refused(&self, side: Side) {
+        self.refused[side as usize].set(1);
+    }
+
+    pub(super) fn touch(&self) {
+        self.expiry.iter().chain(&self.refused).for_each(Level::touch);
+    }
+}
