@@ -184,6 +184,9 @@ pub struct Config {
     /// Where the admin server listens; `None`: nowhere.
     #[serde(deserialize_with = "read::socket_or_off")]
     pub admin: Option<SocketAddr>,
+    /// Whether TLS is spoken there.
+    #[serde(deserialize_with = "read::switch")]
+    pub admin_tls: bool,
     /// The log filter.
     #[serde(deserialize_with = "read::log_filter")]
     pub log: String,

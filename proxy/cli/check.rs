@@ -1,6 +1,11 @@
 //! `slotway check`.
 
-use slotway::config::{self, Config};
+use std::time::SystemTime;
+
+use slotway::{
+    config::{self, Config},
+    process::certificates::{self, Certificates, Validity},
+};
 
 use super::{
     Failure,
@@ -31,5 +36,18 @@ pub fn run(flags: &ServeFlags) -> Result<(), Failure> {
     for name in config.strange_commands() {
         eprintln!("warning: {}", strange(name));
     }
-    Ok(config.ready_to_serve()?)
+    config.ready_to_serve()?;
+    for (side, until) in Certificates::load(&config)?.ends() {
+        let (side, day) = (side.label(), certificates::day(until));
+        match Validity::of(until, SystemTime::now()) {
+            Validity::Over => {
+                eprintln!("warning: the certificate that {side} are shown is valid no more: it ended on {day}")
+            }
+            Validity::FewDays(days) => {
+                eprintln!("warning: the certificate that {side} are shown ends in {days} days, on {day}");
+            }
+            Validity::Days(_) => {}
+        }
+    }
+    Ok(())
 }

@@ -32,6 +32,8 @@ settings! {
     seeds,
     /// Where /metrics, probes and the status page are, or `off` [127.0.0.1:9380]
     admin,
+    /// The admin port speaks TLS, too
+    admin_tls @ true,
     /// Threads that serve clients; 0: one per core [0]
     workers,
     /// The user that the proxy is to the nodes
@@ -189,13 +191,17 @@ pub struct AdminFlags {
     /// The proxy's admin address, if it is not in the file or the environment [127.0.0.1:9380]
     #[arg(long, value_name = "ADDRESS")]
     pub admin: Option<String>,
+    /// It speaks TLS, if that is not in the file or the environment
+    #[arg(long)]
+    pub admin_tls: bool,
 }
 
 impl AdminFlags {
     /// The file, the environment and this flag.
     pub fn sources(&self) -> Sources {
         let flags = self.admin.iter().map(|admin| ("admin".to_owned(), admin.clone()));
-        Sources::of_process(self.config.clone(), flags.collect())
+        let secured = self.admin_tls.then(|| ("admin_tls".to_owned(), "true".to_owned()));
+        Sources::of_process(self.config.clone(), flags.chain(secured).collect())
     }
 }
 

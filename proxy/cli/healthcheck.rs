@@ -6,7 +6,7 @@ use std::{
     time::Duration,
 };
 
-use slotway::config::Config;
+use slotway::{config::Config, upstream::transport::tls::to_ourselves};
 
 use super::{Failure, flags::AdminFlags, say};
 
@@ -17,10 +17,11 @@ const LONGEST_ANSWER: u64 = 64 * 1024;
 
 /// Succeeds where `/readyz` says 200.
 pub fn run(flags: &AdminFlags) -> Result<(), Failure> {
-    let Some(address) = Config::load(&flags.sources())?.admin else {
+    let config = Config::load(&flags.sources())?;
+    let Some(address) = config.admin else {
         return Err(Failure::Config("the admin port is off, so that nothing can be asked; set `admin`".to_owned()));
     };
-    match readyz(address) {
+    match readyz(address, config.admin_tls) {
         Ok(answer) if answer.starts_with("HTTP/1.1 200 ") => {
             say("ready");
             Ok(())
@@ -35,10 +36,14 @@ pub fn body(answer: &str) -> &str {
     answer.split_once("\r\n\r\n").map_or("", |(_, body)| body.trim())
 }
 
-/// What `/readyz` answers, head and all.
-pub fn readyz(address: SocketAddr) -> io::Result<String> {
-    let mut stream = TcpStream::connect_timeout(&near(address), PATIENCE)?;
+/// What `/readyz` answers, head and all; by TLS where that is spoken.
+pub fn readyz(address: SocketAddr, by_tls: bool) -> io::Result<String> {
+    let stream = TcpStream::connect_timeout(&near(address), PATIENCE)?;
     stream.set_read_timeout(Some(PATIENCE))?;
+    if by_tls { answer(to_ourselves::secured(stream)?, address) } else { answer(stream, address) }
+}
+
+fn answer(mut stream: impl Read + Write, address: SocketAddr) -> io::Result<String> {
     write!(stream, "GET /readyz HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n")?;
     let mut answer = Vec::new();
     stream.take(LONGEST_ANSWER).read_to_end(&mut answer)?;

@@ -76,7 +76,7 @@ pub enum ConfigError {
     },
     /// TLS needs a certificate and its key.
     NoCertificate {
-        /// The listener that speaks TLS.
+        /// What speaks TLS.
         wanted_by: String,
     },
     /// A certificate without its key, or a key without its certificate.

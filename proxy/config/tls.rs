@@ -87,13 +87,13 @@ impl Config {
     /// # Errors
     /// A file that is needed is not named.
     pub fn client_tls(&self) -> Result<Option<ClientTls>, ConfigError> {
-        let Some(listener) = self.listen.iter().find(|address| matches!(address, ListenAddress::Tls(_))) else {
-            return Ok(None);
-        };
+        let listener = self.listen.iter().find(|address| matches!(address, ListenAddress::Tls(_)));
+        let admin = || (self.admin_tls && self.admin.is_some()).then(|| "the admin port (`admin_tls`)".to_owned());
+        let Some(wanted_by) = listener.map(ToString::to_string).or_else(admin) else { return Ok(None) };
         let certificate = TlsFile::of("tls_cert_file", self.tls_cert_file.as_deref());
         let key = TlsFile::of("tls_key_file", self.tls_key_file.as_deref());
         let (Some(certificate), Some(key)) = (certificate, key) else {
-            return Err(ConfigError::NoCertificate { wanted_by: listener.to_string() });
+            return Err(ConfigError::NoCertificate { wanted_by });
         };
         let ca = TlsFile::of("tls_ca_cert_file", self.tls_ca_cert_file.as_deref());
         let auth = self.auth_clients();

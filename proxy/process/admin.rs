@@ -33,7 +33,10 @@ use crate::{
     cluster::topology::Topology,
     metrics::Metrics,
     protocol::endpoint::Endpoint,
-    upstream::{descriptors::Descriptors, transport::Listener},
+    upstream::{
+        descriptors::Descriptors,
+        transport::{Listener, tls::for_clients::ForClients},
+    },
 };
 
 /// The status page; it draws `/api/status`.
@@ -60,13 +63,19 @@ pub struct Admin {
 }
 
 impl Admin {
-    /// Listens on `address`, which may be shared with other processes if `reuse_port` says so, and serves until `stop` is
-    /// cancelled.
-    pub fn start(address: SocketAddr, reuse_port: bool, view: View, stop: CancellationToken) -> io::Result<Admin> {
+    /// Listens on `address`, which may be shared with other processes if `reuse_port` says so, by TLS where `tls` says how,
+    /// and serves until `stop` is cancelled.
+    pub fn start(
+        address: SocketAddr,
+        reuse_port: bool,
+        tls: Option<ForClients>,
+        view: View,
+        stop: CancellationToken,
+    ) -> io::Result<Admin> {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let bound = {
             let _runtime = runtime.enter();
-            Listener::bind_tcp(address, reuse_port, None)
+            Listener::bind_tcp(address, reuse_port, tls)
         };
         let listener = match bound {
             Ok(listener) => listener,

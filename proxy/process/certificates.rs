@@ -25,6 +25,8 @@ use crate::{
     },
 };
 
+/// When it is time to get another certificate, as the alert in `deploy/` has it.
+const FEW_DAYS: u64 = 14;
 /// How often files are looked at.
 const LOOK: Duration = Duration::from_secs(1);
 
@@ -40,15 +42,32 @@ impl Certificates {
     /// # Errors
     /// A file is not named, is missing, or of no use.
     pub fn load(config: &Config) -> Result<Certificates, ServeError> {
+        let (clients, nodes) = (Certificates::for_clients_only(config)?, Certificates::for_nodes_only(config)?);
+        Ok(Certificates { clients: clients.clients, nodes: nodes.nodes })
+    }
+
+    /// Reads what clients are shown.
+    ///
+    /// # Errors
+    /// As [`Certificates::load`].
+    pub fn for_clients_only(config: &Config) -> Result<Certificates, ServeError> {
         let clients = config.client_tls()?.map(|settings| {
             let files = settings.files();
             Kept::new(files, Side::Clients, move || Served::load(&settings).map(|new| (Some(new.valid_until), new)))
         });
+        Ok(Certificates { clients: clients.transpose()?, nodes: None })
+    }
+
+    /// Reads what nodes are shown, and judged by.
+    ///
+    /// # Errors
+    /// As [`Certificates::load`].
+    pub fn for_nodes_only(config: &Config) -> Result<Certificates, ServeError> {
         let nodes = config.node_tls()?.map(|settings| {
             let files = settings.files();
             Kept::new(files, Side::Nodes, move || Trusted::load(&settings).map(|new| (new.valid_until, new)))
         });
-        Ok(Certificates { clients: clients.transpose()?, nodes: nodes.transpose()? })
+        Ok(Certificates { clients: None, nodes: nodes.transpose()? })
     }
 
     /// How connections of clients are secured, where any are.
@@ -59,6 +78,13 @@ impl Certificates {
     /// How connections to nodes are secured, where they are; `topology` tells their names.
     pub fn to_nodes(&self, topology: Option<&watch::Receiver<Arc<Topology>>>) -> Option<ToNodes> {
         self.nodes.as_ref().map(|kept| ToNodes::new(kept.in_force.subscribe(), topology.cloned()))
+    }
+
+    /// Who is shown a certificate, and until when it is valid.
+    pub fn ends(&self) -> Vec<(Side, SystemTime)> {
+        let clients = self.clients.as_ref().and_then(|kept| Some((kept.side, kept.valid_until?)));
+        let nodes = self.nodes.as_ref().and_then(|kept| Some((kept.side, kept.valid_until?)));
+        clients.into_iter().chain(nodes).collect()
     }
 
     /// Reads files again when they change, and at once when `asked` says so. Never ends.
@@ -165,7 +191,48 @@ fn stamps(files: &[PathBuf]) -> Stamps {
     files.iter().map(stamp).collect()
 }
 
+/// How long a certificate is still valid; what is wrong with that.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Validity {
+    /// For so many days.
+    Days(u64),
+    /// For so many days: time to get another.
+    FewDays(u64),
+    /// No more.
+    Over,
+}
+
+impl Validity {
+    /// Of a certificate that is valid until then.
+    pub fn of(until: SystemTime, now: SystemTime) -> Validity {
+        match until.duration_since(now).map(|left| left.as_secs() / (24 * 3600)) {
+            Err(_) => Validity::Over,
+            Ok(days @ ..FEW_DAYS) => Validity::FewDays(days),
+            Ok(days) => Validity::Days(days),
+        }
+    }
+}
+
 /// A time as a day, in UTC.
 pub fn day(time: SystemTime) -> String {
     humantime::format_rfc3339_seconds(time).to_string().chars().take("2026-11-29".len()).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_certificate_is_replaced_in_time() {
+        let now = SystemTime::UNIX_EPOCH + Duration::from_secs(1_800_000_000);
+        let day = Duration::from_secs(24 * 3600);
+        for (until, validity) in [
+            (now - day, Validity::Over),
+            (now + day / 2, Validity::FewDays(0)),
+            (now + day * 14 - Duration::from_secs(1), Validity::FewDays(13)),
+            (now + day * 14, Validity::Days(14)),
+        ] {
+            assert_eq!(Validity::of(until, now), validity);
+        }
+    }
 }

@@ -5,6 +5,7 @@
 //! It changes nothing anywhere: every question is one that a node answers without a trace.
 
 mod addresses;
+mod certificates;
 mod chart;
 mod exam;
 mod health;
@@ -14,7 +15,7 @@ mod slots;
 
 use serde::Serialize;
 
-use crate::{config::Config, process::certificates::Certificates};
+use crate::config::Config;
 use exam::Exam;
 
 /// How bad a finding is.
@@ -83,11 +84,8 @@ impl Report {
 
 /// Looks at the cluster that `config` leads to, and adds to the report what it finds.
 pub async fn examine(config: &Config, report: &mut Report) {
-    let certificates = match Certificates::load(config) {
-        Ok(certificates) => certificates,
-        Err(why) => return report.problem("tls", why.to_string(), "mend that first: nodes cannot be asked without it"),
-    };
-    let exam = Exam::of(config, certificates.to_nodes(None)).await;
+    let Some(tls) = certificates::judge_ours(config, report) else { return };
+    let exam = Exam::of(config, tls).await;
     seeds::judge(&exam, report);
     if exam.members.is_empty() {
         return;
@@ -96,6 +94,7 @@ pub async fn examine(config: &Config, report: &mut Report) {
     members::judge(&exam, report);
     slots::judge(&exam, report);
     health::judge(&exam, report);
+    certificates::judge_nodes(&exam, report);
 }
 
 /// Some of many, for a sentence.

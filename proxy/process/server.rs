@@ -29,7 +29,10 @@ use crate::{
         descriptors::Descriptors,
         dial::Dialer,
         router::Shared,
-        transport::{Arrival, Keepalive, Listener, tls::files::FileError},
+        transport::{
+            Arrival, Keepalive, Listener,
+            tls::{files::FileError, for_clients::ForClients},
+        },
     },
 };
 
@@ -148,7 +151,8 @@ pub async fn run(
                 shutdown: shutdown.clone(),
                 buffered: Box::new(move || counted.buffered()),
             };
-            let admin = Admin::start(address, config.reuse_port, view, stop.clone());
+            let tls = certificates.for_clients().filter(|_| config.admin_tls).map(ForClients::for_visitors);
+            let admin = Admin::start(address, config.reuse_port, tls, view, stop.clone());
             Some(admin.map_err(|error| ServeError::Bind(ListenAddress::Tcp(address), error))?)
         }
         None => None,

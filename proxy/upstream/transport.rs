@@ -20,7 +20,7 @@ use std::{
     net::SocketAddr,
     pin::{Pin, pin},
     task::{Context, Poll, Waker},
-    time::Duration,
+    time::{Duration, SystemTime},
 };
 
 use socket2::{SockRef, TcpKeepalive};
@@ -125,6 +125,12 @@ impl Stream {
     /// The address of the other end, where it has one.
     pub fn peer(&self) -> Option<SocketAddr> {
         self.carrier.tcp()?.peer_addr().ok()
+    }
+
+    /// When the certificate ends that the other end has shown, if it has.
+    pub fn peer_valid_until(&self) -> Option<SystemTime> {
+        let Carrier::Tls(tls) = &self.carrier else { return None };
+        tls.peer_valid_until()
     }
 
     /// Whether the stream is open and has nothing to read: where nothing is asked, what comes is an end, or out of step. A

@@ -14,7 +14,7 @@ use crate::{
     one_redis::clients::{python, run, said, script},
     support::{
         Authority, Client, Issued, Node, Proxy, Settings, Setup, cluster::shared, eventually, ports::free_port,
-        proxy::only_set_here,
+        proxy::only_set_here, wire::Wire,
     },
 };
 
@@ -312,16 +312,45 @@ fn files_that_are_of_no_use_are_named_with_what_to_do() {
             format!("`tls_ca_cert_file`: {empty}: there is no certificate in it"),
         ),
     ] {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_slotway"));
-        only_set_here(&mut command).args(["serve", "--seeds", "127.0.0.1:1", "--admin", "off"]);
-        command.args(["--listen", "rediss://127.0.0.1:1"]);
-        for (name, file) in files {
-            command.env(format!("SLOTWAY_TLS_{name}_FILE"), file);
+        for way in ["serve", "check"] {
+            let mut command = Command::new(env!("CARGO_BIN_EXE_slotway"));
+            only_set_here(&mut command).args([way, "--seeds", "127.0.0.1:1", "--admin", "off"]);
+            command.args(["--listen", "rediss://127.0.0.1:1"]);
+            for (name, file) in &files {
+                command.env(format!("SLOTWAY_TLS_{name}_FILE"), file);
+            }
+            let output = command.output().expect("slotway");
+            assert_eq!(output.status.code(), Some(1), "{}", said(&output));
+            assert!(said(&output).contains(&says), "{says}\n{}", said(&output));
         }
-        let output = command.output().expect("slotway");
-        assert_eq!(output.status.code(), Some(1), "{}", said(&output));
-        assert!(said(&output).contains(&says), "{says}\n{}", said(&output));
     }
+}
+
+#[test]
+fn the_admin_port_speaks_tls_where_that_is_said() {
+    // Clients must show a certificate; visitors have none.
+    let ca = Authority::new("admin-clients");
+    let authority = Authority::new("admin");
+    let own = authority.issue("proxy", &["localhost"]);
+    let settings = Settings::new(shared().seeds())
+        .with("TLS_CERT_FILE", own.certificate.display())
+        .with("TLS_KEY_FILE", own.key.display())
+        .with("TLS_CA_CERT_FILE", ca.certificate.display())
+        .with("ADMIN_TLS", true);
+    let proxy = Proxy::launch(settings);
+    let admin = format!("127.0.0.1:{}", proxy.admin);
+    let healthcheck = |more: &[&str]| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_slotway"));
+        only_set_here(&mut command).args(["healthcheck", "--admin", &admin]).args(more).output().expect("slotway")
+    };
+    eventually("it to be ready", || healthcheck(&["--admin-tls"]).status.success());
+    assert!(!healthcheck(&[]).status.success(), "by plain HTTP");
+    let socket = TcpStream::connect(&admin).expect("a connection");
+    let mut page = Wire::secured(socket, "localhost", authority.trusting(None)).expect("TLS");
+    page.write_all(b"GET /metrics HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").expect("sent");
+    let mut text = String::new();
+    page.read_to_string(&mut text).expect("a page");
+    assert!(text.starts_with("HTTP/1.1 200 ") && text.contains("slotway_ready 1"), "{text}");
 }
 
 #[test]

@@ -11,8 +11,8 @@ use serde_json::Value;
 use crate::{
     redirection::discovery::containers,
     support::{
-        Act, Client, Cluster, FakeNode, Flavour, Node, Proxy, Settings, Setup, Shape, ports::free_port,
-        proxy::only_set_here, relay::BlackHole, until,
+        Act, Authority, Client, Cluster, FakeNode, Flavour, Node, NodeTls, Proxy, Settings, Setup, Shape,
+        ports::free_port, proxy::only_set_here, relay::BlackHole, until,
     },
 };
 
@@ -429,4 +429,52 @@ fn the_doctor_leaves_no_trace() {
             "{stat}"
         );
     }
+}
+
+#[test]
+fn certificates_and_ports_of_tls_are_judged() {
+    let authority = Authority::new("doctor");
+    let (own, ca) = (authority.issue("node", &["127.0.0.1"]), authority.certificate.clone());
+    let cluster = Cluster::start(Shape {
+        tls: Some(NodeTls { own: own.clone(), ca: ca.clone(), auth_clients: "no" }),
+        ..Shape::default()
+    });
+    let (seeds, ca) = (cluster.tls_seeds("rediss://127.0.0.1"), ca.display().to_string());
+    let ended = authority.issue_until("ended", &["localhost"], 2003);
+    let (certificate, key) = (ended.certificate.display().to_string(), ended.key.display().to_string());
+    let listen = format!("rediss://127.0.0.1:{}", free_port());
+    let trusting = ["--node-tls-ca-cert-file", &ca];
+
+    let well = doctor_of(&seeds, &trusting);
+    well.finds("ok", "tls", &["the nodes' certificates are valid, the first of them until 2999-12-31"]);
+    well.warns_only_of(&["replicas", "limits"]);
+
+    let shown =
+        [&trusting[..], &["--listen", &listen, "--tls-cert-file", &certificate, "--tls-key-file", &key]].concat();
+    let report = doctor_of(&seeds, &shown);
+    report.finds(
+        "problem",
+        "tls",
+        &["that clients are shown is valid no more: it ended on 2003-12-31", "tls_cert_file"],
+    );
+    report.finds("ok", "seeds", &["3 of 3"]);
+
+    let missing = ["--node-tls-ca-cert-file", "/nowhere/ca.pem"];
+    doctor_of(&seeds, &missing).finds("problem", "tls", &["`node_tls_ca_cert_file`: /nowhere/ca.pem: cannot read it"]);
+
+    let other = Authority::new("doctor-other").certificate.display().to_string();
+    let report = doctor_of(&seeds, &["--node-tls-ca-cert-file", &other]);
+    report.finds("problem", "tls", &["is of no CA that is trusted here", "openssl s_client -connect 127.0.0.1:"]);
+
+    let fixed = [&trusting[..], &["--node-tls-server-name", "redis.example"]].concat();
+    doctor_of(&seeds, &fixed).finds("problem", "tls", &["its certificate is not for redis.example but for"]);
+
+    let unchecked = doctor_of(&seeds, &["--node-tls-insecure-skip-verify"]);
+    unchecked.finds("warning", "tls", &["nodes' certificates are not checked"]);
+
+    // TLS to plain ports, and the other way round.
+    let crossed = doctor_of(&cluster.seeds(), &["--node-tls", "--node-tls-ca-cert-file", &ca]);
+    crossed.finds("problem", "tls", &["timed out", "`tls-port`, or its plain `port`"]);
+    let crossed = doctor_of(&cluster.tls_seeds("127.0.0.1"), &[]);
+    crossed.finds("problem", "tls", &["it hangs up at the first word", "rediss://127.0.0.1:"]);
 }

@@ -65,7 +65,7 @@ fn remedy(error: &io::Error, address: SocketAddr, flag: &str) -> String {
 
 /// Whether a proxy with this admin port runs here, and what it says of itself.
 fn running_proxy(config: &Config, report: &mut Report) -> bool {
-    let Some(Ok(answer)) = config.admin.map(readyz) else { return false };
+    let Some(Ok(answer)) = config.admin.map(|admin| readyz(admin, config.admin_tls)) else { return false };
     let Ok(said) = serde_json::from_str::<serde_json::Value>(body(&answer)) else { return false };
     let at = config.admin.map_or(String::new(), |admin| near(admin).to_string());
     match (said["ready"].as_bool(), said["reason"].as_str()) {

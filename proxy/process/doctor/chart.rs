@@ -62,6 +62,8 @@ pub struct Chart {
     pub at: Address,
     /// The address that its name led to.
     pub peer: Option<SocketAddr>,
+    /// When the certificate that it shows ends, where it shows one.
+    pub valid_until: Option<SystemTime>,
     /// Its clock.
     pub clock: Option<Clock>,
     /// Its view of the cluster, or why it has none.
@@ -81,7 +83,14 @@ impl Chart {
             Value::Error(text) if text.starts_with(b"DENIED") => vec![Value::Error(text); QUESTIONS.len()],
             _ => control.ask_all(&QUESTIONS.map(|(question, _)| question)).await?,
         };
-        let mut chart = Chart { peer: control.peer(), at, clock, view: Err(String::new()), replies };
+        let mut chart = Chart {
+            peer: control.peer(),
+            valid_until: control.valid_until(),
+            at,
+            clock,
+            view: Err(String::new()),
+            replies,
+        };
         let nodes = chart.reply("CLUSTER NODES").str();
         let view = View::parse(chart.reply("CLUSTER SLOTS"), nodes, Some(chart.reply("CLUSTER SHARDS")), &chart.at);
         chart.view = view.map_err(|bad| bad.to_string());

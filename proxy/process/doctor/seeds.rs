@@ -29,7 +29,7 @@ pub fn judge(exam: &Exam, report: &mut Report) {
         };
         let Some(Complaint(about, says, remedy)) = complaint else { continue };
         // Where other seeds lead to the cluster, a bad one costs nothing yet.
-        if well > 0 && about == SEEDS {
+        if well > 0 && (about == SEEDS || about == TLS) {
             report.warning(about, says, remedy);
         } else {
             report.problem(about, says, remedy);
@@ -54,6 +54,15 @@ fn unreachable(address: &Address, error: &DialError) -> Complaint {
              (docker run --net NETWORK ...), or name published ports: --seeds 127.0.0.1:7000"
                 .to_owned(),
         ),
+        Step::Connect | Step::Login | Step::Introduce | Step::Identify | Step::Ask
+            if why.contains("connection reset") || why.contains("closed the connection") =>
+        {
+            Complaint(
+                TLS,
+                says,
+                format!("it hangs up at the first word: is {} its `tls-port`? then name it as rediss://{address}", address.port),
+            )
+        }
         Step::Connect if why.contains("timed out") => Complaint(
             SEEDS,
             says,

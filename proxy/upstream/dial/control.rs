@@ -1,6 +1,9 @@
 //! A connection on which the proxy asks for itself: replies as trees, each within a deadline.
 
-use std::{net::SocketAddr, time::Duration};
+use std::{
+    net::SocketAddr,
+    time::{Duration, SystemTime},
+};
 
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -74,6 +77,11 @@ impl Control {
     /// The address of the other end, as resolved.
     pub fn peer(&self) -> Option<SocketAddr> {
         self.stream.peer()
+    }
+
+    /// When the certificate ends that the other end has shown, if it has.
+    pub fn valid_until(&self) -> Option<SystemTime> {
+        self.stream.peer_valid_until()
     }
 
     /// One request, one reply. An error that the node *says* is a [`Value::Error`]. After an `Err` the connection is out

@@ -11,6 +11,7 @@ pub mod certificate;
 pub mod files;
 pub mod for_clients;
 pub mod to_nodes;
+pub mod to_ourselves;
 
 use std::{
     fmt,
@@ -18,6 +19,7 @@ use std::{
     mem::MaybeUninit,
     pin::Pin,
     task::{Context, Poll, Waker, ready},
+    time::SystemTime,
 };
 
 use rustls::Connection;
@@ -61,6 +63,11 @@ impl Tls {
 
     pub(super) fn socket(&self) -> &TcpStream {
         &self.socket
+    }
+
+    /// When the peer's certificate ends, or the first of those behind it.
+    pub(super) fn peer_valid_until(&self) -> Option<SystemTime> {
+        self.connection.peer_certificates()?.iter().filter_map(|one| certificate::valid_until(one)).min()
     }
 
     /// Whether nothing has been decrypted that nobody has read.

@@ -18,11 +18,16 @@ use crate::config::{AuthClients, ClientTls};
 
 /// How connections of clients are secured: by the certificates that are in force when they come.
 #[derive(Clone, Debug)]
-pub struct ForClients(watch::Receiver<Arc<Served>>);
+pub struct ForClients {
+    served: watch::Receiver<Arc<Served>>,
+    are_visitors: bool,
+}
 
 /// What is in force.
 pub struct Served {
-    config: Arc<ServerConfig>,
+    clients: Arc<ServerConfig>,
+    /// Scrapers and probes have no certificates to show.
+    visitors: Arc<ServerConfig>,
     /// When the first certificate of the chain ends.
     pub valid_until: SystemTime,
 }
@@ -35,19 +40,18 @@ impl Served {
     pub fn load(settings: &ClientTls) -> Result<Served, FileError> {
         let identity = Identity::load(&settings.pair)?;
         let refused = |why: Error| FileError::new(&settings.pair.certificate, why.to_string());
-        let config = ServerConfig::builder_with_provider(provider()).with_safe_default_protocol_versions();
-        let config = config.map_err(refused)?.with_client_cert_verifier(verifier(settings)?);
-        let mut config = config.with_cert_resolver(Arc::new(SingleCertAndKey::from(identity.certified)));
-        config.ticketer = Ticketer::new().map_err(refused)?;
-        Ok(Served { config: Arc::new(config), valid_until: identity.valid_until })
-    }
-
-    /// The same for visitors of the admin port, who need no certificate: scrapers and probes have none.
-    ///
-    /// # Errors
-    /// As [`Served::load`].
-    pub fn load_for_visitors(settings: &ClientTls) -> Result<Served, FileError> {
-        Served::load(&ClientTls { auth: AuthClients::No, ..settings.clone() })
+        let own = Arc::new(SingleCertAndKey::from(identity.certified));
+        let of = |verifier| {
+            let config = ServerConfig::builder_with_provider(provider()).with_safe_default_protocol_versions();
+            let mut config = config?.with_client_cert_verifier(verifier).with_cert_resolver(own.clone());
+            config.ticketer = Ticketer::new()?;
+            Ok(Arc::new(config))
+        };
+        Ok(Served {
+            clients: of(verifier(settings)?).map_err(refused)?,
+            visitors: of(Arc::new(NoClientAuth)).map_err(refused)?,
+            valid_until: identity.valid_until,
+        })
     }
 }
 
@@ -69,12 +73,18 @@ fn verifier(settings: &ClientTls) -> Result<Arc<dyn ClientCertVerifier>, FileErr
 impl ForClients {
     /// By what is in force there.
     pub fn new(served: watch::Receiver<Arc<Served>>) -> ForClients {
-        ForClients(served)
+        ForClients { served, are_visitors: false }
+    }
+
+    /// The same for visitors of the admin port, who are not asked for certificates.
+    pub fn for_visitors(self) -> ForClients {
+        ForClients { are_visitors: true, ..self }
     }
 
     /// What the next connection is secured by.
     pub(in super::super) fn config(&self) -> Arc<ServerConfig> {
-        self.0.borrow().config.clone()
+        let served = self.served.borrow();
+        if self.are_visitors { served.visitors.clone() } else { served.clients.clone() }
     }
 }
 

@@ -196,7 +196,7 @@ impl ServerCertVerifier for AnyName {
 
 /// Takes any certificate, of anybody: as the operator has said, in a key with `insecure` in its name.
 #[derive(Debug)]
-struct Unchecked(Arc<CryptoProvider>);
+pub(super) struct Unchecked(pub(super) Arc<CryptoProvider>);
 
 impl ServerCertVerifier for Unchecked {
     fn verify_server_cert(
