@@ -18,7 +18,7 @@
 //! - **Prelude**: requests that go right in front of another, as one unit with it.
 //!
 //! Connections:
-//! - **Session**: one client connection.
+//! - **Session**: one client connection. **Caller**: who asks by it, and how nodes know who that is.
 //! - **Link**: the worker's shared, pipelined connection to one node, in one lane.
 //! - **Lane**: what must be equal for connections to be shared: RESP version, database, credentials.
 //! - **Dedicated**: a node connection that one session holds alone. **Attempts**: the tries of one request on such ones.

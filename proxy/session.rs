@@ -5,6 +5,10 @@
 //! turn of the event loop costs one read and one write however many requests it carries. What needs the connection for
 //! itself (logging in, waiting in BLPOP) leaves the poll function as a `Turn::Alone` once the line has settled.
 //!
+//! What it consists of are types that know nothing of it: who asks ([`caller`]), what it is busy with ([`busy`]), what MULTI has
+//! queued ([`transaction`]), what the client is told unasked ([`listening`]), what goes again ([`retry`]). Commands are
+//! functions of what they need, most of them of the caller alone.
+//!
 //! The order rule: a session never has requests in flight under two topologies, and sends nothing new while one of its
 //! requests waits to be sent again. Otherwise `SET k 1`, on its way to the old owner, could be overtaken by `SET k 2`.
 
@@ -16,15 +20,18 @@ mod attempts;
 mod attend;
 mod barrier;
 mod blocking;
+mod busy;
 mod called;
 mod caller;
 mod client;
 mod dispatch;
 mod everywhere;
+mod front;
 mod inside;
 mod intake;
 mod keys;
 mod leave;
+mod listening;
 mod local;
 mod login;
 mod long;
@@ -50,7 +57,7 @@ mod watch;
 use std::{
     future::poll_fn,
     io,
-    pin::Pin,
+    pin::{Pin, pin},
     rc::Rc,
     sync::Arc,
     task::{Context, Poll},
@@ -61,9 +68,18 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
 
 pub use self::leave::look_after_users;
 use self::{
-    alone::Work, apart::Place, barrier::Barrier, caller::Caller, leave::Leave, monitor::Monitor, pause::PauseWait,
-    reader::Reader, retry::Retry, subscribe::SlowSubscriber, subscriber::Subscriber, tracking::Tracking,
-    transaction::Transaction, watch::Watch,
+    account::Account,
+    alone::Work,
+    attend::{Eof, poll_sent_ahead},
+    barrier::Barrier,
+    busy::Busy,
+    caller::Caller,
+    front::Front,
+    leave::ask_about,
+    listening::Listening,
+    reader::Reader,
+    retry::{Again, Retry, Way},
+    transaction::Multi,
 };
 use crate::{
     clients::{Client, Order, Usage},
@@ -91,37 +107,18 @@ const LINGER: Duration = Duration::from_secs(1);
 pub struct Session {
     caller: Caller,
     stream: Stream,
-    /// What a node has said of the request at the front of the input.
-    leave: Option<Leave>,
     /// What has come and has not been dispatched.
     reader: Reader,
     /// What keeps requests in their order.
     barrier: Barrier,
+    /// What comes back, and has to go again.
     retry: Option<Retry>,
-    /// What has come back since it is too large for its way, and goes next.
-    too_large: Option<Box<Bounced>>,
-    /// Among the requests whose replies may be large.
-    place: Place,
-    /// Nothing is dispatched until the end of a CLIENT PAUSE.
-    pause_wait: Option<Box<PauseWait>>,
-    transaction: Option<Transaction>,
-    /// Keys that the client watches.
-    watch: Option<Watch>,
-    subscriber: Option<Box<Subscriber>>,
-    monitor: Option<Box<Monitor>>,
-    tracking: Option<Box<Tracking>>,
-    /// Other clients redirect invalidation messages to it.
-    is_told: bool,
-    /// Since when the client owes much of what was published to it.
-    overdue: SlowSubscriber,
-    /// Why the session ends once everything is answered and written.
-    ending: Option<Disconnect>,
-    /// What this session has in the process's account.
-    accounted: Usage,
-    /// Bytes of what the client has named.
-    named: usize,
-    /// A request keeps the session waiting: bytes of its arguments, and of all that it takes.
-    waiting: Option<(usize, usize)>,
+    busy: Busy,
+    front: Front,
+    multi: Multi,
+    /// What the client is told unasked.
+    listening: Listening,
+    account: Account,
 }
 
 /// What the poll function cannot do itself.
@@ -144,8 +141,8 @@ enum Flow {
     Settle,
     /// It must wait until there is room.
     Full,
-    /// It must wait until clients are no longer paused.
-    Paused,
+    /// It must wait for what the session is busy with by now.
+    Held,
     /// It needs the session for itself, for this.
     Alone(Box<Work>),
     /// It must wait until a node has told whether the client's user may run it.
@@ -175,24 +172,14 @@ impl Session {
     /// A session for a client that has just connected.
     pub fn new(router: Rc<Router>, stream: Stream, client: Arc<Client>) -> Session {
         Session {
-            leave: None,
             reader: Reader::default(),
             barrier: Barrier::new(router.epoch()),
             retry: None,
-            too_large: None,
-            place: Place::default(),
-            pause_wait: None,
-            transaction: None,
-            watch: None,
-            subscriber: None,
-            monitor: None,
-            tracking: None,
-            is_told: false,
-            overdue: SlowSubscriber::default(),
-            ending: None,
-            accounted: Usage::default(),
-            named: 0,
-            waiting: None,
+            busy: Busy::default(),
+            front: Front::default(),
+            multi: Multi::default(),
+            listening: Listening::default(),
+            account: Account::default(),
             caller: Caller::new(router, client),
             stream,
         }
@@ -209,13 +196,21 @@ impl Session {
             match poll_fn(|cx| self.poll(cx)).await {
                 Turn::Alone(request, work) => {
                     let arguments = request.as_request().args().map(<[u8]>::len).sum();
-                    self.waiting = Some((arguments, request.held()));
-                    self.account();
+                    self.busy = Busy::Alone { arguments, held: request.held() };
+                    self.keep_account();
                     self.alone(request, *work).await;
-                    self.waiting = None;
-                    self.count_names();
+                    if !self.busy.is_ending() {
+                        self.busy = Busy::Serving;
+                    }
+                    self.account.count_names(&self.caller, &self.listening);
                 }
-                Turn::Ask(request) => self.ask_leave(request).await,
+                Turn::Ask(request) => {
+                    let asking = ask_about(self.caller.clone(), request);
+                    match self.attend_to(pin!(asking), Eof::Waits).await {
+                        Some(None) => self.busy = Busy::Ending(Disconnect::Killed),
+                        said => self.front.leave = said.flatten(),
+                    }
+                }
                 Turn::Again(bounced) => self.stream_again(*bounced).await,
                 Turn::Ended(reason) => {
                     if reason == Disconnect::OutputLimit {
@@ -232,45 +227,58 @@ impl Session {
         self.caller.router.clock().tick();
         self.caller.line.awake();
         loop {
-            let stop = match self.poll_retry(cx) {
-                Poll::Ready(()) => {
-                    self.pay_flush();
-                    self.read_requests(cx)
+            let (mut stop, mut too_large) = (Stop::Held, None);
+            let way = Way { caller: &mut self.caller, barrier: &mut self.barrier, listening: &mut self.listening };
+            match way.poll(&mut self.retry, cx) {
+                Again::Done => {
+                    if let Some(tracking) = &mut self.listening.tracking {
+                        tracking.pay_flush(&self.caller.line);
+                    }
+                    stop = self.read_requests(cx);
                 }
-                Poll::Pending => Stop::Held,
-            };
-            let unfit = self.poll_subscriptions(cx);
-            if self.accounted.input + self.accounted.requests > self.reader.len() {
+                Again::UnderWay => {}
+                Again::TooLarge(bounced) => too_large = Some(bounced),
+            }
+            let unfit = self.poll_listening(cx);
+            if self.account.held.input + self.account.held.requests > self.reader.len() {
                 // Whoever has its reply is not seen to have sent more.
-                self.account();
+                self.keep_account();
             }
             if let Poll::Ready(Err(error)) = self.poll_flush(cx) {
                 return Poll::Ready(Turn::Ended(Disconnect::of(&error)));
             }
-            self.account();
-            if let Some(bounced) = self.too_large.take() {
+            self.keep_account();
+            if let Some(bounced) = too_large {
                 return Poll::Ready(Turn::Again(bounced));
             }
-            if let Some(reason) = unfit.or_else(|| self.poll_overdue(cx)) {
+            if let Some(reason) = unfit.or_else(|| self.listening.poll_owed(cx, &self.caller)) {
                 return Poll::Ready(Turn::Ended(reason));
             }
             let _ = self.reader.poll_turn(cx);
-            if let Poll::Ready(Err(reason)) = self.poll_place(cx) {
+            if let Some(reason) = self.poll_place(cx) {
                 return Poll::Ready(Turn::Ended(reason));
             }
             let drained = match stop {
                 Stop::Turn(turn) => return Poll::Ready(turn),
                 Stop::Broken(error) => return Poll::Ready(Turn::Ended(Disconnect::of(&error))),
                 // What held it may be gone: something was answered on the spot, or written out.
-                Stop::Held if self.poll_pause(cx).is_ready() && self.may_go_on() => continue,
-                Stop::Held => false,
+                Stop::Held => {
+                    self.busy.poll_pause(cx);
+                    if self.may_go_on() {
+                        continue;
+                    }
+                    false
+                }
                 Stop::Drained => true,
             };
             if self.retry.is_none() && self.caller.line.only_bounces_left() {
                 // They came back at once, while nobody could be woken by them.
                 continue;
             }
-            if let Poll::Ready(reason) = self.poll_paused_client(cx) {
+            if let Busy::Paused(wait) = &mut self.busy
+                && let Poll::Ready(reason) =
+                    poll_sent_ahead(&self.caller, &mut self.stream, &mut self.reader, cx, &mut wait.look)
+            {
                 return Poll::Ready(Turn::Ended(reason));
             }
             if let Some(reason) = self.ended(drained) {
@@ -279,6 +287,14 @@ impl Session {
             self.caller.line.wake_with(cx.waker());
             return Poll::Pending;
         }
+    }
+
+    /// Passes on what the client is told unasked. Says why it has to go, where it has.
+    fn poll_listening(&mut self, cx: &mut Context<'_>) -> Option<Disconnect> {
+        if self.busy.is_ending() {
+            self.listening.end(&self.caller);
+        }
+        self.listening.poll(cx, &self.caller)
     }
 
     /// Whether the session is over, and why.
@@ -291,8 +307,8 @@ impl Session {
             }
             // All that the client had sent when it was told to go is answered.
             // What waits for the end of a pause has not begun.
-            Order::Drain if (drained || self.pause_wait.is_some()) && self.ending.is_none() => {
-                self.ending = Some(Disconnect::Drain);
+            Order::Drain if (drained || self.busy.is_paused()) && !self.busy.is_ending() => {
+                self.busy = Busy::Ending(Disconnect::Drain);
             }
             Order::Drain | Order::Serve => {}
         }
@@ -302,39 +318,42 @@ impl Session {
         if drained && self.is_idle_too_long() {
             return Some(Disconnect::Idle);
         }
-        self.ending.filter(|_| self.caller.line.is_idle())
+        match self.busy {
+            Busy::Ending(reason) if self.caller.line.is_idle() => Some(reason),
+            _ => None,
+        }
     }
 
     /// Whether the client has been silent for longer than it may. As in Redis, who listens may be silent.
     fn is_idle_too_long(&self) -> bool {
-        let listens = self.subscriber.is_some() || self.monitor.is_some();
         let limit = self.caller.router.settings().idle_timeout;
-        limit.is_some_and(|limit| !listens && self.caller.line.is_idle() && self.caller.client.idle() >= limit)
+        let may_be = self.listening.may_be_silent();
+        limit.is_some_and(|limit| !may_be && self.caller.line.is_idle() && self.caller.client.idle() >= limit)
+    }
+
+    /// The request at the front has the place that it has waited for; or the client has gone meanwhile.
+    fn poll_place(&mut self, cx: &mut Context<'_>) -> Option<Disconnect> {
+        let Poll::Ready(Some(place)) = self.busy.poll_place(cx) else { return None };
+        self.front.give_place(place);
+        // As far as the kernel knows by now.
+        self.stream.error().map(|error| Disconnect::of(&error))
     }
 
     fn may_go_on(&self) -> bool {
-        let waits_for_line =
-            if self.barrier.is_settling() { !self.caller.line.is_settled() } else { self.caller.line.is_full() };
-        let is_over = self.ending.is_some() || self.caller.line.is_broken();
-        !waits_for_line
-            && !is_over
-            && !self.awaits_place()
+        let line = &self.caller.line;
+        self.busy.may_go_on(line)
+            && !line.is_broken()
             && !self.reader.awaits_turn()
             && self.retry.is_none()
-            && !self.caller.line.has_bounced()
+            && !line.has_bounced()
     }
 
     /// Dispatches what has come and reads more, until something stops it.
     fn read_requests(&mut self, cx: &mut Context<'_>) -> Stop {
         let buffer = self.caller.router.buffer().clone();
         loop {
-            let is_over = self.ending.is_some() || self.caller.line.is_broken();
-            if is_over
-                || self.pause_wait.is_some()
-                || self.awaits_place()
-                || self.reader.awaits_turn()
-                || self.barrier.is_closed(self.caller.line.is_settled())
-            {
+            let line = &self.caller.line;
+            if self.busy.holds(line) || line.is_broken() || self.reader.awaits_turn() {
                 return Stop::Held;
             }
             if self.reader.is_ready() {
@@ -344,7 +363,7 @@ impl Session {
                 if let Some(turn) = turn {
                     return Stop::Turn(turn);
                 }
-                if self.reader.is_ready() || self.ending.is_some() {
+                if self.reader.is_ready() || self.busy.is_ending() {
                     return Stop::Held;
                 }
             }
@@ -361,7 +380,7 @@ impl Session {
             let bytes = read.filled();
             if bytes.is_empty() {
                 // It may have closed its sending side only, and still wait for the replies.
-                self.ending = Some(Disconnect::Eof);
+                self.busy = Busy::Ending(Disconnect::Eof);
                 return Stop::Held;
             }
             self.caller.client.heard(self.caller.router.clock().now());
@@ -373,7 +392,7 @@ impl Session {
                 if let Some(turn) = turn {
                     return Stop::Turn(turn);
                 }
-                if self.reader.is_ready() || self.ending.is_some() {
+                if self.reader.is_ready() || self.busy.is_ending() {
                     return Stop::Held;
                 }
             } else {
@@ -395,7 +414,7 @@ impl Session {
         let mut turn = None;
         let inside = self.caller.inside.clone();
         self.reader.set_ready(true);
-        while self.ending.is_none() {
+        while !self.busy.is_ending() {
             let rest = &bytes[used..];
             let found = match parser.find(rest) {
                 Ok(Some(found)) => found,
@@ -421,11 +440,11 @@ impl Session {
                 let mut anew = inside.as_ref().map(|inside| inside.anew());
                 let request = match &mut anew {
                     None => request,
-                    Some(anew) => self.enter(request, anew),
+                    Some(anew) => inside::enter(&self.caller, &self.listening, self.multi.queued(), request, anew),
                 };
                 match self.dispatch(&request) {
                     Flow::Taken => {}
-                    Flow::Full | Flow::Paused => break,
+                    Flow::Full | Flow::Held => break,
                     Flow::Alone(work) if self.caller.line.is_settled() => {
                         turn = Some(Turn::Alone(request.to_owned(), work));
                         used += found.used;
@@ -436,7 +455,7 @@ impl Session {
                         break;
                     }
                     Flow::Settle | Flow::Alone(_) => {
-                        self.barrier.settle();
+                        self.busy = Busy::Settling;
                         break;
                     }
                 }
@@ -449,7 +468,7 @@ impl Session {
 
     /// Memory is short, and this client has most of it: tells the log, and the client where that can be.
     pub(super) fn say_why_evicted(&mut self) {
-        let Usage { input, requests, queued, output, parked, named, .. } = self.accounted;
+        let Usage { input, requests, queued, output, parked, named, .. } = self.account.held;
         let (owed, unread) = (output + parked, input + requests);
         tracing::info!(peer = %self.caller.client.peer, owed, unread, queued, named, "max_buffered is used up: the client that holds most is closed");
         if self.caller.line.is_settled() && self.caller.line.nothing_to_write() {
@@ -463,9 +482,15 @@ impl Session {
     async fn linger(&mut self) {
         self.caller.line.close();
         self.reader.clear();
-        self.take_transaction();
-        self.name_nothing();
-        self.account();
+        self.multi.take(&self.caller);
+        self.listening.drop_subscriptions(&self.caller);
+        self.listening.end_tracking(&mut self.caller);
+        {
+            let about = &mut *self.caller.client.about();
+            (about.name, about.library, about.library_version) = Default::default();
+        }
+        self.account.named = 0;
+        self.keep_account();
         let mut chunk = [0; 4096];
         let rest = async {
             self.stream.shutdown().await?;
@@ -485,7 +510,7 @@ impl Session {
         let mut error = Vec::new();
         write::error(&mut error, &[b"ERR Protocol error: ", text].concat());
         self.caller.line.answer(Label::of(None), &error);
-        self.ending = Some(Disconnect::Protocol);
+        self.busy = Busy::Ending(Disconnect::Protocol);
     }
 
     fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -505,8 +530,8 @@ impl Session {
 
 impl Drop for Session {
     fn drop(&mut self) {
-        self.caller.router.clients().account(self.accounted.total(), 0);
-        self.drop_subscriptions();
+        self.caller.router.clients().account(self.account.held.total(), 0);
+        self.listening.drop_subscriptions(&self.caller);
         if !self.caller.line.is_settled() {
             let departures = &self.caller.router.context().departures;
             departures.set(departures.get().wrapping_add(1));

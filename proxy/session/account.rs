@@ -1,31 +1,51 @@
 //! The account of what a session holds for its client, whatever that is: memory is bounded by it, and CLIENT LIST shows it.
 
-use super::{Session, transaction::Transaction};
+use super::{Session, busy::Busy, caller::Caller, listening::Listening};
 use crate::{clients::Usage, protocol::resp::Request};
+
+/// What a session has in the process's account.
+#[derive(Default)]
+pub(super) struct Account {
+    pub(super) held: Usage,
+    /// Bytes of what the client has named.
+    pub(super) named: usize,
+}
+
+impl Account {
+    /// So much is held from now on.
+    fn set(&mut self, usage: Usage, caller: &Caller) {
+        if usage != self.held {
+            caller.client.uses(usage);
+            caller.router.clients().account(self.held.total(), usage.total());
+            self.held = usage;
+        }
+    }
+
+    /// Counts anew what the client has named. To be called whenever it may have named something.
+    pub(super) fn count_names(&mut self, caller: &Caller, listening: &Listening) {
+        self.named = caller.client.about().size() + caller.lane.login().size() + listening.tracked();
+    }
+}
 
 impl Session {
     /// Keeps the account of what is held for clients; where that is too much, the one that costs most has to go.
-    pub(super) fn account(&mut self) {
-        if self.holds_replies_only() && self.caller.line.holds(&self.accounted) {
+    pub(super) fn keep_account(&mut self) {
+        if self.holds_replies_only() && self.caller.line.holds(&self.account.held) {
             return;
         }
         let usage = self.usage();
-        if usage != self.accounted {
-            self.caller.client.uses(usage);
-            self.caller.router.clients().account(self.accounted.total(), usage.total());
-            self.accounted = usage;
-        }
+        self.account.set(usage, &self.caller);
     }
 
     /// Whether nothing is held but what the line holds, now as at the last account: so it is in nearly every turn.
     #[inline]
     fn holds_replies_only(&self) -> bool {
         let session_holds_more = self.retry.is_some()
-            || self.waiting.is_some()
-            || self.transaction.is_some()
-            || self.subscriber.is_some()
+            || matches!(self.busy, Busy::Alone { .. })
+            || self.multi.is_open()
+            || self.listening.subscriber.is_some()
             || self.reader.holds_something();
-        !session_holds_more && self.accounted.is_of_replies(self.named)
+        !session_holds_more && self.account.held.is_of_replies(self.account.named)
     }
 
     /// What is held now.
@@ -36,12 +56,12 @@ impl Session {
             usage.requests = self.caller.line.asked();
         }
         self.reader.account(&mut usage);
-        if let Some((arguments, held)) = self.waiting {
+        if let Busy::Alone { arguments, held } = self.busy {
             usage.arguments = arguments;
             usage.requests += held;
         }
-        usage.queued = self.transaction.as_ref().map_or(0, Transaction::size);
-        usage.named = self.named + self.subscriber.as_ref().map_or(0, |subscriber| subscriber.size());
+        usage.queued = self.multi.size();
+        usage.named = self.account.named + self.listening.size();
         usage
     }
 
@@ -55,24 +75,9 @@ impl Session {
 
     /// So many bytes more are held while a request keeps the session waiting.
     pub(super) fn waits_with(&mut self, more: usize) {
-        if let Some((_, held)) = &mut self.waiting {
+        if let Busy::Alone { held, .. } = &mut self.busy {
             *held += more;
         }
-        self.account();
-    }
-
-    /// Lets go of what the client has named.
-    pub(super) fn name_nothing(&mut self) {
-        self.drop_subscriptions();
-        self.end_tracking();
-        let about = &mut *self.caller.client.about();
-        (about.name, about.library, about.library_version) = Default::default();
-        self.named = 0;
-    }
-
-    /// Counts anew what the client has named. To be called whenever it may have named something.
-    pub(super) fn count_names(&mut self) {
-        let tracked = self.tracking.as_ref().map_or(0, |tracking| tracking.size());
-        self.named = self.caller.client.about().size() + self.caller.lane.login().size() + tracked;
+        self.keep_account();
     }
 }

@@ -1,19 +1,36 @@
 //! Work that needs the session for itself: nothing is in flight, and nothing else is dispatched meanwhile.
 
+use std::pin::pin;
+
 use bytes::Bytes;
 
-use super::{Session, ask::BUSY_PATIENCE, called, monitor, scan, server, subscriber::Kind};
+use super::{
+    Session, apart,
+    ask::{BUSY_PATIENCE, out_of_band, plan_by_server},
+    attend::Eof,
+    blocking, called, everywhere, keys, login, monitor,
+    proxy::OneNode,
+    scan, scripts, server,
+    subscriber::Kind,
+    transaction::try_multi,
+    wait,
+    wait::Wait,
+    watch,
+};
 use crate::{
+    cluster::topology::Route,
     commands::{
         plan::{Blocking, Cut, Fold, Plan, Scripting, Split},
         table::Spec,
     },
     protocol::{
-        resp::{Request, request::OwnedRequest},
+        resp::{Request, request::OwnedRequest, write},
         slot::Slot,
     },
-    upstream::ticket::Label,
+    upstream::ticket::{Envelope, Label},
 };
+
+const OK: Bytes = Bytes::from_static(b"+OK\r\n");
 
 /// What is to be done for one request alone; what [`Session::dispatch`] has found out about it comes along.
 pub(super) enum Work {
@@ -128,45 +145,124 @@ impl Session {
         if let Some(reply) = reply {
             self.caller.line.answer(Label::of(spec), &reply);
         }
-        self.caching_is_over(spec);
+        if !self.multi.is_open()
+            && let Some(tracking) = &mut self.listening.tracking
+        {
+            tracking.caching_is_over(spec);
+        }
+    }
+
+    /// WAIT and WAITAOF; a node says what is wrong with what is none.
+    async fn wait(&mut self, wait: Option<Wait>, request: &Request<'_>) -> Option<Bytes> {
+        match wait {
+            Some(wait) => self.attend_wait(pin!(wait.run(self.caller.clone()))).await,
+            None => Some(wait::server_says(&self.caller, request).await),
+        }
+    }
+
+    /// PROXY NODE: the node's own reply.
+    async fn ask_one_node(&mut self, request: &Request<'_>) -> Option<Bytes> {
+        let caller = self.caller.clone();
+        let found = self.attend_to(pin!(OneNode::find(&caller, request)), Eof::Waits).await?;
+        let reply = match found {
+            Ok(command) => {
+                let eof = if command.waits { Eof::Leaves } else { Eof::Waits };
+                self.attend_to(pin!(command.run(caller)), eof).await?
+            }
+            Err(error) => Err(error),
+        };
+        reply.unwrap_or_else(|error| Some(write::error_frame(&error)))
     }
 
     /// Where there is no reply, the client has gone or has been given it.
     async fn do_alone(&mut self, work: Work, request: &Request<'_>, spec: Option<&Spec>) -> Option<Bytes> {
         match work {
-            Work::Hello => return Some(self.hello(request).await.into()),
-            Work::Auth => return Some(self.auth(request).await.into()),
-            Work::Select => return Some(self.select(request).into()),
+            Work::Hello => return Some(login::hello(&mut self.caller, &mut self.listening, request).await.into()),
+            Work::Auth => return Some(login::auth(&mut self.caller, &mut self.listening, request).await.into()),
+            Work::Select => return Some(login::select(&mut self.caller, &mut self.listening, request).into()),
             Work::Reset => {
                 self.reset();
                 return Some(Bytes::from_static(b"+RESET\r\n"));
             }
-            Work::Multi => return self.first_multi(request).await,
+            Work::Multi => {
+                if let Err(refused) = self.attend_to(pin!(try_multi(self.caller.clone())), Eof::Waits).await? {
+                    return Some(refused);
+                }
+                self.caller.lane.set_may_multi();
+                self.multi.begin(&self.caller, request);
+                return Some(OK);
+            }
             Work::Exec => self.exec_alone(request, spec).await,
-            Work::Watch => return self.watch(request, spec).await,
-            Work::Wait => return self.wait(request).await,
-            Work::WaitAof => return self.wait_aof(request).await,
-            Work::Subscribe(kind) => return self.subscribe(kind, request).await,
-            Work::Unsubscribe(kind) => return self.unsubscribe(kind, request).await,
-            Work::Monitor => return self.start_monitor().await,
+            Work::Watch => {
+                let watching = watch::watch(self.caller.clone(), self.multi.watch.take(), request, spec);
+                let (reply, watch) = self.attend_to(pin!(watching), Eof::Waits).await?;
+                self.multi.watch = watch;
+                return Some(reply);
+            }
+            Work::Wait => return self.wait(Wait::for_replicas(request), request).await,
+            Work::WaitAof => return self.wait(Wait::for_disks(request), request).await,
+            Work::Subscribe(kind) => return self.change_subscriptions(kind, true, request).await,
+            Work::Unsubscribe(kind) => return self.change_subscriptions(kind, false, request).await,
+            // Redis does not answer this one.
+            Work::Monitor if self.listening.monitor.is_some() => return Some(Bytes::new()),
+            Work::Monitor => match self.attend_to(pin!(monitor::begin(self.caller.clone())), Eof::Lingers).await? {
+                Ok(monitor) => {
+                    self.listening.monitor = Some(monitor);
+                    return Some(OK);
+                }
+                Err(error) => return Some(error),
+            },
             Work::Tracking => return self.set_tracking(request).await.map(Bytes::from),
-            Work::Block(blocking) => self.block(request, spec, blocking).await,
-            Work::Stream(slot, which) => self.stream_apart(slot, which, request, spec).await,
+            Work::Block(blocking) => {
+                if spec.is_some_and(Spec::is_readonly) {
+                    self.listening.reads_untracked();
+                }
+                let waiting = blocking::run(self.caller.clone(), request, spec, blocking);
+                let reply = self.attend_wait(pin!(waiting)).await?;
+                self.deliver(Label::of(spec), reply, Eof::IsNoted).await;
+            }
+            Work::Stream(slot, which) => {
+                let place = self.front.take_place();
+                let mut envelope = self.open(request, spec, slot.map_or(Route::Any, Route::Slot));
+                if let Some(which) = which {
+                    scripts::prepare(&self.caller, which, request, &mut envelope);
+                }
+                let caller = self.caller.clone();
+                let work = async |envelope: &mut Envelope| apart::pass_on(caller, slot, place, request, envelope).await;
+                self.stream(envelope, work, Eof::IsNoted).await;
+            }
             Work::StreamParts(split) => self.stream_parts(&split, request, spec).await,
             Work::SendLong(cut) => self.send_long(*cut, request, spec).await,
-            Work::Everywhere(plan) => self.everywhere(plan, request, spec).await,
+            Work::Everywhere(plan) => {
+                let deaf = everywhere::deaf(self.caller.router.clone(), spec);
+                if let Some(error) = self.attend_to(pin!(deaf), Eof::Waits).await? {
+                    return Some(error);
+                }
+                let _ = self.carry_out_at_once(plan, request, spec);
+            }
             Work::OutOfBand(fold) => {
                 called::count_malformed(&self.caller.router, request, spec);
-                return self.out_of_band(request, fold, BUSY_PATIENCE).await;
+                let caller = self.caller.clone();
+                let asking = out_of_band(&caller, request, fold, BUSY_PATIENCE);
+                return self.attend_to(pin!(asking), Eof::Waits).await;
             }
             Work::Scan(slot) => return Some(scan::scan(&self.caller, request, slot).await.into()),
-            Work::Keys => self.keys(request, spec).await,
-            Work::OneNode => return self.one_node(request).await,
+            Work::Keys => {
+                let (envelope, caller) = (self.open(request, spec, Route::Any), self.caller.clone());
+                let work = async |envelope: &mut Envelope| keys::pass_on(caller, request, &envelope.ticket).await;
+                self.stream(envelope, work, Eof::Waits).await;
+            }
+            Work::OneNode => return self.ask_one_node(request).await,
             Work::ConfigAsItIs(error) => {
                 return Some(server::config_as_it_is(&self.caller, request, &error).await.into());
             }
             Work::AskOfScripts(which) => self.ask_of_scripts(which, request, spec).await,
-            Work::ByServer => self.forward_by_server(request).await,
+            Work::ByServer => {
+                let plan = plan_by_server(&self.caller, request).await;
+                // By now the command may be known.
+                let topology = self.caller.router.topology().clone();
+                let _ = self.carry_out(plan, request, topology.commands.find(request));
+            }
         }
         None
     }

@@ -11,7 +11,7 @@ use std::{
 use bytes::Bytes;
 use tokio::task::JoinSet;
 
-use super::{Session, attend::Eof, caller::Caller, server};
+use super::{caller::Caller, server};
 use crate::{
     clients::Held,
     cluster::{
@@ -20,7 +20,7 @@ use crate::{
     },
     commands::{
         merge::{Fold, Merge},
-        plan,
+        plan::{self, Plan},
     },
     protocol::{
         resp::{Request, Value, write},
@@ -139,72 +139,57 @@ async fn try_ask(router: &Router, link: &Link, frame: &[u8], doubts: Rc<Doubts>)
     Ok(line.write_out(|reply| (reply.len(), Bytes::copy_from_slice(reply))))
 }
 
-impl Session {
-    /// A request to every primary, on connections that nobody shares: a node that runs a script answers nothing on the
-    /// one by which the script came, and elsewhere only what may end it. `None` where the client has gone.
-    pub(super) async fn out_of_band(&mut self, request: &Request<'_>, fold: Fold, patience: Duration) -> Option<Bytes> {
-        let nodes: Vec<Arc<Node>> = self.caller.router.topology().owners().cloned().collect();
-        let mut merge = Merge::new(fold, nodes.len(), None, self.caller.speaks_resp3());
-        merge.know(server::facts(&self.caller, fold));
-        merge.keep_account(server::account_for(&self.caller, fold, request));
-        let topology = self.caller.router.topology().clone();
-        let spec = topology.commands.find(request);
-        let frame = plan::all_entries(request, spec, fold);
-        let frame = frame.map_or_else(|| Bytes::copy_from_slice(request.frame()), Bytes::from);
-        if spec.is_some_and(|spec| spec.when_lost.is_spared()) {
-            merge.spare_lost();
-        }
-        let mut asking = JoinSet::new();
-        for (index, node) in nodes.into_iter().enumerate() {
-            let lane = self.caller.lane.clone();
-            let (frame, doubts) = (frame.clone(), self.caller.line.doubts.clone());
-            asking.spawn_local(async move { (index, ask_out_of_band(&lane, &node, &frame, &doubts, patience).await) });
-        }
-        let work = async {
-            while let Some(Ok((index, reply))) = asking.join_next().await {
-                match reply {
-                    Ok(reply) => merge.take(index, &reply),
-                    Err(error) => merge.take_lost(index, &error),
-                };
-                if fold == Fold::OneSucceeded && merge.suffices() {
-                    // The others are told all the same.
-                    asking.detach_all();
-                    break;
-                }
-            }
-            let mut reply = Vec::new();
-            merge.finish(&mut reply);
-            Bytes::from(reply)
-        };
-        match self.attend(work, Eof::Waits).await {
-            Ok(reply) => Some(reply),
-            Err(reason) => {
-                self.ending = Some(reason);
-                None
-            }
-        }
-    }
+/// What becomes of a request whose keys only the server can find, once it has told them, to the proxy's own user.
+pub(super) async fn plan_by_server(caller: &Caller, request: &Request<'_>) -> Plan {
+    let mut frame = Vec::new();
+    write::request_head(&mut frame, 2 + request.len());
+    write::bulk(&mut frame, b"COMMAND");
+    write::bulk(&mut frame, b"GETKEYS");
+    request.args().for_each(|arg| write::bulk(&mut frame, arg));
+    let keys = match caller.router.first_lane().link(&caller.router, caller.affinity, Route::Any) {
+        Some(link) => caller.ask(&link, &frame).await.unwrap_or_default(),
+        None => Bytes::new(),
+    };
+    // Where the server finds no keys, it is left to say what it thinks of the request.
+    let keys = Value::parse(&keys).ok().flatten().map_or(Value::Null, |(keys, _)| keys);
+    let keys: Vec<&[u8]> = keys.items().iter().filter_map(Value::text).collect();
+    plan::of_keys(&keys)
+}
 
-    /// Forwards a request whose keys only the server can find, once it has told them, to the proxy's own user.
-    pub(super) async fn forward_by_server(&mut self, request: &Request<'_>) {
-        let mut frame = Vec::new();
-        write::request_head(&mut frame, 2 + request.len());
-        write::bulk(&mut frame, b"COMMAND");
-        write::bulk(&mut frame, b"GETKEYS");
-        request.args().for_each(|arg| write::bulk(&mut frame, arg));
-        let keys = match self.caller.router.first_lane().link(&self.caller.router, self.caller.affinity, Route::Any) {
-            Some(link) => self.caller.ask(&link, &frame).await.unwrap_or_default(),
-            None => Bytes::new(),
-        };
-        // Where the server finds no keys, it is left to say what it thinks of the request.
-        let keys = Value::parse(&keys).ok().flatten().map_or(Value::Null, |(keys, _)| keys);
-        let keys: Vec<&[u8]> = keys.items().iter().filter_map(Value::text).collect();
-        let router = self.caller.router.clone();
-        let topology = router.topology();
-        let spec = topology.commands.find(request);
-        let plan = plan::of_keys(&keys);
-        let _ = self.carry_out(plan, request, spec);
+/// A request to every primary, on connections that nobody shares: a node that runs a script answers nothing on the
+/// one by which the script came, and elsewhere only what may end it.
+pub(super) async fn out_of_band(caller: &Caller, request: &Request<'_>, fold: Fold, patience: Duration) -> Bytes {
+    let nodes: Vec<Arc<Node>> = caller.router.topology().owners().cloned().collect();
+    let mut merge = Merge::new(fold, nodes.len(), None, caller.speaks_resp3());
+    merge.know(server::facts(caller, fold));
+    merge.keep_account(server::account_for(caller, fold, request));
+    let topology = caller.router.topology().clone();
+    let spec = topology.commands.find(request);
+    let frame = plan::all_entries(request, spec, fold);
+    let frame = frame.map_or_else(|| Bytes::copy_from_slice(request.frame()), Bytes::from);
+    if spec.is_some_and(|spec| spec.when_lost.is_spared()) {
+        merge.spare_lost();
     }
+    let mut asking = JoinSet::new();
+    for (index, node) in nodes.into_iter().enumerate() {
+        let lane = caller.lane.clone();
+        let (frame, doubts) = (frame.clone(), caller.line.doubts.clone());
+        asking.spawn_local(async move { (index, ask_out_of_band(&lane, &node, &frame, &doubts, patience).await) });
+    }
+    while let Some(Ok((index, reply))) = asking.join_next().await {
+        match reply {
+            Ok(reply) => merge.take(index, &reply),
+            Err(error) => merge.take_lost(index, &error),
+        };
+        if fold == Fold::OneSucceeded && merge.suffices() {
+            // The others are told all the same.
+            asking.detach_all();
+            break;
+        }
+    }
+    let mut reply = Vec::new();
+    merge.finish(&mut reply);
+    reply.into()
 }
 
 /// One request and its reply on a connection of its own; an error that says why there is none.

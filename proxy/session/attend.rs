@@ -13,8 +13,8 @@ use tokio::{
     time::Sleep,
 };
 
-use super::Session;
-use crate::{clients::Order, metrics::Disconnect};
+use super::{Session, busy::Busy, caller::Caller, reader::Reader};
+use crate::{clients::Order, metrics::Disconnect, upstream::transport::Stream};
 
 /// What a client may send ahead while it waits; more stays in its socket.
 const SENT_AHEAD: usize = 1024 * 1024;
@@ -48,7 +48,8 @@ pub(super) struct Ahead {
 }
 
 impl Session {
-    /// Does `work`, unless the client leaves or is told to: then `work` is dropped where it stands.
+    /// Does `work`, unless the client leaves or is told to: then `work` goes no further. It is to be pinned where it is made:
+    /// each call that it is moved through would keep room for it in every session.
     pub(super) async fn attend<T>(&mut self, work: impl Future<Output = T>, eof: Eof) -> Result<T, Disconnect> {
         let mut work = pin!(work);
         let mut ahead = Ahead::default();
@@ -70,6 +71,27 @@ impl Session {
         .await
     }
 
+    /// Likewise; `None` where the client leaves or has to, which ends the session.
+    pub(super) async fn attend_to<T>(&mut self, work: impl Future<Output = T>, eof: Eof) -> Option<T> {
+        match self.attend(work, eof).await {
+            Ok(done) => Some(done),
+            Err(reason) => {
+                self.busy = Busy::Ending(reason);
+                None
+            }
+        }
+    }
+
+    /// Likewise of what may wait for long: a client that leaves ends it, and so does the proxy's own end, for which `work`
+    /// has no outcome.
+    pub(super) async fn attend_wait<T>(&mut self, work: impl Future<Output = Option<T>>) -> Option<T> {
+        let done = self.attend_to(work, Eof::Leaves).await?;
+        if done.is_none() {
+            self.busy = Busy::Ending(Disconnect::Drain);
+        }
+        done
+    }
+
     /// Ready when the client has gone or has to go.
     fn poll_client(&mut self, cx: &mut Context<'_>, eof: Eof, ahead: &mut Ahead) -> Poll<Disconnect> {
         match self.caller.client.order() {
@@ -80,16 +102,17 @@ impl Session {
             }
             Order::Drain | Order::Serve => {}
         }
-        let unfit = self.poll_subscriptions(cx);
+        let unfit = self.poll_listening(cx);
         if let Poll::Ready(Err(error)) = self.poll_flush(cx) {
             return Poll::Ready(Disconnect::of(&error));
         }
-        if let Some(reason) = unfit.or_else(|| self.poll_overdue(cx)) {
+        if let Some(reason) = unfit.or_else(|| self.listening.poll_owed(cx, &self.caller)) {
             return Poll::Ready(reason);
         }
         if eof != Eof::Waits
             && !ahead.is_closed
-            && let Poll::Ready(reason) = self.poll_sent_ahead(cx, &mut ahead.look)
+            && let Poll::Ready(reason) =
+                poll_sent_ahead(&self.caller, &mut self.stream, &mut self.reader, cx, &mut ahead.look)
         {
             ahead.is_closed = reason == Disconnect::Eof;
             if eof == Eof::Leaves || !ahead.is_closed {
@@ -102,37 +125,39 @@ impl Session {
                 return Poll::Ready(Disconnect::Eof);
             }
         }
-        self.account();
+        self.keep_account();
         self.caller.line.wake_with(cx.waker());
         Poll::Pending
     }
+}
 
-    /// Reads what the client sends ahead, up to a limit. Ready when it has left.
-    pub(super) fn poll_sent_ahead(
-        &mut self,
-        cx: &mut Context<'_>,
-        look: &mut Option<Pin<Box<Sleep>>>,
-    ) -> Poll<Disconnect> {
-        let buffer = self.caller.router.buffer().clone();
-        while self.reader.len() < SENT_AHEAD {
-            let buffer = &mut *buffer.borrow_mut();
-            let mut read = ReadBuf::new(buffer);
-            if let Err(error) = ready!(Pin::new(&mut self.stream).poll_read(cx, &mut read)) {
-                return Poll::Ready(Disconnect::of(&error));
-            }
-            if read.filled().is_empty() {
-                return Poll::Ready(Disconnect::Eof);
-            }
-            self.caller.router.tally().received(read.filled().len());
-            self.reader.keep(read.filled());
-            self.reader.set_ready(true);
+/// Reads what the client sends ahead, up to a limit. Ready when it has left.
+pub(super) fn poll_sent_ahead(
+    caller: &Caller,
+    stream: &mut Stream,
+    reader: &mut Reader,
+    cx: &mut Context<'_>,
+    look: &mut Option<Pin<Box<Sleep>>>,
+) -> Poll<Disconnect> {
+    let buffer = caller.router.buffer().clone();
+    while reader.len() < SENT_AHEAD {
+        let buffer = &mut *buffer.borrow_mut();
+        let mut read = ReadBuf::new(buffer);
+        if let Err(error) = ready!(Pin::new(&mut *stream).poll_read(cx, &mut read)) {
+            return Poll::Ready(Disconnect::of(&error));
         }
-        loop {
-            if self.stream.is_closed_by_peer(cx) {
-                return Poll::Ready(Disconnect::Eof);
-            }
-            ready!(look.get_or_insert_with(|| Box::pin(tokio::time::sleep(LOOK))).as_mut().poll(cx));
-            *look = None;
+        if read.filled().is_empty() {
+            return Poll::Ready(Disconnect::Eof);
         }
+        caller.router.tally().received(read.filled().len());
+        reader.keep(read.filled());
+        reader.set_ready(true);
+    }
+    loop {
+        if stream.is_closed_by_peer(cx) {
+            return Poll::Ready(Disconnect::Eof);
+        }
+        ready!(look.get_or_insert_with(|| Box::pin(tokio::time::sleep(LOOK))).as_mut().poll(cx));
+        *look = None;
     }
 }

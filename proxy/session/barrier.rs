@@ -8,20 +8,19 @@
 
 use std::sync::Arc;
 
-use super::Session;
+use super::{caller::Caller, transaction::Transaction};
 use crate::{
     cluster::topology::{Node, Route},
     commands::{
         plan::{Plan, Scripting},
-        table::treatment::Local,
+        table::{Spec, treatment::Local},
     },
+    upstream::router::Router,
 };
 
 /// The barriers of one session.
 #[derive(Debug)]
 pub(super) struct Barrier {
-    /// Nothing is dispatched until every reply is there.
-    settling: bool,
     /// The topology under which requests are in flight.
     epoch: u64,
     /// Where something is under way that may have to go again.
@@ -54,23 +53,7 @@ impl Target {
 impl Barrier {
     /// Of a session that has nothing in flight, under this topology.
     pub(super) fn new(epoch: u64) -> Barrier {
-        Barrier { settling: false, epoch, unproven: None, under_way: Target::Here }
-    }
-
-    /// Lets nothing through until every reply is there.
-    pub(super) fn settle(&mut self) {
-        self.settling = true;
-    }
-
-    /// Whether nothing is let through, given whether the line `is_settled`. A barrier that has done its work is gone.
-    pub(super) fn is_closed(&mut self, is_settled: bool) -> bool {
-        self.settling &= !is_settled;
-        self.settling
-    }
-
-    /// Whether it waits for the line to settle.
-    pub(super) fn is_settling(&self) -> bool {
-        self.settling
+        Barrier { epoch, unproven: None, under_way: Target::Here }
     }
 
     /// Whether requests in flight go by this topology.
@@ -89,6 +72,17 @@ impl Barrier {
             Some(other) if other != route => Route::Any,
             _ => route,
         });
+    }
+
+    /// Where a slot is on its way, what has several keys may have to wait until they are at one node: nothing must overtake
+    /// it.
+    pub(super) fn guard(&mut self, router: &Router, spec: Option<&Spec>, route: Route) {
+        if let Route::Slot(slot) = route
+            && spec.is_none_or(|spec| spec.only_key().is_none())
+            && router.moving().has(slot, router.clock().now())
+        {
+            self.hold_behind(route);
+        }
     }
 
     /// Whether there is something that may have to go again.
@@ -124,34 +118,32 @@ impl Barrier {
     }
 }
 
-impl Session {
-    /// Where a request takes effect.
-    pub(super) fn target_of(&self, plan: &Plan) -> Target {
-        let at = |route| self.caller.router.node_for(route, self.caller.affinity).map_or(Target::Several, Target::Node);
-        let slot = |slot| at(Route::Slot(slot));
-        let any = || at(Route::Any);
-        match plan {
-            Plan::One(one) => slot(*one),
-            Plan::Scripting(Scripting::Load | Scripting::Flush | Scripting::Exists, _) => Target::Several,
-            Plan::Scripting(_, Some(one)) => slot(*one),
-            Plan::Any | Plan::Amended(_) | Plan::Scripting(_, None) => any(),
-            Plan::Home => at(Route::Home),
-            Plan::Local(Local::Exec) => match &self.transaction {
-                Some(transaction) => transaction.slot().map_or_else(any, slot),
-                None => Target::Here,
-            },
-            Plan::Local(Local::Client(_)) => Target::Several,
-            Plan::Local(_) | Plan::Refuse(_) => Target::Here,
-            Plan::Split(_)
-            | Plan::Cut(_)
-            | Plan::Primaries(_)
-            | Plan::Scan(_)
-            | Plan::Keys
-            | Plan::Blocking(_)
-            | Plan::OutOfBand(_)
-            | Plan::Unchanged(_)
-            | Plan::AskServer => Target::Several,
-        }
+/// Where a request takes effect; `queued` is what an EXEC carries out.
+pub(super) fn target_of(caller: &Caller, queued: Option<&Transaction>, plan: &Plan) -> Target {
+    let at = |route| caller.router.node_for(route, caller.affinity).map_or(Target::Several, Target::Node);
+    let slot = |slot| at(Route::Slot(slot));
+    let any = || at(Route::Any);
+    match plan {
+        Plan::One(one) => slot(*one),
+        Plan::Scripting(Scripting::Load | Scripting::Flush | Scripting::Exists, _) => Target::Several,
+        Plan::Scripting(_, Some(one)) => slot(*one),
+        Plan::Any | Plan::Amended(_) | Plan::Scripting(_, None) => any(),
+        Plan::Home => at(Route::Home),
+        Plan::Local(Local::Exec) => match queued {
+            Some(transaction) => transaction.slot().map_or_else(any, slot),
+            None => Target::Here,
+        },
+        Plan::Local(Local::Client(_)) => Target::Several,
+        Plan::Local(_) | Plan::Refuse(_) => Target::Here,
+        Plan::Split(_)
+        | Plan::Cut(_)
+        | Plan::Primaries(_)
+        | Plan::Scan(_)
+        | Plan::Keys
+        | Plan::Blocking(_)
+        | Plan::OutOfBand(_)
+        | Plan::Unchanged(_)
+        | Plan::AskServer => Target::Several,
     }
 }
 
@@ -162,16 +154,6 @@ mod tests {
 
     fn at(id: &str) -> Target {
         Target::Node(Node::primary(id, id))
-    }
-
-    #[test]
-    fn it_is_closed_until_the_line_has_settled() {
-        let mut barrier = Barrier::new(1);
-        assert!(!barrier.is_closed(false));
-        barrier.settle();
-        assert!(barrier.is_closed(false) && barrier.is_settling());
-        assert!(!barrier.is_closed(true));
-        assert!(!barrier.is_closed(false), "it has done its work");
     }
 
     #[test]

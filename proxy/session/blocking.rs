@@ -21,7 +21,7 @@ use std::{
 use bytes::Bytes;
 
 use self::watchdog::Watchdog;
-use super::{Session, attempts::Attempts, attend::Eof, streamed::Streamed};
+use super::{attempts::Attempts, caller::Caller, streamed::Streamed};
 use crate::{
     clients::{Client, Order, Unblock},
     cluster::{
@@ -33,16 +33,12 @@ use crate::{
         plan::{self, Blocking, Unit},
         table::{Spec, Treatment, keys},
     },
-    metrics::{ClientTally, Disconnect},
+    metrics::ClientTally,
     protocol::{
         resp::{Request, Value, write},
         says,
     },
-    upstream::{
-        dedicated::Dedicated,
-        router::Router,
-        ticket::{Label, Line},
-    },
+    upstream::{dedicated::Dedicated, router::Router, ticket::Line},
 };
 
 /// The shortest time that a command is sent again with: a node then looks once more, and says itself that it is over.
@@ -51,30 +47,15 @@ const LAST_LOOK: Duration = Duration::from_millis(1);
 const SETTLED: Duration = Duration::from_secs(1);
 const CLIENT_ID: &[u8] = b"*2\r\n$6\r\nCLIENT\r\n$2\r\nID\r\n";
 
-impl Session {
-    /// Carries out a command that may wait. What it brings is passed on as the client reads it: it has been taken from
-    /// its key, and must not be lost for want of room.
-    pub(super) async fn block(&mut self, request: &Request<'_>, spec: Option<&Spec>, blocking: Blocking) {
-        let attempts = self.caller.attempts(blocking.slot);
-        let mut wait = Wait::new(
-            attempts,
-            self.caller.client.clone(),
-            self.caller.line.clone(),
-            *request,
-            spec,
-            blocking,
-            self.caller.speaks_resp3(),
-        );
-        wait.trusted = self.caller.is_trusted();
-        if spec.is_some_and(Spec::is_readonly) {
-            self.reads_untracked();
-        }
-        match self.attend(wait.run(), Eof::Leaves).await {
-            Ok(Some(reply)) => self.deliver(Label::of(spec), reply, Eof::IsNoted).await,
-            Ok(None) => self.ending = Some(Disconnect::Drain),
-            Err(reason) => self.ending = Some(reason),
-        }
-    }
+/// Carries out a command that may wait. What it brings is passed on as the client reads it: it has been taken from its
+/// key, and must not be lost for want of room. `None` where the proxy ends and the client has to go.
+pub(super) async fn run(
+    caller: Caller,
+    request: &Request<'_>,
+    spec: Option<&Spec>,
+    blocking: Blocking,
+) -> Option<Streamed> {
+    Wait::new(&caller, *request, spec, blocking).run().await
 }
 
 /// A client is blocked as long as this exists.
@@ -180,15 +161,8 @@ enum Attempt {
 }
 
 impl<'a> Wait<'a> {
-    fn new(
-        attempts: Attempts,
-        client: Arc<Client>,
-        line: Rc<Line>,
-        request: Request<'a>,
-        spec: Option<&Spec>,
-        Blocking { timeout, .. }: Blocking,
-        resp3: bool,
-    ) -> Wait<'a> {
+    fn new(caller: &Caller, request: Request<'a>, spec: Option<&Spec>, blocking: Blocking) -> Wait<'a> {
+        let Blocking { slot, timeout, .. } = blocking;
         let time = timeout.and_then(|(at, unit)| duration(request.arg(at), unit)).filter(|time| !time.is_zero());
         let streams = spec.filter(|spec| is_xread(spec)).and_then(|_| keys::streams(&request));
         let news = streams.map_or_else(Vec::new, |streams| {
@@ -197,13 +171,13 @@ impl<'a> Wait<'a> {
             pairs.filter(|&(_, at)| request.arg(at) == b"$").map(|(key, at)| FromNow { key, at, id: None }).collect()
         });
         Wait {
-            attempts,
-            client,
-            line,
+            attempts: caller.attempts(slot),
+            client: caller.client.clone(),
+            line: caller.line.clone(),
             request,
             repeatable: spec.is_some_and(Spec::is_readonly),
-            trusted: true,
-            resp3,
+            trusted: caller.is_trusted(),
+            resp3: caller.speaks_resp3(),
             timeout,
             deadline: time.and_then(|time| Instant::now().checked_add(time)),
             news,
@@ -212,7 +186,6 @@ impl<'a> Wait<'a> {
         }
     }
 
-    /// The reply; `None` where the proxy ends and the client has to go.
     async fn run(mut self) -> Option<Streamed> {
         let client = self.client.clone();
         loop {
@@ -454,4 +427,65 @@ fn value(reply: &[u8]) -> Value {
 /// Whether it is XREAD: XREADGROUP, which waits for streams as well, writes.
 fn is_xread(spec: &Spec) -> bool {
     spec.treatment == Treatment::BlockingStreams && spec.is_readonly()
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::task::{JoinHandle, spawn_local};
+
+    use super::*;
+    use crate::{
+        commands::plan::Plan,
+        upstream::router::scripted::{Scripted, frame, request, within_a_minute},
+    };
+
+    /// A client that blocks: its reply, or `None` where it has to go.
+    fn blocks(caller: &Caller, words: &'static str) -> JoinHandle<Option<Bytes>> {
+        let caller = caller.clone();
+        spawn_local(async move {
+            let (words, topology) = (request(words), caller.router.topology().clone());
+            let words = words.as_request();
+            let spec = topology.commands.find(&words);
+            let plan = plan::plan(&words, spec, &caller.router.settings().policy);
+            let Plan::Blocking(blocking) = plan else { panic!("{plan:?} does not wait") };
+            run(caller, &words, spec, blocking).await.map(|reply| reply.front().clone())
+        })
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_wait_moves_with_its_slot_and_the_time_that_is_left() {
+        within_a_minute(async {
+            let mut nodes = Scripted::new(2);
+            let caller = Caller::of(&nodes);
+            let waiting = blocks(&caller, "BLPOP foo 30");
+            let mut second = nodes.node(1).await;
+            second.hears(&frame("BLPOP foo 30")).await;
+            tokio::time::sleep(Duration::from_millis(100)).await;
+            assert!(caller.client.waits());
+            second.says(b"-MOVED 12182 127.0.0.1:7000\r\n").await;
+            let mut first = nodes.node(0).await;
+            let again = String::from_utf8(first.request().await).unwrap();
+            // How long it has waited the system's clock says, which is not paused.
+            assert!(again.starts_with("*3\r\n$5\r\nBLPOP\r\n$3\r\nfoo\r\n$6\r\n"), "{again}");
+            first.says(b"*2\r\n$3\r\nfoo\r\n$1\r\n1\r\n").await;
+            assert_eq!(waiting.await.unwrap().unwrap(), "*2\r\n$3\r\nfoo\r\n$1\r\n1\r\n");
+            assert!(!caller.client.waits());
+        })
+        .await;
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_may_have_been_popped_is_said_and_not_asked_for_again() {
+        within_a_minute(async {
+            let mut nodes = Scripted::new(1);
+            let caller = Caller::of(&nodes);
+            let waiting = blocks(&caller, "BLPOP foo 0");
+            let mut node = nodes.node(0).await;
+            node.hears(&frame("BLPOP foo 0")).await;
+            drop(node);
+            let error = String::from_utf8(waiting.await.unwrap().unwrap().to_vec()).unwrap();
+            assert!(error.contains("127.0.0.1:7000") && error.ends_with("the command may have run\r\n"), "{error}");
+        })
+        .await;
+    }
 }

@@ -106,4 +106,16 @@ impl Caller {
         let end = Endpoint::Tcp("127.0.0.1:1".parse().expect("an address"));
         Caller::new(nodes.router.clone(), nodes.router.clients().join(end.clone(), end))
     }
+
+    /// What it has been answered, and told unasked, since this was asked last.
+    pub(super) fn was_told(&self) -> String {
+        let mut all = Vec::new();
+        while !self.line.nothing_to_write() {
+            self.line.write_out(|bytes| {
+                all.extend_from_slice(bytes);
+                (bytes.len(), ())
+            });
+        }
+        String::from_utf8(all).expect("text")
+    }
 }

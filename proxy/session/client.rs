@@ -9,12 +9,17 @@ use self::{
     filter::{Filter, Known},
     line::line_of,
 };
-use super::{Flow, Session};
+use super::{
+    alone::Work,
+    caller::Caller,
+    local::Answer,
+    pause,
+    tracking::{self, Tracking},
+};
 use crate::{
-    clients::{Client as Connected, Mark, Order, Unblock},
+    clients::{Client as Connected, Mark, Order, Unblock, Usage},
     cluster::topology::{ServerInfo, ServerKind},
-    commands::table::{Spec, treatment::Client},
-    metrics::Disconnect,
+    commands::table::treatment::Client,
     protocol::{
         resp::{Request, request::decimal, write},
         says,
@@ -50,203 +55,270 @@ impl Dialect {
     }
 }
 
-impl Session {
-    pub(super) fn client_command(&mut self, sub: Client, request: &Request<'_>, spec: Option<&Spec>) -> Flow {
-        match sub {
-            Client::Id => self.answer_with(spec, |out| write::integer(out, self.caller.client.id as i64)),
-            Client::Getname => {
-                let name = self.caller.client.about().name.clone();
-                let null = if self.caller.speaks_resp3() { &b"_\r\n"[..] } else { b"$-1\r\n" };
-                self.answer_with(spec, |out| {
-                    if name.is_empty() { out.extend_from_slice(null) } else { write::bulk(out, &name) }
-                })
+/// The answer to CLIENT, of a client that takes so much memory.
+pub(super) fn answer(
+    caller: &Caller,
+    tracking: &mut Option<Box<Tracking>>,
+    usage: &Usage,
+    sub: Client,
+    request: &Request<'_>,
+) -> Answer {
+    match sub {
+        Client::Id => Answer::with(|out| write::integer(out, caller.client.id as i64)),
+        Client::Getname => {
+            let name = caller.client.about().name.clone();
+            let null = if caller.speaks_resp3() { &b"_\r\n"[..] } else { b"$-1\r\n" };
+            Answer::with(|out| if name.is_empty() { out.extend_from_slice(null) } else { write::bulk(out, &name) })
+        }
+        Client::Setname => match is_printable(caller, request.arg(2)) {
+            true => {
+                caller.client.about().name = request.arg(2).to_vec();
+                Answer::OK
             }
-            Client::Setname => match self.is_printable(request.arg(2)) {
-                true => {
-                    self.caller.client.about().name = request.arg(2).to_vec();
-                    self.count_names();
-                    self.answer(spec, b"+OK\r\n")
-                }
-                false => self.refuse(spec, says::CLIENT_NAME.as_bytes()),
-            },
-            Client::Setinfo => self.set_info(request, spec),
-            Client::Info => {
-                let line = line_of(&self.caller.client, &self.usage_with(request), self.caller.dialect());
-                self.answer_with(spec, |out| self.text(out, &line))
+            false => Answer::refused(says::CLIENT_NAME.as_bytes()),
+        },
+        Client::Setinfo => set_info(caller, request),
+        Client::Info => {
+            let line = line_of(&caller.client, usage, caller.dialect());
+            Answer::with(|out| text(caller, out, &line))
+        }
+        Client::List => list(caller, usage, request),
+        Client::Kill => kill(caller, request),
+        Client::Reply => reply_mode(caller, request),
+        Client::Unblock => unblock(caller, request),
+        // Shown, and nothing more: the proxy evicts nobody but who costs too much, and keys are touched as the
+        // nodes decide.
+        Client::NoEvict => switch(caller, Mark::NoEvict, request),
+        Client::NoTouch => switch(caller, Mark::NoTouch, request),
+        Client::ImportSource if request.is(2, "OFF") => Answer::OK,
+        Client::ImportSource => Answer::refused(says::NOT_IMPORTING.as_bytes()),
+        Client::Capa => {
+            if (2..request.len()).any(|at| request.is(at, "REDIRECT")) {
+                caller.client.mark(Mark::CapaRedirect, true);
             }
-            Client::List => self.list(request, spec),
-            Client::Kill => self.kill(request, spec),
-            Client::Reply => self.reply_mode(request, spec),
-            Client::Unblock => self.unblock(request, spec),
-            // Shown, and nothing more: the proxy evicts nobody but who costs too much, and keys are touched as the
-            // nodes decide.
-            Client::NoEvict => self.switch(Mark::NoEvict, request, spec),
-            Client::NoTouch => self.switch(Mark::NoTouch, request, spec),
-            Client::ImportSource if request.is(2, "OFF") => self.answer(spec, b"+OK\r\n"),
-            Client::ImportSource => self.refuse(spec, says::NOT_IMPORTING.as_bytes()),
-            Client::Capa => {
-                if (2..request.len()).any(|at| request.is(at, "REDIRECT")) {
-                    self.caller.client.mark(Mark::CapaRedirect, true);
-                }
-                self.answer(spec, b"+OK\r\n")
+            Answer::OK
+        }
+        Client::Pause => pause::begin(caller, request),
+        Client::Unpause => {
+            caller.router.clients().pause().end();
+            Answer::OK
+        }
+        Client::Caching => match tracking {
+            None => Answer::refused(says::CACHING_WITHOUT_TRACKING),
+            Some(tracking) => tracking.set_caching(request).map_or_else(Answer::refused, |()| Answer::OK),
+        },
+        Client::Getredir => Answer::with(|out| write::integer(out, tracking::redirect(tracking.as_deref()))),
+        Client::Trackinginfo => Answer::with(|out| tracking::info(tracking.as_deref(), caller, out)),
+        // The lane changes: nothing may be in flight.
+        Client::Tracking => Answer::Alone(Work::Tracking),
+    }
+}
+
+fn set_info(caller: &Caller, request: &Request<'_>) -> Answer {
+    let (option, value) = (request.arg(2).to_ascii_lowercase(), request.arg(3));
+    let shown = String::from_utf8_lossy(request.arg(2)).into_owned();
+    if option != b"lib-name" && option != b"lib-ver" {
+        return Answer::refused(format!("ERR Unrecognized option '{shown}'").as_bytes());
+    }
+    if !is_printable(caller, value) {
+        let error = format!("ERR {shown} cannot contain spaces, newlines or special characters.");
+        return Answer::refused(error.as_bytes());
+    }
+    {
+        let mut about = caller.client.about();
+        let field = if option == b"lib-name" { &mut about.library } else { &mut about.library_version };
+        *field = value.to_vec();
+    }
+    Answer::OK
+}
+
+/// `CLIENT NO-EVICT ON|OFF` and its like.
+fn switch(caller: &Caller, mark: Mark, request: &Request<'_>) -> Answer {
+    let (on, off) = (request.is(2, "ON"), request.is(2, "OFF"));
+    if !on && !off {
+        return Answer::refused(says::SYNTAX.as_bytes());
+    }
+    caller.client.mark(mark, on);
+    Answer::OK
+}
+
+fn known(caller: &Caller, all: &[Arc<Connected>]) -> Known {
+    let mut users: HashSet<String> = all.iter().map(|client| client.about().user.clone()).collect();
+    users.insert("default".to_owned());
+    let databases = caller.router.topology().server.databases.max(1);
+    Known { dialect: caller.dialect(), databases, users }
+}
+
+fn list(caller: &Caller, usage: &Usage, request: &Request<'_>) -> Answer {
+    let mut listed = caller.router.clients().all();
+    // Who has been told to leave is gone, as on a server that closes at once.
+    listed.retain(|client| client.order() != Order::Leave);
+    let known = known(caller, &listed);
+    let dialect = known.dialect;
+    let filter = if dialect.valkey && request.len() > 3 {
+        Filter::parse(request, 2, &known)
+    } else if request.is(2, "ID") && request.len() > 3 {
+        let ids: Option<Vec<i64>> = (3..request.len()).map(|at| decimal(request.arg(at))).collect();
+        let ids = ids.map(|ids| ids.into_iter().filter_map(|id| u64::try_from(id).ok()).collect::<Vec<_>>());
+        // In the order asked for, as often as asked for.
+        let found = ids.as_ref().map(|ids| ids.iter().filter_map(|id| caller.router.clients().find(*id)).collect());
+        listed = found.unwrap_or(listed);
+        ids.as_deref().map(Filter::ids).ok_or_else(|| says::INVALID_CLIENT_ID.into())
+    } else if request.len() == 2 || request.is(2, "TYPE") && request.len() == 4 {
+        Filter::parse(request, 2, &known)
+    } else {
+        Err(says::SYNTAX.into())
+    };
+    let filter = match filter {
+        Ok(filter) => filter,
+        Err(error) => return Answer::refused(&error),
+    };
+    let skip_me = filter.skip_me.unwrap_or(false);
+    listed.retain(|client| filter.takes(client) && !(skip_me && client.id == caller.client.id));
+    let line = |client: &Arc<Connected>| match client.id == caller.client.id {
+        true => line_of(client, usage, dialect),
+        false => line_of(client, &client.usage(), dialect),
+    };
+    let lines: String = listed.iter().map(line).collect();
+    Answer::with(|out| text(caller, out, &lines))
+}
+
+/// `CLIENT KILL addr` and `CLIENT KILL filter value ...`.
+fn kill(caller: &Caller, request: &Request<'_>) -> Answer {
+    let mut doomed = caller.router.clients().all();
+    if request.len() == 3 {
+        let address = String::from_utf8_lossy(request.arg(2)).into_owned();
+        doomed.retain(|client| client.peer.to_string() == address);
+        if doomed.is_empty() {
+            return Answer::refused(says::NO_SUCH_CLIENT.as_bytes());
+        }
+        doomed.iter().for_each(|client| end(caller, client));
+        return Answer::OK;
+    }
+    let filter = match Filter::parse(request, 2, &known(caller, &doomed)) {
+        Ok(filter) => filter,
+        Err(error) => return Answer::refused(&error),
+    };
+    let skip_me = filter.skip_me.unwrap_or(true);
+    doomed.retain(|client| filter.takes(client) && !(skip_me && client.id == caller.client.id));
+    doomed.iter().for_each(|client| end(caller, client));
+    Answer::with(|out| write::integer(out, doomed.len() as i64))
+}
+
+/// `CLIENT UNBLOCK id [TIMEOUT|ERROR]`
+fn unblock(caller: &Caller, request: &Request<'_>) -> Answer {
+    let how = match request.len() {
+        4 if request.is(3, "ERROR") => Unblock::Error,
+        4 if !request.is(3, "TIMEOUT") => return Answer::refused(says::UNBLOCK_REASON.as_bytes()),
+        5.. if caller.dialect().is_strict() => return Answer::refused(says::odd_subcommand(request)),
+        // Where there is more, Valkey looks at none of it.
+        _ => Unblock::Timeout,
+    };
+    let Some(id) = decimal(request.arg(2)) else { return Answer::refused(says::NOT_INTEGER.as_bytes()) };
+    let client = u64::try_from(id).ok().and_then(|id| caller.router.clients().find(id));
+    let waited = client.is_some_and(|client| client.unblock(how));
+    Answer::with(|out| write::integer(out, i64::from(waited)))
+}
+
+/// Another client is closed at once, this one when it has its reply: its session sees the mark.
+fn end(caller: &Caller, client: &Arc<Connected>) {
+    if client.id == caller.client.id {
+        caller.client.mark(Mark::Closing, true);
+    } else {
+        client.tell(Order::Leave);
+    }
+}
+
+fn reply_mode(caller: &Caller, request: &Request<'_>) -> Answer {
+    if request.is(2, "ON") {
+        caller.line.mute.off();
+        Answer::OK
+    } else if request.is(2, "OFF") {
+        caller.line.mute.all();
+        Answer::Silence
+    } else if request.is(2, "SKIP") {
+        caller.line.mute.next();
+        Answer::Silence
+    } else {
+        Answer::refused(says::SYNTAX.as_bytes())
+    }
+}
+
+/// No space, no control character, nothing beyond ASCII: what Redis allows in a name. Newer servers look at it up to
+/// the first NUL only.
+fn is_printable(caller: &Caller, name: &[u8]) -> bool {
+    let end = name.iter().position(|&byte| byte == 0).filter(|_| caller.dialect().since((7, 2)));
+    name[..end.unwrap_or(name.len())].iter().all(|byte| (b'!'..=b'~').contains(byte))
+}
+
+/// A text that RESP3 marks as one.
+fn text(caller: &Caller, out: &mut Vec<u8>, text: &str) {
+    if caller.speaks_resp3() {
+        write::head(out, b'=', text.len() as i64 + 4);
+        out.extend_from_slice(b"txt:");
+        out.extend_from_slice(text.as_bytes());
+        out.extend_from_slice(b"\r\n");
+    } else {
+        write::bulk(out, text.as_bytes());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        commands::table::{Treatment, treatment::Local},
+        upstream::router::scripted::{Scripted, request, within_a_minute},
+    };
+
+    /// What a client is told that says this.
+    fn told(caller: &Caller, words: &str) -> String {
+        let (words, topology) = (request(words), caller.router.topology().clone());
+        let spec = topology.commands.find(&words.as_request()).expect("a command");
+        let Treatment::Local(Local::Client(sub)) = spec.treatment else { panic!("{} is none of CLIENT", spec.name) };
+        match answer(caller, &mut None, &Usage::default(), sub, &words.as_request()) {
+            Answer::Reply(reply) => String::from_utf8(reply.to_vec()).expect("text"),
+            Answer::Refused(error) => format!("-{}", String::from_utf8_lossy(&error)),
+            Answer::Silence => String::new(),
+            Answer::Alone(_) => "alone".to_owned(),
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_a_client_says_of_itself_is_what_others_see() {
+        within_a_minute(async {
+            let nodes = Scripted::new(1);
+            let (caller, other) = (Caller::of(&nodes), Caller::of(&nodes));
+            for (words, expected) in [
+                ("CLIENT GETNAME", "$-1\r\n"),
+                ("CLIENT SETNAME me", "+OK\r\n"),
+                ("CLIENT GETNAME", "$2\r\nme\r\n"),
+                ("CLIENT SETNAME \u{e9}", "-ERR Client names cannot contain spaces, newlines or special characters."),
+                ("CLIENT NO-EVICT maybe", "-ERR syntax error"),
+                ("CLIENT REPLY OFF", ""),
+                ("CLIENT CACHING YES", &format!("-{}", says::CACHING_WITHOUT_TRACKING)),
+                ("CLIENT GETREDIR", ":-1\r\n"),
+                ("CLIENT TRACKING ON", "alone"),
+                ("CLIENT UNBLOCK 77", ":0\r\n"),
+            ] {
+                assert_eq!(told(&caller, words), expected, "{words}");
             }
-            Client::Pause => self.pause(request, spec),
-            Client::Unpause => self.unpause(spec),
-            Client::Getredir | Client::Trackinginfo | Client::Tracking | Client::Caching => {
-                self.tracking_command(sub, request, spec)
-            }
-        }
+            let list = told(&other, "CLIENT LIST TYPE normal");
+            assert!(list.contains("name=me") && list.matches("id=").count() == 2, "{list}");
+        })
+        .await;
     }
 
-    fn set_info(&mut self, request: &Request<'_>, spec: Option<&Spec>) -> Flow {
-        let (option, value) = (request.arg(2).to_ascii_lowercase(), request.arg(3));
-        let shown = String::from_utf8_lossy(request.arg(2)).into_owned();
-        if option != b"lib-name" && option != b"lib-ver" {
-            return self.refuse(spec, format!("ERR Unrecognized option '{shown}'").as_bytes());
-        }
-        if !self.is_printable(value) {
-            let error = format!("ERR {shown} cannot contain spaces, newlines or special characters.");
-            return self.refuse(spec, error.as_bytes());
-        }
-        {
-            let mut about = self.caller.client.about();
-            let field = if option == b"lib-name" { &mut about.library } else { &mut about.library_version };
-            *field = value.to_vec();
-        }
-        self.count_names();
-        self.answer(spec, b"+OK\r\n")
-    }
-
-    /// `CLIENT NO-EVICT ON|OFF` and its like.
-    fn switch(&mut self, mark: Mark, request: &Request<'_>, spec: Option<&Spec>) -> Flow {
-        let (on, off) = (request.is(2, "ON"), request.is(2, "OFF"));
-        if !on && !off {
-            return self.refuse(spec, says::SYNTAX.as_bytes());
-        }
-        self.caller.client.mark(mark, on);
-        self.answer(spec, b"+OK\r\n")
-    }
-
-    fn known(&self, all: &[Arc<Connected>]) -> Known {
-        let mut users: HashSet<String> = all.iter().map(|client| client.about().user.clone()).collect();
-        users.insert("default".to_owned());
-        let databases = self.caller.router.topology().server.databases.max(1);
-        Known { dialect: self.caller.dialect(), databases, users }
-    }
-
-    fn list(&mut self, request: &Request<'_>, spec: Option<&Spec>) -> Flow {
-        let mut listed = self.caller.router.clients().all();
-        // Who has been told to leave is gone, as on a server that closes at once.
-        listed.retain(|client| client.order() != Order::Leave);
-        let known = self.known(&listed);
-        let dialect = known.dialect;
-        let filter = if dialect.valkey && request.len() > 3 {
-            Filter::parse(request, 2, &known)
-        } else if request.is(2, "ID") && request.len() > 3 {
-            let ids: Option<Vec<i64>> = (3..request.len()).map(|at| decimal(request.arg(at))).collect();
-            let ids = ids.map(|ids| ids.into_iter().filter_map(|id| u64::try_from(id).ok()).collect::<Vec<_>>());
-            // In the order asked for, as often as asked for.
-            let found =
-                ids.as_ref().map(|ids| ids.iter().filter_map(|id| self.caller.router.clients().find(*id)).collect());
-            listed = found.unwrap_or(listed);
-            ids.as_deref().map(Filter::ids).ok_or_else(|| says::INVALID_CLIENT_ID.into())
-        } else if request.len() == 2 || request.is(2, "TYPE") && request.len() == 4 {
-            Filter::parse(request, 2, &known)
-        } else {
-            Err(says::SYNTAX.into())
-        };
-        let filter = match filter {
-            Ok(filter) => filter,
-            Err(error) => return self.refuse(spec, &error),
-        };
-        let skip_me = filter.skip_me.unwrap_or(false);
-        listed.retain(|client| filter.takes(client) && !(skip_me && client.id == self.caller.client.id));
-        let line = |client: &Arc<Connected>| match client.id == self.caller.client.id {
-            true => line_of(client, &self.usage_with(request), dialect),
-            false => line_of(client, &client.usage(), dialect),
-        };
-        let text: String = listed.iter().map(line).collect();
-        self.answer_with(spec, |out| self.text(out, &text))
-    }
-
-    /// `CLIENT KILL addr` and `CLIENT KILL filter value ...`.
-    fn kill(&mut self, request: &Request<'_>, spec: Option<&Spec>) -> Flow {
-        let mut doomed = self.caller.router.clients().all();
-        if request.len() == 3 {
-            let address = String::from_utf8_lossy(request.arg(2)).into_owned();
-            doomed.retain(|client| client.peer.to_string() == address);
-            if doomed.is_empty() {
-                return self.refuse(spec, says::NO_SUCH_CLIENT.as_bytes());
-            }
-            doomed.iter().for_each(|client| self.end(client));
-            return self.answer(spec, b"+OK\r\n");
-        }
-        let filter = match Filter::parse(request, 2, &self.known(&doomed)) {
-            Ok(filter) => filter,
-            Err(error) => return self.refuse(spec, &error),
-        };
-        let skip_me = filter.skip_me.unwrap_or(true);
-        doomed.retain(|client| filter.takes(client) && !(skip_me && client.id == self.caller.client.id));
-        doomed.iter().for_each(|client| self.end(client));
-        self.answer_with(spec, |out| write::integer(out, doomed.len() as i64))
-    }
-
-    /// `CLIENT UNBLOCK id [TIMEOUT|ERROR]`
-    fn unblock(&mut self, request: &Request<'_>, spec: Option<&Spec>) -> Flow {
-        let how = match request.len() {
-            4 if request.is(3, "ERROR") => Unblock::Error,
-            4 if !request.is(3, "TIMEOUT") => return self.refuse(spec, says::UNBLOCK_REASON.as_bytes()),
-            5.. if self.caller.dialect().is_strict() => return self.refuse(spec, &says::odd_subcommand(request)),
-            // Where there is more, Valkey looks at none of it.
-            _ => Unblock::Timeout,
-        };
-        let Some(id) = decimal(request.arg(2)) else { return self.refuse(spec, says::NOT_INTEGER.as_bytes()) };
-        let client = u64::try_from(id).ok().and_then(|id| self.caller.router.clients().find(id));
-        let waited = client.is_some_and(|client| client.unblock(how));
-        self.answer_with(spec, |out| write::integer(out, i64::from(waited)))
-    }
-
-    /// Another client is closed at once, this one when it has its reply.
-    fn end(&mut self, client: &Arc<Connected>) {
-        if client.id == self.caller.client.id {
-            self.caller.client.mark(Mark::Closing, true);
-            self.ending = Some(Disconnect::Killed);
-        } else {
-            client.tell(Order::Leave);
-        }
-    }
-
-    fn reply_mode(&mut self, request: &Request<'_>, spec: Option<&Spec>) -> Flow {
-        if request.is(2, "ON") {
-            self.caller.line.mute.off();
-            self.answer(spec, b"+OK\r\n")
-        } else if request.is(2, "OFF") {
-            self.caller.line.mute.all();
-            Flow::Taken
-        } else if request.is(2, "SKIP") {
-            self.caller.line.mute.next();
-            Flow::Taken
-        } else {
-            self.refuse(spec, says::SYNTAX.as_bytes())
-        }
-    }
-
-    /// No space, no control character, nothing beyond ASCII: what Redis allows in a name. Newer servers look at it up to
-    /// the first NUL only.
-    fn is_printable(&self, name: &[u8]) -> bool {
-        let end = name.iter().position(|&byte| byte == 0).filter(|_| self.caller.dialect().since((7, 2)));
-        name[..end.unwrap_or(name.len())].iter().all(|byte| (b'!'..=b'~').contains(byte))
-    }
-
-    /// A text that RESP3 marks as one.
-    fn text(&self, out: &mut Vec<u8>, text: &str) {
-        if self.caller.speaks_resp3() {
-            write::head(out, b'=', text.len() as i64 + 4);
-            out.extend_from_slice(b"txt:");
-            out.extend_from_slice(text.as_bytes());
-            out.extend_from_slice(b"\r\n");
-        } else {
-            write::bulk(out, text.as_bytes());
-        }
+    #[tokio::test(start_paused = true)]
+    async fn others_are_told_to_leave_and_the_client_itself_is_marked() {
+        within_a_minute(async {
+            let nodes = Scripted::new(1);
+            let (caller, other) = (Caller::of(&nodes), Caller::of(&nodes));
+            assert_eq!(told(&caller, &format!("CLIENT KILL ID {}", other.client.id)), ":1\r\n");
+            assert_eq!(other.client.order(), Order::Leave);
+            assert_eq!(told(&caller, &format!("CLIENT KILL ID {} SKIPME no", caller.client.id)), ":1\r\n");
+            assert!(caller.client.has(Mark::Closing) && caller.client.order() == Order::Serve);
+        })
+        .await;
     }
 }

@@ -5,8 +5,9 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use super::{
-    Flow, Session, alone::Work, apart, apart::Place, ask::ask, called, caller::Caller, everywhere,
-    everywhere::asks_first, leave, leave::is_judged_by_node, make_up, monitor, scripts, server,
+    Flow, Session, alone::Work, apart, ask::ask, barrier::Barrier, barrier::target_of, busy::Busy, called,
+    caller::Caller, everywhere, everywhere::asks_first, inside, leave, leave::Lack, leave::is_judged_by_node, make_up,
+    monitor, pause, scripts, server, transaction::aborted_for,
 };
 use crate::{
     cluster::topology::{Node, Route},
@@ -16,14 +17,14 @@ use crate::{
         scripts::Script,
         table::{Flags, Spec, Treatment, busy::WhenBusy, lost::WhenLost, treatment::Fold},
     },
-    metrics::Disconnect,
+    metrics::{Disconnect, Transaction as Ended},
     protocol::{
         resp::{Request, write},
         says,
     },
     upstream::{
         link::LARGEST_SHARED,
-        ticket::{Envelope, Label, Needs, RequestTraits},
+        ticket::{Envelope, Label, Needs, RequestTraits, Standing},
     },
 };
 
@@ -41,7 +42,7 @@ impl Session {
                 return Flow::Settle;
             }
             self.barrier.follow(self.caller.router.epoch());
-            self.follow_tracking();
+            self.listening.follow(&self.caller);
         }
         let router = self.caller.router.clone();
         let topology = router.topology();
@@ -51,7 +52,7 @@ impl Session {
             tracing::warn!(peer = %self.caller.client.peer, "possible SECURITY ATTACK: HTTP from a client; its connection is closed");
             self.caller.router.tally().protocol_error("http");
             self.caller.line.close();
-            self.ending = Some(Disconnect::Protocol);
+            self.busy = Busy::Ending(Disconnect::Protocol);
             return Flow::Taken;
         }
         if !self.caller.authenticated && !spec.is_some_and(|spec| spec.flags.has(Flags::NO_AUTH)) {
@@ -59,51 +60,67 @@ impl Session {
         }
         if spec.is_none()
             && topology.commands.is_open(request.name())
-            && let Some(flow) = self.lacks_name(request)
+            && let Some(lack) = leave::lack_of_name(&mut self.front.leave, request)
         {
-            return flow;
+            return self.lacks(lack, None);
         }
-        if let Some(error) = self.not_while_subscribed(request, spec) {
+        if let Some(error) = self.listening.forbids(&self.caller, request, spec) {
             let refused = self.lacks_leave(request, spec);
             return refused.unwrap_or_else(|| self.reject(spec, error.as_bytes()));
         }
         let is_apart = router.clients().is_any_apart();
-        if is_apart && router.clients().pause().is_on() && self.is_paused(request, spec) {
-            return Flow::Paused;
+        if is_apart
+            && router.clients().pause().is_on()
+            && let Some(wait) = pause::wait_of(&self.caller, self.multi.queued(), request, spec)
+        {
+            self.busy = Busy::Paused(wait);
+            return Flow::Held;
         }
         if let Some(spec) = spec {
             self.caller.client.says(spec.metric);
         }
-        let mut plan = match self.refused_inside() {
+        let mut plan = match inside::refusal(&self.caller) {
             None => plan::plan(request, spec, &router.settings().policy),
             Some(error) => Plan::Refuse(error),
         };
         if let (Plan::Refuse(error), true) = (&plan, is_exec(spec)) {
             return self.reject(spec, error);
         }
-        if (self.transaction.is_some() || !is_judged_by_node(&plan))
+        if (self.multi.is_open() || !is_judged_by_node(&plan))
             && let Some(flow) = self.lacks_leave(request, spec)
         {
             return flow;
         }
-        if self.transaction.is_some() && !acts_at_once(&plan, spec) {
-            return self.enqueue(request, spec, plan);
+        if self.multi.is_open() && !acts_at_once(&plan, spec) {
+            return match self.multi.enqueue(&self.caller, request, spec, plan) {
+                Ok(()) => self.answer(spec, b"+QUEUED\r\n"),
+                Err(error) => self.refuse(spec, &error),
+            };
         }
         if self.barrier.is_up() && self.barrier.holds(&plan, self.caller.line.is_settled()) {
             return Flow::Settle;
         }
         if router.settings().strict_order
-            && self.barrier.holds_strictly(self.target_of(&plan), self.caller.line.is_settled())
+            && self
+                .barrier
+                .holds_strictly(target_of(&self.caller, self.multi.queued(), &plan), self.caller.line.is_settled())
         {
             return Flow::Settle;
         }
         if apart::is_careful(&self.caller) {
-            plan = match self.goes_apart(plan, request, spec) {
+            plan = match apart::goes_apart(&self.caller, self.listening.caching(), plan, request, spec) {
                 Ok(work) => return Flow::alone(work),
                 Err(plan) => plan,
             };
-            if !self.is_admitted(&plan) {
-                return Flow::Full;
+            if self.caller.line.standing() != Standing::Small && !self.front.has_place() {
+                match apart::place_for(&self.caller, &plan, self.multi.slot()) {
+                    None => {}
+                    Some(Ok(place)) => self.front.give_place(Some(place)),
+                    Some(Err(admission)) => {
+                        self.busy = Busy::Queueing(admission);
+                        return Flow::Held;
+                    }
+                }
             }
         }
         // It has a connection to itself, and what is sent on others must not overtake it, nor be overtaken.
@@ -118,10 +135,27 @@ impl Session {
         if beside && matches!(flow, Flow::Taken) {
             self.barrier.hold_behind(Route::Any);
         }
-        if self.tracking.is_some() && matches!(flow, Flow::Taken) {
-            self.caching_is_over(spec);
+        if matches!(flow, Flow::Taken)
+            && !self.multi.is_open()
+            && let Some(tracking) = &mut self.listening.tracking
+        {
+            tracking.caching_is_over(spec);
         }
         flow
+    }
+
+    /// The end of a request that the client's user may not run, or that has to wait until a node has been asked; nothing
+    /// where it goes on.
+    fn lacks_leave(&mut self, request: &Request<'_>, spec: Option<&Spec>) -> Option<Flow> {
+        let lack = leave::lack(&mut self.front.leave, &self.caller, request, spec?, self.multi.is_open())?;
+        Some(self.lacks(lack, spec))
+    }
+
+    fn lacks(&mut self, lack: Lack, spec: Option<&Spec>) -> Flow {
+        match lack {
+            Lack::Refused(error) => self.reject(spec, &error),
+            Lack::Unknown => Flow::Ask,
+        }
     }
 
     /// Does what the plan says.
@@ -143,7 +177,10 @@ impl Session {
             Plan::Home => self.forward(request, spec, Route::Home),
             Plan::Split(split) => {
                 let envelope = self.open(request, spec, Route::Any);
-                split.parts.iter().for_each(|part| self.guard_order(spec, Route::Slot(part.slot)));
+                split
+                    .parts
+                    .iter()
+                    .for_each(|part| self.barrier.guard(&self.caller.router, spec, Route::Slot(part.slot)));
                 send_split(&self.caller, request, spec, &split, envelope);
                 Flow::Taken
             }
@@ -153,7 +190,7 @@ impl Session {
                     leave::users_change(&self.caller, spec).or_else(|| called::counts_anew(&self.caller.router, spec)),
                 );
                 called::count_malformed(&self.caller.router, request, spec);
-                self.send_to_primaries(request, spec, fold, &[], envelope);
+                send_to_primaries(&self.caller, &mut self.barrier, (request, spec), fold, &[], envelope);
                 Flow::Taken
             }
             Plan::Amended(fold) => {
@@ -184,20 +221,9 @@ impl Session {
     /// Sends a request on as it came.
     pub(super) fn forward(&mut self, request: &Request<'_>, spec: Option<&Spec>, route: Route) -> Flow {
         let envelope = self.open(request, spec, route);
-        self.guard_order(spec, route);
+        self.barrier.guard(&self.caller.router, spec, route);
         self.caller.send(request.frame(), envelope);
         Flow::Taken
-    }
-
-    /// Where a slot is on its way, what has several keys may have to wait until they are at one node: nothing must
-    /// overtake it.
-    pub(super) fn guard_order(&mut self, spec: Option<&Spec>, route: Route) {
-        if let Route::Slot(slot) = route
-            && spec.is_none_or(|spec| spec.only_key().is_none())
-            && self.caller.router.moving().has(slot, self.caller.router.clock().now())
-        {
-            self.barrier.hold_behind(route);
-        }
     }
 
     /// Opens the place of a request's reply, and says what the request is.
@@ -208,72 +234,28 @@ impl Session {
             writes: spec.is_none_or(|spec| spec.is_write() || !spec.is_readonly() && spec.has_keys()),
             exclusive: spec.is_some_and(|spec| plan::is_echoed(request, spec)),
             unknown: spec.is_none(),
-            caching: self.caching(),
+            caching: self.listening.caching(),
             needs: Needs::default(),
         };
         let mut envelope = Envelope::new(ticket, route, traits);
-        if !matches!(self.place, Place::None) {
-            envelope.hold(self.take_place());
+        if self.front.has_place() {
+            envelope.hold(self.front.take_place());
         }
         envelope
     }
 
-    /// Sends a request, and ahead of it the scripts that it names, to every primary that owns slots; and to the other nodes
-    /// where it concerns them.
-    pub(super) fn send_to_primaries(
-        &mut self,
-        request: &Request<'_>,
-        spec: Option<&Spec>,
-        fold: Fold,
-        named: &[Script],
-        mut envelope: Envelope,
-    ) {
-        // It is about all that its nodes have, and part of it may have to go again: FLUSHALL, for one, must not find what
-        // comes behind it.
-        self.barrier.hold_behind(Route::Any);
-        let topology = self.caller.router.topology().clone();
-        let slots = topology.first_slots();
-        if slots.is_empty() {
-            envelope.route = Route::All;
-            return self.caller.send(request.frame(), envelope);
-        }
-        let mut merge = Merge::new(fold, slots.len(), written(spec), self.caller.speaks_resp3());
-        merge.know(server::facts(&self.caller, fold));
-        merge.keep_account(server::account_for(&self.caller, fold, request));
-        let asked = plan::all_entries(request, spec, fold);
-        let when_lost = spec.map_or(WhenLost::Fails, |spec| scripts::when_lost(spec, request));
-        if when_lost.is_spared() {
-            merge.spare_lost();
-        }
-        let make_up = match spec.map(|spec| spec.when_busy) {
-            Some(WhenBusy::Alike) => Some(everywhere::make_alike(&self.caller.router)),
-            _ => (when_lost == WhenLost::MadeUp).then(|| make_up::make_up(&self.caller, request)),
-        };
-        if make_up.is_some() {
-            merge.follow();
-        }
-        let parts = envelope.split_among(merge, topology.owners().cloned().collect(), make_up);
-        for (slot, mut envelope) in slots.iter().zip(parts) {
-            // By slot, so that where the node fails, the one that takes its place answers.
-            envelope.route = Route::Slot(*slot);
-            scripts::send_ready(&self.caller, named, asked.as_deref().unwrap_or(request.frame()), envelope);
-        }
-        tell_others(&self.caller, request, spec);
-    }
-
     /// Refuses what is not to be carried out at all. EXEC ends its transaction all the same, as in Redis.
     pub(super) fn reject(&mut self, spec: Option<&Spec>, error: &[u8]) -> Flow {
-        match spec {
-            Some(exec) if is_exec(spec) => self.refuse_exec(exec, error),
-            _ => self.refuse(spec, error),
+        if is_exec(spec) {
+            self.multi.give_up(&self.caller, Ended::Aborted);
+            return self.refuse(spec, &aborted_for(error));
         }
+        self.refuse(spec, error)
     }
 
     /// Answers with an error of the proxy's own.
     pub(super) fn refuse(&mut self, spec: Option<&Spec>, error: &[u8]) -> Flow {
-        if let Some(transaction) = &mut self.transaction {
-            transaction.spoil();
-        }
+        self.multi.spoil();
         called::count_rejected(&self.caller.router, spec, error);
         let mut frame = Vec::with_capacity(error.len() + 3);
         write::error(&mut frame, error);
@@ -296,8 +278,8 @@ pub(super) fn send_split(
     envelope: Envelope,
 ) {
     let mut frame = Vec::new();
-    for (index, part) in parts_of(caller, request, spec, split, envelope).into_iter().enumerate() {
-        send_part(caller, split, index, request, part, &mut frame);
+    for (index, envelope) in parts_of(caller, request, spec, split, envelope).into_iter().enumerate() {
+        send_part(caller, split, index, request, envelope, &mut frame);
     }
 }
 
@@ -335,6 +317,49 @@ pub(super) fn send_part(
     split.encode(index, request, frame);
     envelope.route = Route::Slot(split.parts[index].slot);
     caller.send(frame, envelope);
+}
+
+/// Sends a request, and ahead of it the scripts that it names, to every primary that owns slots; and to the other nodes
+/// where it concerns them.
+pub(super) fn send_to_primaries(
+    caller: &Caller,
+    barrier: &mut Barrier,
+    (request, spec): (&Request<'_>, Option<&Spec>),
+    fold: Fold,
+    named: &[Script],
+    mut envelope: Envelope,
+) {
+    // It is about all that its nodes have, and part of it may have to go again: FLUSHALL, for one, must not find what
+    // comes behind it.
+    barrier.hold_behind(Route::Any);
+    let topology = caller.router.topology().clone();
+    let slots = topology.first_slots();
+    if slots.is_empty() {
+        envelope.route = Route::All;
+        return caller.send(request.frame(), envelope);
+    }
+    let mut merge = Merge::new(fold, slots.len(), written(spec), caller.speaks_resp3());
+    merge.know(server::facts(caller, fold));
+    merge.keep_account(server::account_for(caller, fold, request));
+    let asked = plan::all_entries(request, spec, fold);
+    let when_lost = spec.map_or(WhenLost::Fails, |spec| scripts::when_lost(spec, request));
+    if when_lost.is_spared() {
+        merge.spare_lost();
+    }
+    let make_up = match spec.map(|spec| spec.when_busy) {
+        Some(WhenBusy::Alike) => Some(everywhere::make_alike(&caller.router)),
+        _ => (when_lost == WhenLost::MadeUp).then(|| make_up::make_up(caller, request)),
+    };
+    if make_up.is_some() {
+        merge.follow();
+    }
+    let parts = envelope.split_among(merge, topology.owners().cloned().collect(), make_up);
+    for (slot, mut envelope) in slots.iter().zip(parts) {
+        // By slot, so that where the node fails, the one that takes its place answers.
+        envelope.route = Route::Slot(*slot);
+        scripts::send_ready(caller, named, asked.as_deref().unwrap_or(request.frame()), envelope);
+    }
+    tell_others(caller, request, spec);
 }
 
 /// Sends a request to the nodes without slots as well, where it concerns them. The client waits for the others alone:

@@ -10,7 +10,7 @@ use std::{
 use bytes::Bytes;
 use tokio::{task::JoinSet, time::timeout};
 
-use super::{Session, ask::ask_out_of_band, attend::Eof};
+use super::ask::ask_out_of_band;
 use crate::{
     cluster::{
         recovery::BETWEEN_TRIES,
@@ -20,14 +20,8 @@ use crate::{
         plan::{Plan, Scripting},
         table::{Spec, busy::WhenBusy},
     },
-    protocol::{
-        resp::{Request, write},
-        says,
-    },
-    upstream::{
-        router::Router,
-        ticket::{Label, MakeUp},
-    },
+    protocol::{resp::write, says},
+    upstream::{router::Router, ticket::MakeUp},
 };
 
 const PING: &[u8] = b"*1\r\n$4\r\nPING\r\n";
@@ -50,28 +44,10 @@ enum Heard {
     Lost(Bytes),
 }
 
-impl Session {
-    /// Sends a request to every primary, unless one of them is busy or cannot be reached: then nothing is done.
-    pub(super) async fn everywhere(&mut self, plan: Plan, request: &Request<'_>, spec: Option<&Spec>) {
-        match self.deaf(spec).await {
-            Some(None) => drop(self.carry_out_at_once(plan, request, spec)),
-            Some(Some(error)) => self.caller.line.answer(Label::of(spec), &error),
-            None => {}
-        }
-    }
-
-    /// The error of a primary that takes nothing now, where that is to be asked; `None` where the client has gone.
-    pub(super) async fn deaf(&mut self, spec: Option<&Spec>) -> Option<Option<Bytes>> {
-        let Some(spec) = spec.filter(|spec| spec.when_busy.asks_first()) else { return Some(None) };
-        let asking = deaf(self.caller.router.clone(), spec.when_busy, spec.when_lost.is_spared());
-        match self.attend(asking, Eof::Waits).await {
-            Ok(error) => Some(error),
-            Err(reason) => {
-                self.ending = Some(reason);
-                None
-            }
-        }
-    }
+/// The error of a primary that takes nothing now, where that is to be asked.
+pub(super) async fn deaf(router: Rc<Router>, spec: Option<&Spec>) -> Option<Bytes> {
+    let spec = spec.filter(|spec| spec.when_busy.asks_first())?;
+    ask_until_all_listen(router, spec.when_busy, spec.when_lost.is_spared()).await
 }
 
 /// Has nodes whose functions have not been changed as those of the others made like them.
@@ -82,7 +58,7 @@ pub(super) fn make_alike(router: &Rc<Router>) -> MakeUp {
 
 /// Asks all primaries until they listen, or one is busy, or the time is over. Where lost ones are spared, they are not
 /// waited for.
-async fn deaf(router: Rc<Router>, when_busy: WhenBusy, spares_lost: bool) -> Option<Bytes> {
+async fn ask_until_all_listen(router: Rc<Router>, when_busy: WhenBusy, spares_lost: bool) -> Option<Bytes> {
     let (begun, mut backoff) = (Instant::now(), BETWEEN_TRIES);
     loop {
         router.refresh();
@@ -141,5 +117,40 @@ async fn ask_one(router: &Rc<Router>, node: &Arc<Node>) -> Heard {
             router.hint(Hint::Unwell { node: node.id.clone() });
             Heard::Lost(why)
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::task::spawn_local;
+
+    use super::*;
+    use crate::upstream::router::scripted::{Scripted, frame, request, within_a_minute};
+
+    #[tokio::test(start_paused = true)]
+    async fn one_busy_node_is_enough() {
+        within_a_minute(async {
+            let mut nodes = Scripted::new(2);
+            let (router, flush) = (nodes.router.clone(), request("FUNCTION FLUSH"));
+            let topology = router.topology().clone();
+            let asking = spawn_local(async move { deaf(router, topology.commands.find(&flush.as_request())).await });
+            let (mut first, mut second) = (nodes.node(0).await, nodes.node(1).await);
+            first.hears(&frame("PING")).await;
+            first.says(b"+PONG\r\n").await;
+            second.hears(&frame("PING")).await;
+            second.says(b"-BUSY Redis is busy\r\n").await;
+            assert_eq!(asking.await.unwrap().unwrap(), "-BUSY Redis is busy\r\n");
+        })
+        .await;
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_does_not_have_to_reach_all_asks_nobody() {
+        within_a_minute(async {
+            let nodes = Scripted::new(1);
+            let (get, topology) = (request("GET foo"), nodes.router.topology().clone());
+            assert_eq!(deaf(nodes.router.clone(), topology.commands.find(&get.as_request())).await, None);
+        })
+        .await;
     }
 }

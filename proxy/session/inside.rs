@@ -7,7 +7,7 @@ use std::{
     sync::Arc,
 };
 
-use super::Session;
+use super::{caller::Caller, listening::Listening, transaction::Transaction};
 use crate::{
     commands::{
         database::{Database, Entered, Strip},
@@ -37,48 +37,57 @@ impl Inside {
     }
 }
 
-impl Session {
-    /// The request as it goes on within the database.
-    pub(super) fn enter<'a>(&self, request: Request<'a>, anew: &'a mut Anew) -> Request<'a> {
-        let Some(inside) = &self.caller.inside else { return request };
-        let topology = self.caller.router.topology();
-        let spec = topology.commands.find(&request);
-        self.caller.line.strip_next(None);
-        inside.refusal.set(None);
-        if self.subscriber.is_some() && self.not_while_subscribed(&request, spec).is_some() {
-            // It is refused by the name that the client said.
-            return request;
-        }
-        self.caller.line.strip_next(self.strip_for(&inside.database, spec));
-        match inside.database.enter(&request, spec, anew) {
-            Entered::AsItCame => request,
-            Entered::Anew => anew.request(),
-            Entered::Refused(error) => {
-                inside.refusal.set(Some(error));
-                request
-            }
+/// The request as it goes on within the caller's database; `queued` is what an EXEC carries out.
+pub(super) fn enter<'a>(
+    caller: &Caller,
+    listening: &Listening,
+    queued: Option<&Transaction>,
+    request: Request<'a>,
+    anew: &'a mut Anew,
+) -> Request<'a> {
+    let Some(inside) = &caller.inside else { return request };
+    let topology = caller.router.topology();
+    let spec = topology.commands.find(&request);
+    caller.line.strip_next(None);
+    inside.refusal.set(None);
+    if listening.forbids(caller, &request, spec).is_some() {
+        // It is refused by the name that the client said.
+        return request;
+    }
+    caller.line.strip_next(strip_for(caller, queued, &inside.database, spec));
+    match inside.database.enter(&request, spec, anew) {
+        Entered::AsItCame => request,
+        Entered::Anew => anew.request(),
+        Entered::Refused(error) => {
+            inside.refusal.set(Some(error));
+            request
         }
     }
+}
 
-    /// What the reply has to go through.
-    fn strip_for(&self, database: &Arc<Database>, spec: Option<&Spec>) -> Option<Box<Strip>> {
-        match spec?.tells {
-            Tells::Nothing => None,
-            Tells::Replies => {
-                let topology = self.caller.router.topology();
-                let mut tells = Vec::new();
-                self.transaction.as_ref()?.in_order(|request| {
-                    tells.push(topology.commands.find(request).map_or(Tells::Nothing, |spec| spec.tells));
-                });
-                Strip::of_all(database, tells)
-            }
-            tells => database.strip(tells),
+/// What the reply has to go through.
+fn strip_for(
+    caller: &Caller,
+    queued: Option<&Transaction>,
+    database: &Arc<Database>,
+    spec: Option<&Spec>,
+) -> Option<Box<Strip>> {
+    match spec?.tells {
+        Tells::Nothing => None,
+        Tells::Replies => {
+            let topology = caller.router.topology();
+            let mut tells = Vec::new();
+            queued?.in_order(|request| {
+                tells.push(topology.commands.find(request).map_or(Tells::Nothing, |spec| spec.tells));
+            });
+            Strip::of_all(database, tells)
         }
+        tells => database.strip(tells),
     }
+}
 
-    /// The error of the request that is being dispatched, where its database does not let it in.
-    #[inline]
-    pub(super) fn refused_inside(&self) -> Option<Vec<u8>> {
-        self.caller.inside.as_ref()?.refusal.take()
-    }
+/// The error of the request that is being dispatched, where its database does not let it in.
+#[inline]
+pub(super) fn refusal(caller: &Caller) -> Option<Vec<u8>> {
+    caller.inside.as_ref()?.refusal.take()
 }

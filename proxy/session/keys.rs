@@ -7,42 +7,27 @@ use bytes::Bytes;
 use tokio::task::JoinSet;
 
 use super::{
-    Session,
     attempts::Attempts,
-    attend::Eof,
     caller::Caller,
     streamed::{self, Failure, Streamed},
 };
 use crate::{
-    cluster::topology::Route,
-    commands::{
-        merge::elements::{self, Head},
-        table::Spec,
-    },
+    commands::merge::elements::{self, Head},
     protocol::{
         resp::{Request, write},
         says,
     },
+    upstream::ticket::Ticket,
 };
 
-impl Session {
-    /// Answers KEYS.
-    pub(super) async fn keys(&mut self, request: &Request<'_>, spec: Option<&Spec>) {
-        let ticket = self.open(request, spec, Route::Any).ticket;
-        let router = self.caller.router.clone();
-        let frame = Bytes::copy_from_slice(request.frame());
-        let asked = ask_all(self.caller.clone(), frame);
-        let work = async {
-            let parts = asked.await?;
-            ticket.stream(&head(&parts)?);
-            for part in parts {
-                part.body.pass_on(&router, &ticket).await?;
-            }
-            Ok(())
-        };
-        let done = self.attend(work, Eof::Waits).await;
-        self.end_streamed(ticket, done);
+/// Gives the client the reply to KEYS.
+pub(super) async fn pass_on(caller: Caller, request: &Request<'_>, ticket: &Ticket) -> Result<(), Failure> {
+    let parts = ask_all(&caller, Bytes::copy_from_slice(request.frame())).await?;
+    ticket.stream(&head(&parts)?);
+    for part in parts {
+        part.body.pass_on(&caller.router, ticket).await?;
     }
+    Ok(())
 }
 
 /// What one node says: how many there are, and the body of its list.
@@ -52,7 +37,7 @@ struct Part {
 }
 
 /// Asks every primary that owns slots; where one fails, the one that takes its place answers.
-async fn ask_all(caller: Caller, frame: Bytes) -> Result<Vec<Part>, Failure> {
+async fn ask_all(caller: &Caller, frame: Bytes) -> Result<Vec<Part>, Failure> {
     let router = &caller.router;
     router.refresh();
     if router.topology().first_slots().is_empty() {
@@ -98,5 +83,56 @@ async fn ask(attempts: Attempts, frame: &[u8]) -> Result<Part, Failure> {
         }
         None if elements::error_text(body.front()).is_some() => Err(Failure(body.front().clone())),
         None => Err(says::ODD_REPLIES.to_owned().into()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        cluster::topology::Route,
+        upstream::router::scripted::{Scripted, frame, request, within_a_minute},
+    };
+
+    #[tokio::test(start_paused = true)]
+    async fn all_lists_are_one() {
+        within_a_minute(async {
+            let mut nodes = Scripted::new(2);
+            let (caller, words) = (Caller::of(&nodes), request("KEYS *"));
+            let words = words.as_request();
+            let ticket = caller.line.open(None, 1, Route::Any);
+            let script = async {
+                let (mut first, mut second) = (nodes.node(0).await, nodes.node(1).await);
+                second.hears(&frame("KEYS *")).await;
+                second.says(b"*2\r\n$1\r\nb\r\n$1\r\nc\r\n").await;
+                first.hears(&frame("KEYS *")).await;
+                first.says(b"*1\r\n$1\r\na\r\n").await;
+            };
+            let (passed, ()) = tokio::join!(pass_on(caller.clone(), &words, &ticket), script);
+            assert!(passed.is_ok());
+            ticket.fill(b"");
+            assert_eq!(caller.was_told(), "*3\r\n$1\r\na\r\n$1\r\nb\r\n$1\r\nc\r\n");
+        })
+        .await;
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_error_of_one_is_the_reply() {
+        within_a_minute(async {
+            let mut nodes = Scripted::new(1);
+            let (caller, words) = (Caller::of(&nodes), request("KEYS *"));
+            let words = words.as_request();
+            let ticket = caller.line.open(None, 1, Route::Any);
+            let script = async {
+                let mut node = nodes.node(0).await;
+                node.hears(&frame("KEYS *")).await;
+                node.says(b"-NOPERM no\r\n").await;
+            };
+            let (passed, ()) = tokio::join!(pass_on(caller.clone(), &words, &ticket), script);
+            let Err(Failure(error)) = passed else { panic!("an error") };
+            assert_eq!(error, "-NOPERM no\r\n");
+            ticket.fill(&error);
+        })
+        .await;
     }
 }

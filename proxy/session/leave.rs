@@ -1,7 +1,7 @@
 //! Whether the client's user may do what the proxy does itself: answered from what is known ([`crate::clients::rights`]), or by
 //! asking a node by the proxy's own login.
 //!
-//! A request that has to be asked about stays where it is, at the front of the input: [`Session::ask_leave`] leaves the
+//! A request that has to be asked about stays where it is, at the front of the input: [`ask_about`] gets the
 //! verdict for it, and it is dispatched anew. What goes to a node as it came, the node itself judges.
 
 use std::{
@@ -14,17 +14,16 @@ use bytes::Bytes;
 use tokio::time::timeout;
 
 use super::{
-    Flow, Session,
     ask::ask,
     attempts::Attempts,
-    attend::Eof,
     caller::Caller,
+    names,
     transaction::{DISCARD, MULTI},
 };
 use crate::{
     clients::{
         Order,
-        rights::{self, Rules, User, Verdict},
+        rights::{self, Rules, Verdict},
     },
     commands::{
         plan::{Plan, Scripting},
@@ -33,7 +32,6 @@ use crate::{
             treatment::{Local, Proxy},
         },
     },
-    metrics::Disconnect,
     protocol::{
         resp::{
             Request, Value,
@@ -42,11 +40,7 @@ use crate::{
         },
         says,
     },
-    upstream::{
-        dial,
-        router::{Lane, Router},
-        ticket::OnSuccess,
-    },
+    upstream::{dial, router::Router, ticket::OnSuccess},
 };
 
 /// How long one node may take to tell; then the next is asked.
@@ -63,83 +57,80 @@ pub(super) struct Leave {
     is_of_name: bool,
 }
 
-impl Leave {
-    /// That a node was asked what command a request is, and an error where none has told.
-    pub(super) fn of_name(frame: Bytes, verdict: Verdict) -> Leave {
-        Leave { frame, verdict, is_of_name: true }
+/// Why a request does not go on.
+pub(super) enum Lack {
+    /// The client's user may not run it, or no node can tell: the error.
+    Refused(Bytes),
+    /// A node has to be asked.
+    Unknown,
+}
+
+/// What keeps a request from going on whose name no table has. `said` is what a node has said of the request at the front
+/// of the input.
+#[cold]
+pub(super) fn lack_of_name(said: &mut Option<Leave>, request: &Request<'_>) -> Option<Lack> {
+    match said.take_if(|leave| leave.is_of_name).filter(|leave| leave.frame == request.frame()) {
+        None => Some(Lack::Unknown),
+        Some(leave) => leave.verdict.err().map(Lack::Refused),
     }
 }
 
-impl Session {
-    /// What came of asking what command a request is; nothing where that was not asked.
-    pub(super) fn said_of_name(&mut self, request: &Request<'_>) -> Option<Verdict> {
-        let leave = self.leave.take_if(|leave| leave.is_of_name)?;
-        (leave.frame == request.frame()).then_some(leave.verdict)
+/// What keeps a request from going on that the proxy itself carries out, as far as the client's user is concerned. `said`
+/// is what a node has said of the request at the front of the input.
+pub(super) fn lack(
+    said: &mut Option<Leave>,
+    caller: &Caller,
+    request: &Request<'_>,
+    spec: &Spec,
+    in_transaction: bool,
+) -> Option<Lack> {
+    let never_queued = in_transaction && spec.flags.has(Flags::NO_MULTI);
+    if spec.flags.has(Flags::NO_AUTH) || spec.container || never_queued || !spec.takes(request.len()) {
+        return None;
     }
+    let now = caller.router.clock().now();
+    if caller.user.is_free(now) {
+        if caller.user.is_due(now) {
+            let caller = caller.clone();
+            tokio::task::spawn_local(async move {
+                drop(rules(&caller).await);
+                caller.user.asked();
+            });
+        }
+        return None;
+    }
+    let verdict = match said.take().filter(|leave| !leave.is_of_name && leave.frame == request.frame()) {
+        Some(leave) => leave.verdict,
+        None => match known_verdict(caller, request, spec)? {
+            Some(verdict) => verdict,
+            None => return Some(Lack::Unknown),
+        },
+    };
+    verdict.err().map(Lack::Refused)
+}
 
-    /// The end of a request that the client's user may not run, or that has to wait until a node has been asked; nothing
-    /// where it goes on.
-    pub(super) fn lacks_leave(&mut self, request: &Request<'_>, spec: Option<&Spec>) -> Option<Flow> {
-        let spec = spec?;
-        let never_queued = self.transaction.is_some() && spec.flags.has(Flags::NO_MULTI);
-        if spec.flags.has(Flags::NO_AUTH) || spec.container || never_queued || !spec.takes(request.len()) {
-            return None;
-        }
-        let now = self.caller.router.clock().now();
-        if self.caller.user.is_free(now) {
-            if self.caller.user.is_due(now) {
-                let asker = self.asker();
-                tokio::task::spawn_local(async move {
-                    drop(asker.rules().await);
-                    asker.user.asked();
-                });
-            }
-            return None;
-        }
-        let verdict = match self.leave.take().filter(|leave| !leave.is_of_name && leave.frame == request.frame()) {
-            Some(leave) => leave.verdict,
-            None => match known_verdict(&self.caller, request, spec)? {
-                Some(verdict) => verdict,
-                None => return Some(Flow::Ask),
-            },
-        };
-        verdict.err().map(|error| self.reject(Some(spec), &error))
-    }
-
-    /// Has a node judge the request at the front of the input.
-    pub(super) async fn ask_leave(&mut self, request: OwnedRequest) {
-        let frame = request.frame().clone();
-        let topology = self.caller.router.topology().clone();
-        if topology.commands.find(&request.as_request()).is_none() {
-            return self.ask_name_of(&request).await;
-        }
-        let needs = topology.commands.find(&request.as_request()).map(needed);
-        let asked = match needs {
-            Some(Needed::Itself) => Some(request),
-            Some(Needed::Other(words)) => made(words),
-            Some(Needed::Nothing) | None => None,
-        };
-        let Some(asked) = asked else {
-            self.leave = Some(Leave { frame, verdict: Ok(()), is_of_name: false });
-            return;
-        };
-        let asker = self.asker();
-        match self.attend(asker.judge(asked), Eof::Waits).await {
-            Ok(Judged::Verdict(verdict)) => self.leave = Some(Leave { frame, verdict, is_of_name: false }),
-            Ok(Judged::NoUser) => self.ending = Some(Disconnect::Killed),
-            Err(reason) => self.ending = Some(reason),
-        }
-    }
-
-    fn asker(&self) -> Asker {
-        Asker {
-            router: self.caller.router.clone(),
-            lane: self.caller.lane.clone(),
-            affinity: self.caller.affinity,
-            user: self.caller.user.clone(),
-            is_own: self.caller.is_proxys_user(),
-        }
-    }
+/// Has a node judge the request at the front of the input, or tell what command it is. `None` where the client's user is
+/// gone.
+pub(super) async fn ask_about(caller: Caller, request: OwnedRequest) -> Option<Leave> {
+    let frame = request.frame().clone();
+    let topology = caller.router.topology().clone();
+    let Some(spec) = topology.commands.find(&request.as_request()) else {
+        let verdict = names::learn(&caller, request.as_request().name()).await.map_err(Bytes::from);
+        return Some(Leave { frame, verdict, is_of_name: true });
+    };
+    let asked = match needed(spec) {
+        Needed::Itself => Some(request),
+        Needed::Other(words) => made(words),
+        Needed::Nothing => None,
+    };
+    let verdict = match asked {
+        None => Ok(()),
+        Some(asked) => match judge(&caller, asked).await {
+            Judged::Verdict(verdict) => verdict,
+            Judged::NoUser => return None,
+        },
+    };
+    Some(Leave { frame, verdict, is_of_name: false })
 }
 
 /// What was judged of late; nothing to judge where there is no right that it takes.
@@ -273,15 +264,6 @@ fn made(words: &[&str]) -> Option<OwnedRequest> {
     Some(parser.request(&frame, found).to_owned())
 }
 
-/// Who asks, and about whom.
-struct Asker {
-    router: Rc<Router>,
-    lane: Rc<Lane>,
-    affinity: usize,
-    user: Arc<User>,
-    is_own: bool,
-}
-
 /// What became of a question.
 enum Answered<T> {
     /// A node has answered it.
@@ -308,140 +290,138 @@ enum Known {
     Nothing,
 }
 
-impl Asker {
-    /// Learns the user's rules, where that is due.
-    async fn rules(&self) -> Known {
-        let now = Instant::now();
-        if let Some(rules) = self.user.rules(now) {
-            return Known::Rules(rules);
+/// Learns the user's rules, where that is due.
+async fn rules(caller: &Caller) -> Known {
+    let now = Instant::now();
+    if let Some(rules) = caller.user.rules(now) {
+        return Known::Rules(rules);
+    }
+    let asked = caller.user.generation();
+    let question: [&[u8]; 3] = [b"ACL", b"GETUSER", &caller.user.name];
+    let told = ask_in_turn(caller, &question, |reply| match reply {
+        Value::Null => None,
+        reply => Some(Rules::parse(&reply)),
+    });
+    match told.await {
+        Answered::Answer(Some(rules)) => Known::Rules(caller.user.learn(rules, asked, Instant::now())),
+        Answered::Answer(None) | Answered::MayNot => Known::Nothing,
+        Answered::NoUser if caller.is_proxys_user() => Known::Nothing,
+        Answered::NoUser => {
+            end_clients(&caller.router, &caller.user.name, None);
+            Known::Judged(Judged::NoUser)
         }
-        let asked = self.user.generation();
-        let question: [&[u8]; 3] = [b"ACL", b"GETUSER", &self.user.name];
-        let told = self.ask(&question, |reply| match reply {
-            Value::Null => None,
-            reply => Some(Rules::parse(&reply)),
-        });
-        match told.await {
-            Answered::Answer(Some(rules)) => Known::Rules(self.user.learn(rules, asked, Instant::now())),
-            Answered::Answer(None) | Answered::MayNot => Known::Nothing,
-            Answered::NoUser if self.is_own => Known::Nothing,
-            Answered::NoUser => {
-                end_clients(&self.router, &self.user.name, None);
-                Known::Judged(Judged::NoUser)
-            }
-            Answered::Silence(why) => {
-                // Before anything is known of the cluster, there is nothing to protect.
-                let free = self.user.nobody_answered(self.is_own, Instant::now());
-                Known::Judged(Judged::Verdict(if free { Ok(()) } else { Err(says::no_verdict(&why).into()) }))
-            }
+        Answered::Silence(why) => {
+            // Before anything is known of the cluster, there is nothing to protect.
+            let free = caller.user.nobody_answered(caller.is_proxys_user(), Instant::now());
+            Known::Judged(Judged::Verdict(if free { Ok(()) } else { Err(says::no_verdict(&why).into()) }))
         }
     }
+}
 
-    /// Whether the user may run the request.
-    async fn judge(self, request: OwnedRequest) -> Judged {
-        let asked = self.user.generation();
-        let rules = match self.rules().await {
-            Known::Judged(judged) => return judged,
-            Known::Rules(rules) if rules.all => return Judged::Verdict(Ok(())),
-            Known::Rules(rules) => Some(rules),
-            Known::Nothing => None,
-        };
-        let topology = self.router.topology().clone();
-        let request = request.as_request();
-        let Some(spec) = topology.commands.find(&request) else { return Judged::Verdict(Ok(())) };
-        let key = Rules::key(rules.as_deref(), &request, spec);
-        let words = rights::words(&request, spec);
-        let question = [&[&b"ACL"[..], b"DRYRUN", &self.user.name], &*words].concat();
-        let told = self.ask(&question, |reply| match reply {
-            Value::Error(text) if text.starts_with(b"ERR User ") && text.ends_with(b"not found") => None,
-            // The node does not know the command, or not so.
-            Value::Error(_) => Some(Some(Ok(()))),
-            Value::Text(ok) if *ok == *b"OK" => Some(Some(Ok(()))),
-            reply => Some(reply.str().and_then(rights::refusal).map(|error| Err(error.into()))),
-        });
-        let verdict = match told.await {
-            Answered::Answer(Some(verdict)) => verdict,
-            Answered::NoUser => return Judged::NoUser,
-            // As where nothing has been told of it at all.
-            Answered::Silence(_) if self.is_own && rules.is_none() => return Judged::Verdict(Ok(())),
-            Answered::Silence(why) => return Judged::Verdict(Err(says::no_verdict(&why).into())),
-            Answered::Answer(None) | Answered::MayNot => match self.try_out(&words, spec).await {
-                Some(verdict) => verdict,
-                None if acts_on_clients(spec) => return Judged::Verdict(Err(says::MAY_NOT_ASK.into())),
-                None => Ok(()),
+/// Whether the user may run the request.
+async fn judge(caller: &Caller, request: OwnedRequest) -> Judged {
+    let asked = caller.user.generation();
+    let rules = match rules(caller).await {
+        Known::Judged(judged) => return judged,
+        Known::Rules(rules) if rules.all => return Judged::Verdict(Ok(())),
+        Known::Rules(rules) => Some(rules),
+        Known::Nothing => None,
+    };
+    let topology = caller.router.topology().clone();
+    let request = request.as_request();
+    let Some(spec) = topology.commands.find(&request) else { return Judged::Verdict(Ok(())) };
+    let key = Rules::key(rules.as_deref(), &request, spec);
+    let words = rights::words(&request, spec);
+    let question = [&[&b"ACL"[..], b"DRYRUN", &caller.user.name], &*words].concat();
+    let told = ask_in_turn(caller, &question, |reply| match reply {
+        Value::Error(text) if text.starts_with(b"ERR User ") && text.ends_with(b"not found") => None,
+        // The node does not know the command, or not so.
+        Value::Error(_) => Some(Some(Ok(()))),
+        Value::Text(ok) if *ok == *b"OK" => Some(Some(Ok(()))),
+        reply => Some(reply.str().and_then(rights::refusal).map(|error| Err(error.into()))),
+    });
+    let verdict = match told.await {
+        Answered::Answer(Some(verdict)) => verdict,
+        Answered::NoUser => return Judged::NoUser,
+        // As where nothing has been told of it at all.
+        Answered::Silence(_) if caller.is_proxys_user() && rules.is_none() => return Judged::Verdict(Ok(())),
+        Answered::Silence(why) => return Judged::Verdict(Err(says::no_verdict(&why).into())),
+        Answered::Answer(None) | Answered::MayNot => match try_out(caller, &words, spec).await {
+            Some(verdict) => verdict,
+            None if acts_on_clients(spec) => return Judged::Verdict(Err(says::MAY_NOT_ASK.into())),
+            None => Ok(()),
+        },
+    };
+    if let Some(key) = key {
+        caller.user.judged(key, verdict.clone(), asked, Instant::now());
+    }
+    Judged::Verdict(verdict)
+}
+
+/// Asks the primaries in turn, by the proxy's own login, until one answers. `read` reads a reply; `None` where that node
+/// does not have the user.
+async fn ask_in_turn<T>(caller: &Caller, words: &[&[u8]], read: impl Fn(Value) -> Option<T>) -> Answered<T> {
+    if !caller.router.rights().may_ask(Instant::now()) {
+        return Answered::MayNot;
+    }
+    caller.router.refresh();
+    let mut nodes: Vec<_> = caller.router.topology().owners().cloned().collect();
+    if nodes.is_empty() {
+        return Answered::Silence(caller.router.topology().down());
+    }
+    let first = caller.affinity % nodes.len();
+    nodes.rotate_left(first);
+    let mut frame = Vec::new();
+    write::request(&mut frame, words);
+    let (count, mut silent, mut why) = (nodes.len(), 0, String::new());
+    for node in nodes {
+        let link = caller.router.first_lane().link_to(&caller.router, &node);
+        match timeout(PATIENCE, ask(&caller.router, &link, &frame)).await {
+            Ok(Ok(reply)) => match value(&reply) {
+                Value::Error(text) if is_closed_to_us(&text) => {
+                    caller.router.rights().may_not_ask(Instant::now());
+                    return Answered::MayNot;
+                }
+                // It is busy, loading or lost: another may tell.
+                Value::Error(text) if !text.starts_with(b"ERR ") => {
+                    (silent, why) = (silent + 1, dial::reason(&text));
+                }
+                reply => {
+                    if let Some(told) = read(reply) {
+                        return Answered::Answer(told);
+                    }
+                }
             },
-        };
-        if let Some(key) = key {
-            self.user.judged(key, verdict.clone(), asked, Instant::now());
+            Ok(Err(error)) => (silent, why) = (silent + 1, error),
+            Err(_) => (silent, why) = (silent + 1, says::no_answer(&node.label, PATIENCE)),
         }
-        Judged::Verdict(verdict)
     }
+    if silent * 2 < count { Answered::NoUser } else { Answered::Silence(why) }
+}
 
-    /// Asks the primaries in turn, by the proxy's own login, until one answers. `read` reads a reply; `None` where that node
-    /// does not have the user.
-    async fn ask<T>(&self, words: &[&[u8]], read: impl Fn(Value) -> Option<T>) -> Answered<T> {
-        if !self.router.rights().may_ask(Instant::now()) {
-            return Answered::MayNot;
-        }
-        self.router.refresh();
-        let mut nodes: Vec<_> = self.router.topology().owners().cloned().collect();
-        if nodes.is_empty() {
-            return Answered::Silence(self.router.topology().down());
-        }
-        let first = self.affinity % nodes.len();
-        nodes.rotate_left(first);
-        let mut frame = Vec::new();
-        write::request(&mut frame, words);
-        let (count, mut silent, mut why) = (nodes.len(), 0, String::new());
-        for node in nodes {
-            let link = self.router.first_lane().link_to(&self.router, &node);
-            match timeout(PATIENCE, ask(&self.router, &link, &frame)).await {
-                Ok(Ok(reply)) => match value(&reply) {
-                    Value::Error(text) if is_closed_to_us(&text) => {
-                        self.router.rights().may_not_ask(Instant::now());
-                        return Answered::MayNot;
-                    }
-                    // It is busy, loading or lost: another may tell.
-                    Value::Error(text) if !text.starts_with(b"ERR ") => {
-                        (silent, why) = (silent + 1, dial::reason(&text));
-                    }
-                    reply => {
-                        if let Some(told) = read(reply) {
-                            return Answered::Answer(told);
-                        }
-                    }
-                },
-                Ok(Err(error)) => (silent, why) = (silent + 1, error),
-                Err(_) => (silent, why) = (silent + 1, says::no_answer(&node.label, PATIENCE)),
-            }
-        }
-        if silent * 2 < count { Answered::NoUser } else { Answered::Silence(why) }
+/// Where the proxy may not ask about the user: has a node queue the command in a transaction of the client's own login,
+/// and throws that away. A node judges what it queues. `None` where that does not tell.
+async fn try_out(caller: &Caller, words: &[&[u8]], spec: &Spec) -> Option<Verdict> {
+    if spec.flags.has(Flags::NO_MULTI) {
+        return None;
     }
-
-    /// Where the proxy may not ask about the user: has a node queue the command in a transaction of the client's own login,
-    /// and throws that away. A node judges what it queues. `None` where that does not tell.
-    async fn try_out(&self, words: &[&[u8]], spec: &Spec) -> Option<Verdict> {
-        if spec.flags.has(Flags::NO_MULTI) {
-            return None;
-        }
-        let patience = self.router.context().limits.request_timeout;
-        let mut attempts = Attempts::new(self.router.clone(), self.lane.clone(), None, self.affinity, Rc::default());
-        let mut connection = attempts.connect().await.ok()?;
-        let begun = connection.exchange(MULTI, 1, patience).await.ok()?.pop()?;
-        if begun.first() != Some(&b'+') {
-            // Nothing is queued, so that nothing else may be sent.
-            let is_asked = spec.treatment == Treatment::Local(Local::Multi);
-            return refusal_of(&begun).filter(|_| is_asked).map(Err);
-        }
-        let mut frame = Vec::new();
-        write::request(&mut frame, words);
-        let said = connection.exchange(&frame, 1, patience).await.ok()?.pop()?;
-        let ended = connection.exchange(DISCARD, 1, patience).await.ok()?.pop()?;
-        if ended.first() == Some(&b'+') {
-            connection.give_back();
-        }
-        Some(refusal_of(&said).map_or(Ok(()), Err))
+    let patience = caller.router.context().limits.request_timeout;
+    let mut attempts = Attempts::new(caller.router.clone(), caller.lane.clone(), None, caller.affinity, Rc::default());
+    let mut connection = attempts.connect().await.ok()?;
+    let begun = connection.exchange(MULTI, 1, patience).await.ok()?.pop()?;
+    if begun.first() != Some(&b'+') {
+        // Nothing is queued, so that nothing else may be sent.
+        let is_asked = spec.treatment == Treatment::Local(Local::Multi);
+        return refusal_of(&begun).filter(|_| is_asked).map(Err);
     }
+    let mut frame = Vec::new();
+    write::request(&mut frame, words);
+    let said = connection.exchange(&frame, 1, patience).await.ok()?.pop()?;
+    let ended = connection.exchange(DISCARD, 1, patience).await.ok()?.pop()?;
+    if ended.first() == Some(&b'+') {
+        connection.give_back();
+    }
+    Some(refusal_of(&said).map_or(Ok(()), Err))
 }
 
 /// Whether a node says by this error that it does not answer such questions: to this user, or to nobody.
@@ -466,4 +446,67 @@ fn acts_on_clients(spec: &Spec) -> bool {
 
 fn value(reply: &[u8]) -> Value {
     Value::parse(reply).ok().flatten().map_or(Value::Null, |(value, _)| value)
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::task::spawn_local;
+
+    use super::*;
+    use crate::upstream::{
+        dial::{Credentials, Login},
+        router::scripted::{Scripted, frame, request, within_a_minute},
+    };
+
+    /// What a node is asked about bob, and says.
+    const BOB: &str = "commands -@all keys ~* channels &*";
+
+    #[tokio::test(start_paused = true)]
+    async fn a_node_is_asked_about_a_user_of_whom_nothing_is_known() {
+        within_a_minute(async {
+            let mut nodes = Scripted::new(1);
+            let mut caller = Caller::of(&nodes);
+            let bob = Credentials { username: Some("bob".into()), secret: "secret".into() };
+            caller.user = nodes.router.user_of(&Login { credentials: Some(bob), ..Login::default() });
+            let (asked, topology) = (request("CLIENT KILL ID 7"), nodes.router.topology().clone());
+            let spec = topology.commands.find(&asked.as_request()).unwrap();
+            let lacks = |said: &mut Option<Leave>| lack(said, &caller, &asked.as_request(), spec, false);
+            assert!(matches!(lacks(&mut None), Some(Lack::Unknown)));
+
+            let asking = spawn_local(ask_about(caller.clone(), asked.clone()));
+            let mut node = nodes.node(0).await;
+            node.hears(&frame("ACL GETUSER bob")).await;
+            node.says(&[b"*6\r\n", &frame(BOB)[4..]].concat()).await;
+            node.hears(&frame("ACL DRYRUN bob CLIENT KILL ID 7")).await;
+            let said = "This user has no permissions to run the 'client|kill' command";
+            node.says(format!("${}\r\n{said}\r\n", said.len()).as_bytes()).await;
+            let mut said = asking.await.unwrap();
+            let Some(Lack::Refused(error)) = lacks(&mut said) else { panic!("it is refused") };
+            assert!(error.starts_with(b"NOPERM this user has no permissions"), "{error:?}");
+            assert!(said.is_none(), "it is of use once");
+            assert!(matches!(lacks(&mut None), Some(Lack::Refused(_))), "it is remembered");
+            // What everybody may do is not asked about.
+            let hello = request("HELLO");
+            let spec = topology.commands.find(&hello.as_request()).unwrap();
+            assert!(lack(&mut None, &caller, &hello.as_request(), spec, false).is_none());
+        })
+        .await;
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_user_that_the_nodes_do_not_have_is_gone() {
+        within_a_minute(async {
+            let mut nodes = Scripted::new(1);
+            let mut caller = Caller::of(&nodes);
+            let bob = Credentials { username: Some("bob".into()), secret: "secret".into() };
+            let login = Login { credentials: Some(bob), ..Login::default() };
+            (caller.user, caller.lane) = (nodes.router.user_of(&login), nodes.router.lane(&login));
+            let asking = spawn_local(ask_about(caller, request("CLIENT LIST")));
+            let mut node = nodes.node(0).await;
+            node.hears(&frame("ACL GETUSER bob")).await;
+            node.says(b"*-1\r\n").await;
+            assert!(asking.await.unwrap().is_none());
+        })
+        .await;
+    }
 }

@@ -2,11 +2,15 @@
 
 use std::sync::atomic::Ordering::Relaxed;
 
-use super::{Flow, Session, alone::Work, called, subscriber::Kind};
+use bytes::Bytes;
+
+use super::{
+    Flow, Session, alone::Work, busy::Busy, caller::Caller, client, listening::Listening, proxy, subscriber::Kind,
+};
 use crate::{
     clients::{About, Mark},
     commands::table::{Spec, treatment::Local},
-    metrics::Disconnect,
+    metrics::{Disconnect, Transaction as Ended},
     protocol::{
         resp::{Request, write},
         says,
@@ -14,30 +18,71 @@ use crate::{
     },
 };
 
+/// What the proxy itself says to a request.
+pub(super) enum Answer {
+    Reply(Bytes),
+    /// An error, by which the request counts as refused.
+    Refused(Bytes),
+    /// Nothing: the client does not want it.
+    Silence,
+    /// It is said when this has been done.
+    Alone(Work),
+}
+
+impl Answer {
+    /// `+OK`
+    pub(super) const OK: Answer = Answer::Reply(Bytes::from_static(b"+OK\r\n"));
+
+    /// What `write` writes.
+    pub(super) fn with(write: impl FnOnce(&mut Vec<u8>)) -> Answer {
+        let mut reply = Vec::new();
+        write(&mut reply);
+        Answer::Reply(reply.into())
+    }
+
+    /// An error of this text.
+    pub(super) fn refused(error: impl AsRef<[u8]>) -> Answer {
+        Answer::Refused(Bytes::copy_from_slice(error.as_ref()))
+    }
+}
+
 impl Session {
     pub(super) fn answer_locally(&mut self, local: Local, request: &Request<'_>, spec: Option<&Spec>) -> Flow {
         match local {
-            Local::Ping => self.ping(request, spec),
-            Local::Echo => self.answer_with(spec, |out| write::bulk(out, request.arg(1))),
+            Local::Ping => self.say(ping(&self.caller, &self.listening, request), spec),
+            Local::Echo => self.say(Answer::with(|out| write::bulk(out, request.arg(1))), spec),
             Local::Quit => {
-                self.ending = Some(Disconnect::Quit);
+                self.busy = Busy::Ending(Disconnect::Quit);
                 self.answer(spec, b"+OK\r\n")
             }
             // Whoever sends these knows of the cluster; behind the proxy they change nothing.
             Local::Readonly | Local::Readwrite | Local::Asking => self.answer(spec, b"+OK\r\n"),
             Local::ClusterKeyslot => {
-                self.answer_with(spec, |out| write::integer(out, Slot::of(request.arg(2)).index() as i64))
+                let slot = Slot::of(request.arg(2)).index();
+                self.say(Answer::with(|out| write::integer(out, slot as i64)), spec)
             }
-            Local::Multi => self.multi(request, spec),
+            Local::Multi => self.begin_multi(request, spec),
             Local::Exec => self.exec(request, spec),
-            Local::Discard => self.discard(spec),
-            Local::Watch if self.transaction.is_some() => self.answer_error(spec, says::WATCH_IN_MULTI),
-            Local::Watch => Flow::alone(Work::Watch),
-            Local::Unwatch => {
-                self.unwatch();
+            Local::Discard if !self.multi.is_open() => self.answer_error(spec, says::DISCARD_WITHOUT_MULTI),
+            Local::Discard => {
+                self.multi.give_up(&self.caller, Ended::Discarded);
                 self.answer(spec, b"+OK\r\n")
             }
-            Local::Client(sub) => self.client_command(sub, request, spec),
+            Local::Watch if self.multi.is_open() => self.answer_error(spec, says::WATCH_IN_MULTI),
+            Local::Watch => Flow::alone(Work::Watch),
+            Local::Unwatch => {
+                self.multi.unwatch(&self.caller);
+                self.answer(spec, b"+OK\r\n")
+            }
+            Local::Client(sub) => {
+                let (usage, tracking) = (self.usage_with(request), &mut self.listening.tracking);
+                let answer = client::answer(&self.caller, tracking, &usage, sub, request);
+                self.account.count_names(&self.caller, &self.listening);
+                if self.caller.client.has(Mark::Closing) {
+                    self.busy = Busy::Ending(Disconnect::Killed);
+                }
+                self.say(answer, spec)
+            }
             // What changes the lane waits until nothing is in flight on the old one.
             Local::Hello => Flow::alone(Work::Hello),
             Local::Auth => Flow::alone(Work::Auth),
@@ -54,41 +99,28 @@ impl Session {
             Local::Waitaof => Flow::alone(Work::WaitAof),
             Local::AclWhoami => {
                 let user = self.caller.client.about().user.clone();
-                self.answer_with(spec, |out| write::bulk(out, user.as_bytes()))
+                self.say(Answer::with(|out| write::bulk(out, user.as_bytes())), spec)
             }
-            Local::Proxy(sub) => self.proxy_command(sub, request, spec),
+            Local::Proxy(sub) => self.say(proxy::answer(&self.caller, sub, request), spec),
         }
     }
 
-    fn ping(&mut self, request: &Request<'_>, spec: Option<&Spec>) -> Flow {
-        match request.get(1) {
-            Some(_) if request.len() > 2 => self.answer_error(spec, &says::wrong_arity("ping")),
-            message if self.only_subscribes() => self.answer_with(spec, |out| {
-                write::array(out, 2);
-                write::bulk(out, b"pong");
-                write::bulk(out, message.unwrap_or_default());
-            }),
-            Some(message) => self.answer_with(spec, |out| write::bulk(out, message)),
-            None => self.answer(spec, b"+PONG\r\n"),
+    fn say(&mut self, answer: Answer, spec: Option<&Spec>) -> Flow {
+        match answer {
+            Answer::Reply(reply) => self.answer(spec, &reply),
+            Answer::Refused(error) => self.refuse(spec, &error),
+            Answer::Silence => Flow::Taken,
+            Answer::Alone(work) => Flow::alone(work),
         }
-    }
-
-    /// Answers with what `write` writes.
-    pub(super) fn answer_with(&self, spec: Option<&Spec>, write: impl FnOnce(&mut Vec<u8>)) -> Flow {
-        let mut reply = Vec::new();
-        write(&mut reply);
-        self.answer(spec, &reply)
     }
 
     /// RESET: as if the client had just connected.
     pub(super) fn reset(&mut self) {
-        if let Some(transaction) = self.take_transaction() {
-            called::count_not_called(&self.caller.router, &transaction);
-        }
-        self.watch = None;
-        self.drop_subscriptions();
-        self.monitor = None;
-        self.end_tracking();
+        self.multi.drop_queued(&self.caller);
+        self.multi.watch = None;
+        self.listening.drop_subscriptions(&self.caller);
+        self.listening.monitor = None;
+        self.listening.end_tracking(&mut self.caller);
         for mark in [Mark::NoEvict, Mark::NoTouch] {
             self.caller.client.mark(mark, false);
         }
@@ -99,5 +131,19 @@ impl Session {
         self.caller.client.resp.store(2, Relaxed);
         self.caller.client.database.store(0, Relaxed);
         *self.caller.client.about() = About { user: "default".to_owned(), ..About::default() };
+    }
+}
+
+/// The answer to PING.
+fn ping(caller: &Caller, listening: &Listening, request: &Request<'_>) -> Answer {
+    match request.get(1) {
+        Some(_) if request.len() > 2 => Answer::Reply(write::error_frame(says::wrong_arity("ping"))),
+        message if listening.only_subscribes(caller) => Answer::with(|out| {
+            write::array(out, 2);
+            write::bulk(out, b"pong");
+            write::bulk(out, message.unwrap_or_default());
+        }),
+        Some(message) => Answer::with(|out| write::bulk(out, message)),
+        None => Answer::Reply(Bytes::from_static(b"+PONG\r\n")),
     }
 }

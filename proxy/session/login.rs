@@ -4,7 +4,7 @@ use std::sync::atomic::Ordering::Relaxed;
 
 use bytes::Bytes;
 
-use super::{Session, caller::Caller};
+use super::{caller::Caller, listening::Listening};
 use crate::{
     cluster::topology::{Route, ServerKind},
     protocol::{
@@ -21,87 +21,94 @@ pub(super) struct Hello<'a> {
     name: Option<&'a [u8]>,
 }
 
-impl Session {
-    pub(super) async fn hello(&mut self, request: &Request<'_>) -> Vec<u8> {
-        let hello = match Hello::parse(request) {
-            Ok(hello) => hello,
-            Err(error) => return frame(&error),
-        };
-        if let Some((user, password)) = hello.credentials
-            && let Err(error) = self.log_in(Some(user), password).await
-        {
-            return frame(&error);
-        }
-        if !self.caller.authenticated {
-            return frame(says::HELLO_NOAUTH);
-        }
-        if let Some(name) = hello.name {
-            self.caller.client.about().name = name.to_vec();
-        }
-        if let Some(version) = hello.version {
-            self.caller.client.resp.store(if version == Version::Resp3 { 3 } else { 2 }, Relaxed);
-            self.change_lane(Login { version, ..self.caller.lane.login().clone() });
-        }
-        greeting(&self.caller)
+/// HELLO.
+pub(super) async fn hello(caller: &mut Caller, listening: &mut Listening, request: &Request<'_>) -> Vec<u8> {
+    let hello = match Hello::parse(request) {
+        Ok(hello) => hello,
+        Err(error) => return frame(&error),
+    };
+    if let Some((user, password)) = hello.credentials
+        && let Err(error) = log_in(caller, listening, Some(user), password).await
+    {
+        return frame(&error);
     }
-
-    pub(super) async fn auth(&mut self, request: &Request<'_>) -> Vec<u8> {
-        let (user, password) = match request.len() {
-            2 => (None, request.arg(1)),
-            3 => (Some(request.arg(1)), request.arg(2)),
-            _ => return frame(says::SYNTAX),
-        };
-        match self.log_in(user, password).await {
-            Ok(()) => b"+OK\r\n".to_vec(),
-            Err(error) => frame(&error),
-        }
+    if !caller.authenticated {
+        return frame(says::HELLO_NOAUTH);
     }
-
-    pub(super) fn select(&mut self, request: &Request<'_>) -> Vec<u8> {
-        let Some(number) = decimal(request.arg(1)).and_then(|number| i32::try_from(number).ok()) else {
-            return frame(says::NOT_INTEGER);
-        };
-        let databases = self.caller.router.topology().server.databases.max(1);
-        match u32::try_from(number) {
-            Ok(database) if database < databases => {
-                self.caller.client.database.store(database, Relaxed);
-                self.change_lane(Login { database, ..self.caller.lane.login().clone() });
-                b"+OK\r\n".to_vec()
-            }
-            _ => frame(says::DB_OUT_OF_RANGE),
-        }
+    if let Some(name) = hello.name {
+        caller.client.about().name = name.to_vec();
     }
-
-    /// Checks the credentials: against the proxy's own where it has some, else by logging in to a node with them, whose
-    /// user the client is from then on.
-    async fn log_in(&mut self, user: Option<&[u8]>, password: &[u8]) -> Result<(), String> {
-        let name = user.unwrap_or(b"default");
-        if let Some(own) = self.caller.router.settings().client_credentials.clone() {
-            let right_name = own.username.as_deref().unwrap_or(b"default") == name;
-            if !(same_secret(&own.secret, password) & right_name) {
-                return Err(says::WRONGPASS.to_owned());
-            }
-        } else {
-            let credentials =
-                Credentials { username: user.map(Bytes::copy_from_slice), secret: Bytes::copy_from_slice(password) };
-            let login = Login { credentials: Some(credentials), ..self.caller.lane.login().clone() };
-            try_login(&self.caller, &login).await?;
-            self.change_lane(login);
-        }
-        self.caller.authenticated = true;
-        let is_own = self.caller.is_proxys_user();
-        let mut about = self.caller.client.about();
-        about.user = String::from_utf8_lossy(name).into_owned();
-        about.login = (!is_own).then(|| self.caller.user.name.clone());
-        Ok(())
+    if let Some(version) = hello.version {
+        caller.client.resp.store(if version == Version::Resp3 { 3 } else { 2 }, Relaxed);
+        change_lane(caller, listening, Login { version, ..caller.lane.login().clone() });
     }
+    greeting(caller)
+}
 
-    fn change_lane(&mut self, login: Login) {
-        if *self.caller.lane.login() != login {
-            self.caller.user = self.caller.router.user_of(&login);
-            self.caller.lane = self.caller.router.lane(&login);
-            self.lay_lane(Some("it has changed its connection"));
+/// AUTH.
+pub(super) async fn auth(caller: &mut Caller, listening: &mut Listening, request: &Request<'_>) -> Vec<u8> {
+    let (user, password) = match request.len() {
+        2 => (None, request.arg(1)),
+        3 => (Some(request.arg(1)), request.arg(2)),
+        _ => return frame(says::SYNTAX),
+    };
+    match log_in(caller, listening, user, password).await {
+        Ok(()) => b"+OK\r\n".to_vec(),
+        Err(error) => frame(&error),
+    }
+}
+
+/// SELECT.
+pub(super) fn select(caller: &mut Caller, listening: &mut Listening, request: &Request<'_>) -> Vec<u8> {
+    let Some(number) = decimal(request.arg(1)).and_then(|number| i32::try_from(number).ok()) else {
+        return frame(says::NOT_INTEGER);
+    };
+    let databases = caller.router.topology().server.databases.max(1);
+    match u32::try_from(number) {
+        Ok(database) if database < databases => {
+            caller.client.database.store(database, Relaxed);
+            change_lane(caller, listening, Login { database, ..caller.lane.login().clone() });
+            b"+OK\r\n".to_vec()
         }
+        _ => frame(says::DB_OUT_OF_RANGE),
+    }
+}
+
+/// Checks the credentials: against the proxy's own where it has some, else by logging in to a node with them, whose
+/// user the client is from then on.
+async fn log_in(
+    caller: &mut Caller,
+    listening: &mut Listening,
+    user: Option<&[u8]>,
+    password: &[u8],
+) -> Result<(), String> {
+    let name = user.unwrap_or(b"default");
+    if let Some(own) = caller.router.settings().client_credentials.clone() {
+        let right_name = own.username.as_deref().unwrap_or(b"default") == name;
+        if !(same_secret(&own.secret, password) & right_name) {
+            return Err(says::WRONGPASS.to_owned());
+        }
+    } else {
+        let credentials =
+            Credentials { username: user.map(Bytes::copy_from_slice), secret: Bytes::copy_from_slice(password) };
+        let login = Login { credentials: Some(credentials), ..caller.lane.login().clone() };
+        try_login(caller, &login).await?;
+        change_lane(caller, listening, login);
+    }
+    caller.authenticated = true;
+    let is_own = caller.is_proxys_user();
+    let mut about = caller.client.about();
+    about.user = String::from_utf8_lossy(name).into_owned();
+    about.login = (!is_own).then(|| caller.user.name.clone());
+    Ok(())
+}
+
+/// Nodes know the caller by another login from now on.
+fn change_lane(caller: &mut Caller, listening: &mut Listening, login: Login) {
+    if *caller.lane.login() != login {
+        caller.user = caller.router.user_of(&login);
+        caller.lane = caller.router.lane(&login);
+        listening.lay_lane(caller, Some("it has changed its connection"));
     }
 }
 
@@ -206,4 +213,61 @@ fn frame(error: &str) -> Vec<u8> {
     let mut frame = Vec::new();
     write::error(&mut frame, error.as_bytes());
     frame
+}
+
+#[cfg(test)]
+mod tests {
+    use std::rc::Rc;
+
+    use super::*;
+    use crate::upstream::router::scripted::{Scripted, frame, request, within_a_minute};
+
+    #[tokio::test(start_paused = true)]
+    async fn hello_and_select_change_the_lane() {
+        within_a_minute(async {
+            let nodes = Scripted::new(1);
+            let (mut caller, mut listening) = (Caller::of(&nodes), Listening::default());
+            let hello3 = request("HELLO 3 SETNAME me");
+            let greeting = hello(&mut caller, &mut listening, &hello3.as_request()).await;
+            assert!(greeting.starts_with(b"%7\r\n") && caller.speaks_resp3());
+            assert_eq!(caller.client.about().name, b"me");
+            let before = caller.lane.clone();
+            let said = hello(&mut caller, &mut listening, &request("HELLO 4").as_request()).await;
+            assert_eq!(said, *write::error_frame(says::NOPROTO));
+            assert!(Rc::ptr_eq(&before, &caller.lane), "what is refused changes nothing");
+            let said = select(&mut caller, &mut listening, &request("SELECT 99").as_request());
+            assert_eq!(said, *write::error_frame(says::DB_OUT_OF_RANGE));
+        })
+        .await;
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_node_says_whether_a_password_is_right() {
+        within_a_minute(async {
+            let mut nodes = Scripted::new(1);
+            let (mut caller, mut listening) = (Caller::of(&nodes), Listening::default());
+            let words = request("AUTH bob wrong");
+            let words = words.as_request();
+            let refused = async {
+                let mut node = nodes.dialled(0).await;
+                node.hears(&frame("AUTH bob wrong")).await;
+                node.says(b"-WRONGPASS invalid username-password pair or user is disabled.\r\n").await;
+            };
+            let (said, ()) = tokio::join!(auth(&mut caller, &mut listening, &words), refused);
+            assert!(said.starts_with(b"-WRONGPASS"), "{}", said.escape_ascii());
+            assert!(caller.is_proxys_user());
+            let words = request("AUTH bob right");
+            let words = words.as_request();
+            let allowed = async {
+                let mut node = nodes.dialled(0).await;
+                node.hears(&frame("AUTH bob right")).await;
+                node.says(b"+OK\r\n").await;
+            };
+            let (said, ()) = tokio::join!(auth(&mut caller, &mut listening, &words), allowed);
+            assert_eq!(said, b"+OK\r\n");
+            assert_eq!((&*caller.client.about().user, &caller.user.name[..]), ("bob", &b"bob"[..]));
+            assert!(!caller.is_proxys_user());
+        })
+        .await;
+    }
 }

@@ -21,7 +21,7 @@ impl Session {
     pub(super) async fn send_long(&mut self, cut: Cut, request: &Request<'_>, spec: Option<&Spec>) {
         let mut plan = Plan::Split(Box::new(cut_up(cut, request).await));
         if apart::is_careful(&self.caller) {
-            match self.goes_apart(plan, request, spec) {
+            match apart::goes_apart(&self.caller, self.listening.caching(), plan, request, spec) {
                 Ok(Work::StreamParts(split)) => return self.stream_parts(&split, request, spec).await,
                 Ok(_) => return,
                 Err(same) => plan = same,
@@ -35,7 +35,7 @@ impl Session {
         };
         self.caller.router.refresh();
         self.barrier.follow(self.caller.router.epoch());
-        self.follow_tracking();
+        self.listening.follow(&self.caller);
         let mut envelope = self.open(request, spec, Route::Any);
         envelope.hold(place);
         // Some of it may have to go again, and nothing must overtake that.

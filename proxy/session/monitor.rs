@@ -11,7 +11,6 @@ use std::{
     future::{Future, poll_fn},
     hash::{BuildHasher, RandomState},
     pin::Pin,
-    rc::Rc,
     sync::Arc,
     task::{Context, Poll},
 };
@@ -19,7 +18,7 @@ use std::{
 use bytes::Bytes;
 
 use self::shown::MonitorLine;
-use super::{Session, attend::Eof, caller::Caller, transaction::Transaction};
+use super::{caller::Caller, transaction::Transaction};
 use crate::{
     clients::{Client, Monitoring},
     cluster::topology::{Hint, Node},
@@ -167,41 +166,6 @@ impl Monitored {
     }
 }
 
-impl Session {
-    /// Begins to show the client what the nodes do; OK once all of them have begun, or one at least in time. `None` where
-    /// the client has gone.
-    pub(super) async fn start_monitor(&mut self) -> Option<Bytes> {
-        if self.monitor.is_some() {
-            // Redis does not answer this one.
-            return Some(Bytes::new());
-        }
-        self.caller.router.refresh();
-        let monitor = Box::new(Monitor::new(self.caller.lane.login(), &self.caller.router, &self.caller.client));
-        let begun = begin(monitor, self.caller.router.clone());
-        match self.attend(begun, Eof::Lingers).await {
-            Ok(Ok(monitor)) => {
-                self.monitor = Some(monitor);
-                Some(Bytes::from_static(b"+OK\r\n"))
-            }
-            Ok(Err(error)) => Some(error),
-            Err(reason) => {
-                self.ending = Some(reason);
-                None
-            }
-        }
-    }
-
-    /// Passes on what nodes have shown, behind what the proxy has: it has shown a script before the node can tell what the
-    /// script calls.
-    pub(super) fn pass_on_shown(&mut self) {
-        let lines = self.monitor.as_mut().map(|monitor| monitor.take_lines()).unwrap_or_default();
-        if !lines.is_empty() && self.caller.client.has_mail() {
-            self.pass_on_mail();
-        }
-        lines.iter().for_each(|line| self.caller.line.push(line));
-    }
-}
-
 /// Shows a command to those who monitor, if a server would.
 pub(super) fn show(caller: &Caller, request: &Request<'_>, spec: Option<&Spec>) {
     let clients = caller.router.clients();
@@ -227,11 +191,14 @@ fn is_shown(spec: &Spec) -> bool {
     !spec.flags.has(Flags::ADMIN) && (!spec.flags.has(Flags::SKIP_MONITOR) || runs_scripts) && !spec.is_own()
 }
 
-/// Waits until all nodes show what they do, or one at least in time. Or the error for the client.
-async fn begin(mut monitor: Box<Monitor>, router: Rc<Router>) -> Result<Box<Monitor>, Bytes> {
+/// Begins to show the client what the nodes do: waits until all nodes show what they do, or one at least in time. Or the error for the client.
+pub(super) async fn begin(caller: Caller) -> Result<Box<Monitor>, Bytes> {
+    let router = &caller.router;
+    router.refresh();
+    let mut monitor = Box::new(Monitor::new(caller.lane.login(), router, &caller.client));
     let mut patience = Box::pin(tokio::time::sleep(router.context().recovery.timeout));
     poll_fn(|cx| {
-        if let Poll::Ready(error) = monitor.poll(cx, &router) {
+        if let Poll::Ready(error) = monitor.poll(cx, router) {
             return Poll::Ready(Err(error));
         }
         if monitor.has_begun() { Poll::Ready(Ok(())) } else { patience.as_mut().poll(cx).map(Ok) }
@@ -243,4 +210,52 @@ async fn begin(mut monitor: Box<Monitor>, router: Rc<Router>) -> Result<Box<Moni
     let mut error = Vec::new();
     write::error(&mut error, b"CLUSTERDOWN proxy: no node can be monitored now");
     Err(error.into())
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::task::spawn_local;
+
+    use super::*;
+    use crate::upstream::router::scripted::{Scripted, frame, within_a_minute};
+
+    #[tokio::test(start_paused = true)]
+    async fn what_scripts_call_is_shown_and_the_proxys_own_is_not() {
+        within_a_minute(async {
+            let mut nodes = Scripted::new(1);
+            let caller = Caller::of(&nodes);
+            let beginning = spawn_local(begin(caller.clone()));
+            let mut node = nodes.node(0).await;
+            node.hears(&frame("MONITOR")).await;
+            let hello = node.request().await;
+            let token = String::from_utf8(hello).unwrap().split("\r\n").nth(8).unwrap().to_owned();
+            node.says(b"+OK\r\n").await;
+            node.says(format!("+1.0 [0 10.0.0.1:5] \"HELLO\" \"2\" \"SETNAME\" \"{token}\"\r\n").as_bytes()).await;
+            node.says(b"*0\r\n").await;
+            let mut monitor = beginning.await.unwrap().unwrap_or_else(|error| panic!("{error:?}"));
+            node.says(b"+1.0 [0 lua] \"GET\" \"a\"\r\n+1.0 [0 10.0.0.1:6] \"GET\" \"b\"\r\n").await;
+            node.says(b"+1.0 [0 10.0.0.9:6] \"GET\" \"c\"\r\n").await;
+            let shown = poll_fn(|cx| {
+                assert!(monitor.poll(cx, &nodes.router).is_pending());
+                let count = monitor.lines.len();
+                if count > 1 { Poll::Ready(monitor.take_lines()) } else { Poll::Pending }
+            });
+            let shown = shown.await;
+            assert_eq!(shown, ["+1.0 [0 lua] \"GET\" \"a\"\r\n", "+1.0 [0 10.0.0.9:6] \"GET\" \"c\"\r\n"]);
+        })
+        .await;
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_node_that_does_not_allow_it_has_its_error_passed_on() {
+        within_a_minute(async {
+            let mut nodes = Scripted::new(1);
+            let beginning = spawn_local(begin(Caller::of(&nodes)));
+            let mut node = nodes.node(0).await;
+            node.hears(&frame("MONITOR")).await;
+            node.says(b"-NOPERM no\r\n").await;
+            assert_eq!(beginning.await.unwrap().err().unwrap(), "-NOPERM no\r\n");
+        })
+        .await;
+    }
 }

@@ -6,10 +6,10 @@ use std::time::Duration;
 use bytes::Bytes;
 use tokio::time::timeout;
 
-use super::{Flow, Session, ask::ask, attend::Eof, leave::Leave};
+use super::{ask::ask, caller::Caller};
 use crate::{
     protocol::{
-        resp::{Request, Value, request::OwnedRequest, write},
+        resp::{Value, write},
         says,
     },
     upstream::router::Router,
@@ -18,44 +18,14 @@ use crate::{
 /// How long one node may take to tell; then the next is asked.
 const PATIENCE: Duration = Duration::from_millis(500);
 
-impl Session {
-    /// The end of a request of which a node has to tell what command it is; nothing where it goes on.
-    #[cold]
-    pub(super) fn lacks_name(&mut self, request: &Request<'_>) -> Option<Flow> {
-        match self.said_of_name(request) {
-            None => Some(Flow::Ask),
-            Some(verdict) => verdict.err().map(|error| self.refuse(None, &error)),
-        }
-    }
-
-    /// Has a node tell what command the request at the front of the input is.
-    pub(super) async fn ask_name_of(&mut self, request: &OwnedRequest) {
-        let verdict = match self.knows_name(request.as_request().name()).await {
-            Ok(true) => Ok(()),
-            Ok(false) => return,
-            Err(error) => Err(error.into()),
-        };
-        self.leave = Some(Leave::of_name(request.frame().clone(), verdict));
-    }
-
-    /// Makes the table know whose name this is, where it can be a command's; false where the client has gone, an error
-    /// where no node has told.
-    pub(super) async fn knows_name(&mut self, name: &[u8]) -> Result<bool, String> {
-        let commands = self.caller.router.topology().commands.clone();
-        if commands.named(name, b"").is_some() || !commands.is_open(name) {
-            return Ok(true);
-        }
-        let router = self.caller.router.clone();
-        let told = match self.attend(ask_nodes(&router, self.caller.affinity, name), Eof::Waits).await {
-            Ok(told) => told.map_err(|why| says::no_name(&why))?,
-            Err(reason) => {
-                self.ending = Some(reason);
-                return Ok(false);
-            }
-        };
+/// Makes the table know whose name this is, where it can be a command's; an error where no node has told.
+pub(super) async fn learn(caller: &Caller, name: &[u8]) -> Result<(), String> {
+    let commands = caller.router.topology().commands.clone();
+    if commands.named(name, b"").is_none() && commands.is_open(name) {
+        let told = ask_nodes(&caller.router, caller.affinity, name).await.map_err(|why| says::no_name(&why))?;
         commands.learn_name(name, &told);
-        Ok(true)
     }
+    Ok(())
 }
 
 /// What the primaries say of a name, asked in turn by the proxy's own login until one answers.
@@ -84,4 +54,38 @@ async fn ask_nodes(router: &Router, affinity: usize, name: &[u8]) -> Result<Valu
 
 fn parsed(reply: &Bytes) -> Value {
     Value::parse(reply).ok().flatten().map_or(Value::Null, |(value, _)| value)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::upstream::router::scripted::{Scripted, frame, within_a_minute};
+
+    #[tokio::test(start_paused = true)]
+    async fn what_the_table_has_nobody_is_asked() {
+        within_a_minute(async {
+            let caller = Caller::of(&Scripted::new(1));
+            assert_eq!(learn(&caller, b"get").await, Ok(()));
+        })
+        .await;
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_next_is_asked_where_one_does_not_tell() {
+        within_a_minute(async {
+            let mut nodes = Scripted::new(2);
+            let router = nodes.router.clone();
+            let script = async {
+                let mut first = nodes.node(0).await;
+                first.hears(&frame("COMMAND INFO mine")).await;
+                first.says(b"-LOADING Redis is loading the dataset in memory\r\n").await;
+                let mut second = nodes.node(1).await;
+                second.hears(&frame("COMMAND INFO mine")).await;
+                second.says(b"*1\r\n*-1\r\n").await;
+            };
+            let (told, ()) = tokio::join!(ask_nodes(&router, 0, b"mine"), script);
+            assert_eq!(told.map(|rows| rows.items().len()), Ok(1));
+        })
+        .await;
+    }
 }

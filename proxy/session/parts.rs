@@ -15,6 +15,7 @@ use super::{
     attempts::Attempts,
     attend::Eof,
     called,
+    caller::Caller,
     long::{Portion, cut_up},
     streamed::{self, Failure, Streamed, has_room},
 };
@@ -73,7 +74,8 @@ impl Session {
     pub(super) async fn stream_parts(&mut self, split: &Split, request: &Request<'_>, spec: Option<&Spec>) {
         let envelope = self.open(request, spec, Route::Any);
         called::count_parts(&self.caller.router, spec, split.parts.len().saturating_sub(1));
-        self.pass_parts_on(split, request, envelope).await;
+        let caller = self.caller.clone();
+        self.stream(envelope, async |envelope| pass_on(caller, split, request, envelope).await, Eof::IsNoted).await;
     }
 
     /// Answers a split request anew, whose parts have turned out to be too large to be put together here.
@@ -92,45 +94,40 @@ impl Session {
             return envelope.fail(says::PARTS_TOO_LARGE);
         }
         called::count_parts(&self.caller.router, spec, split.parts.len());
-        self.pass_parts_on(&split, &request, envelope).await;
-    }
-
-    async fn pass_parts_on(&mut self, split: &Split, request: &Request<'_>, envelope: Envelope) {
-        // Each part takes a place of its own: who held one meanwhile could wait for himself.
-        envelope.release();
-        let ticket = envelope.ticket;
-        let router = self.caller.router.clone();
         let caller = self.caller.clone();
-        let attempts = |slot| caller.attempts(Some(slot));
-        let mut all: Vec<Part> = Vec::with_capacity(split.parts.len());
-        let mut encoded = Portion::default();
-        for (index, part) in split.parts.iter().enumerate() {
-            let mut frame = Vec::new();
-            split.encode(index, request, &mut frame);
-            all.push(Part::Unasked(part.slot, frame.into()));
-            encoded.add(split.keys_of(index).len()).await;
-        }
-        let order = split.part_of_each_key();
-        let mut passed = Portion::default();
-        let mut parts = Parts::new(all, &order, attempts);
-        let work = async {
-            parts.ask_first().await?;
-            let mut head = Vec::new();
-            write::array(&mut head, order.len());
-            ticket.stream(&head);
-            let mut length = head.len();
-            for part in &order {
-                length += parts.due(*part as usize).await?.pass_on_next(&router, &ticket).await?;
-                passed.add(1).await;
-            }
-            if length < LARGE_REPLY {
-                router.context().large.note_small(request.frame(), router.clock().now());
-            }
-            Ok::<(), Failure>(())
-        };
-        let done = self.attend(work, Eof::IsNoted).await;
-        self.end_streamed(ticket, done);
+        self.stream(envelope, async |envelope| pass_on(caller, &split, &request, envelope).await, Eof::IsNoted).await;
     }
+}
+
+/// Gives the client the elements of a split request's reply.
+async fn pass_on(caller: Caller, split: &Split, request: &Request<'_>, envelope: &Envelope) -> Result<(), Failure> {
+    // Each part takes a place of its own: who held one meanwhile could wait for himself.
+    envelope.release();
+    let ticket = &envelope.ticket;
+    let mut all: Vec<Part> = Vec::with_capacity(split.parts.len());
+    let mut encoded = Portion::default();
+    for (index, part) in split.parts.iter().enumerate() {
+        let mut frame = Vec::new();
+        split.encode(index, request, &mut frame);
+        all.push(Part::Unasked(part.slot, frame.into()));
+        encoded.add(split.keys_of(index).len()).await;
+    }
+    let (router, order) = (&caller.router, split.part_of_each_key());
+    let mut passed = Portion::default();
+    let mut parts = Parts::new(all, &order, |slot| caller.attempts(Some(slot)));
+    parts.ask_first().await?;
+    let mut head = Vec::new();
+    write::array(&mut head, order.len());
+    ticket.stream(&head);
+    let mut length = head.len();
+    for part in &order {
+        length += parts.due(*part as usize).await?.pass_on_next(router, ticket).await?;
+        passed.add(1).await;
+    }
+    if length < LARGE_REPLY {
+        router.context().large.note_small(request.frame(), router.clock().now());
+    }
+    Ok(())
 }
 
 impl<F: Fn(Slot) -> Attempts> Parts<F> {

@@ -6,14 +6,14 @@ use std::{
     future::Future,
     pin::Pin,
     rc::Rc,
-    task::{Context, Poll, ready},
+    task::{Context, Poll},
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
 use bytes::Bytes;
 use tokio::time::Sleep;
 
-use super::{Flow, Session, ask::ask, blocking::Blocked, transaction::Transaction};
+use super::{ask::ask, blocking::Blocked, caller::Caller, local::Answer, transaction::Transaction};
 use crate::{
     clients::{Function, Pause, Paused},
     cluster::topology::Route,
@@ -24,7 +24,6 @@ use crate::{
             treatment::{Local, Scripting},
         },
     },
-    metrics::Disconnect,
     protocol::{
         resp::{Request, Value, request::decimal, write},
         says,
@@ -35,7 +34,7 @@ use crate::{
 /// A session's part in a pause.
 pub(super) struct PauseWait {
     over: Pin<Box<dyn Future<Output = ()>>>,
-    look: Option<Pin<Box<Sleep>>>,
+    pub(super) look: Option<Pin<Box<Sleep>>>,
     /// None while it is being found out whether the request has to wait.
     _blocked: Option<Blocked>,
 }
@@ -64,84 +63,66 @@ impl Verdict {
     }
 }
 
-impl Session {
-    /// Whether a request has to wait for the end of a pause. Not where it is not even well formed: that is said at once.
-    pub(super) fn is_paused(&mut self, request: &Request<'_>, spec: Option<&Spec>) -> bool {
-        let router = self.caller.router.clone();
-        let pause = router.clients().pause();
-        let Some((who, _)) = pause.now() else { return false };
-        let Some(spec) = spec.filter(|spec| spec.takes(request.len()) && !spec.container) else { return false };
-        if spec.treatment == Treatment::Local(Local::Quit) {
-            return false;
+impl PauseWait {
+    /// Ready when the pause is over, or has changed.
+    pub(super) fn poll_over(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        self.over.as_mut().poll(cx)
+    }
+}
+
+/// The wait of a request for the end of a pause, where it has to wait. Not where it is not even well formed: that is said
+/// at once.
+pub(super) fn wait_of(
+    caller: &Caller,
+    queued: Option<&Transaction>,
+    request: &Request<'_>,
+    spec: Option<&Spec>,
+) -> Option<Box<PauseWait>> {
+    let router = &caller.router;
+    let pause = router.clients().pause();
+    let (who, _) = pause.now()?;
+    let spec = spec.filter(|spec| spec.takes(request.len()) && !spec.container)?;
+    if spec.treatment == Treatment::Local(Local::Quit) {
+        return None;
+    }
+    let verdict = match (who, queued) {
+        (Paused::All, _) => Verdict::Waits,
+        (Paused::Writes, Some(transaction)) if spec.treatment == Treatment::Local(Local::Exec) => {
+            judge_queued(transaction, router)
         }
-        let verdict = match (who, &self.transaction) {
-            (Paused::All, _) => Verdict::Waits,
-            (Paused::Writes, Some(transaction)) if spec.treatment == Treatment::Local(Local::Exec) => {
-                queued(transaction, &router)
-            }
-            (Paused::Writes, _) => judge(spec, request, router.scripts(), pause),
-        };
-        let (over, blocked): (Pin<Box<dyn Future<Output = ()>>>, _) = match verdict {
-            Verdict::Runs => return false,
-            Verdict::Waits => {
-                let blocked = Blocked::by_pause(self.caller.client.clone(), router.tally().clone());
-                (Box::pin(pause.over()), Some(blocked))
-            }
-            Verdict::Ask => (Box::pin(learn_functions(router.clone())), None),
-        };
-        self.pause_wait = Some(Box::new(PauseWait { over, look: None, _blocked: blocked }));
-        true
-    }
-
-    /// Ready where no pause keeps the session from dispatching.
-    pub(super) fn poll_pause(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        if let Some(pause_wait) = &mut self.pause_wait {
-            ready!(pause_wait.over.as_mut().poll(cx));
-            // Where it has only changed, the next request finds that out.
-            self.pause_wait = None;
+        (Paused::Writes, _) => judge(spec, request, router.scripts(), pause),
+    };
+    let (over, blocked): (Pin<Box<dyn Future<Output = ()>>>, _) = match verdict {
+        Verdict::Runs => return None,
+        Verdict::Waits => {
+            let blocked = Blocked::by_pause(caller.client.clone(), router.tally().clone());
+            (Box::pin(pause.over()), Some(blocked))
         }
-        Poll::Ready(())
-    }
+        Verdict::Ask => (Box::pin(learn_functions(router.clone())), None),
+    };
+    Some(Box::new(PauseWait { over, look: None, _blocked: blocked }))
+}
 
-    /// Ready when a paused client has left.
-    pub(super) fn poll_paused_client(&mut self, cx: &mut Context<'_>) -> Poll<Disconnect> {
-        let Some(mut pause_wait) = self.pause_wait.take() else { return Poll::Pending };
-        let left = self.poll_sent_ahead(cx, &mut pause_wait.look);
-        self.pause_wait = Some(pause_wait);
-        left
+/// `CLIENT PAUSE milliseconds [WRITE|ALL]`
+pub(super) fn begin(caller: &Caller, request: &Request<'_>) -> Answer {
+    let who = match request.len() {
+        4 if request.is(3, "WRITE") => Paused::Writes,
+        4 if !request.is(3, "ALL") => return Answer::refused(says::PAUSE_MODE),
+        5.. if caller.dialect().is_strict() => return Answer::refused(says::odd_subcommand(request)),
+        // Where there is more, Valkey looks at none of it.
+        _ => Paused::All,
+    };
+    let Some(time) = decimal(request.arg(2)) else {
+        return Answer::refused(says::TIMEOUT_NOT_INTEGER);
+    };
+    let Ok(time) = u64::try_from(time) else { return Answer::refused(says::TIMEOUT_NEGATIVE) };
+    if past_all_time(time) {
+        // Redis 7.0 adds it to the time of day, and finds that the end was long ago.
+        let error = says::TIMEOUT_OUT_OF_RANGE;
+        return if caller.dialect().since((7, 2)) { Answer::refused(error) } else { Answer::OK };
     }
-
-    /// `CLIENT PAUSE milliseconds [WRITE|ALL]`
-    pub(super) fn pause(&mut self, request: &Request<'_>, spec: Option<&Spec>) -> Flow {
-        let who = match request.len() {
-            4 if request.is(3, "WRITE") => Paused::Writes,
-            4 if !request.is(3, "ALL") => return self.refuse(spec, says::PAUSE_MODE.as_bytes()),
-            5.. if self.caller.dialect().is_strict() => return self.refuse(spec, &says::odd_subcommand(request)),
-            // Where there is more, Valkey looks at none of it.
-            _ => Paused::All,
-        };
-        let Some(time) = decimal(request.arg(2)) else {
-            return self.refuse(spec, says::TIMEOUT_NOT_INTEGER.as_bytes());
-        };
-        let Ok(time) = u64::try_from(time) else { return self.refuse(spec, says::TIMEOUT_NEGATIVE.as_bytes()) };
-        if past_all_time(time) {
-            // Redis 7.0 adds it to the time of day, and finds that the end was long ago.
-            let error = says::TIMEOUT_OUT_OF_RANGE.as_bytes();
-            return if self.caller.dialect().since((7, 2)) {
-                self.refuse(spec, error)
-            } else {
-                self.answer(spec, b"+OK\r\n")
-            };
-        }
-        self.caller.router.clients().pause().begin(who, Duration::from_millis(time));
-        self.answer(spec, b"+OK\r\n")
-    }
-
-    /// `CLIENT UNPAUSE`
-    pub(super) fn unpause(&mut self, spec: Option<&Spec>) -> Flow {
-        self.caller.router.clients().pause().end();
-        self.answer(spec, b"+OK\r\n")
-    }
+    caller.router.clients().pause().begin(who, Duration::from_millis(time));
+    Answer::OK
 }
 
 /// Whether a request may change something that replicas or subscribers hear of. What a script or a function says of itself
@@ -169,7 +150,7 @@ fn judge(spec: &Spec, request: &Request<'_>, scripts: &ScriptCache, pause: &Paus
 }
 
 /// The same of all that is queued in a transaction.
-fn queued(transaction: &Transaction, router: &Router) -> Verdict {
+fn judge_queued(transaction: &Transaction, router: &Router) -> Verdict {
     let topology = router.topology();
     let mut all = Verdict::Runs;
     transaction.each(|request| {
@@ -237,6 +218,7 @@ fn promises_no_writes(script: &[u8]) -> Option<bool> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::upstream::router::scripted::{Scripted, request, within_a_minute};
 
     #[test]
     fn scripts_say_whether_they_write() {
@@ -254,5 +236,32 @@ mod tests {
         ] {
             assert_eq!(promises_no_writes(script.as_bytes()), promise, "{script}");
         }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn writes_wait_for_the_end_of_a_pause_of_writes() {
+        within_a_minute(async {
+            let caller = Caller::of(&Scripted::new(1));
+            let topology = caller.router.topology().clone();
+            let wait = |words: &str| {
+                let request = request(words);
+                wait_of(&caller, None, &request.as_request(), topology.commands.find(&request.as_request()))
+            };
+            assert!(wait("SET foo 1").is_none(), "nothing is paused");
+            let said = begin(&caller, &request("CLIENT PAUSE 100 WRITE").as_request());
+            assert!(matches!(said, Answer::Reply(ok) if ok == "+OK\r\n"));
+            for (words, waits) in
+                [("SET foo 1", true), ("GET foo", false), ("SET foo", false), ("EVAL x 0", true), ("QUIT", false)]
+            {
+                assert_eq!(wait(words).is_some(), waits, "{words}");
+            }
+            assert!(!caller.client.waits(), "it does as long as the wait is kept");
+            let mut paused = wait("SET foo 1").unwrap();
+            assert!(caller.client.waits());
+            caller.router.clients().pause().end();
+            std::future::poll_fn(|cx| paused.poll_over(cx)).await;
+            assert!(wait("SET foo 1").is_none());
+        })
+        .await;
     }
 }

@@ -3,16 +3,16 @@
 //! PROXY NODE takes a new connection for each command and closes it afterwards: whatever the command does to its
 //! connection, nobody else is on it. What could not be answered by one reply is refused.
 
-use std::{rc::Rc, time::Duration};
+use std::{rc::Rc, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use tokio::{net::lookup_host, time::timeout};
 
-use super::{Flow, Session, alone::Work, attend::Eof, leave};
+use super::{alone::Work, caller::Caller, leave, local::Answer, names};
 use crate::{
     cluster::{
         explain::{self, Grounds},
-        topology::{Named, Role, Topology},
+        topology::{Named, Node, Role, Topology},
     },
     commands::{
         plan::{self, Plan, Policy},
@@ -49,111 +49,35 @@ const HELP: &[&str] = &[
     "    Print this help.",
 ];
 
-impl Session {
-    pub(super) fn proxy_command(&mut self, sub: Proxy, request: &Request<'_>, spec: Option<&Spec>) -> Flow {
-        match sub {
-            Proxy::Node => Flow::alone(Work::OneNode),
-            Proxy::Explain => self.explain(request, spec),
-            Proxy::Help => self.answer_with(spec, |out| {
-                write::array(out, HELP.len());
-                HELP.iter().for_each(|line| write::simple(out, line));
-            }),
-            Proxy::Info => self.answer_lines(spec, &glance(&self.caller.router)),
-            Proxy::Nodes => self.answer_lines(spec, &nodes(&self.caller.router)),
-            Proxy::Unknown => self.refuse(spec, &says::unknown_subcommand(request)),
-        }
+/// The answer to PROXY.
+pub(super) fn answer(caller: &Caller, sub: Proxy, request: &Request<'_>) -> Answer {
+    match sub {
+        Proxy::Node => Answer::Alone(Work::OneNode),
+        Proxy::Explain => lines(&explain(&caller.router, request)),
+        Proxy::Help => Answer::with(|out| {
+            write::array(out, HELP.len());
+            HELP.iter().for_each(|line| write::simple(out, line));
+        }),
+        Proxy::Info => lines(&glance(&caller.router)),
+        Proxy::Nodes => lines(&nodes(&caller.router)),
+        Proxy::Unknown => Answer::refused(says::unknown_subcommand(request)),
     }
+}
 
-    fn answer_lines(&self, spec: Option<&Spec>, lines: &[String]) -> Flow {
-        self.answer_with(spec, |out| {
-            write::array(out, lines.len());
-            lines.iter().for_each(|line| write::bulk(out, line.as_bytes()));
-        })
-    }
+fn lines(lines: &[String]) -> Answer {
+    Answer::with(|out| {
+        write::array(out, lines.len());
+        lines.iter().for_each(|line| write::bulk(out, line.as_bytes()));
+    })
+}
 
-    fn explain(&mut self, request: &Request<'_>, spec: Option<&Spec>) -> Flow {
-        let router = self.caller.router.clone();
-        let topology = router.topology();
-        let policy: &Policy = &router.settings().policy;
-        let grounds = Grounds { commands: &topology.commands, policy, topology: Some(&topology) };
-        let args: Vec<&[u8]> = request.args().skip(2).collect();
-        let lines = explain::explain(&args, grounds).unwrap_or_default();
-        let lines: Vec<String> = lines.iter().map(|(about, text)| format!("{about:8} {text}")).collect();
-        self.answer_lines(spec, &lines)
-    }
-
-    /// PROXY NODE: the node's own reply; `None` where the client has gone.
-    pub(super) async fn one_node(&mut self, request: &Request<'_>) -> Option<Bytes> {
-        match self.ask_one_node(request).await {
-            Ok(reply) => reply,
-            Err(text) => {
-                let mut frame = Vec::new();
-                write::error(&mut frame, text.as_bytes());
-                Some(frame.into())
-            }
-        }
-    }
-
-    async fn ask_one_node(&mut self, request: &Request<'_>) -> Result<Option<Bytes>, String> {
-        self.caller.router.refresh();
-        let topology = self.caller.router.topology().clone();
-        let mut frame = Vec::new();
-        let args: Vec<&[u8]> = request.args().skip(BEFORE_COMMAND).collect();
-        write::request(&mut frame, &args);
-        let mut parser = Parser::default();
-        let Ok(Some(found)) = parser.find(&frame) else { return Err(says::SYNTAX.to_owned()) };
-        let command = parser.request(&frame, found);
-        if !self.knows_name(command.name()).await? {
-            return Ok(None);
-        }
-        let spec = topology.commands.find(&command);
-        if let Some(spec) = spec.filter(|spec| needs_its_connection(spec)) {
-            return Err(says::not_for_one_node(&spec.name));
-        }
-        let Some(Named { node, as_owner }) = self.named(request.arg(2), &topology).await? else { return Ok(None) };
-        if let Some(spec) =
-            spec.filter(|spec| as_owner && is_refused(&command, spec, &self.caller.router.settings().policy))
-        {
-            return Err(says::only_at_a_node(&spec.name, &node.label));
-        }
-        let node = node.clone();
-        let waits = spec.is_some_and(|spec| spec.flags.has(Flags::BLOCKING));
-        // A replica answers reads of its slots to those only who have said that they want to read from it.
-        let login = Login { readonly: node.role == Role::Replica, ..self.caller.lane.login().clone() };
-        let limits = self.caller.router.context().limits.clone();
-        let (router, doubts, issuer) =
-            (self.caller.router.clone(), self.caller.line.doubts.clone(), self.caller.client.id);
-        let changes_users = spec.is_some_and(|spec| spec.traits.changes_users);
-        // What ends a script must not wait for it.
-        let is_about_data = spec.is_none_or(|spec| spec.has_keys() || spec.is_write());
-        let work = async move {
-            if is_about_data {
-                doubts.settled(&node, None, router.context().recovery.timeout).await?;
-            }
-            let connection = router.pool(&login).take(&node).await;
-            let connection = connection.map_err(|error| {
-                router.hint(error.hint(&node));
-                error.reply()
-            })?;
-            let mut connection = connection.on_behalf_of(&doubts);
-            let patience = if waits { Duration::MAX } else { PATIENCE.max(limits.request_timeout) };
-            let _changed = changes_users.then(|| Changed(router.clone(), issuer));
-            match connection.exchange(&frame, 1, patience).await {
-                Ok(replies) => Ok(replies.into_iter().next()),
-                Err(why) => {
-                    connection.count_failure(&why);
-                    Err(format!("ERR proxy: no reply from {} ({why}), the command may have run", node.label))
-                }
-            }
-        };
-        match self.attend(work, if waits { Eof::Leaves } else { Eof::Waits }).await {
-            Ok(done) => done,
-            Err(reason) => {
-                self.ending = Some(reason);
-                Ok(None)
-            }
-        }
-    }
+fn explain(router: &Router, request: &Request<'_>) -> Vec<String> {
+    let topology = router.topology();
+    let policy: &Policy = &router.settings().policy;
+    let grounds = Grounds { commands: &topology.commands, policy, topology: Some(&topology) };
+    let args: Vec<&[u8]> = request.args().skip(2).collect();
+    let lines = explain::explain(&args, grounds).unwrap_or_default();
+    lines.iter().map(|(about, text)| format!("{about:8} {text}")).collect()
 }
 
 fn glance(router: &Router) -> Vec<String> {
@@ -180,7 +104,7 @@ fn glance(router: &Router) -> Vec<String> {
 
 fn nodes(router: &Router) -> Vec<String> {
     let topology = router.topology();
-    let line = |(index, node): (usize, &std::sync::Arc<crate::cluster::topology::Node>)| {
+    let line = |(index, node): (usize, &Arc<Node>)| {
         let mut line = format!("{} {} {}", node.label, node.role.label(), node.id);
         if let Some(primary) = &node.replicates {
             line.push_str(&format!(" of {primary}"));
@@ -209,28 +133,88 @@ impl Drop for Changed {
     }
 }
 
-impl Session {
-    /// The node that is meant, by what the cluster knows or else by what the network makes of a host. `None` where the
-    /// client has gone.
-    async fn named<'a>(&mut self, name: &[u8], topology: &'a Topology) -> Result<Option<Named<'a>>, String> {
-        let unknown = match topology.find(name) {
-            Ok(named) => return Ok(Some(named)),
-            Err(unknown) => unknown,
-        };
-        let Some((host, port)) = unknown.host else { return Err(unknown.error) };
-        let patience = self.caller.router.context().dialer.patience();
-        let lookup = timeout(patience, lookup_host((host, port.unwrap_or_default())));
-        match self.attend(lookup, Eof::Waits).await {
-            Ok(Ok(Ok(addresses))) => {
-                let addresses: Vec<_> = addresses.collect();
-                topology.find_at(&String::from_utf8_lossy(name), port, &addresses).map(Some)
-            }
-            Ok(_) => Err(unknown.error),
-            Err(reason) => {
-                self.ending = Some(reason);
-                Ok(None)
+/// A command for one node.
+pub(super) struct OneNode {
+    node: Arc<Node>,
+    frame: Vec<u8>,
+    /// The node may take as long as the command says.
+    pub(super) waits: bool,
+    changes_users: bool,
+    /// What ends a script must not wait for it.
+    is_about_data: bool,
+}
+
+impl OneNode {
+    /// Reads `PROXY NODE node command ...`.
+    pub(super) async fn find(caller: &Caller, request: &Request<'_>) -> Result<OneNode, String> {
+        caller.router.refresh();
+        let topology = caller.router.topology().clone();
+        let mut frame = Vec::new();
+        let args: Vec<&[u8]> = request.args().skip(BEFORE_COMMAND).collect();
+        write::request(&mut frame, &args);
+        let mut parser = Parser::default();
+        let Ok(Some(found)) = parser.find(&frame) else { return Err(says::SYNTAX.to_owned()) };
+        let command = parser.request(&frame, found);
+        names::learn(caller, command.name()).await?;
+        let spec = topology.commands.find(&command);
+        if let Some(spec) = spec.filter(|spec| needs_its_connection(spec)) {
+            return Err(says::not_for_one_node(&spec.name));
+        }
+        let Named { node, as_owner } = named(caller, request.arg(2), &topology).await?;
+        if let Some(spec) = spec.filter(|spec| as_owner && is_refused(&command, spec, &caller.router.settings().policy))
+        {
+            return Err(says::only_at_a_node(&spec.name, &node.label));
+        }
+        Ok(OneNode {
+            node: node.clone(),
+            waits: spec.is_some_and(|spec| spec.flags.has(Flags::BLOCKING)),
+            changes_users: spec.is_some_and(|spec| spec.traits.changes_users),
+            is_about_data: spec.is_none_or(|spec| spec.has_keys() || spec.is_write()),
+            frame,
+        })
+    }
+
+    /// The node's own reply, if it has any.
+    pub(super) async fn run(self, caller: Caller) -> Result<Option<Bytes>, String> {
+        let Caller { router, line, client, lane, .. } = caller;
+        // A replica answers reads of its slots to those only who have said that they want to read from it.
+        let login = Login { readonly: self.node.role == Role::Replica, ..lane.login().clone() };
+        if self.is_about_data {
+            line.doubts.settled(&self.node, None, router.context().recovery.timeout).await?;
+        }
+        let connection = router.pool(&login).take(&self.node).await;
+        let connection = connection.map_err(|error| {
+            router.hint(error.hint(&self.node));
+            error.reply()
+        })?;
+        let mut connection = connection.on_behalf_of(&line.doubts);
+        let limits = &router.context().limits;
+        let patience = if self.waits { Duration::MAX } else { PATIENCE.max(limits.request_timeout) };
+        let _changed = self.changes_users.then(|| Changed(router.clone(), client.id));
+        match connection.exchange(&self.frame, 1, patience).await {
+            Ok(replies) => Ok(replies.into_iter().next()),
+            Err(why) => {
+                connection.count_failure(&why);
+                Err(format!("ERR proxy: no reply from {} ({why}), the command may have run", self.node.label))
             }
         }
+    }
+}
+
+/// The node that is meant, by what the cluster knows or else by what the network makes of a host.
+async fn named<'a>(caller: &Caller, name: &[u8], topology: &'a Topology) -> Result<Named<'a>, String> {
+    let unknown = match topology.find(name) {
+        Ok(named) => return Ok(named),
+        Err(unknown) => unknown,
+    };
+    let Some((host, port)) = unknown.host else { return Err(unknown.error) };
+    let patience = caller.router.context().dialer.patience();
+    match timeout(patience, lookup_host((host, port.unwrap_or_default()))).await {
+        Ok(Ok(addresses)) => {
+            let addresses: Vec<_> = addresses.collect();
+            topology.find_at(&String::from_utf8_lossy(name), port, &addresses)
+        }
+        _ => Err(unknown.error),
     }
 }
 
@@ -251,5 +235,47 @@ fn needs_its_connection(spec: &Spec) -> bool {
         ) => false,
         Treatment::Local(_) => true,
         _ => spec.traits.binds_connection,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::task::spawn_local;
+
+    use super::*;
+    use crate::upstream::router::scripted::{Scripted, frame, request, within_a_minute};
+
+    #[tokio::test(start_paused = true)]
+    async fn a_command_for_one_node_has_a_connection_to_itself() {
+        within_a_minute(async {
+            let mut nodes = Scripted::new(2);
+            let (caller, words) = (Caller::of(&nodes), request("PROXY NODE :7001 DBSIZE"));
+            let command = OneNode::find(&caller, &words.as_request()).await.unwrap();
+            assert!(!command.waits);
+            let running = spawn_local(command.run(caller.clone()));
+            let mut node = nodes.node(1).await;
+            node.hears(&frame("DBSIZE")).await;
+            node.says(b":7\r\n").await;
+            assert_eq!(running.await.unwrap(), Ok(Some(":7\r\n".into())));
+            assert_eq!(node.hears_the_end().await, b"", "and it is closed");
+        })
+        .await;
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_cannot_be_for_one_node_is_refused() {
+        within_a_minute(async {
+            let caller = Caller::of(&Scripted::new(1));
+            for (words, error) in [
+                ("PROXY NODE :9 PING", "no node"),
+                ("PROXY NODE :7000 SUBSCRIBE a", "SUBSCRIBE"),
+                ("PROXY NODE key:a SHUTDOWN", "127.0.0.1:7000"),
+            ] {
+                let request = request(words);
+                let said = OneNode::find(&caller, &request.as_request()).await.err().unwrap_or_default();
+                assert!(said.to_lowercase().contains(&error.to_lowercase()), "{words}: {said}");
+            }
+        })
+        .await;
     }
 }

@@ -5,13 +5,15 @@ use std::{
     pin::Pin,
     rc::Rc,
     sync::Arc,
-    task::{Context, Poll, ready},
+    task::{Context, Poll},
 };
 
 use super::{
-    Session,
+    barrier::Barrier,
     caller::Caller,
-    dispatch, scripts,
+    dispatch,
+    listening::Listening,
+    scripts,
     scripts::{awaits_functions, make_ready, scripts_of},
 };
 use crate::{
@@ -40,48 +42,66 @@ pub(super) struct Retry {
     held: Option<Pin<Box<dyn Future<Output = Vec<Bounced>>>>>,
 }
 
-impl Session {
-    /// Sends again what has bounced, once nothing else is in flight. Pending while anything of it is unanswered: until
-    /// then nothing new may be sent.
-    pub(super) fn poll_retry(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+/// How requests go again.
+pub(super) struct Way<'a> {
+    pub(super) caller: &'a mut Caller,
+    pub(super) barrier: &'a mut Barrier,
+    pub(super) listening: &'a mut Listening,
+}
+
+/// Whether anything has to go again.
+pub(super) enum Again {
+    /// Nothing, or nothing any more.
+    Done,
+    /// Some of it is under way, or waits.
+    UnderWay,
+    /// A request whose reply is too large for its way. Nothing else is in flight.
+    TooLarge(Box<Bounced>),
+}
+
+impl Way<'_> {
+    /// Sends again what has bounced, once nothing else is in flight. As long as anything of it is unanswered, nothing new may
+    /// be sent.
+    pub(super) fn poll(mut self, retry: &mut Option<Retry>, cx: &mut Context<'_>) -> Again {
         loop {
-            if let Some(retry) = &mut self.retry
-                && let Some(held) = &mut retry.held
+            if let Some(waiting) = retry
+                && let Some(held) = &mut waiting.held
             {
-                let again = ready!(held.as_mut().poll(cx));
-                retry.held = None;
+                let Poll::Ready(again) = held.as_mut().poll(cx) else { return Again::UnderWay };
+                waiting.held = None;
                 self.caller.router.refresh();
                 again.into_iter().for_each(|bounced| self.send_again(bounced));
             }
             if self.caller.line.is_settled() {
-                self.retry = None;
-                return Poll::Ready(());
+                *retry = None;
+                return Again::Done;
             }
             if !self.caller.line.has_bounced() {
-                return if self.retry.is_some() { Poll::Pending } else { Poll::Ready(()) };
+                return if retry.is_some() { Again::UnderWay } else { Again::Done };
             }
             if !self.caller.line.only_bounces_left() {
-                return Poll::Pending;
+                return Again::UnderWay;
             }
-            self.take_up_bounced();
-            if self.too_large.is_some() {
-                return Poll::Pending;
+            if let Some(bounced) = self.take_up_bounced(retry) {
+                return Again::TooLarge(bounced);
             }
         }
     }
 
     /// Nothing but bounced requests is left: answers those that have had their chances, and sends the others again, at
-    /// once or after a pause, all in their order.
-    fn take_up_bounced(&mut self) {
-        let bounced = self.caller.line.take_bounced();
-        let bounced = self.take_too_large(bounced);
+    /// once or after a pause, all in their order. Where the first is too large for its way, it is returned alone.
+    fn take_up_bounced(&mut self, retry: &mut Option<Retry>) -> Option<Box<Bounced>> {
+        let mut bounced = self.caller.line.take_bounced();
+        if let Some(first) = take_too_large(&mut bounced) {
+            return Some(first);
+        }
         if bounced.is_empty() {
-            return;
+            return None;
         }
         let now = self.caller.router.clock().now();
         let (limits, strict) = (self.caller.router.context().recovery, self.caller.router.settings().strict_order);
         let begin = || Retry { history: History::begin(now), reached: None, held: None };
-        let retry = self.retry.get_or_insert_with(begin);
+        let retry = retry.get_or_insert_with(begin);
         self.caller.router.refresh();
         bounced.iter().for_each(|bounced| note_move(&self.caller.router, bounced));
         let bounced = first_to_go(bounced, strict);
@@ -122,23 +142,13 @@ impl Session {
         } else {
             again.into_iter().for_each(|bounced| self.send_again(bounced));
         }
-    }
-
-    /// Puts aside the first request where it is too large for its way; else the others go before one that is.
-    fn take_too_large(&mut self, mut bounced: Vec<Bounced>) -> Vec<Bounced> {
-        let Some(at) = bounced.iter().position(|bounced| matches!(bounced.why, Why::TooLarge)) else { return bounced };
-        let mut later = bounced.split_off(at);
-        if bounced.is_empty() {
-            self.too_large = Some(Box::new(later.remove(0)));
-        }
-        later.into_iter().for_each(Bounced::bounce);
-        bounced
+        None
     }
 
     /// All that go again at a time go by the same topology.
     fn send_again(&mut self, bounced: Bounced) {
         self.barrier.follow(self.caller.router.epoch());
-        self.follow_tracking();
+        self.listening.follow(self.caller);
         let Bounced { envelope, request, why } = bounced;
         self.caller.router.tally().retried(why.error());
         match why {
@@ -157,14 +167,16 @@ impl Session {
                     Kind::Moved => link.send(&request, envelope),
                     Kind::Ask => {
                         // ASKING and CLIENT CACHING cannot both stand right in front of the request.
-                        if envelope.traits.caching == Caching::Yes {
-                            self.owe_flush("read while its slot moves");
+                        if envelope.traits.caching == Caching::Yes
+                            && let Some(tracking) = &mut self.listening.tracking
+                        {
+                            tracking.owe_flush("read while its slot moves");
                         }
                         link.send_after(&Prelude::of(ASKING), &request, envelope);
                     }
                 }
             }
-            Why::Later(Later::TryAgain, _) => send_by_key(&self.caller, &request, envelope),
+            Why::Later(Later::TryAgain, _) => send_by_key(self.caller, &request, envelope),
             Why::NoScript(..) => self.caller.send(&request, envelope),
             Why::Later(..) | Why::Unsent(_) | Why::Hopeless(_) | Why::TooLarge => {
                 if envelope.route == Route::All {
@@ -177,7 +189,7 @@ impl Session {
                     self.caller.affinity = self.caller.affinity.wrapping_add(1);
                 }
                 if envelope.traits.needs.functions {
-                    return scripts::send_ready(&self.caller, &[], &request, envelope);
+                    return scripts::send_ready(self.caller, &[], &request, envelope);
                 }
                 self.caller.send(&request, envelope);
             }
@@ -193,13 +205,29 @@ impl Session {
             let spec = topology.commands.find(&request);
             if let Some(fold) = plan::plan(&request, spec, &self.caller.router.settings().policy).fold_of_all() {
                 let named = if self.caller.is_trusted() { scripts_of(&self.caller.router, frame) } else { Vec::new() };
-                return self.send_to_primaries(&request, spec, fold, &named, envelope);
+                return dispatch::send_to_primaries(
+                    self.caller,
+                    self.barrier,
+                    (&request, spec),
+                    fold,
+                    &named,
+                    envelope,
+                );
             }
         }
         // The server, whose own table is known by now, has other ideas of it.
         envelope.route = Route::Any;
         self.caller.send(frame, envelope);
     }
+}
+
+/// Takes out the first request where it is too large for its way; else the others go before one that is.
+fn take_too_large(bounced: &mut Vec<Bounced>) -> Option<Box<Bounced>> {
+    let at = bounced.iter().position(|bounced| matches!(bounced.why, Why::TooLarge))?;
+    let mut later = bounced.split_off(at);
+    let first = bounced.is_empty().then(|| Box::new(later.remove(0)));
+    later.into_iter().for_each(Bounced::bounce);
+    first
 }
 
 /// A slot is half moved: of a command that can be split, each key is then found where it is.
@@ -280,5 +308,94 @@ pub(super) fn link_for(router: &Router, lane: &Lane, affinity: usize, bounced: &
     match target {
         Some(node) => Some(lane.link_to(router, &node)),
         None => lane.link(router, affinity.wrapping_add(usize::from(next)), bounced.envelope.route),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        protocol::slot::Slot,
+        upstream::{
+            router::scripted::{Scripted, frame, within_a_minute},
+            ticket::RequestTraits,
+        },
+    };
+
+    /// One request on its way by a caller, to the slot of `foo`: that is of the second of two nodes.
+    struct Sent {
+        caller: Caller,
+        barrier: Barrier,
+        listening: Listening,
+        retry: Option<Retry>,
+    }
+
+    impl Sent {
+        fn by(caller: Caller) -> Sent {
+            let route = Route::Slot(Slot::of(b"foo"));
+            let ticket = caller.line.open(None, 1, route);
+            caller.send(&frame("INCR foo"), Envelope::new(ticket, route, RequestTraits::default()));
+            let barrier = Barrier::new(caller.router.epoch());
+            Sent { caller, barrier, listening: Listening::default(), retry: None }
+        }
+
+        fn poll(&mut self, cx: &mut Context<'_>) -> Again {
+            let Sent { caller, barrier, listening, retry } = self;
+            Way { caller, barrier, listening }.poll(retry, cx)
+        }
+
+        /// Goes on until it has been answered.
+        async fn ends(&mut self) -> String {
+            std::future::poll_fn(|cx| {
+                self.caller.line.wake_with(cx.waker());
+                match self.poll(cx) {
+                    Again::Done if self.caller.line.is_settled() => Poll::Ready(()),
+                    Again::TooLarge(_) => panic!("it is small"),
+                    _ => Poll::Pending,
+                }
+            })
+            .await;
+            self.caller.was_told()
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_has_moved_goes_where_it_is_now() {
+        within_a_minute(async {
+            let mut nodes = Scripted::new(2);
+            let mut sent = Sent::by(Caller::of(&nodes));
+            let script = async {
+                let mut second = nodes.node(1).await;
+                second.hears(&frame("INCR foo")).await;
+                second.says(b"-MOVED 12182 127.0.0.1:7000\r\n").await;
+                let mut first = nodes.node(0).await;
+                first.hears(&frame("INCR foo")).await;
+                first.says(b":1\r\n").await;
+            };
+            assert_eq!(tokio::join!(sent.ends(), script).0, ":1\r\n");
+            assert!(sent.retry.is_none());
+        })
+        .await;
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_never_ends_is_given_up_with_the_nodes_last_word() {
+        within_a_minute(async {
+            let mut nodes = Scripted::new(2);
+            let mut sent = Sent::by(Caller::of(&nodes));
+            let script = async {
+                let mut node = nodes.node(1).await;
+                loop {
+                    node.hears(&frame("INCR foo")).await;
+                    node.says(b"-LOADING Redis is loading the dataset in memory\r\n").await;
+                }
+            };
+            let told = tokio::select! {
+                told = sent.ends() => told,
+                () = script => unreachable!("it answers for ever"),
+            };
+            assert!(told.starts_with("-LOADING "), "{told}");
+        })
+        .await;
     }
 }

@@ -8,12 +8,15 @@
 //!   for all that the batch runs by that digest; so it does ahead of MULTI. NOSCRIPT is then the node's last word, as it
 //!   would be where somebody flushes the scripts of one Redis at that moment.
 
-use std::{collections::HashSet, rc::Rc, sync::Arc, time::Duration};
+use std::{collections::HashSet, pin::pin, rc::Rc, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use tokio::{task::JoinSet, time::timeout};
 
-use super::{Flow, Session, alone::Work, ask::ask, attend::Eof, caller::Caller, long::Portion, retry};
+use super::{
+    Flow, Session, alone::Work, ask::ask, attend::Eof, caller::Caller, dispatch::send_to_primaries, long::Portion,
+    retry,
+};
 use crate::{
     cluster::{
         recovery::Why,
@@ -59,7 +62,7 @@ impl Session {
         if !whole {
             return self.forward(request, spec, route);
         }
-        self.guard_order(spec, route);
+        self.barrier.guard(&self.caller.router, spec, route);
         let scripts = self.caller.router.scripts();
         match which {
             Scripting::Eval => {
@@ -84,20 +87,20 @@ impl Session {
             Scripting::Load => {
                 let mut envelope = self.open(request, spec, route);
                 envelope.set_on_success(learn(&self.caller, request.arg(2), Met::Loaded));
-                self.send_to_primaries(request, spec, Fold::AllSucceeded, &[], envelope);
+                send_to_primaries(&self.caller, &mut self.barrier, (request, spec), Fold::AllSucceeded, &[], envelope);
             }
             Scripting::Flush => {
                 if request.get(2).is_none() || request.is(2, "SYNC") || request.is(2, "ASYNC") {
                     scripts.all().forget();
                 }
                 let envelope = self.open(request, spec, route);
-                self.send_to_primaries(request, spec, Fold::AllSucceeded, &[], envelope);
+                send_to_primaries(&self.caller, &mut self.barrier, (request, spec), Fold::AllSucceeded, &[], envelope);
             }
             Scripting::Exists => {
                 // What is remembered here exists: the nodes are given it first.
                 let named = scripts_of(&self.caller.router, request.frame());
                 let envelope = self.open(request, spec, route);
-                self.send_to_primaries(request, spec, Fold::And, &named, envelope);
+                send_to_primaries(&self.caller, &mut self.barrier, (request, spec), Fold::And, &named, envelope);
             }
         }
         Flow::Taken
@@ -110,15 +113,16 @@ impl Session {
         let is_trusted = self.caller.is_trusted();
         if !is_trusted && !named.is_empty() {
             let giving = give_all(&self.caller, which, named.clone());
-            if let Err(reason) = self.attend(giving, Eof::Waits).await {
-                self.ending = Some(reason);
+            if self.attend_to(pin!(giving), Eof::Waits).await.is_none() {
                 return;
             }
         }
         let ahead = if is_trusted { &*named } else { &[] };
         let envelope = self.open(request, spec, Route::Any);
         match which {
-            Scripting::Exists => self.send_to_primaries(request, spec, Fold::And, ahead, envelope),
+            Scripting::Exists => {
+                send_to_primaries(&self.caller, &mut self.barrier, (request, spec), Fold::And, ahead, envelope)
+            }
             _ => send_ready(&self.caller, ahead, request.frame(), envelope),
         }
     }

@@ -21,6 +21,7 @@ use super::{
     Session,
     attempts::{Attempts, lost},
     attend::Eof,
+    busy::Busy,
     scripts::{awaits_functions, heal},
 };
 use crate::{
@@ -64,19 +65,30 @@ impl Session {
             return self.caller.line.answer(label, &reply.front);
         }
         let ticket = self.caller.line.open(Some(label), 0, Route::Any);
+        let envelope = Envelope::new(ticket, Route::Any, RequestTraits::default());
         let router = self.caller.router.clone();
-        let done = self.attend(reply.pass_on(&router, &ticket), eof).await;
-        self.end_streamed(ticket, done.map(|passed| passed.map(drop)));
+        self.stream(envelope, async |envelope| reply.pass_on(&router, &envelope.ticket).await.map(drop), eof).await;
+    }
+
+    /// Has `work` give the client a reply in pieces.
+    pub(super) async fn stream(
+        &mut self,
+        mut envelope: Envelope,
+        work: impl AsyncFnOnce(&mut Envelope) -> Result<(), Failure>,
+        eof: Eof,
+    ) {
+        let done = self.attend(pin!(work(&mut envelope)), eof).await;
+        self.end_streamed(envelope.ticket, done);
     }
 
     /// Ends a reply that has been passed on in pieces, or could not be.
-    pub(super) fn end_streamed(&mut self, ticket: Ticket, done: Result<Result<(), Failure>, Disconnect>) {
+    fn end_streamed(&mut self, ticket: Ticket, done: Result<Result<(), Failure>, Disconnect>) {
         match done {
             Ok(Ok(())) => ticket.fill(b""),
             Ok(Err(Failure(error))) if ticket.has_begun() => ticket.fail(&String::from_utf8_lossy(&error)),
             Ok(Err(Failure(error))) => ticket.fill(&error),
             Err(reason) => {
-                self.ending = Some(reason);
+                self.busy = Busy::Ending(reason);
                 self.caller.line.close();
                 ticket.fill(b"");
             }

@@ -1,9 +1,9 @@
-//! SUBSCRIBE and its family, and what it means for a session to have subscriptions.
+//! SUBSCRIBE and its family.
 
 use std::{
     future::{Future, poll_fn},
     pin::Pin,
-    sync::atomic::Ordering::Relaxed,
+    pin::pin,
     task::{Context, Poll},
     time::Duration,
 };
@@ -17,160 +17,57 @@ use super::{
     subscriber::{Kind, Subscriber, SubscriberContext},
 };
 use crate::{
-    commands::table::Spec,
-    metrics::Disconnect,
-    protocol::{
-        resp::{Request, write},
-        says,
-    },
+    protocol::resp::{Request, write},
     upstream::router::Router,
 };
-
-/// When a subscriber that owes much has to go.
-#[derive(Default)]
-pub struct SlowSubscriber(Option<Pin<Box<Sleep>>>);
 
 /// How many names are dealt with before the worker's other clients get their turn.
 const STEP: usize = 1024;
 
 impl Session {
-    /// Subscribes, and confirms that, each name by itself. What is returned is an error, or nothing; `None` where the
-    /// client has gone.
-    pub(super) async fn subscribe(&mut self, kind: Kind, request: &Request<'_>) -> Option<Bytes> {
-        let names = names_of(request);
-        self.waits_with(2 * names.iter().map(Bytes::len).sum::<usize>());
-        let (subscriber, router, line) = (self.lend_subscriber(), self.caller.router.clone(), self.caller.line.clone());
-        router.refresh();
-        let (resp3, is_inside) = (self.caller.speaks_resp3(), self.caller.inside.is_some());
-        let work = async move {
-            let context = SubscriberContext { router: &router, line: &line, resp3, is_inside };
-            begin(subscriber, kind, &names, &context).await
+    /// SUBSCRIBE and UNSUBSCRIBE and their kin: each name is confirmed by itself. What is returned is an error, or nothing;
+    /// `None` where the client has gone.
+    pub(super) async fn change_subscriptions(
+        &mut self,
+        kind: Kind,
+        begins: bool,
+        request: &Request<'_>,
+    ) -> Option<Bytes> {
+        let names = match &self.listening.subscriber {
+            subscriber if !begins && request.len() == 1 => {
+                subscriber.as_ref().map_or_else(Vec::new, |subscriber| subscriber.names(kind))
+            }
+            _ => request.args().skip(1).map(Bytes::copy_from_slice).collect(),
         };
-        let (subscriber, reply) = self.attend_to_subscriber(work).await?;
-        self.keep(subscriber);
-        Some(reply)
-    }
-
-    /// Unsubscribes, from everything of this kind where no name is given, and confirms that. `None` where the client has
-    /// gone.
-    pub(super) async fn unsubscribe(&mut self, kind: Kind, request: &Request<'_>) -> Option<Bytes> {
-        let (subscriber, router, line) = (self.lend_subscriber(), self.caller.router.clone(), self.caller.line.clone());
-        let names = if request.len() == 1 { subscriber.names(kind) } else { names_of(request) };
-        let (resp3, is_inside) = (self.caller.speaks_resp3(), self.caller.inside.is_some());
-        let work = async move {
-            let context = SubscriberContext { router: &router, line: &line, resp3, is_inside };
-            end(subscriber, kind, &names, &context).await
-        };
-        let subscriber = self.attend_to_subscriber(work).await?;
-        self.keep(subscriber);
-        Some(Bytes::new())
-    }
-
-    fn lend_subscriber(&mut self) -> Box<Subscriber> {
-        self.subscriber
-            .take()
-            .unwrap_or_else(|| Box::new(Subscriber::new(self.caller.lane.login(), &self.caller.router)))
-    }
-
-    /// Does something with the client's subscriptions, which go where the client does.
-    async fn attend_to_subscriber<T>(&mut self, work: impl Future<Output = T>) -> Option<T> {
-        // Whoever subscribes may owe no more than a subscriber, though the session has no subscriptions to look at.
-        let is_told = std::mem::replace(&mut self.is_told, true);
-        let done = self.attend(work, Eof::Lingers).await;
-        self.is_told = is_told;
-        done.inspect_err(|reason| {
-            self.drop_subscriptions();
-            self.ending = Some(*reason);
-        })
-        .ok()
-    }
-
-    /// Keeps the subscriptions if there are any: else their connections close.
-    fn keep(&mut self, subscriber: Box<Subscriber>) {
-        let counts = subscriber.counts();
-        self.subscriber = (!subscriber.is_empty()).then_some(subscriber);
-        self.count_subscriptions(counts);
-    }
-
-    /// Ends all subscriptions, and tells nobody.
-    pub(super) fn drop_subscriptions(&mut self) {
-        self.subscriber = None;
-        self.count_subscriptions([0; 3]);
-    }
-
-    fn count_subscriptions(&self, counts: [usize; 3]) {
-        for (shown, count) in self.caller.client.subscriptions.iter().zip(counts) {
-            let before = shown.swap(count, Relaxed);
-            self.caller.router.tally().subscribed(count as i64 - before as i64);
+        if begins {
+            self.waits_with(2 * names.iter().map(Bytes::len).sum::<usize>());
         }
-    }
-
-    /// Passes on what was published. Says why the client has to go, where it has.
-    pub(super) fn poll_subscriptions(&mut self, cx: &mut Context<'_>) -> Option<Disconnect> {
-        if self.ending.is_some() {
-            self.monitor = None;
-            if self.subscriber.is_some() {
-                self.drop_subscriptions();
+        let (subscriber, caller) = (self.listening.lend_subscriber(&self.caller), self.caller.clone());
+        let work = async move {
+            let context = SubscriberContext::of(&caller);
+            if begins {
+                caller.router.refresh();
+                begin(subscriber, kind, &names, &context).await
+            } else {
+                (end(subscriber, kind, &names, &context).await, Bytes::new())
+            }
+        };
+        // Whoever subscribes may owe no more than a subscriber, though the session has no subscriptions to look at.
+        let is_told = std::mem::replace(&mut self.listening.is_told, true);
+        let done = self.attend_to(pin!(work), Eof::Lingers).await;
+        self.listening.is_told = is_told;
+        match done {
+            Some((subscriber, reply)) => {
+                self.listening.keep(subscriber, &self.caller);
+                Some(reply)
+            }
+            // They go where the client does.
+            None => {
+                self.listening.drop_subscriptions(&self.caller);
+                None
             }
         }
-        self.poll_tracking(cx);
-        if let Some(monitor) = &mut self.monitor
-            && monitor.poll(cx, &self.caller.router).is_ready()
-        {
-            tracing::warn!(client = %self.caller.client.peer, "closed: a node does not allow it to MONITOR any more");
-            return Some(Disconnect::NodeLost);
-        }
-        self.pass_on_shown();
-        let (resp3, is_inside) = (self.caller.speaks_resp3(), self.caller.inside.is_some());
-        let subscriber = self.subscriber.as_mut()?;
-        subscriber
-            .poll(cx, &SubscriberContext { router: &self.caller.router, line: &self.caller.line, resp3, is_inside });
-        if subscriber.is_forbidden() {
-            tracing::warn!(client = %self.caller.client.peer, "closed: a node does not allow its subscriptions any more");
-            return Some(Disconnect::NodeLost);
-        }
-        None
     }
-
-    /// The limits of Redis on what a subscriber owes (`client-output-buffer-limit pubsub`).
-    pub(super) fn poll_overdue(&mut self, cx: &mut Context<'_>) -> Option<Disconnect> {
-        let is_told = self.subscriber.is_some() || self.monitor.is_some() || self.tracking.is_some() || self.is_told;
-        if !is_told {
-            return None;
-        }
-        let limits = self.caller.router.settings().pubsub;
-        let owed = self.caller.line.owed();
-        let above = |limit: usize| limit > 0 && owed > limit;
-        let SlowSubscriber(end) = &mut self.overdue;
-        let over = if above(limits.hard_limit) {
-            true
-        } else if above(limits.soft_limit) {
-            end.get_or_insert_with(|| Box::pin(tokio::time::sleep(limits.soft_time))).as_mut().poll(cx).is_ready()
-        } else {
-            *end = None;
-            false
-        };
-        if over {
-            tracing::warn!(client = %self.caller.client.peer, id = self.caller.client.id, owed, "closed: a subscriber that reads too slowly");
-        }
-        over.then_some(Disconnect::OutputLimit)
-    }
-
-    /// Whether the client speaks RESP2 and has subscriptions: then it cannot tell messages from replies.
-    pub(super) fn only_subscribes(&self) -> bool {
-        self.subscriber.is_some() && !self.caller.speaks_resp3()
-    }
-
-    /// The error for what such a client may not send.
-    pub(super) fn not_while_subscribed(&self, request: &Request<'_>, spec: Option<&Spec>) -> Option<String> {
-        // What is not even well formed has an error of its own.
-        let spec = spec.filter(|spec| self.only_subscribes() && spec.takes(request.len()) && !spec.container)?;
-        (!spec.traits.while_subscribed).then(|| says::not_while_subscribed(&spec.name))
-    }
-}
-
-fn names_of(request: &Request<'_>) -> Vec<Bytes> {
-    request.args().skip(1).map(Bytes::copy_from_slice).collect()
 }
 
 /// Subscribes; gives the subscriptions back, and an error or nothing.
@@ -278,4 +175,71 @@ fn no_place(router: &Router) -> Bytes {
     let topology = router.topology();
     let why = topology.trouble.as_deref().unwrap_or("the node that serves this subscription does not answer");
     format!("CLUSTERDOWN proxy: {why}").into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        session::caller::Caller,
+        upstream::router::scripted::{Scripted, frame, within_a_minute},
+    };
+
+    const CONFIRMED: &str = "*3\r\n$9\r\nsubscribe\r\n$1\r\na\r\n:1\r\n";
+    const MESSAGE: &str = "*3\r\n$7\r\nmessage\r\n$1\r\na\r\n$1\r\nm\r\n";
+
+    #[tokio::test(start_paused = true)]
+    async fn a_client_is_told_that_it_subscribes_before_what_is_published() {
+        within_a_minute(async {
+            let mut nodes = Scripted::new(1);
+            let caller = Caller::of(&nodes);
+            let context = SubscriberContext::of(&caller);
+            let (names, subscriber) =
+                ([Bytes::from("a")], Box::new(Subscriber::new(caller.lane.login(), &caller.router)));
+            let node = async {
+                let mut node = nodes.node(0).await;
+                node.hears(&frame("subscribe a")).await;
+                node.says([MESSAGE, CONFIRMED, MESSAGE].concat().as_bytes()).await;
+                node
+            };
+            let begun = begin(subscriber, Kind::Channel, &names, &context);
+            let ((mut subscriber, error), mut node) = tokio::join!(begun, node);
+            assert_eq!(error, "");
+            assert_eq!((subscriber.counts(), subscriber.is_empty()), ([1, 0, 0], false));
+            poll_fn(|cx| {
+                subscriber.poll(cx, &context);
+                if caller.line.owed() >= CONFIRMED.len() + 2 * MESSAGE.len() { Poll::Ready(()) } else { Poll::Pending }
+            })
+            .await;
+            assert_eq!(caller.was_told(), [CONFIRMED, MESSAGE, MESSAGE].concat());
+            let gone = async {
+                node.hears(&frame("unsubscribe a")).await;
+                node.says(b"*3\r\n$11\r\nunsubscribe\r\n$1\r\na\r\n:0\r\n").await;
+            };
+            let (subscriber, ()) = tokio::join!(end(subscriber, Kind::Channel, &names, &context), gone);
+            assert!(subscriber.is_empty());
+            assert_eq!(caller.was_told(), "*3\r\n$11\r\nunsubscribe\r\n$1\r\na\r\n:0\r\n");
+        })
+        .await;
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_node_that_does_not_allow_it_says_why() {
+        within_a_minute(async {
+            let mut nodes = Scripted::new(1);
+            let caller = Caller::of(&nodes);
+            let context = SubscriberContext::of(&caller);
+            let subscriber = Box::new(Subscriber::new(caller.lane.login(), &caller.router));
+            let node = async {
+                let mut node = nodes.node(0).await;
+                node.hears(&frame("subscribe a")).await;
+                node.says(b"-NOPERM no channels\r\n").await;
+            };
+            let names = [Bytes::from("a")];
+            let ((subscriber, error), ()) = tokio::join!(begin(subscriber, Kind::Channel, &names, &context), node);
+            assert_eq!(error, "-NOPERM no channels\r\n");
+            assert!(subscriber.is_empty() && caller.was_told().is_empty());
+        })
+        .await;
+    }
 }

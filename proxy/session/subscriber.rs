@@ -35,6 +35,7 @@ use self::{
 };
 pub use source::Kind;
 
+use super::caller::Caller;
 use crate::{
     cluster::{
         recovery,
@@ -85,6 +86,18 @@ pub struct SubscriberContext<'a> {
     pub resp3: bool,
     /// The client is in a database of its own: notifications would tell it of others' keys.
     pub is_inside: bool,
+}
+
+impl SubscriberContext<'_> {
+    /// That of a caller.
+    pub(super) fn of(caller: &Caller) -> SubscriberContext<'_> {
+        SubscriberContext {
+            router: &caller.router,
+            line: &caller.line,
+            resp3: caller.speaks_resp3(),
+            is_inside: caller.inside.is_some(),
+        }
+    }
 }
 
 impl Subscriber {

@@ -19,6 +19,7 @@ use std::{
     collections::BTreeSet,
     future::{Future, poll_fn},
     pin::Pin,
+    pin::pin,
     rc::Rc,
     sync::{Arc, atomic::Ordering::Relaxed},
     task::Context,
@@ -28,13 +29,13 @@ use std::{
 use bytes::Bytes;
 use tokio::task::JoinSet;
 
+pub(super) use self::invalidations::INVALIDATE;
 use self::{invalidations::Invalidations, options::Options};
-use super::{Flow, Session, alone::Work, ask::ask, attend::Eof};
+use super::{Session, ask::ask, attend::Eof, caller::Caller};
 use crate::{
-    clients::{Mail, Mark},
+    clients::Mark,
     cluster::topology::{Node, Topology},
-    commands::table::{Spec, treatment::Client},
-    metrics::Disconnect,
+    commands::table::Spec,
     protocol::{
         resp::{Request, write},
         says,
@@ -42,7 +43,7 @@ use crate::{
     },
     upstream::{
         dial::{self, TrackingMode},
-        ticket::Caching,
+        ticket::{Caching, Line},
     },
 };
 
@@ -71,38 +72,198 @@ pub(super) struct Tracking {
     news: Pin<Box<dyn Future<Output = ()>>>,
 }
 
+impl Session {
+    /// `CLIENT TRACKING ON|OFF ...`; `None` where the client has gone.
+    pub(super) async fn set_tracking(&mut self, request: &Request<'_>) -> Option<Vec<u8>> {
+        let asked = Options::parse(request, self.caller.router.clients());
+        let checked = asked.and_then(|asked| {
+            if request.is(2, "ON") {
+                asked.check(self.listening.tracking.as_deref())?;
+            } else if !request.is(2, "OFF") {
+                return Err(says::SYNTAX.into());
+            }
+            Ok(asked)
+        });
+        let begun = match checked {
+            Ok(_) if request.is(2, "OFF") => {
+                self.listening.end_tracking(&mut self.caller);
+                Ok(())
+            }
+            Ok(asked) => match self.begin_tracking(asked).await? {
+                Ok(()) => Ok(()),
+                Err(error) => {
+                    self.listening.end_tracking(&mut self.caller);
+                    Err(error.into_bytes())
+                }
+            },
+            Err(error) => Err(error),
+        };
+        Some(match begun {
+            Ok(()) => OK.to_vec(),
+            Err(error) => write::error_frame(error).to_vec(),
+        })
+    }
+
+    /// Begins; an error of a node's. `None` where the client has gone.
+    async fn begin_tracking(&mut self, asked: Options) -> Option<Result<(), String>> {
+        self.caller.router.refresh();
+        // Here, and in what each node is being told.
+        let copies = 1 + self.caller.router.topology().owners().count();
+        self.waits_with(copies * asked.prefixes.iter().map(Bytes::len).sum::<usize>());
+        let change = tracking_changes(&mut self.listening.tracking, &self.caller, asked);
+        let keeps = match change.lane {
+            LaneChange::Kept => true,
+            LaneChange::Asked(all, new) => {
+                let consent = ask_for_more(&self.caller, &all, &new);
+                self.attend_to(pin!(consent), Eof::Lingers).await?
+            }
+            LaneChange::New => false,
+        };
+        if keeps {
+            self.listening.follow(&self.caller);
+        } else {
+            self.listening.lay_lane(&mut self.caller, change.forgets.then_some("its tracking has changed"));
+        }
+        match self.listening.tracking.as_ref().and_then(|tracking| tracking.opening(&self.caller)) {
+            Some(opening) => self.attend_to(pin!(opening), Eof::Lingers).await,
+            None => Some(Ok(())),
+        }
+    }
+}
+
+/// What becomes of a client's lane when it says anew what it tracks.
+enum LaneChange {
+    /// It stays.
+    Kept,
+    /// It stays if all nodes consent to be asked for more: for all that is wanted then, and what is new in it.
+    Asked(dial::Tracking, dial::Tracking),
+    /// There is to be another.
+    New,
+}
+
+struct Change {
+    lane: LaneChange,
+    /// Nodes remember something for the client, which it would not be told of by another lane.
+    forgets: bool,
+}
+
+/// The client tracks what it has asked for.
+fn tracking_changes(tracking: &mut Option<Box<Tracking>>, caller: &Caller, asked: Options) -> Change {
+    let before = tracking.take();
+    let mut prefixes = before.as_ref().map(|before| before.prefixes.clone()).unwrap_or_default();
+    if asked.mode == TrackingMode::Broadcast && asked.prefixes.is_empty() {
+        prefixes.insert(Bytes::new());
+    }
+    prefixes.extend(asked.prefixes.iter().cloned());
+    let client = &caller.client;
+    client.mark(Mark::Tracking, true);
+    client.mark(Mark::Broadcast, asked.mode == TrackingMode::Broadcast);
+    client.mark(Mark::BrokenRedirect, false);
+    client.redirect.store(asked.redirect as i64, Relaxed);
+    let current = caller.router.topology().clone();
+    let now = tracking.insert(Box::new(Tracking {
+        mode: asked.mode,
+        prefixes,
+        noloop: asked.noloop,
+        redirect: asked.redirect,
+        invalidations: None,
+        caching: before.as_ref().is_some_and(|before| before.caching),
+        owes_flush: before.as_ref().and_then(|before| before.owes_flush),
+        topology: before.as_ref().map_or(current, |before| before.topology.clone()),
+        warned: before.as_ref().is_some_and(|before| before.warned),
+        news: caller.router.next_news(),
+    }));
+    let before = before.map(|mut before| (before.invalidations.take(), before.wanted()));
+    // In broadcasts nothing of the past is told: who was not told by then has no need to forget.
+    let remembers =
+        |invalidations: &Option<Rc<Invalidations>>| invalidations.is_some() || asked.mode != TrackingMode::Broadcast;
+    let forgets = before.as_ref().is_some_and(|(invalidations, _)| remembers(invalidations));
+    let lane = match before {
+        Some((Some(invalidations), wanted)) if caller.speaks_resp3() || asked.redirect != 0 => {
+            invalidations.redirect.set(asked.redirect);
+            let (all, new) = (now.wanted(), dial::Tracking { prefixes: asked.prefixes, ..now.wanted() });
+            now.invalidations = Some(invalidations);
+            if all == wanted { LaneChange::Kept } else { LaneChange::Asked(all, new) }
+        }
+        other => {
+            other.and_then(|(invalidations, _)| invalidations).inspect(|invalidations| invalidations.close());
+            LaneChange::New
+        }
+    };
+    Change { lane, forgets }
+}
+
+/// Asks the nodes for what is new in the client's tracking, on the connections that they know it by: what they remember
+/// stays. Whether all of them consent.
+fn ask_for_more(caller: &Caller, all: &dial::Tracking, new: &dial::Tracking) -> impl Future<Output = bool> + use<> {
+    let mut asking = JoinSet::new();
+    for (link, frame) in caller.lane.track(all, new) {
+        let router = caller.router.clone();
+        asking.spawn_local(async move { ask(&router, &link, &frame).await.is_ok_and(|reply| *reply == *OK) });
+    }
+    async move {
+        let mut all = true;
+        while let Some(one) = asking.join_next().await {
+            all &= one.unwrap_or(false);
+        }
+        all
+    }
+}
+
+/// What CLIENT TRACKINGINFO tells.
+pub(super) fn info(tracking: Option<&Tracking>, caller: &Caller, out: &mut Vec<u8>) {
+    let resp3 = caller.speaks_resp3();
+    let mut flags = Vec::new();
+    let (mut redirect, mut prefixes) = (-1, Vec::new());
+    match tracking {
+        None => flags.push("off"),
+        Some(tracking) => {
+            flags.push("on");
+            match tracking.mode {
+                TrackingMode::Read => {}
+                TrackingMode::Broadcast => flags.push("bcast"),
+                TrackingMode::OptIn => {
+                    flags.extend(["optin"].into_iter().chain(tracking.caching.then_some("caching-yes")))
+                }
+                TrackingMode::OptOut => {
+                    flags.extend(["optout"].into_iter().chain(tracking.caching.then_some("caching-no")))
+                }
+            }
+            flags.extend(tracking.noloop.then_some("noloop"));
+            flags.extend(caller.client.has(Mark::BrokenRedirect).then_some("broken_redirect"));
+            redirect = tracking.redirect as i64;
+            prefixes = tracking.prefixes.iter().collect();
+        }
+    }
+    write::head(out, if resp3 { b'%' } else { b'*' }, if resp3 { 3 } else { 6 });
+    write::bulk(out, b"flags");
+    write::head(out, if resp3 { b'~' } else { b'*' }, flags.len() as i64);
+    flags.iter().for_each(|flag| write::bulk(out, flag.as_bytes()));
+    write::bulk(out, b"redirect");
+    write::integer(out, redirect);
+    write::bulk(out, b"prefixes");
+    write::array(out, prefixes.len());
+    prefixes.iter().for_each(|prefix| write::bulk(out, prefix));
+}
+
+/// CLIENT GETREDIR: the client that messages go to; -1 where nothing is tracked.
+pub(super) fn redirect(tracking: Option<&Tracking>) -> i64 {
+    tracking.map_or(-1, |tracking| tracking.redirect as i64)
+}
+
 impl Tracking {
     /// Bytes that the prefixes take, here and in the logins of the links.
     pub(super) fn size(&self) -> usize {
         const EACH: usize = 256;
         self.prefixes.iter().map(|prefix| prefix.len() + EACH).sum()
     }
-}
 
-impl Session {
-    /// CLIENT TRACKING and its kin.
-    pub(super) fn tracking_command(&mut self, sub: Client, request: &Request<'_>, spec: Option<&Spec>) -> Flow {
-        match sub {
-            Client::Caching => match self.set_caching(request) {
-                Ok(()) => self.answer(spec, OK),
-                Err(error) => self.refuse(spec, error.as_bytes()),
-            },
-            Client::Getredir => {
-                let redirect = self.tracking.as_ref().map_or(-1, |tracking| tracking.redirect as i64);
-                self.answer_with(spec, |out| write::integer(out, redirect))
-            }
-            Client::Trackinginfo => self.answer_with(spec, |out| self.tracking_info(out)),
-            // The lane changes: nothing may be in flight.
-            _ => Flow::alone(Work::Tracking),
-        }
-    }
-
-    fn set_caching(&mut self, request: &Request<'_>) -> Result<(), &'static str> {
-        let Some(tracking) = &mut self.tracking else { return Err(says::CACHING_WITHOUT_TRACKING) };
+    /// CLIENT CACHING.
+    pub(super) fn set_caching(&mut self, request: &Request<'_>) -> Result<(), &'static str> {
         let (yes, no) = (request.is(2, "YES"), request.is(2, "NO"));
-        match tracking.mode {
-            TrackingMode::OptIn if yes => tracking.caching = true,
-            TrackingMode::OptOut if no => tracking.caching = true,
+        match self.mode {
+            TrackingMode::OptIn if yes => self.caching = true,
+            TrackingMode::OptOut if no => self.caching = true,
             _ if yes => return Err(says::CACHING_YES),
             _ if no => return Err(says::CACHING_NO),
             _ => return Err(says::SYNTAX),
@@ -110,224 +271,27 @@ impl Session {
         Ok(())
     }
 
-    fn tracking_info(&self, out: &mut Vec<u8>) {
-        let resp3 = self.caller.speaks_resp3();
-        let mut flags = Vec::new();
-        let (mut redirect, mut prefixes) = (-1, Vec::new());
-        match &self.tracking {
-            None => flags.push("off"),
-            Some(tracking) => {
-                flags.push("on");
-                match tracking.mode {
-                    TrackingMode::Read => {}
-                    TrackingMode::Broadcast => flags.push("bcast"),
-                    TrackingMode::OptIn => {
-                        flags.extend(["optin"].into_iter().chain(tracking.caching.then_some("caching-yes")))
-                    }
-                    TrackingMode::OptOut => {
-                        flags.extend(["optout"].into_iter().chain(tracking.caching.then_some("caching-no")))
-                    }
-                }
-                flags.extend(tracking.noloop.then_some("noloop"));
-                flags.extend(self.caller.client.has(Mark::BrokenRedirect).then_some("broken_redirect"));
-                redirect = tracking.redirect as i64;
-                prefixes = tracking.prefixes.iter().collect();
-            }
-        }
-        write::head(out, if resp3 { b'%' } else { b'*' }, if resp3 { 3 } else { 6 });
-        write::bulk(out, b"flags");
-        write::head(out, if resp3 { b'~' } else { b'*' }, flags.len() as i64);
-        flags.iter().for_each(|flag| write::bulk(out, flag.as_bytes()));
-        write::bulk(out, b"redirect");
-        write::integer(out, redirect);
-        write::bulk(out, b"prefixes");
-        write::array(out, prefixes.len());
-        prefixes.iter().for_each(|prefix| write::bulk(out, prefix));
-    }
-
-    /// `CLIENT TRACKING ON|OFF ...`; `None` where the client has gone.
-    pub(super) async fn set_tracking(&mut self, request: &Request<'_>) -> Option<Vec<u8>> {
-        let asked = Options::parse(request, self.caller.router.clients());
-        let checked = asked.and_then(|asked| {
-            if request.is(2, "ON") {
-                asked.check(self.tracking.as_deref())?;
-            } else if !request.is(2, "OFF") {
-                return Err(says::SYNTAX.into());
-            }
-            Ok(asked)
-        });
-        let asked = match checked {
-            Ok(asked) => asked,
-            Err(error) => return Some(frame(&error)),
-        };
-        if request.is(2, "OFF") {
-            self.end_tracking();
-            return Some(OK.to_vec());
-        }
-        match self.begin_tracking(asked).await {
-            Ok(Ok(())) => Some(OK.to_vec()),
-            Ok(Err(error)) => {
-                self.end_tracking();
-                Some(frame(error.as_bytes()))
-            }
-            Err(reason) => {
-                self.ending = Some(reason);
-                None
-            }
-        }
-    }
-
-    /// Begins; an error of a node's, or else of the client's own.
-    async fn begin_tracking(&mut self, asked: Options) -> Result<Result<(), String>, Disconnect> {
-        self.caller.router.refresh();
-        // Here, and in what each node is being told.
-        let copies = 1 + self.caller.router.topology().owners().count();
-        self.waits_with(copies * asked.prefixes.iter().map(Bytes::len).sum::<usize>());
-        let before = self.tracking.take();
-        let mut prefixes = before.as_ref().map(|tracking| tracking.prefixes.clone()).unwrap_or_default();
-        if asked.mode == TrackingMode::Broadcast && asked.prefixes.is_empty() {
-            prefixes.insert(Bytes::new());
-        }
-        prefixes.extend(asked.prefixes.iter().cloned());
-        self.caller.client.mark(Mark::Tracking, true);
-        self.caller.client.mark(Mark::Broadcast, asked.mode == TrackingMode::Broadcast);
-        self.caller.client.mark(Mark::BrokenRedirect, false);
-        self.caller.client.redirect.store(asked.redirect as i64, Relaxed);
-        let current = self.caller.router.topology().clone();
-        let mut tracking = Box::new(Tracking {
-            mode: asked.mode,
-            prefixes,
-            noloop: asked.noloop,
-            redirect: asked.redirect,
-            invalidations: None,
-            caching: before.as_ref().is_some_and(|before| before.caching),
-            owes_flush: before.as_ref().and_then(|before| before.owes_flush),
-            topology: before.as_ref().map_or(current, |before| before.topology.clone()),
-            warned: before.as_ref().is_some_and(|before| before.warned),
-            news: self.caller.router.next_news(),
-        });
-        let before = before.map(|mut before| (before.invalidations.take(), before.wanted()));
-        // In broadcasts nothing of the past is told: who was not told by then has no need to forget.
-        let remembers = |invalidations: &Option<Rc<Invalidations>>| {
-            invalidations.is_some() || asked.mode != TrackingMode::Broadcast
-        };
-        let forgets = before.as_ref().is_some_and(|(invalidations, _)| remembers(invalidations));
-        match before {
-            Some((Some(invalidations), wanted)) if self.caller.speaks_resp3() || asked.redirect != 0 => {
-                invalidations.redirect.set(asked.redirect);
-                let (all, new) = (tracking.wanted(), dial::Tracking { prefixes: asked.prefixes, ..tracking.wanted() });
-                tracking.invalidations = Some(invalidations);
-                self.tracking = Some(tracking);
-                if all == wanted || self.track_more(&all, &new).await? {
-                    self.follow_tracking();
-                    return self.wait_for_nodes().await;
-                }
-            }
-            other => {
-                other.and_then(|(invalidations, _)| invalidations).inspect(|invalidations| invalidations.close());
-                self.tracking = Some(tracking);
-            }
-        }
-        self.lay_lane(forgets.then_some("its tracking has changed"));
-        self.wait_for_nodes().await
-    }
-
-    /// Asks the nodes for what is new in the client's tracking, on the connections that they know it by: what they remember
-    /// stays. Whether all of them consent.
-    async fn track_more(&mut self, all: &dial::Tracking, new: &dial::Tracking) -> Result<bool, Disconnect> {
-        let mut asking = JoinSet::new();
-        for (link, frame) in self.caller.lane.track(all, new) {
-            let router = self.caller.router.clone();
-            asking.spawn_local(async move { ask(&router, &link, &frame).await.is_ok_and(|reply| *reply == *OK) });
-        }
-        let consent = async move {
-            let mut all = true;
-            while let Some(one) = asking.join_next().await {
-                all &= one.unwrap_or(false);
-            }
-            all
-        };
-        self.attend(consent, Eof::Lingers).await
-    }
-
-    /// Waits until the nodes listen; an error where one does not allow it.
-    async fn wait_for_nodes(&mut self) -> Result<Result<(), String>, Disconnect> {
-        let Some(tracking) = &self.tracking else { return Ok(Ok(())) };
-        let Some(invalidations) = tracking.invalidations.clone() else { return Ok(Ok(())) };
-        let owners: Vec<_> = self.caller.router.topology().owners().cloned().collect();
-        let patience = match tracking.mode {
-            TrackingMode::Broadcast => self.caller.router.context().recovery.timeout,
-            _ => SHORT_WAIT,
-        };
-        let opened = {
-            let invalidations = invalidations.clone();
-            poll_fn(move |cx| invalidations.poll_opened(cx, &owners))
-        };
-        let opened = self.attend(tokio::time::timeout(patience, opened), Eof::Lingers).await?;
-        invalidations.begin();
-        Ok(opened.unwrap_or(Ok(())))
-    }
-
-    /// Ends it, and releases all that it holds.
-    pub(super) fn end_tracking(&mut self) {
-        let Some(tracking) = self.tracking.take() else { return };
-        for mark in [Mark::Tracking, Mark::Broadcast, Mark::BrokenRedirect] {
-            self.caller.client.mark(mark, false);
-        }
-        if tracking.invalidations.is_some() {
-            self.caller.lane = self.caller.router.lane(self.caller.lane.login());
-        }
-    }
-
-    /// Gives a tracking session a new lane of its own, for the login that it has now. What nodes remember of the old
-    /// links is lost, so that the client must forget it too; `why`, where there can be any.
-    pub(super) fn lay_lane(&mut self, why: Option<&'static str>) {
-        let (login, resp3) = (self.caller.lane.login().clone(), self.caller.speaks_resp3());
-        let Some(tracking) = &mut self.tracking else { return };
-        if let Some(old) = tracking.invalidations.take() {
-            old.close();
-        }
-        tracking.topology = self.caller.router.topology().clone();
-        tracking.owes_flush = tracking.owes_flush.or(why);
-        if !resp3 && tracking.redirect == 0 {
-            self.caller.lane = self.caller.router.lane(&login);
-            return;
-        }
-        let invalidations =
-            Invalidations::new(&self.caller.router, &self.caller.line, &self.caller.client, tracking, resp3);
-        self.caller.lane = self.caller.router.private_lane(&login, tracking.wanted(), invalidations.clone());
-        self.caller.lane.cover(&self.caller.router);
-        tracking.invalidations = Some(invalidations);
-    }
-
     /// What CLIENT CACHING says of the next command.
     pub(super) fn caching(&self) -> Caching {
-        match self.tracking.as_deref() {
-            Some(Tracking { mode: TrackingMode::OptIn, caching: true, invalidations: Some(_), .. }) => Caching::Yes,
-            Some(Tracking { mode: TrackingMode::OptOut, caching: true, invalidations: Some(_), .. }) => Caching::No,
+        match self.mode {
+            TrackingMode::OptIn if self.caching && self.invalidations.is_some() => Caching::Yes,
+            TrackingMode::OptOut if self.caching && self.invalidations.is_some() => Caching::No,
             _ => Caching::AsEver,
         }
     }
 
-    /// A command has been carried out: CLIENT CACHING was for it, or for its whole transaction.
+    /// A command has been carried out: CLIENT CACHING was for it.
     pub(super) fn caching_is_over(&mut self, spec: Option<&Spec>) {
         let about_client = spec.is_some_and(|spec| spec.name.starts_with("client|"));
-        if let Some(tracking) = &mut self.tracking
-            && self.transaction.is_none()
-            && !about_client
-        {
-            tracking.caching = false;
-        }
+        self.caching &= about_client;
     }
 
     /// Something is read in a way that no node remembers: what the client keeps of it must go again.
     pub(super) fn reads_untracked(&mut self) {
-        let caching = self.caching();
-        let Some(tracking) = &self.tracking else { return };
-        let kept = match tracking.mode {
+        let kept = match self.mode {
             TrackingMode::Read => true,
-            TrackingMode::OptIn => caching == Caching::Yes,
-            TrackingMode::OptOut => caching != Caching::No,
+            TrackingMode::OptIn => self.caching() == Caching::Yes,
+            TrackingMode::OptOut => self.caching() != Caching::No,
             TrackingMode::Broadcast => false,
         };
         if kept {
@@ -337,89 +301,98 @@ impl Session {
 
     /// The client is to forget all that it holds, once all that is on its way has come.
     pub(super) fn owe_flush(&mut self, why: &'static str) {
-        if let Some(tracking) = &mut self.tracking {
-            tracking.owes_flush = Some(why);
-        }
-    }
-
-    /// Passes on what others have left for this client, and follows the topology.
-    pub(super) fn poll_tracking(&mut self, cx: &mut Context<'_>) {
-        if self.caller.client.has_mail() {
-            self.pass_on_mail();
-        }
-        let Some(tracking) = &mut self.tracking else { return };
-        while tracking.news.as_mut().poll(cx).is_ready() {
-            tracking.news = self.caller.router.next_news();
-            self.caller.router.refresh();
-        }
-        let settled = self.caller.line.is_settled();
-        if settled {
-            self.follow_tracking();
-        }
-        let Some(tracking) = &mut self.tracking else { return };
-        let Some(invalidations) = &tracking.invalidations else { return };
-        if !settled && tracking.topology.epoch != self.caller.router.epoch() && !tracking.warned {
-            // Once more when what is on its way has come: it may be from before.
-            tracking.warned = true;
-            if moved(&tracking.topology, &self.caller.router.topology()) {
-                invalidations.flush("slots have moved");
-            }
-        }
+        self.owes_flush = Some(why);
     }
 
     /// Has the client forget what it was to forget, once all that it has asked for has been answered.
-    pub(super) fn pay_flush(&mut self) {
-        if let Some(tracking) = &mut self.tracking
-            && self.caller.line.is_settled()
-            && let Some(why) = tracking.owes_flush.take()
-            && let Some(invalidations) = &tracking.invalidations
+    pub(super) fn pay_flush(&mut self, line: &Line) {
+        if line.is_settled()
+            && let Some(why) = self.owes_flush.take()
+            && let Some(invalidations) = &self.invalidations
         {
             invalidations.flush(why);
         }
     }
 
+    /// Follows the topology.
+    pub(super) fn poll(&mut self, cx: &mut Context<'_>, caller: &Caller) {
+        while self.news.as_mut().poll(cx).is_ready() {
+            self.news = caller.router.next_news();
+            caller.router.refresh();
+        }
+        if caller.line.is_settled() {
+            return self.follow(caller);
+        }
+        let Some(invalidations) = &self.invalidations else { return };
+        if self.topology.epoch != caller.router.epoch() && !self.warned {
+            // Once more when what is on its way has come: it may be from before.
+            self.warned = true;
+            if moved(&self.topology, &caller.router.topology()) {
+                invalidations.flush("slots have moved");
+            }
+        }
+    }
+
     /// Adapts to a new topology. To be called before anything is sent under it, and when nothing is in flight.
-    pub(super) fn follow_tracking(&mut self) {
-        let Some(tracking) = &mut self.tracking else { return };
-        if tracking.topology.epoch == self.caller.router.epoch() {
+    pub(super) fn follow(&mut self, caller: &Caller) {
+        if self.topology.epoch == caller.router.epoch() {
             return;
         }
-        let newest = self.caller.router.topology().clone();
-        let old = std::mem::replace(&mut tracking.topology, newest);
-        tracking.warned = false;
-        let Some(invalidations) = &tracking.invalidations else { return };
-        let let_go = self.caller.lane.cover(&self.caller.router);
-        if let_go || moved(&old, &tracking.topology) {
+        let newest = caller.router.topology().clone();
+        let old = std::mem::replace(&mut self.topology, newest);
+        self.warned = false;
+        let Some(invalidations) = &self.invalidations else { return };
+        let let_go = caller.lane.cover(&caller.router);
+        if let_go || moved(&old, &self.topology) {
             invalidations.flush("slots have moved");
         }
     }
 
-    /// What other sessions have left for this client, in the form that it understands.
-    pub(super) fn pass_on_mail(&mut self) {
-        self.is_told = true;
-        let subscribes = self.caller.client.subscriptions.iter().any(|count| count.load(Relaxed) > 0);
-        let head: Option<&[u8]> = match self.caller.speaks_resp3() {
-            true => Some(invalidations::INVALIDATE),
-            false if subscribes => Some(b"*3\r\n$7\r\nmessage\r\n$20\r\n__redis__:invalidate\r\n"),
-            // There is no way to say it.
-            false => None,
+    /// Gives the client a new lane of its own, for the login that it has now. What nodes remember of the old links is lost,
+    /// so that the client must forget it too; `why`, where there can be any.
+    pub(super) fn lay_lane(&mut self, caller: &mut Caller, why: Option<&'static str>) {
+        let (login, resp3) = (caller.lane.login().clone(), caller.speaks_resp3());
+        if let Some(old) = self.invalidations.take() {
+            old.close();
+        }
+        self.topology = caller.router.topology().clone();
+        self.owes_flush = self.owes_flush.or(why);
+        if !resp3 && self.redirect == 0 {
+            caller.lane = caller.router.lane(&login);
+            return;
+        }
+        let invalidations = Invalidations::new(&caller.router, &caller.line, &caller.client, self, resp3);
+        caller.lane = caller.router.private_lane(&login, self.wanted(), invalidations.clone());
+        caller.lane.cover(&caller.router);
+        self.invalidations = Some(invalidations);
+    }
+
+    /// Ready once the nodes listen, or with the error of one that does not allow it; `None` where there is none to listen.
+    fn opening(&self, caller: &Caller) -> Option<impl Future<Output = Result<(), String>> + use<>> {
+        let invalidations = self.invalidations.clone()?;
+        let owners: Vec<_> = caller.router.topology().owners().cloned().collect();
+        let patience = match self.mode {
+            TrackingMode::Broadcast => caller.router.context().recovery.timeout,
+            _ => SHORT_WAIT,
         };
-        for mail in self.caller.client.take_mail() {
-            match mail {
-                Mail::Changed(keys) => {
-                    if let Some(head) = head {
-                        self.caller.line.push_behind(&[head, &keys].concat());
-                    }
-                }
-                Mail::Shown(line) if self.monitor.is_some() => self.caller.line.push(&line),
-                // From before it stopped to monitor.
-                Mail::Shown(_) => {}
-            }
+        Some(async move {
+            let opened = poll_fn(|cx| invalidations.poll_opened(cx, &owners));
+            let opened = tokio::time::timeout(patience, opened).await;
+            invalidations.begin();
+            opened.unwrap_or(Ok(()))
+        })
+    }
+
+    /// Ends it, and releases all that it holds.
+    pub(super) fn end(self, caller: &mut Caller) {
+        for mark in [Mark::Tracking, Mark::Broadcast, Mark::BrokenRedirect] {
+            caller.client.mark(mark, false);
+        }
+        if self.invalidations.is_some() {
+            caller.lane = caller.router.lane(caller.lane.login());
         }
     }
-}
 
-impl Tracking {
     /// What nodes are asked for.
     fn wanted(&self) -> dial::Tracking {
         // The empty prefix is all keys, and so is none.
@@ -448,8 +421,103 @@ fn moved(old: &Topology, new: &Topology) -> bool {
     })
 }
 
-fn frame(error: &[u8]) -> Vec<u8> {
-    let mut frame = Vec::new();
-    write::error(&mut frame, error);
-    frame
+#[cfg(test)]
+mod tests {
+    use std::task::Poll;
+
+    use super::*;
+    use crate::upstream::{
+        dial::{Login, Version},
+        router::scripted::{Scripted, frame, request, within_a_minute},
+        transport::memory::Peer,
+    };
+
+    /// A client that speaks RESP3.
+    fn caller(nodes: &Scripted) -> Caller {
+        let mut caller = Caller::of(nodes);
+        caller.lane = nodes.router.lane(&Login { version: Version::Resp3, ..Login::default() });
+        caller
+    }
+
+    fn options(caller: &Caller, words: &str) -> Options {
+        Options::parse(&request(words).as_request(), caller.router.clients()).unwrap_or_else(|_| panic!("{words}"))
+    }
+
+    /// The node's end of a link that tracks.
+    async fn tracks(nodes: &mut Scripted, words: &str) -> Peer {
+        let mut node = nodes.node(0).await;
+        node.hears(&frame(words)).await;
+        node.says(OK).await;
+        node
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_tracking_client_has_links_of_its_own_and_hears_what_changes() {
+        within_a_minute(async {
+            let mut nodes = Scripted::new(1);
+            let (mut caller, mut tracking) = (caller(&nodes), None);
+            let change = tracking_changes(&mut tracking, &caller, options(&caller, "CLIENT TRACKING ON"));
+            assert!(matches!(change.lane, LaneChange::New) && !change.forgets, "there is nothing to forget yet");
+            let mut tracking = tracking.unwrap();
+            tracking.lay_lane(&mut caller, None);
+            assert!(caller.lane.is_private() && caller.client.has(Mark::Tracking));
+            let opening = tracking.opening(&caller).expect("there is a node");
+            let (opened, mut node) = tokio::join!(opening, tracks(&mut nodes, "CLIENT TRACKING ON"));
+            assert_eq!(opened, Ok(()));
+            let changed = [INVALIDATE, b"*1\r\n$1\r\na\r\n"].concat();
+            node.says(&changed).await;
+            poll_fn(|cx| {
+                caller.line.wake_with(cx.waker());
+                if caller.line.owed() >= changed.len() { Poll::Ready(()) } else { Poll::Pending }
+            })
+            .await;
+            assert_eq!(caller.was_told().as_bytes(), changed);
+            tracking.end(&mut caller);
+            assert!(!caller.lane.is_private() && !caller.client.has(Mark::Tracking));
+            assert_eq!(node.hears_the_end().await, b"");
+        })
+        .await;
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn caching_counts_for_one_command_and_by_the_mode() {
+        within_a_minute(async {
+            let nodes = Scripted::new(1);
+            let (mut caller, mut tracking) = (caller(&nodes), None);
+            tracking_changes(&mut tracking, &caller, options(&caller, "CLIENT TRACKING ON OPTIN"));
+            let mut tracking = tracking.unwrap();
+            tracking.lay_lane(&mut caller, None);
+            let say = |tracking: &mut Tracking, words: &str| tracking.set_caching(&request(words).as_request());
+            assert_eq!(say(&mut tracking, "CLIENT CACHING NO"), Err(says::CACHING_NO));
+            assert_eq!(say(&mut tracking, "CLIENT CACHING maybe"), Err(says::SYNTAX));
+            assert_eq!((tracking.caching(), say(&mut tracking, "CLIENT CACHING YES")), (Caching::AsEver, Ok(())));
+            let topology = nodes.router.topology().clone();
+            let spec = |words: &str| topology.commands.find(&request(words).as_request());
+            tracking.caching_is_over(spec("CLIENT ID"));
+            assert_eq!(tracking.caching(), Caching::Yes, "it is for what comes behind");
+            tracking.reads_untracked();
+            assert!(tracking.owes_flush.is_some(), "what no node remembers is to be forgotten");
+            tracking.pay_flush(&caller.line);
+            assert_eq!(caller.was_told().as_bytes(), [INVALIDATE, b"_\r\n"].concat());
+            tracking.caching_is_over(spec("GET foo"));
+            assert_eq!(tracking.caching(), Caching::AsEver);
+        })
+        .await;
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_speaks_resp2_and_names_nobody_is_told_nothing() {
+        within_a_minute(async {
+            let nodes = Scripted::new(1);
+            let (mut caller, mut tracking) = (Caller::of(&nodes), None);
+            tracking_changes(&mut tracking, &caller, options(&caller, "CLIENT TRACKING ON BCAST PREFIX a"));
+            let mut tracking = tracking.unwrap();
+            tracking.lay_lane(&mut caller, None);
+            assert!(!caller.lane.is_private() && tracking.opening(&caller).is_none());
+            let mut told = Vec::new();
+            info(Some(&tracking), &caller, &mut told);
+            assert!(String::from_utf8_lossy(&told).contains("bcast"));
+        })
+        .await;
+    }
 }

@@ -6,24 +6,28 @@
 //! answers them when the others have run, and puts each answer in its place; likewise what all nodes are asked for.
 
 mod enqueue;
+mod multi;
 mod own;
 mod run;
 
-use std::{rc::Rc, sync::atomic::Ordering::Relaxed};
+use std::{pin::pin, rc::Rc};
 
 use bytes::Bytes;
 
-use self::own::Own;
+pub(super) use self::multi::Multi;
+use self::own::{Own, waits_within};
 use self::run::{exec_apart, exec_watched, stand_ins};
 use super::{
     Flow, Session,
     alone::Work,
+    apart,
     apart::place_at,
     attend::Eof,
-    called, monitor, scripts,
+    called,
+    caller::Caller,
+    monitor, scripts,
     scripts::{learn_all, scripts_of},
     streamed::{Failure, Streamed},
-    watch::Watch,
 };
 use crate::{
     cluster::topology::Route,
@@ -67,10 +71,6 @@ pub(super) struct Transaction {
 }
 
 impl Transaction {
-    pub(super) fn spoil(&mut self) {
-        self.spoiled = true;
-    }
-
     /// The slot of its keys.
     pub(super) fn slot(&self) -> Option<Slot> {
         self.slot
@@ -138,94 +138,27 @@ const STAND_IN: &[u8] = b"*1\r\n$4\r\nPING\r\n";
 const RIGHTLESS_STAND_IN: &[u8] = b"*1\r\n$5\r\nHELLO\r\n";
 
 impl Session {
-    pub(super) fn multi(&mut self, request: &Request<'_>, spec: Option<&Spec>) -> Flow {
-        if self.transaction.is_some() {
+    pub(super) fn begin_multi(&mut self, request: &Request<'_>, spec: Option<&Spec>) -> Flow {
+        if self.multi.is_open() {
             // Redis does not count this one against the transaction.
             return self.answer_error(spec, says::NESTED_MULTI);
         }
         if !self.caller.lane.may_multi() && !self.caller.is_known_to_may("multi") {
             return Flow::alone(Work::Multi);
         }
-        self.begin(request);
+        self.multi.begin(&self.caller, request);
         self.answer(spec, b"+OK\r\n")
-    }
-
-    fn begin(&mut self, multi: &Request<'_>) {
-        let slot = self.watch.as_ref().map(Watch::slot);
-        self.transaction = Some(Transaction { slot, frames: multi.frame().to_vec(), ..Transaction::default() });
-        self.caller.client.queued.store(0, Relaxed);
-    }
-
-    /// The first MULTI of a lane with credentials: its user may not be allowed to use it. Its commands would then run
-    /// one by one at the node, while the client believes them queued.
-    pub(super) async fn first_multi(&mut self, request: &Request<'_>) -> Option<Bytes> {
-        let mut attempts = self.caller.attempts(None);
-        let patience = self.caller.router.context().limits.request_timeout;
-        let asked = self.attend(
-            async move {
-                let mut connection = attempts.connect().await.map_err(|text| write::error_frame(&text))?;
-                let replies = connection.exchange(&[MULTI, DISCARD].concat(), 2, patience).await;
-                let replies = replies
-                    .map_err(|why| write::error_frame(format!("ERR proxy: {}: {why}", connection.node().label)))?;
-                // Who may not DISCARD is still within MULTI.
-                if replies.last().is_some_and(|reply| reply.first() == Some(&b'+')) {
-                    connection.give_back();
-                }
-                match replies.into_iter().next() {
-                    Some(reply) if reply.first() == Some(&b'-') => Err(reply),
-                    _ => Ok(()),
-                }
-            },
-            Eof::Waits,
-        );
-        match asked.await {
-            Ok(Ok(())) => {
-                self.caller.lane.set_may_multi();
-                self.begin(request);
-                Some(Bytes::from_static(b"+OK\r\n"))
-            }
-            Ok(Err(refused)) => Some(refused),
-            Err(reason) => {
-                self.ending = Some(reason);
-                None
-            }
-        }
-    }
-
-    /// Ends the transaction, if there is one.
-    pub(super) fn take_transaction(&mut self) -> Option<Transaction> {
-        self.caller.client.queued.store(usize::MAX, Relaxed);
-        self.transaction.take()
-    }
-
-    pub(super) fn discard(&mut self, spec: Option<&Spec>) -> Flow {
-        let Some(transaction) = self.take_transaction() else {
-            return self.answer_error(spec, says::DISCARD_WITHOUT_MULTI);
-        };
-        called::count_not_called(&self.caller.router, &transaction);
-        self.unwatch();
-        self.caller.router.tally().transaction(Ended::Discarded);
-        self.answer(spec, b"+OK\r\n")
-    }
-
-    /// An EXEC that is malformed, or not allowed: it ends the transaction all the same.
-    pub(super) fn refuse_exec(&mut self, spec: &Spec, error: &[u8]) -> Flow {
-        if let Some(transaction) = self.take_transaction() {
-            called::count_not_called(&self.caller.router, &transaction);
-            self.caller.router.tally().transaction(Ended::Aborted);
-        }
-        self.unwatch();
-        let why = error.strip_prefix(b"ERR ").unwrap_or(error);
-        self.refuse(Some(spec), &[says::EXECABORT_BECAUSE.as_bytes(), why].concat())
     }
 
     pub(super) fn exec(&mut self, request: &Request<'_>, spec: Option<&Spec>) -> Flow {
-        let Some(transaction) = &self.transaction else {
+        let Some(transaction) = self.multi.queued() else {
             return self.answer_error(spec, says::EXEC_WITHOUT_MULTI);
         };
         let is_given = transaction.scripts && !self.caller.is_trusted();
-        let is_alone =
-            self.watch.is_some() || !transaction.own.is_empty() || is_given || self.exec_goes_apart(transaction);
+        let is_alone = self.multi.watch.is_some()
+            || !transaction.own.is_empty()
+            || is_given
+            || apart::exec_goes_apart(&self.caller, self.listening.caching(), transaction);
         if !transaction.spoiled && is_alone {
             return Flow::alone(Work::Exec);
         }
@@ -233,13 +166,11 @@ impl Session {
         if is_large && !self.caller.line.is_settled() {
             return Flow::Settle;
         }
-        let Some(mut transaction) = self.take_transaction() else { return Flow::Taken };
         if transaction.spoiled {
-            called::count_not_called(&self.caller.router, &transaction);
-            self.unwatch();
-            self.caller.router.tally().transaction(Ended::Aborted);
+            self.multi.give_up(&self.caller, Ended::Aborted);
             return self.answer_error(spec, says::EXECABORT);
         }
+        let Some(mut transaction) = self.multi.take(&self.caller) else { return Flow::Taken };
         self.caller.router.tally().transaction(Ended::Executed);
         if transaction.queued == 0 {
             return self.answer(spec, b"*0\r\n");
@@ -250,17 +181,17 @@ impl Session {
         let route = transaction.slot.map_or(Route::Any, Route::Slot);
         let ticket = self.caller.line.open(Some(Label::of(spec)), batch.len(), route);
         let needs = Needs { functions: transaction.functions, ..Needs::default() };
-        let traits =
-            RequestTraits { writes: transaction.writes, caching: self.caching(), needs, ..RequestTraits::default() };
+        let caching = self.listening.caching();
+        let traits = RequestTraits { writes: transaction.writes, caching, needs, ..RequestTraits::default() };
         let mut envelope = Envelope::new(ticket, route, traits);
         envelope.replies_before = (transaction.replies() - 1) as u32;
-        envelope.hold(self.take_place());
+        envelope.hold(self.front.take_place());
         let mut named = Vec::new();
         if transaction.scripts {
             envelope.set_on_success(scripts::learn_transaction(&self.caller, &transaction.frames));
             named = scripts_of(&self.caller.router, &transaction.frames);
         }
-        self.guard_order(spec, route);
+        self.barrier.guard(&self.caller.router, spec, route);
         scripts::send_ready(&self.caller, &named, batch, envelope);
         if is_large {
             self.barrier.hold_behind(Route::Any);
@@ -270,30 +201,31 @@ impl Session {
 
     /// EXEC that needs a connection of its own, since keys are watched there, or has answers of the proxy's own.
     pub(super) async fn exec_alone(&mut self, request: &Request<'_>, spec: Option<&Spec>) {
-        let Some(mut transaction) = self.take_transaction() else { return };
+        let Some(mut transaction) = self.multi.take(&self.caller) else { return };
         transaction.close(request);
         self.waits_with(transaction.size());
         if transaction.reads {
-            self.reads_untracked();
+            self.listening.reads_untracked();
         }
-        let (place, may_be_large) = (self.take_place(), self.exec_goes_apart(&transaction));
+        let (place, may_be_large) =
+            (self.front.take_place(), apart::exec_goes_apart(&self.caller, self.listening.caching(), &transaction));
         let giver = (transaction.scripts && !self.caller.is_trusted()).then(|| self.caller.router.clone());
         if transaction.scripts && giver.is_none() {
             transaction.loads = scripts_of(&self.caller.router, &transaction.frames);
         }
         // As on one Redis, it is about what was written before the transaction.
-        let waits = self.waits_within(&transaction).await;
+        let waits = waits_within(&self.caller, &transaction).await;
         let (transaction, line) = (Rc::new(transaction), self.caller.line.clone());
         let patience = self.caller.router.context().limits.request_timeout;
         let retry_timeout = self.caller.router.context().recovery.timeout;
         let touched = self.caller.null_array();
-        let done = match self.watch.take() {
-            Some(watch) if !watch.fits(&self.caller.lane) => Ok(Streamed::whole(touched)),
+        let reply = match self.multi.watch.take() {
+            Some(watch) if !watch.fits(&self.caller.lane) => Some(Streamed::whole(touched)),
             Some(watch) => {
                 let run = exec_watched(watch, transaction.clone(), line, touched, patience, retry_timeout, giver);
-                self.attend(run, Eof::Waits).await
+                self.attend_to(pin!(run), Eof::Waits).await
             }
-            None if !transaction.needs_node(false) => Ok(Streamed::whole(stand_ins(transaction.queued))),
+            None if !transaction.needs_node(false) => Some(Streamed::whole(stand_ins(transaction.queued))),
             None => {
                 let attempts = self.caller.attempts(transaction.slot);
                 let (router, slot, affinity) = (self.caller.router.clone(), transaction.slot, self.caller.affinity);
@@ -305,16 +237,10 @@ impl Session {
                     };
                     exec_apart(attempts, transaction.clone(), line, patience, giver).await
                 };
-                self.attend(work, Eof::Waits).await
+                self.attend_to(pin!(work), Eof::Waits).await
             }
         };
-        let reply = match done {
-            Ok(reply) => reply,
-            Err(reason) => {
-                self.ending = Some(reason);
-                return;
-            }
-        };
+        let Some(reply) = reply else { return };
         if transaction.scripts && reply.front().first() == Some(&b'*') {
             learn_all(&self.caller.router, &transaction.frames);
         }
@@ -333,17 +259,14 @@ impl Session {
             return self.deliver(Label::of(spec), reply, Eof::IsNoted).await;
         }
         let router = self.caller.router.clone();
-        let reply = match self.attend(reply.collect(&router), Eof::Waits).await {
-            Ok(Ok(reply) | Err(Failure(reply))) => reply,
-            Err(reason) => {
-                self.ending = Some(reason);
-                return;
-            }
+        let reply = match self.attend_to(pin!(reply.collect(&router)), Eof::Waits).await {
+            Some(Ok(reply) | Err(Failure(reply))) => reply,
+            None => return,
         };
         let Some(reply) = self.put_in_own(reply, &transaction.own, waits).await else { return };
         if transaction.reads {
             // CLIENT TRACKING or CACHING may have been among them, in front of what was read.
-            self.reads_untracked();
+            self.listening.reads_untracked();
         }
         self.caller.line.answer(Label::of(spec), &reply);
     }
@@ -354,6 +277,30 @@ impl Session {
         write::error(&mut frame, error.as_bytes());
         self.answer(spec, &frame)
     }
+}
+
+/// Whether the client's user may use MULTI, where its lane has credentials: else its commands would run one by one at the
+/// node, while the client believes them queued. A node's error where it may not.
+pub(super) async fn try_multi(caller: Caller) -> Result<(), Bytes> {
+    let patience = caller.router.context().limits.request_timeout;
+    let mut connection = caller.attempts(None).connect().await.map_err(|text| write::error_frame(&text))?;
+    let replies = connection.exchange(&[MULTI, DISCARD].concat(), 2, patience).await;
+    let replies =
+        replies.map_err(|why| write::error_frame(format!("ERR proxy: {}: {why}", connection.node().label)))?;
+    // Who may not DISCARD is still within MULTI.
+    if replies.last().is_some_and(|reply| reply.first() == Some(&b'+')) {
+        connection.give_back();
+    }
+    match replies.into_iter().next() {
+        Some(reply) if reply.first() == Some(&b'-') => Err(reply),
+        _ => Ok(()),
+    }
+}
+
+/// The error of an EXEC that is malformed, or not allowed: it ends the transaction all the same.
+pub(super) fn aborted_for(error: &[u8]) -> Vec<u8> {
+    let why = error.strip_prefix(b"ERR ").unwrap_or(error);
+    [says::EXECABORT_BECAUSE.as_bytes(), why].concat()
 }
 
 /// Whether a command may write, directly or through a script.

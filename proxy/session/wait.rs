@@ -19,9 +19,7 @@ use bytes::Bytes;
 use tokio::task::JoinSet;
 
 use super::{
-    Session,
     ask::ask,
-    attend::Eof,
     blocking::{Blocked, Interrupt, told},
     caller::Caller,
 };
@@ -31,7 +29,6 @@ use crate::{
         recovery::Backoff,
         topology::{Node, Role, Route},
     },
-    metrics::Disconnect,
     protocol::{
         resp::{Request, Value, request::decimal, write},
         says,
@@ -72,81 +69,79 @@ impl Wanted {
 /// How many replicas of a node, and whether the node itself (WAITAOF), have what was written.
 type Counts = (i64, i64);
 
-impl Session {
-    /// WAIT; `None` where the client has gone.
-    pub(super) async fn wait(&mut self, request: &Request<'_>) -> Option<Bytes> {
-        let Some(wanted) = Wanted::parse(request.arg(1), request.arg(2)) else {
-            return Some(server_says(&self.caller, request).await);
-        };
-        let deadline = wanted.timeout.and_then(|timeout| Instant::now().checked_add(timeout));
-        let resp = |(_, replicas): Counts| number(replicas);
-        let (router, line) = (self.caller.router.clone(), self.caller.line.clone());
-        self.wait_while(|known| count(router, line, wanted.replicas, deadline, known), resp).await
+/// A WAIT or WAITAOF.
+pub(super) struct Wait {
+    wanted: Wanted,
+    /// How many nodes themselves have to have it on their disks, for WAITAOF.
+    local: Option<i64>,
+}
+
+impl Wait {
+    /// WAIT; `None` where servers refuse it.
+    pub(super) fn for_replicas(request: &Request<'_>) -> Option<Wait> {
+        Some(Wait { wanted: Wanted::parse(request.arg(1), request.arg(2))?, local: None })
     }
 
-    /// WAITAOF; `None` where the client has gone.
-    pub(super) async fn wait_aof(&mut self, request: &Request<'_>) -> Option<Bytes> {
-        let wanted = Wanted::parse(request.arg(2), request.arg(3)).filter(|wanted| wanted.replicas >= 0);
-        let (Some(wanted), Some(local @ 0..=1)) = (wanted, decimal(request.arg(1))) else {
-            return Some(server_says(&self.caller, request).await);
-        };
-        let resp = |(local, replicas): Counts| {
-            let mut out = Vec::new();
+    /// WAITAOF; `None` where servers refuse it.
+    pub(super) fn for_disks(request: &Request<'_>) -> Option<Wait> {
+        let wanted = Wanted::parse(request.arg(2), request.arg(3)).filter(|wanted| wanted.replicas >= 0)?;
+        let local = decimal(request.arg(1)).filter(|local| (0..=1).contains(local))?;
+        Some(Wait { wanted, local: Some(local) })
+    }
+
+    /// The reply, once there is what is wanted, or the time is over; `None` where the proxy ends.
+    pub(super) async fn run(self, caller: Caller) -> Option<Bytes> {
+        let known = Rc::new(Cell::new((0, 0)));
+        let _blocked = Blocked::new(caller.client.clone(), caller.router.tally().clone());
+        tokio::select! {
+            biased;
+            counted = self.count(&caller, known.clone()) => {
+                Some(counted.map_or_else(|error| write::error_frame(&error), |counts| self.reply(counts)))
+            }
+            told = told(&caller.client) => match told {
+                Interrupt::Unblock(Unblock::Timeout) => Some(self.reply(known.get())),
+                told => told.reply(false),
+            },
+        }
+    }
+
+    /// Counts until there is what is wanted; `known` gets the counts so far.
+    async fn count(&self, caller: &Caller, known: Rc<Cell<Counts>>) -> Result<Counts, String> {
+        let (router, line) = (caller.router.clone(), caller.line.clone());
+        let Wanted { replicas, timeout } = self.wanted;
+        match self.local {
+            Some(local) => count_synced(router, line, (local, replicas), timeout, known).await,
+            None => {
+                let deadline = timeout.and_then(|timeout| Instant::now().checked_add(timeout));
+                count(router, line, replicas, deadline, known).await
+            }
+        }
+    }
+
+    fn reply(&self, (local, replicas): Counts) -> Bytes {
+        let mut out = Vec::new();
+        if self.local.is_some() {
             write::array(&mut out, 2);
             write::integer(&mut out, local);
-            write::integer(&mut out, replicas);
-            Bytes::from(out)
-        };
-        let (router, line) = (self.caller.router.clone(), self.caller.line.clone());
-        self.wait_while(|known| count_synced(router, line, (local, wanted.replicas), wanted.timeout, known), resp).await
-    }
-
-    /// Lets `work` count until it has what is wanted; it is told the counts so far.
-    async fn wait_while<F>(
-        &mut self,
-        work: impl FnOnce(Rc<Cell<Counts>>) -> F,
-        resp: impl Fn(Counts) -> Bytes,
-    ) -> Option<Bytes>
-    where
-        F: Future<Output = Result<Counts, String>>,
-    {
-        let known = Rc::new(Cell::new((0, 0)));
-        let (work, client) = (work(known.clone()), self.caller.client.clone());
-        let _blocked = Blocked::new(self.caller.client.clone(), self.caller.router.tally().clone());
-        let work = async {
-            tokio::select! {
-                biased;
-                counted = work => Some(counted.map_or_else(|error| frame(&error), &resp)),
-                told = told(&client) => match told {
-                    Interrupt::Unblock(Unblock::Timeout) => Some(resp(known.get())),
-                    told => told.reply(false),
-                },
-            }
-        };
-        match self.attend(work, Eof::Leaves).await {
-            Ok(Some(reply)) => return Some(reply),
-            Ok(None) => self.ending = Some(Disconnect::Drain),
-            Err(reason) => self.ending = Some(reason),
         }
-        None
+        write::integer(&mut out, replicas);
+        out.into()
     }
 }
 
-/// WAIT as it is within a transaction, where it does not wait.
+/// The reply to WAIT as it is within a transaction, where it does not wait.
 pub(super) async fn wait_in_transaction(caller: &Caller, request: &Request<'_>) -> Vec<u8> {
-    let Some(wanted) = Wanted::parse(request.arg(1), request.arg(2)) else {
-        return server_says(caller, request).await.to_vec();
-    };
+    let Some(wait) = Wait::for_replicas(request) else { return server_says(caller, request).await.to_vec() };
     let known = Rc::new(Cell::new((0, 0)));
     let now = Some(Instant::now());
-    let counted = count(caller.router.clone(), caller.line.clone(), wanted.replicas, now, known).await;
-    counted.map_or_else(|error| frame(&error), |(_, replicas)| number(replicas)).to_vec()
+    let counted = count(caller.router.clone(), caller.line.clone(), wait.wanted.replicas, now, known).await;
+    counted.map_or_else(|error| write::error_frame(&error), |counts| wait.reply(counts)).to_vec()
 }
 
 /// What a node says of a request that it will refuse, on a connection that nobody shares.
-async fn server_says(caller: &Caller, request: &Request<'_>) -> Bytes {
+pub(super) async fn server_says(caller: &Caller, request: &Request<'_>) -> Bytes {
     let Some(node) = caller.router.node_for(Route::Any, caller.affinity) else {
-        return frame(&caller.router.topology().down());
+        return write::error_frame(caller.router.topology().down());
     };
     let limits = &caller.router.context().limits;
     let said = async {
@@ -157,8 +152,8 @@ async fn server_says(caller: &Caller, request: &Request<'_>) -> Bytes {
     };
     match said.await {
         Ok(Some(reply)) => reply,
-        Ok(None) => frame(says::ODD_REPLIES),
-        Err(why) => frame(&format!("ERR proxy: {}: {why}", node.label)),
+        Ok(None) => write::error_frame(says::ODD_REPLIES),
+        Err(why) => write::error_frame(format!("ERR proxy: {}: {why}", node.label)),
     }
 }
 
@@ -405,21 +400,81 @@ fn field<'a>(info: &'a str, name: &str) -> Option<&'a str> {
     info.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':')).map(str::trim)
 }
 
-fn number(number: i64) -> Bytes {
-    let mut out = Vec::new();
-    write::integer(&mut out, number);
-    out.into()
-}
-
-fn frame(error: &str) -> Bytes {
-    let mut out = Vec::new();
-    write::error(&mut out, error.as_bytes());
-    out.into()
-}
-
 #[cfg(test)]
 mod tests {
+    use tokio::task::{spawn_local, yield_now};
+
     use super::*;
+    use crate::upstream::router::scripted::{Scripted, request, within_a_minute};
+
+    async fn some_turns() {
+        for _ in 0..10 {
+            yield_now().await;
+        }
+    }
+
+    /// What a primary says of its replicas.
+    fn info(replicas: &str) -> Vec<u8> {
+        let mut reply = Vec::new();
+        let text = format!("role:master\r\nmaster_replid:a\r\nmaster_repl_offset:10\r\n{replicas}");
+        write::bulk(&mut reply, text.as_bytes());
+        reply
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn replicas_are_hurried_and_counted_once_they_have_it() {
+        within_a_minute(async {
+            let mut nodes = Scripted::new(1);
+            let (caller, words) = (Caller::of(&nodes), request("WAIT 1 0"));
+            let wait = Wait::for_replicas(&words.as_request()).unwrap();
+            let waiting = spawn_local(wait.run(caller.clone()));
+            let mut shared = nodes.node(0).await;
+            shared.hears(INFO_REPLICATION).await;
+            assert!(caller.client.waits(), "others see it blocked");
+            shared.says(&info("")).await;
+            let mut own = nodes.node(0).await;
+            own.hears(HURRY).await;
+            shared.hears(INFO_REPLICATION).await;
+            shared.says(&info("slave0:ip=a,port=1,state=online,offset=10,lag=0\r\n")).await;
+            assert_eq!(waiting.await.unwrap().unwrap(), ":1\r\n");
+            assert!(!caller.client.waits());
+        })
+        .await;
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_is_unblocked_is_told_how_many_there_are() {
+        within_a_minute(async {
+            let mut nodes = Scripted::new(1);
+            let (caller, words) = (Caller::of(&nodes), request("WAIT 3 0"));
+            let mut wait = Box::pin(Wait::for_replicas(&words.as_request()).unwrap().run(caller.clone()));
+            let asked = async {
+                let mut node = nodes.node(0).await;
+                node.hears(INFO_REPLICATION).await;
+                node
+            };
+            let mut node = tokio::select! {
+                ended = &mut wait => panic!("it waits for three: {ended:?}"),
+                node = asked => node,
+            };
+            node.says(&info("slave0:ip=a,port=1,state=online,offset=10,lag=0\r\n")).await;
+            tokio::select! {
+                ended = &mut wait => panic!("it waits for three: {ended:?}"),
+                () = some_turns() => {}
+            }
+            assert!(caller.client.unblock(Unblock::Timeout));
+            assert_eq!(wait.await.unwrap(), ":1\r\n");
+        })
+        .await;
+    }
+
+    #[test]
+    fn what_servers_refuse_is_no_wait() {
+        for (words, is_wait) in [("WAITAOF 1 0 0", true), ("WAITAOF 2 0 0", false), ("WAITAOF 0 -1 0", false)] {
+            assert_eq!(Wait::for_disks(&request(words).as_request()).is_some(), is_wait, "{words}");
+        }
+        assert!(Wait::for_replicas(&request("WAIT 1 x").as_request()).is_none());
+    }
 
     #[test]
     fn only_replicas_that_are_up_count() {

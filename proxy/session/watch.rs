@@ -8,7 +8,7 @@ use std::{rc::Rc, time::Duration};
 
 use bytes::Bytes;
 
-use super::{Session, attempts::Attempts, attend::Eof, retry::ASKING};
+use super::{attempts::Attempts, caller::Caller, retry::ASKING};
 use crate::{
     cluster::refusal::Refusal,
     commands::{
@@ -73,63 +73,44 @@ impl Watch {
     }
 }
 
-impl Session {
-    /// WATCH; `None` where the client has gone.
-    pub(super) async fn watch(&mut self, request: &Request<'_>, spec: Option<&Spec>) -> Option<Bytes> {
-        let malformed = || write::error_frame(says::wrong_arity("watch").as_bytes());
-        let Some(spec) = spec else { return Some(malformed()) };
-        let slot = match plan::slots(request, spec) {
-            Slots::One(slot) => slot,
-            Slots::Several => return Some(write::error_frame(plan::cross_slot_error(request, spec))),
-            _ => return Some(malformed()),
-        };
-        let patience = self.caller.router.context().limits.request_timeout;
-        let watched = match self.watch.take() {
-            Some(watch) if watch.slot != slot => {
-                let text = says::cross_slot_in_transaction(watch.slot, slot);
-                self.watch = Some(watch);
-                return Some(write::error_frame(&text));
-            }
-            Some(mut watch) => {
-                let add = async {
-                    let reply = watch.add(request.frame(), patience).await;
-                    (reply, Some(watch))
-                };
-                self.attend(add, Eof::Waits).await
-            }
-            None => {
-                let attempts = self.caller.attempts(Some(slot));
-                let open = open(attempts, slot, self.caller.lane.clone(), request.frame(), patience);
-                self.attend(open, Eof::Waits).await
-            }
-        };
-        match watched {
-            Ok((reply, watch)) => {
-                self.watch = watch;
-                Some(reply)
-            }
-            Err(reason) => {
-                self.ending = Some(reason);
-                None
-            }
-        }
+/// Watches nothing any more.
+pub(super) fn end(watch: Watch, caller: &Caller) {
+    let Some(mut connection) = watch.into_connection() else { return };
+    if !caller.is_trusted() {
+        // It ends with its connection, and that takes no right.
+        return;
     }
-
-    /// Watches nothing any more.
-    pub(super) fn unwatch(&mut self) {
-        let Some(mut connection) = self.watch.take().and_then(Watch::into_connection) else { return };
-        if !self.caller.is_trusted() {
-            // It ends with its connection, and that takes no right.
-            return;
+    let patience = caller.router.context().limits.request_timeout;
+    tokio::task::spawn_local(async move {
+        if let Ok(replies) = connection.exchange(UNWATCH, 1, patience).await
+            && replies.first() == Some(&OK)
+        {
+            connection.give_back();
         }
-        let patience = self.caller.router.context().limits.request_timeout;
-        tokio::task::spawn_local(async move {
-            if let Ok(replies) = connection.exchange(UNWATCH, 1, patience).await
-                && replies.first() == Some(&OK)
-            {
-                connection.give_back();
-            }
-        });
+    });
+}
+
+/// WATCH: the reply, and what is watched then.
+pub(super) async fn watch(
+    caller: Caller,
+    watched: Option<Watch>,
+    request: &Request<'_>,
+    spec: Option<&Spec>,
+) -> (Bytes, Option<Watch>) {
+    let slot = match spec.map(|spec| (spec, plan::slots(request, spec))) {
+        Some((_, Slots::One(slot))) => slot,
+        Some((spec, Slots::Several)) => {
+            return (write::error_frame(plan::cross_slot_error(request, spec)), watched);
+        }
+        _ => return (write::error_frame(says::wrong_arity("watch")), watched),
+    };
+    let patience = caller.router.context().limits.request_timeout;
+    match watched {
+        Some(watch) if watch.slot != slot => {
+            (write::error_frame(says::cross_slot_in_transaction(watch.slot, slot)), Some(watch))
+        }
+        Some(mut watch) => (watch.add(request.frame(), patience).await, Some(watch)),
+        None => open(caller.attempts(Some(slot)), slot, caller.lane.clone(), request.frame(), patience).await,
     }
 }
 
@@ -164,5 +145,67 @@ async fn open(
         if let Err(text) = attempts.again(why).await {
             return (write::error_frame(&text), None);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::upstream::router::scripted::{Scripted, frame, request, within_a_minute};
+
+    #[tokio::test(start_paused = true)]
+    async fn keys_are_watched_on_a_connection_that_is_given_back() {
+        within_a_minute(async {
+            let mut nodes = Scripted::new(2);
+            let (caller, topology) = (Caller::of(&nodes), nodes.router.topology().clone());
+            let says = async |watched, words: &str| {
+                let words = request(words);
+                let spec = topology.commands.find(&words.as_request());
+                watch(caller.clone(), watched, &words.as_request(), spec).await
+            };
+            // `foo` is in slot 12182, of the second node.
+            let node = async {
+                let mut node = nodes.node(1).await;
+                node.hears(&frame("WATCH foo")).await;
+                node.says(b"+OK\r\n").await;
+                node
+            };
+            let ((reply, watched), mut node) = tokio::join!(says(None, "WATCH foo"), node);
+            assert_eq!(reply, OK);
+            let (reply, watched) = says(watched, "WATCH bar").await;
+            assert!(reply.starts_with(b"-CROSSSLOT"), "{reply:?}");
+            let watched = watched.expect("it still watches foo");
+            assert_eq!(watched.slot(), Slot::of(b"foo"));
+            end(watched, &caller);
+            node.hears(&frame("UNWATCH")).await;
+            node.says(b"+OK\r\n").await;
+            let again = async {
+                node.hears(&frame("WATCH foo")).await;
+                node.says(b"+OK\r\n").await;
+            };
+            assert!(tokio::join!(says(None, "WATCH foo"), again).0.1.is_some(), "by the same connection");
+        })
+        .await;
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_watch_whose_connection_is_lost_says_so_at_exec_only() {
+        within_a_minute(async {
+            let mut nodes = Scripted::new(1);
+            let (caller, words) = (Caller::of(&nodes), request("WATCH foo"));
+            let topology = nodes.router.topology().clone();
+            let spec = topology.commands.find(&words.as_request());
+            let node = async {
+                let mut node = nodes.node(0).await;
+                node.hears(&frame("WATCH foo")).await;
+                node.says(b"+OK\r\n").await;
+            };
+            let words = words.as_request();
+            let ((_, watched), ()) = tokio::join!(watch(caller.clone(), None, &words, spec), node);
+            let (reply, watched) = watch(caller.clone(), watched, &words, spec).await;
+            assert_eq!(reply, OK);
+            assert!(watched.expect("a watch").into_connection().is_none());
+        })
+        .await;
     }
 }

@@ -25,7 +25,7 @@ use crate::{
 };
 
 /// How a message in RESP3 begins; the keys follow, or null for all of them.
-pub(super) const INVALIDATE: &[u8] = b">2\r\n$10\r\ninvalidate\r\n";
+pub const INVALIDATE: &[u8] = b">2\r\n$10\r\ninvalidate\r\n";
 
 /// The audience of a tracking client's links.
 pub(super) struct Invalidations {

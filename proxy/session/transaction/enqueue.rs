@@ -3,7 +3,7 @@
 use std::sync::atomic::Ordering::Relaxed;
 
 use super::{
-    RIGHTLESS_STAND_IN, STAND_IN, may_write,
+    Multi, RIGHTLESS_STAND_IN, STAND_IN, may_write,
     own::{Answer, Own},
 };
 use crate::{
@@ -20,7 +20,7 @@ use crate::{
         says,
         slot::Slot,
     },
-    session::{Flow, Session, caller::Caller, login::Hello},
+    session::{caller::Caller, login::Hello},
 };
 
 /// Where a command about the connection goes within a transaction.
@@ -41,38 +41,41 @@ struct Place {
     scripting: Option<Scripting>,
 }
 
-impl Session {
-    /// A command between MULTI and EXEC.
-    pub(in crate::session) fn enqueue(&mut self, request: &Request<'_>, spec: Option<&Spec>, plan: Plan) -> Flow {
+impl Multi {
+    /// Queues a command between MULTI and EXEC; an error where it is refused.
+    pub(in crate::session) fn enqueue(
+        &mut self,
+        caller: &Caller,
+        request: &Request<'_>,
+        spec: Option<&Spec>,
+        plan: Plan,
+    ) -> Result<(), Vec<u8>> {
         let Some(spec) = spec else {
-            return self.refuse(None, &says::unknown_command(request));
+            return Err(says::unknown_command(request));
         };
         if !spec.takes(request.len()) {
-            return self.refuse(Some(spec), says::wrong_arity(&spec.name).as_bytes());
+            return Err(says::wrong_arity(&spec.name).into());
         }
         if spec.container {
-            return self.refuse(Some(spec), &says::unknown_subcommand(request));
+            return Err(says::unknown_subcommand(request));
         }
         if spec.flags.has(Flags::NO_MULTI) {
-            let is_valkey = self.caller.router.topology().server.kind == ServerKind::Valkey;
-            return self.refuse(Some(spec), says::not_in_multi(is_valkey.then_some(&*spec.name)).as_bytes());
+            let is_valkey = caller.router.topology().server.kind == ServerKind::Valkey;
+            return Err(says::not_in_multi(is_valkey.then_some(&*spec.name)).into());
         }
-        let place = match place(&self.caller, request, spec, plan) {
-            Ok(place) => place,
-            Err(error) => return self.refuse(Some(spec), &error),
-        };
+        let place = place(caller, request, spec, plan)?;
         if plan::is_echoed(request, spec) {
-            return self.refuse(Some(spec), says::ECHOED_IN_MULTI.as_bytes());
+            return Err(says::ECHOED_IN_MULTI.into());
         }
-        let Some(transaction) = &mut self.transaction else { return Flow::Taken };
+        let Some(transaction) = &mut self.transaction else { return Ok(()) };
         if let (Some(first), Some(slot)) = (transaction.slot, place.slot)
             && first != slot
         {
             let error = says::cross_slot_in_transaction(first, slot);
-            return self.refuse(Some(spec), error.as_bytes());
+            return Err(error.into());
         }
         if transaction.sets && (place.slot.is_some() || place.scripting.is_some()) {
-            return self.refuse(Some(spec), says::BEHIND_CONFIG_SET.as_bytes());
+            return Err(says::BEHIND_CONFIG_SET.into());
         }
         transaction.slot = transaction.slot.or(place.slot);
         transaction.reads |= spec.is_readonly() && spec.has_keys();
@@ -84,14 +87,14 @@ impl Session {
             let request = request.to_owned();
             transaction.own_size += request.held();
             transaction.own.push(Own { place: transaction.queued, request, answer });
-            let is_free = self.caller.user.is_free(self.caller.router.clock().now());
+            let is_free = caller.user.is_free(caller.router.clock().now());
             transaction.frames.extend_from_slice(if is_free { STAND_IN } else { RIGHTLESS_STAND_IN });
         } else {
             transaction.frames.extend_from_slice(request.frame());
         }
         transaction.queued += 1;
-        self.caller.client.queued.store(transaction.queued, Relaxed);
-        self.answer(Some(spec), b"+QUEUED\r\n")
+        caller.client.queued.store(transaction.queued, Relaxed);
+        Ok(())
     }
 }
 

@@ -1,6 +1,6 @@
 //! What the proxy answers itself within a transaction: once the others have run, each answer in its place.
 
-use std::collections::VecDeque;
+use std::{collections::VecDeque, pin::pin};
 
 use bytes::Bytes;
 
@@ -8,7 +8,9 @@ use super::Transaction;
 use crate::{
     commands::table::treatment::{Client, Fold, Local},
     protocol::resp::{reply::Scanner, request::OwnedRequest, write},
-    session::{Session, called, dispatch, server, wait},
+    session::{
+        Session, ask::out_of_band, attend::Eof, called, caller::Caller, dispatch, everywhere, login, server, wait,
+    },
 };
 
 /// A queued request that goes to no connection of the transaction's.
@@ -34,17 +36,6 @@ pub(super) enum Answer {
 }
 
 impl Session {
-    /// The replies to each WAIT within a transaction.
-    pub(super) async fn waits_within(&mut self, transaction: &Transaction) -> VecDeque<Vec<u8>> {
-        let mut replies = VecDeque::new();
-        for own in &transaction.own {
-            if matches!(own.answer, Answer::Local(Local::Wait)) {
-                replies.push_back(wait::wait_in_transaction(&self.caller, &own.request.as_request()).await);
-            }
-        }
-        replies
-    }
-
     /// Puts the proxy's own answers in the places that stand-ins hold.
     pub(super) async fn put_in_own(
         &mut self,
@@ -80,9 +71,9 @@ impl Session {
         let spec = topology.commands.find(request);
         Some(match own.answer {
             Answer::Local(local) => match local {
-                Local::Hello => self.hello(request).await,
-                Local::Auth => self.auth(request).await,
-                Local::Select => self.select(request),
+                Local::Hello => login::hello(&mut self.caller, &mut self.listening, request).await,
+                Local::Auth => login::auth(&mut self.caller, &mut self.listening, request).await,
+                Local::Select => login::select(&mut self.caller, &mut self.listening, request),
                 Local::Wait => waits.pop_front().unwrap_or_default(),
                 Local::Client(Client::Tracking) => self.set_tracking(request).await?,
                 local => {
@@ -100,11 +91,14 @@ impl Session {
                 .unwrap_or_else(|text| write::error_frame(&text).to_vec()),
             Answer::Primaries(fold) => {
                 let counts_anew = called::counts_anew(&self.caller.router, spec);
-                if let Some(error) = self.deaf(spec).await? {
+                if let Some(error) =
+                    self.attend_to(pin!(everywhere::deaf(self.caller.router.clone(), spec)), Eof::Waits).await?
+                {
                     return Some(error.to_vec());
                 }
                 let patience = self.caller.router.context().limits.request_timeout;
-                let reply = self.out_of_band(request, fold, patience).await?;
+                let caller = self.caller.clone();
+                let reply = self.attend_to(pin!(out_of_band(&caller, request, fold, patience)), Eof::Waits).await?;
                 dispatch::tell_others(&self.caller, request, spec);
                 if let Some(on_success) = counts_anew.filter(|_| reply.first() == Some(&b'+')) {
                     on_success.act();
@@ -114,4 +108,15 @@ impl Session {
             Answer::Unchanged(ref error) => server::config_as_it_is(&self.caller, request, error).await,
         })
     }
+}
+
+/// The replies to each WAIT within a transaction.
+pub(super) async fn waits_within(caller: &Caller, transaction: &Transaction) -> VecDeque<Vec<u8>> {
+    let mut replies = VecDeque::new();
+    for own in &transaction.own {
+        if matches!(own.answer, Answer::Local(Local::Wait)) {
+            replies.push_back(wait::wait_in_transaction(caller, &own.request.as_request()).await);
+        }
+    }
+    replies
 }

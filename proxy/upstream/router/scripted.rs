@@ -82,12 +82,16 @@ impl Scripted {
 
     /// The next connection to a node, logged in.
     pub async fn node(&mut self, index: u16) -> Peer {
-        let backlog = self.backlogs[usize::from(index)].as_mut().expect("the node listens");
-        let mut peer = backlog.accept().await;
+        let mut peer = self.dialled(index).await;
         // HELLO tells who wants to know what the node calls the connection.
         let is_asked = peer.request().await == frame("HELLO 2");
         peer.says(if is_asked { b"*2\r\n$2\r\nid\r\n:7\r\n" } else { b"+PONG\r\n" }).await;
         peer
+    }
+
+    /// The next connection to a node, before anything is said.
+    pub async fn dialled(&mut self, index: u16) -> Peer {
+        self.backlogs[usize::from(index)].as_mut().expect("the node listens").accept().await
     }
 
     /// The node refuses connections from now on.

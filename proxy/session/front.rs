@@ -1,0 +1,32 @@
+//! What the request at the front of the input has been given ahead of being dispatched: it may be dispatched more than once
+//! before it goes.
+
+use tokio::sync::OwnedSemaphorePermit;
+
+use super::leave::Leave;
+
+/// What has been found out about the request at the front of the input.
+#[derive(Default)]
+pub(super) struct Front {
+    /// What a node has said of it.
+    pub(super) leave: Option<Leave>,
+    /// It has its place among the requests whose replies may be large; or it has waited too long, and goes without.
+    place: Option<Option<OwnedSemaphorePermit>>,
+}
+
+impl Front {
+    /// Whether nothing keeps it, as far as the size of its reply is concerned.
+    pub(super) fn has_place(&self) -> bool {
+        self.place.is_some()
+    }
+
+    /// It has its place, or goes without.
+    pub(super) fn give_place(&mut self, place: Option<OwnedSemaphorePermit>) {
+        self.place = Some(place);
+    }
+
+    /// The place goes with the request that is being dispatched.
+    pub(super) fn take_place(&mut self) -> Option<OwnedSemaphorePermit> {
+        self.place.take().flatten()
+    }
+}
