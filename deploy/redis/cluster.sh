@@ -3,7 +3,8 @@
 #
 #   cluster.sh form REPLICAS NODE:PORT...   join the nodes into one cluster; safe to run again at any time
 #   cluster.sh health SELF:PORT NODE:PORT...  is SELF alive; and if it came back with a new address, tell its peers
-#   cluster.sh serve                        the server itself, with the password of compose.password.yaml
+#   cluster.sh serve [PORT]                 the server itself, with the password of compose.password.yaml, and with the
+#                                           certificates of compose.tls.yaml on this port
 #
 # Nodes are named by service name: container addresses change, names do not. Redis itself wants addresses in
 # CLUSTER MEET, so names are resolved here. (A tool that prints 172.18.0.2/16 would need its suffix cut off;
@@ -13,6 +14,11 @@ set -u
 # With compose.password.yaml the password is a docker secret.
 [ -r /run/secrets/redis_password ] && REDISCLI_AUTH=$(cat /run/secrets/redis_password) && export REDISCLI_AUTH
 
+# With compose.tls.yaml nodes speak TLS alone.
+tls=
+secrets=/run/secrets/tls
+[ -r $secrets/ca.crt ] && tls="--tls --cacert $secrets/ca.crt --cert $secrets/node.crt --key $secrets/node.key"
+
 host() { echo "${1%:*}"; }
 port() { echo "${1##*:}"; }
 address() { getent hosts "$(host "$1")" | { read -r first _; echo "${first:-}"; }; }
@@ -21,7 +27,8 @@ address() { getent hosts "$(host "$1")" | { read -r first _; echo "${first:-}"; 
 ask() {
     node=$1
     shift
-    timeout 2 redis-cli -h "$(host "$node")" -p "$(port "$node")" "$@" 2>/dev/null | tr -d '\r'
+    # shellcheck disable=SC2086 # flags, or nothing
+    timeout 2 redis-cli $tls -h "$(host "$node")" -p "$(port "$node")" "$@" 2>/dev/null | tr -d '\r'
 }
 
 info() { ask "$1" cluster info | sed -n "s/^$2://p"; }
@@ -94,7 +101,7 @@ create() {
     for node in "$@"; do addresses="$addresses $(address "$node"):$(port "$node")"; done
     say "forming from$addresses"
     # shellcheck disable=SC2086 # one word per address is meant
-    redis-cli --cluster create $addresses --cluster-replicas "$replicas" --cluster-yes
+    redis-cli $tls --cluster create $addresses --cluster-replicas "$replicas" --cluster-yes
 }
 
 # whole NODE...: every node sees all slots served and all the others joined.
@@ -126,10 +133,29 @@ employ() {
 
 # The password reaches the server by its standard input: neither `docker inspect` nor `ps` shows it.
 serve() {
-    exec docker-entrypoint.sh redis-server /usr/local/etc/redis/redis.conf - <<PASSWORD
-requirepass $REDISCLI_AUTH
-masterauth $REDISCLI_AUTH
-PASSWORD
+    exec docker-entrypoint.sh redis-server /usr/local/etc/redis/redis.conf - <<CONFIGURATION
+$(secured "$@")
+$(guarded)
+CONFIGURATION
+}
+
+guarded() {
+    [ -z "${REDISCLI_AUTH:-}" ] || printf 'requirepass %s\nmasterauth %s\n' "$REDISCLI_AUTH" "$REDISCLI_AUTH"
+}
+
+# Nodes are known to each other by addresses; what their certificates are for is announced beside them.
+secured() {
+    [ -n "$tls" ] || return 0
+    cat <<TLS
+port 0
+tls-port $1
+tls-cluster yes
+tls-replication yes
+tls-cert-file $secrets/node.crt
+tls-key-file $secrets/node.key
+tls-ca-cert-file $secrets/ca.crt
+cluster-announce-hostname redis-$1
+TLS
 }
 
 verb=$1

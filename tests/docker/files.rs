@@ -1,8 +1,11 @@
 //! What can be said of the files without an engine.
 
-use std::{collections::BTreeSet, fs};
+use std::{collections::BTreeSet, fs, process::Command};
 
-use super::engine::{PUBLIC_IMAGES, repository};
+use super::{
+    engine::{PUBLIC_IMAGES, repository},
+    support::{proxy::only_set_here, reaper},
+};
 
 fn read(path: &str) -> String {
     fs::read_to_string(repository().join("deploy").join(path)).unwrap_or_else(|error| panic!("deploy/{path}: {error}"))
@@ -65,7 +68,9 @@ fn the_dashboard_is_complete() {
 
 #[test]
 fn no_file_holds_a_secret_and_every_port_stays_on_this_machine() {
-    for file in ["compose.yaml", "compose.replicas.yaml", "compose.sidecar.yaml", "compose.password.yaml"] {
+    for file in
+        ["compose.yaml", "compose.replicas.yaml", "compose.sidecar.yaml", "compose.password.yaml", "compose.tls.yaml"]
+    {
         for line in read(file).lines().filter(|line| !line.trim_start().starts_with('#')) {
             let secret = line.to_ascii_lowercase().contains("password")
                 && !line.contains("/run/secrets/")
@@ -77,6 +82,44 @@ fn no_file_holds_a_secret_and_every_port_stays_on_this_machine() {
             let published = line.trim_start().starts_with("ports:") || line.trim_start().starts_with("- \"${");
             assert!(!published || line.contains(":-127.0.0.1:") || line.trim_end() == "    ports:", "{file}: {line}");
         }
+    }
+}
+
+/// The script makes what compose.tls.yaml mounts, and the proxy takes it.
+#[test]
+fn the_certificates_are_those_that_the_files_name() {
+    let folder = reaper::folder("tls-certificates");
+    let script = repository().join("deploy/tls-certificates");
+    let make = || {
+        let made = Command::new(&script).arg(&folder).output().expect("the script");
+        assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
+    };
+    make();
+    let file = |name: &str| folder.join(name);
+    let (ca, first) = (fs::read(file("ca.crt")).expect("a CA"), fs::read(file("proxy.crt")).expect("a certificate"));
+    make();
+    assert_eq!(fs::read(file("ca.crt")).expect("a CA"), ca, "the CA is kept");
+    assert_ne!(fs::read(file("proxy.crt")).expect("a certificate"), first, "certificates are made anew");
+    for (name, purpose) in
+        [("node", "sslserver"), ("node", "sslclient"), ("proxy", "sslserver"), ("client", "sslclient")]
+    {
+        let mut verify = Command::new("openssl");
+        verify.args(["verify", "-purpose", purpose, "-CAfile"]).arg(file("ca.crt")).arg(file(&format!("{name}.crt")));
+        let verified = verify.output().expect("openssl");
+        assert!(verified.status.success(), "{name}: {}", String::from_utf8_lossy(&verified.stderr));
+    }
+
+    let (compose, cluster) = (read("compose.tls.yaml"), read("redis/cluster.sh"));
+    let mut check = Command::new(env!("CARGO_BIN_EXE_slotway"));
+    let check = only_set_here(&mut check).arg("check");
+    for line in compose.lines().map(str::trim).filter(|line| line.starts_with("SLOTWAY_")) {
+        let (name, value) = line.split_once(": ").expect("a value");
+        check.env(name, value.replace("/run/secrets/tls", folder.to_str().expect("UTF-8")));
+    }
+    let checked = check.output().expect("slotway");
+    assert!(checked.status.success(), "{}", String::from_utf8_lossy(&checked.stderr));
+    for name in cluster.split("$secrets/").skip(1).filter_map(|rest| rest.split([' ', '"', '\n']).next()) {
+        assert!(file(name).exists(), "cluster.sh names {name}");
     }
 }
 

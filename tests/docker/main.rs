@@ -24,3 +24,4 @@ mod stack;
 #[allow(unused_imports, reason = "shared with tests/integration.rs, which uses all of it")]
 #[path = "../support/mod.rs"]
 mod support;
+mod tls;
