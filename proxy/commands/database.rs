@@ -7,11 +7,14 @@
 //! like the prefix is the client's own.
 
 mod enter;
+mod script;
 mod strip;
 
-use std::sync::Arc;
-
-pub use self::{enter::Entered, strip::Strip};
+pub use self::{
+    enter::Entered,
+    script::{Known, WrappedScripts},
+    strip::Strip,
+};
 use crate::protocol::slot::Slot;
 
 /// A database of its own.
@@ -22,6 +25,9 @@ pub struct Database {
     prefix: Box<[u8]>,
     /// Likewise, as the beginning of a pattern.
     pattern: Box<[u8]>,
+    /// Keys that scripts declare beside their own, and that nobody has: while the slot is half moved, no node runs what names
+    /// several keys of which some are not there. A script might touch keys at either node.
+    guards: [Box<[u8]>; 2],
     slot: Slot,
 }
 
@@ -48,7 +54,8 @@ impl Database {
             escape.into_iter().chain([byte])
         });
         let (pattern, slot) = (escaped.collect(), Slot::of(&prefix));
-        Ok(Database { name: name.into(), prefix: prefix.into(), pattern, slot })
+        let guards = [b"\0slotway1", b"\0slotway2"].map(|guard| [&*prefix, guard].concat().into());
+        Ok(Database { name: name.into(), prefix: prefix.into(), pattern, guards, slot })
     }
 
     /// Whether a database may have this name.
@@ -97,11 +104,6 @@ impl Database {
     /// A key as its clients know it; `None` for one that is not its own.
     pub fn own<'a>(&self, key: &'a [u8]) -> Option<&'a [u8]> {
         key.strip_prefix(&*self.prefix)
-    }
-
-    /// What strips the keys in replies that tell of them so; `None` where there are none.
-    pub fn strip(self: &Arc<Database>, tells: crate::commands::table::inside::Tells) -> Option<Box<Strip>> {
-        Strip::new(self, tells)
     }
 }
 

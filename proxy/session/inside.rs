@@ -10,8 +10,8 @@ use std::{
 use super::{caller::Caller, listening::Listening, transaction::Transaction};
 use crate::{
     commands::{
-        database::{Database, Entered, Strip},
-        table::{Spec, inside::Tells},
+        database::{Database, Entered, Known, Strip},
+        table::{self, Spec, inside::Tells},
     },
     protocol::resp::{Request, request::Anew},
 };
@@ -54,8 +54,21 @@ pub(super) fn enter<'a>(
         // It is refused by the name that the client said.
         return request;
     }
-    caller.line.strip_next(strip_for(caller, queued, &inside.database, spec));
-    match inside.database.enter(&request, spec, anew) {
+    let runs = spec.is_some_and(|spec| matches!(spec.inside, table::inside::Inside::Script(_)));
+    let known = Known {
+        wrapped: caller.router.wrapped(),
+        scripts: caller.router.scripts(),
+        commands: &topology.commands,
+        by_digest: runs && caller.is_trusted(),
+    };
+    let entered = inside.database.enter(&request, spec, known, anew);
+    let mut strip = strip_for(caller, queued, &inside.database, spec);
+    let unproven = known.wrapped.take_unproven().filter(|_| queued.is_none());
+    if let (Some(strip), Some(script)) = (&mut strip, unproven) {
+        strip.proves(script);
+    }
+    caller.line.strip_next(strip);
+    match entered {
         Entered::AsItCame => request,
         Entered::Anew => anew.request(),
         Entered::Refused(error) => {
@@ -72,6 +85,7 @@ fn strip_for(
     database: &Arc<Database>,
     spec: Option<&Spec>,
 ) -> Option<Box<Strip>> {
+    let scripts = caller.router.wrapped();
     match spec?.tells {
         Tells::Nothing => None,
         Tells::Replies => {
@@ -80,9 +94,9 @@ fn strip_for(
             queued?.in_order(|request| {
                 tells.push(topology.commands.find(request).map_or(Tells::Nothing, |spec| spec.tells));
             });
-            Strip::of_all(database, tells)
+            Strip::of_all(database, scripts, tells)
         }
-        tells => database.strip(tells),
+        tells => Strip::new(database, scripts, tells),
     }
 }
 

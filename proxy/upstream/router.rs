@@ -37,7 +37,10 @@ use crate::{
         scan::Scans,
         topology::{Hint, Node, Route, Topology},
     },
-    commands::scripts::{ScriptCache, Scripts},
+    commands::{
+        database::WrappedScripts,
+        scripts::{ScriptCache, Scripts},
+    },
     metrics::{ClientTally, NodeTallies, NodeTally},
     upstream::{
         dedicated::{Pool, Way},
@@ -80,6 +83,7 @@ pub struct Router {
     clients: Arc<Clients>,
     scans: Arc<Mutex<Scans>>,
     scripts: ScriptCache,
+    wrapped: Rc<WrappedScripts>,
     admissions: Arc<Admissions>,
     moving: Moving,
     rights: Arc<Rights>,
@@ -116,6 +120,7 @@ impl Router {
             clients: common.clients,
             scans: common.scans,
             scripts: ScriptCache::new(common.scripts),
+            wrapped: Rc::default(),
             admissions: common.admissions,
             moving: Moving::default(),
             owed: RefCell::default(),
@@ -278,6 +283,11 @@ impl Router {
     /// What is to be done at nodes that have missed it, when they are back: at which, and what.
     pub fn owed(&self) -> &RefCell<HashSet<(String, Bytes)>> {
         &self.owed
+    }
+
+    /// Scripts as they are kept in databases of their own.
+    pub fn wrapped(&self) -> &Rc<WrappedScripts> {
+        &self.wrapped
     }
 
     /// The texts of scripts.

@@ -4,6 +4,7 @@ pub mod blocking;
 pub mod client_command;
 pub mod clients;
 pub mod databases;
+pub mod databases_scripts;
 pub mod differential;
 pub mod guis;
 pub mod keys_command;

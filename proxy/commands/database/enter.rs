@@ -1,6 +1,6 @@
 //! Requests on their way into a database: keys and patterns are named as they are kept.
 
-use super::Database;
+use super::{Database, Known};
 use crate::{
     commands::table::{Keys, Spec, inside::Inside, keys},
     protocol::{
@@ -23,7 +23,7 @@ pub enum Entered {
 impl Database {
     /// Names what `request` is about as it is kept, written into `anew`. `spec` is its row; without one no server knows
     /// the command.
-    pub fn enter(&self, request: &Request, spec: Option<&Spec>, anew: &mut Anew) -> Entered {
+    pub fn enter(&self, request: &Request, spec: Option<&Spec>, known: Known, anew: &mut Anew) -> Entered {
         let Some(spec) = spec else { return Entered::Refused(says::unknown_command(request)) };
         if let (Inside::Keys, Some(key)) = (spec.inside, spec.only_key()) {
             // Nearly all are such ones.
@@ -46,12 +46,15 @@ impl Database {
                 Entered::Refused(self.refusal(spec, "option DB: the other database is none of its own"))
             }
             Inside::Copy => self.enter_keys(request, spec, anew),
-            Inside::Pattern => {
-                anew.begin(2);
-                anew.push(&[request.name()]);
-                anew.push(&[&self.pattern, request.arg(1)]);
-                Entered::Anew
+            Inside::Pattern => self.run(b"EVAL_RO", KEYS, &[&self.pattern, request.arg(1)], anew),
+            Inside::Count => self.run(b"EVAL_RO", COUNT, &[], anew),
+            Inside::Random => self.run(b"EVAL_RO", RANDOM, &[], anew),
+            Inside::Flush if request.len() > 1 && (request.len() > 2 || !is_how_to_flush(request)) => {
+                Entered::Refused(says::SYNTAX.into())
             }
+            Inside::Flush => self.run(b"EVAL", FLUSH, &[], anew),
+            Inside::Script(_) if self.outgrows(request) => Entered::Refused(says::TOO_LONG_INSIDE.into()),
+            Inside::Script(code) => self.enter_script(request, code, known, anew),
             Inside::Info if has_arg(request, |arg| is_any(arg, &["keyspace", "keysizes"])) => Entered::Refused(
                 self.refusal(spec, "nodes count the keys of all databases together; DBSIZE counts its own"),
             ),
@@ -60,18 +63,6 @@ impl Database {
             }
             Inside::Info | Inside::Topics => Entered::AsItCame,
             Inside::Scan => self.enter_scan(request, anew),
-            Inside::Count => {
-                anew.begin(3);
-                anew.push(&[b"CLUSTER"]);
-                anew.push(&[b"COUNTKEYSINSLOT"]);
-                anew.push(&[self.slot.to_string().as_bytes()]);
-                Entered::Anew
-            }
-            Inside::Random => self.run(RANDOM, anew),
-            Inside::Flush if request.len() > 1 && (request.len() > 2 || !is_how_to_flush(request)) => {
-                Entered::Refused(says::SYNTAX.into())
-            }
-            Inside::Flush => self.run(FLUSH, anew),
         }
     }
 
@@ -176,14 +167,16 @@ impl Database {
         Entered::Anew
     }
 
-    /// A script about the slot, which is given the prefix as its key.
-    fn run(&self, text: &str, anew: &mut Anew) -> Entered {
-        anew.begin(5);
-        anew.push(&[b"EVAL"]);
+    /// A script about the slot. Its arguments are the slot, the prefix, and what is put together of `parts`.
+    fn run(&self, name: &[u8], text: &str, parts: &[&[u8]], anew: &mut Anew) -> Entered {
+        anew.begin(8);
+        anew.push(&[name]);
         anew.push(&[text.as_bytes()]);
-        anew.push(&[b"1"]);
-        anew.push(&[&self.prefix]);
+        anew.push(&[b"2"]);
+        self.guards.iter().for_each(|guard| anew.push(&[guard]));
         anew.push(&[self.slot.to_string().as_bytes()]);
+        anew.push(&[&self.prefix]);
+        anew.push(parts);
         Entered::Anew
     }
 }
@@ -202,10 +195,17 @@ fn is_how_to_flush(request: &Request) -> bool {
     request.is(1, "SYNC") || request.is(1, "ASYNC")
 }
 
+/// The keys that match. As a script, since a slot that is half moved has keys at two nodes: so long, no script runs.
+const KEYS: &str = "\
+local keys,first=redis.call('KEYS',ARGV[3]),#ARGV[2]+1 \
+for index,key in ipairs(keys) do keys[index]=string.sub(key,first) end \
+return keys";
+const COUNT: &str = "return redis.call('CLUSTER','COUNTKEYSINSLOT',ARGV[1])";
+
 /// Some of the slot's keys, one of the database's among them by chance. Where others fill the front of the slot, all are
 /// looked at.
 const RANDOM: &str = "\
-local prefix,slot=KEYS[1],ARGV[1] \
+local slot,prefix=ARGV[1],ARGV[2] \
 local count=redis.call('CLUSTER','COUNTKEYSINSLOT',slot) \
 for _,most in ipairs({math.min(count,1024),count}) do \
 local own={} \
@@ -216,7 +216,7 @@ return false";
 
 /// All keys of the slot that are the database's, a thousand at a time; those of others that were met are met again.
 const FLUSH: &str = "\
-local prefix,slot,others=KEYS[1],ARGV[1],0 \
+local slot,prefix,others=ARGV[1],ARGV[2],0 \
 while true do \
 local own,keys={},redis.call('CLUSTER','GETKEYSINSLOT',slot,1000+others) \
 for _,key in ipairs(keys) do if string.sub(key,1,#prefix)==prefix then own[#own+1]=key end end \

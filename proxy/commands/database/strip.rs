@@ -1,14 +1,20 @@
 //! Replies on their way out of a database: keys in them are named as the client knows them, piece by piece as they come.
 
-use std::sync::Arc;
+use std::{rc::Rc, sync::Arc};
 
-use super::Database;
-use crate::{commands::table::inside::Tells, protocol::resp::write};
+use super::{Database, WrappedScripts};
+use crate::{
+    commands::{scripts::Sha, table::inside::Tells},
+    protocol::resp::write,
+};
 
 /// One reply, or as much of it as has come.
 #[derive(Debug)]
 pub struct Strip {
     database: Arc<Database>,
+    scripts: Rc<WrappedScripts>,
+    /// The script that runs as a whole for the first time.
+    proves: Option<Sha>,
     /// What the whole reply tells.
     tells: Tells,
     /// What each element of a transaction's reply tells.
@@ -38,21 +44,33 @@ enum At {
     Text(usize),
     /// A key of so many bytes.
     Key(usize),
+    /// A script's digest.
+    Digest,
 }
 
+/// How long a script's digest is.
+const DIGEST: usize = 40;
+
 impl Strip {
-    pub(super) fn new(database: &Arc<Database>, tells: Tells) -> Option<Box<Strip>> {
-        let (database, held) = (database.clone(), Vec::new());
-        let strip = Strip { database, tells, replies: Vec::new(), open: Vec::new(), at: At::Line, held };
+    /// For a reply that tells this; `None` where that is nothing.
+    pub fn new(database: &Arc<Database>, scripts: &Rc<WrappedScripts>, tells: Tells) -> Option<Box<Strip>> {
+        let (database, scripts, held) = (database.clone(), scripts.clone(), Vec::new());
+        let strip =
+            Strip { database, scripts, proves: None, tells, replies: Vec::new(), open: Vec::new(), at: At::Line, held };
         (tells != Tells::Nothing).then(|| Box::new(strip))
     }
 
     /// For the reply to EXEC, whose elements tell this; `None` where none tells anything.
-    pub fn of_all(database: &Arc<Database>, replies: Vec<Tells>) -> Option<Box<Strip>> {
+    pub fn of_all(database: &Arc<Database>, scripts: &Rc<WrappedScripts>, replies: Vec<Tells>) -> Option<Box<Strip>> {
         let tells = if replies.iter().all(|&tells| tells == Tells::Nothing) { Tells::Nothing } else { Tells::Replies };
-        let mut strip = Strip::new(database, tells)?;
+        let mut strip = Strip::new(database, scripts, tells)?;
         strip.replies = replies;
         Some(strip)
+    }
+
+    /// Unless the reply is an error, this script runs.
+    pub fn proves(&mut self, script: Sha) {
+        self.proves = Some(script);
     }
 
     /// What the client is given of the next piece.
@@ -84,6 +102,15 @@ impl Strip {
                         self.ended();
                     }
                 }
+                At::Digest => {
+                    let (front, rest) = bytes.split_at((DIGEST - self.held.len()).min(bytes.len()));
+                    self.held.extend_from_slice(front);
+                    bytes = rest;
+                    if self.held.len() == DIGEST {
+                        out.extend(self.scripts.as_said(&std::mem::take(&mut self.held)));
+                        self.at = At::Text(2);
+                    }
+                }
                 At::Key(length) => {
                     let prefix = self.database.prefix().len();
                     let (front, rest) = bytes.split_at((prefix - self.held.len()).min(bytes.len()));
@@ -102,9 +129,18 @@ impl Strip {
     fn line(&mut self, line: &[u8], out: &mut Vec<u8>) {
         let tells = self.next_tells();
         let (kind, number) = (line.first().copied().unwrap_or_default(), number(line));
+        if let Some(script) = self.proves.take().filter(|_| kind != b'-') {
+            self.scripts.prove(&script);
+        }
         match (kind, number) {
             (b'$', Some(length)) if tells == Tells::Key && length >= self.database.prefix().len() => {
                 self.at = At::Key(length);
+                return;
+            }
+            (b'-', _) if matches!(tells, Tells::Script | Tells::Digest) => out.extend(self.scripts.as_said(line)),
+            (b'$', Some(DIGEST)) if tells == Tells::Digest => {
+                out.extend_from_slice(line);
+                self.at = At::Digest;
                 return;
             }
             (b'-', _) if matches!(tells, Tells::Group | Tells::Streams) => out.extend(self.error(line)),

@@ -25,6 +25,8 @@ pub enum Inside {
     Pattern,
     /// SCAN: so is the pattern of MATCH, which it is given where it has none.
     Scan,
+    /// What runs scripts or keeps them: they see the database's world.
+    Script(Code),
     /// INFO: of keys it says nothing.
     Info,
     /// SUBSCRIBE and PSUBSCRIBE: to no keyspace notifications.
@@ -35,6 +37,19 @@ pub enum Inside {
     Random,
     /// FLUSHDB and FLUSHALL: the keys of the slot are removed that are the database's.
     Flush,
+}
+
+/// What a command does with scripts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Code {
+    /// EVAL: it runs a text.
+    Eval,
+    /// EVALSHA: it runs what has been said before.
+    Evalsha,
+    /// SCRIPT LOAD: it keeps a text.
+    Load,
+    /// SCRIPT EXISTS: it asks for what is kept.
+    Exists,
 }
 
 /// Where a reply names keys.
@@ -56,6 +71,10 @@ pub enum Tells {
     Streams,
     /// An error that there is no such group names one.
     Group,
+    /// Nowhere, but an error may name a script.
+    Script,
+    /// Likewise, and it is a script's name itself.
+    Digest,
     /// The replies to what a transaction has queued do, each as its command has it.
     Replies,
 }
@@ -80,7 +99,7 @@ fn by_name(name: &str) -> (Inside, Tells) {
     let inside = match name {
         "sort" | "sort_ro" => Inside::Sort,
         "copy" => Inside::Copy,
-        "keys" => return (Inside::Pattern, Tells::Each),
+        "keys" => Inside::Pattern,
         "scan" => return (Inside::Scan, Tells::Page),
         "info" => Inside::Info,
         "psubscribe" | "subscribe" => Inside::Topics,
@@ -98,6 +117,10 @@ fn by_name(name: &str) -> (Inside, Tells) {
         | "xgroup|setid"
         | "xinfo|consumers"
         | "xpending" => return (Inside::Keys, Tells::Group),
+        "eval" | "eval_ro" => return (Inside::Script(Code::Eval), Tells::Script),
+        "evalsha" | "evalsha_ro" => return (Inside::Script(Code::Evalsha), Tells::Script),
+        "script|load" => return (Inside::Script(Code::Load), Tells::Digest),
+        "script|exists" => Inside::Script(Code::Exists),
         "exec" => return (Inside::AsItCame, Tells::Replies),
         _ if KEYED.contains(&name) => Inside::Keys,
         _ if KEYLESS.contains(&name) => Inside::AsItCame,
@@ -132,6 +155,8 @@ const KEYED: &[&str] = &[
     "expire",
     "expireat",
     "expiretime",
+    "fcall",
+    "fcall_ro",
     "geoadd",
     "geodist",
     "geohash",
@@ -370,6 +395,7 @@ const KEYLESS: &[&str] = &[
     "readwrite",
     "reset",
     "role",
+    "script|flush",
     "script|help",
     "select",
     "slowlog|help",

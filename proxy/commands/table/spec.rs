@@ -142,6 +142,26 @@ impl Spec {
         self.long_from.is_some_and(|least| count >= least)
     }
 
+    /// Where its keys are, as the prologue of scripts reads it; `None` where that takes more than places.
+    pub fn rule_of_keys(&self) -> Option<String> {
+        let rule = |spec: &KeySpec| match (&spec.begin, spec.find) {
+            (Begin::Index(begin), Find::Range { last, step, limit: 0 | 1 }) => {
+                Some(format!("{begin}:{last}:{}", step.max(1)))
+            }
+            (Begin::Index(begin), Find::Count { count_at, first, step }) => {
+                Some(format!("{begin}#{count_at}:{first}:{}", step.max(1)))
+            }
+            _ => None,
+        };
+        match self.finder {
+            Finder::Georadius => Some("g".to_owned()),
+            Finder::At(_) | Finder::Specs => {
+                self.keys.iter().map(rule).collect::<Option<Vec<_>>>().map(|all| all.join(";"))
+            }
+            _ => None,
+        }
+    }
+
     /// Whether it may write; what is not known as a read is a write.
     pub fn is_write(&self) -> bool {
         self.flags.has(Flags::WRITE)

@@ -1,0 +1,347 @@
+//! Scripts in a database: a prologue on their first line shows them the database's world (`prologue.lua`). They are kept at
+//! nodes by the digests of what nodes are given, and known to clients by those of what clients said.
+//!
+//! No text of a client's goes to a node without the prologue, and no digest but that of a text that has it: a script
+//! without it could reach the keys of all databases.
+
+use std::{
+    cell::{Cell, RefCell},
+    collections::HashMap,
+    fmt::Write,
+    hash::BuildHasher,
+    rc::Rc,
+    sync::{Arc, LazyLock},
+};
+
+use super::{Database, Entered};
+use crate::{
+    commands::{
+        scripts::{Met, ScriptCache, Sha, is_kept},
+        table::{
+            CommandTable, Flags, Spec,
+            inside::{Code, Inside, Tells},
+        },
+    },
+    protocol::resp::{
+        Request,
+        request::{Anew, decimal},
+    },
+};
+
+/// Scripts that are kept, and the longest text.
+const MOST: usize = 1024;
+const LONGEST: usize = 64 * 1024;
+/// A digest that no script has.
+const NOBODYS: &[u8] = b"ffffffffffffffffffffffffffffffffffffffff";
+
+/// The prologue without comments and line ends.
+static PROLOGUE: LazyLock<String> = LazyLock::new(|| {
+    let lines = include_str!("prologue.lua").lines().map(str::trim);
+    lines.filter(|line| !line.is_empty() && !line.starts_with("--")).collect::<Vec<_>>().join(" ")
+});
+
+/// A script as a database's clients know it, and as nodes do.
+#[derive(Debug)]
+struct Wrapped {
+    prefix: Box<[u8]>,
+    said: Box<[u8]>,
+    sha_said: Sha,
+    kept: Box<[u8]>,
+    sha_kept: Sha,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Name {
+    said: Sha,
+    /// It has run without an error: it is no text that does not compile, so that its digest will do.
+    proven: bool,
+}
+
+/// One worker's scripts in databases.
+#[derive(Debug, Default)]
+pub struct WrappedScripts {
+    hasher: foldhash::quality::RandomState,
+    /// By the hash of prefix and text.
+    by_text: RefCell<HashMap<u64, Rc<Wrapped>>>,
+    /// What clients call a script, by what nodes call it.
+    names: RefCell<HashMap<Sha, Name>>,
+    /// The script that was entered last as a whole and has not been seen to run.
+    unproven: Cell<Option<Sha>>,
+    /// Where commands have their keys, written for the prologue, and of which table.
+    rules: RefCell<Option<(Arc<CommandTable>, Rc<Rules>)>>,
+}
+
+/// Where commands have their keys: those with one key as their first argument, and others by rules.
+#[derive(Debug, PartialEq, Eq)]
+struct Rules {
+    one: String,
+    some: String,
+}
+
+/// What is known of scripts.
+#[derive(Clone, Copy)]
+pub struct Known<'a> {
+    /// How they are kept at nodes.
+    pub wrapped: &'a WrappedScripts,
+    /// The texts that clients have said, and those that nodes have been given.
+    pub scripts: &'a ScriptCache,
+    /// The servers' commands.
+    pub commands: &'a Arc<CommandTable>,
+    /// Whether a script that nodes have been given may be named by its digest: the client's user may do all.
+    pub by_digest: bool,
+}
+
+impl Database {
+    /// EVAL, EVALSHA, SCRIPT LOAD and SCRIPT EXISTS.
+    pub(super) fn enter_script(&self, request: &Request, code: Code, known: Known, anew: &mut Anew) -> Entered {
+        match code {
+            Code::Eval => {
+                let wrapped = known.wrap(self, request.arg(1), Met::Evaluated);
+                let sha = wrapped.sha_kept;
+                let is_kept =
+                    known.by_digest && known.wrapped.is_proven(&sha) && known.scripts.find(sha.digits()).is_some();
+                known.wrapped.unproven.set((!is_kept).then_some(sha));
+                let (name, script): (&[u8], &[u8]) = match (is_kept, request.is(0, "EVAL_RO")) {
+                    (false, _) => (request.name(), &wrapped.kept),
+                    (true, false) => (b"EVALSHA", wrapped.sha_kept.digits()),
+                    (true, true) => (b"EVALSHA_RO", wrapped.sha_kept.digits()),
+                };
+                self.enter_call(request, name, script, anew);
+            }
+            Code::Evalsha => {
+                let wrapped = known.find(self, request.arg(1));
+                let digest = wrapped.as_ref().map_or(NOBODYS, |wrapped| wrapped.sha_kept.digits());
+                self.enter_call(request, request.name(), digest, anew);
+            }
+            Code::Load => {
+                anew.begin(3);
+                anew.push(&[request.name()]);
+                anew.push(&[request.arg(1)]);
+                anew.push(&[&known.wrap(self, request.arg(2), Met::Loaded).kept]);
+            }
+            Code::Exists => {
+                anew.begin(request.len());
+                for (index, arg) in request.args().enumerate() {
+                    let wrapped = (index > 1).then(|| known.find(self, arg));
+                    match wrapped {
+                        None => anew.push(&[arg]),
+                        Some(None) => anew.push(&[NOBODYS]),
+                        Some(Some(wrapped)) => anew.push(&[wrapped.sha_kept.digits()]),
+                    }
+                }
+            }
+        }
+        Entered::Anew
+    }
+
+    /// The script's keys are named as they are kept; the guards stand behind them, so that one without keys goes to where the
+    /// database is.
+    fn enter_call(&self, request: &Request, name: &[u8], script: &[u8], anew: &mut Anew) {
+        let number = decimal(request.arg(2)).and_then(|number| usize::try_from(number).ok());
+        let Some(number) = number.filter(|number| *number <= request.len() - 3) else {
+            // A server says so, and nothing runs.
+            anew.begin(request.len());
+            anew.push(&[name]);
+            anew.push(&[script]);
+            return request.args().skip(2).for_each(|arg| anew.push(&[arg]));
+        };
+        anew.begin(request.len() + self.guards.len());
+        anew.push(&[name]);
+        anew.push(&[script]);
+        anew.push(&[(number + self.guards.len()).to_string().as_bytes()]);
+        let (mut args, guards) = (request.args().skip(3), &self.guards);
+        args.by_ref().take(number).for_each(|key| anew.push(&[&self.prefix, key]));
+        guards.iter().for_each(|guard| anew.push(&[guard]));
+        args.for_each(|arg| anew.push(&[arg]));
+    }
+}
+
+impl Known<'_> {
+    /// A text that a client has said, as nodes are given it.
+    fn wrap(self, database: &Database, text: &[u8], met: Met) -> Rc<Wrapped> {
+        self.scripts.learn(text, met);
+        self.wrapped.of(database, text, self.commands)
+    }
+
+    /// The script that a client calls so, where its text is known.
+    fn find(self, database: &Database, digits: &[u8]) -> Option<Rc<Wrapped>> {
+        let script = self.scripts.find(digits)?;
+        Some(self.wrapped.of(database, &script.text, self.commands))
+    }
+}
+
+impl WrappedScripts {
+    fn of(&self, database: &Database, text: &[u8], commands: &Arc<CommandTable>) -> Rc<Wrapped> {
+        let rules = self.rules_of(commands);
+        let hash = self.hasher.hash_one((&*database.prefix, text));
+        let is_it = |known: &&Rc<Wrapped>| *known.said == *text && known.prefix == database.prefix;
+        if let Some(known) = self.by_text.borrow().get(&hash).filter(is_it) {
+            return known.clone();
+        }
+        let kept = wrap(database, text, &rules, commands);
+        let wrapped = Rc::new(Wrapped {
+            prefix: database.prefix.clone(),
+            said: text.into(),
+            sha_said: Sha::of(text),
+            sha_kept: Sha::of(&kept),
+            kept: kept.into(),
+        });
+        let (by_text, names) = (&mut *self.by_text.borrow_mut(), &mut *self.names.borrow_mut());
+        if names.len() >= MOST {
+            by_text.clear();
+            names.clear();
+        }
+        names.entry(wrapped.sha_kept).or_insert(Name { said: wrapped.sha_said, proven: false });
+        if text.len() <= LONGEST && is_kept(text) {
+            by_text.insert(hash, wrapped.clone());
+        }
+        wrapped
+    }
+
+    fn rules_of(&self, commands: &Arc<CommandTable>) -> Rc<Rules> {
+        if let Some((table, rules)) = &*self.rules.borrow()
+            && Arc::ptr_eq(table, commands)
+        {
+            return rules.clone();
+        }
+        let rules = Rc::new(Rules::of(commands));
+        let before = self.rules.replace(Some((commands.clone(), rules.clone())));
+        if before.is_some_and(|(_, before)| before != rules) {
+            self.by_text.borrow_mut().clear();
+        }
+        rules
+    }
+
+    /// The script that was entered last as a whole, whose reply is to show whether it runs.
+    pub fn take_unproven(&self) -> Option<Sha> {
+        self.unproven.take()
+    }
+
+    /// It has run without an error.
+    pub(super) fn prove(&self, sha: &Sha) {
+        if let Some(name) = self.names.borrow_mut().get_mut(sha) {
+            name.proven = true;
+        }
+    }
+
+    fn is_proven(&self, sha: &Sha) -> bool {
+        self.names.borrow().get(sha).is_some_and(|name| name.proven)
+    }
+
+    /// A text of a node's with clients' names for scripts instead of its own.
+    pub fn as_said(&self, text: &[u8]) -> Vec<u8> {
+        let names = self.names.borrow();
+        let (mut told, mut at) = (Vec::with_capacity(text.len()), 0);
+        while at < text.len() {
+            let digits = text[at..].iter().take_while(|byte| byte.is_ascii_hexdigit()).count();
+            let word = &text[at..at + digits.max(1)];
+            let said = Sha::parse(word).and_then(|sha| names.get(&sha));
+            told.extend_from_slice(said.map_or(word, |name| name.said.digits()));
+            at += word.len();
+        }
+        told
+    }
+}
+
+impl Rules {
+    fn of(commands: &CommandTable) -> Rules {
+        let (mut one, mut some) = (" ".to_owned(), " ".to_owned());
+        for spec in commands.rows() {
+            if has_one_key_first(spec) {
+                let _ = write!(one, "{} ", spec.name);
+            } else if let Some(rule) = rule(spec) {
+                let _ = write!(some, "{}={rule} ", spec.name);
+            }
+        }
+        Rules { one, some }
+    }
+}
+
+fn has_one_key_first(spec: &Spec) -> bool {
+    spec.inside == Inside::Keys && spec.only_key() == Some(1) && spec.tells == Tells::Nothing
+}
+
+/// Where a command has its keys, and what its reply tells of them: see `prologue.lua`.
+fn rule(spec: &Spec) -> Option<String> {
+    let keys = match spec.inside {
+        _ if spec.container && !spec.name.contains('|') => "|".to_owned(),
+        Inside::AsItCame => "-".to_owned(),
+        Inside::Keys if spec.reads_streams() => "x".to_owned(),
+        Inside::Keys => spec.rule_of_keys()?,
+        Inside::Sort => "o".to_owned(),
+        Inside::Copy => "c".to_owned(),
+        Inside::Pattern => "k".to_owned(),
+        Inside::Scan => "n".to_owned(),
+        Inside::Count => "d".to_owned(),
+        Inside::Random => "r".to_owned(),
+        Inside::Flush => "f".to_owned(),
+        // Servers refuse it in scripts, and say so.
+        _ if spec.flags.has(Flags::NOSCRIPT) => "-".to_owned(),
+        Inside::Info | Inside::Topics | Inside::Script(_) | Inside::NoCluster | Inside::Refused(_) => return None,
+    };
+    let tells = match spec.tells {
+        Tells::Key => "/K",
+        Tells::Each => "/E",
+        Tells::First => "/F",
+        Tells::Page => "/P",
+        Tells::Streams => "/S",
+        Tells::Group => "/G",
+        _ if spec.inside == Inside::Random => "/K",
+        _ if spec.inside == Inside::Pattern => "/E",
+        _ => "",
+    };
+    Some(keys + tells)
+}
+
+/// The text with the prologue in front of its first line of code.
+fn wrap(database: &Database, text: &[u8], rules: &Rules, commands: &CommandTable) -> Vec<u8> {
+    let code = match text.iter().position(|&byte| byte == b'\n') {
+        _ if !text.starts_with(b"#!") => 0,
+        Some(end) => end + 1,
+        // There is no code.
+        None => return text.to_vec(),
+    };
+    let mut prologue = String::new();
+    // Every other part is the name of what is put in.
+    for (index, part) in PROLOGUE.split('@').enumerate() {
+        match (index % 2, part) {
+            (1, "ONE") => prologue.push_str(&literal(rules.one.as_bytes())),
+            (1, "SOME") => prologue.push_str(&literal(rules.some.as_bytes())),
+            (1, "NAMES") => prologue.push_str(&names_in(text, commands)),
+            (1, "PREFIX") => prologue.push_str(&literal(&database.prefix)),
+            (1, "PATTERN") => prologue.push_str(&literal(&database.pattern)),
+            (1, "SLOT") => prologue.push_str(&database.slot.to_string()),
+            (1, _) => prologue.push_str(&database.name),
+            _ => prologue.push_str(part),
+        }
+    }
+    [&text[..code], prologue.as_bytes(), &text[code..]].concat()
+}
+
+/// A string of Lua's.
+fn literal(text: &[u8]) -> String {
+    let mut out = String::from("'");
+    for &byte in text {
+        match byte {
+            b' '..=b'~' if !b"'\\".contains(&byte) => out.push(byte.into()),
+            _ => {
+                let _ = write!(out, "\\{byte:03}");
+            }
+        }
+    }
+    out + "'"
+}
+
+/// The names of commands with one key as their first argument that stand between quotes in the text, as they stand there.
+fn names_in(text: &[u8], commands: &CommandTable) -> String {
+    const LONGEST_NAME: usize = 24;
+    let mut names = std::collections::BTreeSet::new();
+    for word in text.split(|byte| b"'\"".contains(byte)) {
+        let is_name = (1..=LONGEST_NAME).contains(&word.len()) && word.iter().all(u8::is_ascii_alphanumeric);
+        if is_name && commands.named(word, b"").is_some_and(has_one_key_first) {
+            names.insert(String::from_utf8_lossy(word).into_owned());
+        }
+    }
+    let names: Vec<String> = names.into_iter().map(|name| format!("['{name}']=1")).collect();
+    format!("{{{}}}", names.join(","))
+}
