@@ -13,6 +13,7 @@ mod learn;
 pub mod lost;
 pub mod refused;
 mod replies;
+pub mod secrets;
 pub mod sender;
 pub mod spec;
 pub mod traits;

@@ -172,7 +172,7 @@ pub(super) fn show(caller: &Caller, request: &Request<'_>, spec: Option<&Spec>) 
     let is_shown = |spec: &&Spec| spec.takes(request.len()) && !spec.container && is_shown(spec);
     let Some(spec) = spec.filter(|spec| clients.is_monitored() && is_shown(spec)) else { return };
     let most = caller.router.settings().pubsub.hard_limit;
-    let line = shown::line(&caller.client, request, &spec.name, most);
+    let line = shown::line(&caller.client, request, spec, most);
     clients.show(&line.into(), most);
 }
 

@@ -5,6 +5,7 @@ use super::{
     inside::{self, Inside, Tells},
     lost::{self, WhenLost},
     refused, replies,
+    secrets::{self, Secrets},
     sender::{self, Sender},
     traits::{self, Traits},
     treatment::{self, Local, Treatment},
@@ -38,6 +39,8 @@ pub struct Spec {
     pub when_busy: WhenBusy,
     /// Who makes nodes run it.
     pub sender: Sender,
+    /// Which of its arguments nobody is shown.
+    pub secrets: Secrets,
     /// What sessions have to know of it besides.
     pub traits: Traits,
     /// Replicas get it too: each may be the next primary.
@@ -100,6 +103,7 @@ impl Spec {
             refused: None,
             when_lost: WhenLost::Keys,
             when_busy: WhenBusy::Says,
+            secrets: Secrets::None,
             sender: Sender::Clients,
             traits: Traits::default(),
             replicas_too: false,
@@ -112,6 +116,7 @@ impl Spec {
         spec.treatment = treatment::of(&spec);
         spec.when_lost = lost::of(&spec);
         spec.when_busy = busy::of(&spec);
+        spec.secrets = secrets::of(&spec.name);
         spec.sender = sender::of(&spec);
         spec.traits = traits::of(&spec);
         spec.refused = refused::why(&spec.name);
