@@ -1,8 +1,8 @@
 //! End to end, against three real nodes on this machine: what a request costs the proxy, and how long it takes.
 //!
-//! `cargo bench --bench proxy`; with `-- strict` what `strict_order` costs, as a ratio. It needs `redis-server`; it starts
-//! everything on free ports of 127.0.0.1 and ends it. Nodes, proxy and load share the machine, so that requests a second say
-//! little: CPU time per request is what to compare.
+//! `cargo bench --bench proxy`; with `-- strict` what `strict_order` costs, with `-- unix` what a unix socket saves, as
+//! ratios. It needs `redis-server` and `redis-benchmark`; it starts everything on free ports of 127.0.0.1 and ends it. Nodes,
+//! proxy and load share the machine, so that requests a second say little: CPU time per request is what to compare.
 
 // Shared with the tests, which use more of it.
 #[allow(unused_imports)]
@@ -10,7 +10,9 @@
 mod support;
 
 use std::{
-    fs, thread,
+    fs,
+    process::Command,
+    thread,
     time::{Duration, Instant},
 };
 
@@ -33,6 +35,9 @@ fn main() {
     }
     if std::env::args().any(|arg| arg == "strict") {
         return compare(&usual, &Proxy::start(settings().with("STRICT_ORDER", true)));
+    }
+    if std::env::args().any(|arg| arg == "unix") {
+        return compare_sockets(settings());
     }
     println!(
         "{:<6} {:>7} {:>8} {:>12} {:>12} {:>10} {:>10}",
@@ -60,13 +65,51 @@ fn compare(usual: &Proxy, strict: &Proxy) {
                 ratios[0].push(strict.rate / plain.rate);
                 ratios[1].push(strict.cpu / plain.cpu);
             }
-            let [rate, cpu] = ratios.map(|mut ratios| {
-                ratios.sort_by(f64::total_cmp);
-                ratios[ratios.len() / 2]
-            });
+            let [rate, cpu] = ratios.map(median);
             println!("{name:<6} {clients:>7} {depth:>8} {rate:>20.2} {cpu:>20.2}");
         }
     }
+}
+
+/// What clients save by a unix socket: the median of the ratios of rounds that take turns. The load is redis-benchmark's.
+fn compare_sockets(settings: Settings) {
+    let folder = tempfile::tempdir().expect("a folder");
+    let socket = folder.path().join("slotway.sock");
+    let flags = ["--listen".to_owned(), format!("unix://{}", socket.display())];
+    let proxy = Proxy::start(Settings { flags: flags.into(), ..settings.with("WORKERS", 1) });
+    let ways = [["-p".to_owned(), proxy.port.to_string()], ["-s".to_owned(), socket.display().to_string()]];
+    println!("{:<6} {:>7} {:>8} {:>20} {:>20}", "", "clients", "pipeline", "requests/s, unix", "CPU/req, unix");
+    for name in ["get", "set"] {
+        for (clients, depth, count) in [(1, 1, 20_000), (50, 1, 100_000), (50, 16, 800_000)] {
+            let mut ratios: [Vec<f64>; 2] = Default::default();
+            for _ in 0..ROUNDS {
+                let [tcp, unix] = [&ways[0], &ways[1]].map(|way| {
+                    let (cpu, start) = (cpu_time(&proxy), Instant::now());
+                    let load = ["-t", name, "-r", "10000", "-q", "-d", "64"].map(str::to_owned);
+                    let size = [
+                        "-c".into(),
+                        clients.to_string(),
+                        "-P".into(),
+                        depth.to_string(),
+                        "-n".into(),
+                        count.to_string(),
+                    ];
+                    let done = Command::new("redis-benchmark").args(way).args(load).args(size).output();
+                    assert!(done.expect("redis-benchmark").status.success(), "redis-benchmark");
+                    (start.elapsed().as_secs_f64(), cpu_time(&proxy).saturating_sub(cpu).as_secs_f64())
+                });
+                ratios[0].push(tcp.0 / unix.0);
+                ratios[1].push(unix.1 / tcp.1);
+            }
+            let [rate, cpu] = ratios.map(median);
+            println!("{name:<6} {clients:>7} {depth:>8} {rate:>20.2} {cpu:>20.2}");
+        }
+    }
+}
+
+fn median(mut ratios: Vec<f64>) -> f64 {
+    ratios.sort_by(f64::total_cmp);
+    ratios[ratios.len() / 2]
 }
 
 /// How one load went.
