@@ -1,7 +1,7 @@
 //! What the operator decides: defaults < TOML file < environment < flags, checked once, at start.
 //!
 //! The defaults are the documented file itself, `config/slotway.toml`, built in: they exist in one place only. A new key
-//! needs a field here and a paragraph there; a test compares the two.
+//! needs a field here, a paragraph there and a flag (`cli/flags.rs`); tests compare them.
 //!
 //! Nothing here reads the environment or touches a socket: [`Sources`] says what to read, so that tests can say it too.
 //!

@@ -80,7 +80,7 @@ settings! {
     refresh_interval,
     /// Clients at one time [10000]
     max_clients,
-    /// Close clients that are silent for so long [0s: never]
+    /// Close clients that are silent for this long [0s: never]
     client_idle_timeout,
     /// Requests that one client may have under way [1024]
     client_window,

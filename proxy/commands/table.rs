@@ -1,7 +1,7 @@
 //! What is known of each command: the [`CommandTable`], learned from the servers' own `COMMAND`.
 //!
 //! A built-in table, made from real servers and checked in as text, serves until a server has been asked and where its
-//! reply is of no use (`command/table.txt`; `tests/every_command/keys.rs` says how it is made). Nobody keeps a list of commands by
+//! reply is of no use (`commands/table/table.txt`; `tests/every_command/keys.rs` says how it is made). Nobody keeps a list of commands by
 //! hand: only what a command *means* for a proxy is written down, in [`treatment`].
 
 mod aliases;

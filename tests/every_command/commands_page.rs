@@ -120,7 +120,7 @@ fn every_difference_is_of_a_known_command() {
 }
 
 /// Commands for administrators that are served: each has been thought of. What is new to this list and can hurt a node
-/// or the cluster belongs to what is refused (`proxy/commands/table/treatment.rs`).
+/// or the cluster belongs to what is refused (`proxy/commands/table/refused.rs`).
 const SERVED_TO_ADMINISTRATORS: &[&str] = &[
     "acl|dryrun",
     "acl|getuser",

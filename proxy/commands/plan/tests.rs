@@ -296,7 +296,8 @@ fn operators_choose() {
 fn parts(line: &str, cut: impl FnOnce(&Request, &Spec) -> Option<Split>) -> Vec<String> {
     let words: Vec<&str> = line.split(' ').collect();
     with(&words, |request, spec| {
-        let split = cut(request, spec.unwrap()).unwrap();
+        let spec = spec.expect("a row of the built-in table");
+        let split = cut(request, spec).expect(line);
         let lines = (0..split.parts.len()).map(|part| {
             let mut frame = Vec::new();
             split.encode(part, request, &mut frame);

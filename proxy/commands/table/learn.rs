@@ -1,7 +1,7 @@
 //! Making rows: from a server's reply to `COMMAND`, and from and to the text in which the built-in table is kept.
 //!
 //! One line of that text is one command, its parts set apart by tabs: name, arity, flags, key specs, policies. A key
-//! spec reads `flags/begin/find`, as in `RO,access/index:1/range:-1,1,0`; a part that is empty is `-`.
+//! spec reads `flags/begin/find`, as in `RO/index:1/range:-1,1,0`; empty flags and key specs are `-`, empty policies `,`.
 
 use std::fmt::{self, Write};
 
