@@ -50,6 +50,12 @@ pub enum Command {
     Doctor(DoctorFlags),
     /// Print the hash slot of each key.
     Slot {
+        /// The database of its own that they are in
+        #[arg(long, value_name = "NAME")]
+        database: Option<String>,
+        /// What the keys of such a database begin with, % for its name
+        #[arg(long, value_name = "FORM", default_value = "{%}", requires = "database")]
+        database_prefix: String,
         /// The keys.
         #[arg(required = true)]
         keys: Vec<String>,

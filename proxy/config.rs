@@ -168,6 +168,9 @@ pub struct Config {
     /// The database of its own that clients work in; `None`: all of the cluster.
     #[serde(deserialize_with = "read::text")]
     pub database: Option<String>,
+    /// How many such databases SELECT may choose from; 0: those that the servers have.
+    #[serde(deserialize_with = "read::number")]
+    pub databases: usize,
     /// What its keys begin with, with `%` for its name.
     #[serde(deserialize_with = "read::text")]
     pub database_prefix: Option<String>,
@@ -237,6 +240,9 @@ pub enum LogFormat {
     Json,
 }
 
+/// The most databases that SELECT may choose from.
+const MOST_DATABASES: usize = 1024;
+
 impl Config {
     /// Reads, merges and checks all sources; password files are read here.
     pub fn load(sources: &Sources) -> Result<Config, ConfigError> {
@@ -257,7 +263,7 @@ impl Config {
     fn from_layers(layers: &Figment) -> Result<Config, ConfigError> {
         let mut config: Config = layers.extract().map_err(|error| ConfigError::of(error, layers))?;
         secret::read_file(&mut config.password, config.password_file.as_deref(), "password")?;
-        config.own_database().map_err(|why| ConfigError::Database { why })?;
+        config.own_databases().map_err(|why| ConfigError::Database { why })?;
         secret::read_file(&mut config.client_password, config.client_password_file.as_deref(), "client_password")?;
         Ok(config)
     }
@@ -292,10 +298,21 @@ impl Config {
         }
     }
 
-    /// The database of its own that clients work in.
-    pub fn own_database(&self) -> Result<Option<Arc<Database>>, String> {
+    /// The databases of their own that clients work in, by their numbers; none: all of the cluster.
+    pub fn own_databases(&self) -> Result<Vec<Arc<Database>>, String> {
         let form = self.database_prefix.as_deref().unwrap_or_default();
-        self.database.as_ref().map(|name| Database::new(name, form).map(Arc::new)).transpose()
+        let Some(name) = &self.database else {
+            return if self.databases > 0 {
+                Err("`databases` needs `database`: a name for what SELECT chooses from".to_owned())
+            } else {
+                Ok(Vec::new())
+            };
+        };
+        if self.databases > MOST_DATABASES {
+            return Err(format!("`databases` is at most {MOST_DATABASES}"));
+        }
+        let all = Database::several(name, form, self.databases)?;
+        Ok(all.into_iter().map(Arc::new).collect())
     }
 
     /// The nodes' user as whom everybody works who connects, without saying a password.

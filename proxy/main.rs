@@ -19,7 +19,9 @@ fn main() -> ExitCode {
         Some(Command::Dev(flags)) => cli::dev::run(&flags),
         Some(Command::Check(flags)) => cli::check::run(&flags),
         Some(Command::Doctor(flags)) => cli::doctor::run(&flags),
-        Some(Command::Slot { keys }) => cli::ask::slot(&keys),
+        Some(Command::Slot { database, database_prefix, keys }) => {
+            cli::ask::slot(database.as_deref(), &database_prefix, &keys)
+        }
         Some(Command::Explain { request }) => cli::ask::explain(&request),
         Some(Command::Healthcheck(flags)) => cli::healthcheck::run(&flags),
     };

@@ -2,16 +2,19 @@
 
 use slotway::{
     cluster::explain::{self, Grounds},
-    commands::{plan::Policy, table::CommandTable},
+    commands::{database::Database, plan::Policy, table::CommandTable},
     protocol::slot::Slot,
 };
 
 use super::{Failure, say};
 
-/// Prints each key's slot.
-pub fn slot(keys: &[String]) -> Result<(), Failure> {
+/// Prints each key's slot; in a database of its own, as it is kept there.
+pub fn slot(database: Option<&str>, form: &str, keys: &[String]) -> Result<(), Failure> {
+    let database = database.map(|name| Database::new(name, form)).transpose().map_err(Failure::Config)?;
+    let prefix = database.as_ref().map_or_else(Default::default, |database| String::from_utf8_lossy(database.prefix()));
     for key in keys {
-        say(format_args!("{:5}  {key}", Slot::of(key.as_bytes())));
+        let kept = format!("{prefix}{key}");
+        say(format_args!("{:5}  {kept}", Slot::of(kept.as_bytes())));
     }
     Ok(())
 }

@@ -94,6 +94,8 @@ settings! {
     strict_order @ true,
     /// A database of its own for all clients of this proxy, in one slot: its name
     database,
+    /// How many such databases SELECT may choose from; 0: those that the servers have [0]
+    databases,
     /// What the keys of such a database begin with, % for its name [{%}]
     database_prefix,
     /// Commands to refuse

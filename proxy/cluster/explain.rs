@@ -44,7 +44,8 @@ pub fn explain<T: AsRef<[u8]>>(args: &[T], grounds: Grounds) -> Option<Vec<(&'st
 }
 
 impl Grounds<'_> {
-    fn lines(self, request: &Request) -> Vec<(&'static str, String)> {
+    /// Explains a request, as [`explain`] does.
+    pub fn lines(self, request: &Request) -> Vec<(&'static str, String)> {
         let spec = self.commands.find(request);
         let plan = match plan::plan(request, spec, self.policy) {
             Plan::Cut(cut) => Plan::Split(Box::new(cut.finish(request))),
@@ -143,7 +144,7 @@ impl Grounds<'_> {
     }
 
     /// A slot, and its owner where that is known.
-    fn slot(self, slot: Slot) -> String {
+    pub fn slot(self, slot: Slot) -> String {
         match self.topology.map(|topology| topology.owner(slot)) {
             None => format!("slot {slot}"),
             Some(None) => format!("slot {slot}, which nobody owns"),

@@ -45,7 +45,7 @@ impl Caller {
             line: Line::new(router.tally().clone(), router.clock().clone(), router.settings().client_window),
             lane: router.first_lane(),
             user: router.own_user().clone(),
-            inside: router.settings().database.clone().map(Inside::of),
+            inside: router.settings().databases.first().cloned().map(Inside::of),
             affinity: usize::try_from(client.id).unwrap_or_default(),
             authenticated: router.settings().client_credentials.is_none(),
             router,
@@ -57,6 +57,21 @@ impl Caller {
     pub(super) fn attempts(&self, slot: Option<Slot>) -> Attempts {
         let (router, lane) = (self.router.clone(), self.lane.clone());
         Attempts::new(router, lane, slot, self.affinity, self.line.doubts.clone())
+    }
+
+    /// The client works in the database of its own of this number from now on, where there are any.
+    pub(super) fn enter_database(&mut self, number: u32) {
+        let database = self.router.settings().databases.get(number as usize).cloned();
+        self.inside = database.map(Inside::of);
+    }
+
+    /// How many databases SELECT may choose from.
+    pub(super) fn databases(&self) -> u32 {
+        let settings = self.router.settings();
+        match settings.selects_own {
+            true => u32::try_from(settings.databases.len()).unwrap_or(u32::MAX),
+            false => self.router.topology().server.databases.max(1),
+        }
     }
 
     pub(super) fn speaks_resp3(&self) -> bool {

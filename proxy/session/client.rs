@@ -145,7 +145,7 @@ fn switch(caller: &Caller, mark: Mark, request: &Request<'_>) -> Answer {
 fn known(caller: &Caller, all: &[Arc<Connected>]) -> Known {
     let mut users: HashSet<String> = all.iter().map(|client| client.about().user.clone()).collect();
     users.insert("default".to_owned());
-    let databases = caller.router.topology().server.databases.max(1);
+    let databases = caller.databases();
     Known { dialect: caller.dialect(), databases, users }
 }
 

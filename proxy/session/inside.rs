@@ -11,7 +11,7 @@ use super::{caller::Caller, listening::Listening, transaction::Transaction};
 use crate::{
     commands::{
         database::{Database, Entered, Known, Strip},
-        table::{self, Spec, inside::Tells},
+        table::{self, CommandTable, Spec, inside::Tells},
     },
     protocol::resp::{Request, request::Anew},
 };
@@ -54,13 +54,7 @@ pub(super) fn enter<'a>(
         // It is refused by the name that the client said.
         return request;
     }
-    let runs = spec.is_some_and(|spec| matches!(spec.inside, table::inside::Inside::Script(_)));
-    let known = Known {
-        wrapped: caller.router.wrapped(),
-        scripts: caller.router.scripts(),
-        commands: &topology.commands,
-        by_digest: runs && caller.is_trusted(),
-    };
+    let known = known_scripts(caller, &topology.commands, spec);
     let entered = inside.database.enter(&request, spec, known, anew);
     let mut strip = strip_for(caller, queued, &inside.database, spec);
     let unproven = known.wrapped.take_unproven().filter(|_| queued.is_none());
@@ -76,6 +70,13 @@ pub(super) fn enter<'a>(
             request
         }
     }
+}
+
+/// What is known of scripts, for a request of this row.
+pub(super) fn known_scripts<'a>(caller: &'a Caller, commands: &'a Arc<CommandTable>, spec: Option<&Spec>) -> Known<'a> {
+    let runs = spec.is_some_and(|spec| matches!(spec.inside, table::inside::Inside::Script(_)));
+    let router = &caller.router;
+    Known { wrapped: router.wrapped(), scripts: router.scripts(), commands, by_digest: runs && caller.is_trusted() }
 }
 
 /// What the reply has to go through.

@@ -130,6 +130,7 @@ impl Session {
         self.caller.user = self.caller.router.own_user().clone();
         self.caller.client.resp.store(2, Relaxed);
         self.caller.client.database.store(0, Relaxed);
+        self.caller.enter_database(0);
         *self.caller.client.about() = About { user: "default".to_owned(), ..About::default() };
     }
 }

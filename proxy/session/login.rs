@@ -63,10 +63,13 @@ pub(super) fn select(caller: &mut Caller, listening: &mut Listening, request: &R
     let Some(number) = decimal(request.arg(1)).and_then(|number| i32::try_from(number).ok()) else {
         return frame(says::NOT_INTEGER);
     };
-    let databases = caller.router.topology().server.databases.max(1);
     match u32::try_from(number) {
-        Ok(database) if database < databases => {
+        Ok(database) if database < caller.databases() => {
             caller.client.database.store(database, Relaxed);
+            if caller.router.settings().selects_own {
+                caller.enter_database(database);
+                return b"+OK\r\n".to_vec();
+            }
             change_lane(caller, listening, Login { database, ..caller.lane.login().clone() });
             b"+OK\r\n".to_vec()
         }

@@ -8,13 +8,14 @@ use std::{rc::Rc, sync::Arc, time::Duration};
 use bytes::Bytes;
 use tokio::{net::lookup_host, time::timeout};
 
-use super::{alone::Work, caller::Caller, leave, local::Answer, names};
+use super::{alone::Work, caller::Caller, inside, leave, local::Answer, names};
 use crate::{
     cluster::{
-        explain::{self, Grounds},
+        explain::Grounds,
         topology::{Named, Node, Role, Topology},
     },
     commands::{
+        database::Entered,
         plan::{self, Plan, Policy},
         table::{
             Flags, Spec, Treatment,
@@ -22,7 +23,11 @@ use crate::{
         },
     },
     protocol::{
-        resp::{Request, request::Parser, write},
+        resp::{
+            Request,
+            request::{Anew, Parser},
+            write,
+        },
         says,
     },
     upstream::{dial::Login, router::Router},
@@ -53,7 +58,7 @@ const HELP: &[&str] = &[
 pub(super) fn answer(caller: &Caller, sub: Proxy, request: &Request<'_>) -> Answer {
     match sub {
         Proxy::Node => Answer::Alone(Work::OneNode),
-        Proxy::Explain => lines(&explain(&caller.router, request)),
+        Proxy::Explain => lines(&explain(caller, request)),
         Proxy::Help => Answer::with(|out| {
             write::array(out, HELP.len());
             HELP.iter().for_each(|line| write::simple(out, line));
@@ -71,13 +76,40 @@ fn lines(lines: &[String]) -> Answer {
     })
 }
 
-fn explain(router: &Router, request: &Request<'_>) -> Vec<String> {
-    let topology = router.topology();
-    let policy: &Policy = &router.settings().policy;
+fn explain(caller: &Caller, request: &Request<'_>) -> Vec<String> {
+    let topology = caller.router.topology();
+    let policy: &Policy = &caller.router.settings().policy;
     let grounds = Grounds { commands: &topology.commands, policy, topology: Some(&topology) };
-    let args: Vec<&[u8]> = request.args().skip(2).collect();
-    let lines = explain::explain(&args, grounds).unwrap_or_default();
+    let mut frame = Vec::new();
+    write::request(&mut frame, &request.args().skip(2).collect::<Vec<_>>());
+    let mut parser = Parser::default();
+    let Ok(Some(found)) = parser.find(&frame) else { return Vec::new() };
+    let request = parser.request(&frame, found);
+    let lines = explain_inside(caller, &request, &topology, grounds).unwrap_or_else(|| grounds.lines(&request));
     lines.iter().map(|(about, text)| format!("{about:8} {text}")).collect()
+}
+
+/// How a request is served in the client's database of its own, where it is in one.
+fn explain_inside(
+    caller: &Caller,
+    request: &Request<'_>,
+    topology: &Topology,
+    grounds: Grounds<'_>,
+) -> Option<Vec<(&'static str, String)>> {
+    let database = &caller.inside.as_ref()?.database;
+    let prefix = String::from_utf8_lossy(database.prefix());
+    let place = format!("{}: a key foo is kept as {prefix}foo, in {}", database.name(), grounds.slot(database.slot()));
+    let spec = topology.commands.find(request);
+    let known = inside::known_scripts(caller, &topology.commands, spec);
+    let mut anew = Anew::default();
+    let entered = database.enter(request, spec, known, &mut anew);
+    known.wrapped.take_unproven();
+    let lines = match entered {
+        Entered::AsItCame => grounds.lines(request),
+        Entered::Anew => grounds.lines(&anew.request()),
+        Entered::Refused(error) => vec![("served", format!("not at all: {}", String::from_utf8_lossy(&error)))],
+    };
+    Some([("database", place)].into_iter().chain(lines).collect())
 }
 
 fn glance(router: &Router) -> Vec<String> {

@@ -201,3 +201,71 @@ fn a_slot_that_moves_takes_its_database_with_it() {
 fn client_slot(cluster: &Cluster, tag: &str) -> usize {
     usize::try_from(cluster.node(0).client().call(&["CLUSTER", "KEYSLOT", tag]).integer()).expect("a slot")
 }
+
+/// SELECT, as one server has it. FLUSHALL is refused there; what is about two databases at once is not served.
+#[test]
+fn select_chooses_among_databases() {
+    let cluster = Cluster::three();
+    let settings = || Settings::new(cluster.seeds()).with("DATABASE", "shop").with("DATABASES", 16);
+    let (proxy, oracle) = (Proxy::start(settings()), Node::standalone());
+    for version in [2, 3] {
+        let (mut ours, mut theirs) = (proxy.client_of(version), oracle.client());
+        theirs.line(&format!("HELLO {version}"));
+        for line in [
+            "SET k zero",
+            "SELECT 1",
+            "GET k",
+            "MSET k one l one m one",
+            "DBSIZE",
+            "SELECT 15",
+            "GET k",
+            "SET k fifteen",
+            "SELECT 16",
+            "SELECT -1",
+            "SELECT x",
+            "GET k",
+            "MULTI",
+            "SELECT 15",
+            "SET n 1",
+            "DBSIZE",
+            "EXEC",
+            "EVAL return~redis.call('GET','k') 0",
+            "SELECT 0",
+            "GET k",
+            "EVAL return~redis.call('GET','k') 0",
+            "KEYS *",
+            "SCAN 0",
+            "SELECT 1",
+            "FLUSHDB",
+            "DBSIZE",
+            "CONFIG GET databases",
+            "RESET",
+            "GET k",
+            "SELECT 15",
+            "DBSIZE",
+            "FLUSHDB",
+            "SELECT 0",
+            "FLUSHDB",
+        ] {
+            let words: Vec<String> = line.split(' ').map(|word| word.replace('~', " ")).collect();
+            assert_eq!(ours.call(&words), theirs.call(&words), "{line} in RESP{version}");
+        }
+    }
+    let mut client = proxy.client();
+    client.line("SELECT 2");
+    assert!(client.line("CLIENT INFO").string().contains(" db=2 "));
+    client.line("SET foo bar");
+    assert_eq!(Proxy::before(&cluster).client().line("GET {shop/2}foo").string(), "bar");
+    assert!(client.line("FLUSHALL").0.starts_with(b"-ERR proxy: FLUSHALL is not served in the database 'shop/2'"));
+}
+
+#[test]
+fn an_explanation_names_keys_as_they_are_kept() {
+    let proxy = in_database(shared(), "explained");
+    let mut client = proxy.client();
+    let explained = client.line("PROXY EXPLAIN MGET foo bar").texts().join("\n");
+    assert!(explained.contains("database explained: a key foo is kept as {explained}foo, in slot "), "{explained}");
+    assert!(explained.contains("{explained}bar  (slot ") && explained.contains("by the owner of slot "), "{explained}");
+    let refused = client.line("PROXY EXPLAIN MONITOR").texts().join("\n");
+    assert!(refused.contains("not at all: ERR proxy: MONITOR is not served"), "{refused}");
+}

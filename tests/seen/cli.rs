@@ -134,6 +134,7 @@ fn the_nodes_user_is_lent_to_a_network_only_where_that_is_meant() {
 #[test]
 fn slots_and_plans_are_told_without_a_cluster() {
     assert_eq!(prints(&["slot", "foo", "{foo}bar", "bar"], &[]), "12182  foo\n12182  {foo}bar\n 5061  bar\n");
+    assert_eq!(prints(&["slot", "--database", "shop", "foo"], &[]), " 3808  {shop}foo\n");
     let text = prints(&["explain", "mget", "foo", "bar", "{foo}x"], &[]);
     assert!(text.contains("key      foo  (slot 12182)"), "{text}");
     assert!(

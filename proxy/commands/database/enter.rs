@@ -49,10 +49,15 @@ impl Database {
             Inside::Pattern => self.run(b"EVAL_RO", KEYS, &[&self.pattern, request.arg(1)], anew),
             Inside::Count => self.run(b"EVAL_RO", COUNT, &[], anew),
             Inside::Random => self.run(b"EVAL_RO", RANDOM, &[], anew),
-            Inside::Flush if request.len() > 1 && (request.len() > 2 || !is_how_to_flush(request)) => {
+            Inside::FlushAll if self.is_one_of_several => {
+                Entered::Refused(self.refusal(spec, "it would empty this database alone; FLUSHDB does that, in each"))
+            }
+            Inside::Flush | Inside::FlushAll
+                if request.len() > 1 && (request.len() > 2 || !is_how_to_flush(request)) =>
+            {
                 Entered::Refused(says::SYNTAX.into())
             }
-            Inside::Flush => self.run(b"EVAL", FLUSH, &[], anew),
+            Inside::Flush | Inside::FlushAll => self.run(b"EVAL", FLUSH, &[], anew),
             Inside::Script(_) if self.outgrows(request) => Entered::Refused(says::TOO_LONG_INSIDE.into()),
             Inside::Script(code) => self.enter_script(request, code, known, anew),
             Inside::Info if has_arg(request, |arg| is_any(arg, &["keyspace", "keysizes"])) => Entered::Refused(

@@ -163,6 +163,13 @@ local redis, server, _G, load, loadstring = (function(P, Q, S, T)
                 end
             end
         end
+        function whole.a(f, a, m)
+            if @SEVERAL@ then
+                return fail(f, "ERR proxy: FLUSHALL is not served in the database '@DATABASE@' by scripts")
+            end
+            local r = whole.f(f, a, m)
+            return r
+        end
         local function group(e)
             if sub(e, 1, 21) == "NOGROUP No such key '" then return sub(e, 1, 21) .. own(sub(e, 22)) end
             local head, last = match(e, "^(NOGROUP No such consumer group '.*' for key name ')(.*)$")

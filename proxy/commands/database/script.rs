@@ -275,6 +275,7 @@ fn rule(spec: &Spec) -> Option<String> {
         Inside::Count => "d".to_owned(),
         Inside::Random => "r".to_owned(),
         Inside::Flush => "f".to_owned(),
+        Inside::FlushAll => "a".to_owned(),
         // Servers refuse it in scripts, and say so.
         _ if spec.flags.has(Flags::NOSCRIPT) => "-".to_owned(),
         Inside::Info | Inside::Topics | Inside::Script(_) | Inside::NoCluster | Inside::Refused(_) => return None,
@@ -310,6 +311,7 @@ fn wrap(database: &Database, text: &[u8], rules: &Rules, commands: &CommandTable
             (1, "NAMES") => prologue.push_str(&names_in(text, commands)),
             (1, "PREFIX") => prologue.push_str(&literal(&database.prefix)),
             (1, "PATTERN") => prologue.push_str(&literal(&database.pattern)),
+            (1, "SEVERAL") => prologue.push_str(if database.is_one_of_several { "true" } else { "false" }),
             (1, "SLOT") => prologue.push_str(&database.slot.to_string()),
             (1, _) => prologue.push_str(&database.name),
             _ => prologue.push_str(part),

@@ -134,6 +134,17 @@ fn a_prefix_with_letters_of_patterns_is_taken_as_it_is() {
 }
 
 #[test]
+fn several_are_told_apart_by_their_numbers() {
+    let all = Database::several("shop", "{%}", 3).unwrap();
+    let prefixes: Vec<&[u8]> = all.iter().map(Database::prefix).collect();
+    assert_eq!(prefixes, [&b"{shop}"[..], b"{shop/1}", b"{shop/2}"]);
+    assert!(entered(&all[1], "FLUSHALL").contains("FLUSHDB does that, in each"));
+    assert!(entered(&all[1], "FLUSHDB").starts_with("EVAL "));
+    let one = Database::several("shop", "{%}", 0).unwrap();
+    assert!(one.len() == 1 && entered(&one[0], "FLUSHALL").starts_with("EVAL "));
+}
+
+#[test]
 fn names_and_forms_are_checked() {
     for name in ["shop", "shop/1", "a.b:c_d-e", "7"] {
         assert!(Database::new(name, "{%}").is_ok(), "{name}");

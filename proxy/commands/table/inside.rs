@@ -35,8 +35,10 @@ pub enum Inside {
     Count,
     /// RANDOMKEY: one of the slot's keys is taken.
     Random,
-    /// FLUSHDB and FLUSHALL: the keys of the slot are removed that are the database's.
+    /// FLUSHDB: the keys of the slot are removed that are the database's.
     Flush,
+    /// FLUSHALL: likewise, where its client can reach no other.
+    FlushAll,
 }
 
 /// What a command does with scripts.
@@ -105,7 +107,8 @@ fn by_name(name: &str) -> (Inside, Tells) {
         "psubscribe" | "subscribe" => Inside::Topics,
         "dbsize" => Inside::Count,
         "randomkey" => Inside::Random,
-        "flushdb" | "flushall" => Inside::Flush,
+        "flushdb" => Inside::Flush,
+        "flushall" => Inside::FlushAll,
         "blmpop" | "blpop" | "brpop" | "bzmpop" | "bzpopmax" | "bzpopmin" | "lmpop" | "zmpop" => {
             return (Inside::Keys, Tells::First);
         }
@@ -381,6 +384,7 @@ const KEYLESS: &[&str] = &[
     "multi",
     "object|help",
     "ping",
+    "proxy|explain",
     "proxy|help",
     "proxy|info",
     "proxy|nodes",

@@ -156,6 +156,5 @@ fn joins(caller: &Caller, local: Local, request: &Request<'_>) -> Joins {
 
 fn changes_database(caller: &Caller, request: &Request<'_>) -> bool {
     let number = decimal(request.arg(1)).and_then(|number| u32::try_from(number).ok());
-    let databases = caller.router.topology().server.databases.max(1);
-    number.is_some_and(|number| number < databases && number != caller.lane.login().database)
+    number.is_some_and(|number| number < caller.databases() && number != caller.client.database.load(Relaxed))
 }

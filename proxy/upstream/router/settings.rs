@@ -15,8 +15,10 @@ use crate::{
 pub struct Settings {
     /// How each command is treated.
     pub policy: Policy,
-    /// The database of its own that clients work in.
-    pub database: Option<Arc<Database>>,
+    /// The databases of their own that clients work in, by their numbers; none: all of the cluster.
+    pub databases: Vec<Arc<Database>>,
+    /// Whether SELECT chooses among these, instead of those that the servers have.
+    pub selects_own: bool,
     /// Whether what a client sends to a node waits for what it has under way at others.
     pub strict_order: bool,
     /// How long a client may send nothing.
@@ -42,7 +44,8 @@ impl Settings {
         let login = Login { credentials: own.clone(), own, ..Login::default() };
         Settings {
             policy: Policy::new(config.cross_slot == CrossSlot::Reject, &config.deny, &config.allow),
-            database: config.own_database().ok().flatten(),
+            databases: config.own_databases().unwrap_or_default(),
+            selects_own: config.databases > 0,
             strict_order: config.strict_order,
             idle_timeout: config.client_idle_timeout,
             client_window: config.client_window,
