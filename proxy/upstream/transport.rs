@@ -157,6 +157,10 @@ impl Stream {
         // Not within the budget of a task, which may be used up.
         let said = unconstrained(poll_fn(|cx| Pin::new(&mut *self).poll_write(cx, words)));
         let _ = pin!(said).poll(&mut Context::from_waker(Waker::noop()));
+        if let Carrier::Tls(tls) = &mut self.carrier {
+            // Nobody comes again with these words.
+            tls.owes_nothing();
+        }
     }
 
     /// Says so in plain text to a peer that does not speak TLS, where it goes at once.

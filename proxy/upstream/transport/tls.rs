@@ -124,6 +124,11 @@ impl Tls {
         if taken > 1 { Poll::Ready(Ok(taken - 1)) } else { Poll::Pending }
     }
 
+    /// Whoever writes next begins with something new.
+    pub(super) fn owes_nothing(&mut self) {
+        self.owes = false;
+    }
+
     pub(super) fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         self.poll_send(cx)
     }
