@@ -290,6 +290,7 @@ impl Session {
     }
 
     /// Passes on what the client is told unasked. Says why it has to go, where it has.
+    #[inline]
     fn poll_listening(&mut self, cx: &mut Context<'_>) -> Option<Disconnect> {
         if self.busy.is_ending() {
             self.listening.end(&self.caller);

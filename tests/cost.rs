@@ -20,7 +20,7 @@ const LIMITS: &[Load] = &[
     Load { name: "GET", clients: 1, depth: 1, instructions: 11_100.0, allocations: 0.01 },
     Load { name: "SET", clients: 1, depth: 1, instructions: 11_250.0, allocations: 0.01 },
     Load { name: "GET", clients: 50, depth: 1, instructions: 6_300.0, allocations: 0.01 },
-    Load { name: "GET", clients: 1, depth: 16, instructions: 3_900.0, allocations: 0.01 },
+    Load { name: "GET", clients: 1, depth: 16, instructions: 3_850.0, allocations: 0.01 },
     Load { name: "SET", clients: 1, depth: 16, instructions: 4_050.0, allocations: 0.01 },
     Load { name: "GET", clients: 50, depth: 16, instructions: 3_150.0, allocations: 0.01 },
     Load { name: "MGET", clients: 1, depth: 1, instructions: 39_500.0, allocations: 23.5 },

@@ -40,7 +40,18 @@ impl Listening {
     }
 
     /// Passes on what there is. Says why the client has to go, where it has.
+    #[inline]
     pub(super) fn poll(&mut self, cx: &mut Context<'_>, caller: &Caller) -> Option<Disconnect> {
+        if self.hears_nothing() && !caller.client.has_mail() { None } else { self.pass_on(cx, caller) }
+    }
+
+    /// Whether the client has asked to be told nothing, and nobody tells it anything.
+    #[inline]
+    fn hears_nothing(&self) -> bool {
+        !(self.subscriber.is_some() || self.monitor.is_some() || self.tracking.is_some() || self.is_told)
+    }
+
+    fn pass_on(&mut self, cx: &mut Context<'_>, caller: &Caller) -> Option<Disconnect> {
         if caller.client.has_mail() {
             self.pass_on_mail(caller);
         }
@@ -72,11 +83,12 @@ impl Listening {
     }
 
     /// The limits of Redis on what a subscriber owes (`client-output-buffer-limit pubsub`).
+    #[inline]
     pub(super) fn poll_owed(&mut self, cx: &mut Context<'_>, caller: &Caller) -> Option<Disconnect> {
-        let is_told = self.subscriber.is_some() || self.monitor.is_some() || self.tracking.is_some() || self.is_told;
-        if !is_told {
-            return None;
-        }
+        if self.hears_nothing() { None } else { self.judge_owed(cx, caller) }
+    }
+
+    fn judge_owed(&mut self, cx: &mut Context<'_>, caller: &Caller) -> Option<Disconnect> {
         let limits = caller.router.settings().pubsub;
         let owed = caller.line.owed();
         let above = |limit: usize| limit > 0 && owed > limit;

@@ -62,7 +62,13 @@ pub(super) enum Again {
 impl Way<'_> {
     /// Sends again what has bounced, once nothing else is in flight. As long as anything of it is unanswered, nothing new may
     /// be sent.
-    pub(super) fn poll(mut self, retry: &mut Option<Retry>, cx: &mut Context<'_>) -> Again {
+    #[inline]
+    pub(super) fn poll(self, retry: &mut Option<Retry>, cx: &mut Context<'_>) -> Again {
+        // So it is in nearly every turn.
+        if retry.is_none() && !self.caller.line.has_bounced() { Again::Done } else { self.poll_again(retry, cx) }
+    }
+
+    fn poll_again(mut self, retry: &mut Option<Retry>, cx: &mut Context<'_>) -> Again {
         loop {
             if let Some(waiting) = retry
                 && let Some(held) = &mut waiting.held
