@@ -13,8 +13,7 @@ use super::{
     scan, scripts, server,
     subscriber::Kind,
     transaction::try_multi,
-    wait,
-    wait::Wait,
+    wait::{self, Wait},
     watch,
 };
 use crate::{

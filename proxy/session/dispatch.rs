@@ -5,9 +5,19 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use super::{
-    Flow, Session, alone::Work, apart, ask::ask, barrier::Barrier, barrier::target_of, busy::Busy, called,
-    caller::Caller, everywhere, everywhere::asks_first, inside, leave, leave::Lack, leave::is_judged_by_node, make_up,
-    monitor, pause, scripts, server, transaction::aborted_for,
+    Flow, Session,
+    alone::Work,
+    apart,
+    ask::ask,
+    barrier::{Barrier, target_of},
+    busy::Busy,
+    called,
+    caller::Caller,
+    everywhere::{self, asks_first},
+    inside,
+    leave::{self, Lack, is_judged_by_node},
+    make_up, monitor, pause, scripts, server,
+    transaction::aborted_for,
 };
 use crate::{
     cluster::topology::{Node, Route},

@@ -2,7 +2,12 @@
 
 use tokio::task::yield_now;
 
-use super::{Session, alone::Work, apart, apart::place_at, dispatch};
+use super::{
+    Session,
+    alone::Work,
+    apart::{self, place_at},
+    dispatch,
+};
 use crate::{
     cluster::topology::Route,
     commands::{

@@ -13,8 +13,7 @@ use super::{
     caller::Caller,
     dispatch,
     listening::Listening,
-    scripts,
-    scripts::{awaits_functions, make_ready, scripts_of},
+    scripts::{self, awaits_functions, make_ready, scripts_of},
 };
 use crate::{
     cluster::{

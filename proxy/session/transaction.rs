@@ -20,13 +20,12 @@ use self::run::{exec_apart, exec_watched, stand_ins};
 use super::{
     Flow, Session,
     alone::Work,
-    apart,
-    apart::place_at,
+    apart::{self, place_at},
     attend::Eof,
     called,
     caller::Caller,
-    monitor, scripts,
-    scripts::{learn_all, scripts_of},
+    monitor,
+    scripts::{self, learn_all, scripts_of},
     streamed::{Failure, Streamed},
 };
 use crate::{
