@@ -48,6 +48,8 @@ const OF_REQUESTS: &[&[u8]] = &[
 
 /// What replies are made of.
 const OF_REPLIES: &[&[u8]] = &[
+    b"|-1\r\n",
+    b"%-1\r\n",
     b"+OK\r\n",
     b"-ERR x\r\n",
     b"-MOVED 1 a:1\r\n",

@@ -57,8 +57,8 @@ impl Scanner {
                 }
                 b'*' | b'~' | b'>' => self.expect(length(text)?.unwrap_or(0) as u64)?,
                 b'%' => self.expect(2 * length(text)?.unwrap_or(0) as u64)?,
-                // An attribute annotates the value behind it, which is the reply.
-                b'|' => self.expect(2 * length(text)?.unwrap_or(0) as u64 + 1)?,
+                // An attribute annotates the value behind it, which is the reply. There is none without pairs (`|-1`).
+                b'|' => self.expect(2 * length(text)?.ok_or(Malformed)? as u64 + 1)?,
                 _ => return Err(Malformed),
             }
         }
@@ -210,7 +210,7 @@ mod tests {
 
     #[test]
     fn nonsense_is_malformed() {
-        for bytes in [&b"?\r\n"[..], b"\r\n", b"$x\r\n", b"$99999999999\r\n", b"+a\n", b"*-2\r\n"] {
+        for bytes in [&b"?\r\n"[..], b"\r\n", b"$x\r\n", b"$99999999999\r\n", b"+a\n", b"*-2\r\n", b"|-1\r\n"] {
             assert_eq!(Scanner::default().find(bytes), Err(Malformed), "{}", bytes.escape_ascii());
         }
     }

@@ -101,7 +101,11 @@ fn parse_one(bytes: &[u8], at: &mut usize, depth: usize) -> Result<Option<Value>
             }
         }
         b'*' | b'%' | b'~' | b'>' | b'|' => {
-            let Ok(count) = usize::try_from(number(rest)?) else { return Ok(Some(Value::Null)) };
+            let count = match usize::try_from(number(rest)?) {
+                Ok(count) => count,
+                Err(_) if kind == b'|' => return Err(Malformed),
+                Err(_) => return Ok(Some(Value::Null)),
+            };
             let count = if matches!(kind, b'%' | b'|') { count.checked_mul(2).ok_or(Malformed)? } else { count };
             let mut items = Vec::new();
             for _ in 0..count {
@@ -137,6 +141,7 @@ mod tests {
             assert_eq!(Value::parse(&bytes[..cut]), Ok(None), "cut at {cut}");
         }
         assert_eq!(Value::parse(b"?\r\n"), Err(Malformed));
+        assert_eq!(Value::parse(b"|-1\r\n+a\r\n"), Err(Malformed), "no server annotates without pairs");
         for head in ["*1\r\n", "|0\r\n"] {
             assert_eq!(Value::parse(head.repeat(40).as_bytes()), Err(Malformed), "{head}");
         }
