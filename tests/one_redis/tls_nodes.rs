@@ -201,7 +201,7 @@ fn the_check_can_be_skipped_which_is_logged_at_each_start() {
 
 #[test]
 fn valkey_s_nodes_speak_tls_too() {
-    if !Flavour::Valkey.is_here("valkey_s_nodes_speak_tls_too") {
+    if !Flavour::Valkey.is_here_with_tls("valkey_s_nodes_speak_tls_too") {
         return;
     }
     let authority = Authority::new("valkey");

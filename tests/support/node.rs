@@ -40,6 +40,19 @@ impl Flavour {
         }
         here
     }
+
+    /// Whether it can be run here with TLS; says loudly where a test is skipped for it. Some builds have none.
+    pub fn is_here_with_tls(self, test: &str) -> bool {
+        let Some(program) = self.program().filter(|_| self.is_here(test)) else { return false };
+        // Without a certificate no server starts; one with TLS misses that, others miss TLS.
+        let start = Command::new(program).args(["--port", "0", "--tls-port", "1", "--save", ""]).output();
+        let said = start.map(|out| String::from_utf8_lossy(&out.stdout).into_owned()).unwrap_or_default();
+        let here = said.contains("No tls-cert-file");
+        if !here {
+            eprintln!("SKIPPED {test}: this {self:?} server is built without TLS");
+        }
+        here
+    }
 }
 
 /// How a node is to run.
