@@ -5,8 +5,8 @@
 //! turn of the event loop costs one read and one write however many requests it carries. What needs the connection for
 //! itself (logging in, waiting in BLPOP) leaves the poll function as a `Turn::Alone` once the line has settled.
 //!
-//! What it consists of are types that know nothing of it: who asks ([`caller`]), what it is busy with ([`busy`]), what MULTI has
-//! queued ([`transaction`]), what the client is told unasked ([`listening`]), what goes again ([`retry`]). Commands are
+//! What it consists of are types that know nothing of it: who asks (`caller`), what it is busy with (`busy`), what MULTI has
+//! queued (`transaction`), what the client is told unasked (`listening`), what goes again (`retry`). Commands are
 //! functions of what they need, most of them of the caller alone.
 //!
 //! The order rule: a session never has requests in flight under two topologies, and sends nothing new while one of its

@@ -80,7 +80,7 @@ impl Drop for Asking {
     }
 }
 
-/// As [`Session::ask`], for what outlives a look at the session.
+/// As [`Caller::ask`], for what outlives a look at the session.
 pub(super) async fn ask(router: &Router, link: &Link, frame: &[u8]) -> Result<Bytes, String> {
     try_ask(router, link, frame, Rc::default()).await.map_err(|why| why.text(link))
 }

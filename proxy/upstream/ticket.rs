@@ -91,7 +91,7 @@ impl Ticket {
     }
 
     /// The whole of which this is a part only reads: where the parts are too large to be put together, the request comes
-    /// back ([`Why::TooLarge`]).
+    /// back ([`crate::cluster::recovery::Why::TooLarge`]).
     pub fn may_go_again(&self, request: Bytes) {
         if let Duty::Part { gather, .. } = &self.duty {
             gather.may_go_again(request);

@@ -1,7 +1,7 @@
 //! TLS over TCP, by rustls.
 //!
 //! Whoever reads and writes a [`Stream`](super::Stream) knows nothing of records, so two things must hold here:
-//! - What has been taken to be written is sent, without anybody's flushing: see [`Tls::poll_write`].
+//! - What has been taken to be written is sent, without anybody's flushing: see `Tls::poll_write`.
 //! - A task that reads until it must wait has everything that has come: no reader looks at the socket while there is
 //!   something left to hand out.
 //!
