@@ -11,6 +11,7 @@ mod pause;
 pub mod rights;
 mod seldom;
 mod usage;
+pub mod users;
 
 pub use self::{
     held::Held,
@@ -116,6 +117,15 @@ impl Clients {
         }
     }
 
+    /// The clients of `user` cost too much together: the one that costs most is told to leave.
+    pub fn evict_one_of(&self, user: &str) {
+        let live = lock(&self.live);
+        let dearest = live.values().filter(|client| client.about().user == user).max_by_key(|client| client.cost());
+        if let Some(dearest) = dearest {
+            dearest.tell(Order::Evict);
+        }
+    }
+
     /// Counts so many more bytes as held for some client, where that is not too much for all; says whether it is not. They
     /// are given back by [`Clients::account`].
     fn hold(&self, more: usize) -> bool {
@@ -127,9 +137,10 @@ impl Clients {
     }
 
     /// Registers a client and gives it the next id.
-    pub fn join(&self, peer: Endpoint, local: Endpoint) -> Arc<Client> {
+    /// It has come by the listener with that number.
+    pub fn join(&self, peer: Endpoint, local: Endpoint, listener: usize) -> Arc<Client> {
         let id = self.last_id.fetch_add(1, Relaxed) + 1;
-        let client = Arc::new(Client::new(id, peer, local));
+        let client = Arc::new(Client::new(id, peer, local, listener));
         lock(&self.live).insert(id, client.clone());
         client
     }
@@ -189,6 +200,8 @@ pub struct Client {
     pub peer: Endpoint,
     /// The address it connected to.
     pub local: Endpoint,
+    /// The number of the listener that it came by.
+    pub listener: usize,
     /// When it connected.
     pub since: Instant,
     /// What it says of itself.
@@ -294,11 +307,12 @@ pub enum Order {
 }
 
 impl Client {
-    fn new(id: u64, peer: Endpoint, local: Endpoint) -> Client {
+    fn new(id: u64, peer: Endpoint, local: Endpoint, listener: usize) -> Client {
         Client {
             id,
             peer,
             local,
+            listener,
             since: Instant::now(),
             about: Mutex::new(About { user: "default".to_owned(), ..About::default() }),
             resp: AtomicU8::new(2),
@@ -322,6 +336,11 @@ impl Client {
     /// The texts, locked.
     pub fn about(&self) -> MutexGuard<'_, About> {
         lock(&self.about)
+    }
+
+    /// Bytes that it has sent.
+    pub fn received(&self) -> u64 {
+        self.traffic[0].load(Relaxed)
     }
 
     /// Bytes held for it.

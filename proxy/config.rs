@@ -25,33 +25,35 @@
 
 mod error;
 mod layer;
+mod listeners;
 mod read;
 mod secret;
 mod seeds;
 mod shown;
 mod tls;
+mod users;
 
-use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
 use figment::Figment;
 use rustls::pki_types::ServerName;
 use serde::Deserialize;
 
+use self::layer::Origin;
 use crate::{
     cluster::{recovery, topology::AddressMap},
-    commands::{
-        database::Database,
-        table::{self, CommandTable},
-    },
+    commands::table::{self, CommandTable},
     protocol::endpoint::ListenAddress,
 };
 
 pub use error::ConfigError;
 pub use layer::Sources;
+pub use listeners::{ListenerConfig, Numbered};
 pub use secret::Secret;
 pub use seeds::Seeds;
 pub use shown::{Shown, shown};
 pub use tls::{AuthClients, ClientTls, NodeTls, Pair, TlsFile};
+pub use users::{UserConfig, passwords_in};
 
 /// The documented default file, which is also the lowest layer.
 pub const DEFAULTS: &str = include_str!("../config/slotway.toml");
@@ -60,9 +62,11 @@ pub const DEFAULTS: &str = include_str!("../config/slotway.toml");
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Config {
-    /// Where clients connect; never empty.
+    /// Where clients connect, in short; see [`Config::all_listeners`].
     #[serde(deserialize_with = "read::listen")]
     pub listen: Vec<ListenAddress>,
+    /// Where clients connect, with what is so there.
+    pub listeners: Vec<ListenerConfig>,
     /// The user that clients must name; `None` is `default`.
     #[serde(deserialize_with = "read::text")]
     pub client_username: Option<String>,
@@ -205,6 +209,8 @@ pub struct Config {
 
     /// Limits of subscribers.
     pub pubsub: PubSubLimits,
+    /// The proxy's own users, by name.
+    pub users: BTreeMap<String, UserConfig>,
 }
 
 /// What a subscriber may owe (`client-output-buffer-limit pubsub`).
@@ -240,9 +246,6 @@ pub enum LogFormat {
     Json,
 }
 
-/// The most databases that SELECT may choose from.
-const MOST_DATABASES: usize = 1024;
-
 impl Config {
     /// Reads, merges and checks all sources; password files are read here.
     pub fn load(sources: &Sources) -> Result<Config, ConfigError> {
@@ -262,31 +265,21 @@ impl Config {
 
     fn from_layers(layers: &Figment) -> Result<Config, ConfigError> {
         let mut config: Config = layers.extract().map_err(|error| ConfigError::of(error, layers))?;
+        if !config.listeners.is_empty() && Origin::of(layers.find_metadata("listen")) == Origin::Default {
+            // Who lists all has nothing beside it.
+            config.listen.clear();
+        }
         secret::read_file(&mut config.password, config.password_file.as_deref(), "password")?;
         config.own_databases().map_err(|why| ConfigError::Database { why })?;
         secret::read_file(&mut config.client_password, config.client_password_file.as_deref(), "client_password")?;
+        config.check_users()?;
+        config.read_passwords()?;
         Ok(config)
-    }
-
-    /// An address that cannot be listened on since another of ours has its port. With `reuse_port` the system would allow
-    /// it, and give each connection to either.
-    fn shared_port(&self) -> Option<SocketAddr> {
-        let all: Vec<SocketAddr> = self.listen.iter().filter_map(ListenAddress::tcp).chain(self.admin).collect();
-        // `[::]` is IPv4's every address too.
-        let covers = |wide: SocketAddr, other: SocketAddr| {
-            wide.ip() == other.ip() || wide.ip().is_unspecified() && (wide.is_ipv6() || other.is_ipv4())
-        };
-        let meet = |a: SocketAddr, b: SocketAddr| a.port() == b.port() && (covers(a, b) || covers(b, a));
-        let taken = |index: usize, address| all.iter().take(index).any(|&other| meet(other, address));
-        let mut named = all.iter().copied().enumerate().filter(|(_, address)| address.port() != 0);
-        named.find(|&(index, address)| taken(index, address)).map(|(_, address)| address)
     }
 
     /// An error where something is missing or at odds that only serving needs.
     pub fn ready_to_serve(&self) -> Result<(), ConfigError> {
-        if let Some(address) = self.shared_port() {
-            return Err(ConfigError::SharedPort { address });
-        }
+        self.no_address_twice()?;
         self.client_tls()?;
         self.node_tls()?;
         if self.seeds.is_empty() {
@@ -298,47 +291,12 @@ impl Config {
         }
     }
 
-    /// The databases of their own that clients work in, by their numbers; none: all of the cluster.
-    pub fn own_databases(&self) -> Result<Vec<Arc<Database>>, String> {
-        let form = self.database_prefix.as_deref().unwrap_or_default();
-        let Some(name) = &self.database else {
-            return if self.databases > 0 {
-                Err("`databases` needs `database`: a name for what SELECT chooses from".to_owned())
-            } else {
-                Ok(Vec::new())
-            };
-        };
-        if self.databases > MOST_DATABASES {
-            return Err(format!("`databases` is at most {MOST_DATABASES}"));
-        }
-        let all = Database::several(name, form, self.databases)?;
-        Ok(all.into_iter().map(Arc::new).collect())
-    }
-
-    /// The nodes' user as whom everybody works who connects, without saying a password.
-    pub fn lent_user(&self) -> Option<&str> {
-        let is_lent = self.password.is_some() && self.client_password.is_none();
-        is_lent.then(|| self.username.as_deref().unwrap_or("default"))
-    }
-
     /// How many workers there are: as configured, or one per core that this process may use.
     pub fn worker_count(&self) -> usize {
         match self.workers {
             0 => std::thread::available_parallelism().map_or(1, usize::from),
             workers => workers,
         }
-    }
-
-    /// The listening addresses that anybody on the network can use without a password, and that nobody has allowed.
-    pub fn insecure_binds(&self) -> Vec<SocketAddr> {
-        if self.allow_insecure_bind || self.client_password.is_some() {
-            return Vec::new();
-        }
-        // Who must show a certificate has said who it is.
-        let certified = self.auth_clients() == AuthClients::Yes;
-        let all = self.listen.iter().filter(|address| !(certified && matches!(address, ListenAddress::Tls(_))));
-        let all = all.filter_map(ListenAddress::tcp);
-        all.filter(|address| !address.ip().to_canonical().is_loopback()).collect()
     }
 
     /// What `deny` and `allow` name that is no command of the servers we know: mistyped, or a module's.

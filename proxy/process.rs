@@ -4,5 +4,7 @@ pub mod admin;
 pub mod certificates;
 pub mod discovery;
 pub mod doctor;
+pub mod passwords;
 pub mod server;
+pub mod watched;
 pub mod worker;

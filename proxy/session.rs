@@ -27,6 +27,7 @@ mod client;
 mod dispatch;
 mod everywhere;
 mod front;
+mod gate;
 mod inside;
 mod intake;
 mod keys;
@@ -406,8 +407,9 @@ impl Session {
     /// that. The reader stays ready where a request had to be held back.
     fn take_bytes(&mut self, bytes: &[u8]) -> (usize, Option<Turn>) {
         self.caller.router.refresh();
-        let Caller { router, authenticated, .. } = &self.caller;
-        let mut parser = self.reader.take_parser(router.epoch(), *authenticated, || {
+        let Caller { router, gate, .. } = &self.caller;
+        let authenticated = gate.is_passed();
+        let mut parser = self.reader.take_parser(router.epoch(), authenticated, || {
             let topology = router.topology();
             topology.server.framing.rules(!authenticated, topology.accepts.longest_bulk)
         });

@@ -12,7 +12,7 @@ use std::{
 };
 
 use slotway::{
-    config::{self, Config, Sources},
+    config::{self, Config, ListenerConfig, Sources},
     protocol::{address::Address, endpoint::ListenAddress, resp::Value},
     upstream::dial::{Control, Credentials, Dialer, Login},
 };
@@ -72,7 +72,7 @@ fn check_ports(config: &Config, plan: &Plan) -> Result<(), Failure> {
             )));
         }
     }
-    let own = config.listen.iter().filter_map(ListenAddress::tcp).map(|address| (address, "--listen"));
+    let own = config.addresses().filter_map(ListenAddress::tcp).map(|address| (address, "--listen"));
     let own = own.chain(config.admin.map(|admin| (admin, "--admin")));
     for (address, flag) in own {
         if taken(&address) {
@@ -150,8 +150,11 @@ async fn greet(config: &Config, plan: &Plan, shutdown: &CancellationToken) {
 
 /// Returns when the proxy reaches the nodes.
 async fn serving(config: &Config) {
-    let plain = |address: &ListenAddress| if let ListenAddress::Tcp(address) = address { Some(*address) } else { None };
-    let Some(address) = config.listen.iter().find_map(plain).map(near) else { return };
+    let plain = |listener: ListenerConfig| match listener.address {
+        ListenAddress::Tcp(address) if listener.users.is_empty() => Some(address),
+        _ => None,
+    };
+    let Some(address) = config.all_listeners().into_iter().find_map(plain).map(near) else { return };
     let credentials = config.client_password.as_ref().map(|password| Credentials {
         username: config.client_username.clone().map(Into::into),
         secret: password.reveal().to_owned().into(),
@@ -170,13 +173,13 @@ async fn serving(config: &Config) {
 }
 
 fn greeting(config: &Config, plan: &Plan) -> String {
-    let to_us = match config.listen.first() {
+    let to_us = match config.addresses().next() {
         Some(ListenAddress::Unix { path, .. }) => format!("-s {path}"),
         Some(ListenAddress::Tcp(address)) => format!("-p {}", address.port()),
         Some(ListenAddress::Tls(address)) => format!("--tls -p {}", address.port()),
         None => "-p 6380".to_owned(),
     };
-    let listen: Vec<String> = config.listen.iter().map(ToString::to_string).collect();
+    let listen: Vec<String> = config.addresses().map(ToString::to_string).collect();
     let mut text = format!("Slotway runs in front of a cluster of {} real nodes.\n\n", plan.ports().count());
     text += &format!("  {:22} the proxy: connect here as to one Redis\n", listen.join(", "));
     if let Some(admin) = config.admin {

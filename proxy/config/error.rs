@@ -51,7 +51,7 @@ pub enum ConfigError {
     /// A password file cannot be used.
     PasswordFile {
         /// The password's key.
-        key: &'static str,
+        key: String,
         /// The file.
         file: PathBuf,
         /// Why not.
@@ -62,6 +62,11 @@ pub enum ConfigError {
         /// The later one.
         address: SocketAddr,
     },
+    /// The path of a unix socket is another's, too.
+    SharedSocket {
+        /// The path.
+        path: String,
+    },
     /// Whoever reaches the port would work as a user of the nodes, and nobody has said that this is meant.
     LentUser {
         /// The nodes' user.
@@ -71,6 +76,11 @@ pub enum ConfigError {
     },
     /// A database cannot be called or kept so.
     Database {
+        /// What is wrong.
+        why: String,
+    },
+    /// A user of the proxy's own cannot be so.
+    User {
         /// What is wrong.
         why: String,
     },
@@ -95,11 +105,14 @@ impl ConfigError {
     pub(super) fn of(error: figment::Error, layers: &Figment) -> ConfigError {
         // An unknown key's own place is known by its value, not by the error, whose place is the table around it.
         let mut path = error.path.clone();
+        // The place within a list says nothing that the text does not.
+        path.retain(|step| step.parse::<usize>().is_err());
+        let whole_key = path.first().and_then(|key| layers.find_metadata(key));
         if let Kind::UnknownField(name, known) = &error.kind {
             if path.last() != Some(name) {
                 path.push(name.clone());
             }
-            let from = Origin::of(layers.find_metadata(&path.join(".")));
+            let from = Origin::of(layers.find_metadata(&path.join(".")).or(whole_key));
             let nearest = nearest(name, known).map(|known| {
                 let mut path = path.clone();
                 path.pop();
@@ -108,14 +121,12 @@ impl ConfigError {
             });
             return ConfigError::UnknownKey { key: from.write(&path), from, nearest };
         }
-        let from = Origin::of(error.metadata.as_ref().or_else(|| layers.find_metadata(&path.join("."))));
+        let from = Origin::of(error.metadata.as_ref().or_else(|| layers.find_metadata(&path.join("."))).or(whole_key));
         let why = match error.kind {
             Kind::Message(why) => why,
             Kind::InvalidType(actual, expected) => format!("found {actual}, expected {expected}"),
             other => other.to_string(),
         };
-        // The place within a list says nothing that the text does not.
-        path.retain(|step| step.parse::<usize>().is_err());
         ConfigError::BadValue { key: from.write(&path), from, why }
     }
 }
@@ -149,7 +160,10 @@ impl fmt::Display for ConfigError {
                 write!(f, "`{key}_file`: cannot take the password from {}: {why}", file.display())
             }
             ConfigError::SharedPort { address } => {
-                write!(f, "two addresses of `listen` and `admin` meet at {address}: each needs a port of its own")
+                write!(f, "two addresses of listeners and `admin` meet at {address}: each needs a port of its own")
+            }
+            ConfigError::SharedSocket { path } => {
+                write!(f, "the unix socket {path} is listened on twice: each listener needs a path of its own")
             }
             ConfigError::LentUser { user, address } => write!(
                 f,
@@ -157,7 +171,7 @@ impl fmt::Display for ConfigError {
                  is set and `client_password` is not: set `client_password` or `client_password_file`, listen on \
                  127.0.0.1, or say `allow_insecure_bind` where this is meant"
             ),
-            ConfigError::Database { why } => f.write_str(why),
+            ConfigError::Database { why } | ConfigError::User { why } => f.write_str(why),
             ConfigError::NoCertificate { wanted_by } => write!(
                 f,
                 "{wanted_by} speaks TLS, which takes a certificate and its key: name both files, `tls_cert_file` and \

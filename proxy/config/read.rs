@@ -146,6 +146,19 @@ pub(super) fn listen<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<ListenAdd
     list.iter().map(|text| text.parse().map_err(D::Error::custom)).collect()
 }
 
+pub(super) fn address<'de, D: Deserializer<'de>>(from: D) -> Result<ListenAddress, D::Error> {
+    Scalar::deserialize(from)?.0.parse().map_err(D::Error::custom)
+}
+
+/// Names, each once, and none empty.
+pub(super) fn names<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<String>, D::Error> {
+    let list = List::deserialize(from)?.0;
+    match list.iter().find(|name| name.trim().is_empty()) {
+        Some(_) => Err(D::Error::custom("a name is empty")),
+        None => Ok(list),
+    }
+}
+
 pub(super) fn socket_or_off<'de, D: Deserializer<'de>>(from: D) -> Result<Option<SocketAddr>, D::Error> {
     let text = Scalar::deserialize(from)?.0;
     match text.trim() {

@@ -2,7 +2,12 @@
 
 use std::{fmt, path::Path};
 
+use subtle::ConstantTimeEq;
+
 use super::ConfigError;
+
+/// What is wrong with a password file that has none.
+pub(super) const EMPTY: &str = "it is empty";
 
 /// A password. It prints as stars; only [`Secret::reveal`] gives it away.
 #[derive(Clone, PartialEq, Eq)]
@@ -21,9 +26,7 @@ impl Secret {
 
     /// Whether `said` is this secret, in a time that does not tell how much of it is right.
     pub fn is(&self, said: &[u8]) -> bool {
-        let own = self.0.as_bytes();
-        let differing = own.iter().zip(said.iter().chain(std::iter::repeat(&0))).fold(0, |bits, (a, b)| bits | (a ^ b));
-        std::hint::black_box(differing) == 0 && own.len() == said.len()
+        self.0.as_bytes().ct_eq(said).into()
     }
 }
 
@@ -49,12 +52,12 @@ pub(super) fn read_file(
     if secret.is_some() {
         return Err(ConfigError::BothPasswords { key });
     }
-    let unusable = |why: String| ConfigError::PasswordFile { key, file: file.to_owned(), why };
+    let unusable = |why: String| ConfigError::PasswordFile { key: key.to_owned(), file: file.to_owned(), why };
     let text = std::fs::read_to_string(file).map_err(|error| unusable(error.to_string()))?;
     let text = text.strip_suffix('\n').unwrap_or(&text);
     let text = text.strip_suffix('\r').unwrap_or(text);
     if text.is_empty() {
-        return Err(unusable("it is empty".to_owned()));
+        return Err(unusable(EMPTY.to_owned()));
     }
     *secret = Some(Secret::new(text));
     Ok(())

@@ -205,7 +205,7 @@ fn addresses_that_meet_are_refused() {
         said.err().map(|error| error.to_string())
     };
     let text =
-        |at: &str| Some(format!("two addresses of `listen` and `admin` meet at {at}: each needs a port of its own"));
+        |at: &str| Some(format!("two addresses of listeners and `admin` meet at {at}: each needs a port of its own"));
     assert_eq!(meets("127.0.0.1:7", "127.0.0.1:7"), text("127.0.0.1:7"));
     assert_eq!(meets("127.0.0.1:7,127.0.0.1:7", "off"), text("127.0.0.1:7"));
     assert_eq!(meets("0.0.0.0:7", "127.0.0.1:7"), text("127.0.0.1:7"));
@@ -218,6 +218,44 @@ fn addresses_that_meet_are_refused() {
     ] {
         assert_eq!(meets(listen, admin), None, "{listen} {admin}");
     }
+}
+
+#[test]
+fn listeners_of_a_file_are_read_and_bad_ones_named() {
+    let of = |text: &str| {
+        let file = file(text);
+        Config::load(&Sources { file: Some(file.path().to_owned()), ..Sources::default() })
+            .map_err(|error| error.to_string().replace(&file.path().display().to_string(), "FILE"))
+    };
+    let config = of("[[listeners]]\naddress = \":1\"\ndatabase = \"shop\"\n\
+         [[listeners]]\naddress = \"unix:///run/s.sock\"\nusers = [\"worker\"]\n")
+    .unwrap();
+    let all = config.all_listeners();
+    let shown: Vec<String> = all.iter().map(|listener| listener.address.to_string()).collect();
+    assert_eq!(shown, ["0.0.0.0:1", "unix:///run/s.sock"], "`listen` is not given");
+    assert_eq!((all[0].database.as_deref(), &*all[1].users), (Some("shop"), &["worker".to_owned()][..]));
+    let both = of("listen = \":2\"\n[[listeners]]\naddress = \":1\"\n").unwrap();
+    assert_eq!(both.addresses().count(), 2);
+    assert_eq!(config.insecure_binds().len(), 1);
+    for (text, error) in [
+        ("[[listeners]]\ndatabase = \"shop\"\n", "FILE: bad value for `listeners`: missing field `address`"),
+        ("[[listeners]]\naddress = \"6380\"\n", "FILE: bad value for `listeners.address`: `6380` is no IP address"),
+        ("[[listeners]]\naddress = \":1\"\ndatabse = \"x\"\n", "there is no key `listeners.databse`; did you mean"),
+        ("[[listeners]]\naddress = \":1\"\nusers = [\"\"]\n", "FILE: bad value for `listeners.users`: a name is empty"),
+        ("[[listeners]]\naddress = \":1\"\ndatabase = \"my shop\"\n", "`my shop` is no name of a database"),
+        (
+            "databases = 16\ndatabase = \"shop\"\n[[listeners]]\naddress = \":1\"\ndatabase = \"shop/3\"\n",
+            "the databases `shop` and `shop/3` would share their keys: `shop/3` is one of each",
+        ),
+        ("databases = 16\n", "`databases` needs `database`"),
+    ] {
+        let said = of(text).expect_err(text);
+        assert!(said.contains(error), "{text}: {said}");
+    }
+    let twice =
+        "seeds = \"a:1\"\n[[listeners]]\naddress = \"unix:///s\"\n[[listeners]]\naddress = \"unix:///s?mode=600\"\n";
+    let twice = of(twice).unwrap().ready_to_serve().unwrap_err().to_string();
+    assert_eq!(twice, "the unix socket /s is listened on twice: each listener needs a path of its own");
 }
 
 #[test]

@@ -87,7 +87,7 @@ impl Config {
     /// # Errors
     /// A file that is needed is not named.
     pub fn client_tls(&self) -> Result<Option<ClientTls>, ConfigError> {
-        let listener = self.listen.iter().find(|address| matches!(address, ListenAddress::Tls(_)));
+        let listener = self.addresses().find(|address| matches!(address, ListenAddress::Tls(_)));
         let admin = || (self.admin_tls && self.admin.is_some()).then(|| "the admin port (`admin_tls`)".to_owned());
         let Some(wanted_by) = listener.map(ToString::to_string).or_else(admin) else { return Ok(None) };
         let certificate = TlsFile::of("tls_cert_file", self.tls_cert_file.as_deref());

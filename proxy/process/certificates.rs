@@ -3,16 +3,11 @@
 //! Connections keep what they were made with; those that are made afterwards get the new. What is wrong with new files is
 //! said, and the old ones serve on.
 
-use std::{
-    fs,
-    os::unix::fs::MetadataExt,
-    path::PathBuf,
-    sync::Arc,
-    time::{Duration, SystemTime},
-};
+use std::{sync::Arc, time::SystemTime};
 
-use tokio::sync::{Notify, watch};
+use tokio::sync::watch;
 
+use super::watched::Watched;
 use crate::{
     cluster::topology::Topology,
     config::{Config, TlsFile},
@@ -27,9 +22,6 @@ use crate::{
 
 /// When it is time to get another certificate, as the alert in `deploy/` has it.
 const FEW_DAYS: u64 = 14;
-/// How often files are looked at.
-const LOOK: Duration = Duration::from_secs(1);
-
 /// All certificates in force; the process has one.
 pub struct Certificates {
     clients: Option<Kept<Served>>,
@@ -87,25 +79,23 @@ impl Certificates {
         clients.into_iter().chain(nodes).collect()
     }
 
-    /// Reads files again when they change, and at once when `asked` says so. Never ends.
-    pub async fn keep(mut self, asked: Arc<Notify>, metrics: Metrics) {
+    /// Tells of those that are in force.
+    pub fn announce(&self, metrics: &Metrics) {
         if let Some(kept) = &self.clients {
-            kept.announce(&metrics);
+            kept.announce(metrics);
         }
         if let Some(kept) = &self.nodes {
-            kept.announce(&metrics);
+            kept.announce(metrics);
         }
-        loop {
-            let at_once = tokio::select! {
-                () = asked.notified() => true,
-                () = tokio::time::sleep(LOOK) => false,
-            };
-            if let Some(kept) = &mut self.clients {
-                kept.look(at_once, &metrics);
-            }
-            if let Some(kept) = &mut self.nodes {
-                kept.look(at_once, &metrics);
-            }
+    }
+
+    /// Takes what has changed; or all of it, where somebody `asked`.
+    pub fn look(&mut self, asked: bool, metrics: &Metrics) {
+        if let Some(kept) = &mut self.clients {
+            kept.look(asked, metrics);
+        }
+        if let Some(kept) = &mut self.nodes {
+            kept.look(asked, metrics);
         }
     }
 }
@@ -116,18 +106,11 @@ type Loaded<T> = (Option<SystemTime>, T);
 /// Something that is made of files, and made anew when they change.
 struct Kept<T> {
     load: Box<dyn Fn() -> Result<Loaded<T>, FileError> + Send>,
-    files: Vec<PathBuf>,
+    files: Watched,
     side: Side,
     in_force: watch::Sender<Arc<T>>,
     valid_until: Option<SystemTime>,
-    /// The files that have been read, well or not.
-    read: Stamps,
-    /// The files as they were looked at last.
-    seen: Stamps,
 }
-
-/// What changes with a file: when it was written and changed, its length, and which one it is.
-type Stamps = Vec<Option<[i64; 6]>>;
 
 impl<T> Kept<T> {
     fn new(
@@ -135,11 +118,10 @@ impl<T> Kept<T> {
         side: Side,
         load: impl Fn() -> Result<Loaded<T>, FileError> + Send + 'static,
     ) -> Result<Kept<T>, FileError> {
-        let files: Vec<PathBuf> = files.into_iter().map(|file| file.path).collect();
-        let stamps = stamps(&files);
+        let files = Watched::new(files.into_iter().map(|file| file.path).collect());
         let (valid_until, made) = load()?;
         let in_force = watch::Sender::new(Arc::new(made));
-        Ok(Kept { load: Box::new(load), files, side, in_force, valid_until, read: stamps.clone(), seen: stamps })
+        Ok(Kept { load: Box::new(load), files, side, in_force, valid_until })
     }
 
     fn announce(&self, metrics: &Metrics) {
@@ -151,16 +133,10 @@ impl<T> Kept<T> {
         }
     }
 
-    /// Reads the files where they have changed. One that changes just now is left to finish first: a certificate and its key
-    /// are two files.
-    fn look(&mut self, at_once: bool, metrics: &Metrics) {
-        let stamps = stamps(&self.files);
-        let is_settled = self.seen == stamps;
-        self.seen.clone_from(&stamps);
-        if !at_once && (self.read == stamps || !is_settled) {
+    fn look(&mut self, asked: bool, metrics: &Metrics) {
+        if !self.files.are_due(asked) {
             return;
         }
-        self.read = stamps;
         match (self.load)() {
             Ok((Some(until), _)) if until < SystemTime::now() => {
                 self.refuse(&format!("the certificate ended on {}", day(until)), metrics);
@@ -180,15 +156,6 @@ impl<T> Kept<T> {
         metrics.certificate_refused(self.side);
         tracing::warn!("the new TLS files for {} are not taken, the old ones serve on: {why}", self.side.label());
     }
-}
-
-fn stamps(files: &[PathBuf]) -> Stamps {
-    let stamp = |file: &PathBuf| {
-        let found = fs::metadata(file).ok()?;
-        let (length, inode) = (found.size() as i64, found.ino() as i64);
-        Some([found.mtime(), found.mtime_nsec(), found.ctime(), found.ctime_nsec(), length, inode])
-    };
-    files.iter().map(stamp).collect()
 }
 
 /// How long a certificate is still valid; what is wrong with that.
@@ -220,6 +187,8 @@ pub fn day(time: SystemTime) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
 
     #[test]

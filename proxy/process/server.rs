@@ -4,6 +4,7 @@ use std::{
     cell::Cell,
     fmt, io,
     sync::Arc,
+    task::Poll,
     thread,
     time::{Duration, Instant},
 };
@@ -13,7 +14,7 @@ use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    clients::{Clients, Order},
+    clients::{Clients, Order, users::Users},
     cluster::topology::{Hints, Topology},
     config::{Config, ConfigError},
     metrics::Metrics,
@@ -21,6 +22,8 @@ use crate::{
         admin::{Admin, View},
         certificates::Certificates,
         discovery::Discovery,
+        passwords::Passwords,
+        watched,
         worker::{Blueprint, Worker},
     },
     protocol::endpoint::ListenAddress,
@@ -105,7 +108,7 @@ pub async fn run(
         Listener::bind(address, config.reuse_port, certificates.for_clients().as_ref())
             .map_err(|error| ServeError::Bind(address.clone(), error))
     };
-    let listeners = config.listen.iter().map(listen);
+    let listeners = config.addresses().map(listen);
     let listeners = listeners.collect::<Result<Vec<_>, _>>()?;
     let count = match config.workers {
         0 => thread::available_parallelism().map_or(1, usize::from),
@@ -118,6 +121,7 @@ pub async fn run(
     let (publisher, topology) = watch::channel(Arc::new(Topology::unknown("no seed has answered yet")));
     let (hints, hints_in) = Hints::channel(HINTS);
     let clients = Arc::new(Clients::new(config.max_buffered));
+    let users = Arc::new(Users::of(&config));
     let stop = CancellationToken::new();
     let dialer = Dialer::of(&config, certificates.to_nodes(Some(&topology)));
     let blueprint = Blueprint {
@@ -130,6 +134,7 @@ pub async fn run(
             scripts: Arc::default(),
             rights: Arc::default(),
             admissions: Arc::default(),
+            users: users.clone(),
         },
         descriptors: descriptors.clone(),
         dialer: dialer.clone(),
@@ -170,7 +175,7 @@ pub async fn run(
         () = acceptor.run(&listeners) => {}
         () = look_for_idle(&clients, config.client_idle_timeout) => {}
         () = follow_nodes(&descriptors, topology) => {}
-        () = certificates.keep(reload, metrics.clone()) => {}
+        () = keep_files(certificates, Passwords::of(&config, &users), reload, metrics.clone()) => {}
         () = async {
             shutdown.cancelled().await;
             tracing::info!(clients = clients.count(), "draining");
@@ -211,14 +216,18 @@ impl Acceptor<'_> {
     async fn run(&self, listeners: &[Listener]) {
         loop {
             let accepted = std::future::poll_fn(|cx| {
-                let mut each = listeners.iter().map(|listener| listener.poll_accept(cx));
-                each.find(std::task::Poll::is_ready).unwrap_or(std::task::Poll::Pending)
+                let mut each = listeners.iter().enumerate();
+                let found = each.find_map(|(number, listener)| match listener.poll_accept(cx) {
+                    Poll::Ready(accepted) => Some((number, accepted)),
+                    Poll::Pending => None,
+                });
+                found.map_or(Poll::Pending, Poll::Ready)
             });
             match accepted.await {
-                Ok(arrival) => self.seat(arrival),
-                Err(error) if matches!(error.kind(), io::ErrorKind::ConnectionAborted | io::ErrorKind::Interrupted) => {
-                }
-                Err(error) => {
+                (number, Ok(arrival)) => self.seat(arrival, number),
+                (_, Err(error))
+                    if matches!(error.kind(), io::ErrorKind::ConnectionAborted | io::ErrorKind::Interrupted) => {}
+                (_, Err(error)) => {
                     if self.may_complain() {
                         tracing::warn!(%error, "cannot accept clients");
                     }
@@ -233,9 +242,9 @@ impl Acceptor<'_> {
     }
 
     async fn accept_rest(&self, listeners: &[Listener]) {
-        for listener in listeners {
+        for (number, listener) in listeners.iter().enumerate() {
             while let Ok(Ok(arrival)) = tokio::time::timeout(Duration::ZERO, listener.accept()).await {
-                self.seat(arrival);
+                self.seat(arrival, number);
             }
         }
     }
@@ -263,7 +272,8 @@ impl Acceptor<'_> {
         may
     }
 
-    fn seat(&self, arrival: Arrival) {
+    /// Seats who has come by the listener with this number.
+    fn seat(&self, arrival: Arrival, listener: usize) {
         if self.clients.count() >= self.descriptors.max_clients() {
             return self.refuse(arrival, "max_clients");
         }
@@ -280,7 +290,7 @@ impl Acceptor<'_> {
         else {
             return;
         };
-        let client = self.clients.join(peer, local);
+        let client = self.clients.join(peer, local, listener);
         let id = client.id;
         if !worker.welcome(stream, client, descriptor) {
             self.clients.leave(id);
@@ -294,6 +304,19 @@ async fn look_for_idle(clients: &Clients, limit: Option<Duration>) {
     loop {
         tokio::time::sleep(IDLE_LOOK).await;
         clients.wake_idle(limit);
+    }
+}
+
+/// Reads files again when they change, and at once when `asked` says so. Never ends.
+async fn keep_files(mut certificates: Certificates, mut passwords: Passwords, asked: Arc<Notify>, metrics: Metrics) {
+    certificates.announce(&metrics);
+    loop {
+        let at_once = tokio::select! {
+            () = asked.notified() => true,
+            () = tokio::time::sleep(watched::LOOK) => false,
+        };
+        certificates.look(at_once, &metrics);
+        passwords.look(at_once);
     }
 }
 

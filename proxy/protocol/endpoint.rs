@@ -77,6 +77,14 @@ impl ListenAddress {
             ListenAddress::Unix { .. } => None,
         }
     }
+
+    /// The path, where it is that of a unix socket.
+    pub fn path(&self) -> Option<&str> {
+        match self {
+            ListenAddress::Unix { path, .. } => Some(path),
+            ListenAddress::Tcp(_) | ListenAddress::Tls(_) => None,
+        }
+    }
 }
 
 impl fmt::Display for ListenAddress {

@@ -107,6 +107,33 @@ pub const NO_CLUSTER: &str = "ERR This instance has cluster support disabled";
 /// What a split of one request could not put together.
 pub const ODD_REPLIES: &str = "ERR proxy: the nodes' replies do not fit together";
 
+/// What is about the nodes' users, from a user of the proxy's own.
+pub fn about_other_users(command: &str, user: &str) -> String {
+    format!(
+        "ERR proxy: {} is about the nodes' users, and '{user}' is a user of the proxy's own: the proxy's configuration says \
+         what it may do",
+        spoken(command)
+    )
+}
+
+/// What would act on others, from a user with a database of its own.
+pub fn acts_on_others(command: &str, user: &str) -> String {
+    format!(
+        "ERR proxy: {} would act on clients of other users than '{user}', which has a database of its own",
+        spoken(command)
+    )
+}
+
+/// A user of the proxy's own has sent too many requests.
+pub fn too_many_requests(user: &str, limit: u32) -> String {
+    format!("ERR proxy: the user '{user}' may send {limit} requests a second, and has; this one was not carried out")
+}
+
+/// A user of the proxy's own has too many clients.
+pub fn too_many_clients_of(user: &str) -> String {
+    format!("ERR proxy: max number of clients of the user '{user}' reached")
+}
+
 /// WAIT where a node may have lost what was written there.
 pub fn wait_lost(node: &str, why: &str) -> String {
     format!("ERR proxy: what you wrote to {node} may be lost, so that no replicas can be counted: {why}")
@@ -170,7 +197,7 @@ pub fn wrong_arity(name: &str) -> String {
 
 /// A command that is refused, and why.
 pub fn refused(name: &str, reason: &str) -> String {
-    let command = name.replace('|', " ").to_ascii_uppercase();
+    let command = spoken(name);
     format!(
         "ERR {command} is not served by the proxy: {reason}. To reach one node on purpose: PROXY NODE <host:port> \
          {command} ... (PROXY NODES lists them)"
@@ -179,13 +206,13 @@ pub fn refused(name: &str, reason: &str) -> String {
 
 /// A command that is refused in a database of its own, and why.
 pub fn refused_inside(name: &str, database: &str, reason: &str) -> String {
-    let command = name.replace('|', " ").to_ascii_uppercase();
+    let command = spoken(name);
     format!("ERR proxy: {command} is not served in the database '{database}': {reason}")
 }
 
 /// PROXY NODE by slot or key with a command that is refused otherwise: slots move, and another node would be hit.
 pub fn only_at_a_node(name: &str, owner: &str) -> String {
-    let command = name.replace('|', " ").to_ascii_uppercase();
+    let command = spoken(name);
     format!(
         "ERR {command} is not sent to whoever owns a slot: name the node itself, as in PROXY NODE {owner} {command} ..."
     )
@@ -211,7 +238,7 @@ pub const REFUSED_BY_CONFIGURATION: &str = "the proxy's configuration refuses it
 
 /// A command about its connection, behind PROXY NODE: that connection lives for one command.
 pub fn not_for_one_node(name: &str) -> String {
-    let command = name.replace('|', " ").to_ascii_uppercase();
+    let command = spoken(name);
     format!(
         "ERR {command} is about its connection, and that of PROXY NODE lives for one command and one reply: connect to \
          the node itself"
@@ -231,6 +258,11 @@ pub fn cross_slot(keys: &[(&[u8], crate::protocol::slot::Slot)], more: usize) ->
 
 /// How many keys an error names.
 pub const MOST_KEYS_NAMED: usize = 4;
+
+/// A command's name as clients say it.
+fn spoken(name: &str) -> String {
+    name.replace('|', " ").to_ascii_uppercase()
+}
 
 /// The start of a key, made printable.
 fn shown(key: &[u8]) -> String {
@@ -310,7 +342,7 @@ pub fn is_rejection(error: &[u8]) -> bool {
 
 /// A command that is about all nodes or about the connection, between MULTI and EXEC.
 pub fn not_in_transaction(name: &str) -> String {
-    let command = name.replace('|', " ").to_ascii_uppercase();
+    let command = spoken(name);
     format!("ERR {command} cannot be part of a transaction through the proxy: a transaction runs on one node")
 }
 

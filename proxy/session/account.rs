@@ -17,6 +17,11 @@ impl Account {
         if usage != self.held {
             caller.client.uses(usage);
             caller.router.clients().account(self.held.total(), usage.total());
+            if let Some(seat) = caller.gate.seat()
+                && seat.account(usage.total())
+            {
+                caller.router.clients().evict_one_of(&seat.user.name);
+            }
             self.held = usage;
         }
     }

@@ -2,17 +2,21 @@
 //!
 //! It is what most commands need of their session. What a command needs beyond it, the command is given.
 
-use std::{rc::Rc, sync::Arc};
+use std::{
+    rc::Rc,
+    sync::{Arc, atomic::Ordering::Relaxed},
+};
 
 use bytes::Bytes;
 
-use super::{attempts::Attempts, client::Dialect, inside::Inside};
+use super::{attempts::Attempts, client::Dialect, gate::Gate, inside::Inside};
 use crate::{
     clients::{Client, rights::User},
     cluster::topology::Route,
+    config::Numbered,
     protocol::slot::Slot,
     upstream::{
-        dial::Version,
+        dial::{Login, Version},
         link::Link,
         router::{Lane, Router},
         ticket::{Envelope, Line},
@@ -30,24 +34,27 @@ pub(super) struct Caller {
     pub(super) lane: Rc<Lane>,
     /// The nodes' user of the lane.
     pub(super) user: Arc<User>,
-    /// The database of its own that the client works in.
+    /// The databases of its own that the client may choose from, by their numbers, and the one that it works in.
+    pub(super) numbered: Option<Numbered>,
     pub(super) inside: Option<Rc<Inside>>,
     /// Which primary gets the requests that any may answer.
     pub(super) affinity: usize,
-    /// The client may use what it asks for: it has authenticated, or need not.
-    pub(super) authenticated: bool,
+    /// What it has to pass.
+    pub(super) gate: Gate,
 }
 
 impl Caller {
     /// A client that has said nothing yet.
     pub(super) fn new(router: Rc<Router>, client: Arc<Client>) -> Caller {
+        let numbered = router.settings().of_listener(client.listener).databases.clone();
         Caller {
             line: Line::new(router.tally().clone(), router.clock().clone(), router.settings().client_window),
             lane: router.first_lane(),
             user: router.own_user().clone(),
-            inside: router.settings().databases.first().cloned().map(Inside::of),
+            inside: first(&numbered),
+            numbered,
             affinity: usize::try_from(client.id).unwrap_or_default(),
-            authenticated: router.settings().client_credentials.is_none(),
+            gate: Gate::at_first(router.asks_who(client.listener)),
             router,
             client,
         }
@@ -61,17 +68,43 @@ impl Caller {
 
     /// The client works in the database of its own of this number from now on, where there are any.
     pub(super) fn enter_database(&mut self, number: u32) {
-        let database = self.router.settings().databases.get(number as usize).cloned();
-        self.inside = database.map(Inside::of);
+        let database = self.numbered.as_ref().and_then(|numbered| numbered.get(number as usize));
+        self.inside = database.cloned().map(Inside::of);
+    }
+
+    /// The client may choose among these databases from now on, and begins in the first, where it was in none of them.
+    /// The login by which nodes are to know it then.
+    pub(super) fn work_in(&mut self, numbered: Option<Numbered>, login: Login) -> Login {
+        if self.numbered == numbered {
+            return login;
+        }
+        self.numbered = numbered;
+        self.client.database.store(0, Relaxed);
+        self.enter_database(0);
+        Login { database: 0, ..login }
+    }
+
+    /// Where clients of its listener begin.
+    pub(super) fn listeners_databases(&self) -> Option<Numbered> {
+        self.router.settings().of_listener(self.client.listener).databases.clone()
     }
 
     /// How many databases SELECT may choose from.
     pub(super) fn databases(&self) -> u32 {
-        let settings = self.router.settings();
-        match settings.selects_own {
-            true => u32::try_from(settings.databases.len()).unwrap_or(u32::MAX),
-            false => self.router.topology().server.databases.max(1),
+        match self.selects_own() {
+            Some(numbered) => u32::try_from(numbered.len()).unwrap_or(u32::MAX),
+            None => self.router.topology().server.databases.max(1),
         }
+    }
+
+    /// What SELECT chooses from, where that is not what the servers have.
+    pub(super) fn selects_own(&self) -> Option<&Numbered> {
+        self.numbered.as_ref().filter(|_| self.router.settings().selects_own)
+    }
+
+    /// Whether it may know of a client: as a user of the proxy's own, of those of that user.
+    pub(super) fn may_know(&self, client: &Client) -> bool {
+        self.gate.seat().is_none_or(|seat| *client.about().user == *seat.user.name)
     }
 
     pub(super) fn speaks_resp3(&self) -> bool {
@@ -114,12 +147,17 @@ impl Caller {
     }
 }
 
+/// The database that a client begins in.
+fn first(numbered: &Option<Numbered>) -> Option<Rc<Inside>> {
+    numbered.as_ref().and_then(|numbered| numbered.first()).cloned().map(Inside::of)
+}
+
 #[cfg(test)]
 impl Caller {
     /// A client of scripted nodes, without a session.
     pub(super) fn of(nodes: &Scripted) -> Caller {
         let end = Endpoint::Tcp("127.0.0.1:1".parse().expect("an address"));
-        Caller::new(nodes.router.clone(), nodes.router.clients().join(end.clone(), end))
+        Caller::new(nodes.router.clone(), nodes.router.clients().join(end.clone(), end, 0))
     }
 
     /// What it has been answered, and told unasked, since this was asked last.

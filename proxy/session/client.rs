@@ -142,6 +142,18 @@ fn switch(caller: &Caller, mark: Mark, request: &Request<'_>) -> Answer {
     Answer::OK
 }
 
+/// All clients that the caller may know of: as a user of the proxy's own, those of that user.
+fn all(caller: &Caller) -> Vec<Arc<Connected>> {
+    let mut all = caller.router.clients().all();
+    all.retain(|client| caller.may_know(client));
+    all
+}
+
+/// Likewise, the one of this number.
+fn find(caller: &Caller, id: u64) -> Option<Arc<Connected>> {
+    caller.router.clients().find(id).filter(|client| caller.may_know(client))
+}
+
 fn known(caller: &Caller, all: &[Arc<Connected>]) -> Known {
     let mut users: HashSet<String> = all.iter().map(|client| client.about().user.clone()).collect();
     users.insert("default".to_owned());
@@ -150,7 +162,7 @@ fn known(caller: &Caller, all: &[Arc<Connected>]) -> Known {
 }
 
 fn list(caller: &Caller, usage: &Usage, request: &Request<'_>) -> Answer {
-    let mut listed = caller.router.clients().all();
+    let mut listed = all(caller);
     // Who has been told to leave is gone, as on a server that closes at once.
     listed.retain(|client| client.order() != Order::Leave);
     let known = known(caller, &listed);
@@ -161,7 +173,7 @@ fn list(caller: &Caller, usage: &Usage, request: &Request<'_>) -> Answer {
         let ids: Option<Vec<i64>> = (3..request.len()).map(|at| decimal(request.arg(at))).collect();
         let ids = ids.map(|ids| ids.into_iter().filter_map(|id| u64::try_from(id).ok()).collect::<Vec<_>>());
         // In the order asked for, as often as asked for.
-        let found = ids.as_ref().map(|ids| ids.iter().filter_map(|id| caller.router.clients().find(*id)).collect());
+        let found = ids.as_ref().map(|ids| ids.iter().filter_map(|id| find(caller, *id)).collect());
         listed = found.unwrap_or(listed);
         ids.as_deref().map(Filter::ids).ok_or_else(|| says::INVALID_CLIENT_ID.into())
     } else if request.len() == 2 || request.is(2, "TYPE") && request.len() == 4 {
@@ -185,7 +197,7 @@ fn list(caller: &Caller, usage: &Usage, request: &Request<'_>) -> Answer {
 
 /// `CLIENT KILL addr` and `CLIENT KILL filter value ...`.
 fn kill(caller: &Caller, request: &Request<'_>) -> Answer {
-    let mut doomed = caller.router.clients().all();
+    let mut doomed = all(caller);
     if request.len() == 3 {
         let address = String::from_utf8_lossy(request.arg(2)).into_owned();
         doomed.retain(|client| client.peer.to_string() == address);
@@ -215,7 +227,7 @@ fn unblock(caller: &Caller, request: &Request<'_>) -> Answer {
         _ => Unblock::Timeout,
     };
     let Some(id) = decimal(request.arg(2)) else { return Answer::refused(says::NOT_INTEGER.as_bytes()) };
-    let client = u64::try_from(id).ok().and_then(|id| caller.router.clients().find(id));
+    let client = u64::try_from(id).ok().and_then(|id| find(caller, id));
     let waited = client.is_some_and(|client| client.unblock(how));
     Answer::with(|out| write::integer(out, i64::from(waited)))
 }

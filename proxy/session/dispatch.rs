@@ -14,6 +14,7 @@ use super::{
     called,
     caller::Caller,
     everywhere::{self, asks_first},
+    gate::Gate,
     inside,
     leave::{self, Lack, is_judged_by_node},
     make_up, monitor, pause, scripts, server,
@@ -28,10 +29,7 @@ use crate::{
         table::{Flags, Spec, Treatment, busy::WhenBusy, lost::WhenLost, treatment::Fold},
     },
     metrics::{Disconnect, Transaction as Ended},
-    protocol::{
-        resp::{Request, write},
-        says,
-    },
+    protocol::resp::{Request, write},
     upstream::{
         link::LARGEST_SHARED,
         ticket::{Envelope, Label, Needs, RequestTraits, Standing},
@@ -65,8 +63,10 @@ impl Session {
             self.busy = Busy::Ending(Disconnect::Protocol);
             return Flow::Taken;
         }
-        if !self.caller.authenticated && !spec.is_some_and(|spec| spec.flags.has(Flags::NO_AUTH)) {
-            return self.reject(spec, says::NOAUTH.as_bytes());
+        if !matches!(self.caller.gate, Gate::Open)
+            && let Some(flow) = self.stop_at_gate(request, spec)
+        {
+            return flow;
         }
         if spec.is_none()
             && topology.commands.is_open(request.name())

@@ -12,12 +12,21 @@ pub(super) struct Front {
     pub(super) leave: Option<Leave>,
     /// It has its place among the requests whose replies may be large; or it has waited too long, and goes without.
     place: Option<Option<OwnedSemaphorePermit>>,
+    /// Where the request ends that was counted last, in bytes from the first that the client has sent.
+    counted: u64,
 }
 
 impl Front {
     /// Whether nothing keeps it, as far as the size of its reply is concerned.
     pub(super) fn has_place(&self) -> bool {
         self.place.is_some()
+    }
+
+    /// Whether the request is to be counted: it has not been, though it may have been here before. The client has sent
+    /// `received` bytes, so many of them behind it.
+    pub(super) fn is_counted_first(&mut self, received: u64, behind: usize) -> bool {
+        let end = received.saturating_sub(behind as u64);
+        std::mem::replace(&mut self.counted, end) != end
     }
 
     /// It has its place, or goes without.

@@ -5,7 +5,8 @@ use std::sync::atomic::Ordering::Relaxed;
 use bytes::Bytes;
 
 use super::{
-    Flow, Session, alone::Work, busy::Busy, caller::Caller, client, listening::Listening, proxy, subscriber::Kind,
+    Flow, Session, alone::Work, busy::Busy, caller::Caller, client, gate::Gate, listening::Listening, proxy,
+    subscriber::Kind,
 };
 use crate::{
     clients::{About, Mark},
@@ -125,7 +126,8 @@ impl Session {
             self.caller.client.mark(mark, false);
         }
         self.caller.line.mute.reset();
-        self.caller.authenticated = self.caller.router.settings().client_credentials.is_none();
+        self.caller.gate = Gate::at_first(self.caller.router.asks_who(self.caller.client.listener));
+        self.caller.numbered = self.caller.listeners_databases();
         self.caller.lane = self.caller.router.first_lane();
         self.caller.user = self.caller.router.own_user().clone();
         self.caller.client.resp.store(2, Relaxed);

@@ -1,11 +1,16 @@
 //! HELLO, AUTH, SELECT and RESET: what changes the lane. They run alone, when nothing is in flight on the old lane.
 
-use std::sync::atomic::Ordering::Relaxed;
+use std::{
+    rc::Rc,
+    sync::{Arc, atomic::Ordering::Relaxed},
+};
 
 use bytes::Bytes;
+use subtle::ConstantTimeEq;
 
-use super::{caller::Caller, listening::Listening};
+use super::{caller::Caller, gate::Gate, listening::Listening};
 use crate::{
+    clients::users::{OwnUser, Seat},
     cluster::topology::{Route, ServerKind},
     protocol::{
         resp::{Request, Value, request::decimal, write},
@@ -32,7 +37,7 @@ pub(super) async fn hello(caller: &mut Caller, listening: &mut Listening, reques
     {
         return frame(&error);
     }
-    if !caller.authenticated {
+    if !caller.gate.is_passed() {
         return frame(says::HELLO_NOAUTH);
     }
     if let Some(name) = hello.name {
@@ -66,7 +71,7 @@ pub(super) fn select(caller: &mut Caller, listening: &mut Listening, request: &R
     match u32::try_from(number) {
         Ok(database) if database < caller.databases() => {
             caller.client.database.store(database, Relaxed);
-            if caller.router.settings().selects_own {
+            if caller.selects_own().is_some() {
                 caller.enter_database(database);
                 return b"+OK\r\n".to_vec();
             }
@@ -77,8 +82,8 @@ pub(super) fn select(caller: &mut Caller, listening: &mut Listening, request: &R
     }
 }
 
-/// Checks the credentials: against the proxy's own where it has some, else by logging in to a node with them, whose
-/// user the client is from then on.
+/// Checks the credentials: against those of the proxy's own users, and of its clients where it has some, else by logging in
+/// to a node with them, whose user the client is from then on.
 async fn log_in(
     caller: &mut Caller,
     listening: &mut Listening,
@@ -86,24 +91,48 @@ async fn log_in(
     password: &[u8],
 ) -> Result<(), String> {
     let name = user.unwrap_or(b"default");
-    if let Some(own) = caller.router.settings().client_credentials.clone() {
+    if !caller.router.settings().of_listener(caller.client.listener).takes(name) {
+        return Err(says::WRONGPASS.to_owned());
+    }
+    let router = caller.router.clone();
+    let (gate, databases, credentials) = if let Some(own) = router.users().find(name) {
+        let seat = own_seat(caller, own, password)?;
+        let databases = own.databases.clone().or_else(|| caller.listeners_databases());
+        (Gate::Guarded(seat), databases, router.settings().login.credentials.clone())
+    } else if let Some(own) = &router.settings().client_credentials {
         let right_name = own.username.as_deref().unwrap_or(b"default") == name;
-        if !(same_secret(&own.secret, password) & right_name) {
+        if !(bool::from(own.secret.ct_eq(password)) & right_name) {
             return Err(says::WRONGPASS.to_owned());
         }
+        (Gate::Open, caller.listeners_databases(), router.settings().login.credentials.clone())
+    } else if !router.passes_on(name, caller.client.listener) {
+        return Err(says::WRONGPASS.to_owned());
     } else {
         let credentials =
             Credentials { username: user.map(Bytes::copy_from_slice), secret: Bytes::copy_from_slice(password) };
-        let login = Login { credentials: Some(credentials), ..caller.lane.login().clone() };
+        let login = Login { credentials: Some(credentials.clone()), ..caller.lane.login().clone() };
         try_login(caller, &login).await?;
-        change_lane(caller, listening, login);
-    }
-    caller.authenticated = true;
+        (Gate::Open, caller.listeners_databases(), Some(credentials))
+    };
+    let login = caller.work_in(databases, Login { credentials, ..caller.lane.login().clone() });
+    change_lane(caller, listening, login);
+    caller.gate = gate;
     let is_own = caller.is_proxys_user();
     let mut about = caller.client.about();
     about.user = String::from_utf8_lossy(name).into_owned();
     about.login = (!is_own).then(|| caller.user.name.clone());
     Ok(())
+}
+
+/// A place among the clients of a user of the proxy's own, which the caller may have already.
+fn own_seat(caller: &Caller, own: &Arc<OwnUser>, password: &[u8]) -> Result<Rc<Seat>, String> {
+    if !own.has(password) {
+        return Err(says::WRONGPASS.to_owned());
+    }
+    match &caller.gate {
+        Gate::Guarded(seat) if Arc::ptr_eq(&seat.user, own) => Ok(seat.clone()),
+        _ => own.seat().map(Rc::new).ok_or_else(|| says::too_many_clients_of(&own.name)),
+    }
 }
 
 /// Nodes know the caller by another login from now on.
@@ -205,11 +234,6 @@ fn write_value(out: &mut Vec<u8>, value: &Value) {
         }
         other => write::bulk(out, other.text().unwrap_or_default()),
     }
-}
-
-/// Compares in a time that does not tell how much of a guess is right.
-fn same_secret(a: &[u8], b: &[u8]) -> bool {
-    a.len() == b.len() && a.iter().zip(b).fold(0, |difference, (a, b)| difference | (a ^ b)) == 0
 }
 
 fn frame(error: &str) -> Vec<u8> {

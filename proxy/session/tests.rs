@@ -24,7 +24,7 @@ impl Client {
     fn connect(nodes: &Scripted) -> Client {
         let (here, stream) = Peer::pair();
         let end = Endpoint::Tcp("127.0.0.1:1".parse().unwrap());
-        let client = nodes.router.clients().join(end.clone(), end);
+        let client = nodes.router.clients().join(end.clone(), end, 0);
         Client { stream, session: spawn_local(Session::new(nodes.router.clone(), here, client).run()) }
     }
 

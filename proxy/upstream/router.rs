@@ -26,12 +26,13 @@ use self::moving::Moving;
 pub use self::{
     admissions::{Admission, Admissions},
     lane::Lane,
-    settings::Settings,
+    settings::{ListenerSettings, Settings},
 };
 use crate::{
     clients::{
         Clients,
         rights::{Rights, User},
+        users::Users,
     },
     cluster::{
         scan::Scans,
@@ -66,6 +67,8 @@ pub struct Shared {
     pub rights: Arc<Rights>,
     /// The places at nodes for requests whose replies may be large.
     pub admissions: Arc<Admissions>,
+    /// The proxy's own users.
+    pub users: Arc<Users>,
 }
 
 /// What the sessions of one worker share.
@@ -87,6 +90,7 @@ pub struct Router {
     admissions: Arc<Admissions>,
     moving: Moving,
     rights: Arc<Rights>,
+    users: Arc<Users>,
     /// Whom clients without credentials of their own work as.
     own_user: Arc<User>,
     /// What is to be done at nodes that have missed it, when they are back: at which, and what.
@@ -114,6 +118,7 @@ impl Router {
             context,
             own_user: common.rights.user(settings.login.user()),
             rights: common.rights,
+            users: common.users,
             settings: Rc::new(settings),
             tally,
             nodes: Rc::new(nodes),
@@ -298,6 +303,25 @@ impl Router {
     /// What users may do.
     pub fn rights(&self) -> &Rights {
         &self.rights
+    }
+
+    /// The proxy's own users.
+    pub fn users(&self) -> &Users {
+        &self.users
+    }
+
+    /// Whether the clients of this listener have to log in before anything else.
+    pub fn asks_who(&self, listener: usize) -> bool {
+        self.settings.client_credentials.is_some()
+            || !self.users.is_empty()
+            || !self.settings.of_listener(listener).users.is_empty()
+    }
+
+    /// Whether it is left to the nodes whether a client of this listener may log in as this user. Where the proxy has users
+    /// of its own, the nodes' `default` is only where the listener names it: it may need no password.
+    pub fn passes_on(&self, user: &[u8], listener: usize) -> bool {
+        let names = &self.settings.of_listener(listener).users;
+        self.users.is_empty() || user != b"default" || names.iter().any(|name| name == "default")
     }
 
     /// The user of a lane.

@@ -18,7 +18,7 @@ const PROXY: &str = "proxy";
 
 pub fn look(config: &Config, report: &mut Report) {
     let running = running_proxy(config, report);
-    let own = config.listen.iter().filter_map(ListenAddress::tcp).map(|address| (address, "--listen"));
+    let own = config.addresses().filter_map(ListenAddress::tcp).map(|address| (address, "--listen"));
     for (address, flag) in own.chain(config.admin.map(|admin| (admin, "--admin"))) {
         match TcpListener::bind(address) {
             Ok(_) => report.ok(PROXY, format!("{address} is free to listen on")),

@@ -15,6 +15,10 @@ pub struct Traits {
     pub propagates: bool,
     /// It changes the nodes' users.
     pub changes_users: bool,
+    /// It is about the nodes' users, whom those of the proxy's own do not know.
+    pub about_users: bool,
+    /// It acts on clients or scripts of all databases.
+    pub acts_on_all: bool,
     /// It begins CONFIG RESETSTAT's new count.
     pub counts_anew: bool,
     /// It tells of servers or is for them, and not about keys: in a transaction that can be done when the others have run.
@@ -62,6 +66,19 @@ pub fn of(spec: &Spec) -> Traits {
         ),
         propagates: matches!(name, "pfcount" | "publish" | "spublish"),
         changes_users: matches!(name, "acl|setuser" | "acl|deluser" | "acl|load"),
+        about_users: matches!(
+            name,
+            "acl|deluser"
+                | "acl|dryrun"
+                | "acl|getuser"
+                | "acl|list"
+                | "acl|load"
+                | "acl|log"
+                | "acl|save"
+                | "acl|setuser"
+                | "acl|users"
+        ),
+        acts_on_all: matches!(name, "client|pause" | "client|unpause" | "script|flush"),
         counts_anew: name == "config|resetstat",
         about_servers: spec.treatment == Treatment::Primaries(Fold::Info)
             || container != name && matches!(container, "commandlog" | "config" | "latency" | "slowlog"),
@@ -95,6 +112,11 @@ mod tests {
         });
         named("pfcount publish spublish", |traits| traits.propagates);
         named("acl|deluser acl|load acl|setuser", |traits| traits.changes_users);
+        named(
+            "acl|deluser acl|dryrun acl|getuser acl|list acl|load acl|log acl|save acl|setuser acl|users",
+            |traits| traits.about_users,
+        );
+        named("client|pause client|unpause script|flush", |traits| traits.acts_on_all);
         named("psync replconf script|debug sync", |traits| traits.binds_connection);
     }
 }

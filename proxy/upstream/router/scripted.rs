@@ -72,6 +72,7 @@ impl Scripted {
             scripts: Arc::default(),
             rights: Arc::default(),
             admissions: Arc::default(),
+            users: Arc::default(),
         };
         let tally = Rc::new(metrics.client_tally());
         let router = Router::new(news, context, Settings::of(&config), tally, metrics.node_tallies(), common);

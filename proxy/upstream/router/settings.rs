@@ -1,12 +1,10 @@
 //! What the operator has decided about sessions.
 
-use std::sync::Arc;
-
 use bytes::Bytes;
 
 use crate::{
-    commands::{database::Database, plan::Policy},
-    config::{Config, CrossSlot, PubSubLimits, Secret},
+    commands::plan::Policy,
+    config::{Config, CrossSlot, Numbered, PubSubLimits, Secret},
     upstream::dial::{Credentials, Login},
 };
 
@@ -15,8 +13,8 @@ use crate::{
 pub struct Settings {
     /// How each command is treated.
     pub policy: Policy,
-    /// The databases of their own that clients work in, by their numbers; none: all of the cluster.
-    pub databases: Vec<Arc<Database>>,
+    /// What is so for the clients of each listener, by its number; never empty.
+    pub listeners: Vec<ListenerSettings>,
     /// Whether SELECT chooses among these, instead of those that the servers have.
     pub selects_own: bool,
     /// Whether what a client sends to a node waits for what it has under way at others.
@@ -33,18 +31,47 @@ pub struct Settings {
     pub client_credentials: Option<Credentials>,
 }
 
+/// What is so for the clients of a listener.
+#[derive(Clone, Debug, Default)]
+pub struct ListenerSettings {
+    /// The databases of their own that they work in, by their numbers; `None`: all of the cluster.
+    pub databases: Option<Numbered>,
+    /// Whom they may log in as, and must; none: as anybody.
+    pub users: Vec<String>,
+}
+
+impl ListenerSettings {
+    /// Whether its clients may log in as the user of this name.
+    pub fn takes(&self, user: &[u8]) -> bool {
+        self.users.is_empty() || self.users.iter().any(|name| name.as_bytes() == user)
+    }
+}
+
 impl Settings {
+    /// What is so for the clients of the listener with this number.
+    pub fn of_listener(&self, number: usize) -> &ListenerSettings {
+        // Each client has come by one.
+        &self.listeners[number]
+    }
+
     /// What the configuration decides.
     pub fn of(config: &Config) -> Settings {
         let credentials = |name: &Option<String>, secret: &Option<Secret>| {
             let secret = Bytes::copy_from_slice(secret.as_ref()?.reveal().as_bytes());
             Some(Credentials { username: name.clone().map(Bytes::from), secret })
         };
+        let databases = config.own_databases().unwrap_or_default();
+        let database = |name: Option<&String>| databases.get(name.or(config.database.as_ref())?).cloned();
+        let listeners = config.all_listeners().into_iter().map(|listener| ListenerSettings {
+            databases: database(listener.database.as_ref()),
+            users: listener.users,
+        });
+        let listeners = listeners.collect();
         let own = credentials(&config.username, &config.password);
         let login = Login { credentials: own.clone(), own, ..Login::default() };
         Settings {
             policy: Policy::new(config.cross_slot == CrossSlot::Reject, &config.deny, &config.allow),
-            databases: config.own_databases().unwrap_or_default(),
+            listeners,
             selects_own: config.databases > 0,
             strict_order: config.strict_order,
             idle_timeout: config.client_idle_timeout,

@@ -1,0 +1,204 @@
+//! The proxy's own users, who are none of the nodes': their passwords, where they work, and how much they may have.
+
+use std::{
+    collections::HashMap,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed},
+    },
+    time::{Duration, Instant},
+};
+
+use crate::config::{Config, Numbered, Secret, UserConfig};
+
+/// What may come at once of what may come in a second.
+const BURST: Duration = Duration::from_secs(1);
+
+/// All of them.
+#[derive(Default)]
+pub struct Users(HashMap<Box<[u8]>, Arc<OwnUser>>);
+
+/// One of them.
+pub struct OwnUser {
+    /// The name.
+    pub name: Box<str>,
+    /// The databases of its own that it works in, by their numbers; `None`: what its listener says.
+    pub databases: Option<Numbered>,
+    passwords: Mutex<Vec<Secret>>,
+    limits: Limits,
+    clients: AtomicUsize,
+    buffered: AtomicUsize,
+    since: Instant,
+    /// When all that has come would have come at the rate that it may, in nanoseconds after `since`.
+    due: AtomicU64,
+}
+
+/// How much a user may have; 0: as much as there is.
+#[derive(Clone, Copy, Debug)]
+struct Limits {
+    clients: usize,
+    requests: u32,
+    buffered: usize,
+}
+
+impl Users {
+    /// Those of the configuration.
+    pub fn of(config: &Config) -> Users {
+        let databases = config.own_databases().unwrap_or_default();
+        let users = config.users.iter().map(|(name, user)| {
+            let own = user.database.as_ref().and_then(|name| databases.get(name)).cloned();
+            (name.as_bytes().into(), Arc::new(OwnUser::new(name, user, own)))
+        });
+        Users(users.collect())
+    }
+
+    /// The user of this name.
+    pub fn find(&self, name: &[u8]) -> Option<&Arc<OwnUser>> {
+        self.0.get(name)
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+}
+
+impl OwnUser {
+    fn new(name: &str, config: &UserConfig, databases: Option<Numbered>) -> OwnUser {
+        OwnUser {
+            name: name.into(),
+            databases,
+            passwords: Mutex::new(config.passwords.clone()),
+            limits: Limits {
+                clients: config.max_clients,
+                requests: config.max_requests_per_second,
+                buffered: config.max_buffered,
+            },
+            clients: AtomicUsize::new(0),
+            buffered: AtomicUsize::new(0),
+            since: Instant::now(),
+            due: AtomicU64::new(0),
+        }
+    }
+
+    /// Whether it is one of the user's passwords, in a time that does not tell how much of which is right.
+    pub fn has(&self, password: &[u8]) -> bool {
+        lock(&self.passwords).iter().fold(false, |found, own| found | own.is(password))
+    }
+
+    /// These are its passwords from now on. Who has logged in by another stays.
+    pub fn change_passwords(&self, passwords: Vec<Secret>) {
+        *lock(&self.passwords) = passwords;
+    }
+
+    /// A place among the user's clients; `None` where it has as many as it may.
+    pub fn seat(self: &Arc<Self>) -> Option<Seat> {
+        let is_free = |count: usize| self.limits.clients == 0 || count < self.limits.clients;
+        let taken = self.clients.fetch_update(Relaxed, Relaxed, |count| is_free(count).then_some(count + 1));
+        taken.is_ok().then(|| Seat { user: self.clone(), held: AtomicUsize::new(0) })
+    }
+
+    /// How many requests it may send in a second, where it has sent them by now; else one more is counted.
+    pub fn counts(&self, now: Instant) -> Result<(), u32> {
+        let Some(each) = u64::from(1_000_000_000_u32).checked_div(self.limits.requests.into()) else { return Ok(()) };
+        let now = u64::try_from(now.saturating_duration_since(self.since).as_nanos()).unwrap_or(u64::MAX);
+        let latest = now.saturating_add(u64::try_from(BURST.as_nanos()).unwrap_or(u64::MAX));
+        let one_more = |due: u64| Some(due.max(now) + each).filter(|due| *due <= latest);
+        self.due.fetch_update(Relaxed, Relaxed, one_more).map(drop).map_err(|_| self.limits.requests)
+    }
+}
+
+/// A client's place among those of its user; it is free when this is dropped.
+pub struct Seat {
+    /// Whose it is.
+    pub user: Arc<OwnUser>,
+    held: AtomicUsize,
+}
+
+impl Seat {
+    /// So many bytes are held for the client now. Whether that is too much for all clients of the user.
+    pub fn account(&self, held: usize) -> bool {
+        let before = self.held.swap(held, Relaxed);
+        let all = &self.user.buffered;
+        if held <= before {
+            all.fetch_sub(before - held, Relaxed);
+            return false;
+        }
+        let total = all.fetch_add(held - before, Relaxed) + held - before;
+        self.user.limits.buffered > 0 && total > self.user.limits.buffered
+    }
+}
+
+impl Drop for Seat {
+    fn drop(&mut self) {
+        self.account(0);
+        self.user.clients.fetch_sub(1, Relaxed);
+    }
+}
+
+/// A lock whose holder has panicked is as good as any: all that it guards is set in one step.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn user(clients: usize, requests: u32, buffered: usize) -> Arc<OwnUser> {
+        Arc::new(OwnUser {
+            name: "celery".into(),
+            databases: None,
+            passwords: Mutex::new(vec![Secret::new("old"), Secret::new("new")]),
+            limits: Limits { clients, requests, buffered },
+            clients: AtomicUsize::new(0),
+            buffered: AtomicUsize::new(0),
+            since: Instant::now(),
+            due: AtomicU64::new(0),
+        })
+    }
+
+    #[test]
+    fn each_of_the_passwords_is_right() {
+        let user = user(0, 0, 0);
+        let right = |password: &str| user.has(password.as_bytes());
+        assert_eq!(["old", "new", "ol", "olds", ""].map(right), [true, true, false, false, false]);
+        user.change_passwords(vec![Secret::new("newest")]);
+        assert_eq!(["old", "newest"].map(right), [false, true]);
+    }
+
+    #[test]
+    fn seats_are_as_many_as_allowed_and_given_back() {
+        let one = user(1, 0, 0);
+        let seat = one.seat();
+        assert!(seat.is_some() && one.seat().is_none());
+        drop(seat);
+        assert!(one.seat().is_some());
+        let any = user(0, 0, 0);
+        assert!((0..100).map(|_| any.seat()).collect::<Vec<_>>().iter().all(Option::is_some));
+    }
+
+    #[test]
+    fn requests_come_at_the_rate_that_is_allowed() {
+        let user = user(0, 10, 0);
+        let at = |millis: u64| user.since + Duration::from_millis(millis);
+        let counted = |millis: u64| (0..100).filter(|_| user.counts(at(millis)).is_ok()).count();
+        assert_eq!(counted(0), 10, "a second's worth at once");
+        assert_eq!(counted(100), 1);
+        assert_eq!(counted(1100), 10);
+        assert_eq!(user.counts(at(1100)), Err(10));
+        assert_eq!(counted(60_000), 10, "what was not sent is not saved up");
+    }
+
+    #[test]
+    fn bytes_of_all_clients_are_counted_together() {
+        let user = user(0, 0, 100);
+        let (one, other) = (user.seat().unwrap(), user.seat().unwrap());
+        assert!(!one.account(60) && !other.account(40) && other.account(41));
+        assert!(!one.account(10) && !other.account(90));
+        drop(one);
+        assert!(!other.account(100));
+        drop(other);
+        assert_eq!(user.buffered.load(Relaxed), 0);
+    }
+}

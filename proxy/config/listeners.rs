@@ -1,0 +1,133 @@
+//! Where clients connect, and what is so for those who connect there.
+
+use std::{collections::BTreeMap, net::SocketAddr, sync::Arc};
+
+use serde::Deserialize;
+
+use super::{AuthClients, Config, ConfigError, read};
+use crate::{commands::database::Database, protocol::endpoint::ListenAddress};
+
+/// A table of `[[listeners]]`, or an address of `listen`.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ListenerConfig {
+    /// Where clients connect.
+    #[serde(deserialize_with = "read::address")]
+    pub address: ListenAddress,
+    /// The database of its own that they work in; `None`: what `database` says.
+    #[serde(default, deserialize_with = "read::text")]
+    pub database: Option<String>,
+    /// Whom they may log in as, and must; empty: as anybody.
+    #[serde(default, deserialize_with = "read::names")]
+    pub users: Vec<String>,
+}
+
+/// The databases of one name, by their numbers: SELECT chooses among them.
+pub type Numbered = Arc<[Arc<Database>]>;
+
+/// The most databases that SELECT may choose from.
+const MOST_DATABASES: usize = 1024;
+
+impl ListenerConfig {
+    /// An address of `listen`.
+    fn plain(address: ListenAddress) -> ListenerConfig {
+        ListenerConfig { address, database: None, users: Vec::new() }
+    }
+}
+
+impl Config {
+    /// All that is listened on: the addresses of `listen`, then the tables of `[[listeners]]`. Never empty.
+    pub fn all_listeners(&self) -> Vec<ListenerConfig> {
+        let plain = self.listen.iter().cloned().map(ListenerConfig::plain);
+        plain.chain(self.listeners.iter().cloned()).collect()
+    }
+
+    /// Their addresses.
+    pub fn addresses(&self) -> impl Iterator<Item = &ListenAddress> {
+        self.listen.iter().chain(self.listeners.iter().map(|listener| &listener.address))
+    }
+
+    /// An error where one address is listened on twice. With `reuse_port` the system would allow it, and give each connection
+    /// to either.
+    pub(super) fn no_address_twice(&self) -> Result<(), ConfigError> {
+        let all: Vec<SocketAddr> = self.addresses().filter_map(ListenAddress::tcp).chain(self.admin).collect();
+        // `[::]` is IPv4's every address too.
+        let covers = |wide: SocketAddr, other: SocketAddr| {
+            wide.ip() == other.ip() || wide.ip().is_unspecified() && (wide.is_ipv6() || other.is_ipv4())
+        };
+        let meet = |a: SocketAddr, b: SocketAddr| a.port() == b.port() && (covers(a, b) || covers(b, a));
+        let taken = |index: usize, address| all.iter().take(index).any(|&other| meet(other, address));
+        let mut named = all.iter().copied().enumerate().filter(|(_, address)| address.port() != 0);
+        if let Some((_, address)) = named.find(|&(index, address)| taken(index, address)) {
+            return Err(ConfigError::SharedPort { address });
+        }
+        let mut paths: Vec<&str> = self.addresses().filter_map(ListenAddress::path).collect();
+        paths.sort_unstable();
+        match paths.windows(2).find(|pair| pair[0] == pair[1]) {
+            Some(pair) => Err(ConfigError::SharedSocket { path: pair[0].to_owned() }),
+            None => Ok(()),
+        }
+    }
+
+    /// The databases of their own that clients work in, by name.
+    ///
+    /// # Errors
+    /// A name or the prefix is of no use; or two names stand for one database.
+    pub fn own_databases(&self) -> Result<BTreeMap<String, Numbered>, String> {
+        let form = self.database_prefix.as_deref().unwrap_or_default();
+        let of_listeners = self.listeners.iter().filter_map(|listener| listener.database.as_ref());
+        let of_users = self.users.values().filter_map(|user| user.database.as_ref());
+        let names = self.database.iter().chain(of_listeners).chain(of_users);
+        let mut all = BTreeMap::new();
+        for name in names {
+            let numbered = Database::several(name, form, self.databases)?.into_iter().map(Arc::new);
+            all.insert(name.clone(), numbered.collect::<Numbered>());
+        }
+        if self.databases > 0 && all.is_empty() {
+            return Err("`databases` needs `database`: a name for what SELECT chooses from".to_owned());
+        }
+        if self.databases > MOST_DATABASES {
+            return Err(format!("`databases` is at most {MOST_DATABASES}"));
+        }
+        // Of one form, prefixes are told apart by their names: only equal ones could overlap.
+        let mut found: BTreeMap<&[u8], &str> = BTreeMap::new();
+        for (name, numbered) in &all {
+            for database in numbered.iter() {
+                if let Some(other) = found.insert(database.prefix(), name) {
+                    let shared = database.name();
+                    return Err(format!(
+                        "the databases `{other}` and `{name}` would share their keys: `{shared}` is one of each, since \
+                         SELECT chooses among {} of a name; choose another name",
+                        self.databases
+                    ));
+                }
+            }
+        }
+        Ok(all)
+    }
+
+    /// The nodes' user as whom everybody works who connects, without saying a password.
+    pub fn lent_user(&self) -> Option<&str> {
+        let is_lent = self.password.is_some() && !self.asks_all();
+        is_lent.then(|| self.username.as_deref().unwrap_or("default"))
+    }
+
+    /// Whether all clients have to log in.
+    fn asks_all(&self) -> bool {
+        self.client_password.is_some() || !self.users.is_empty()
+    }
+
+    /// The listening addresses that anybody on the network can use without a password, and that nobody has allowed.
+    pub fn insecure_binds(&self) -> Vec<SocketAddr> {
+        if self.allow_insecure_bind || self.asks_all() {
+            return Vec::new();
+        }
+        // Who must show a certificate has said who it is.
+        let certified = self.auth_clients() == AuthClients::Yes;
+        let all = self.all_listeners().into_iter().filter(|listener| {
+            listener.users.is_empty() && !(certified && matches!(listener.address, ListenAddress::Tls(_)))
+        });
+        let all = all.filter_map(|listener| listener.address.tcp());
+        all.filter(|address| !address.ip().to_canonical().is_loopback()).collect()
+    }
+}

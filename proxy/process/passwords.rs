@@ -1,0 +1,53 @@
+//! The password files of the proxy's own users, read again when they change.
+
+use std::{path::PathBuf, sync::Arc};
+
+use super::watched::Watched;
+use crate::{
+    clients::users::{OwnUser, Users},
+    config::{self, Config},
+};
+
+/// All of them.
+pub struct Passwords(Vec<Kept>);
+
+struct Kept {
+    user: Arc<OwnUser>,
+    path: PathBuf,
+    file: Watched,
+}
+
+impl Passwords {
+    /// Those of these users, which the configuration has read.
+    pub fn of(config: &Config, users: &Users) -> Passwords {
+        let kept = config.users.iter().filter_map(|(name, settings)| {
+            let path = settings.password_file.clone();
+            Some(Kept { user: users.find(name.as_bytes())?.clone(), file: Watched::new(vec![path.clone()]), path })
+        });
+        Passwords(kept.collect())
+    }
+
+    /// Takes what has changed; or all of it, where somebody `asked`. Where a file is of no use, its old passwords stay.
+    pub fn look(&mut self, asked: bool) {
+        for Kept { user, path, file } in &mut self.0 {
+            if !file.are_due(asked) {
+                continue;
+            }
+            match config::passwords_in(path) {
+                Ok(passwords) => {
+                    tracing::info!(
+                        user = &*user.name,
+                        count = passwords.len(),
+                        "the user's passwords have been read again"
+                    );
+                    user.change_passwords(passwords);
+                }
+                Err(why) => tracing::warn!(
+                    "the new passwords of the user {} are not taken, the old ones stay: {}: {why}",
+                    user.name,
+                    path.display()
+                ),
+            }
+        }
+    }
+}
