@@ -19,6 +19,7 @@
 mod asked;
 pub mod client;
 mod command;
+pub mod events;
 pub mod histogram;
 mod labels;
 pub mod names;
@@ -43,7 +44,7 @@ pub use asked::{Asked, Snapshot};
 pub use client::{ClientTally, Disconnect, Handshake, Transaction};
 pub use command::{CommandClass, CommandId};
 pub use node::{NodeError, NodeTallies, NodeTally};
-pub use refresh::{NodeState, Trigger};
+pub use refresh::{NodeState, Slots, Trigger};
 pub use tls::Side;
 
 use names::{Family, Kind};
@@ -64,6 +65,7 @@ struct Shared {
     client: Arc<client::Series>,
     refresh: refresh::Series,
     tls: tls::Series,
+    events: events::Events,
     nodes: Mutex<BTreeMap<Arc<str>, Weak<node::Series>>>,
 }
 
@@ -76,6 +78,8 @@ pub struct NodeGlance {
     pub requests: u64,
     /// Requests that it or its connections failed.
     pub errors: u64,
+    /// Of these, those that ended in an error for the client.
+    pub failed: u64,
     /// Open connections.
     pub connections: i64,
     /// Requests without a reply.
@@ -99,7 +103,9 @@ impl Metrics {
         let client = Arc::new(client::Series::new(&registry));
         let refresh = refresh::Series::new(&registry);
         let tls = tls::Series::new(&registry);
-        Metrics { shared: Arc::new(Shared { registry, handle, client, refresh, tls, nodes: Mutex::default() }) }
+        let events = events::Events::default();
+        let nodes = Mutex::default();
+        Metrics { shared: Arc::new(Shared { registry, handle, client, refresh, tls, events, nodes }) }
     }
 
     /// What one worker counts of its clients.
@@ -127,15 +133,21 @@ impl Metrics {
         self.shared.refresh.refreshed(trigger, well, took);
     }
 
-    /// What discovery now knows: the topology's epoch, how many slots have an owner, and every node.
-    pub fn topology(&self, epoch: u64, slots_assigned: usize, nodes: Vec<NodeState>) {
+    /// What has happened, for operators.
+    pub fn events(&self) -> &events::Events {
+        &self.shared.events
+    }
+
+    /// What discovery now knows: the topology's epoch, how many slots have an owner and how many of these owners can be
+    /// reached, and every node.
+    pub fn topology(&self, epoch: u64, slots: Slots, nodes: Vec<NodeState>) {
         let series_of = |node: &NodeState| {
             let series = self.node_series(&node.label);
             series.set_role(&self.shared.registry, node.role);
             series
         };
         let series = nodes.iter().map(series_of).collect();
-        self.shared.refresh.topology(epoch, slots_assigned, nodes, series);
+        self.shared.refresh.topology(epoch, slots, nodes, series);
     }
 
     /// So many function libraries were given to a primary that joined.
@@ -190,7 +202,7 @@ impl Metrics {
 
     /// All metrics in the Prometheus text format, sorted by name.
     pub fn render(&self) -> String {
-        let Shared { registry, handle, client, refresh, tls, nodes } = &*self.shared;
+        let Shared { registry, handle, client, refresh, tls, nodes, .. } = &*self.shared;
         // A node that comes back must not find its series between "not touched" and "dropped": its counts would be lost.
         let mut nodes = lock(nodes);
         nodes.retain(|_, series| series.strong_count() > 0);

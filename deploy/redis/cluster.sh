@@ -65,6 +65,34 @@ health() {
     exit 0
 }
 
+refuse() {
+    say "nothing is done: $*"
+    say "this script forms a cluster of these nodes alone, and touches no other"
+    exit 1
+}
+
+# servers NODE: the addresses that go by its name here; two containers of one name on a network share it.
+servers() { getent ahosts "$(host "$1")" | awk '$1 ~ /[.]/ { print $1 }' | sort -u; }
+
+members() { ask "$1" cluster nodes | awk '$3 !~ /noaddr|fail|handshake/ { print $1 }'; }
+
+# guard NODE...: goes on where these nodes are alone, or are all in one cluster already. Whoever is in a cluster with others
+# belongs to somebody else, and is not to be joined with ours.
+guard() {
+    for node in "$@"; do
+        found=$(servers "$node" | tr '\n' ' ')
+        [ "$(echo "$found" | wc -w)" -le 1 ] || refuse "$(host "$node") is the name of several servers here: $found"
+    done
+    ours=$(for node in "$@"; do ask "$node" cluster myid; done)
+    others=$(for node in "$@"; do members "$node"; done | sort -u | grep -vxF "$ours")
+    [ -n "$others" ] || return 0
+    for node in "$@"; do
+        strange=$(members "$node")
+        [ -z "$(echo "$ours" | grep -vxF "$strange")" ] \
+            || refuse "$node does not know all of $*, and some are in a cluster with $(echo "$others" | wc -l) other nodes"
+    done
+}
+
 form() {
     replicas=$1
     shift
@@ -72,6 +100,7 @@ form() {
         until [ "$(ask "$node" ping)" = PONG ]; do say "waiting for $node"; sleep 1; done
     done
 
+    guard "$@"
     slots=0
     for node in "$@"; do slots=$((slots + $(slots_of "$node"))); done
     if [ "$slots" -eq 0 ]; then create "$replicas" "$@" || exit 1; fi

@@ -23,7 +23,7 @@ use super::{
     flags::DevFlags,
     healthcheck::near,
     log, say,
-    serve::{announce, block_on, serve, watch_signals},
+    serve::{Announced, block_on, serve, watch_signals},
     signals::Hangup,
 };
 use nodes::{Nodes, Plan};
@@ -44,10 +44,10 @@ pub fn run(flags: &DevFlags) -> Result<(), Failure> {
         config.log = "warn".to_owned();
     }
     log::start(&config);
-    announce(&config, &sources)?;
+    let announced = Announced::of(&config, &sources)?;
     check_ports(&config, &plan)?;
     let program = program(flags.server.as_deref())?;
-    block_on(live(config, plan, program))
+    block_on(live(config, plan, program, announced))
 }
 
 /// The usual sources, with our own nodes as the cluster.
@@ -66,9 +66,9 @@ fn check_ports(config: &Config, plan: &Plan) -> Result<(), Failure> {
     for port in plan.ports() {
         if let Some(port) = [port, port + BUS].into_iter().find(|port| taken(&([127, 0, 0, 1], *port).into())) {
             return Err(Failure::Bind(format!(
-                "port {port} is taken: stop what uses it (a node left behind: `redis-cli -p {} shutdown nosave`), or \
-                 choose others with --base-port",
-                if port >= plan.base + BUS { port - BUS } else { port }
+                "port {port} is taken, perhaps by a Redis of yours, which is left alone; choose other ports for the nodes: \
+                 slotway dev --base-port {}",
+                free_base(plan, taken).map_or_else(|| "PORT".to_owned(), |base| base.to_string())
             )));
         }
     }
@@ -83,6 +83,16 @@ fn check_ports(config: &Config, plan: &Plan) -> Result<(), Failure> {
         }
     }
     Ok(())
+}
+
+/// The first port from which on all that the nodes need are free.
+fn free_base(plan: &Plan, taken: impl Fn(&SocketAddr) -> bool) -> Option<u16> {
+    let is_free = |port: u16| !taken(&([127, 0, 0, 1], port).into());
+    let count = plan.ports().count() as u16;
+    (1..50).map(|step| plan.base.saturating_add(100 * step)).find(|base| {
+        u32::from(*base) + u32::from(BUS) + u32::from(count) <= u32::from(u16::MAX)
+            && (*base..*base + count).all(|port| is_free(port) && is_free(port + BUS))
+    })
 }
 
 /// The server to run: as named, or the first that is installed.
@@ -110,7 +120,7 @@ fn program(named: Option<&Path>) -> Result<PathBuf, Failure> {
     })
 }
 
-async fn live(config: Config, plan: Plan, program: PathBuf) -> Result<(), Failure> {
+async fn live(config: Config, plan: Plan, program: PathBuf, announced: Announced) -> Result<(), Failure> {
     let (shutdown, now) = (CancellationToken::new(), CancellationToken::new());
     watch_signals(Hangup::Ends, &shutdown, &now)?;
     let mut nodes = Nodes::start(&plan, program)?;
@@ -121,7 +131,7 @@ async fn live(config: Config, plan: Plan, program: PathBuf) -> Result<(), Failur
     };
     let outcome = match outcome {
         Ok(()) if !shutdown.is_cancelled() => {
-            let serving = serve(config.clone(), shutdown.clone(), now, Arc::default());
+            let serving = serve(config.clone(), shutdown.clone(), now, Arc::default(), announced);
             let greeting = greet(&config, &plan, &shutdown);
             let watching = nodes.watch(&shutdown);
             let (served, (), survived) = tokio::join!(ending(serving, &shutdown), greeting, watching);
@@ -180,7 +190,9 @@ fn greeting(config: &Config, plan: &Plan) -> String {
         None => "-p 6380".to_owned(),
     };
     let listen: Vec<String> = config.addresses().map(ToString::to_string).collect();
-    let mut text = format!("Slotway runs in front of a cluster of {} real nodes.\n\n", plan.ports().count());
+    let count = plan.ports().count();
+    let nodes = if count == 1 { "node" } else { "nodes" };
+    let mut text = format!("Slotway runs in front of a cluster of {count} real {nodes}.\n\n");
     text += &format!("  {:22} the proxy: connect here as to one Redis\n", listen.join(", "));
     if let Some(admin) = config.admin {
         let page = near(admin);

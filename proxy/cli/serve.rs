@@ -22,12 +22,12 @@ pub fn run(flags: &ServeFlags) -> Result<(), Failure> {
     let config = Config::load(&sources)?;
     config.ready_to_serve()?;
     log::start(&config);
-    announce(&config, &sources)?;
+    let announced = Announced::of(&config, &sources)?;
     block_on(async {
         let (shutdown, now) = (CancellationToken::new(), CancellationToken::new());
         let reload = Arc::new(Notify::new());
         watch_signals(Hangup::Reloads(reload.clone()), &shutdown, &now)?;
-        Ok(serve(config, shutdown, now, reload).await?)
+        Ok(serve(config, shutdown, now, reload, announced).await?)
     })
 }
 
@@ -37,31 +37,42 @@ pub async fn serve(
     shutdown: CancellationToken,
     now: CancellationToken,
     reload: Arc<Notify>,
+    announced: Announced,
 ) -> Result<(), ServeError> {
-    server::run(config, shutdown, now, reload).await
+    server::run(config, shutdown, now, reload, || announced.log()).await
 }
 
-/// One line with all that is in force, for whoever reads the log later, and what people should know beforehand.
-pub fn announce(config: &Config, sources: &Sources) -> Result<(), Failure> {
-    let shown = config::shown(sources)?;
-    let values: Vec<String> = shown.into_iter().map(|shown| format!("{}={}", shown.key, shown.value)).collect();
-    tracing::info!("slotway {} starts: {}", env!("CARGO_PKG_VERSION"), values.join(" "));
-    for address in config.insecure_binds() {
-        tracing::warn!(
-            "{address} is open to everyone who can reach it: set client_password or client_password_file, or say \
-             allow_insecure_bind where the network is closed"
-        );
+/// What is logged at the start, once it is sure that there is one: which program, all that is in force, for whoever reads the
+/// log later, and what people should know beforehand.
+pub struct Announced {
+    settings: String,
+    warnings: Vec<String>,
+}
+
+impl Announced {
+    /// Of this configuration.
+    pub fn of(config: &Config, sources: &Sources) -> Result<Announced, Failure> {
+        let shown = config::shown(sources)?;
+        let values: Vec<String> = shown.into_iter().map(|shown| format!("{}={}", shown.key, shown.value)).collect();
+        let mut warnings: Vec<String> = config.insecure_binds().iter().map(open_to_all).collect();
+        warnings.extend(config.lent_user().map(lent));
+        warnings.extend(config.speaks_unchecked_tls().then(|| UNCHECKED.to_owned()));
+        warnings.extend(config.strange_commands().into_iter().map(strange));
+        Ok(Announced { settings: values.join(" "), warnings })
     }
-    if let Some(user) = config.lent_user() {
-        tracing::warn!("{}", lent(user));
+
+    fn log(self) {
+        tracing::info!("slotway {} starts", env!("CARGO_PKG_VERSION"));
+        tracing::debug!("settings: {}", self.settings);
+        self.warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
     }
-    if config.speaks_unchecked_tls() {
-        tracing::warn!("{}", UNCHECKED);
-    }
-    for name in config.strange_commands() {
-        tracing::warn!("{}", strange(name));
-    }
-    Ok(())
+}
+
+fn open_to_all(address: &std::net::SocketAddr) -> String {
+    format!(
+        "{address} is open to everyone who can reach it: set client_password or client_password_file, or say \
+         allow_insecure_bind where the network is closed"
+    )
 }
 
 /// What has `insecure` in its name.

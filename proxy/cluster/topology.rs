@@ -12,6 +12,7 @@ pub mod hint;
 pub mod member;
 pub mod redirect;
 mod route;
+mod served;
 pub mod server;
 pub mod view;
 
@@ -28,6 +29,7 @@ pub use hint::{Hint, Hints};
 pub use member::Member;
 pub use redirect::{Kind, Redirect};
 pub use route::Route;
+pub use served::{Lost, slots_text};
 pub use server::{Framing, ServerInfo, ServerKind};
 pub use view::{Seen, View};
 
@@ -126,7 +128,10 @@ pub struct Topology {
     pub failed: bool,
     /// The ids of nodes that the others hold for failing, or that cannot be reached.
     pub failing: Vec<String>,
-    /// Why not all slots are served, fit for `-CLUSTERDOWN` and `/readyz`; `None` where all are.
+    /// The nodes that cannot be reached from here: their slots have an owner, and answer errors.
+    pub lost: Vec<Lost>,
+    /// Why not all slots have an owner, or their owners do not serve, fit for `-CLUSTERDOWN`. What is said of slots whose
+    /// owner is lost, too, is [`Topology::complaint`].
     pub trouble: Option<Arc<str>>,
     /// The ids of primaries that have just joined and are being given the functions of the others.
     pub unready: Vec<String>,
@@ -149,6 +154,7 @@ impl Topology {
             accepts: Accepts::default(),
             failed: false,
             failing: Vec::new(),
+            lost: Vec::new(),
             trouble: Some(why.into()),
             unready: Vec::new(),
             behind: Vec::new(),

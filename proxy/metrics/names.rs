@@ -102,6 +102,8 @@ families! {
         "Requests sent to the node, repetitions included. A transaction is one.";
     NODE_ERRORS = Counter "slotway_node_request_errors_total" ["node", "error"]
         "Requests that the node, or a connection to it, did not serve.";
+    NODE_FAILED = Counter "slotway_node_failed_requests_total" ["node"]
+        "Requests that ended in an error for the client since the node was lost, silent, or did not execute them to the end of retry_timeout.";
     NODE_DURATION = Histogram(Seconds) "slotway_node_request_duration_seconds" ["node"]
         "Time from a request's queueing for the node to its reply. Commands that wait as long as they are told to (BLPOP) do not count.";
     NODE_LATE = Counter "slotway_node_late_replies_total" ["node"]
@@ -137,6 +139,8 @@ families! {
         "Grows with every change of the topology.";
     SLOTS_ASSIGNED = Gauge "slotway_slots_assigned" []
         "Slots that have an owner; 16384 when the cluster is whole.";
+    SLOTS_REACHABLE = Gauge "slotway_slots_reachable" []
+        "Slots whose owner can be reached and serves; 16384 when all is well. Requests for the others end in errors.";
 
     PROCESS_CPU = Counter(Seconds) "process_cpu_seconds_total" []
         "Total user and system CPU time spent in seconds.";

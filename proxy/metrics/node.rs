@@ -84,6 +84,7 @@ series! {
     process Totals;
     counters {
         late: NODE_LATE;
+        failed: NODE_FAILED;
         connects: NODE_CONNECTS;
         connect_failures: NODE_CONNECT_FAILURES;
         sent_bytes: NODE_SENT;
@@ -186,6 +187,11 @@ impl NodeTally {
     /// The node, or a connection to it, did not serve a request.
     pub fn error(&self, error: NodeError) {
         self.counts.errors[error as usize].add(1);
+    }
+
+    /// So many requests ended in an error for the client on the node's account.
+    pub fn failed(&self, requests: u64) {
+        self.counts.failed.add(requests);
     }
 
     /// A connection is ready for use.

@@ -40,12 +40,21 @@ labels! {
 pub struct NodeState {
     /// `host:port` as announced.
     pub label: Arc<str>,
-    /// `primary` or `replica`.
+    /// `primary`, `replica`, or `empty`: no slots, and nobody's replica.
     pub role: &'static str,
     /// Whether it can be reached.
     pub up: bool,
     /// How many slots it owns.
     pub slots: usize,
+}
+
+/// Slots by what becomes of requests for them.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Slots {
+    /// They have an owner.
+    pub assigned: usize,
+    /// Their owner can be reached, and serves.
+    pub reachable: usize,
 }
 
 pub(super) struct Series {
@@ -55,6 +64,7 @@ pub(super) struct Series {
     last_success: Gauge,
     epoch: Gauge,
     slots_assigned: Gauge,
+    slots_reachable: Gauge,
     ready_gauge: Gauge,
     pub(super) ready: AtomicBool,
     known: Mutex<Known>,
@@ -64,7 +74,7 @@ pub(super) struct Series {
 struct Known {
     last_success: f64,
     epoch: u64,
-    slots_assigned: usize,
+    slots: Slots,
     /// The series keep a node's numbers shown from when it is known, not from when it is used.
     nodes: Vec<(NodeState, Arc<node::Series>)>,
 }
@@ -83,6 +93,7 @@ impl Series {
             last_success: registry.gauge(&names::LAST_SUCCESS, &[]),
             epoch: registry.gauge(&names::EPOCH, &[]),
             slots_assigned: registry.gauge(&names::SLOTS_ASSIGNED, &[]),
+            slots_reachable: registry.gauge(&names::SLOTS_REACHABLE, &[]),
             ready_gauge: registry.gauge(&names::READY, &[]),
             ready: AtomicBool::new(false),
             known: Mutex::default(),
@@ -102,15 +113,9 @@ impl Series {
         self.functions_given.increment(count);
     }
 
-    pub(super) fn topology(
-        &self,
-        epoch: u64,
-        slots_assigned: usize,
-        nodes: Vec<NodeState>,
-        series: Vec<Arc<node::Series>>,
-    ) {
+    pub(super) fn topology(&self, epoch: u64, slots: Slots, nodes: Vec<NodeState>, series: Vec<Arc<node::Series>>) {
         let mut known = lock(&self.known);
-        (known.epoch, known.slots_assigned) = (epoch, slots_assigned);
+        (known.epoch, known.slots) = (epoch, slots);
         known.nodes = nodes.into_iter().zip(series).collect();
     }
 
@@ -119,6 +124,7 @@ impl Series {
             state: state.clone(),
             requests: series.all_requests.load(Relaxed),
             errors: series.all_errors(),
+            failed: series.totals.failed.sum(),
             connections: series.totals.connections.now(),
             inflight: series.totals.inflight.now(),
         };
@@ -131,7 +137,8 @@ impl Series {
         let known = lock(&self.known);
         self.last_success.set(known.last_success);
         self.epoch.set(known.epoch as f64);
-        self.slots_assigned.set(known.slots_assigned as f64);
+        self.slots_assigned.set(known.slots.assigned as f64);
+        self.slots_reachable.set(known.slots.reachable as f64);
         self.ready_gauge.set(u8::from(self.ready.load(Relaxed)));
     }
 

@@ -6,6 +6,8 @@ fn label(text: &str) -> Arc<str> {
     text.into()
 }
 
+const ALL: Slots = Slots { assigned: 16384, reachable: 16384 };
+
 fn state(label: &Arc<str>, role: &'static str, slots: usize) -> NodeState {
     NodeState { label: label.clone(), role, up: true, slots }
 }
@@ -21,7 +23,7 @@ fn value(text: &str, series: &str) -> Option<f64> {
 #[test]
 fn everything_is_there_at_zero_from_the_start() {
     let metrics = Metrics::new();
-    metrics.topology(1, 16384, vec![state(&label("a:1"), "primary", 16384)]);
+    metrics.topology(1, ALL, vec![state(&label("a:1"), "primary", 16384)]);
     let text = metrics.render();
     for family in names::ALL {
         let (name, help) = (family.name, family.help);
@@ -38,6 +40,7 @@ fn everything_is_there_at_zero_from_the_start() {
     assert_eq!(value(&text, "slotway_redirects_total{type=\"moved\",outcome=\"absorbed\"}"), Some(0.0));
     assert_eq!(value(&text, "slotway_node_slots{node=\"a:1\",role=\"primary\"}"), Some(16384.0));
     assert_eq!(value(&text, "slotway_slots_assigned"), Some(16384.0));
+    assert_eq!(value(&text, "slotway_slots_reachable"), Some(16384.0));
     assert_eq!(value(&text, "slotway_commands_total{command=\"other\",result=\"error\"}"), Some(0.0));
     assert!(value(&text, "process_resident_memory_bytes").unwrap() > 1e6);
     assert!(value(&text, "process_open_fds").unwrap() > 2.0);
@@ -141,11 +144,11 @@ fn durations_fall_into_their_buckets() {
 fn a_role_change_moves_a_node_at_once() {
     let metrics = Metrics::new();
     let node = label("a:1");
-    metrics.topology(1, 5, vec![state(&node, "primary", 5)]);
+    metrics.topology(1, Slots::default(), vec![state(&node, "primary", 5)]);
     let tallies = metrics.node_tallies();
     tallies.of(&node).queued(1);
     tallies.publish(|_| true);
-    metrics.topology(2, 0, vec![state(&node, "replica", 0)]);
+    metrics.topology(2, Slots::default(), vec![state(&node, "replica", 0)]);
     tallies.of(&node).queued(1);
     tallies.publish(|_| true);
     let text = metrics.render();
@@ -176,7 +179,7 @@ fn tally_text(tally: &ClientTally) -> String {
 #[test]
 fn promtool_finds_nothing_to_complain_of() {
     let metrics = Metrics::new();
-    metrics.topology(1, 16384, vec![state(&label("a:1"), "primary", 1), state(&label("[::1]:2"), "replica", 0)]);
+    metrics.topology(1, ALL, vec![state(&label("a:1"), "primary", 1), state(&label("[::1]:2"), "replica", 0)]);
     let child = std::process::Command::new("promtool")
         .args(["check", "metrics"])
         .stdin(Stdio::piped())

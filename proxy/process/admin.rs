@@ -20,7 +20,7 @@ use std::{
 use axum::{
     Json, Router,
     extract::State,
-    http::{StatusCode, header},
+    http::{StatusCode, Uri, header},
     response::{Html, IntoResponse},
     routing::get,
 };
@@ -129,6 +129,7 @@ fn pages(view: View) -> Router {
         .route("/livez", get(async || "ok\n"))
         .route("/readyz", get(readyz))
         .route("/api/status", get(api_status))
+        .fallback(not_found)
         .with_state(Arc::new(Shown { view, since: Instant::now() }))
 }
 
@@ -148,7 +149,8 @@ async fn metrics(State(shown): State<Arc<Shown>>) -> impl IntoResponse {
 
 async fn readyz(State(shown): State<Arc<Shown>>) -> impl IntoResponse {
     match readiness(&shown.view) {
-        Ok(()) => (StatusCode::OK, Json(json!({ "ready": true }))),
+        Ok(None) => (StatusCode::OK, Json(json!({ "ready": true }))),
+        Ok(Some(reason)) => (StatusCode::OK, Json(json!({ "ready": true, "reason": reason }))),
         Err(reason) => (StatusCode::SERVICE_UNAVAILABLE, Json(json!({ "ready": false, "reason": reason }))),
     }
 }
@@ -157,25 +159,23 @@ async fn api_status(State(shown): State<Arc<Shown>>) -> impl IntoResponse {
     Json(status::of(&shown.view, readiness(&shown.view), shown.since.elapsed()))
 }
 
-/// Whether the proxy can serve, and if not, why: it can where at least one node that owns slots can be
-/// reached, and the nodes do not all say that the cluster is down.
-fn readiness(view: &View) -> Result<(), String> {
+/// Whether the proxy can serve, and if not, why: it can where at least one node that owns slots can be reached, and the nodes
+/// do not all say that the cluster is down. Where only part of the slots is served, that is said, too.
+fn readiness(view: &View) -> Result<Option<String>, String> {
     if view.shutdown.is_cancelled() {
         return Err("shutting down".to_owned());
     }
     let topology = view.topology.borrow().clone();
-    let states = view.metrics.nodes();
-    let down = |label: &str| states.iter().any(|node| *node.state.label == *label && !node.state.up);
-    let counts = topology.slot_counts();
-    let mut owners = topology.nodes.iter().zip(counts).filter(|(_, slots)| *slots > 0).map(|(node, _)| node).peekable();
-    if owners.peek().is_none() || topology.failed {
-        let why = topology.trouble.as_deref().unwrap_or("no node owns slots");
-        return Err(why.to_owned());
+    match topology.complaint() {
+        complaint if topology.reachable() > 0 => Ok(complaint),
+        complaint => Err(complaint.unwrap_or_else(|| "no node owns slots".to_owned())),
     }
-    match owners.any(|node| !down(&node.label)) {
-        true => Ok(()),
-        false => Err("no node that owns slots can be reached".to_owned()),
-    }
+}
+
+/// What is not there: its own text, since an empty page helps nobody.
+async fn not_found(uri: Uri) -> impl IntoResponse {
+    const PAGES: &str = "/ (status page), /api/status, /metrics, /livez, /readyz";
+    (StatusCode::NOT_FOUND, format!("there is no {}; there are {PAGES}\n", uri.path()))
 }
 
 #[cfg(test)]

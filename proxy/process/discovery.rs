@@ -10,6 +10,7 @@ mod framing;
 mod functions;
 mod identity;
 mod known_cluster;
+mod moves;
 mod publish;
 pub mod reach;
 mod survey;
@@ -27,21 +28,23 @@ use tokio::{
     time::{Instant, sleep_until},
 };
 use tokio_util::sync::CancellationToken;
-use tracing::{debug, error, warn};
+use tracing::{debug, error};
 
 use self::{
     functions::{Functions, Outcome, Task},
     identity::ClusterIdentity,
     known_cluster::KnownCluster,
+    moves::Moves,
+    publish::Told,
     reach::Found,
     survey::{Answer, Survey},
 };
 use crate::{
     cluster::topology::{Hint, Role, Topology, View},
     config::Config,
-    metrics::{Metrics, Trigger},
+    metrics::{Metrics, Trigger, events::EventKind},
     protocol::{address::Address, slot::SLOTS},
-    upstream::dial::{Credentials, Dialer, Login},
+    upstream::dial::{Credentials, Dialer, Login, Step},
 };
 
 /// The least time between two refreshes. It doubles while hints keep coming.
@@ -97,6 +100,10 @@ pub struct Discovery {
     clash: Option<String>,
     /// Whether nobody answered last time.
     alone: bool,
+    /// What the operator has been told of what is not served.
+    told: Told,
+    /// Slots that have moved.
+    moves: Moves,
 
     functions: Functions,
     /// After so long every request that was under way has been answered.
@@ -152,6 +159,8 @@ impl Discovery {
             witness: None,
             clash: None,
             alone: false,
+            told: Told::default(),
+            moves: Moves::default(),
             functions: Functions::default(),
             request_timeout: config.request_timeout,
             jobs: JoinSet::new(),
@@ -168,6 +177,7 @@ impl Discovery {
     pub async fn run(mut self, cancel: CancellationToken) {
         loop {
             let due = self.survey.is_none().then_some(self.next.0);
+            let news = self.news_due();
             tokio::select! {
                 () = cancel.cancelled() => return,
                 Some(hint) = self.hints.recv() => self.take_hints(hint),
@@ -178,6 +188,7 @@ impl Discovery {
                     Err(fault) => self.job_failed(&fault),
                 },
                 () = sleep_until(due.unwrap_or_else(Instant::now)), if due.is_some() => self.start_survey(),
+                () = sleep_until(news.unwrap_or_else(Instant::now)), if news.is_some() => self.tell_news(),
             }
         }
     }
@@ -237,7 +248,8 @@ impl Discovery {
         self.turned_away.retain(|_, since| now - *since < COMPLAIN_AGAIN);
         if !self.turned_away.contains_key(id) {
             let label = self.current().node(id).map_or_else(|| id.into(), |node| node.label.clone());
-            warn!("node {label} turns connections away: {said}");
+            let text = format!("node {label} turns connections away: {said}");
+            self.metrics.events().warn(EventKind::NodeLost, text);
             self.turned_away.insert(id.to_owned(), now);
         }
     }
@@ -298,6 +310,10 @@ impl Discovery {
         for failure in &survey.failures {
             debug!("refresh: {failure}");
             self.suspects.insert(failure.node.clone(), now);
+            // Who takes long may be busy; where nobody listens, nobody is.
+            if failure.step == Step::Resolve || failure.why == "connection refused" {
+                self.known_cluster.doubt_at(&failure.node);
+            }
         }
         let (ours, strangers) = (std::mem::take(&mut survey.answers), std::mem::take(&mut survey.strangers));
         survey.answers = self.answers_of_one(ours, strangers, self.known_cluster.is_forsaken(now));
@@ -305,10 +321,10 @@ impl Discovery {
             self.suspects.remove(&answer.asked);
         }
         self.note_secretive(&survey.answers, now);
-        let failures = survey.failures_text();
+        let (failures, remedy) = (survey.failures_text(), survey.remedy());
         let here = self.known_cluster.meet(&survey);
         let well = match View::merge(survey.answers.into_iter().map(|answer| answer.view).collect()) {
-            None => self.nobody_answered(&failures),
+            None => self.nobody_answered(&failures, remedy),
             Some(view) if self.known_cluster.is_stale(&view, now) => false,
             Some(view) => self.believe(view, &here),
         };
@@ -351,14 +367,21 @@ impl Discovery {
         }
     }
 
-    fn nobody_answered(&mut self, failures: &str) -> bool {
+    fn nobody_answered(&mut self, failures: &str, remedy: &'static str) -> bool {
         let current = self.current();
+        self.told.remedy = remedy;
         if current.covered() == 0 {
             let mut next = (*current).clone();
             next.trouble = Some(format!("no node answered: {failures}").into());
             self.publish(next);
-        } else if !self.alone {
-            warn!("no node answered, the last known layout serves on: {failures}");
+        } else {
+            if !self.alone {
+                let text = format!("no node answered, the last known layout serves on: {failures}; {remedy}");
+                self.metrics.events().warn(EventKind::NodeLost, text);
+            }
+            // Whether they serve is not known by that.
+            self.current().nodes.iter().for_each(|node| drop(self.known_cluster.doubt(&node.id)));
+            self.search();
         }
         self.alone = true;
         false
@@ -367,6 +390,7 @@ impl Discovery {
     fn believe(&mut self, view: View, here: &[(String, Address)]) -> bool {
         self.alone = false;
         self.known_cluster.believe(view, here);
+        self.told.remedy = publish::NOT_FORMED;
         self.search();
         self.publish_layout();
         true

@@ -17,7 +17,7 @@ use crate::{
     clients::{Clients, Order, users::Users},
     cluster::topology::{Hints, Topology},
     config::{Config, ConfigError},
-    metrics::Metrics,
+    metrics::{Metrics, events::EventKind},
     process::{
         admin::{Admin, View},
         certificates::Certificates,
@@ -95,12 +95,13 @@ impl From<FileError> for ServeError {
 }
 
 /// Serves until `shutdown` is cancelled, then drains: what is in flight is answered. Cancelling `now` ends the drain.
-/// `reload` has certificates read again.
+/// `reload` has certificates read again. `listening` is called once all ports are there.
 pub async fn run(
     config: Config,
     shutdown: CancellationToken,
     now: CancellationToken,
     reload: Arc<Notify>,
+    listening: impl FnOnce(),
 ) -> Result<(), ServeError> {
     let config = Arc::new(config);
     let certificates = Certificates::load(&config)?;
@@ -162,6 +163,11 @@ pub async fn run(
         }
         None => None,
     };
+    listening();
+    let at = config.addresses().map(ToString::to_string).collect::<Vec<_>>().join(", ");
+    let admin_at =
+        admin.as_ref().map_or_else(String::new, |admin| format!("; status page and metrics at {}", admin.address()));
+    metrics.events().info(EventKind::Process, format!("listening on {at}{admin_at}"));
     let acceptor = Acceptor {
         config: &config,
         clients: &clients,
@@ -178,7 +184,8 @@ pub async fn run(
         () = keep_files(certificates, Passwords::of(&config, &users), reload, metrics.clone()) => {}
         () = async {
             shutdown.cancelled().await;
-            tracing::info!(clients = clients.count(), "draining");
+            let text = format!("draining: {} clients have what they asked for answered, and are then closed", clients.count());
+            metrics.events().info(EventKind::Process, text);
             tokio::time::sleep(config.drain_delay).await;
         } => {}
     }
@@ -194,7 +201,7 @@ pub async fn run(
     if let Some(admin) = admin {
         admin.join();
     }
-    tracing::info!("stopped");
+    tracing::info!("stopped: every client has been answered or closed");
     Ok(())
 }
 
@@ -359,6 +366,6 @@ fn raise_file_limit() -> usize {
         tracing::warn!(%error, "cannot raise the limit of open files");
         rlimit::Resource::NOFILE.get_soft().unwrap_or(FEW_FILES)
     });
-    tracing::info!(files, "open files allowed");
+    tracing::debug!(files, "open files allowed");
     usize::try_from(files).unwrap_or(usize::MAX)
 }

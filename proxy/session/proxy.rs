@@ -22,6 +22,7 @@ use crate::{
             treatment::{Client, Local, Proxy},
         },
     },
+    metrics::events::time_of_day,
     protocol::{
         resp::{
             Request,
@@ -129,15 +130,16 @@ fn glance(router: &Router) -> Vec<String> {
         format!("nodes:{}", topology.nodes.len()),
         format!("primaries:{}", topology.first_slots().len()),
         format!("slots_assigned:{}", topology.covered()),
+        format!("slots_reachable:{}", topology.reachable()),
     ];
-    lines.extend(topology.trouble.as_ref().map(|trouble| format!("trouble:{trouble}")));
+    lines.extend(topology.complaint().map(|trouble| format!("trouble:{trouble}")));
     lines
 }
 
 fn nodes(router: &Router) -> Vec<String> {
     let topology = router.topology();
     let line = |(index, node): (usize, &Arc<Node>)| {
-        let mut line = format!("{} {} {}", node.label, node.role.label(), node.id);
+        let mut line = format!("{} {} {}", node.label, topology.role_of(index), node.id);
         if let Some(primary) = &node.replicates {
             line.push_str(&format!(" of {primary}"));
         }
@@ -148,6 +150,9 @@ fn nodes(router: &Router) -> Vec<String> {
         }
         if node.reach != node.announced {
             line.push_str(&format!(" reached at {}", node.reach));
+        }
+        if let Some(lost) = topology.lost(&node.id) {
+            line.push_str(&format!(" lost since {} ({})", time_of_day(lost.since), lost.why));
         }
         line
     };

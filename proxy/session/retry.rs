@@ -132,6 +132,11 @@ impl Way<'_> {
             match action {
                 Action::GiveUp(error) => {
                     self.caller.router.tally().gave_up(bounced.why.error());
+                    if let Some(owner) =
+                        bounced.envelope.slot().and_then(|slot| self.caller.router.topology().owner(slot).cloned())
+                    {
+                        self.caller.router.node_tally(&owner).failed(1);
+                    }
                     bounced.envelope.fail(&error);
                     continue;
                 }

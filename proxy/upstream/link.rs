@@ -411,6 +411,7 @@ impl Link {
     /// Answers everything queued after the connection broke.
     fn give_up(&self, lost: &str) {
         let connection = self.connection.replace(Connection::new(self.node.clone(), self.context.ender.clone()));
+        let mut failed = 0;
         for (envelope, request) in self.take_all() {
             let Some(mut envelope) = envelope else { continue };
             let error = || format!("ERR proxy: connection to {} lost ({lost})", self.node.label);
@@ -428,8 +429,10 @@ impl Link {
                 envelope.wrote(&self.node);
                 envelope.in_doubt(&connection);
                 envelope.fail(&format!("{}, the command may have run", error()));
+                failed += 1;
             }
         }
+        self.tally.failed(failed);
         connection.is_lost();
     }
 }

@@ -4,7 +4,7 @@ use std::{collections::BTreeSet, fs, process::Command};
 
 use super::{
     engine::{PUBLIC_IMAGES, repository},
-    support::{proxy::only_set_here, reaper},
+    support::{Cluster, Shape, proxy::only_set_here, reaper},
 };
 
 fn read(path: &str) -> String {
@@ -32,6 +32,53 @@ fn the_images_are_those_the_tests_provide() {
     for image in PUBLIC_IMAGES {
         assert!(all.contains(image), "no file names {image}");
     }
+}
+
+/// A second file that is laid on top later must not change what the first one says of its services: docker-compose 1.29 writes
+/// networks and volumes anew when it merges, and recreates containers whose hash has changed.
+#[test]
+fn laying_the_replicas_on_top_changes_no_container() {
+    let hashes = |files: &[&str]| -> Option<BTreeSet<String>> {
+        let mut command = Command::new("docker-compose");
+        for file in files {
+            command.args(["-f", file]);
+        }
+        let output = command.args(["config", "--hash=*"]).current_dir(repository().join("deploy")).output().ok()?;
+        output.status.success().then(|| String::from_utf8_lossy(&output.stdout).lines().map(str::to_owned).collect())
+    };
+    let Some(alone) = hashes(&["compose.yaml"]) else {
+        eprintln!("SKIPPED: there is no docker-compose 1.29 here");
+        return;
+    };
+    let merged = hashes(&["compose.yaml", "compose.replicas.yaml"]).expect("the merged files");
+    let changed: Vec<&String> = alone.difference(&merged).collect();
+    // The one-shot service has more nodes to look after.
+    assert!(changed.iter().all(|service| service.starts_with("cluster ")), "{changed:?}");
+}
+
+/// What forms the cluster takes nodes that are its own, or does nothing: two clusters that became one are never two again.
+#[test]
+fn the_script_joins_no_other_cluster() {
+    let form = |nodes: &[String]| {
+        let mut command = Command::new("sh");
+        command.args(["deploy/redis/cluster.sh", "form", "0"]).args(nodes).current_dir(repository());
+        let output = command.output().expect("sh");
+        (output.status.success(), String::from_utf8_lossy(&output.stdout).into_owned())
+    };
+    let known = |cluster: &Cluster| cluster.node(0).line("CLUSTER NODES").string().lines().count();
+    let (theirs, ours) = (Cluster::three(), Cluster::unformed(Shape::default()));
+    // A name of ours leads to a node of theirs, as happens where two containers have one name on a network.
+    let mixed = [theirs.node(0).address(), ours.node(1).address(), ours.node(2).address()];
+    let (well, said) = form(&mixed);
+    assert!(!well && said.contains("nothing is done") && said.contains("2 other nodes"), "{said}");
+    assert_eq!((known(&theirs), known(&ours)), (3, 1));
+
+    let all: Vec<String> = ours.nodes.iter().map(|node| node.address()).collect();
+    for time in ["first", "second"] {
+        let (well, said) = form(&all);
+        assert!(well && said.contains("ready: 3 nodes, 16384 slots"), "{time}: {said}");
+    }
+    assert_eq!((known(&theirs), known(&ours)), (3, 3));
 }
 
 /// Grafana itself cannot be had everywhere; what it is given can be checked anyway.

@@ -4,3 +4,4 @@ pub mod cli;
 pub mod doctor;
 pub mod lifecycle;
 pub mod observed;
+pub mod told;

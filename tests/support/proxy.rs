@@ -65,9 +65,9 @@ impl Settings {
         self
     }
 
-    /// Whose nodes fail: any warning may be logged, an error may not.
+    /// Whose nodes fail: any warning may be logged, and that nothing is served, but no other error.
     pub fn expecting_warnings(self) -> Settings {
-        self.expecting(" WARN ")
+        self.expecting(" WARN ").expecting("nothing is served")
     }
 }
 

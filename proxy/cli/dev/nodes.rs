@@ -7,7 +7,10 @@ use std::{
     time::Duration,
 };
 
-use slotway::protocol::{address::Address, slot::SLOTS};
+use slotway::{
+    protocol::{address::Address, resp::Value, slot::SLOTS},
+    upstream::dial::{Control, Dialer, Login},
+};
 use tempfile::TempDir;
 use tokio::process::{Child, Command};
 use tokio_util::sync::CancellationToken;
@@ -106,6 +109,7 @@ impl Node {
 pub struct Nodes {
     program: PathBuf,
     folder: TempDir,
+    ports: Vec<u16>,
     running: Vec<(u16, Child)>,
     /// Held for what it does at its end.
     undertaker: Option<Child>,
@@ -119,7 +123,7 @@ impl Nodes {
     pub fn start(plan: &Plan, program: PathBuf) -> Result<Nodes, Failure> {
         let folder = tempfile::Builder::new().prefix("slotway-dev-").tempdir();
         let folder = folder.map_err(|error| Failure::of("cannot make a temporary folder", error))?;
-        let mut nodes = Nodes { program, folder, running: Vec::new(), undertaker: None };
+        let mut nodes = Nodes { program, folder, ports: plan.ports().collect(), running: Vec::new(), undertaker: None };
         for port in plan.ports() {
             let child = nodes.launch(port).map_err(|error| Failure::of(&format!("cannot start node {port}"), error))?;
             nodes.running.push((port, child));
@@ -193,11 +197,28 @@ impl Nodes {
         }
     }
 
+    /// Ends a node that somebody has started again: it is one of ours where it works in our folder.
+    async fn stop_stray(&self, port: u16) {
+        let folder = self.folder.path().join(port.to_string());
+        let address = Address::new("127.0.0.1", port);
+        let Ok(mut stray) = Control::open(&address, &Login::default(), &Dialer::default()).await else { return };
+        let Ok(dir) = stray.ask(&["CONFIG", "GET", "dir"]).await else { return };
+        let dir = dir.field("dir").and_then(Value::str).map(Path::new);
+        if dir.is_some_and(|dir| same_folder(dir, &folder)) {
+            let _ = stray.ask(&["SHUTDOWN", "NOSAVE"]).await;
+        }
+    }
+
     /// Ends all nodes, and waits for it.
     pub async fn stop(mut self) {
         for (_, child) in &mut self.running {
             // Nothing is to be saved, so that nothing is lost by not asking.
             let _ = child.start_kill();
+        }
+        for port in self.ports.clone() {
+            if !self.running.iter().any(|(running, _)| *running == port) {
+                self.stop_stray(port).await;
+            }
         }
         for (port, child) in &mut self.running {
             let ended: Result<std::io::Result<ExitStatus>, _> = tokio::time::timeout(PATIENCE, child.wait()).await;
@@ -205,6 +226,13 @@ impl Nodes {
                 tracing::warn!("node {port} does not end");
             }
         }
+    }
+}
+
+fn same_folder(one: &Path, other: &Path) -> bool {
+    match (one.canonicalize(), other.canonicalize()) {
+        (Ok(one), Ok(other)) => one == other,
+        _ => one == other,
     }
 }
 

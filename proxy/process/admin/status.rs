@@ -14,12 +14,14 @@ pub(super) struct Status {
     revision: &'static str,
     uptime_seconds: u64,
     ready: bool,
-    /// Why it is not ready.
+    /// Why it is not ready, or only in part.
     reason: Option<String>,
     epoch: u64,
     slots_assigned: usize,
+    /// Those whose owner can be reached, and serves.
+    slots_reachable: usize,
     slots: usize,
-    /// Why slots are uncovered.
+    /// Why not all slots are served.
     trouble: Option<String>,
     commands: u64,
     clients: Clients,
@@ -53,7 +55,7 @@ struct Node {
     inflight: i64,
 }
 
-pub(super) fn of(view: &View, readiness: Result<(), String>, uptime: Duration) -> Status {
+pub(super) fn of(view: &View, readiness: Result<Option<String>, String>, uptime: Duration) -> Status {
     let topology = view.topology.borrow().clone();
     let totals = view.metrics.totals();
     let glances = view.metrics.nodes();
@@ -62,11 +64,12 @@ pub(super) fn of(view: &View, readiness: Result<(), String>, uptime: Duration) -
         revision: option_env!("SLOTWAY_REVISION").unwrap_or("unknown"),
         uptime_seconds: uptime.as_secs(),
         ready: readiness.is_ok(),
-        reason: readiness.err(),
+        reason: readiness.unwrap_or_else(Some),
         epoch: topology.epoch,
         slots_assigned: topology.covered(),
+        slots_reachable: topology.reachable(),
         slots: SLOTS,
-        trouble: topology.trouble.as_deref().map(str::to_owned),
+        trouble: topology.complaint(),
         commands: totals.commands,
         clients: Clients {
             connected: totals.clients,
@@ -89,8 +92,8 @@ fn node(topology: &Topology, index: usize, glances: &[NodeGlance]) -> Option<Nod
         node: node.label.to_string(),
         id: node.id.clone(),
         reached_at: (node.reach != node.announced).then(|| node.reach.to_string()),
-        role: node.role.label(),
-        up: glance.is_none_or(|glance| glance.state.up),
+        role: topology.role_of(index),
+        up: topology.lost(&node.id).is_none(),
         slots: ranges.iter().map(|(first, last)| last - first + 1).sum(),
         slot_ranges: ranges.iter().map(|(first, last)| format!("{first}-{last}")).collect(),
         requests: glance.map_or(0, |glance| glance.requests),

@@ -6,7 +6,8 @@ use std::{
 
 use super::*;
 use crate::{
-    metrics::NodeState,
+    cluster::topology::Lost,
+    metrics::{NodeState, Slots},
     protocol::{address::Address, resp::Value},
 };
 
@@ -40,7 +41,12 @@ impl Stage {
         let (slots, _) = Value::parse(reply).unwrap().unwrap();
         let topology = Topology::from_slots(&slots, &Address::new("127.0.0.1", 7000), Arc::default()).unwrap();
         let label = topology.nodes[0].label.clone();
-        self.metrics.topology(1, 16384, vec![NodeState { label, role: "primary", up, slots: 16384 }]);
+        let slots = Slots { assigned: 16384, reachable: if up { 16384 } else { 0 } };
+        self.metrics.topology(1, slots, vec![NodeState { label, role: "primary", up, slots: 16384 }]);
+        let since = std::time::SystemTime::UNIX_EPOCH;
+        let lost = Lost { id: topology.nodes[0].id.clone(), since, why: "connection refused".into() };
+        let mut topology = topology;
+        topology.lost = if up { Vec::new() } else { vec![lost] };
         self.topology.send_replace(Arc::new(topology));
     }
 
@@ -69,7 +75,10 @@ fn readiness_follows_the_topology_and_the_shutdown() {
     assert!(metrics.contains("\nslotway_ready 1\n") && metrics.contains("\nslotway_client_buffered_bytes 4096\n"));
 
     stage.know_a_node(false);
-    assert_eq!(stage.get("/readyz").0, 503);
+    let why = "127.0.0.1:7000 does not answer since 00:00:00 UTC (connection refused): slots 0-16383 answer errors";
+    assert_eq!(stage.get("/readyz"), (503, format!("{{\"ready\":false,\"reason\":\"{why}\"}}")));
+    assert!(stage.get("/metrics").1.contains("\nslotway_slots_reachable 0\n"));
+    assert!(stage.get("/api/status").1.contains(why));
     stage.know_a_node(true);
 
     stage.shutdown.cancel();
@@ -95,7 +104,8 @@ fn the_status_shows_every_node() {
     assert_eq!((&node["node"], &node["slot_ranges"][0]), (&"127.0.0.1:7000".into(), &"0-16383".into()));
     assert_eq!((&node["requests"], &node["inflight"], &node["up"]), (&1.into(), &1.into(), &true.into()));
     assert!(stage.get("/").1.starts_with("<!doctype html>"));
-    assert_eq!(stage.get("/nothing").0, 404);
+    let (status, body) = stage.get("/nothing");
+    assert!(status == 404 && body.contains("/nothing") && body.contains("/metrics"), "{status} {body}");
     stage.stop.cancel();
     stage.admin.join();
 }

@@ -8,11 +8,11 @@ use tracing::{debug, info};
 
 use super::{
     failing::{self, Failing},
-    reach::{Found, Wanted},
+    reach::{Found, News, Wanted},
     survey::Survey,
 };
 use crate::{
-    cluster::topology::{Accepts, AddressMap, ServerInfo, Topology, View},
+    cluster::topology::{Accepts, AddressMap, Lost, ServerInfo, Topology, View},
     commands::table::CommandTable,
     protocol::{
         address::Address,
@@ -51,6 +51,8 @@ pub struct KnownCluster {
     accusing: bool,
     /// What was learnt of each kind of server.
     learnt: Vec<(ServerInfo, Arc<CommandTable>)>,
+    /// What is to be told of where nodes are reached.
+    news: Vec<News>,
 }
 
 impl KnownCluster {
@@ -68,6 +70,7 @@ impl KnownCluster {
             failing: Failing::default(),
             accusing: false,
             learnt: Vec::new(),
+            news: Vec::new(),
         }
     }
 
@@ -82,7 +85,11 @@ impl KnownCluster {
         self.failed = !survey.answers.is_empty() && survey.answers.iter().all(|answer| answer.failed);
         let (failing, accusing) = failing::convicted(&survey.answers);
         let now = Instant::now();
-        failing.iter().for_each(|id| self.failing.note(id, now));
+        for id in &failing {
+            self.failing.note(id, now);
+            // Nobody may have asked it for anything: whether it can be reached is to be known all the same.
+            self.doubt(id);
+        }
         self.accusing = accusing;
         let met = survey.answers.iter().map(|answer| {
             self.servers.insert(answer.name(), answer.server.clone());
@@ -132,7 +139,9 @@ impl KnownCluster {
         self.accepts.retain(|id, _| view.seen.iter().any(|seen| seen.id == *id));
         for seen in &view.seen {
             if let Some(mapped) = self.map.find(&seen.announced) {
-                self.settle(Found::mapped(seen, mapped));
+                if self.place(&seen.id, &seen.announced).is_none_or(|found| found.reach != mapped) {
+                    self.settle(Found::mapped(seen, mapped));
+                }
             } else if self.place(&seen.id, &seen.announced).is_none()
                 && here.iter().any(|(id, asked)| *id == seen.id && *asked == seen.announced)
             {
@@ -142,17 +151,25 @@ impl KnownCluster {
         self.view = Some(view);
     }
 
-    /// Notes where a node is reached, and says so where that is news.
+    /// Notes where a node is reached; what is new about that is to be told.
     pub fn settle(&mut self, found: Found) {
         let before = self.reached.get(&found.id);
         let found = found.after(before);
-        if before.is_none_or(|before| before.reach != found.reach || before.sure != found.sure) {
-            found.log(before.is_some_and(|before| !before.sure));
-        }
+        self.news.extend(found.news(before));
         if !found.sure || before.is_some_and(|before| !before.sure) {
             self.failing.note(&found.id, Instant::now());
         }
         self.reached.insert(found.id.clone(), found);
+    }
+
+    /// What is new about where nodes are reached, since it was asked for last.
+    pub fn take_news(&mut self) -> Vec<News> {
+        std::mem::take(&mut self.news)
+    }
+
+    /// Nothing answers where a node was reached.
+    pub fn doubt_at(&mut self, address: &Address) {
+        self.reached.values_mut().filter(|found| found.reach == *address).for_each(|found| found.doubted = true);
     }
 
     /// A worker has trouble with a node: it is to be searched again. Where it was reached so far.
@@ -168,14 +185,12 @@ impl KnownCluster {
     }
 
     /// The nodes to be searched: those that were never reached, those that are lost, and those that are doubted. Where
-    /// the operator has said where a node is, there is nothing to search.
+    /// the operator has said where a node is, only that place is looked at.
     pub fn lost(&self) -> Vec<Wanted> {
         let seen = self.view.iter().flat_map(|view| &view.seen);
-        let lost = seen.filter(|seen| {
-            let well = self.place(&seen.id, &seen.announced).is_some_and(|found| found.sure && !found.doubted);
-            !well && self.map.find(&seen.announced).is_none()
-        });
-        lost.map(Wanted::from).collect()
+        let lost = seen
+            .filter(|seen| !self.place(&seen.id, &seen.announced).is_some_and(|found| found.sure && !found.doubted));
+        lost.map(|seen| Wanted::of(seen, self.map.find(&seen.announced))).collect()
     }
 
     /// Whether a node of the view is nowhere to be found.
@@ -214,8 +229,19 @@ impl KnownCluster {
         next.failed = self.failed;
         let is_failing = |id: &str| self.failing.has(id, now) || !self.is_up(id);
         next.failing = next.nodes.iter().map(|node| &node.id).filter(|id| is_failing(id)).cloned().collect();
+        next.lost = self.lost_nodes();
         next.trouble = trouble(&next);
         Some(next)
+    }
+
+    fn lost_nodes(&self) -> Vec<Lost> {
+        let lost = |found: &Found| {
+            let why = found.why_not.as_str().into();
+            found.lost_since.map(|since| Lost { id: found.id.clone(), since, why })
+        };
+        let mut all: Vec<Lost> = self.reached.values().filter(|found| !found.sure).filter_map(lost).collect();
+        all.sort_by(|one, other| one.id.cmp(&other.id));
+        all
     }
 
     /// Where a node is reached that is announced there.

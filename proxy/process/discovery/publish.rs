@@ -1,15 +1,38 @@
 //! Snapshots: when there is a new one, and what is told of it.
 
-use std::{collections::HashSet, sync::Arc};
+use std::{collections::HashSet, sync::Arc, time::Duration};
 
 use tokio::time::Instant;
 use tracing::{debug, error, info};
 
-use super::{Discovery, MOST_FORMER, WATCHFUL_INTERVAL};
+use super::{Discovery, MOST_FORMER, WATCHFUL_INTERVAL, reach::News};
 use crate::{
-    cluster::topology::{Role, Topology},
-    metrics::{NodeState, Trigger},
+    cluster::topology::{Node, Role, Topology, slots_text},
+    metrics::{
+        NodeState, Slots, Trigger,
+        events::{EventKind, length, time_of_day},
+    },
+    protocol::slot::SLOTS,
 };
+
+/// How often the operator is told again of what is not served.
+const REMIND: Duration = Duration::from_secs(60);
+/// The least time between two such lines, where the reasons differ.
+const ANOTHER_REASON: Duration = Duration::from_secs(10);
+/// What to do where the nodes answer and own no slots.
+pub(super) const NOT_FORMED: &str =
+    "form the cluster (redis-cli --cluster create HOST:PORT ...), or wait for whoever forms it";
+
+/// What the operator has been told of what is not served.
+#[derive(Debug, Default)]
+pub(super) struct Told {
+    /// What can be done about it.
+    pub(super) remedy: &'static str,
+    /// Whether all slots were served once.
+    was_ready: bool,
+    /// Since when something is not served, and when that was said last.
+    unserved: Option<(std::time::SystemTime, Instant)>,
+}
 
 impl Discovery {
     pub(super) fn current(&self) -> Arc<Topology> {
@@ -30,12 +53,6 @@ impl Discovery {
         self.meet_primaries(&mut next);
         let changed = !next.same_routes(&current);
         next.epoch = current.epoch + u64::from(changed);
-        if next.trouble != current.trouble {
-            match &next.trouble {
-                Some(why) => info!("not all slots are served: {why}"),
-                None => info!("all slots are served"),
-            }
-        }
         if changed {
             self.tell_changes(&current, &next);
             self.last_change = Some(Instant::now());
@@ -44,32 +61,133 @@ impl Discovery {
         if next.accepts != current.accepts {
             debug!("what the nodes take from a connection: {:?}", next.accepts);
         }
-        if changed || next.trouble != current.trouble || next.accepts != current.accepts {
+        let is_other = next.trouble != current.trouble || next.lost != current.lost;
+        if changed || is_other || next.failed != current.failed || next.accepts != current.accepts {
             self.publisher.send_replace(Arc::new(next));
         }
         self.show_nodes();
+        let news = self.known_cluster.take_news();
+        news.into_iter().for_each(|news| self.tell_reach(news));
+        self.tell_served(&current);
+    }
+
+    /// Says where nodes are reached, and where they are not.
+    fn tell_reach(&self, news: News) {
+        let (events, current) = (self.metrics.events(), self.current());
+        let glances = self.metrics.nodes();
+        match news {
+            News::Dialled(text) => info!("{text}"),
+            News::Lost { id, announced, why } => {
+                let slots = current.nodes.iter().position(|node| node.id == id).map(|index| current.ranges(index));
+                let what = match slots.filter(|ranges| !ranges.is_empty()) {
+                    Some(ranges) => format!("; {} answer errors", slots_text(&ranges)),
+                    None => "; no slot depends on it".to_owned(),
+                };
+                events.warn(EventKind::NodeLost, format!("node {announced} cannot be reached: {why}{what}"));
+            }
+            News::Back { id, announced, since } => {
+                let label = current.node(&id).map(|node| node.label.clone());
+                let failed = glances.iter().find(|glance| Some(&glance.state.label) == label.as_ref());
+                let failed = failed.map_or(0, |glance| glance.failed);
+                let away = length(since.elapsed().unwrap_or_default());
+                events.info(
+                    EventKind::NodeBack,
+                    format!("node {announced} is back after {away}; {failed} requests to it have failed so far"),
+                );
+            }
+        }
+    }
+
+    /// Says what is served, where that is other than before, and again and again where something is not.
+    fn tell_served(&mut self, before: &Topology) {
+        let current = self.current();
+        let events = self.metrics.events();
+        let Some(why) = current.complaint() else {
+            self.told.unserved = None;
+            let is_first = !std::mem::replace(&mut self.told.was_ready, true);
+            if is_first {
+                let replicas = current.nodes.iter().filter(|node| node.role == Role::Replica).count();
+                let text = format!("ready: {}, with {replicas} replicas", current.served_text());
+                events.info(EventKind::Served, text);
+            } else if !before.is_served_like(&current) {
+                events.info(EventKind::Served, format!("{} again", current.served_text()));
+            }
+            return;
+        };
+        let now = Instant::now();
+        let is_news = !before.is_served_like(&current);
+        let is_due = match self.told.unserved {
+            None => true,
+            Some((_, last)) if is_news => now - last >= Duration::from_millis(500) || current.reachable() == 0,
+            Some((_, last)) => now - last >= if before.trouble != current.trouble { ANOTHER_REASON } else { REMIND },
+        };
+        if !is_due {
+            return;
+        }
+        let since = self.told.unserved.map_or_else(std::time::SystemTime::now, |(since, _)| since);
+        let again = match self.told.unserved {
+            Some(_) if !is_news => format!(", since {}", time_of_day(since)),
+            _ => String::new(),
+        };
+        self.told.unserved = Some((since, now));
+        if current.reachable() > 0 {
+            events.warn(EventKind::Served, format!("{}{again}: {why}", current.served_text()));
+        } else {
+            let remedy = self.remedy(&current);
+            events.error(EventKind::Served, format!("nothing is served{again}: {why}; {remedy}"));
+        }
+    }
+
+    /// What can be done where nothing is served.
+    fn remedy(&self, current: &Topology) -> &'static str {
+        if current.covered() < SLOTS {
+            return self.told.remedy;
+        }
+        if current.failed {
+            return "`redis-cli --cluster check HOST:PORT` says what is lost; cluster-require-full-coverage no serves the rest";
+        }
+        "are the nodes running? `slotway doctor` asks each"
+    }
+
+    /// When there is something to be told that nothing else brings up.
+    pub(super) fn news_due(&self) -> Option<Instant> {
+        let again = self.told.unserved.map(|(_, last)| last + REMIND);
+        again.into_iter().chain(self.moves.due()).min()
+    }
+
+    /// Tells it.
+    pub(super) fn tell_news(&mut self) {
+        let now = Instant::now();
+        for text in self.moves.take(now) {
+            self.metrics.events().info(EventKind::SlotsMoved, text);
+        }
+        let current = self.current();
+        self.tell_served(&current);
     }
 
     fn tell_changes(&mut self, current: &Topology, next: &Topology) {
-        let primaries = next.primaries().count();
-        let replicas = next.nodes.len() - primaries;
-        let ids = |topology: &Topology| topology.primaries().map(|node| node.id.clone()).collect::<HashSet<_>>();
-        // A slot that moves is no news: a reshard moves thousands.
-        if current.nodes.len() != next.nodes.len() || ids(current) != ids(next) {
-            info!("layout {}: {primaries} primaries, {replicas} replicas, {} slots", next.epoch, next.covered());
-        } else {
-            debug!("layout {}: {} slots", next.epoch, next.covered());
+        debug!("layout {}: {} nodes, {} slots", next.epoch, next.nodes.len(), next.covered());
+        let events = self.metrics.events();
+        for takeover in self.moves.note(current, next, Instant::now()).0 {
+            events.warn(EventKind::FailOver, takeover);
         }
         if let (Some(old), Some(new)) = (current.home(), next.home())
             && old.id != new.id
         {
             let why = if next.is_failing(&old.id) { ": the node before it fails" } else { "" };
-            info!("all publishing goes through {} now{why}", new.label);
+            events.info(EventKind::Publishing, format!("all publishing goes through {} now{why}", new.label));
         }
-        for gone in current.departed(next) {
-            info!("node {} has left ({})", gone.label, gone.id);
-            self.former.push(gone.reach.clone());
+        // Whoever is there at first has not come.
+        if !current.nodes.is_empty() {
+            let known: HashSet<&str> = current.nodes.iter().map(|node| node.id.as_str()).collect();
+            for (index, node) in next.nodes.iter().enumerate().filter(|(_, node)| !known.contains(node.id.as_str())) {
+                events.info(EventKind::Member, format!("node {} has joined: {}", node.label, part(next, index)));
+            }
+            for node in &current.nodes {
+                events_of_member(node, next).into_iter().for_each(|text| events.info(EventKind::Member, text));
+            }
         }
+        self.former.extend(current.departed(next).map(|gone| gone.reach.clone()));
         self.former.drain(..self.former.len().saturating_sub(MOST_FORMER));
         let clash = next.clash();
         if let Some(clash) = clash.as_deref().filter(|_| clash != self.clash) {
@@ -80,14 +198,42 @@ impl Discovery {
 
     fn show_nodes(&self) {
         let topology = self.current();
-        let states = topology.nodes.iter().zip(topology.slot_counts()).map(|(node, slots)| NodeState {
+        let states = topology.nodes.iter().enumerate().zip(topology.slot_counts());
+        let states = states.map(|((index, node), slots)| NodeState {
             label: node.label.clone(),
-            role: node.role.label(),
-            up: self.known_cluster.is_up(&node.id),
+            role: topology.role_of(index),
+            up: topology.lost(&node.id).is_none(),
             slots,
         });
-        self.metrics.topology(topology.epoch, topology.covered(), states.collect());
+        let slots = Slots { assigned: topology.covered(), reachable: topology.reachable() };
+        self.metrics.topology(topology.epoch, slots, states.collect());
     }
+}
+
+/// What a node is in the cluster, in words.
+fn part(topology: &Topology, index: usize) -> String {
+    let Some(node) = topology.nodes.get(index) else { return String::new() };
+    match (&node.replicates, topology.role_of(index)) {
+        (Some(id), _) => format!("a replica of {}", topology.node(id).map_or(id.as_str(), |primary| &primary.label)),
+        (None, "primary") => format!("the primary of {}", slots_text(&topology.ranges(index))),
+        (None, _) => "it has no slots yet, and is nobody's replica".to_owned(),
+    }
+}
+
+/// What has become of a node that was there before.
+fn events_of_member(before: &Node, next: &Topology) -> Vec<String> {
+    let Some(index) = next.nodes.iter().position(|node| node.id == before.id) else {
+        return vec![format!("node {} has left ({})", before.label, before.id)];
+    };
+    let now = &next.nodes[index];
+    let mut texts = Vec::new();
+    if now.label != before.label {
+        texts.push(format!("node {} goes by {} now", before.label, now.label));
+    }
+    if now.role == Role::Replica && now.replicates != before.replicates {
+        texts.push(format!("node {} is {} now", now.label, part(next, index)));
+    }
+    texts
 }
 
 /// Notes which primaries are none any more.

@@ -7,11 +7,10 @@
 
 use std::{
     collections::{HashMap, HashSet},
-    time::Duration,
+    time::{Duration, SystemTime},
 };
 
 use tokio::task::JoinSet;
-use tracing::{info, warn};
 
 use crate::{
     cluster::topology::Seen,
@@ -30,11 +29,24 @@ pub struct Wanted {
     pub id: String,
     announced: Address,
     aliases: Vec<String>,
+    /// Where the operator says that it is: it is sought nowhere else.
+    mapped: Option<Address>,
 }
 
-impl From<&Seen> for Wanted {
-    fn from(seen: &Seen) -> Wanted {
-        Wanted { id: seen.id.clone(), announced: seen.announced.clone(), aliases: seen.aliases.clone() }
+impl Wanted {
+    /// A node of a view, at the place that the operator has given it, if any.
+    pub fn of(seen: &Seen, mapped: Option<Address>) -> Wanted {
+        Wanted { id: seen.id.clone(), announced: seen.announced.clone(), aliases: seen.aliases.clone(), mapped }
+    }
+
+    /// Where it should be.
+    fn first(&self) -> &Address {
+        self.mapped.as_ref().unwrap_or(&self.announced)
+    }
+
+    fn here(&self) -> Found {
+        let how = if self.mapped.is_some() { RULE } else { ANNOUNCED };
+        Found::new(&self.id, &self.announced, self.first().clone(), how)
     }
 }
 
@@ -55,6 +67,8 @@ pub struct Found {
     pub how: &'static str,
     /// Why it was not where it announces.
     pub why_not: String,
+    /// Since when it is nowhere.
+    pub lost_since: Option<SystemTime>,
 }
 
 const ANNOUNCED: &str = "announced";
@@ -73,6 +87,7 @@ impl Found {
             doubted: false,
             how,
             why_not: String::new(),
+            lost_since: None,
         }
     }
 
@@ -88,6 +103,9 @@ impl Found {
 
     /// This, given what was known `before`: a node that is nowhere stays where it was last reached, the best guess.
     pub fn after(mut self, before: Option<&Found>) -> Found {
+        if !self.sure {
+            self.lost_since = before.and_then(|before| before.lost_since).or_else(|| Some(SystemTime::now()));
+        }
         if let Some(before) = before.filter(|before| !self.sure && before.announced == self.announced) {
             self.reach = before.reach.clone();
             self.how = before.how;
@@ -95,24 +113,56 @@ impl Found {
         self
     }
 
-    /// Says what is new about this node. `was_lost`: it could not be reached before.
-    pub fn log(&self, was_lost: bool) {
-        let Found { id, announced, reach, why_not, how, .. } = self;
+    /// What is new about this node, given what was known `before`.
+    pub fn news(&self, before: Option<&Found>) -> Option<News> {
+        if before.is_some_and(|before| before.reach == self.reach && before.sure == self.sure) {
+            return None;
+        }
         if !self.sure {
-            warn!("node {announced} ({id}) cannot be reached: {why_not}");
-        } else if announced == reach {
-            if was_lost {
-                info!("node {announced} is reached again");
-            }
-        } else if *how == RULE {
-            info!("node {announced} ({id}) is dialled at {reach} {how}");
-        } else {
-            info!(
+            return Some(News::Lost {
+                id: self.id.clone(),
+                announced: self.announced.clone(),
+                why: self.why_not.clone(),
+            });
+        }
+        if let Some(since) = before.and_then(|before| before.lost_since) {
+            return Some(News::Back { id: self.id.clone(), announced: self.announced.clone(), since });
+        }
+        let Found { id, announced, reach, why_not, how, .. } = self;
+        match *how {
+            _ if announced == reach => None,
+            RULE => Some(News::Dialled(format!("node {announced} ({id}) is dialled at {reach} {how}"))),
+            how => Some(News::Dialled(format!(
                 "node {announced} ({id}) is dialled at {reach}, found {how} ({why_not}); to pin it: \
                  address_map = [\"{announced}={reach}\"]"
-            );
+            ))),
         }
     }
+}
+
+/// What is new about where a node is reached.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum News {
+    /// It is nowhere to be found.
+    Lost {
+        /// Its id.
+        id: String,
+        /// What it announces.
+        announced: Address,
+        /// Why.
+        why: String,
+    },
+    /// It is there again.
+    Back {
+        /// Its id.
+        id: String,
+        /// What it announces.
+        announced: Address,
+        /// Since when it was lost.
+        since: SystemTime,
+    },
+    /// It is dialled elsewhere than it announces: the line that says so.
+    Dialled(String),
 }
 
 /// Who is at an address.
@@ -129,10 +179,9 @@ enum Who {
 /// Searches the nodes. Each comes back, also those that are nowhere.
 pub async fn search(wanted: Vec<Wanted>, seeds: Vec<Address>, login: Login, dialer: Dialer) -> Vec<Found> {
     let dialer = dialer.within(dialer.patience().min(PATIENCE));
-    let first = who_is_at(wanted.iter().map(|node| node.announced.clone()), &login, &dialer).await;
-    let (here, lost): (Vec<_>, Vec<_>) = wanted.into_iter().partition(|node| node.is_at(&node.announced, &first));
-    let mut found: Vec<Found> =
-        here.into_iter().map(|node| Found::new(&node.id, &node.announced, node.announced.clone(), ANNOUNCED)).collect();
+    let first = who_is_at(wanted.iter().map(|node| node.first().clone()), &login, &dialer).await;
+    let (here, lost): (Vec<_>, Vec<_>) = wanted.into_iter().partition(|node| node.is_at(node.first(), &first));
+    let mut found: Vec<Found> = here.iter().map(Wanted::here).collect();
     if lost.is_empty() {
         return found;
     }
@@ -145,6 +194,9 @@ pub async fn search(wanted: Vec<Wanted>, seeds: Vec<Address>, login: Login, dial
 impl Wanted {
     /// Where else it might be, the likeliest first. Two seeds may share a host.
     fn elsewhere(&self, seeds: &[Address]) -> Vec<(Address, &'static str)> {
+        if self.mapped.is_some() {
+            return Vec::new();
+        }
         let port = self.announced.port;
         let aliases = self.aliases.iter().map(|host| (Address::new(host.clone(), port), ALIAS));
         let named = seeds.iter().map(|seed| (seed.clone(), SEED));
@@ -156,7 +208,7 @@ impl Wanted {
     fn is_at(&self, address: &Address, known: &HashMap<Address, Who>) -> bool {
         match known.get(address) {
             Some(Who::Node(id)) => *id == self.id || self.id == self.announced.to_string(),
-            Some(Who::Silent) => *address == self.announced,
+            Some(Who::Silent) => address == self.first(),
             Some(Who::Nobody(_)) | None => false,
         }
     }
@@ -167,14 +219,16 @@ impl Wanted {
             Some(Who::Silent) => *how == ALIAS,
             _ => self.is_at(address, second),
         });
-        let why_not = match first.get(&self.announced) {
+        let why_not = match first.get(self.first()) {
+            Some(Who::Node(id)) if self.mapped.is_some() => format!("at {} there is another node, {id}", self.first()),
             Some(Who::Node(id)) => format!("at the announced address there is another node, {id}"),
             Some(Who::Nobody(why)) => why.clone(),
             Some(Who::Silent) | None => String::new(),
         };
-        let sure = place.is_some();
-        let (reach, how) = place.unwrap_or_else(|| (self.announced.clone(), ANNOUNCED));
-        Found { sure, why_not, ..Found::new(&self.id, &self.announced, reach, how) }
+        match place {
+            Some((reach, how)) => Found { why_not, ..Found::new(&self.id, &self.announced, reach, how) },
+            None => Found { sure: false, why_not, ..self.here() },
+        }
     }
 }
 

@@ -71,10 +71,19 @@ impl Answer {
 }
 
 impl Survey {
+    /// What can be done about it.
+    pub fn remedy(&self) -> &'static str {
+        let least =
+            self.failures.iter().max_by_key(|failure| failure.step != Step::Resolve && failure.step != Step::Connect);
+        least.map_or("name some nodes of the cluster: --seeds HOST:PORT,HOST:PORT", DialError::remedy)
+    }
+
     /// Who could not be asked and why, for a person.
     pub fn failures_text(&self) -> String {
-        let shown =
-            self.failures.iter().take(MOST_FAILURES).map(|failure| format!("{}: {}", failure.node, failure.why));
+        // In an order of their own, so that the same trouble makes the same text.
+        let mut all: Vec<&DialError> = self.failures.iter().collect();
+        all.sort_by_key(|failure| failure.node.to_string());
+        let shown = all.iter().take(MOST_FAILURES).map(|failure| format!("{}: {}", failure.node, failure.why));
         let more = self.failures.len().saturating_sub(MOST_FAILURES);
         let more = (more > 0).then(|| format!("and {more} more"));
         let text = shown.chain(more).collect::<Vec<_>>().join("; ");

@@ -77,7 +77,7 @@ impl<'a> Exam<'a> {
         let seen: Vec<Seen> = self.view.iter().flat_map(|view| view.seen.iter().take(MOST_NODES).cloned()).collect();
         let (mapped, lost): (Vec<&Seen>, Vec<&Seen>) =
             seen.iter().partition(|seen| self.config.address_map.find(&seen.announced).is_some());
-        let wanted = lost.into_iter().map(Wanted::from).collect();
+        let wanted = lost.into_iter().map(|seen| Wanted::of(seen, None)).collect();
         let mut found = reach::search(wanted, self.config.seeds.to_vec(), login.clone(), dialer.clone()).await;
         found
             .extend(mapped.into_iter().map(|seen| Found::mapped(seen, self.config.address_map.apply(&seen.announced))));

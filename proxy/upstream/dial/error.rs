@@ -68,6 +68,44 @@ impl DialError {
     }
 }
 
+impl DialError {
+    /// What an operator can do about it, in a sentence.
+    pub fn remedy(&self) -> &'static str {
+        let says = |what: &str| self.why.contains(what);
+        match self.step {
+            _ if says("cluster support disabled") => {
+                "that is a Redis without cluster: put `cluster-enabled yes` into its configuration, or have clients connect \
+                 to it without a proxy"
+            }
+            _ if says("NOAUTH") => "the nodes ask for a password: set password_file (SLOTWAY_PASSWORD_FILE=FILE)",
+            _ if says("WRONGPASS") || says("invalid password") || says("without any password") => {
+                "the nodes refuse this user and password: compare username and password_file with their `requirepass` or ACL"
+            }
+            _ if says("NOPERM") => "the nodes' ACL forbids what the proxy must ask: `slotway doctor` names the rules",
+            _ if says("does not speak the Redis protocol") => {
+                "what answers there is no Redis: are host and port right?"
+            }
+            Step::Resolve => "is the name right, and known where the proxy runs (in docker: on the same network)?",
+            Step::Connect if says("refused") => "is the node running, and is this its port?",
+            Step::Connect if says("closed") => {
+                "is it a Redis, and does it speak TLS (rediss://host:port) or plain text?"
+            }
+            Step::Connect => {
+                "is the address right, and can it be reached from where the proxy runs? Addresses of a docker network \
+                 (172.x) mean something inside of it alone"
+            }
+            Step::Secure => {
+                "does it speak TLS at this port, with a certificate for this name by a CA that is known here?"
+            }
+            Step::Admission => {
+                "it turns connections away: see protected-mode, bind and maxclients in its configuration"
+            }
+            Step::Ask => "is it loading, or busy? Its own log tells (docker logs NODE)",
+            _ => "`slotway doctor` with the same settings says more",
+        }
+    }
+}
+
 impl fmt::Display for DialError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let doing = match self.step {

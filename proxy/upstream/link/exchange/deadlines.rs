@@ -173,6 +173,7 @@ impl Exchange {
         let connection = self.link.connection();
         for envelope in expired {
             self.link.tally.error(NodeError::Timeout);
+            self.link.tally.failed(1);
             envelope.wrote(&self.link.node);
             connection.gives_up_one();
             envelope.in_doubt(&connection);

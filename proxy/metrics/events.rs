@@ -1,0 +1,173 @@
+//! What has happened, for operators: each change of state is one line in the log, and the latest are remembered for the status
+//! page, `slotway top` and PROXY EVENTS. A request is no event.
+
+use std::{
+    collections::VecDeque,
+    sync::Mutex,
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
+
+use super::{labels::labels, lock};
+
+/// How many events are remembered.
+const MOST_KEPT: usize = 500;
+
+labels! {
+    /// What an event is about.
+    EventKind {
+        /// The proxy starts, is ready, or stops.
+        Process = "process",
+        /// A node cannot be reached, or its connection was lost.
+        NodeLost = "node_lost",
+        /// A node is there again.
+        NodeBack = "node_back",
+        /// A node takes long, or does so no more.
+        NodeSlow = "node_slow",
+        /// A node has joined, left, or goes by another address or role.
+        Member = "member",
+        /// A replica has taken over slots.
+        FailOver = "fail_over",
+        /// Slots have moved.
+        SlotsMoved = "slots_moved",
+        /// More slots are served, or fewer.
+        Served = "served",
+        /// All publishing goes through another node.
+        Publishing = "publishing",
+        /// Clients were turned away, or sent what is no request.
+        Clients = "clients",
+    }
+}
+
+labels! {
+    /// How bad an event is.
+    Severity {
+        /// It is good to know.
+        Info = "info",
+        /// Somebody is hurt, or may be soon.
+        Warning = "warning",
+        /// Nothing works until somebody does something.
+        Error = "error",
+    }
+}
+
+/// One thing that has happened.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Event {
+    /// Grows from event to event, from 1.
+    pub id: u64,
+    /// When it happened.
+    pub at: SystemTime,
+    /// How bad it is.
+    pub severity: Severity,
+    /// What it is about.
+    pub kind: EventKind,
+    /// The whole of it, in words.
+    pub text: String,
+}
+
+impl Event {
+    /// When it happened, in Unix time.
+    pub fn unix_seconds(&self) -> u64 {
+        self.at.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
+    }
+}
+
+/// The latest events of the process.
+#[derive(Debug, Default)]
+pub struct Events(Mutex<Recent>);
+
+#[derive(Debug, Default)]
+struct Recent {
+    last: u64,
+    kept: VecDeque<Event>,
+}
+
+impl Events {
+    /// Something that is good to know.
+    pub fn info(&self, kind: EventKind, text: impl Into<String>) {
+        self.tell(Severity::Info, kind, text.into());
+    }
+
+    /// Something that hurts somebody.
+    pub fn warn(&self, kind: EventKind, text: impl Into<String>) {
+        self.tell(Severity::Warning, kind, text.into());
+    }
+
+    /// Something that lets nothing work.
+    pub fn error(&self, kind: EventKind, text: impl Into<String>) {
+        self.tell(Severity::Error, kind, text.into());
+    }
+
+    fn tell(&self, severity: Severity, kind: EventKind, text: String) {
+        match severity {
+            Severity::Info => tracing::info!("{text}"),
+            Severity::Warning => tracing::warn!("{text}"),
+            Severity::Error => tracing::error!("{text}"),
+        }
+        let mut recent = lock(&self.0);
+        recent.last += 1;
+        let event = Event { id: recent.last, at: SystemTime::now(), severity, kind, text };
+        recent.kept.push_back(event);
+        if recent.kept.len() > MOST_KEPT {
+            recent.kept.pop_front();
+        }
+    }
+
+    /// Those after the event with this id, the oldest first; of more than `most` the latest.
+    pub fn after(&self, id: u64, most: usize) -> Vec<Event> {
+        let recent = lock(&self.0);
+        let new: Vec<&Event> = recent.kept.iter().rev().take_while(|event| event.id > id).take(most).collect();
+        new.into_iter().rev().cloned().collect()
+    }
+
+    /// Forgets all.
+    pub fn clear(&self) {
+        lock(&self.0).kept.clear();
+    }
+}
+
+/// A time of day, in UTC: `14:02:11 UTC`.
+pub fn time_of_day(at: SystemTime) -> String {
+    let text = humantime::format_rfc3339_seconds(at).to_string();
+    format!("{} UTC", text.get(11..19).unwrap_or(&text))
+}
+
+/// A length of time, for people: `340 ms`, `12 s`, `3 min`, `2 h`.
+pub fn length(time: Duration) -> String {
+    match time.as_secs() {
+        0 => format!("{} ms", time.as_millis()),
+        seconds @ 1..120 => format!("{seconds} s"),
+        seconds @ 120..7200 => format!("{} min", seconds / 60),
+        seconds => format!("{} h", seconds / 3600),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_latest_are_remembered_in_their_order() {
+        let events = Events::default();
+        (0..MOST_KEPT + 10).for_each(|number| events.info(EventKind::Process, format!("number {number}")));
+        let all = events.after(0, usize::MAX);
+        assert_eq!(all.len(), MOST_KEPT);
+        assert_eq!(all.last().map(|event| event.text.as_str()), Some("number 509"));
+        assert_eq!(all.first().map(|event| event.id), Some(11));
+        let two = events.after(505, 2);
+        assert_eq!(two.iter().map(|event| event.id).collect::<Vec<_>>(), [509, 510]);
+        events.clear();
+        assert!(events.after(0, 9).is_empty());
+    }
+
+    #[test]
+    fn times_are_for_people() {
+        let day = UNIX_EPOCH + Duration::from_secs(24 * 3600 + 14 * 3600 + 2 * 60 + 11);
+        assert_eq!(time_of_day(day), "14:02:11 UTC");
+        for (millis, text) in
+            [(340, "340 ms"), (1000, "1 s"), (119_999, "119 s"), (125_000, "2 min"), (7_200_000, "2 h")]
+        {
+            assert_eq!(length(Duration::from_millis(millis)), text);
+        }
+    }
+}
