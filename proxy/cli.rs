@@ -2,6 +2,7 @@
 
 pub mod ask;
 pub mod check;
+pub mod copy;
 pub mod dev;
 pub mod doctor;
 pub mod flags;
@@ -19,6 +20,7 @@ use std::{
 use clap::{Parser, Subcommand};
 use slotway::{config::ConfigError, process::server::ServeError};
 
+use copy::CopyFlags;
 use flags::{AdminFlags, DevFlags, DoctorFlags, ServeFlags};
 
 /// One port in front of a whole Redis or Valkey Cluster.
@@ -48,6 +50,12 @@ pub enum Command {
     /// permissions, slots, failed nodes, versions, clocks, replicas, limits, and the proxy's own ports. Exits with 0 where
     /// there is no problem (warnings or not), else with 1.
     Doctor(DoctorFlags),
+    /// Copy the keys of one server to another while both serve: into a database of this proxy, say.
+    ///
+    /// Keys keep their values and times to expire; function libraries go along. It says beforehand what is in the way, and copies
+    /// nothing then unless --replace is said. A copy that was interrupted is started again: what is there already, alike, is passed
+    /// over. What is written to the first server meanwhile may be missed: let clients write to the second before the last run.
+    Copy(CopyFlags),
     /// Print the hash slot of each key.
     Slot {
         /// The database of its own that they are in

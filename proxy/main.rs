@@ -19,6 +19,7 @@ fn main() -> ExitCode {
         Some(Command::Dev(flags)) => cli::dev::run(&flags),
         Some(Command::Check(flags)) => cli::check::run(&flags),
         Some(Command::Doctor(flags)) => cli::doctor::run(&flags),
+        Some(Command::Copy(flags)) => cli::copy::run(flags),
         Some(Command::Slot { database, database_prefix, keys }) => {
             cli::ask::slot(database.as_deref(), &database_prefix, &keys)
         }

@@ -2,6 +2,7 @@
 
 pub mod admin;
 pub mod certificates;
+pub mod copy;
 pub mod discovery;
 pub mod doctor;
 pub mod passwords;

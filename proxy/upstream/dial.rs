@@ -65,6 +65,11 @@ impl Dialer {
         Dialer { tls, ..Dialer::default().within(config.connect_timeout) }
     }
 
+    /// To servers beside the cluster: with `patience` for a connection, by TLS where that is given.
+    pub fn with(tls: Option<ToNodes>, patience: Duration) -> Dialer {
+        Dialer { tls, patience, ..Dialer::default() }
+    }
+
     /// To scripted nodes.
     #[cfg(test)]
     pub fn to(memory: &crate::upstream::transport::memory::Memory) -> Dialer {

@@ -3,6 +3,7 @@
 pub mod blocking;
 pub mod client_command;
 pub mod clients;
+pub mod copying;
 pub mod databases;
 pub mod databases_scripts;
 pub mod differential;
