@@ -31,7 +31,6 @@ mod gate;
 mod inside;
 mod intake;
 mod keys;
-mod leave;
 mod listening;
 mod local;
 mod login;
@@ -41,6 +40,7 @@ mod monitor;
 mod names;
 mod parts;
 mod pause;
+mod permission;
 mod proxy;
 mod reader;
 mod retry;
@@ -67,7 +67,7 @@ use std::{
 
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
 
-pub use self::leave::look_after_users;
+pub use self::permission::look_after_users;
 use self::{
     account::Account,
     alone::Work,
@@ -76,8 +76,8 @@ use self::{
     busy::Busy,
     caller::Caller,
     front::Front,
-    leave::ask_about,
     listening::Listening,
+    permission::ask_about,
     reader::Reader,
     retry::{Again, Retry, Way},
     transaction::Multi,
@@ -209,7 +209,7 @@ impl Session {
                     let asking = ask_about(self.caller.clone(), request);
                     match self.attend_to(pin!(asking), Eof::Waits).await {
                         Some(None) => self.busy = Busy::Ending(Disconnect::Killed),
-                        said => self.front.leave = said.flatten(),
+                        said => self.front.judgment = said.flatten(),
                     }
                 }
                 Turn::Again(bounced) => self.stream_again(*bounced).await,

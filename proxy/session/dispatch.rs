@@ -15,9 +15,9 @@ use super::{
     caller::Caller,
     everywhere::{self, asks_first},
     gate::Gate,
-    inside,
-    leave::{self, Lack, is_judged_by_node},
-    make_up, monitor, pause, scripts, server,
+    inside, make_up, monitor, pause,
+    permission::{self, Denial, is_judged_by_node},
+    scripts, server,
     transaction::aborted_for,
 };
 use crate::{
@@ -70,12 +70,12 @@ impl Session {
         }
         if spec.is_none()
             && topology.commands.is_open(request.name())
-            && let Some(lack) = leave::lack_of_name(&mut self.front.leave, request)
+            && let Some(denial) = permission::denial_of_name(&mut self.front.judgment, request)
         {
-            return self.lacks(lack, None);
+            return self.denied(denial, None);
         }
         if let Some(error) = self.listening.forbids(&self.caller, request, spec) {
-            let refused = self.lacks_leave(request, spec);
+            let refused = self.may_not(request, spec);
             return refused.unwrap_or_else(|| self.reject(spec, error.as_bytes()));
         }
         let is_apart = router.clients().is_any_apart();
@@ -97,7 +97,7 @@ impl Session {
             return self.reject(spec, error);
         }
         if (self.multi.is_open() || !is_judged_by_node(&plan))
-            && let Some(flow) = self.lacks_leave(request, spec)
+            && let Some(flow) = self.may_not(request, spec)
         {
             return flow;
         }
@@ -156,15 +156,15 @@ impl Session {
 
     /// The end of a request that the client's user may not run, or that has to wait until a node has been asked; nothing
     /// where it goes on.
-    fn lacks_leave(&mut self, request: &Request<'_>, spec: Option<&Spec>) -> Option<Flow> {
-        let lack = leave::lack(&mut self.front.leave, &self.caller, request, spec?, self.multi.is_open())?;
-        Some(self.lacks(lack, spec))
+    fn may_not(&mut self, request: &Request<'_>, spec: Option<&Spec>) -> Option<Flow> {
+        let denial = permission::denial(&mut self.front.judgment, &self.caller, request, spec?, self.multi.is_open())?;
+        Some(self.denied(denial, spec))
     }
 
-    fn lacks(&mut self, lack: Lack, spec: Option<&Spec>) -> Flow {
-        match lack {
-            Lack::Refused(error) => self.reject(spec, &error),
-            Lack::Unknown => Flow::Ask,
+    fn denied(&mut self, denial: Denial, spec: Option<&Spec>) -> Flow {
+        match denial {
+            Denial::Refused(error) => self.reject(spec, &error),
+            Denial::Unknown => Flow::Ask,
         }
     }
 
@@ -197,7 +197,8 @@ impl Session {
             Plan::Primaries(fold) => {
                 let mut envelope = self.open(request, spec, Route::Any);
                 envelope.set_on_success(
-                    leave::users_change(&self.caller, spec).or_else(|| called::counts_anew(&self.caller.router, spec)),
+                    permission::users_change(&self.caller, spec)
+                        .or_else(|| called::counts_anew(&self.caller.router, spec)),
                 );
                 called::count_malformed(&self.caller.router, request, spec);
                 send_to_primaries(&self.caller, &mut self.barrier, (request, spec), fold, &[], envelope);

@@ -3,13 +3,13 @@
 
 use tokio::sync::OwnedSemaphorePermit;
 
-use super::leave::Leave;
+use super::permission::Judgment;
 
 /// What has been found out about the request at the front of the input.
 #[derive(Default)]
 pub(super) struct Front {
     /// What a node has said of it.
-    pub(super) leave: Option<Leave>,
+    pub(super) judgment: Option<Judgment>,
     /// It has its place among the requests whose replies may be large; or it has waited too long, and goes without.
     place: Option<Option<OwnedSemaphorePermit>>,
     /// Where the request ends that was counted last, in bytes from the first that the client has sent.

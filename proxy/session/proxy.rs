@@ -8,7 +8,7 @@ use std::{rc::Rc, sync::Arc, time::Duration};
 use bytes::Bytes;
 use tokio::{net::lookup_host, time::timeout};
 
-use super::{alone::Work, caller::Caller, inside, leave, local::Answer, names};
+use super::{alone::Work, caller::Caller, inside, local::Answer, names, permission};
 use crate::{
     cluster::{
         explain::Grounds,
@@ -166,7 +166,7 @@ struct Changed(Rc<Router>, u64);
 
 impl Drop for Changed {
     fn drop(&mut self) {
-        leave::look_after_change(&self.0, self.1);
+        permission::look_after_change(&self.0, self.1);
     }
 }
 
