@@ -11,7 +11,7 @@ use slotway::{
         resp::{
             Value,
             reply::Scanner,
-            request::{Parser, Rules},
+            request::{FramingRules, Parser},
             write,
         },
         slot::SLOTS,
@@ -26,19 +26,23 @@ type Found = (Vec<(Vec<Vec<u8>>, usize)>, Option<String>);
 pub fn requests(data: &[u8]) {
     let Some((choices, stream)) = data.split_first_chunk::<3>() else { return };
     let choice = |bit: u8| choices[0] & 1 << bit != 0;
-    let rules =
-        Rules { unauthenticated: choice(0), checks_line_ends: choice(1), sees_past_nul: choice(2), ..Rules::default() };
+    let rules = FramingRules {
+        unauthenticated: choice(0),
+        checks_line_ends: choice(1),
+        sees_past_nul: choice(2),
+        ..FramingRules::default()
+    };
     let cuts = [usize::from(choices[1]) + 1, usize::from(choices[2]) + 1];
     let whole = found(stream, rules, &[stream.len().max(1)]);
     assert_eq!(found(stream, rules, &cuts), whole, "it depends on how the bytes arrive");
     assert_eq!(found(stream, rules, &[1]), whole, "it depends on how the bytes arrive");
     // Who looks at line ends finds the same as who does not, up to the first that is wrong.
-    let strict = found(stream, Rules { checks_line_ends: true, ..rules }, &[stream.len().max(1)]);
-    let lenient = found(stream, Rules { checks_line_ends: false, ..rules }, &[stream.len().max(1)]);
+    let strict = found(stream, FramingRules { checks_line_ends: true, ..rules }, &[stream.len().max(1)]);
+    let lenient = found(stream, FramingRules { checks_line_ends: false, ..rules }, &[stream.len().max(1)]);
     assert!(lenient.0.starts_with(&strict.0), "line ends that are right make a difference");
 }
 
-fn found(stream: &[u8], rules: Rules, cuts: &[usize]) -> Found {
+fn found(stream: &[u8], rules: FramingRules, cuts: &[usize]) -> Found {
     let (mut parser, mut requests) = (Parser::new(rules), Vec::new());
     let (mut start, mut end) = (0, 0);
     for cut in cuts.iter().cycle() {

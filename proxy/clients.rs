@@ -35,7 +35,7 @@ use std::{
 use bytes::Bytes;
 use tokio::sync::Semaphore;
 
-use self::{mail::Inbox, monitors::Monitors};
+use self::{mail::Mailbox, monitors::Monitors};
 use crate::metrics::CommandId;
 use crate::protocol::endpoint::Endpoint;
 
@@ -223,7 +223,7 @@ pub struct Client {
     /// To whom its invalidation messages go (CLIENT TRACKING ... REDIRECT); 0: to itself.
     pub redirect: AtomicI64,
     usage: Mutex<Usage>,
-    inbox: Inbox,
+    inbox: Mailbox,
     command: AtomicU16,
     marks: AtomicU16,
     order: AtomicU8,
@@ -324,7 +324,7 @@ impl Client {
             commands: AtomicU64::new(0),
             redirect: AtomicI64::new(0),
             usage: Mutex::default(),
-            inbox: Inbox::default(),
+            inbox: Mailbox::default(),
             command: AtomicU16::new(NO_COMMAND),
             marks: AtomicU16::new(0),
             order: AtomicU8::new(Order::Serve as u8),

@@ -51,7 +51,7 @@ pub use layer::Sources;
 pub use listeners::{ListenerConfig, Numbered};
 pub use secret::Secret;
 pub use seeds::Seeds;
-pub use shown::{Shown, shown};
+pub use shown::{ShownKey, shown};
 pub use tls::{AuthClients, ClientTls, NodeTls, Pair, TlsFile};
 pub use users::{UserConfig, passwords_in};
 

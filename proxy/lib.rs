@@ -7,8 +7,12 @@
 //!
 //! Requests:
 //! - **Request**: one client command, as the bytes that came.
-//! - **Spec**: a command's row in the table; its **treatment** is what the proxy does with it.
-//! - **Plan**: what becomes of a request. **Split**: in parts, to several slots; the replies are **merged**.
+//! - **Spec**: a command's row in the table. Its **treatment** says what the proxy does with requests of that command, and is
+//!   the same for all of them.
+//! - **Plan**: what becomes of one request: the treatment of its command, applied to its arguments.
+//! - **Split**: a request goes in parts, each to one slot. A **LongSplit** is one of so many keys that others have their turn
+//!   while it is being divided.
+//! - **Fold**: the rule by which several replies become one, as `Sum`; a **Merge** collects the replies and applies it.
 //! - **Route**: where a request is to go; **affinity** picks among nodes that serve it equally.
 //! - **Line**: a session's ordered reply places. **Ticket**: the duty to fill one of them, exactly once.
 //! - **Envelope**: a request on its way: its route, its traits and its ticket. Its bytes travel beside it.
@@ -31,7 +35,13 @@
 //!
 //! The cluster:
 //! - **Topology**: which node owns which slot, numbered by epoch. **Hint**: what a worker tells discovery.
-//! - **Home**: the primary that all classic pub/sub goes through.
+//! - **Pub/sub node**: the primary that all classic pub/sub goes through.
+//!
+//! A session:
+//! - **Work**: what needs the session for itself: nothing else of it is in flight.
+//! - **Judgment**: what a node has said of a client's right to a request; a **denial** is why a request does not go on.
+//! - **Database of its own**: a part of the keys that its clients take for a whole server. Requests **enter** it (their keys
+//!   are named as they are kept), replies are **stripped** of that.
 //!
 //! # Layers
 //! A file imports only from its own room and from the rooms above it; `tests/layers.rs` checks it.

@@ -3,7 +3,7 @@
 //! - A worker counts in a [`ClientTally`] and one [`NodeTally`] for each node: plain numbers of its own, no atomics, no
 //!   names. About once a second it publishes them, and again when it ends.
 //! - Published numbers are shared by all workers ([`client`], [`node`]): counters of the Prometheus recorder, atomics for
-//!   levels, and [`histogram::Shared`].
+//!   levels, and [`histogram::SharedHistogram`].
 //! - [`Metrics::render`] writes them out for one scrape.
 //!
 //! **Histograms** are our own. The recorder keeps each sample (16 bytes) until the next upkeep and sorts it into its
@@ -40,14 +40,14 @@ use metrics::{Counter, Gauge, Key, Label, Level, Metadata, Recorder};
 use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle, PrometheusRecorder};
 use metrics_util::MetricKindMask;
 
-pub use asked::{Asked, Snapshot};
+pub use asked::{CommandCalls, Snapshot};
 pub use client::{ClientTally, Disconnect, Handshake, Transaction};
 pub use command::{CommandClass, CommandId};
 pub use node::{NodeError, NodeTallies, NodeTally};
 pub use refresh::{NodeState, Slots, Trigger};
 pub use tls::Side;
 
-use names::{Family, Kind};
+use names::{Family, SeriesKind};
 
 /// How long a departed node's series are still shown: long enough for a scrape to get its last counts, and for a node
 /// that restarts to go on where it was.
@@ -94,9 +94,9 @@ impl Metrics {
         let handle = recorder.handle();
         for family in names::ALL {
             match family.kind {
-                Kind::Counter => recorder.describe_counter(family.name.into(), family.unit, family.help.into()),
-                Kind::Gauge => recorder.describe_gauge(family.name.into(), family.unit, family.help.into()),
-                Kind::Histogram => {}
+                SeriesKind::Counter => recorder.describe_counter(family.name.into(), family.unit, family.help.into()),
+                SeriesKind::Gauge => recorder.describe_gauge(family.name.into(), family.unit, family.help.into()),
+                SeriesKind::Histogram => {}
             }
         }
         let registry = Registry { recorder, histograms: Mutex::default() };
@@ -181,12 +181,12 @@ impl Metrics {
     }
 
     /// What clients have asked for of a command since the last reset, up to now.
-    pub fn asked(&self, command: CommandId) -> Asked {
+    pub fn asked(&self, command: CommandId) -> CommandCalls {
         self.shared.client.asked.of(command)
     }
 
     /// Likewise, since the start.
-    pub fn ever_asked(&self, command: CommandId) -> Asked {
+    pub fn ever_asked(&self, command: CommandId) -> CommandCalls {
         self.shared.client.asked.ever(command)
     }
 
@@ -238,7 +238,7 @@ impl Default for Metrics {
 /// Where series are made. Asking twice for the same series gives the same one.
 struct Registry {
     recorder: PrometheusRecorder,
-    histograms: Mutex<BTreeMap<text::Place, text::Kept>>,
+    histograms: Mutex<BTreeMap<text::SeriesKey, text::KeptHistogram>>,
 }
 
 impl Registry {
@@ -250,12 +250,16 @@ impl Registry {
         self.recorder.register_gauge(&key(family, labels), &METADATA)
     }
 
-    fn histogram(&self, family: &'static Family, label: Option<(&'static str, &str)>) -> Arc<histogram::Shared> {
-        let place = text::Place { family, label: label.map(|(name, value)| (name, value.to_owned())) };
+    fn histogram(
+        &self,
+        family: &'static Family,
+        label: Option<(&'static str, &str)>,
+    ) -> Arc<histogram::SharedHistogram> {
+        let place = text::SeriesKey { family, label: label.map(|(name, value)| (name, value.to_owned())) };
         lock(&self.histograms).entry(place).or_default().histogram.clone()
     }
 
-    fn histograms(&self) -> MutexGuard<'_, BTreeMap<text::Place, text::Kept>> {
+    fn histograms(&self) -> MutexGuard<'_, BTreeMap<text::SeriesKey, text::KeptHistogram>> {
         let mut histograms = lock(&self.histograms);
         histograms.retain(|_, kept| kept.still());
         histograms

@@ -3,7 +3,7 @@
 //! The session reads requests, decides with [`crate::commands::plan`] what becomes of each, sends them to their nodes' links and
 //! writes the replies that its line has ready. Everything that can be pipelined happens in one poll function, so that a
 //! turn of the event loop costs one read and one write however many requests it carries. What needs the connection for
-//! itself (logging in, waiting in BLPOP) leaves the poll function as a `Turn::Alone` once the line has settled.
+//! itself (logging in, waiting in BLPOP) leaves the poll function as a `Turn::Work` once the line has settled.
 //!
 //! What it consists of are types that know nothing of it: who asks (`caller`), what it is busy with (`busy`), what MULTI has
 //! queued (`transaction`), what the client is told unasked (`listening`), what goes again (`retry`). Commands are
@@ -13,7 +13,6 @@
 //! requests waits to be sent again. Otherwise `SET k 1`, on its way to the old owner, could be overtaken by `SET k 2`.
 
 mod account;
-mod alone;
 mod apart;
 mod ask;
 mod attempts;
@@ -24,11 +23,11 @@ mod busy;
 mod called;
 mod caller;
 mod client;
+mod database;
 mod dispatch;
 mod everywhere;
 mod front;
 mod gate;
-mod inside;
 mod intake;
 mod keys;
 mod listening;
@@ -54,6 +53,7 @@ mod tracking;
 mod transaction;
 mod wait;
 mod watch;
+mod work;
 
 use std::{
     future::poll_fn,
@@ -70,7 +70,6 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
 pub use self::permission::look_after_users;
 use self::{
     account::Account,
-    alone::Work,
     attend::{Eof, poll_sent_ahead},
     barrier::Barrier,
     busy::Busy,
@@ -79,8 +78,9 @@ use self::{
     listening::Listening,
     permission::ask_about,
     reader::Reader,
-    retry::{Again, Retry, Way},
+    retry::{Again, Resend, Retry},
     transaction::Multi,
+    work::Work,
 };
 use crate::{
     clients::{Client, Order, Usage},
@@ -125,7 +125,7 @@ pub struct Session {
 /// What the poll function cannot do itself.
 enum Turn {
     /// A request that needs the session for itself, and what is to be done. Nothing is in flight.
-    Alone(OwnedRequest, Box<Work>),
+    Work(OwnedRequest, Box<Work>),
     /// A request of which a node has to tell whether the client's user may run it. It stays in the input.
     Ask(OwnedRequest),
     /// A request that has come back and needs the session for itself. Nothing else is in flight.
@@ -145,7 +145,7 @@ enum Flow {
     /// It must wait for what the session is busy with by now.
     Held,
     /// It needs the session for itself, for this.
-    Alone(Box<Work>),
+    Work(Box<Work>),
     /// It must wait until a node has told whether the client's user may run it.
     Ask,
 }
@@ -164,8 +164,8 @@ enum Stop {
 
 impl Flow {
     /// It needs the session for itself.
-    fn alone(work: Work) -> Flow {
-        Flow::Alone(Box::new(work))
+    fn work(work: Work) -> Flow {
+        Flow::Work(Box::new(work))
     }
 }
 
@@ -195,11 +195,11 @@ impl Session {
         .await;
         loop {
             match poll_fn(|cx| self.poll(cx)).await {
-                Turn::Alone(request, work) => {
+                Turn::Work(request, work) => {
                     let arguments = request.as_request().args().map(<[u8]>::len).sum();
-                    self.busy = Busy::Alone { arguments, held: request.held() };
+                    self.busy = Busy::Work { arguments, held: request.held() };
                     self.keep_account();
-                    self.alone(request, *work).await;
+                    self.work(request, *work).await;
                     if !self.busy.is_ending() {
                         self.busy = Busy::Serving;
                     }
@@ -229,7 +229,7 @@ impl Session {
         self.caller.line.awake();
         loop {
             let (mut stop, mut too_large) = (Stop::Held, None);
-            let way = Way { caller: &mut self.caller, barrier: &mut self.barrier, listening: &mut self.listening };
+            let way = Resend { caller: &mut self.caller, barrier: &mut self.barrier, listening: &mut self.listening };
             match way.poll(&mut self.retry, cx) {
                 Again::Done => {
                     if let Some(tracking) = &mut self.listening.tracking {
@@ -415,7 +415,7 @@ impl Session {
         });
         let mut used = 0;
         let mut turn = None;
-        let inside = self.caller.inside.clone();
+        let inside = self.caller.database.clone();
         self.reader.set_ready(true);
         while !self.busy.is_ending() {
             let rest = &bytes[used..];
@@ -443,13 +443,13 @@ impl Session {
                 let mut anew = inside.as_ref().map(|inside| inside.anew());
                 let request = match &mut anew {
                     None => request,
-                    Some(anew) => inside::enter(&self.caller, &self.listening, self.multi.queued(), request, anew),
+                    Some(anew) => database::enter(&self.caller, &self.listening, self.multi.queued(), request, anew),
                 };
                 match self.dispatch(&request) {
                     Flow::Taken => {}
                     Flow::Full | Flow::Held => break,
-                    Flow::Alone(work) if self.caller.line.is_settled() => {
-                        turn = Some(Turn::Alone(request.to_owned(), work));
+                    Flow::Work(work) if self.caller.line.is_settled() => {
+                        turn = Some(Turn::Work(request.to_owned(), work));
                         used += found.used;
                         break;
                     }
@@ -457,7 +457,7 @@ impl Session {
                         turn = Some(Turn::Ask(request.to_owned()));
                         break;
                     }
-                    Flow::Settle | Flow::Alone(_) => {
+                    Flow::Settle | Flow::Work(_) => {
                         self.busy = Busy::Settling;
                         break;
                     }

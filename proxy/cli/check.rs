@@ -19,7 +19,7 @@ pub fn run(flags: &ServeFlags) -> Result<(), Failure> {
     let sources = flags.sources();
     let config = Config::load(&sources)?;
     let shown = config::shown(&sources)?;
-    let width = |column: fn(&config::Shown) -> &str| shown.iter().map(|line| column(line).len()).max().unwrap_or(0);
+    let width = |column: fn(&config::ShownKey) -> &str| shown.iter().map(|line| column(line).len()).max().unwrap_or(0);
     let (keys, values) = (width(|line| &line.key), width(|line| &line.value).min(40));
     for line in &shown {
         say(format_args!("{:keys$} = {:values$}  # {}", line.key, line.value, line.from));

@@ -26,7 +26,7 @@ use super::{
     serve::{Announced, block_on, serve, watch_signals},
     signals::Hangup,
 };
-use nodes::{Nodes, Plan};
+use nodes::{Layout, Nodes};
 
 /// How far a node's bus port is above its own (Redis Cluster specification).
 const BUS: u16 = 10_000;
@@ -35,7 +35,7 @@ const PATIENCE: Duration = Duration::from_secs(10);
 
 /// Starts everything and serves until a signal ends it.
 pub fn run(flags: &DevFlags) -> Result<(), Failure> {
-    let plan = Plan::of(flags)?;
+    let plan = Layout::of(flags)?;
     let sources = sources(flags, &plan);
     let mut config = Config::load(&sources)?;
     config.ready_to_serve()?;
@@ -51,7 +51,7 @@ pub fn run(flags: &DevFlags) -> Result<(), Failure> {
 }
 
 /// The usual sources, with our own nodes as the cluster.
-fn sources(flags: &DevFlags, plan: &Plan) -> Sources {
+fn sources(flags: &DevFlags, plan: &Layout) -> Sources {
     let mut sources = flags.serve.sources();
     let seeds: Vec<String> = plan.addresses().map(|address| address.to_string()).collect();
     let ours = [("seeds", seeds.join(",")), ("username", String::new()), ("address_map", String::new())];
@@ -61,7 +61,7 @@ fn sources(flags: &DevFlags, plan: &Plan) -> Sources {
 }
 
 /// Names the first port that is taken: otherwise some node would end with an error that is hard to find.
-fn check_ports(config: &Config, plan: &Plan) -> Result<(), Failure> {
+fn check_ports(config: &Config, plan: &Layout) -> Result<(), Failure> {
     let taken = |address: &SocketAddr| TcpListener::bind(address).is_err();
     for port in plan.ports() {
         if let Some(port) = [port, port + BUS].into_iter().find(|port| taken(&([127, 0, 0, 1], *port).into())) {
@@ -86,7 +86,7 @@ fn check_ports(config: &Config, plan: &Plan) -> Result<(), Failure> {
 }
 
 /// The first port from which on all that the nodes need are free.
-fn free_base(plan: &Plan, taken: impl Fn(&SocketAddr) -> bool) -> Option<u16> {
+fn free_base(plan: &Layout, taken: impl Fn(&SocketAddr) -> bool) -> Option<u16> {
     let is_free = |port: u16| !taken(&([127, 0, 0, 1], port).into());
     let count = plan.ports().count() as u16;
     (1..50).map(|step| plan.base.saturating_add(100 * step)).find(|base| {
@@ -120,7 +120,7 @@ fn program(named: Option<&Path>) -> Result<PathBuf, Failure> {
     })
 }
 
-async fn live(config: Config, plan: Plan, program: PathBuf, announced: Announced) -> Result<(), Failure> {
+async fn live(config: Config, plan: Layout, program: PathBuf, announced: Announced) -> Result<(), Failure> {
     let (shutdown, now) = (CancellationToken::new(), CancellationToken::new());
     watch_signals(Hangup::Ends, &shutdown, &now)?;
     let mut nodes = Nodes::start(&plan, program)?;
@@ -151,7 +151,7 @@ async fn ending<T>(work: impl Future<Output = T>, shutdown: &CancellationToken) 
 }
 
 /// Says what runs where, once it does.
-async fn greet(config: &Config, plan: &Plan, shutdown: &CancellationToken) {
+async fn greet(config: &Config, plan: &Layout, shutdown: &CancellationToken) {
     tokio::select! {
         () = serving(config) => say(greeting(config, plan)),
         () = shutdown.cancelled() => {}
@@ -182,7 +182,7 @@ async fn serving(config: &Config) {
     }
 }
 
-fn greeting(config: &Config, plan: &Plan) -> String {
+fn greeting(config: &Config, plan: &Layout) -> String {
     let to_us = match config.addresses().next() {
         Some(ListenAddress::Unix { path, .. }) => format!("-s {path}"),
         Some(ListenAddress::Tcp(address)) => format!("-p {}", address.port()),

@@ -5,7 +5,7 @@ mod here;
 use serde_json::json;
 use slotway::{
     config::{Config, ConfigError},
-    process::doctor::{self, Finding, Report, Verdict},
+    process::doctor::{self, Finding, Report, Severity},
 };
 
 use super::{Failure, flags::DoctorFlags, say, serve::block_on};
@@ -24,7 +24,7 @@ pub fn run(flags: &DoctorFlags) -> Result<(), Failure> {
         Ok(())
     })?;
     here::look(&config, &mut report);
-    let problems = report.count(Verdict::Problem);
+    let problems = report.count(Severity::Problem);
     let (text, summary) =
         if flags.json { (as_json(&report), String::new()) } else { (for_people(&report), summary(&report)) };
     say(format_args!("{text}{summary}"));
@@ -32,14 +32,14 @@ pub fn run(flags: &DoctorFlags) -> Result<(), Failure> {
 }
 
 fn as_json(report: &Report) -> String {
-    let (problems, warnings) = (report.count(Verdict::Problem), report.count(Verdict::Warning));
+    let (problems, warnings) = (report.count(Severity::Problem), report.count(Severity::Warning));
     json!({ "problems": problems, "warnings": warnings, "findings": report.findings }).to_string()
 }
 
 /// The findings by how bad they are, the worst last: that is where people look in a terminal.
 fn for_people(report: &Report) -> String {
     let mut text = String::new();
-    for (verdict, title) in [(Verdict::Ok, "ok"), (Verdict::Warning, "warning"), (Verdict::Problem, "problem")] {
+    for (verdict, title) in [(Severity::Ok, "ok"), (Severity::Warning, "warning"), (Severity::Problem, "problem")] {
         for Finding { about, says, remedy, .. } in report.findings.iter().filter(|finding| finding.verdict == verdict) {
             text += &format!("{title:8} {about}: {says}\n");
             text += &remedy.as_ref().map(|remedy| format!("         -> {remedy}\n")).unwrap_or_default();
@@ -54,5 +54,5 @@ fn summary(report: &Report) -> String {
         1 => format!("1 {word}"),
         count => format!("{count} {word}s"),
     };
-    format!("{}, {}", count(Verdict::Problem, "problem"), count(Verdict::Warning, "warning"))
+    format!("{}, {}", count(Severity::Problem, "problem"), count(Severity::Warning, "warning"))
 }

@@ -12,7 +12,7 @@ macro_rules! settings {
     ($($(#[$doc:meta])* $name:ident $(= $key:literal)? $(@ $switch:ident)?,)+) => {
         /// One flag for every key of the configuration file.
         #[derive(Args, Clone, Default, Serialize)]
-        pub struct Settings {
+        pub struct ConfigFlags {
             /// Where clients connect: host:port, rediss://host:port or unix:///path?mode=660; may be repeated
             /// [127.0.0.1:6380]
             #[arg(long, value_name = "ADDRESS")]
@@ -129,7 +129,7 @@ pub struct ServeFlags {
     #[arg(long, value_name = "FILE")]
     pub config: Option<PathBuf>,
     #[command(flatten)]
-    pub settings: Settings,
+    pub settings: ConfigFlags,
 }
 
 impl ServeFlags {
@@ -139,7 +139,7 @@ impl ServeFlags {
     }
 }
 
-impl Settings {
+impl ConfigFlags {
     /// The keys that were given, and their values.
     fn given(&self) -> Vec<(String, String)> {
         let all = serde_json::to_value(self).ok();
@@ -215,7 +215,7 @@ mod tests {
 
     #[test]
     fn every_key_but_passwords_has_a_flag() {
-        let all = serde_json::to_value(Settings::default()).unwrap();
+        let all = serde_json::to_value(ConfigFlags::default()).unwrap();
         let flags: BTreeSet<String> = all.as_object().unwrap().keys().cloned().collect();
         let keys = slotway::config::shown(&Sources::default()).unwrap().into_iter().map(|shown| shown.key);
         // Tables of several keys stand in a file.

@@ -31,13 +31,13 @@ impl Mail {
 
 /// Messages in their order, until the session fetches them.
 #[derive(Default)]
-pub(super) struct Inbox {
+pub(super) struct Mailbox {
     /// Whether there may be any: what is asked in each turn.
     full: AtomicBool,
     mails: Mutex<(Vec<Mail>, usize)>,
 }
 
-impl Inbox {
+impl Mailbox {
     /// Adds a message; false where more than `most` bytes are waiting, and it is not added.
     pub fn put(&self, mail: Mail, most: usize) -> bool {
         let mut guard = self.mails.lock().unwrap_or_else(PoisonError::into_inner);

@@ -71,7 +71,7 @@ pub struct User {
 
 #[derive(Default)]
 struct Known {
-    rules: Option<(Arc<Rules>, Instant)>,
+    rules: Option<(Arc<UserRules>, Instant)>,
     verdicts: HashMap<String, (Verdict, Instant)>,
 }
 
@@ -80,7 +80,7 @@ pub type Verdict = Result<(), Bytes>;
 
 /// A user's rules, from `ACL GETUSER`.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Rules {
+pub struct UserRules {
     /// The user may do all.
     pub all: bool,
     /// Keys, channels and databases have no part in a verdict.
@@ -170,7 +170,7 @@ impl User {
     }
 
     /// What is known of the rules, where that is fresh.
-    pub fn rules(&self, now: Instant) -> Option<Arc<Rules>> {
+    pub fn rules(&self, now: Instant) -> Option<Arc<UserRules>> {
         let known = lock(&self.known);
         known.rules.as_ref().filter(|(_, at)| is_fresh(*at, now)).map(|(rules, _)| rules.clone())
     }
@@ -181,7 +181,7 @@ impl User {
     }
 
     /// A node has told the rules.
-    pub fn learn(&self, rules: Rules, asked: u64, now: Instant) -> Arc<Rules> {
+    pub fn learn(&self, rules: UserRules, asked: u64, now: Instant) -> Arc<UserRules> {
         let rules = Arc::new(rules);
         let mut known = lock(&self.known);
         if self.generation() == asked {
@@ -237,9 +237,9 @@ impl User {
     }
 }
 
-impl Rules {
+impl UserRules {
     /// From the reply to `ACL GETUSER`, of Redis from 6.0 on and Valkey.
-    pub fn parse(reply: &Value) -> Option<Rules> {
+    pub fn parse(reply: &Value) -> Option<UserRules> {
         let commands = reply.field("commands")?.str()?.to_owned();
         let is_all = |field: &str, all: &[&str]| match reply.field(field) {
             Some(Value::Text(text)) => all.iter().any(|all| all.as_bytes() == text),
@@ -252,17 +252,17 @@ impl Rules {
         let channels = reply.field("channels").is_none() || is_all("channels", &["&*"]);
         let everything = is_all("keys", &["~*"]) && channels && databases;
         let selectors = reply.field("selectors").is_some_and(|selectors| !selectors.items().is_empty());
-        Some(Rules { all: everything && commands == "+@all", all_keys: everything && !selectors, commands })
+        Some(UserRules { all: everything && commands == "+@all", all_keys: everything && !selectors, commands })
     }
 
     /// Under which name a verdict on `request` may be kept; `None` where it is about these very arguments.
-    pub fn key(rules: Option<&Rules>, request: &Request, spec: &Spec) -> Option<String> {
+    pub fn key(rules: Option<&UserRules>, request: &Request, spec: &Spec) -> Option<String> {
         let about_names = spec.has_keys() || spec.flags.has(Flags::PUBSUB) || names_database(&spec.name);
         if about_names && !rules.is_some_and(|rules| rules.all_keys) {
             return None;
         }
         // A rule may name the first argument, as `+select|0`.
-        let may_name = |rules: &Rules| rules.commands.contains(&format!("{}|", spec.name));
+        let may_name = |rules: &UserRules| rules.commands.contains(&format!("{}|", spec.name));
         match request.get(1) {
             Some(first) if !spec.name.contains('|') && rules.is_none_or(may_name) => {
                 let first = std::str::from_utf8(first).ok().filter(|first| first.len() <= LONGEST_FIRST)?;

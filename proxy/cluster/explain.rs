@@ -48,7 +48,7 @@ impl Grounds<'_> {
     pub fn lines(self, request: &Request) -> Vec<(&'static str, String)> {
         let spec = self.commands.find(request);
         let plan = match plan::plan(request, spec, self.policy) {
-            Plan::Cut(cut) => Plan::Split(Box::new(cut.finish(request))),
+            Plan::LongSplit(cut) => Plan::Split(Box::new(cut.finish(request))),
             plan => plan,
         };
         let mut lines = vec![("command", spec.map_or_else(|| "not known: nodes may know it".to_owned(), command))];
@@ -92,16 +92,16 @@ impl Grounds<'_> {
         match plan {
             Plan::One(slot) => format!("by the owner of {}", self.slot(*slot)),
             Plan::Any => "by any primary".to_owned(),
-            Plan::Home => {
-                let home = self.topology.and_then(Topology::home);
-                let named = home.map_or(String::new(), |node| format!(", {}", node.label));
+            Plan::PubSub => {
+                let pubsub_node = self.topology.and_then(Topology::pubsub_node);
+                let named = pubsub_node.map_or(String::new(), |node| format!(", {}", node.label));
                 format!("by the one primary that all publishing goes through{named}")
             }
             Plan::Split(split) => {
                 format!("in {} parts, their replies {}", split.parts.len(), split.fold.words())
             }
             Plan::Primaries(fold) => format!("by every primary{}, their replies {}", self.primaries(), fold.words()),
-            Plan::Amended(fold) => format!("by any primary, its reply {}", fold.words()),
+            Plan::AnyRewritten(fold) => format!("by any primary, its reply {}", fold.words()),
             Plan::Scripting(Scripting::Load | Scripting::Exists | Scripting::Flush, _) => {
                 format!("by every primary{}", self.primaries())
             }
@@ -112,7 +112,7 @@ impl Grounds<'_> {
             Plan::OutOfBand(fold) => {
                 format!("by every primary{}, past what it runs, their replies {}", self.primaries(), fold.words())
             }
-            Plan::Cut(_) => "in parts".to_owned(),
+            Plan::LongSplit(_) => "in parts".to_owned(),
             Plan::Scan(Some(slot)) => {
                 format!("by the owner of {}: the pattern's tag allows no other", self.slot(*slot))
             }
@@ -198,7 +198,7 @@ pub fn treatment(spec: &Spec) -> String {
         Treatment::KeysPattern => "every primary; one where the pattern has a hash tag".to_owned(),
         Treatment::Scan => "one primary after the other; one only where the pattern has a hash tag".to_owned(),
         Treatment::SlotNumber => "the owner of that slot".to_owned(),
-        Treatment::Home => "the one primary that all publishing goes through".to_owned(),
+        Treatment::PubSub => "the one primary that all publishing goes through".to_owned(),
         Treatment::Local(_) => "the proxy itself".to_owned(),
         Treatment::Blocking(Timeout::Unknown) => "a connection of its own, since it may wait".to_owned(),
         Treatment::Blocking(_) => {
@@ -209,7 +209,7 @@ pub fn treatment(spec: &Spec) -> String {
         }
         Treatment::ConfigSet => "every primary; what holds the cluster together can only stay as it is".to_owned(),
         Treatment::Debug => "by key or every primary where it is harmless; else refused".to_owned(),
-        Treatment::Amended(fold) => format!("any primary; its reply: {}", fold.words()),
+        Treatment::AnyRewritten(fold) => format!("any primary; its reply: {}", fold.words()),
         Treatment::AclLog => "every primary; the newest entries of all nodes".to_owned(),
         Treatment::ClusterView => "answered as by a server that is in no cluster".to_owned(),
     }

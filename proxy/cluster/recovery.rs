@@ -17,7 +17,7 @@ pub use self::{backoff::Backoff, why::Why};
 use crate::{
     cluster::{
         refusal::{self, Later, Refusal},
-        topology::{Hints, Kind, Node},
+        topology::{Hints, Node, RedirectKind},
     },
     metrics::NodeTally,
     protocol::slot::Slot,
@@ -167,7 +167,7 @@ impl History {
 
     fn is_torn(&self, why: &Why) -> bool {
         matches!((why, &self.torn), (Why::Redirected(redirect, _), Some((slot, _)))
-            if redirect.kind == Kind::Ask && redirect.slot == *slot)
+            if redirect.kind == RedirectKind::Ask && redirect.slot == *slot)
     }
 }
 

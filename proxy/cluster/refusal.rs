@@ -5,7 +5,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use crate::{
-    cluster::topology::{Hint, Kind, Node, Redirect},
+    cluster::topology::{Hint, Node, Redirect, RedirectKind},
     metrics::NodeError,
     protocol::{resp::write, says, slot::Slot},
 };
@@ -93,7 +93,7 @@ impl Refusal {
     /// way is no news.
     pub fn hint(&self, from: &Arc<Node>) -> Option<Hint> {
         match self {
-            Refusal::Redirect(redirect) if redirect.kind == Kind::Moved => {
+            Refusal::Redirect(redirect) if redirect.kind == RedirectKind::Moved => {
                 Some(Hint::Moved { redirect: redirect.clone(), from: from.clone() })
             }
             Refusal::Redirect(_) | Refusal::Later(Later::TryAgain) => None,
@@ -114,11 +114,11 @@ impl From<Later> for NodeError {
     }
 }
 
-impl From<Kind> for NodeError {
-    fn from(kind: Kind) -> NodeError {
+impl From<RedirectKind> for NodeError {
+    fn from(kind: RedirectKind) -> NodeError {
         match kind {
-            Kind::Moved => NodeError::Moved,
-            Kind::Ask => NodeError::Ask,
+            RedirectKind::Moved => NodeError::Moved,
+            RedirectKind::Ask => NodeError::Ask,
         }
     }
 }

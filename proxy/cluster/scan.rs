@@ -3,7 +3,7 @@
 //! A node scans its own keyspace by a cursor of its own. A whole scan asks one primary after the other, in *stages*. What
 //! a stage has delivered is kept as a set of slots, since keys may move from node to node but never leave their slot:
 //! - a stage covers the slots that its node owned from the stage's beginning to its end, by the topology at each call and
-//!   by the node's own word at the end ([`Own`]);
+//!   by the node's own word at the end ([`NodeSelf`]);
 //! - a slot that was leaving the node at the end is covered only once the node that it goes to has been scanned after it;
 //! - the scan is over when every slot that has an owner is covered.
 //!
@@ -46,12 +46,12 @@ const MOST_STAGES: usize = 256;
 /// connection than its last.
 #[derive(Debug, Default)]
 pub struct Scans {
-    stages: VecDeque<(u64, Stage)>,
+    stages: VecDeque<(u64, NodeScan)>,
 }
 
 /// Whom to ask next.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Step {
+pub struct ScanStep {
     /// The node's id.
     pub node: String,
     /// The node's own cursor.
@@ -62,7 +62,7 @@ pub struct Step {
 
 /// What a node says of itself: `CLUSTER NODES`, its line with `myself`.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub struct Own {
+pub struct NodeSelf {
     slots: SlotSet,
     /// Slots that are on their way to another node, and to which.
     leaving: Vec<(Slot, String)>,
@@ -72,7 +72,7 @@ pub struct Own {
 
 /// The scan of one node.
 #[derive(Clone, Debug, PartialEq, Hash)]
-struct Stage {
+struct NodeScan {
     node: String,
     /// What has been delivered before.
     done: SlotSet,
@@ -96,7 +96,7 @@ struct HalfMoved {
 
 impl Scans {
     /// Whom to ask for the page at `cursor`; with `only`, for the keys of one slot. `None` where no slot has an owner.
-    pub fn step(&mut self, cursor: u64, only: Option<Slot>, topology: &Topology) -> Option<Step> {
+    pub fn step(&mut self, cursor: u64, only: Option<Slot>, topology: &Topology) -> Option<ScanStep> {
         let (number, node_cursor) = taken_apart(cursor);
         if cursor != 0 {
             if !self.stages.iter().any(|(known, _)| *known == number) {
@@ -104,24 +104,24 @@ impl Scans {
             }
             if let Some((_, stage)) = self.stages.iter_mut().find(|(known, _)| *known == number) {
                 if stage.still_goes(topology) {
-                    return Some(Step { node: stage.node.clone(), cursor: node_cursor, stage: number });
+                    return Some(ScanStep { node: stage.node.clone(), cursor: node_cursor, stage: number });
                 }
                 let (done, halves) = (stage.done.clone(), stage.halves.clone());
-                return self.begin(Stage::next(done, halves, topology)?);
+                return self.begin(NodeScan::next(done, halves, topology)?);
             }
         }
-        self.begin(Stage::next(before(only), Vec::new(), topology)?)
+        self.begin(NodeScan::next(before(only), Vec::new(), topology)?)
     }
 
     /// The cursor to go on with when the node of `step` has come to the end of its keys and then said `own` of itself; 0
     /// where the whole scan is at its end. Without the node's word there is no next cursor: the page must fail then, so
     /// that the client asks for it again.
-    pub fn next(&mut self, step: &Step, own: &Own, topology: &Topology) -> u64 {
+    pub fn next(&mut self, step: &ScanStep, own: &NodeSelf, topology: &Topology) -> u64 {
         let found = self.stages.iter().find(|(number, _)| *number == step.stage);
         // Forgotten meanwhile: any cursor of that stage begins anew.
         let Some((_, stage)) = found else { return start_of(step.stage) };
         let (done, halves) = stage.ended(own);
-        match Stage::next(done, halves, topology) {
+        match NodeScan::next(done, halves, topology) {
             Some(next) => self.begin(next).map_or(0, |step| start_of(step.stage)),
             None => 0,
         }
@@ -130,7 +130,7 @@ impl Scans {
     /// Finds a stage that another proxy began: under an unchanged topology its number is the same here.
     fn recall(&mut self, number: u64, only: Option<Slot>, topology: &Topology) {
         let mut done = before(only);
-        while let Some(stage) = Stage::next(done, Vec::new(), topology) {
+        while let Some(stage) = NodeScan::next(done, Vec::new(), topology) {
             done = stage.done.clone();
             done.add(&stage.covers);
             if stage.number() == number {
@@ -140,21 +140,21 @@ impl Scans {
         }
     }
 
-    fn begin(&mut self, stage: Stage) -> Option<Step> {
+    fn begin(&mut self, stage: NodeScan) -> Option<ScanStep> {
         let mut number = stage.number();
         let node = stage.node.clone();
         // Another stage may have the same number by chance, or the same stage may have been entered before.
         while let Some((_, known)) = self.stages.iter().find(|(known, _)| *known == number) {
             if *known == stage {
-                return Some(Step { node, cursor: 0, stage: number });
+                return Some(ScanStep { node, cursor: 0, stage: number });
             }
             number = number % ((1 << STAGE_BITS) - 1) + 1;
         }
         self.remember(number, stage);
-        Some(Step { node, cursor: 0, stage: number })
+        Some(ScanStep { node, cursor: 0, stage: number })
     }
 
-    fn remember(&mut self, number: u64, stage: Stage) {
+    fn remember(&mut self, number: u64, stage: NodeScan) {
         if self.stages.len() >= MOST_STAGES {
             self.stages.pop_front();
         }
@@ -162,7 +162,7 @@ impl Scans {
     }
 }
 
-impl Step {
+impl ScanStep {
     /// The cursor to go on with after a page of the node's that ended at `cursor`, which is not its last. `None` where
     /// the node's cursor is larger than any known server's.
     pub fn after(&self, cursor: u64) -> Option<u64> {
@@ -180,9 +180,9 @@ impl Step {
     }
 }
 
-impl Stage {
+impl NodeScan {
     /// The stage after what is `done`: at the owner of the first slot that is not. `None` where nothing is left.
-    fn next(done: SlotSet, mut halves: Vec<HalfMoved>, topology: &Topology) -> Option<Stage> {
+    fn next(done: SlotSet, mut halves: Vec<HalfMoved>, topology: &Topology) -> Option<NodeScan> {
         halves.retain_mut(|half| half.still_goes(topology));
         let waits = |slot: Slot| halves.iter().any(|half| half.slot == slot);
         let undone = || all_slots().filter(|&slot| !done.has(slot) && !waits(slot));
@@ -194,7 +194,7 @@ impl Stage {
             }
             None => (halves.first()?.rest.clone(), SlotSet::default()),
         };
-        Some(Stage { node, done, covers, halves, epoch: topology.epoch })
+        Some(NodeScan { node, done, covers, halves, epoch: topology.epoch })
     }
 
     /// Whether there is still something to be had from the node; what has left it is not covered by this stage.
@@ -210,7 +210,7 @@ impl Stage {
     }
 
     /// What is done, and half done, when the node has been scanned.
-    fn ended(&self, own: &Own) -> (SlotSet, Vec<HalfMoved>) {
+    fn ended(&self, own: &NodeSelf) -> (SlotSet, Vec<HalfMoved>) {
         let mut done = self.done.clone();
         let (awaited, mut halves): (Vec<_>, Vec<_>) =
             self.halves.iter().cloned().partition(|half| half.rest == self.node);
@@ -247,11 +247,11 @@ impl HalfMoved {
     }
 }
 
-impl Own {
+impl NodeSelf {
     /// From the reply to `CLUSTER NODES`; `None` where it has no line of the node itself.
-    pub fn parse(nodes: &str) -> Option<Own> {
+    pub fn parse(nodes: &str) -> Option<NodeSelf> {
         let line = nodes.lines().find(|line| line.split(' ').nth(2).is_some_and(|flags| flags.contains("myself")))?;
-        let mut own = Own::default();
+        let mut own = NodeSelf::default();
         for word in line.split(' ').skip(8) {
             if let Some(inner) = word.strip_prefix('[').and_then(|word| word.strip_suffix(']')) {
                 if let Some((slot, node)) = inner.split_once("->-") {

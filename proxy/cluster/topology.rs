@@ -27,7 +27,7 @@ pub use address_map::AddressMap;
 pub use find::{Named, NotFound};
 pub use hint::{Hint, Hints};
 pub use member::Member;
-pub use redirect::{Kind, Redirect};
+pub use redirect::{Redirect, RedirectKind};
 pub use route::Route;
 pub use served::{Lost, slots_text};
 pub use server::{Framing, ServerInfo, ServerKind};
@@ -227,12 +227,12 @@ impl Topology {
 
     /// The primary that all publishing goes through: the one with the lowest id among those that own slots and are not
     /// failing, so that every proxy in front of this cluster agrees. Where all are failing, the lowest of all.
-    pub fn home(&self) -> Option<&Arc<Node>> {
-        self.nodes.get(self.home_index()?)
+    pub fn pubsub_node(&self) -> Option<&Arc<Node>> {
+        self.nodes.get(self.pubsub_index()?)
     }
 
-    /// The index of [`Topology::home`].
-    pub fn home_index(&self) -> Option<usize> {
+    /// The index of [`Topology::pubsub_node`].
+    pub fn pubsub_index(&self) -> Option<usize> {
         let owners = self.first_slots().iter().filter_map(|slot| self.owner_index(*slot));
         let rank = |index: &usize| self.nodes.get(*index).map(|node| (self.is_failing(&node.id), &node.id));
         owners.min_by(|one, other| rank(one).cmp(&rank(other)))
@@ -355,7 +355,7 @@ impl Topology {
             && self.server == other.server
             && self.unready == other.unready
             && self.behind == other.behind
-            && self.home_index() == other.home_index()
+            && self.pubsub_index() == other.pubsub_index()
             && Arc::ptr_eq(&self.commands, &other.commands)
     }
 

@@ -12,7 +12,7 @@ mod strip;
 
 pub use self::{
     enter::Entered,
-    script::{Known, WrappedScripts},
+    script::{KnownScripts, WrappedScripts},
     strip::Strip,
 };
 use crate::protocol::slot::Slot;

@@ -12,7 +12,7 @@ mod reports;
 
 pub use crate::commands::table::treatment::Fold;
 
-use account::Account;
+use account::Ledger;
 use elements::{Elements, Head};
 
 use crate::{
@@ -62,7 +62,7 @@ pub struct Merge {
     /// What is known better than by the nodes, for [`Fold::Info`] and [`Fold::Config`].
     facts: info::Facts,
     /// Who knows what clients did, where nodes tell what they ran.
-    account: Option<Account>,
+    account: Option<Ledger>,
     resp3: bool,
 }
 
@@ -102,7 +102,7 @@ impl Merge {
     }
 
     /// Who knows what clients did, where nodes tell what they ran.
-    pub fn keep_account(&mut self, account: Option<Account>) {
+    pub fn keep_account(&mut self, account: Option<Ledger>) {
         self.account = account;
     }
 

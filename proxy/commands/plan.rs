@@ -2,13 +2,13 @@
 //!
 //! The server judges arity and options: a request that is malformed goes to some node, whose error text then passes.
 
-pub mod cut;
 mod echo;
+pub mod long_split;
 mod special;
 pub mod split;
 
-pub use self::{cut::Cut, echo::is_echoed, special::all_entries, split::Split};
-pub use crate::commands::table::treatment::{Client, Fold, Local, Proxy, Scripting};
+pub use self::{echo::is_echoed, long_split::LongSplit, special::all_entries, split::Split};
+pub use crate::commands::table::treatment::{ClientCommand, Fold, Local, ProxyCommand, Scripting};
 
 use std::collections::HashSet;
 
@@ -29,15 +29,15 @@ pub enum Plan {
     /// As it came, to some primary; a session keeps to the same one.
     Any,
     /// As it came, to the one primary that all publishing goes through.
-    Home,
+    PubSub,
     /// In parts, to several slots.
     Split(Box<Split>),
     /// Likewise, and of so many keys that others go on while it is cut and sent.
-    Cut(Box<Cut>),
+    LongSplit(Box<LongSplit>),
     /// As it came, to every primary.
     Primaries(Fold),
     /// As it came, to any primary, whose reply is amended to what one server would say.
-    Amended(Fold),
+    AnyRewritten(Fold),
     /// SCAN: to one primary after the other (see [`crate::cluster::scan`]); only the keys of a slot where the pattern has a tag.
     Scan(Option<Slot>),
     /// KEYS: as it came, to every primary, on connections of the session's own, since the replies may be of any size.
@@ -168,7 +168,7 @@ pub fn plan(request: &Request, spec: Option<&Spec>, policy: &Policy) -> Plan {
         Treatment::KeysPattern => tag_of_pattern(request.arg(1)).map_or(Plan::Keys, |key| Plan::One(Slot::of(key))),
         Treatment::Scan => special::scan(request),
         Treatment::SlotNumber => special::slot_number(request),
-        Treatment::Home => Plan::Home,
+        Treatment::PubSub => Plan::PubSub,
         // These must not reach a connection that others share, not even to be told what is wrong with them.
         Treatment::Local(_) if !spec.takes(request.len()) => Plan::Refuse(says::wrong_arity(&spec.name).into_bytes()),
         Treatment::Local(local) => Plan::Local(local),
@@ -182,7 +182,7 @@ pub fn plan(request: &Request, spec: Option<&Spec>, policy: &Policy) -> Plan {
             other => other,
         },
         Treatment::OutOfBand(fold) => Plan::OutOfBand(fold),
-        Treatment::Amended(fold) => Plan::Amended(fold),
+        Treatment::AnyRewritten(fold) => Plan::AnyRewritten(fold),
         Treatment::AclLog => special::acl_log(request),
         Treatment::ClusterView if policy.allows(&spec.name) || policy.allows("cluster") => Plan::Any,
         Treatment::ClusterView if !spec.takes(request.len()) => {
@@ -288,8 +288,8 @@ fn split_or_one(request: &Request, spec: &Spec, fold: Fold, policy: &Policy) -> 
 }
 
 fn parts(request: &Request, spec: &Spec, fold: Fold) -> Option<Plan> {
-    if request.len() > cut::LONG {
-        return Cut::begin(request, spec, fold).map(|cut| Plan::Cut(Box::new(cut)));
+    if request.len() > long_split::LONG {
+        return LongSplit::begin(request, spec, fold).map(|cut| Plan::LongSplit(Box::new(cut)));
     }
     Split::by_slot(request, spec, fold).map(|split| Plan::Split(Box::new(split)))
 }

@@ -105,13 +105,13 @@ pub enum Met {
 /// The scripts of the process.
 #[derive(Debug, Default)]
 pub struct Scripts {
-    kept: Mutex<Kept>,
+    kept: Mutex<KeptText>,
     /// Grows when a text is given up, so that workers look anew.
     losses: AtomicU64,
 }
 
 #[derive(Debug, Default)]
-struct Kept {
+struct KeptText {
     /// Apart, so that a flood of texts in EVAL costs nobody a script that was loaded on purpose.
     evaluated: Generations,
     loaded: Generations,
@@ -152,9 +152,9 @@ impl Scripts {
         self.with_kept(|kept| kept.loaded.find(sha).or_else(|| kept.evaluated.find(sha)))
     }
 
-    fn with_kept<T>(&self, act: impl FnOnce(&mut Kept) -> T) -> T {
+    fn with_kept<T>(&self, act: impl FnOnce(&mut KeptText) -> T) -> T {
         let kept = &mut *self.lock();
-        let turns = |kept: &Kept| kept.evaluated.turns + kept.loaded.turns;
+        let turns = |kept: &KeptText| kept.evaluated.turns + kept.loaded.turns;
         let before = turns(kept);
         let done = act(kept);
         if turns(kept) != before {
@@ -172,7 +172,7 @@ impl Scripts {
 
     /// Forgets all of them, as SCRIPT FLUSH does.
     pub fn forget(&self) {
-        *self.lock() = Kept::default();
+        *self.lock() = KeptText::default();
         self.losses.fetch_add(1, Relaxed);
     }
 
@@ -195,7 +195,7 @@ impl Scripts {
         kept.given.get(node).and_then(|there| there.get(sha)).is_some_and(|since| since.elapsed() < LATELY)
     }
 
-    fn lock(&self) -> MutexGuard<'_, Kept> {
+    fn lock(&self) -> MutexGuard<'_, KeptText> {
         self.kept.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

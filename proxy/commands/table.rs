@@ -7,7 +7,7 @@
 mod aliases;
 pub mod busy;
 pub mod differences;
-pub mod inside;
+pub mod in_database;
 pub mod keys;
 mod learn;
 pub mod lost;

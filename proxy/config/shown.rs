@@ -6,7 +6,7 @@ use super::{ConfigError, Sources, layer::Origin};
 
 /// One key for `slotway check`.
 #[derive(Debug, PartialEq, Eq)]
-pub struct Shown {
+pub struct ShownKey {
     /// The key, with dots.
     pub key: String,
     /// The value as TOML; stars for a password.
@@ -16,7 +16,7 @@ pub struct Shown {
 }
 
 /// Every key, sorted.
-pub fn shown(sources: &Sources) -> Result<Vec<Shown>, ConfigError> {
+pub fn shown(sources: &Sources) -> Result<Vec<ShownKey>, ConfigError> {
     let layers = sources.merged()?;
     let values: Dict = layers.extract().map_err(|error| ConfigError::of(error, &layers))?;
     let mut keys = Vec::new();
@@ -28,7 +28,7 @@ pub fn shown(sources: &Sources) -> Result<Vec<Shown>, ConfigError> {
             Origin::Default | Origin::File(_) => origin.to_string(),
         };
         let value = if is_secret(&key) && value != "\"\"" { "\"****\"".to_owned() } else { value };
-        keys.push(Shown { key, value, from });
+        keys.push(ShownKey { key, value, from });
     });
     Ok(keys)
 }

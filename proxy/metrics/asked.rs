@@ -12,14 +12,14 @@ use super::{
 
 /// How a command's calls are counted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Kind {
+pub(super) enum CallKind {
     /// Answered well.
     Well,
     /// Answered with an error.
     Failed,
     /// Of these, such as were not carried out at all.
     Rejected,
-    /// See [`Asked::surplus`].
+    /// See [`CommandCalls::surplus`].
     Surplus,
 }
 
@@ -29,7 +29,7 @@ type Counts = [AtomicU64; KINDS];
 
 /// What clients have asked for of one command.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Asked {
+pub struct CommandCalls {
     /// Answered, well or with an error.
     pub answered: u64,
     /// Answered with an error.
@@ -47,7 +47,7 @@ pub(super) struct WorkerAsked(Box<[Counts]>);
 
 impl WorkerAsked {
     #[inline]
-    pub fn add(&self, command: CommandId, kind: Kind, more: u64) {
+    pub fn add(&self, command: CommandId, kind: CallKind, more: u64) {
         if let Some(counts) = self.0.get(usize::from(command.index())) {
             let count = &counts[kind as usize];
             count.store(count.load(Relaxed) + more, Relaxed);
@@ -56,7 +56,7 @@ impl WorkerAsked {
 
     /// Answered well and with an error since the start, by the number of the command.
     pub fn answered(&self) -> impl Iterator<Item = (u16, [u64; 2])> {
-        let of = |counts: &Counts| [Kind::Well, Kind::Failed].map(|kind| counts[kind as usize].load(Relaxed));
+        let of = |counts: &Counts| [CallKind::Well, CallKind::Failed].map(|kind| counts[kind as usize].load(Relaxed));
         self.0.iter().enumerate().map(move |(index, counts)| (index as u16, of(counts)))
     }
 }
@@ -80,12 +80,12 @@ impl AllAsked {
     }
 
     /// Since the start.
-    pub fn ever(&self, command: CommandId) -> Asked {
+    pub fn ever(&self, command: CommandId) -> CommandCalls {
         asked(self.sums(command))
     }
 
     /// Since the last reset.
-    pub fn of(&self, command: CommandId) -> Asked {
+    pub fn of(&self, command: CommandId) -> CommandCalls {
         let mut sums = self.sums(command);
         if let Some(before) = lock(&self.before).get(usize::from(command.index())) {
             sums.iter_mut().zip(before).for_each(|(sum, before)| *sum = sum.saturating_sub(*before));
@@ -111,6 +111,6 @@ impl AllAsked {
     }
 }
 
-fn asked([well, failed, rejected, surplus]: [u64; KINDS]) -> Asked {
-    Asked { answered: well + failed, failed, rejected, surplus }
+fn asked([well, failed, rejected, surplus]: [u64; KINDS]) -> CommandCalls {
+    CommandCalls { answered: well + failed, failed, rejected, surplus }
 }

@@ -15,7 +15,7 @@ use metrics::{Counter, Gauge};
 
 use super::{
     CommandClass, CommandId, Metrics, NodeError, Registry,
-    asked::{AllAsked, Kind, WorkerAsked},
+    asked::{AllAsked, CallKind, WorkerAsked},
     labels::labels,
     lock, names,
     series::{Level, series},
@@ -177,19 +177,19 @@ impl ClientTally {
 
     /// A command was answered, so long after it came; `failed` where the reply is an error.
     pub fn command(&self, command: CommandId, class: CommandClass, failed: bool, took: Duration) {
-        self.asked.add(command, if failed { Kind::Failed } else { Kind::Well }, 1);
+        self.asked.add(command, if failed { CallKind::Failed } else { CallKind::Well }, 1);
         self.counts.durations[class as usize].observe(took);
     }
 
     /// The error that a command is answered with says that it was not carried out at all.
     pub fn rejected(&self, command: CommandId) {
-        self.asked.add(command, Kind::Rejected, 1);
+        self.asked.add(command, CallKind::Rejected, 1);
     }
 
     /// Nodes see so many more calls of a command that is split than clients have made; or a command that was answered with
     /// QUEUED so many times is never carried out.
     pub fn surplus(&self, command: CommandId, calls: usize) {
-        self.asked.add(command, Kind::Surplus, calls as u64);
+        self.asked.add(command, CallKind::Surplus, calls as u64);
     }
 
     /// So many bytes were read from a client.

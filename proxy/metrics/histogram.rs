@@ -18,12 +18,12 @@ type Buckets<T> = [T; BOUNDS_MICROS.len() + 1];
 
 /// One worker's durations since the last publication.
 #[derive(Debug, Default)]
-pub(super) struct Local {
+pub(super) struct LocalHistogram {
     counts: RefCell<Buckets<u32>>,
     nanos: Cell<u64>,
 }
 
-impl Local {
+impl LocalHistogram {
     pub(super) fn observe(&self, took: Duration) {
         let nanos = took.as_secs().saturating_mul(1_000_000_000).saturating_add(u64::from(took.subsec_nanos()));
         let bucket = BOUNDS_MICROS.iter().position(|bound| nanos <= bound * 1_000).unwrap_or(BOUNDS_MICROS.len());
@@ -33,7 +33,7 @@ impl Local {
         self.nanos.set(self.nanos.get().saturating_add(nanos));
     }
 
-    pub(super) fn publish(&self, shared: &Shared) {
+    pub(super) fn publish(&self, shared: &SharedHistogram) {
         for (count, total) in self.counts.borrow_mut().iter_mut().zip(&shared.counts) {
             if *count > 0 {
                 total.fetch_add(u64::from(std::mem::take(count)), Relaxed);
@@ -45,15 +45,15 @@ impl Local {
 
 /// All workers' durations.
 #[derive(Debug, Default)]
-pub struct Shared {
+pub struct SharedHistogram {
     counts: Buckets<AtomicU64>,
     nanos: AtomicU64,
 }
 
-impl Shared {
+impl SharedHistogram {
     /// Counts one duration at once: for what is rare and has no worker.
     pub fn observe(&self, took: Duration) {
-        let local = Local::default();
+        let local = LocalHistogram::default();
         local.observe(took);
         local.publish(self);
     }

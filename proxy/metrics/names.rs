@@ -7,7 +7,7 @@ use metrics::Unit;
 
 /// What a metric is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kind {
+pub enum SeriesKind {
     /// It only grows.
     Counter,
     /// It goes up and down.
@@ -22,7 +22,7 @@ pub struct Family {
     /// The name.
     pub name: &'static str,
     /// What it is.
-    pub kind: Kind,
+    pub kind: SeriesKind,
     /// What it counts, where that has a unit.
     pub unit: Option<Unit>,
     /// Its labels' names.
@@ -35,7 +35,7 @@ macro_rules! families {
     ($($constant:ident = $kind:ident $(($unit:ident))? $name:literal [$($label:literal),*] $help:literal;)+) => {
         $(#[doc = $help] pub static $constant: Family = Family {
             name: $name,
-            kind: Kind::$kind,
+            kind: SeriesKind::$kind,
             unit: families!(@ $($unit)?),
             labels: &[$($label),*],
             help: $help,

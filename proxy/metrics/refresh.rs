@@ -59,7 +59,7 @@ pub struct Slots {
 
 pub(super) struct Series {
     outcomes: [[Counter; 2]; Trigger::ALL.len()],
-    duration: Arc<histogram::Shared>,
+    duration: Arc<histogram::SharedHistogram>,
     functions_given: Counter,
     last_success: Gauge,
     epoch: Gauge,
@@ -67,11 +67,11 @@ pub(super) struct Series {
     slots_reachable: Gauge,
     ready_gauge: Gauge,
     pub(super) ready: AtomicBool,
-    known: Mutex<Known>,
+    known: Mutex<KnownNodes>,
 }
 
 #[derive(Default)]
-struct Known {
+struct KnownNodes {
     last_success: f64,
     epoch: u64,
     slots: Slots,

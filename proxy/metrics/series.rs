@@ -28,12 +28,12 @@ impl Count {
 
 /// A worker's part of a number that goes up and down; what it published is taken back when the worker ends.
 #[derive(Debug, Default)]
-pub(super) struct Part {
+pub(super) struct GaugeShare {
     now: Cell<i64>,
     published: Cell<i64>,
 }
 
-impl Part {
+impl GaugeShare {
     pub(super) fn add(&self, more: i64) {
         self.now.set(self.now.get() + more);
     }
@@ -126,9 +126,9 @@ macro_rules! series {
         struct $local {
             $($counter: $crate::metrics::series::Count,)*
             $($group: [$crate::metrics::series::Count; $values::ALL.len()],)*
-            $($level: $crate::metrics::series::Part,)*
-            $($duration: $crate::metrics::histogram::Local,)*
-            $($class: [$crate::metrics::histogram::Local; $classes::ALL.len()],)*
+            $($level: $crate::metrics::series::GaugeShare,)*
+            $($duration: $crate::metrics::histogram::LocalHistogram,)*
+            $($class: [$crate::metrics::histogram::LocalHistogram; $classes::ALL.len()],)*
         }
 
         impl $local {
@@ -154,8 +154,8 @@ macro_rules! series {
             $(pub(super) $counter: $crate::metrics::series::Total,)*
             $(pub(super) $group: [$crate::metrics::series::Total; $values::ALL.len()],)*
             $(pub(super) $level: $crate::metrics::series::Level,)*
-            $($duration: std::sync::Arc<$crate::metrics::histogram::Shared>,)*
-            $($class: [std::sync::Arc<$crate::metrics::histogram::Shared>; $classes::ALL.len()],)*
+            $($duration: std::sync::Arc<$crate::metrics::histogram::SharedHistogram>,)*
+            $($class: [std::sync::Arc<$crate::metrics::histogram::SharedHistogram>; $classes::ALL.len()],)*
         }
 
         impl $shared {

@@ -114,13 +114,13 @@ fn what_clients_ask_for_is_known_at_once() {
         worker.rejected(get);
         worker.surplus(mget, 2);
     }
-    assert_eq!(metrics.asked(get), Asked { answered: 4, failed: 2, rejected: 2, surplus: 0 });
-    assert_eq!(metrics.asked(mget), Asked { surplus: 4, ..Asked::default() });
+    assert_eq!(metrics.asked(get), CommandCalls { answered: 4, failed: 2, rejected: 2, surplus: 0 });
+    assert_eq!(metrics.asked(mget), CommandCalls { surplus: 4, ..CommandCalls::default() });
     let snapshot = metrics.snapshot_of_asked();
     workers[0].command(get, CommandClass::Read, false, Duration::ZERO);
     metrics.reset_asked(snapshot);
-    assert_eq!(metrics.asked(get), Asked { answered: 1, ..Asked::default() });
-    assert_eq!((metrics.ever_asked(get).answered, metrics.asked(mget)), (5, Asked::default()));
+    assert_eq!(metrics.asked(get), CommandCalls { answered: 1, ..CommandCalls::default() });
+    assert_eq!((metrics.ever_asked(get).answered, metrics.asked(mget)), (5, CommandCalls::default()));
     // A worker that ends takes nothing with it.
     drop(workers);
     assert_eq!(metrics.ever_asked(get).answered, 5);
@@ -128,7 +128,7 @@ fn what_clients_ask_for_is_known_at_once() {
 
 #[test]
 fn durations_fall_into_their_buckets() {
-    let shared = histogram::Shared::default();
+    let shared = histogram::SharedHistogram::default();
     for micros in [0, 50, 51, 5_000_000, 5_000_001, 90_000_000] {
         shared.observe(Duration::from_micros(micros));
     }

@@ -6,48 +6,48 @@ use metrics_exporter_prometheus::formatting;
 
 use super::{
     KEPT, histogram,
-    names::{Family, Kind},
+    names::{Family, SeriesKind},
 };
 
 /// Which series a histogram is.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Place {
+pub(super) struct SeriesKey {
     pub(super) family: &'static Family,
     pub(super) label: Option<(&'static str, String)>,
 }
 
 /// A histogram, and when somebody last had it.
 #[derive(Debug)]
-pub(super) struct Kept {
-    pub(super) histogram: Arc<histogram::Shared>,
+pub(super) struct KeptHistogram {
+    pub(super) histogram: Arc<histogram::SharedHistogram>,
     owned: Instant,
 }
 
-impl Place {
+impl SeriesKey {
     fn order(&self) -> (&'static str, &Option<(&'static str, String)>) {
         (self.family.name, &self.label)
     }
 }
 
-impl PartialOrd for Place {
-    fn partial_cmp(&self, other: &Place) -> Option<std::cmp::Ordering> {
+impl PartialOrd for SeriesKey {
+    fn partial_cmp(&self, other: &SeriesKey) -> Option<std::cmp::Ordering> {
         Some(self.cmp(other))
     }
 }
 
-impl Ord for Place {
-    fn cmp(&self, other: &Place) -> std::cmp::Ordering {
+impl Ord for SeriesKey {
+    fn cmp(&self, other: &SeriesKey) -> std::cmp::Ordering {
         self.order().cmp(&other.order())
     }
 }
 
-impl Default for Kept {
-    fn default() -> Kept {
-        Kept { histogram: Arc::default(), owned: Instant::now() }
+impl Default for KeptHistogram {
+    fn default() -> KeptHistogram {
+        KeptHistogram { histogram: Arc::default(), owned: Instant::now() }
     }
 }
 
-impl Kept {
+impl KeptHistogram {
     /// Whether it is still to be shown.
     pub(super) fn still(&mut self) -> bool {
         if Arc::strong_count(&self.histogram) > 1 {
@@ -60,9 +60,9 @@ impl Kept {
 /// The two lines above a family's series.
 pub(super) fn head(out: &mut String, family: &Family) {
     let kind = match family.kind {
-        Kind::Counter => "counter",
-        Kind::Gauge => "gauge",
-        Kind::Histogram => "histogram",
+        SeriesKind::Counter => "counter",
+        SeriesKind::Gauge => "gauge",
+        SeriesKind::Histogram => "histogram",
     };
     formatting::write_help_line(out, family.name, None, None, family.help);
     formatting::write_type_line(out, family.name, None, None, kind);
@@ -74,7 +74,7 @@ pub(super) fn escaped(value: &str) -> String {
 }
 
 /// Adds all histograms.
-pub(super) fn histograms(out: &mut String, all: &BTreeMap<Place, Kept>) {
+pub(super) fn histograms(out: &mut String, all: &BTreeMap<SeriesKey, KeptHistogram>) {
     let mut family = None;
     for (place, kept) in all {
         let name = place.family.name;

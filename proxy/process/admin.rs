@@ -43,7 +43,7 @@ use crate::{
 const PAGE: &str = include_str!("admin/status.html");
 
 /// What the admin server shows.
-pub struct View {
+pub struct AdminView {
     /// The topology in use.
     pub topology: watch::Receiver<Arc<Topology>>,
     /// The process's open files.
@@ -69,7 +69,7 @@ impl Admin {
         address: SocketAddr,
         reuse_port: bool,
         tls: Option<ForClients>,
-        view: View,
+        view: AdminView,
         stop: CancellationToken,
     ) -> io::Result<Admin> {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
@@ -117,12 +117,12 @@ impl Admin {
 }
 
 /// What the pages are made from.
-struct Shown {
-    view: View,
+struct Pages {
+    view: AdminView,
     since: Instant,
 }
 
-fn pages(view: View) -> Router {
+fn pages(view: AdminView) -> Router {
     Router::new()
         .route("/", get(page))
         .route("/metrics", get(metrics))
@@ -130,7 +130,7 @@ fn pages(view: View) -> Router {
         .route("/readyz", get(readyz))
         .route("/api/status", get(api_status))
         .fallback(not_found)
-        .with_state(Arc::new(Shown { view, since: Instant::now() }))
+        .with_state(Arc::new(Pages { view, since: Instant::now() }))
 }
 
 async fn page() -> impl IntoResponse {
@@ -140,14 +140,14 @@ async fn page() -> impl IntoResponse {
     ([(header::CONTENT_SECURITY_POLICY, POLICY)], Html(PAGE))
 }
 
-async fn metrics(State(shown): State<Arc<Shown>>) -> impl IntoResponse {
+async fn metrics(State(shown): State<Arc<Pages>>) -> impl IntoResponse {
     let view = &shown.view;
     view.metrics.ready(readiness(view).is_ok());
     view.metrics.client_buffered((view.buffered)());
     ([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], view.metrics.render())
 }
 
-async fn readyz(State(shown): State<Arc<Shown>>) -> impl IntoResponse {
+async fn readyz(State(shown): State<Arc<Pages>>) -> impl IntoResponse {
     match readiness(&shown.view) {
         Ok(None) => (StatusCode::OK, Json(json!({ "ready": true }))),
         Ok(Some(reason)) => (StatusCode::OK, Json(json!({ "ready": true, "reason": reason }))),
@@ -155,13 +155,13 @@ async fn readyz(State(shown): State<Arc<Shown>>) -> impl IntoResponse {
     }
 }
 
-async fn api_status(State(shown): State<Arc<Shown>>) -> impl IntoResponse {
+async fn api_status(State(shown): State<Arc<Pages>>) -> impl IntoResponse {
     Json(status::of(&shown.view, readiness(&shown.view), shown.since.elapsed()))
 }
 
 /// Whether the proxy can serve, and if not, why: it can where at least one node that owns slots can be reached, and the nodes
 /// do not all say that the cluster is down. Where only part of the slots is served, that is said, too.
-fn readiness(view: &View) -> Result<Option<String>, String> {
+fn readiness(view: &AdminView) -> Result<Option<String>, String> {
     if view.shutdown.is_cancelled() {
         return Err("shutting down".to_owned());
     }

@@ -24,8 +24,8 @@ use crate::{
 const FEW_DAYS: u64 = 14;
 /// All certificates in force; the process has one.
 pub struct Certificates {
-    clients: Option<Kept<Served>>,
-    nodes: Option<Kept<Trusted>>,
+    clients: Option<Reloadable<Served>>,
+    nodes: Option<Reloadable<Trusted>>,
 }
 
 impl Certificates {
@@ -45,7 +45,9 @@ impl Certificates {
     pub fn for_clients_only(config: &Config) -> Result<Certificates, ServeError> {
         let clients = config.client_tls()?.map(|settings| {
             let files = settings.files();
-            Kept::new(files, Side::Clients, move || Served::load(&settings).map(|new| (Some(new.valid_until), new)))
+            Reloadable::new(files, Side::Clients, move || {
+                Served::load(&settings).map(|new| (Some(new.valid_until), new))
+            })
         });
         Ok(Certificates { clients: clients.transpose()?, nodes: None })
     }
@@ -57,7 +59,7 @@ impl Certificates {
     pub fn for_nodes_only(config: &Config) -> Result<Certificates, ServeError> {
         let nodes = config.node_tls()?.map(|settings| {
             let files = settings.files();
-            Kept::new(files, Side::Nodes, move || Trusted::load(&settings).map(|new| (new.valid_until, new)))
+            Reloadable::new(files, Side::Nodes, move || Trusted::load(&settings).map(|new| (new.valid_until, new)))
         });
         Ok(Certificates { clients: None, nodes: nodes.transpose()? })
     }
@@ -104,7 +106,7 @@ impl Certificates {
 type Loaded<T> = (Option<SystemTime>, T);
 
 /// Something that is made of files, and made anew when they change.
-struct Kept<T> {
+struct Reloadable<T> {
     load: Box<dyn Fn() -> Result<Loaded<T>, FileError> + Send>,
     files: Watched,
     side: Side,
@@ -112,16 +114,16 @@ struct Kept<T> {
     valid_until: Option<SystemTime>,
 }
 
-impl<T> Kept<T> {
+impl<T> Reloadable<T> {
     fn new(
         files: Vec<TlsFile>,
         side: Side,
         load: impl Fn() -> Result<Loaded<T>, FileError> + Send + 'static,
-    ) -> Result<Kept<T>, FileError> {
+    ) -> Result<Reloadable<T>, FileError> {
         let files = Watched::new(files.into_iter().map(|file| file.path).collect());
         let (valid_until, made) = load()?;
         let in_force = watch::Sender::new(Arc::new(made));
-        Ok(Kept { load: Box::new(load), files, side, in_force, valid_until })
+        Ok(Reloadable { load: Box::new(load), files, side, in_force, valid_until })
     }
 
     fn announce(&self, metrics: &Metrics) {

@@ -36,15 +36,15 @@ use self::{
     known_cluster::KnownCluster,
     moves::Moves,
     publish::Told,
-    reach::Found,
-    survey::{Answer, Survey},
+    reach::ReachedNode,
+    survey::{NodeAnswer, Survey},
 };
 use crate::{
     cluster::topology::{Hint, Role, Topology, View},
     config::Config,
     metrics::{Metrics, Trigger, events::EventKind},
     protocol::{address::Address, slot::SLOTS},
-    upstream::dial::{Credentials, Dialer, Login, Step},
+    upstream::dial::{Credentials, DialStep, Dialer, Login},
 };
 
 /// The least time between two refreshes. It doubles while hints keep coming.
@@ -126,7 +126,7 @@ pub struct Discovery {
 /// Work that has come to its end.
 enum Done {
     Surveyed(Survey),
-    Searched(Vec<Found>),
+    Searched(Vec<ReachedNode>),
     /// A primary was looked after; whether it was for the first time.
     LookedAfter(Outcome, bool),
 }
@@ -311,7 +311,7 @@ impl Discovery {
             debug!("refresh: {failure}");
             self.suspects.insert(failure.node.clone(), now);
             // Who takes long may be busy; where nobody listens, nobody is.
-            if failure.step == Step::Resolve || failure.why == "connection refused" {
+            if failure.step == DialStep::Resolve || failure.why == "connection refused" {
                 self.known_cluster.doubt_at(&failure.node);
             }
         }
@@ -342,7 +342,7 @@ impl Discovery {
     }
 
     /// Notes whether the nodes tell what they take from a connection.
-    fn note_secretive(&mut self, answers: &[Answer], now: Instant) {
+    fn note_secretive(&mut self, answers: &[NodeAnswer], now: Instant) {
         if answers.iter().any(|answer| answer.accepts.is_some()) {
             self.secretive = None;
         } else if !answers.is_empty() && self.secretive.is_none_or(|since| now - since >= ASK_AGAIN) {
@@ -415,7 +415,7 @@ impl Discovery {
         self.jobs.spawn(async { Done::Searched(search.await) });
     }
 
-    fn searched(&mut self, found: Vec<Found>) {
+    fn searched(&mut self, found: Vec<ReachedNode>) {
         self.searching = false;
         found.into_iter().for_each(|found| self.known_cluster.settle(found));
         if !self.publish_layout() {

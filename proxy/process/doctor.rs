@@ -21,7 +21,7 @@ use exam::Exam;
 /// How bad a finding is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "lowercase")]
-pub enum Verdict {
+pub enum Severity {
     /// As it should be.
     Ok,
     /// It works now, and may not always.
@@ -34,7 +34,7 @@ pub enum Verdict {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Finding {
     /// How bad it is.
-    pub verdict: Verdict,
+    pub verdict: Severity,
     /// What it is about, in one word.
     pub about: &'static str,
     /// What was found, for a person.
@@ -54,31 +54,31 @@ pub struct Report {
 impl Report {
     /// Adds what is as it should be.
     pub fn ok(&mut self, about: &'static str, says: impl Into<String>) {
-        self.findings.push(Finding { verdict: Verdict::Ok, about, says: says.into(), remedy: None });
+        self.findings.push(Finding { verdict: Severity::Ok, about, says: says.into(), remedy: None });
     }
 
     /// Adds what works now and may not always.
     pub fn warning(&mut self, about: &'static str, says: impl Into<String>, remedy: impl Into<String>) {
-        self.add(Verdict::Warning, about, says, remedy);
+        self.add(Severity::Warning, about, says, remedy);
     }
 
     /// Adds what does not work.
     pub fn problem(&mut self, about: &'static str, says: impl Into<String>, remedy: impl Into<String>) {
-        self.add(Verdict::Problem, about, says, remedy);
+        self.add(Severity::Problem, about, says, remedy);
     }
 
-    fn add(&mut self, verdict: Verdict, about: &'static str, says: impl Into<String>, remedy: impl Into<String>) {
+    fn add(&mut self, verdict: Severity, about: &'static str, says: impl Into<String>, remedy: impl Into<String>) {
         self.findings.push(Finding { verdict, about, says: says.into(), remedy: Some(remedy.into()) });
     }
 
     /// How many findings are that bad.
-    pub fn count(&self, verdict: Verdict) -> usize {
+    pub fn count(&self, verdict: Severity) -> usize {
         self.findings.iter().filter(|finding| finding.verdict == verdict).count()
     }
 
-    /// Whether anything about this is worse than [`Verdict::Ok`].
+    /// Whether anything about this is worse than [`Severity::Ok`].
     fn complains_of(&self, about: &str) -> bool {
-        self.findings.iter().any(|finding| finding.about == about && finding.verdict > Verdict::Ok)
+        self.findings.iter().any(|finding| finding.about == about && finding.verdict > Severity::Ok)
     }
 }
 

@@ -19,7 +19,7 @@ use crate::{
     config::{Config, ConfigError},
     metrics::{Metrics, events::EventKind},
     process::{
-        admin::{Admin, View},
+        admin::{Admin, AdminView},
         certificates::Certificates,
         discovery::Discovery,
         passwords::Passwords,
@@ -31,7 +31,7 @@ use crate::{
     upstream::{
         descriptors::Descriptors,
         dial::Dialer,
-        router::Shared,
+        router::Registries,
         transport::{
             Arrival, Keepalive, Listener,
             tls::{files::FileError, for_clients::ForClients},
@@ -129,7 +129,7 @@ pub async fn run(
         config: config.clone(),
         topology: topology.clone(),
         hints,
-        common: Shared {
+        common: Registries {
             clients: clients.clone(),
             scans: Arc::default(),
             scripts: Arc::default(),
@@ -150,7 +150,7 @@ pub async fn run(
     let admin = match config.admin {
         Some(address) => {
             let counted = clients.clone();
-            let view = View {
+            let view = AdminView {
                 topology: topology.clone(),
                 descriptors: descriptors.clone(),
                 metrics: metrics.clone(),

@@ -32,8 +32,8 @@ use crate::{
         descriptors::{Descriptor, Descriptors},
         dial::{Credentials, Dialer, Login},
         doubt::Ender,
-        link::{Limits, WorkerContext},
-        router::{Router, Settings, Shared},
+        link::{Timeouts, WorkerContext},
+        router::{Registries, Router, Settings},
         ticket::Clock,
         transport::Accepted,
     },
@@ -47,7 +47,7 @@ const PUBLISH_EVERY: Duration = Duration::from_secs(1);
 /// A running worker, as the acceptor sees it.
 pub struct Worker {
     thread: JoinHandle<()>,
-    arrivals: mpsc::UnboundedSender<Arrival>,
+    arrivals: mpsc::UnboundedSender<Welcome>,
     sessions: Arc<AtomicUsize>,
 }
 
@@ -61,7 +61,7 @@ pub struct Blueprint {
     /// News for discovery.
     pub hints: Hints,
     /// What they share.
-    pub common: Shared,
+    pub common: Registries,
     /// The process's open files.
     pub descriptors: Arc<Descriptors>,
     /// How nodes are connected to.
@@ -72,7 +72,7 @@ pub struct Blueprint {
     pub stop: CancellationToken,
 }
 
-struct Arrival {
+struct Welcome {
     stream: Accepted,
     client: Arc<Client>,
     descriptor: Descriptor,
@@ -100,7 +100,7 @@ impl Worker {
     /// Hands it a client, with the open file that it takes; false where the worker has ended.
     pub fn welcome(&self, stream: Accepted, client: Arc<Client>, descriptor: Descriptor) -> bool {
         self.sessions.fetch_add(1, Relaxed);
-        self.arrivals.send(Arrival { stream, client, descriptor }).is_ok()
+        self.arrivals.send(Welcome { stream, client, descriptor }).is_ok()
     }
 
     /// Waits for its end.
@@ -112,14 +112,14 @@ impl Worker {
     }
 }
 
-async fn run(blueprint: Blueprint, mut arrivals: mpsc::UnboundedReceiver<Arrival>, sessions: Arc<AtomicUsize>) {
+async fn run(blueprint: Blueprint, mut arrivals: mpsc::UnboundedReceiver<Welcome>, sessions: Arc<AtomicUsize>) {
     let router = build_router(&blueprint);
     let mut publish = tokio::time::interval(PUBLISH_EVERY);
     publish.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         tokio::select! {
             arrival = arrivals.recv() => match arrival {
-                Some(Arrival { stream, client, descriptor }) => {
+                Some(Welcome { stream, client, descriptor }) => {
                     let (clients, sessions) = (blueprint.common.clients.clone(), sessions.clone());
                     let seat = ClientGuard { client, clients, sessions, _descriptor: descriptor };
                     spawn_local(serve(router.clone(), stream, seat));
@@ -149,7 +149,7 @@ fn build_router(blueprint: &Blueprint) -> Rc<Router> {
         large: Rc::default(),
         departures: Rc::default(),
         ender: Ender::new(own, dialer.clone()),
-        limits: Rc::new(Limits::of(config)),
+        timeouts: Rc::new(Timeouts::of(config)),
         recovery: config.recovery(),
         dialer,
     };

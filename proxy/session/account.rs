@@ -46,7 +46,7 @@ impl Session {
     #[inline]
     fn holds_replies_only(&self) -> bool {
         let session_holds_more = self.retry.is_some()
-            || matches!(self.busy, Busy::Alone { .. })
+            || matches!(self.busy, Busy::Work { .. })
             || self.multi.is_open()
             || self.listening.subscriber.is_some()
             || self.reader.holds_something();
@@ -61,7 +61,7 @@ impl Session {
             usage.requests = self.caller.line.asked();
         }
         self.reader.account(&mut usage);
-        if let Busy::Alone { arguments, held } = self.busy {
+        if let Busy::Work { arguments, held } = self.busy {
             usage.arguments = arguments;
             usage.requests += held;
         }
@@ -80,7 +80,7 @@ impl Session {
 
     /// So many bytes more are held while a request keeps the session waiting.
     pub(super) fn waits_with(&mut self, more: usize) {
-        if let Busy::Alone { held, .. } = &mut self.busy {
+        if let Busy::Work { held, .. } = &mut self.busy {
             *held += more;
         }
         self.keep_account();

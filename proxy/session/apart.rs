@@ -8,10 +8,10 @@ use bytes::Bytes;
 use tokio::sync::OwnedSemaphorePermit;
 
 use super::{
-    alone::Work,
     caller::Caller,
-    streamed::{self, Failure},
+    streamed::{self, ErrorReply},
     transaction::Transaction,
+    work::Work,
 };
 use crate::{
     cluster::topology::Route,
@@ -23,7 +23,7 @@ use crate::{
     upstream::{
         router::{Admission, Router},
         sizes::LARGE_REPLY,
-        ticket::{Caching, Envelope, Standing},
+        ticket::{Caching, Envelope, ReplySize},
     },
 };
 
@@ -62,7 +62,7 @@ pub(super) fn goes_apart(
     spec: Option<&Spec>,
 ) -> Result<Work, Plan> {
     let large = &caller.router.context().large;
-    let was_large = caller.line.standing() == Standing::Large;
+    let was_large = caller.line.reply_size() == ReplySize::Large;
     let Some(spec) = spec.filter(|spec| spec.may_reply_at_length(request.len())) else { return Err(plan) };
     if caller.lane.is_private() || caching != Caching::AsEver {
         return Err(plan);
@@ -108,7 +108,7 @@ pub(super) fn exec_goes_apart(caller: &Caller, caching: Caching, transaction: &T
 /// Whether the sizes of replies are to be looked at: nothing is known of the client's, or some have been large.
 #[inline]
 pub(super) fn is_careful(caller: &Caller) -> bool {
-    caller.line.standing() != Standing::Small || !caller.router.context().large.is_empty()
+    caller.line.reply_size() != ReplySize::Small || !caller.router.context().large.is_empty()
 }
 
 /// Gives the client the reply to a request on a connection of its own.
@@ -118,7 +118,7 @@ pub(super) async fn pass_on(
     place: Option<OwnedSemaphorePermit>,
     request: &Request<'_>,
     envelope: &mut Envelope,
-) -> Result<(), Failure> {
+) -> Result<(), ErrorReply> {
     let (router, context) = (&caller.router, caller.router.context());
     let frame = Bytes::copy_from_slice(request.frame());
     let place = match place {

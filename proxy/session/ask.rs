@@ -48,15 +48,15 @@ impl Caller {
     }
 
     /// One request to the node that all publishing goes through, or to the one that takes its place.
-    pub(super) async fn ask_home(&self, request: &Request<'_>) -> Result<Bytes, String> {
+    pub(super) async fn ask_pubsub_node(&self, request: &Request<'_>) -> Result<Bytes, String> {
         let (begun, mut backoff) = (Instant::now(), BETWEEN_TRIES);
         loop {
-            let unsent = match self.link(Route::Home) {
+            let unsent = match self.link(Route::PubSub) {
                 Some(link) => {
                     let (doubts, patience) = (&self.line.doubts, self.router.context().recovery.timeout);
                     doubts.settled(link.node(), Some(&link.connection()), patience).await?;
                     match try_ask(&self.router, &link, request.frame(), doubts.clone()).await {
-                        Err(Unanswered::Bounced(why @ (Why::Unsent(_) | Why::Later(..)))) => why.last_error(),
+                        Err(NoReply::Bounced(why @ (Why::Unsent(_) | Why::Later(..)))) => why.last_error(),
                         other => return other.map_err(|why| why.text(&link)),
                     }
                 }
@@ -86,29 +86,29 @@ pub(super) async fn ask(router: &Router, link: &Link, frame: &[u8]) -> Result<By
 }
 
 /// Why there is no reply.
-enum Unanswered {
+enum NoReply {
     /// The request came back.
     Bounced(Why),
     TooLarge,
     BrokenOff,
 }
 
-impl Unanswered {
+impl NoReply {
     /// The error for a client.
     fn text(&self, link: &Link) -> String {
         let node = &link.node().label;
         match self {
-            Unanswered::Bounced(Why::Redirected(..)) => {
+            NoReply::Bounced(Why::Redirected(..)) => {
                 format!("ERR proxy: {node} has just given this away, ask again")
             }
-            Unanswered::Bounced(other) => other.last_error(),
-            Unanswered::TooLarge => says::reply_too_large(node),
-            Unanswered::BrokenOff => format!("ERR proxy: the reply of {node} broke off"),
+            NoReply::Bounced(other) => other.last_error(),
+            NoReply::TooLarge => says::reply_too_large(node),
+            NoReply::BrokenOff => format!("ERR proxy: the reply of {node} broke off"),
         }
     }
 }
 
-async fn try_ask(router: &Router, link: &Link, frame: &[u8], doubts: Rc<Doubts>) -> Result<Bytes, Unanswered> {
+async fn try_ask(router: &Router, link: &Link, frame: &[u8], doubts: Rc<Doubts>) -> Result<Bytes, NoReply> {
     let line = Line::of(router.tally().clone(), router.clock().clone(), 1, doubts);
     // A request that came back to a line which nobody looks at any more would keep it for ever.
     let _asking = Asking(line.clone());
@@ -127,14 +127,14 @@ async fn try_ask(router: &Router, link: &Link, frame: &[u8], doubts: Rc<Doubts>)
     })
     .await;
     if !fits {
-        return Err(Unanswered::TooLarge);
+        return Err(NoReply::TooLarge);
     }
     if let Some(bounced) = line.take_bounced().pop() {
         let Bounced { why, .. } = bounced;
-        return Err(Unanswered::Bounced(why));
+        return Err(NoReply::Bounced(why));
     }
     if line.is_broken() {
-        return Err(Unanswered::BrokenOff);
+        return Err(NoReply::BrokenOff);
     }
     Ok(line.write_out(|reply| (reply.len(), Bytes::copy_from_slice(reply))))
 }

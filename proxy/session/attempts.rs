@@ -10,7 +10,7 @@ use crate::{
     cluster::{
         recovery::{self, Action, Case, History, Why},
         refusal::Refusal,
-        topology::{Hint, Kind, Node, Route},
+        topology::{Hint, Node, RedirectKind, Route},
     },
     metrics::NodeError,
     protocol::slot::Slot,
@@ -31,7 +31,7 @@ pub(super) struct Attempts {
     /// What its client gave up before.
     doubts: Rc<Doubts>,
     /// Where a redirect has sent it, and whether by ASK.
-    target: Option<(Arc<Node>, Kind)>,
+    target: Option<(Arc<Node>, RedirectKind)>,
     /// Refusals in a row, and how many there were.
     trouble: Option<(History, u8)>,
 }
@@ -97,7 +97,7 @@ impl Attempts {
 
     /// Whether it is where ASK sent it.
     pub(super) fn asks(&self) -> bool {
-        matches!(self.target, Some((_, Kind::Ask)))
+        matches!(self.target, Some((_, RedirectKind::Ask)))
     }
 
     /// The slot that it is for.

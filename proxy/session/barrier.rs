@@ -24,7 +24,7 @@ pub(super) struct Barrier {
     /// The topology under which requests are in flight.
     epoch: u64,
     /// Where something is under way that may have to go again.
-    unproven: Option<Route>,
+    may_go_again: Option<Route>,
     /// Where all that is in flight goes, where order is strict.
     under_way: Target,
 }
@@ -53,7 +53,7 @@ impl Target {
 impl Barrier {
     /// Of a session that has nothing in flight, under this topology.
     pub(super) fn new(epoch: u64) -> Barrier {
-        Barrier { epoch, unproven: None, under_way: Target::Here }
+        Barrier { epoch, may_go_again: None, under_way: Target::Here }
     }
 
     /// Whether requests in flight go by this topology.
@@ -68,7 +68,7 @@ impl Barrier {
 
     /// Something goes there that may have to go again: what goes there too waits until all that is under way is answered.
     pub(super) fn hold_behind(&mut self, route: Route) {
-        self.unproven = Some(match self.unproven {
+        self.may_go_again = Some(match self.may_go_again {
             Some(other) if other != route => Route::Any,
             _ => route,
         });
@@ -88,19 +88,19 @@ impl Barrier {
     /// Whether there is something that may have to go again.
     #[inline]
     pub(super) fn is_up(&self) -> bool {
-        self.unproven.is_some()
+        self.may_go_again.is_some()
     }
 
     /// Whether a request must wait, since it could overtake what may have to go again.
     pub(super) fn holds(&mut self, plan: &Plan, is_settled: bool) -> bool {
-        let Some(unproven) = self.unproven else { return false };
+        let Some(may_go_again) = self.may_go_again else { return false };
         if is_settled {
-            self.unproven = None;
+            self.may_go_again = None;
             return false;
         }
         match plan {
             Plan::One(slot) | Plan::Scripting(_, Some(slot)) => {
-                unproven == Route::Any || unproven == Route::Slot(*slot)
+                may_go_again == Route::Any || may_go_again == Route::Slot(*slot)
             }
             _ => true,
         }
@@ -127,8 +127,8 @@ pub(super) fn target_of(caller: &Caller, queued: Option<&Transaction>, plan: &Pl
         Plan::One(one) => slot(*one),
         Plan::Scripting(Scripting::Load | Scripting::Flush | Scripting::Exists, _) => Target::Several,
         Plan::Scripting(_, Some(one)) => slot(*one),
-        Plan::Any | Plan::Amended(_) | Plan::Scripting(_, None) => any(),
-        Plan::Home => at(Route::Home),
+        Plan::Any | Plan::AnyRewritten(_) | Plan::Scripting(_, None) => any(),
+        Plan::PubSub => at(Route::PubSub),
         Plan::Local(Local::Exec) => match queued {
             Some(transaction) => transaction.slot().map_or_else(any, slot),
             None => Target::Here,
@@ -136,7 +136,7 @@ pub(super) fn target_of(caller: &Caller, queued: Option<&Transaction>, plan: &Pl
         Plan::Local(Local::Client(_)) => Target::Several,
         Plan::Local(_) | Plan::Refuse(_) => Target::Here,
         Plan::Split(_)
-        | Plan::Cut(_)
+        | Plan::LongSplit(_)
         | Plan::Primaries(_)
         | Plan::Scan(_)
         | Plan::Keys

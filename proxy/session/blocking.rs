@@ -1,4 +1,4 @@
-//! BLPOP and its kin: commands that may wait, each on a warm connection of its own.
+//! BLPOP and the like: commands that may wait, each on a warm connection of its own.
 //!
 //! The wait ends with the node's reply, or with the client: when it leaves, its node connection is closed at once, so
 //! that nothing is popped for nobody. Where the node says that it did not execute the command (its slot has moved, it
@@ -55,7 +55,7 @@ pub(super) async fn run(
     spec: Option<&Spec>,
     blocking: Blocking,
 ) -> Option<Streamed> {
-    Wait::new(&caller, *request, spec, blocking).run().await
+    BlockedCall::new(&caller, *request, spec, blocking).run().await
 }
 
 /// A client is blocked as long as this exists.
@@ -119,7 +119,7 @@ impl Interrupt {
 }
 
 /// One blocking command on its way.
-struct Wait<'a> {
+struct BlockedCall<'a> {
     attempts: Attempts,
     client: Arc<Client>,
     line: Rc<Line>,
@@ -160,8 +160,8 @@ enum Attempt {
     Ended(Interrupt),
 }
 
-impl<'a> Wait<'a> {
-    fn new(caller: &Caller, request: Request<'a>, spec: Option<&Spec>, blocking: Blocking) -> Wait<'a> {
+impl<'a> BlockedCall<'a> {
+    fn new(caller: &Caller, request: Request<'a>, spec: Option<&Spec>, blocking: Blocking) -> BlockedCall<'a> {
         let Blocking { slot, timeout, .. } = blocking;
         let time = timeout.and_then(|(at, unit)| duration(request.arg(at), unit)).filter(|time| !time.is_zero());
         let streams = spec.filter(|spec| is_xread(spec)).and_then(|_| keys::streams(&request));
@@ -170,7 +170,7 @@ impl<'a> Wait<'a> {
             let pairs = streams.keys.map(|key| (key, key + count));
             pairs.filter(|&(_, at)| request.arg(at) == b"$").map(|(key, at)| FromNow { key, at, id: None }).collect()
         });
-        Wait {
+        BlockedCall {
             attempts: caller.attempts(slot),
             client: caller.client.clone(),
             line: caller.line.clone(),
@@ -243,7 +243,7 @@ impl<'a> Wait<'a> {
     /// Sends the command and waits for its reply.
     async fn wait_on(&mut self, connection: &mut Dedicated) -> Attempt {
         let node = connection.node().clone();
-        let patience = self.attempts.router.context().limits.node_timeout;
+        let patience = self.attempts.router.context().timeouts.node_timeout;
         let asks_id = self.trusted && connection.id().is_none();
         let asks_news = self.trusted && self.news.iter().any(|news| news.id.is_none());
         if !self.trusted {
@@ -344,14 +344,14 @@ impl<'a> Wait<'a> {
     /// it goes again, what came in between.
     async fn learn_last_ids(&mut self, node: &Arc<Node>) {
         let router = self.attempts.router.clone();
-        let (limits, prefix) = (&router.context().limits, self.attempts.prefix());
+        let (timeouts, prefix) = (&router.context().timeouts, self.attempts.prefix());
         let asking = usize::from(self.attempts.asks());
         for news in self.news.iter_mut().filter(|news| news.id.is_none()) {
             let lane = router.first_lane();
             let Ok(mut connection) = lane.pool().take(node).await else { return };
             let mut frames = prefix.to_vec();
             write::request::<&[u8]>(&mut frames, &[b"XINFO", b"STREAM", self.request.arg(news.key)]);
-            let Ok(replies) = connection.exchange(&frames, 1 + asking, limits.request_timeout).await else { return };
+            let Ok(replies) = connection.exchange(&frames, 1 + asking, timeouts.request_timeout).await else { return };
             connection.give_back();
             news.id = replies.last().and_then(|reply| last_id(reply));
         }
@@ -389,11 +389,11 @@ impl<'a> Wait<'a> {
 /// Ends the wait of the node's client `id`, by the proxy's own login: the client's may not be allowed to.
 async fn unblock(router: Rc<Router>, node: Arc<Node>, id: i64, how: &'static str) {
     let lane = router.first_lane();
-    let limits = &router.context().limits;
+    let timeouts = &router.context().timeouts;
     let Ok(mut connection) = lane.pool().take(&node).await else { return };
     let mut frame = Vec::new();
     write::request(&mut frame, &["CLIENT", "UNBLOCK", &id.to_string(), how]);
-    if connection.exchange(&frame, 1, limits.node_timeout).await.is_ok() {
+    if connection.exchange(&frame, 1, timeouts.node_timeout).await.is_ok() {
         connection.give_back();
     }
 }

@@ -4,7 +4,7 @@
 //!             ┌─▶ Settling    until every earlier request is answered ─┐
 //!   Serving ──┼─▶ Queueing    until its place is free ─────────────────┼─▶ Serving: the request is dispatched anew
 //!      ▲      ├─▶ Paused      until CLIENT PAUSE is over ──────────────┘
-//!      └──────┴── Alone       one request has the session for itself; nothing is in flight
+//!      └──────┴── Work        one request has the session for itself; nothing is in flight
 //!                  Ending     nothing more is dispatched; all is answered and written, then it ends
 //! ```
 //!
@@ -33,7 +33,7 @@ pub(super) enum Busy {
     /// It waits until clients are no longer paused.
     Paused(Box<PauseWait>),
     /// One request has the session for itself: bytes of its arguments, and of all that it takes.
-    Alone { arguments: usize, held: usize },
+    Work { arguments: usize, held: usize },
     /// Nothing more is dispatched: it ends once everything is answered and written, for this reason.
     Ending(Disconnect),
 }
@@ -44,13 +44,13 @@ impl Busy {
         if matches!(self, Busy::Settling) && line.is_settled() {
             *self = Busy::Serving;
         }
-        !matches!(self, Busy::Serving | Busy::Alone { .. })
+        !matches!(self, Busy::Serving | Busy::Work { .. })
     }
 
     /// Whether it may be time to go on with the input, after that had stopped.
     pub(super) fn may_go_on(&self, line: &Line) -> bool {
         match self {
-            Busy::Serving | Busy::Alone { .. } => !line.is_full(),
+            Busy::Serving | Busy::Work { .. } => !line.is_full(),
             Busy::Settling => line.is_settled(),
             Busy::Queueing(_) | Busy::Paused(_) | Busy::Ending(_) => false,
         }

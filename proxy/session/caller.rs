@@ -9,7 +9,7 @@ use std::{
 
 use bytes::Bytes;
 
-use super::{attempts::Attempts, client::Dialect, gate::Gate, inside::Inside};
+use super::{attempts::Attempts, client::Dialect, database::OwnDatabase, gate::Gate};
 use crate::{
     clients::{Client, rights::User},
     cluster::topology::Route,
@@ -36,7 +36,7 @@ pub(super) struct Caller {
     pub(super) user: Arc<User>,
     /// The databases of its own that the client may choose from, by their numbers, and the one that it works in.
     pub(super) numbered: Option<Numbered>,
-    pub(super) inside: Option<Rc<Inside>>,
+    pub(super) database: Option<Rc<OwnDatabase>>,
     /// Which primary gets the requests that any may answer.
     pub(super) affinity: usize,
     /// What it has to pass.
@@ -51,7 +51,7 @@ impl Caller {
             line: Line::new(router.tally().clone(), router.clock().clone(), router.settings().client_window),
             lane: router.first_lane(),
             user: router.own_user().clone(),
-            inside: first(&numbered),
+            database: first(&numbered),
             numbered,
             affinity: usize::try_from(client.id).unwrap_or_default(),
             gate: Gate::at_first(router.asks_who(client.listener)),
@@ -69,7 +69,7 @@ impl Caller {
     /// The client works in the database of its own of this number from now on, where there are any.
     pub(super) fn enter_database(&mut self, number: u32) {
         let database = self.numbered.as_ref().and_then(|numbered| numbered.get(number as usize));
-        self.inside = database.cloned().map(Inside::of);
+        self.database = database.cloned().map(OwnDatabase::of);
     }
 
     /// The client may choose among these databases from now on, and begins in the first, where it was in none of them.
@@ -148,8 +148,8 @@ impl Caller {
 }
 
 /// The database that a client begins in.
-fn first(numbered: &Option<Numbered>) -> Option<Rc<Inside>> {
-    numbered.as_ref().and_then(|numbered| numbered.first()).cloned().map(Inside::of)
+fn first(numbered: &Option<Numbered>) -> Option<Rc<OwnDatabase>> {
+    numbered.as_ref().and_then(|numbered| numbered.first()).cloned().map(OwnDatabase::of)
 }
 
 #[cfg(test)]

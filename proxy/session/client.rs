@@ -6,20 +6,20 @@ mod line;
 use std::{collections::HashSet, sync::Arc};
 
 use self::{
-    filter::{Filter, Known},
+    filter::{Filter, ServerFacts},
     line::line_of,
 };
 use super::{
-    alone::Work,
     caller::Caller,
     local::Answer,
     pause,
     tracking::{self, Tracking},
+    work::Work,
 };
 use crate::{
     clients::{Client as Connected, Mark, Order, Unblock, Usage},
     cluster::topology::{ServerInfo, ServerKind},
-    commands::table::treatment::Client,
+    commands::table::treatment::ClientCommand,
     protocol::{
         resp::{Request, request::decimal, write},
         says,
@@ -60,57 +60,57 @@ pub(super) fn answer(
     caller: &Caller,
     tracking: &mut Option<Box<Tracking>>,
     usage: &Usage,
-    sub: Client,
+    sub: ClientCommand,
     request: &Request<'_>,
 ) -> Answer {
     match sub {
-        Client::Id => Answer::with(|out| write::integer(out, caller.client.id as i64)),
-        Client::Getname => {
+        ClientCommand::Id => Answer::with(|out| write::integer(out, caller.client.id as i64)),
+        ClientCommand::Getname => {
             let name = caller.client.about().name.clone();
             let null = if caller.speaks_resp3() { &b"_\r\n"[..] } else { b"$-1\r\n" };
             Answer::with(|out| if name.is_empty() { out.extend_from_slice(null) } else { write::bulk(out, &name) })
         }
-        Client::Setname => match is_printable(caller, request.arg(2)) {
+        ClientCommand::Setname => match is_printable(caller, request.arg(2)) {
             true => {
                 caller.client.about().name = request.arg(2).to_vec();
                 Answer::OK
             }
             false => Answer::refused(says::CLIENT_NAME.as_bytes()),
         },
-        Client::Setinfo => set_info(caller, request),
-        Client::Info => {
+        ClientCommand::Setinfo => set_info(caller, request),
+        ClientCommand::Info => {
             let line = line_of(&caller.client, usage, caller.dialect());
             Answer::with(|out| text(caller, out, &line))
         }
-        Client::List => list(caller, usage, request),
-        Client::Kill => kill(caller, request),
-        Client::Reply => reply_mode(caller, request),
-        Client::Unblock => unblock(caller, request),
+        ClientCommand::List => list(caller, usage, request),
+        ClientCommand::Kill => kill(caller, request),
+        ClientCommand::Reply => reply_mode(caller, request),
+        ClientCommand::Unblock => unblock(caller, request),
         // Shown, and nothing more: the proxy evicts nobody but who costs too much, and keys are touched as the
         // nodes decide.
-        Client::NoEvict => switch(caller, Mark::NoEvict, request),
-        Client::NoTouch => switch(caller, Mark::NoTouch, request),
-        Client::ImportSource if request.is(2, "OFF") => Answer::OK,
-        Client::ImportSource => Answer::refused(says::NOT_IMPORTING.as_bytes()),
-        Client::Capa => {
+        ClientCommand::NoEvict => switch(caller, Mark::NoEvict, request),
+        ClientCommand::NoTouch => switch(caller, Mark::NoTouch, request),
+        ClientCommand::ImportSource if request.is(2, "OFF") => Answer::OK,
+        ClientCommand::ImportSource => Answer::refused(says::NOT_IMPORTING.as_bytes()),
+        ClientCommand::Capa => {
             if (2..request.len()).any(|at| request.is(at, "REDIRECT")) {
                 caller.client.mark(Mark::CapaRedirect, true);
             }
             Answer::OK
         }
-        Client::Pause => pause::begin(caller, request),
-        Client::Unpause => {
+        ClientCommand::Pause => pause::begin(caller, request),
+        ClientCommand::Unpause => {
             caller.router.clients().pause().end();
             Answer::OK
         }
-        Client::Caching => match tracking {
+        ClientCommand::Caching => match tracking {
             None => Answer::refused(says::CACHING_WITHOUT_TRACKING),
             Some(tracking) => tracking.set_caching(request).map_or_else(Answer::refused, |()| Answer::OK),
         },
-        Client::Getredir => Answer::with(|out| write::integer(out, tracking::redirect(tracking.as_deref()))),
-        Client::Trackinginfo => Answer::with(|out| tracking::info(tracking.as_deref(), caller, out)),
+        ClientCommand::Getredir => Answer::with(|out| write::integer(out, tracking::redirect(tracking.as_deref()))),
+        ClientCommand::Trackinginfo => Answer::with(|out| tracking::info(tracking.as_deref(), caller, out)),
         // The lane changes: nothing may be in flight.
-        Client::Tracking => Answer::Alone(Work::Tracking),
+        ClientCommand::Tracking => Answer::Work(Work::Tracking),
     }
 }
 
@@ -154,11 +154,11 @@ fn find(caller: &Caller, id: u64) -> Option<Arc<Connected>> {
     caller.router.clients().find(id).filter(|client| caller.may_know(client))
 }
 
-fn known(caller: &Caller, all: &[Arc<Connected>]) -> Known {
+fn known(caller: &Caller, all: &[Arc<Connected>]) -> ServerFacts {
     let mut users: HashSet<String> = all.iter().map(|client| client.about().user.clone()).collect();
     users.insert("default".to_owned());
     let databases = caller.databases();
-    Known { dialect: caller.dialect(), databases, users }
+    ServerFacts { dialect: caller.dialect(), databases, users }
 }
 
 fn list(caller: &Caller, usage: &Usage, request: &Request<'_>) -> Answer {
@@ -292,7 +292,7 @@ mod tests {
             Answer::Reply(reply) => String::from_utf8(reply.to_vec()).expect("text"),
             Answer::Refused(error) => format!("-{}", String::from_utf8_lossy(&error)),
             Answer::Silence => String::new(),
-            Answer::Alone(_) => "alone".to_owned(),
+            Answer::Work(_) => "work".to_owned(),
         }
     }
 
@@ -310,7 +310,7 @@ mod tests {
                 ("CLIENT REPLY OFF", ""),
                 ("CLIENT CACHING YES", &format!("-{}", says::CACHING_WITHOUT_TRACKING)),
                 ("CLIENT GETREDIR", ":-1\r\n"),
-                ("CLIENT TRACKING ON", "alone"),
+                ("CLIENT TRACKING ON", "work"),
                 ("CLIENT UNBLOCK 77", ":0\r\n"),
             ] {
                 assert_eq!(told(&caller, words), expected, "{words}");

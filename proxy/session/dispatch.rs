@@ -5,20 +5,20 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use super::{
-    Flow, Session,
-    alone::Work,
-    apart,
+    Flow, Session, apart,
     ask::ask,
     barrier::{Barrier, target_of},
     busy::Busy,
     called,
     caller::Caller,
+    database,
     everywhere::{self, asks_first},
     gate::Gate,
-    inside, make_up, monitor, pause,
+    make_up, monitor, pause,
     permission::{self, Denial, is_judged_by_node},
     scripts, server,
     transaction::aborted_for,
+    work::Work,
 };
 use crate::{
     cluster::topology::{Node, Route},
@@ -32,7 +32,7 @@ use crate::{
     protocol::resp::{Request, write},
     upstream::{
         link::LARGEST_SHARED,
-        ticket::{Envelope, Label, Needs, RequestTraits, Standing},
+        ticket::{Envelope, Label, Needs, ReplySize, RequestTraits},
     },
 };
 
@@ -89,7 +89,7 @@ impl Session {
         if let Some(spec) = spec {
             self.caller.client.says(spec.metric);
         }
-        let mut plan = match inside::refusal(&self.caller) {
+        let mut plan = match database::refusal(&self.caller) {
             None => plan::plan(request, spec, &router.settings().policy),
             Some(error) => Plan::Refuse(error),
         };
@@ -119,10 +119,10 @@ impl Session {
         }
         if apart::is_careful(&self.caller) {
             plan = match apart::goes_apart(&self.caller, self.listening.caching(), plan, request, spec) {
-                Ok(work) => return Flow::alone(work),
+                Ok(work) => return Flow::work(work),
                 Err(plan) => plan,
             };
-            if self.caller.line.standing() != Standing::Small && !self.front.has_place() {
+            if self.caller.line.reply_size() != ReplySize::Small && !self.front.has_place() {
                 match apart::place_for(&self.caller, &plan, self.multi.slot()) {
                     None => {}
                     Some(Ok(place)) => self.front.give_place(Some(place)),
@@ -171,7 +171,7 @@ impl Session {
     /// Does what the plan says.
     pub(super) fn carry_out(&mut self, plan: Plan, request: &Request<'_>, spec: Option<&Spec>) -> Flow {
         match plan {
-            plan if asks_first(&plan, spec) => Flow::alone(Work::Everywhere(plan)),
+            plan if asks_first(&plan, spec) => Flow::work(Work::Everywhere(plan)),
             plan => self.carry_out_at_once(plan, request, spec),
         }
     }
@@ -184,7 +184,7 @@ impl Session {
                 called::count_malformed(&self.caller.router, request, spec);
                 self.forward(request, spec, Route::Any)
             }
-            Plan::Home => self.forward(request, spec, Route::Home),
+            Plan::PubSub => self.forward(request, spec, Route::PubSub),
             Plan::Split(split) => {
                 let envelope = self.open(request, spec, Route::Any);
                 split
@@ -204,7 +204,7 @@ impl Session {
                 send_to_primaries(&self.caller, &mut self.barrier, (request, spec), fold, &[], envelope);
                 Flow::Taken
             }
-            Plan::Amended(fold) => {
+            Plan::AnyRewritten(fold) => {
                 called::count_malformed(&self.caller.router, request, spec);
                 let envelope = self.open(request, spec, Route::Any);
                 send_to_be_amended(&self.caller, request, fold, envelope);
@@ -219,13 +219,13 @@ impl Session {
                 }
                 flow
             }
-            Plan::Cut(cut) => Flow::alone(Work::SendLong(cut)),
-            Plan::Scan(slot) => Flow::alone(Work::Scan(slot)),
-            Plan::Keys => Flow::alone(Work::Keys),
-            Plan::Blocking(blocking) => Flow::alone(Work::Block(blocking)),
-            Plan::AskServer => Flow::alone(Work::ByServer),
-            Plan::OutOfBand(fold) => Flow::alone(Work::OutOfBand(fold)),
-            Plan::Unchanged(error) => Flow::alone(Work::ConfigAsItIs(error)),
+            Plan::LongSplit(cut) => Flow::work(Work::SendLong(cut)),
+            Plan::Scan(slot) => Flow::work(Work::Scan(slot)),
+            Plan::Keys => Flow::work(Work::Keys),
+            Plan::Blocking(blocking) => Flow::work(Work::Block(blocking)),
+            Plan::AskServer => Flow::work(Work::ByServer),
+            Plan::OutOfBand(fold) => Flow::work(Work::OutOfBand(fold)),
+            Plan::Unchanged(error) => Flow::work(Work::ConfigAsItIs(error)),
         }
     }
 

@@ -37,7 +37,7 @@ pub(super) fn asks_first(plan: &Plan, spec: Option<&Spec>) -> bool {
 }
 
 /// What a node that was asked says.
-enum Heard {
+enum Attention {
     Listens,
     Busy(Bytes),
     /// It cannot be reached, or keeps silent.
@@ -65,8 +65,8 @@ async fn ask_until_all_listen(router: Rc<Router>, when_busy: WhenBusy, spares_lo
         // What is being made alike must not be changed under the hands that do it.
         let differ = router.topology().behind.first().cloned().filter(|_| when_busy == WhenBusy::Alike);
         let lost = match (ask_all(&router, spares_lost).await, differ) {
-            (Some(Heard::Busy(error)), _) => return Some(error),
-            (Some(Heard::Lost(error)), _) if !spares_lost => error,
+            (Some(Attention::Busy(error)), _) => return Some(error),
+            (Some(Attention::Lost(error)), _) if !spares_lost => error,
             (_, Some(node)) => {
                 let label = router.topology().node(&node).map_or_else(|| node.into(), |node| node.label.clone());
                 write::error_frame(says::functions_differ(&label))
@@ -83,7 +83,7 @@ async fn ask_until_all_listen(router: Rc<Router>, when_busy: WhenBusy, spares_lo
 
 /// Asks all primaries, on connections that nobody shares: on the one by which a script came, a node answers nothing. The
 /// first that is busy, or else one that is lost.
-async fn ask_all(router: &Rc<Router>, spares_lost: bool) -> Option<Heard> {
+async fn ask_all(router: &Rc<Router>, spares_lost: bool) -> Option<Attention> {
     let nodes: Vec<Arc<Node>> = router.topology().owners().cloned().collect();
     let mut asking = JoinSet::new();
     for node in nodes {
@@ -97,8 +97,8 @@ async fn ask_all(router: &Rc<Router>, spares_lost: bool) -> Option<Heard> {
             false => asking.join_next().await,
         };
         match next {
-            Some(Ok(busy @ Heard::Busy(_))) => return Some(busy),
-            Some(Ok(Heard::Listens)) => listen = true,
+            Some(Ok(busy @ Attention::Busy(_))) => return Some(busy),
+            Some(Ok(Attention::Listens)) => listen = true,
             Some(Ok(other)) => lost = Some(other),
             Some(Err(_)) => {}
             None => return lost,
@@ -107,15 +107,15 @@ async fn ask_all(router: &Rc<Router>, spares_lost: bool) -> Option<Heard> {
 }
 
 /// By the proxy's own login: the client's user may not be allowed to ask.
-async fn ask_one(router: &Rc<Router>, node: &Arc<Node>) -> Heard {
-    let (lane, patience) = (router.first_lane(), router.context().limits.request_timeout);
+async fn ask_one(router: &Rc<Router>, node: &Arc<Node>) -> Attention {
+    let (lane, patience) = (router.first_lane(), router.context().timeouts.request_timeout);
     match ask_out_of_band(&lane, node, PING, &Rc::default(), patience).await {
-        Ok(reply) if reply.starts_with(b"-BUSY ") => Heard::Busy(reply),
+        Ok(reply) if reply.starts_with(b"-BUSY ") => Attention::Busy(reply),
         // What is refused for a moment only is tried again.
-        Ok(_) => Heard::Listens,
+        Ok(_) => Attention::Listens,
         Err(why) => {
             router.hint(Hint::Unwell { node: node.id.clone() });
-            Heard::Lost(why)
+            Attention::Lost(why)
         }
     }
 }

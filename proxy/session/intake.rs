@@ -32,19 +32,19 @@ pub(super) enum Intake {
     /// The turn is awaited, for a while.
     Awaited(Pin<Box<dyn Future<Output = Option<OwnedSemaphorePermit>>>>),
     /// The session reads on as long as its client sends.
-    Has(Held),
+    Has(Turn),
 }
 
 /// The turn, and whether it was used since it was looked at last.
 #[derive(Clone)]
-pub(super) struct Held {
+pub(super) struct Turn {
     permit: Rc<Cell<Option<OwnedSemaphorePermit>>>,
     is_used: Rc<Cell<bool>>,
 }
 
-impl Held {
-    fn new(permit: OwnedSemaphorePermit) -> Held {
-        let held = Held { permit: Rc::new(Cell::new(Some(permit))), is_used: Rc::new(Cell::new(true)) };
+impl Turn {
+    fn new(permit: OwnedSemaphorePermit) -> Turn {
+        let held = Turn { permit: Rc::new(Cell::new(Some(permit))), is_used: Rc::new(Cell::new(true)) };
         let watched = held.clone();
         tokio::task::spawn_local(async move {
             while watched.is_used.replace(false) {
@@ -84,7 +84,7 @@ impl Intake {
         let turn = clients.turn().clone();
         match turn.clone().try_acquire_owned() {
             Ok(permit) => {
-                *self = Intake::Has(Held::new(permit));
+                *self = Intake::Has(Turn::new(permit));
                 true
             }
             Err(_) => {
@@ -104,7 +104,7 @@ impl Intake {
     pub(super) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         if let Intake::Awaited(wait) = self {
             *self = match ready!(wait.as_mut().poll(cx)) {
-                Some(permit) => Intake::Has(Held::new(permit)),
+                Some(permit) => Intake::Has(Turn::new(permit)),
                 None => Intake::NotNeeded,
             };
         }

@@ -9,7 +9,7 @@ use tokio::task::JoinSet;
 use super::{
     attempts::Attempts,
     caller::Caller,
-    streamed::{self, Failure, Streamed},
+    streamed::{self, ErrorReply, Streamed},
 };
 use crate::{
     commands::merge::elements::{self, Head},
@@ -21,7 +21,7 @@ use crate::{
 };
 
 /// Gives the client the reply to KEYS.
-pub(super) async fn pass_on(caller: Caller, request: &Request<'_>, ticket: &Ticket) -> Result<(), Failure> {
+pub(super) async fn pass_on(caller: Caller, request: &Request<'_>, ticket: &Ticket) -> Result<(), ErrorReply> {
     let parts = ask_all(&caller, Bytes::copy_from_slice(request.frame())).await?;
     ticket.stream(&head(&parts)?);
     for part in parts {
@@ -31,13 +31,13 @@ pub(super) async fn pass_on(caller: Caller, request: &Request<'_>, ticket: &Tick
 }
 
 /// What one node says: how many there are, and the body of its list.
-struct Part {
+struct NodeKeys {
     head: Head,
     body: Streamed,
 }
 
 /// Asks every primary that owns slots; where one fails, the one that takes its place answers.
-async fn ask_all(caller: &Caller, frame: Bytes) -> Result<Vec<Part>, Failure> {
+async fn ask_all(caller: &Caller, frame: Bytes) -> Result<Vec<NodeKeys>, ErrorReply> {
     let router = &caller.router;
     router.refresh();
     if router.topology().first_slots().is_empty() {
@@ -65,7 +65,7 @@ async fn ask_all(caller: &Caller, frame: Bytes) -> Result<Vec<Part>, Failure> {
 }
 
 /// One head for all parts.
-fn head(parts: &[Part]) -> Result<Vec<u8>, Failure> {
+fn head(parts: &[NodeKeys]) -> Result<Vec<u8>, ErrorReply> {
     let kind = parts.first().map(|part| part.head.kind).filter(|kind| parts.iter().all(|part| part.head.kind == *kind));
     let kind = kind.ok_or_else(|| says::ODD_REPLIES.to_owned())?;
     let mut out = Vec::new();
@@ -74,14 +74,14 @@ fn head(parts: &[Part]) -> Result<Vec<u8>, Failure> {
 }
 
 /// The list of one node.
-async fn ask(attempts: Attempts, frame: &[u8]) -> Result<Part, Failure> {
+async fn ask(attempts: Attempts, frame: &[u8]) -> Result<NodeKeys, ErrorReply> {
     let mut body = streamed::ask(attempts, frame).await?;
     match Head::of(body.front()) {
         Some(head) => {
             body.skip(head.body);
-            Ok(Part { head, body })
+            Ok(NodeKeys { head, body })
         }
-        None if elements::error_text(body.front()).is_some() => Err(Failure(body.front().clone())),
+        None if elements::error_text(body.front()).is_some() => Err(ErrorReply(body.front().clone())),
         None => Err(says::ODD_REPLIES.to_owned().into()),
     }
 }
@@ -129,7 +129,7 @@ mod tests {
                 node.says(b"-NOPERM no\r\n").await;
             };
             let (passed, ()) = tokio::join!(pass_on(caller.clone(), &words, &ticket), script);
-            let Err(Failure(error)) = passed else { panic!("an error") };
+            let Err(ErrorReply(error)) = passed else { panic!("an error") };
             assert_eq!(error, "-NOPERM no\r\n");
             ticket.fill(&error);
         })

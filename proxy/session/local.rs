@@ -5,8 +5,8 @@ use std::sync::atomic::Ordering::Relaxed;
 use bytes::Bytes;
 
 use super::{
-    Flow, Session, alone::Work, busy::Busy, caller::Caller, client, gate::Gate, listening::Listening, proxy,
-    subscriber::Kind,
+    Flow, Session, busy::Busy, caller::Caller, client, gate::Gate, listening::Listening, proxy, subscriber::TopicKind,
+    work::Work,
 };
 use crate::{
     clients::{About, Mark},
@@ -27,7 +27,7 @@ pub(super) enum Answer {
     /// Nothing: the client does not want it.
     Silence,
     /// It is said when this has been done.
-    Alone(Work),
+    Work(Work),
 }
 
 impl Answer {
@@ -70,7 +70,7 @@ impl Session {
                 self.answer(spec, b"+OK\r\n")
             }
             Local::Watch if self.multi.is_open() => self.answer_error(spec, says::WATCH_IN_MULTI),
-            Local::Watch => Flow::alone(Work::Watch),
+            Local::Watch => Flow::work(Work::Watch),
             Local::Unwatch => {
                 self.multi.unwatch(&self.caller);
                 self.answer(spec, b"+OK\r\n")
@@ -85,19 +85,19 @@ impl Session {
                 self.say(answer, spec)
             }
             // What changes the lane waits until nothing is in flight on the old one.
-            Local::Hello => Flow::alone(Work::Hello),
-            Local::Auth => Flow::alone(Work::Auth),
-            Local::Select => Flow::alone(Work::Select),
-            Local::Reset => Flow::alone(Work::Reset),
-            Local::Subscribe => Flow::alone(Work::Subscribe(Kind::Channel)),
-            Local::Psubscribe => Flow::alone(Work::Subscribe(Kind::Pattern)),
-            Local::Ssubscribe => Flow::alone(Work::Subscribe(Kind::Shard)),
-            Local::Unsubscribe => Flow::alone(Work::Unsubscribe(Kind::Channel)),
-            Local::Punsubscribe => Flow::alone(Work::Unsubscribe(Kind::Pattern)),
-            Local::Sunsubscribe => Flow::alone(Work::Unsubscribe(Kind::Shard)),
-            Local::Monitor => Flow::alone(Work::Monitor),
-            Local::Wait => Flow::alone(Work::Wait),
-            Local::Waitaof => Flow::alone(Work::WaitAof),
+            Local::Hello => Flow::work(Work::Hello),
+            Local::Auth => Flow::work(Work::Auth),
+            Local::Select => Flow::work(Work::Select),
+            Local::Reset => Flow::work(Work::Reset),
+            Local::Subscribe => Flow::work(Work::Subscribe(TopicKind::Channel)),
+            Local::Psubscribe => Flow::work(Work::Subscribe(TopicKind::Pattern)),
+            Local::Ssubscribe => Flow::work(Work::Subscribe(TopicKind::Shard)),
+            Local::Unsubscribe => Flow::work(Work::Unsubscribe(TopicKind::Channel)),
+            Local::Punsubscribe => Flow::work(Work::Unsubscribe(TopicKind::Pattern)),
+            Local::Sunsubscribe => Flow::work(Work::Unsubscribe(TopicKind::Shard)),
+            Local::Monitor => Flow::work(Work::Monitor),
+            Local::Wait => Flow::work(Work::Wait),
+            Local::Waitaof => Flow::work(Work::WaitAof),
             Local::AclWhoami => {
                 let user = self.caller.client.about().user.clone();
                 self.say(Answer::with(|out| write::bulk(out, user.as_bytes())), spec)
@@ -111,7 +111,7 @@ impl Session {
             Answer::Reply(reply) => self.answer(spec, &reply),
             Answer::Refused(error) => self.refuse(spec, &error),
             Answer::Silence => Flow::Taken,
-            Answer::Alone(work) => Flow::alone(work),
+            Answer::Work(work) => Flow::work(work),
         }
     }
 

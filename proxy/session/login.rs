@@ -16,7 +16,7 @@ use crate::{
         resp::{Request, Value, request::decimal, write},
         says,
     },
-    upstream::dial::{Credentials, Login, Step, Version},
+    upstream::dial::{Credentials, DialStep, Login, Version},
 };
 
 /// What a HELLO asks for.
@@ -188,7 +188,7 @@ async fn try_login(caller: &Caller, login: &Login) -> Result<(), String> {
     let _descriptor = descriptor.map_err(|error| error.reply())?;
     match caller.router.context().dialer.dial(&node.reach, &login.at(&node)).await {
         Ok(_) => Ok(()),
-        Err(error) if error.step == Step::Login && error.permanent => Err(error.why),
+        Err(error) if error.step == DialStep::Login && error.permanent => Err(error.why),
         Err(error) => Err(error.reply()),
     }
 }

@@ -4,18 +4,18 @@ use tokio::task::yield_now;
 
 use super::{
     Session,
-    alone::Work,
     apart::{self, place_at},
     dispatch,
+    work::Work,
 };
 use crate::{
     cluster::topology::Route,
     commands::{
-        plan::{Cut, Plan, Split},
+        plan::{LongSplit, Plan, Split},
         table::{Spec, treatment::Fold},
     },
     protocol::resp::Request,
-    upstream::ticket::Standing,
+    upstream::ticket::ReplySize,
 };
 
 /// How many keys go between two looks at the others: about half a millisecond of work.
@@ -23,7 +23,7 @@ const PORTION: usize = 2048;
 
 impl Session {
     /// Cuts a long request, and sends its parts. Nothing of its session is under way.
-    pub(super) async fn send_long(&mut self, cut: Cut, request: &Request<'_>, spec: Option<&Spec>) {
+    pub(super) async fn send_long(&mut self, cut: LongSplit, request: &Request<'_>, spec: Option<&Spec>) {
         let mut plan = Plan::Split(Box::new(cut_up(cut, request).await));
         if apart::is_careful(&self.caller) {
             match apart::goes_apart(&self.caller, self.listening.caching(), plan, request, spec) {
@@ -33,7 +33,7 @@ impl Session {
             }
         }
         let Plan::Split(split) = plan else { return };
-        let unknown = split.fold == Fold::KeyOrder && self.caller.line.standing() != Standing::Small;
+        let unknown = split.fold == Fold::KeyOrder && self.caller.line.reply_size() != ReplySize::Small;
         let place = match split.parts.first().filter(|_| unknown) {
             Some(part) => place_at(&self.caller.router, Some(part.slot), self.caller.affinity).await,
             None => None,
@@ -54,7 +54,7 @@ impl Session {
 }
 
 /// Cuts a long request.
-pub(super) async fn cut_up(mut cut: Cut, request: &Request<'_>) -> Split {
+pub(super) async fn cut_up(mut cut: LongSplit, request: &Request<'_>) -> Split {
     while !cut.go_on(request, 4 * PORTION) {
         yield_now().await;
     }

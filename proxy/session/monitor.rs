@@ -26,7 +26,7 @@ use crate::{
     protocol::resp::{Request, write},
     upstream::{
         dial::{Dialer, Login, Version},
-        feed::{Feed, News},
+        feed::{Feed, FeedEvent},
         router::Router,
     },
 };
@@ -91,29 +91,29 @@ impl Monitor {
         for node in &mut self.nodes {
             while let Poll::Ready(news) = node.feed.poll(cx, router.buffer()) {
                 match news {
-                    News::Opened => {
+                    FeedEvent::Opened => {
                         node.lost = false;
                         node.feed.send(&self.question);
                     }
-                    News::Frame(frame) if !node.shows => {
+                    FeedEvent::Frame(frame) if !node.shows => {
                         if !frame.starts_with(b"+") {
                             return Poll::Ready(frame);
                         }
                         node.shows = true;
                     }
-                    News::Frame(frame) if !frame.starts_with(b"+") => node.begun = true,
-                    News::Frame(frame) => {
+                    FeedEvent::Frame(frame) if !frame.starts_with(b"+") => node.begun = true,
+                    FeedEvent::Frame(frame) => {
                         let topology = router.topology();
                         if node.is_to_show(&frame, &self.token, &topology.commands, &router.context().dialer) {
                             self.lines.push(frame);
                         }
                     }
-                    News::Lost(why) => {
+                    FeedEvent::Lost(why) => {
                         (node.shows, node.begun) = (false, false);
                         tracing::info!(node = %node.feed.node().label, why, "MONITOR interrupted");
                         router.hint(Hint::Timeout { node: node.feed.node().id.clone() });
                     }
-                    News::Unreachable(error) => {
+                    FeedEvent::Unreachable(error) => {
                         node.lost = true;
                         router.hint(error.hint(node.feed.node()));
                     }

@@ -17,7 +17,7 @@ use super::{
     called,
     caller::Caller,
     long::{Portion, cut_up},
-    streamed::{self, Failure, Streamed, has_room},
+    streamed::{self, ErrorReply, Streamed, has_room},
 };
 use crate::{
     cluster::topology::Route,
@@ -43,27 +43,27 @@ const ASKED_AHEAD: usize = 16;
 
 /// The parts of a request, asked in the order in which they are due.
 struct Parts<F> {
-    all: Vec<Part>,
+    all: Vec<PartReply>,
     /// Those that have not been asked, the next to be due last.
     unasked: Vec<usize>,
     /// Those that have been asked and whose fronts have not come.
-    asking: JoinSet<(usize, Result<Elements, Failure>)>,
+    asking: JoinSet<(usize, Result<ElementStream, ErrorReply>)>,
     /// How many have been asked and are not due yet.
     ahead: usize,
     attempts: F,
 }
 
 /// One part of the request.
-enum Part {
+enum PartReply {
     Unasked(Slot, Bytes),
     Asked,
     /// Its front has come, and nothing of it is due yet.
-    Ahead(Box<Elements>),
-    Due(Box<Elements>),
+    Ahead(Box<ElementStream>),
+    Due(Box<ElementStream>),
 }
 
 /// The elements of a part's reply that have not been passed on.
-struct Elements {
+struct ElementStream {
     reply: Streamed,
     held: BytesMut,
     scanner: Scanner,
@@ -87,7 +87,7 @@ impl Session {
         let spec = topology.commands.find(&request);
         let split = match plan::plan(&request, spec, &self.caller.router.settings().policy) {
             Plan::Split(split) => *split,
-            Plan::Cut(cut) => cut_up(*cut, &request).await,
+            Plan::LongSplit(cut) => cut_up(*cut, &request).await,
             _ => return envelope.fail(says::ODD_REPLIES),
         };
         if split.parts.iter().any(|part| self.caller.line.ran_behind(&envelope.ticket, part.slot)) {
@@ -100,16 +100,16 @@ impl Session {
 }
 
 /// Gives the client the elements of a split request's reply.
-async fn pass_on(caller: Caller, split: &Split, request: &Request<'_>, envelope: &Envelope) -> Result<(), Failure> {
+async fn pass_on(caller: Caller, split: &Split, request: &Request<'_>, envelope: &Envelope) -> Result<(), ErrorReply> {
     // Each part takes a place of its own: who held one meanwhile could wait for himself.
     envelope.release();
     let ticket = &envelope.ticket;
-    let mut all: Vec<Part> = Vec::with_capacity(split.parts.len());
+    let mut all: Vec<PartReply> = Vec::with_capacity(split.parts.len());
     let mut encoded = Portion::default();
     for (index, part) in split.parts.iter().enumerate() {
         let mut frame = Vec::new();
         split.encode(index, request, &mut frame);
-        all.push(Part::Unasked(part.slot, frame.into()));
+        all.push(PartReply::Unasked(part.slot, frame.into()));
         encoded.add(split.keys_of(index).len()).await;
     }
     let (router, order) = (&caller.router, split.part_of_each_key());
@@ -132,7 +132,7 @@ async fn pass_on(caller: Caller, split: &Split, request: &Request<'_>, envelope:
 
 impl<F: Fn(Slot) -> Attempts> Parts<F> {
     /// Nothing has been asked; `order` says of which part each element is.
-    fn new(all: Vec<Part>, order: &[u32], attempts: F) -> Parts<F> {
+    fn new(all: Vec<PartReply>, order: &[u32], attempts: F) -> Parts<F> {
         let mut seen = vec![false; all.len()];
         let mut is_first = |part: &usize| seen.get_mut(*part).is_some_and(|seen| !std::mem::replace(seen, true));
         let mut unasked: Vec<usize> = order.iter().map(|part| *part as usize).filter(|part| is_first(part)).collect();
@@ -141,7 +141,7 @@ impl<F: Fn(Slot) -> Attempts> Parts<F> {
     }
 
     /// Asks the first, and waits for them.
-    async fn ask_first(&mut self) -> Result<(), Failure> {
+    async fn ask_first(&mut self) -> Result<(), ErrorReply> {
         self.ask_ahead();
         while !self.asking.is_empty() {
             self.hear().await?;
@@ -155,7 +155,7 @@ impl<F: Fn(Slot) -> Attempts> Parts<F> {
             && let Some(index) = self.unasked.pop()
             && let Some(part) = self.all.get_mut(index)
         {
-            if let Part::Unasked(slot, frame) = std::mem::replace(part, Part::Asked) {
+            if let PartReply::Unasked(slot, frame) = std::mem::replace(part, PartReply::Asked) {
                 let attempts = (self.attempts)(slot);
                 self.asking.spawn_local(async move { (index, ask(attempts, slot, frame).await) });
                 self.ahead += 1;
@@ -164,53 +164,53 @@ impl<F: Fn(Slot) -> Attempts> Parts<F> {
     }
 
     /// Waits for the front of any that has been asked.
-    async fn hear(&mut self) -> Result<(), Failure> {
+    async fn hear(&mut self) -> Result<(), ErrorReply> {
         if let Some(Ok((index, begun))) = self.asking.join_next().await
             && let Some(part) = self.all.get_mut(index)
         {
-            *part = Part::Ahead(Box::new(begun?));
+            *part = PartReply::Ahead(Box::new(begun?));
             return Ok(());
         }
         Err(says::ODD_REPLIES.to_owned().into())
     }
 
     /// The elements of a part of which one is due. When that is its first, another part is asked in its place.
-    async fn due(&mut self, index: usize) -> Result<&mut Elements, Failure> {
-        while matches!(self.all.get(index), Some(Part::Asked)) {
+    async fn due(&mut self, index: usize) -> Result<&mut ElementStream, ErrorReply> {
+        while matches!(self.all.get(index), Some(PartReply::Asked)) {
             self.hear().await?;
         }
-        if let Some(part @ Part::Ahead(_)) = self.all.get_mut(index)
-            && let Part::Ahead(elements) = std::mem::replace(part, Part::Asked)
+        if let Some(part @ PartReply::Ahead(_)) = self.all.get_mut(index)
+            && let PartReply::Ahead(elements) = std::mem::replace(part, PartReply::Asked)
         {
-            *part = Part::Due(elements);
+            *part = PartReply::Due(elements);
             self.ahead -= 1;
             self.ask_ahead();
         }
         match self.all.get_mut(index) {
-            Some(Part::Due(elements)) => Ok(elements),
+            Some(PartReply::Due(elements)) => Ok(elements),
             _ => Err(says::ODD_REPLIES.to_owned().into()),
         }
     }
 }
 
 /// Asks for one part; the front of its reply says that it is a list.
-async fn ask(attempts: Attempts, slot: Slot, frame: Bytes) -> Result<Elements, Failure> {
+async fn ask(attempts: Attempts, slot: Slot, frame: Bytes) -> Result<ElementStream, ErrorReply> {
     let place = place_at(&attempts.router, Some(slot), 0).await;
     let mut reply = streamed::ask(attempts, &frame).await?;
     drop(place);
     match Head::of(reply.front()) {
         Some(head) => {
             reply.skip(head.body);
-            Ok(Elements { reply, held: BytesMut::new(), scanner: Scanner::default() })
+            Ok(ElementStream { reply, held: BytesMut::new(), scanner: Scanner::default() })
         }
-        None if elements::error_text(reply.front()).is_some() => Err(Failure(reply.front().clone())),
+        None if elements::error_text(reply.front()).is_some() => Err(ErrorReply(reply.front().clone())),
         None => Err(says::ODD_REPLIES.to_owned().into()),
     }
 }
 
-impl Elements {
+impl ElementStream {
     /// Gives the client the next element; says how many bytes it has.
-    async fn pass_on_next(&mut self, router: &Router, ticket: &Ticket) -> Result<usize, Failure> {
+    async fn pass_on_next(&mut self, router: &Router, ticket: &Ticket) -> Result<usize, ErrorReply> {
         let mut length = 0;
         loop {
             has_room(ticket).await;

@@ -41,24 +41,24 @@ pub(super) struct PauseWait {
 
 /// What a pause of writes is to a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Verdict {
+enum WhilePaused {
     Runs,
     Waits,
     /// A node has to say whether the function that is called may write.
     Ask,
 }
 
-impl Verdict {
-    fn waits_if(waits: bool) -> Verdict {
-        if waits { Verdict::Waits } else { Verdict::Runs }
+impl WhilePaused {
+    fn waits_if(waits: bool) -> WhilePaused {
+        if waits { WhilePaused::Waits } else { WhilePaused::Runs }
     }
 
     /// Of several requests that wait together.
-    fn and(self, other: Verdict) -> Verdict {
+    fn and(self, other: WhilePaused) -> WhilePaused {
         match (self, other) {
-            (Verdict::Waits, _) | (_, Verdict::Waits) => Verdict::Waits,
-            (Verdict::Ask, _) | (_, Verdict::Ask) => Verdict::Ask,
-            _ => Verdict::Runs,
+            (WhilePaused::Waits, _) | (_, WhilePaused::Waits) => WhilePaused::Waits,
+            (WhilePaused::Ask, _) | (_, WhilePaused::Ask) => WhilePaused::Ask,
+            _ => WhilePaused::Runs,
         }
     }
 }
@@ -86,19 +86,19 @@ pub(super) fn wait_of(
         return None;
     }
     let verdict = match (who, queued) {
-        (Paused::All, _) => Verdict::Waits,
+        (Paused::All, _) => WhilePaused::Waits,
         (Paused::Writes, Some(transaction)) if spec.treatment == Treatment::Local(Local::Exec) => {
             judge_queued(transaction, router)
         }
         (Paused::Writes, _) => judge(spec, request, router.scripts(), pause),
     };
     let (over, blocked): (Pin<Box<dyn Future<Output = ()>>>, _) = match verdict {
-        Verdict::Runs => return None,
-        Verdict::Waits => {
+        WhilePaused::Runs => return None,
+        WhilePaused::Waits => {
             let blocked = Blocked::by_pause(caller.client.clone(), router.tally().clone());
             (Box::pin(pause.over()), Some(blocked))
         }
-        Verdict::Ask => (Box::pin(learn_functions(router.clone())), None),
+        WhilePaused::Ask => (Box::pin(learn_functions(router.clone())), None),
     };
     Some(Box::new(PauseWait { over, look: None, _blocked: blocked }))
 }
@@ -127,10 +127,10 @@ pub(super) fn begin(caller: &Caller, request: &Request<'_>) -> Answer {
 
 /// Whether a request may change something that replicas or subscribers hear of. What a script or a function says of itself
 /// counts for more than by which command it is called, as on a server.
-fn judge(spec: &Spec, request: &Request<'_>, scripts: &ScriptCache, pause: &Pause) -> Verdict {
+fn judge(spec: &Spec, request: &Request<'_>, scripts: &ScriptCache, pause: &Pause) -> WhilePaused {
     let by_script = |text: Option<&[u8]>, otherwise: bool| {
         let says = text.and_then(promises_no_writes);
-        Verdict::waits_if(says.map_or(otherwise, |no_writes| !no_writes))
+        WhilePaused::waits_if(says.map_or(otherwise, |no_writes| !no_writes))
     };
     // EVAL_RO, EVALSHA_RO and FCALL_RO only read.
     let may_write = !spec.is_readonly();
@@ -141,18 +141,18 @@ fn judge(spec: &Spec, request: &Request<'_>, scripts: &ScriptCache, pause: &Paus
             by_script(script.as_ref().map(|script| &*script.text), may_write)
         }
         Treatment::Scripting(Scripting::Fcall) => match pause.function(request.arg(1)) {
-            Function::NotAsked => Verdict::Ask,
-            Function::None => Verdict::waits_if(may_write),
-            Function::Known { no_writes } => Verdict::waits_if(!no_writes),
+            Function::NotAsked => WhilePaused::Ask,
+            Function::None => WhilePaused::waits_if(may_write),
+            Function::Known { no_writes } => WhilePaused::waits_if(!no_writes),
         },
-        _ => Verdict::waits_if(spec.is_write() || spec.traits.propagates),
+        _ => WhilePaused::waits_if(spec.is_write() || spec.traits.propagates),
     }
 }
 
 /// The same of all that is queued in a transaction.
-fn judge_queued(transaction: &Transaction, router: &Router) -> Verdict {
+fn judge_queued(transaction: &Transaction, router: &Router) -> WhilePaused {
     let topology = router.topology();
-    let mut all = Verdict::Runs;
+    let mut all = WhilePaused::Runs;
     transaction.each(|request| {
         if let Some(spec) = topology.commands.find(request) {
             all = all.and(judge(spec, request, router.scripts(), router.clients().pause()));

@@ -16,12 +16,12 @@ pub use self::users::look_after_users;
 pub(super) use self::users::{look_after_change, users_change};
 use super::{caller::Caller, names};
 use crate::{
-    clients::rights::{Rules, Verdict},
+    clients::rights::{UserRules, Verdict},
     commands::{
         plan::{Plan, Scripting},
         table::{
             Flags, Spec, Treatment,
-            treatment::{Local, Proxy},
+            treatment::{Local, ProxyCommand},
         },
     },
     protocol::resp::{
@@ -132,14 +132,14 @@ fn known_verdict(caller: &Caller, request: &Request<'_>, spec: &Spec) -> Option<
     };
     let now = caller.router.clock().now();
     let rules = caller.user.rules(now);
-    Some(Rules::key(rules.as_deref(), &request, spec).and_then(|key| caller.user.verdict(&key, now)))
+    Some(UserRules::key(rules.as_deref(), &request, spec).and_then(|key| caller.user.verdict(&key, now)))
 }
 
 /// Whether a node is sent the command as it came, and judges it.
 #[inline]
 pub(super) fn is_judged_by_node(plan: &Plan) -> bool {
     match plan {
-        Plan::One(_) | Plan::Any | Plan::Home | Plan::Blocking(_) | Plan::AskServer | Plan::Scan(_) | Plan::Keys => {
+        Plan::One(_) | Plan::Any | Plan::PubSub | Plan::Blocking(_) | Plan::AskServer | Plan::Scan(_) | Plan::Keys => {
             true
         }
         // Where all nodes are busy, none could be asked.
@@ -161,10 +161,12 @@ enum Needed {
 
 fn needed(spec: &Spec) -> Needed {
     match spec.treatment {
-        Treatment::Local(Local::Proxy(Proxy::Info)) => Needed::Other(&["INFO"]),
-        Treatment::Local(Local::Proxy(Proxy::Nodes)) => Needed::Other(&["CLUSTER", "NODES"]),
-        Treatment::Local(Local::Proxy(Proxy::Explain)) => Needed::Other(&["COMMAND", "GETKEYS", "GET", "key"]),
-        Treatment::Local(Local::Proxy(Proxy::Node | Proxy::Help | Proxy::Unknown)) => Needed::Nothing,
+        Treatment::Local(Local::Proxy(ProxyCommand::Info)) => Needed::Other(&["INFO"]),
+        Treatment::Local(Local::Proxy(ProxyCommand::Nodes)) => Needed::Other(&["CLUSTER", "NODES"]),
+        Treatment::Local(Local::Proxy(ProxyCommand::Explain)) => Needed::Other(&["COMMAND", "GETKEYS", "GET", "key"]),
+        Treatment::Local(Local::Proxy(ProxyCommand::Node | ProxyCommand::Help | ProxyCommand::Unknown)) => {
+            Needed::Nothing
+        }
         _ => Needed::Itself,
     }
 }

@@ -8,7 +8,7 @@ use std::{rc::Rc, sync::Arc, time::Duration};
 use bytes::Bytes;
 use tokio::{net::lookup_host, time::timeout};
 
-use super::{alone::Work, caller::Caller, inside, local::Answer, names, permission};
+use super::{caller::Caller, database, local::Answer, names, permission, work::Work};
 use crate::{
     cluster::{
         explain::Grounds,
@@ -19,7 +19,7 @@ use crate::{
         plan::{self, Plan, Policy},
         table::{
             Flags, Spec, Treatment,
-            treatment::{Client, Local, Proxy},
+            treatment::{ClientCommand, Local, ProxyCommand},
         },
     },
     metrics::events::time_of_day,
@@ -56,17 +56,17 @@ const HELP: &[&str] = &[
 ];
 
 /// The answer to PROXY.
-pub(super) fn answer(caller: &Caller, sub: Proxy, request: &Request<'_>) -> Answer {
+pub(super) fn answer(caller: &Caller, sub: ProxyCommand, request: &Request<'_>) -> Answer {
     match sub {
-        Proxy::Node => Answer::Alone(Work::OneNode),
-        Proxy::Explain => lines(&explain(caller, request)),
-        Proxy::Help => Answer::with(|out| {
+        ProxyCommand::Node => Answer::Work(Work::OneNode),
+        ProxyCommand::Explain => lines(&explain(caller, request)),
+        ProxyCommand::Help => Answer::with(|out| {
             write::array(out, HELP.len());
             HELP.iter().for_each(|line| write::simple(out, line));
         }),
-        Proxy::Info => lines(&glance(&caller.router)),
-        Proxy::Nodes => lines(&nodes(&caller.router)),
-        Proxy::Unknown => Answer::refused(says::unknown_subcommand(request)),
+        ProxyCommand::Info => lines(&glance(&caller.router)),
+        ProxyCommand::Nodes => lines(&nodes(&caller.router)),
+        ProxyCommand::Unknown => Answer::refused(says::unknown_subcommand(request)),
     }
 }
 
@@ -97,14 +97,14 @@ fn explain_inside(
     topology: &Topology,
     grounds: Grounds<'_>,
 ) -> Option<Vec<(&'static str, String)>> {
-    let database = &caller.inside.as_ref()?.database;
+    let database = &caller.database.as_ref()?.database;
     let prefix = String::from_utf8_lossy(database.prefix());
     let place = format!("{}: a key foo is kept as {prefix}foo, in {}", database.name(), grounds.slot(database.slot()));
     let spec = topology.commands.find(request);
-    let known = inside::known_scripts(caller, &topology.commands, spec);
+    let known = database::known_scripts(caller, &topology.commands, spec);
     let mut anew = Anew::default();
     let entered = database.enter(request, spec, known, &mut anew);
-    known.wrapped.take_unproven();
+    known.wrapped.take_not_run_yet();
     let lines = match entered {
         Entered::AsItCame => grounds.lines(request),
         Entered::Anew => grounds.lines(&anew.request()),
@@ -225,8 +225,8 @@ impl OneNode {
             error.reply()
         })?;
         let mut connection = connection.on_behalf_of(&line.doubts);
-        let limits = &router.context().limits;
-        let patience = if self.waits { Duration::MAX } else { PATIENCE.max(limits.request_timeout) };
+        let timeouts = &router.context().timeouts;
+        let patience = if self.waits { Duration::MAX } else { PATIENCE.max(timeouts.request_timeout) };
         let _changed = self.changes_users.then(|| Changed(router.clone(), client.id));
         match connection.exchange(&self.frame, 1, patience).await {
             Ok(replies) => Ok(replies.into_iter().next()),
@@ -266,7 +266,9 @@ fn is_refused(command: &Request<'_>, spec: &Spec, policy: &Policy) -> bool {
 /// command and one reply would serve it untruly.
 fn needs_its_connection(spec: &Spec) -> bool {
     match spec.treatment {
-        Treatment::Local(Local::Client(sub)) => matches!(sub, Client::Reply | Client::Tracking | Client::Caching),
+        Treatment::Local(Local::Client(sub)) => {
+            matches!(sub, ClientCommand::Reply | ClientCommand::Tracking | ClientCommand::Caching)
+        }
         Treatment::Local(
             Local::Ping | Local::Echo | Local::ClusterKeyslot | Local::AclWhoami | Local::Wait | Local::Waitaof,
         ) => false,

@@ -7,7 +7,7 @@ use bytes::{Buf, BytesMut};
 use super::intake::Intake;
 use crate::{
     clients::{Clients, Usage},
-    protocol::resp::request::{Parser, Rules},
+    protocol::resp::request::{FramingRules, Parser},
 };
 
 /// How much memory at most is reserved ahead for a request that has announced its size but not sent it.
@@ -65,7 +65,7 @@ impl Reader {
         &mut self,
         epoch: u64,
         authenticated: bool,
-        rules: impl FnOnce() -> Rules,
+        rules: impl FnOnce() -> FramingRules,
     ) -> Box<Parser> {
         let mut parser = self.parser.take().unwrap_or_default();
         if self.rules_of != Some((epoch, authenticated)) {

@@ -19,7 +19,7 @@ use crate::{
     cluster::{
         recovery::{Action, Case, History, Why},
         refusal::Later,
-        topology::{Hint, Kind, Node, Route},
+        topology::{Hint, Node, RedirectKind, Route},
     },
     commands::plan,
     protocol::resp::request::Parser,
@@ -42,7 +42,7 @@ pub(super) struct Retry {
 }
 
 /// How requests go again.
-pub(super) struct Way<'a> {
+pub(super) struct Resend<'a> {
     pub(super) caller: &'a mut Caller,
     pub(super) barrier: &'a mut Barrier,
     pub(super) listening: &'a mut Listening,
@@ -58,7 +58,7 @@ pub(super) enum Again {
     TooLarge(Box<Bounced>),
 }
 
-impl Way<'_> {
+impl Resend<'_> {
     /// Sends again what has bounced, once nothing else is in flight. As long as anything of it is unanswered, nothing new may
     /// be sent.
     #[inline]
@@ -174,8 +174,8 @@ impl Way<'_> {
                 }
                 let link = self.caller.lane.link_to(&self.caller.router, &node);
                 match redirect.kind {
-                    Kind::Moved => link.send(&request, envelope),
-                    Kind::Ask => {
+                    RedirectKind::Moved => link.send(&request, envelope),
+                    RedirectKind::Ask => {
                         // ASKING and CLIENT CACHING cannot both stand right in front of the request.
                         if envelope.traits.caching == Caching::Yes
                             && let Some(tracking) = &mut self.listening.tracking
@@ -260,7 +260,7 @@ fn send_by_key(caller: &Caller, frame: &[u8], envelope: Envelope) {
 /// Remembers that a slot is on its way.
 fn note_move(router: &Router, bounced: &Bounced) {
     let moves = match &bounced.why {
-        Why::Redirected(redirect, _) => redirect.kind == Kind::Ask,
+        Why::Redirected(redirect, _) => redirect.kind == RedirectKind::Ask,
         why => matches!(why, Why::Later(Later::TryAgain, _)),
     };
     if moves && let Some(slot) = bounced.envelope.slot() {
@@ -351,7 +351,7 @@ mod tests {
 
         fn poll(&mut self, cx: &mut Context<'_>) -> Again {
             let Sent { caller, barrier, listening, retry } = self;
-            Way { caller, barrier, listening }.poll(retry, cx)
+            Resend { caller, barrier, listening }.poll(retry, cx)
         }
 
         /// Goes on until it has been answered.

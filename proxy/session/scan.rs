@@ -5,7 +5,7 @@ use bytes::Bytes;
 
 use super::caller::Caller;
 use crate::{
-    cluster::scan::{self, Own, Step},
+    cluster::scan::{self, NodeSelf, ScanStep},
     protocol::{
         resp::{Request, Value, write},
         slot::Slot,
@@ -71,8 +71,8 @@ async fn page_of_one(caller: &Caller, request: &Request<'_>, cursor: u64, slot: 
 }
 
 /// A node has come to the end of its keys: where the scan goes on.
-fn next_stage(router: &Router, step: &Step, nodes: &[u8]) -> Result<u64, String> {
-    let nodes = Value::parse(nodes).ok().flatten().and_then(|(nodes, _)| Own::parse(nodes.str()?));
+fn next_stage(router: &Router, step: &ScanStep, nodes: &[u8]) -> Result<u64, String> {
+    let nodes = Value::parse(nodes).ok().flatten().and_then(|(nodes, _)| NodeSelf::parse(nodes.str()?));
     let own = nodes.ok_or("ERR proxy: a node does not say which slots it owns (CLUSTER NODES), ask again")?;
     Ok(router.scans().next(step, &own, &router.topology()))
 }

@@ -14,8 +14,7 @@ use bytes::Bytes;
 use tokio::{task::JoinSet, time::timeout};
 
 use super::{
-    Flow, Session, alone::Work, ask::ask, attend::Eof, caller::Caller, dispatch::send_to_primaries, long::Portion,
-    retry,
+    Flow, Session, ask::ask, attend::Eof, caller::Caller, dispatch::send_to_primaries, long::Portion, retry, work::Work,
 };
 use crate::{
     cluster::{
@@ -77,7 +76,7 @@ impl Session {
             }
             Scripting::Evalsha => return self.evalsha(request, spec, route),
             Scripting::Show | Scripting::Exists if !self.caller.is_trusted() || request.len() > MANY => {
-                return Flow::alone(Work::AskOfScripts(which));
+                return Flow::work(Work::AskOfScripts(which));
             }
             Scripting::Show => {
                 let named = scripts.find(request.arg(2)).into_iter().collect::<Vec<_>>();

@@ -9,7 +9,7 @@ use crate::{
     commands::{
         merge::{
             Merge,
-            account::{Account, IsOwn},
+            account::{IsOwn, Ledger},
             info::{self, Facts},
         },
         plan::Fold,
@@ -28,7 +28,7 @@ pub(super) fn facts(caller: &Caller, fold: Fold) -> Facts {
 }
 
 /// Who knows what clients did, for replies merged by `fold` that tell what nodes ran.
-pub(super) fn account_for(caller: &Caller, fold: Fold, request: &Request<'_>) -> Option<Account> {
+pub(super) fn account_for(caller: &Caller, fold: Fold, request: &Request<'_>) -> Option<Ledger> {
     let only = match fold {
         Fold::Info | Fold::Newest(_) | Fold::Entries => Vec::new(),
         Fold::Histogram => request.args().skip(2).map(|name| String::from_utf8_lossy(name).into_owned()).collect(),
@@ -37,7 +37,7 @@ pub(super) fn account_for(caller: &Caller, fold: Fold, request: &Request<'_>) ->
     let (commands, metrics) = (caller.router.topology().commands.clone(), caller.router.tally().metrics().clone());
     let dialer = caller.router.context().dialer.clone();
     let own: IsOwn = Rc::new(move |address: &str| dialer.is_own(address));
-    Some(Account { commands, metrics, only, own: Some(own) })
+    Some(Ledger { commands, metrics, only, own: Some(own) })
 }
 
 /// One request to any primary, by a connection of `lane`, its reply amended.
@@ -96,7 +96,7 @@ fn info_facts(caller: &Caller) -> Facts {
         Some((Paused::Writes, left)) => ("client_pause", "write", left),
         Some((Paused::All, left)) => ("client_pause", "all", left),
     };
-    let without_keys = caller.inside.as_ref().map(|_| (info::WITHOUT_KEYS, String::new()));
+    let without_keys = caller.database.as_ref().map(|_| (info::WITHOUT_KEYS, String::new()));
     let facts = [
         ("tcp_port", caller.client.local.port().to_string()),
         ("process_id", std::process::id().to_string()),

@@ -48,13 +48,13 @@ pub(super) struct Streamed {
 }
 
 /// The frame of an error, as the whole reply.
-pub(super) struct Failure(pub(super) Bytes);
+pub(super) struct ErrorReply(pub(super) Bytes);
 
-impl From<String> for Failure {
-    fn from(text: String) -> Failure {
+impl From<String> for ErrorReply {
+    fn from(text: String) -> ErrorReply {
         let mut frame = Vec::new();
         write::error(&mut frame, text.as_bytes());
-        Failure(frame.into())
+        ErrorReply(frame.into())
     }
 }
 
@@ -74,7 +74,7 @@ impl Session {
     pub(super) async fn stream(
         &mut self,
         mut envelope: Envelope,
-        work: impl AsyncFnOnce(&mut Envelope) -> Result<(), Failure>,
+        work: impl AsyncFnOnce(&mut Envelope) -> Result<(), ErrorReply>,
         eof: Eof,
     ) {
         let done = self.attend(pin!(work(&mut envelope)), eof).await;
@@ -82,11 +82,11 @@ impl Session {
     }
 
     /// Ends a reply that has been passed on in pieces, or could not be.
-    fn end_streamed(&mut self, ticket: Ticket, done: Result<Result<(), Failure>, Disconnect>) {
+    fn end_streamed(&mut self, ticket: Ticket, done: Result<Result<(), ErrorReply>, Disconnect>) {
         match done {
             Ok(Ok(())) => ticket.fill(b""),
-            Ok(Err(Failure(error))) if ticket.has_begun() => ticket.fail(&String::from_utf8_lossy(&error)),
-            Ok(Err(Failure(error))) => ticket.fill(&error),
+            Ok(Err(ErrorReply(error))) if ticket.has_begun() => ticket.fail(&String::from_utf8_lossy(&error)),
+            Ok(Err(ErrorReply(error))) => ticket.fill(&error),
             Err(reason) => {
                 self.busy = Busy::Ending(reason);
                 self.caller.line.close();
@@ -123,13 +123,13 @@ impl Streamed {
     }
 
     /// The next piece, and whether it is the last. The first is the front.
-    pub(super) async fn piece(&mut self, router: &Router) -> Result<(Bytes, bool), Failure> {
+    pub(super) async fn piece(&mut self, router: &Router) -> Result<(Bytes, bool), ErrorReply> {
         if !self.front.is_empty() {
             return Ok((std::mem::take(&mut self.front), self.rest.is_none()));
         }
         let Some(connection) = &mut self.rest else { return Ok((Bytes::new(), true)) };
         let node = connection.node().clone();
-        let patience = router.context().limits.node_timeout;
+        let patience = router.context().timeouts.node_timeout;
         // Only now is the node listened to, so that it can be silent.
         let why = match timeout(patience, connection.piece()).await {
             Ok(Ok((piece, last))) => {
@@ -146,7 +146,7 @@ impl Streamed {
     }
 
     /// Gives the client the reply, as fast as the client reads it and the node sends it; says how many bytes it had.
-    pub(super) async fn pass_on(mut self, router: &Router, ticket: &Ticket) -> Result<usize, Failure> {
+    pub(super) async fn pass_on(mut self, router: &Router, ticket: &Ticket) -> Result<usize, ErrorReply> {
         let mut length = 0;
         loop {
             has_room(ticket).await;
@@ -160,7 +160,7 @@ impl Streamed {
     }
 
     /// The whole reply, for who cannot pass it on in pieces. The error says that there is no room for it.
-    pub(super) async fn collect(mut self, router: &Router) -> Result<Bytes, Failure> {
+    pub(super) async fn collect(mut self, router: &Router) -> Result<Bytes, ErrorReply> {
         let Some(connection) = &self.rest else { return Ok(self.front) };
         let node = connection.node().clone();
         let (mut held, mut all) = (Held::nothing(router.clients()), BytesMut::new());
@@ -184,7 +184,7 @@ pub(super) async fn has_room(ticket: &Ticket) {
 }
 
 /// Asks the node that serves a request which only reads, and the next where that one did not execute it.
-pub(super) async fn ask(attempts: Attempts, frame: &[u8]) -> Result<Streamed, Failure> {
+pub(super) async fn ask(attempts: Attempts, frame: &[u8]) -> Result<Streamed, ErrorReply> {
     ask_for(attempts, frame, None).await
 }
 
@@ -194,7 +194,7 @@ pub(super) async fn ask_for(
     mut attempts: Attempts,
     frame: &[u8],
     mut envelope: Option<&mut Envelope>,
-) -> Result<Streamed, Failure> {
+) -> Result<Streamed, ErrorReply> {
     let read = RequestTraits { repeatable: true, ..RequestTraits::default() };
     let RequestTraits { repeatable, needs, .. } = envelope.as_ref().map_or(read, |envelope| envelope.traits);
     let (mut lost_before, mut healed) = (!repeatable, false);
@@ -248,7 +248,7 @@ async fn unless_silent<T>(
     work: impl Future<Output = T>,
 ) -> Result<T, Elapsed> {
     let (mut work, tally) = (pin!(work), router.node_tally(node));
-    let until = Instant::now() + router.context().limits.node_timeout;
+    let until = Instant::now() + router.context().timeouts.node_timeout;
     let mut deadline = Instant::now() + limit;
     loop {
         let silent = match timeout_at(deadline.into(), work.as_mut()).await {
@@ -267,7 +267,7 @@ enum Attempt {
     /// The front of the reply is there.
     Begun(Streamed),
     /// With an error of the proxy's own.
-    Failed(Failure),
+    Failed(ErrorReply),
     /// The node did not execute it.
     Refused(Why),
     /// The connection was lost when it may have been executed.
@@ -276,7 +276,7 @@ enum Attempt {
 
 async fn attempt(attempts: &Attempts, mut connection: Dedicated, frame: &[u8]) -> Attempt {
     let router = &attempts.router;
-    let (node, limit) = (connection.node().clone(), router.context().limits.request_timeout);
+    let (node, limit) = (connection.node().clone(), router.context().timeouts.request_timeout);
     let front = async {
         let prefix = attempts.prefix();
         let asked = if prefix.is_empty() {

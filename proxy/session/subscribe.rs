@@ -14,7 +14,7 @@ use tokio::time::Sleep;
 use super::{
     Session,
     attend::Eof,
-    subscriber::{Kind, Subscriber, SubscriberContext},
+    subscriber::{Subscriber, SubscriberContext, TopicKind},
 };
 use crate::{
     protocol::resp::{Request, write},
@@ -25,11 +25,11 @@ use crate::{
 const STEP: usize = 1024;
 
 impl Session {
-    /// SUBSCRIBE and UNSUBSCRIBE and their kin: each name is confirmed by itself. What is returned is an error, or nothing;
+    /// SUBSCRIBE and UNSUBSCRIBE and the like: each name is confirmed by itself. What is returned is an error, or nothing;
     /// `None` where the client has gone.
     pub(super) async fn change_subscriptions(
         &mut self,
-        kind: Kind,
+        kind: TopicKind,
         begins: bool,
         request: &Request<'_>,
     ) -> Option<Bytes> {
@@ -73,7 +73,7 @@ impl Session {
 /// Subscribes; gives the subscriptions back, and an error or nothing.
 async fn begin(
     mut subscriber: Box<Subscriber>,
-    kind: Kind,
+    kind: TopicKind,
     names: &[Bytes],
     context: &SubscriberContext<'_>,
 ) -> (Box<Subscriber>, Bytes) {
@@ -88,7 +88,7 @@ async fn begin(
         match subscriber.poll_begun(kind, names, router) {
             Poll::Pending if patience.poll(cx, &subscriber).is_ready() => {
                 // Notifications from a node that is down do not come anyway.
-                let enough = subscriber.is_begun_at_home(kind, names, router);
+                let enough = subscriber.is_begun_at_pubsub_node(kind, names, router);
                 let why = || subscriber.why_not(kind, names).unwrap_or_else(|| no_place(router));
                 Poll::Ready(if enough { Ok(()) } else { Err(why()) })
             }
@@ -114,7 +114,7 @@ async fn begin(
 /// Unsubscribes; gives the subscriptions back.
 async fn end(
     mut subscriber: Box<Subscriber>,
-    kind: Kind,
+    kind: TopicKind,
     names: &[Bytes],
     context: &SubscriberContext<'_>,
 ) -> Box<Subscriber> {
@@ -202,7 +202,7 @@ mod tests {
                 node.says([MESSAGE, CONFIRMED, MESSAGE].concat().as_bytes()).await;
                 node
             };
-            let begun = begin(subscriber, Kind::Channel, &names, &context);
+            let begun = begin(subscriber, TopicKind::Channel, &names, &context);
             let ((mut subscriber, error), mut node) = tokio::join!(begun, node);
             assert_eq!(error, "");
             assert_eq!((subscriber.counts(), subscriber.is_empty()), ([1, 0, 0], false));
@@ -216,7 +216,7 @@ mod tests {
                 node.hears(&frame("unsubscribe a")).await;
                 node.says(b"*3\r\n$11\r\nunsubscribe\r\n$1\r\na\r\n:0\r\n").await;
             };
-            let (subscriber, ()) = tokio::join!(end(subscriber, Kind::Channel, &names, &context), gone);
+            let (subscriber, ()) = tokio::join!(end(subscriber, TopicKind::Channel, &names, &context), gone);
             assert!(subscriber.is_empty());
             assert_eq!(caller.was_told(), "*3\r\n$11\r\nunsubscribe\r\n$1\r\na\r\n:0\r\n");
         })
@@ -236,7 +236,7 @@ mod tests {
                 node.says(b"-NOPERM no channels\r\n").await;
             };
             let names = [Bytes::from("a")];
-            let ((subscriber, error), ()) = tokio::join!(begin(subscriber, Kind::Channel, &names, &context), node);
+            let ((subscriber, error), ()) = tokio::join!(begin(subscriber, TopicKind::Channel, &names, &context), node);
             assert_eq!(error, "-NOPERM no channels\r\n");
             assert!(subscriber.is_empty() && caller.was_told().is_empty());
         })

@@ -1,6 +1,6 @@
 //! A client's subscriptions: what it wants, and on which nodes that is subscribed for it.
 //!
-//! Classic channels and patterns are subscribed on the home node, where every PUBLISH goes, on a connection of this
+//! Classic channels and patterns are subscribed on the pub/sub node, where every PUBLISH goes, on a connection of this
 //! client's own: so PUBLISH and PUBSUB count clients, and messages come in the order of one Redis. Shard channels are
 //! subscribed where their slot is. What can match keyspace notifications is subscribed on every primary besides, since
 //! nodes notify of their own keys only; from there nothing but notifications is taken.
@@ -31,9 +31,9 @@ use self::{
     handover::Handover,
     notification::{is_notification, may_be_notified},
     source::{Heard, Source},
-    topics::{Standing, Topics},
+    topics::{SubscriptionState, Topics},
 };
-pub use source::Kind;
+pub use source::TopicKind;
 
 use super::caller::Caller;
 use crate::{
@@ -85,7 +85,7 @@ pub struct SubscriberContext<'a> {
     pub line: &'a Rc<Line>,
     pub resp3: bool,
     /// The client is in a database of its own: notifications would tell it of others' keys.
-    pub is_inside: bool,
+    pub in_database: bool,
 }
 
 impl SubscriberContext<'_> {
@@ -95,7 +95,7 @@ impl SubscriberContext<'_> {
             router: &caller.router,
             line: &caller.line,
             resp3: caller.speaks_resp3(),
-            is_inside: caller.inside.is_some(),
+            in_database: caller.database.is_some(),
         }
     }
 }
@@ -127,7 +127,7 @@ impl Subscriber {
         self.size
     }
 
-    fn forget(&mut self, kind: Kind, name: &Bytes) {
+    fn forget(&mut self, kind: TopicKind, name: &Bytes) {
         if self.topics[kind as usize].remove(name) {
             self.size -= name.len() + NAME;
         }
@@ -144,7 +144,7 @@ impl Subscriber {
     }
 
     /// The names of one kind.
-    pub fn names(&self, kind: Kind) -> Vec<Bytes> {
+    pub fn names(&self, kind: TopicKind) -> Vec<Bytes> {
         self.topics[kind as usize].names().cloned().collect()
     }
 
@@ -165,7 +165,7 @@ impl Subscriber {
     }
 
     /// Begins to subscribe. When [`Subscriber::poll_begun`] is ready, it is to be confirmed or cancelled.
-    pub fn begin(&mut self, kind: Kind, names: &[Bytes], router: &Router) {
+    pub fn begin(&mut self, kind: TopicKind, names: &[Bytes], router: &Router) {
         let topics = &mut self.topics[kind as usize];
         let new: Vec<Bytes> = names.iter().filter(|name| topics.add(name)).cloned().collect();
         self.size += new.iter().map(|name| name.len() + NAME).sum::<usize>();
@@ -174,12 +174,12 @@ impl Subscriber {
 
     /// Whether these, all the names of the request, are subscribed where they should be; an error where a node refuses
     /// that.
-    pub fn poll_begun(&mut self, kind: Kind, names: &[Bytes], router: &Router) -> Poll<Result<(), Bytes>> {
+    pub fn poll_begun(&mut self, kind: TopicKind, names: &[Bytes], router: &Router) -> Poll<Result<(), Bytes>> {
         if let Some(error) = self.refused.take() {
             return Poll::Ready(Err(error));
         }
         let is_begun = |name: &Bytes| {
-            self.topics[kind as usize].standing(name) != Some(Standing::New)
+            self.topics[kind as usize].state(name) != Some(SubscriptionState::New)
                 || self.subscribed_at(kind, name, router).is_some_and(|(all, _)| all)
         };
         self.done += names.iter().skip(self.done).take_while(|name| is_begun(name)).count();
@@ -187,37 +187,39 @@ impl Subscriber {
     }
 
     /// Whether these are subscribed at least where it matters most.
-    pub fn is_begun_at_home(&self, kind: Kind, names: &[Bytes], router: &Router) -> bool {
-        names.iter().all(|name| self.subscribed_at(kind, name, router).is_some_and(|(_, home)| home))
+    pub fn is_begun_at_pubsub_node(&self, kind: TopicKind, names: &[Bytes], router: &Router) -> bool {
+        names
+            .iter()
+            .all(|name| self.subscribed_at(kind, name, router).is_some_and(|(_, at_pubsub_node)| at_pubsub_node))
     }
 
-    /// Whether it is subscribed at every node where it should be, and whether at the home node; `None` at none. A node
+    /// Whether it is subscribed at every node where it should be, and whether at the pub/sub node; `None` at none. A node
     /// that is lost has no notifications, as long as others have; one that fails is not waited for where it would only
     /// notify.
-    fn subscribed_at(&self, kind: Kind, name: &Bytes, router: &Router) -> Option<(bool, bool)> {
+    fn subscribed_at(&self, kind: TopicKind, name: &Bytes, router: &Router) -> Option<(bool, bool)> {
         let mut found = None;
         let is_there = |source: &Source| source.actual[kind as usize].contains(name);
         let spares_lost = may_be_notified(kind, name) && self.sources.iter().any(is_there);
         for source in self.sources.iter().filter(|source| source.desired[kind as usize].contains(name)) {
             let is = is_there(source);
-            let (all, home) = found.unwrap_or((true, false));
-            let only_notifies = kind != Kind::Shard && !source.home;
+            let (all, at_pubsub_node) = found.unwrap_or((true, false));
+            let only_notifies = kind != TopicKind::Shard && !source.at_pubsub_node;
             let enough = is || source.lost.is_some() && spares_lost || only_notifies && source.fails(router);
-            found = Some((all && enough, home || is && (source.home || kind == Kind::Shard)));
+            found = Some((all && enough, at_pubsub_node || is && (source.at_pubsub_node || kind == TopicKind::Shard)));
         }
         found
     }
 
     /// Why these cannot be subscribed, where a node is lost that should do it.
-    pub fn why_not(&self, kind: Kind, names: &[Bytes]) -> Option<Bytes> {
+    pub fn why_not(&self, kind: TopicKind, names: &[Bytes]) -> Option<Bytes> {
         let is_for = |source: &&Source| names.iter().any(|name| source.desired[kind as usize].contains(name));
         self.sources.iter().filter(is_for).find_map(|source| source.lost.clone()).map(Bytes::from)
     }
 
     /// It has come to nothing: forgets what is new.
-    pub fn cancel(&mut self, kind: Kind, names: &[Bytes]) {
+    pub fn cancel(&mut self, kind: TopicKind, names: &[Bytes]) {
         let topics = &self.topics[kind as usize];
-        let is_new = |name: &&Bytes| topics.standing(name) == Some(Standing::New);
+        let is_new = |name: &&Bytes| topics.state(name) == Some(SubscriptionState::New);
         let new: Vec<Bytes> = names.iter().filter(is_new).cloned().collect();
         for name in &new {
             self.forget(kind, name);
@@ -228,9 +230,9 @@ impl Subscriber {
     }
 
     /// Tells the client that it is subscribed to these. When it has been told of all, [`Subscriber::release`] is due.
-    pub fn confirm(&mut self, kind: Kind, names: &[Bytes], context: &SubscriberContext<'_>) {
+    pub fn confirm(&mut self, kind: TopicKind, names: &[Bytes], context: &SubscriberContext<'_>) {
         for name in names {
-            self.topics[kind as usize].set(name, Standing::Confirmed);
+            self.topics[kind as usize].set(name, SubscriptionState::Confirmed);
             self.say(kind, true, Some(name), context);
         }
     }
@@ -243,15 +245,15 @@ impl Subscriber {
     }
 
     /// Ends subscriptions.
-    pub fn end(&mut self, kind: Kind, names: &[Bytes]) {
+    pub fn end(&mut self, kind: TopicKind, names: &[Bytes]) {
         for name in names {
-            self.topics[kind as usize].set(name, Standing::Leaving);
+            self.topics[kind as usize].set(name, SubscriptionState::Leaving);
         }
         self.sources.iter_mut().for_each(|source| source.drop_names(kind, names));
     }
 
     /// Whether no node has any of these, all the names of the request, any more.
-    pub fn has_ended(&mut self, kind: Kind, names: &[Bytes], router: &Router) -> bool {
+    pub fn has_ended(&mut self, kind: TopicKind, names: &[Bytes], router: &Router) -> bool {
         let has = |source: &Source, name: &Bytes| source.actual[kind as usize].contains(name) && !source.fails(router);
         let is_gone = |name: &Bytes| !self.sources.iter().any(|source| has(source, name));
         self.done += names.iter().skip(self.done).take_while(|name| is_gone(name)).count();
@@ -259,7 +261,7 @@ impl Subscriber {
     }
 
     /// Tells the client that these are ended. When it has been told of all, [`Subscriber::close_idle`] is due.
-    pub fn confirm_end(&mut self, kind: Kind, names: &[Bytes], context: &SubscriberContext<'_>) {
+    pub fn confirm_end(&mut self, kind: TopicKind, names: &[Bytes], context: &SubscriberContext<'_>) {
         for name in names {
             self.forget(kind, name);
             self.say(kind, false, Some(name), context);
@@ -267,7 +269,7 @@ impl Subscriber {
     }
 
     /// Tells the client that there was none to end.
-    pub fn confirm_none(&self, kind: Kind, context: &SubscriberContext<'_>) {
+    pub fn confirm_none(&self, kind: TopicKind, context: &SubscriberContext<'_>) {
         self.say(kind, false, None, context);
     }
 
@@ -279,9 +281,9 @@ impl Subscriber {
     }
 
     /// A confirmation, with the count that Redis has in it: channels and patterns together, shard channels by themselves.
-    fn say(&self, kind: Kind, subscribe: bool, name: Option<&Bytes>, context: &SubscriberContext<'_>) {
+    fn say(&self, kind: TopicKind, subscribe: bool, name: Option<&Bytes>, context: &SubscriberContext<'_>) {
         let [channels, patterns, shards] = self.counts();
-        let count = if kind == Kind::Shard { shards } else { channels + patterns };
+        let count = if kind == TopicKind::Shard { shards } else { channels + patterns };
         let mut frame = Vec::new();
         write::head(&mut frame, if context.resp3 { b'>' } else { b'*' }, 3);
         write::bulk(&mut frame, kind.verb(subscribe).as_bytes());
@@ -324,28 +326,28 @@ impl Subscriber {
         match heard {
             Heard::Opened => {}
             Heard::Confirmed => self.confirmed += 1,
-            Heard::Message { channel, .. } if context.is_inside && is_notification(&channel) => {}
+            Heard::Message { channel, .. } if context.in_database && is_notification(&channel) => {}
             Heard::Message { kind, name, channel, frame } => {
                 // Only these go from node to node, and may come twice. What is alike otherwise is not the same.
-                let is_classic = kind != Kind::Shard && !is_notification(&channel);
-                let (home, number) = (source.home, source.number);
-                let stays = self.handover.is_some() && source.is_at_home(router);
+                let is_classic = kind != TopicKind::Shard && !is_notification(&channel);
+                let (at_pubsub_node, number) = (source.at_pubsub_node, source.number);
+                let stays = self.handover.is_some() && source.is_at_pubsub_node(router);
                 let is_echo = |handover: &mut Handover| !handover.is_new(number, stays, &frame);
-                if is_classic && (!home || self.handover.as_mut().is_some_and(is_echo)) {
+                if is_classic && (!at_pubsub_node || self.handover.as_mut().is_some_and(is_echo)) {
                     return;
                 }
-                match self.topics[kind as usize].standing(&name) {
-                    Some(Standing::Confirmed | Standing::Leaving) => push(&frame, context),
-                    Some(Standing::New) => self.held.push(frame),
+                match self.topics[kind as usize].state(&name) {
+                    Some(SubscriptionState::Confirmed | SubscriptionState::Leaving) => push(&frame, context),
+                    Some(SubscriptionState::New) => self.held.push(frame),
                     None => {}
                 }
             }
             Heard::Refused { kind, names, error } => self.refused_by(index, kind, names, error, router),
             Heard::Dropped(name) => {
-                if source.desired[Kind::Shard as usize].contains(&name) {
+                if source.desired[TopicKind::Shard as usize].contains(&name) {
                     gap(router, source.feed().node(), "it has given the slot away", 1);
                     // It will say where the slot has gone.
-                    source.ask_again(Kind::Shard, vec![name]);
+                    source.ask_again(TopicKind::Shard, vec![name]);
                 }
             }
             Heard::Lost { why, subscriptions } => {
@@ -365,7 +367,7 @@ impl Subscriber {
     }
 
     /// A node has not subscribed to these.
-    fn refused_by(&mut self, index: usize, kind: Kind, names: Vec<Bytes>, error: Bytes, router: &Router) {
+    fn refused_by(&mut self, index: usize, kind: TopicKind, names: Vec<Bytes>, error: Bytes, router: &Router) {
         let Some(source) = self.sources.get_mut(index) else { return };
         let node = source.feed().node().clone();
         let wanted = |name: &Bytes| source.desired[kind as usize].contains(name);

@@ -216,11 +216,11 @@ impl Tracking {
     }
 
     /// What nodes are asked for.
-    fn wanted(&self) -> dial::Tracking {
+    fn wanted(&self) -> dial::TrackingRequest {
         // The empty prefix is all keys, and so is none.
         let all = self.prefixes.contains(&Bytes::new());
         let prefixes = if all { Vec::new() } else { self.prefixes.iter().cloned().collect() };
-        dial::Tracking { mode: self.mode, prefixes, noloop: self.noloop, redirect: None }
+        dial::TrackingRequest { mode: self.mode, prefixes, noloop: self.noloop, redirect: None }
     }
 }
 

@@ -15,18 +15,18 @@ use std::{pin::pin, rc::Rc};
 use bytes::Bytes;
 
 pub(super) use self::multi::Multi;
-use self::own::{Own, waits_within};
+use self::own::{OwnRequest, waits_within};
 use self::run::{exec_apart, exec_watched, stand_ins};
 use super::{
     Flow, Session,
-    alone::Work,
     apart::{self, place_at},
     attend::Eof,
     called,
     caller::Caller,
     monitor,
     scripts::{self, learn_all, scripts_of},
-    streamed::{Failure, Streamed},
+    streamed::{ErrorReply, Streamed},
+    work::Work,
 };
 use crate::{
     cluster::topology::Route,
@@ -51,7 +51,7 @@ pub(super) struct Transaction {
     queued: usize,
     slot: Option<Slot>,
     /// What the proxy answers itself or by another node, with its place among the queued.
-    own: Vec<Own>,
+    own: Vec<OwnRequest>,
     /// Bytes that these take.
     own_size: usize,
     /// A command that may write is among them.
@@ -77,7 +77,7 @@ impl Transaction {
 
     /// Bytes that it holds.
     pub(super) fn size(&self) -> usize {
-        self.frames.capacity() + self.own_size + self.own.capacity() * size_of::<Own>()
+        self.frames.capacity() + self.own_size + self.own.capacity() * size_of::<OwnRequest>()
     }
 
     /// Shows each request that is queued, in any order; MULTI and stand-ins too.
@@ -143,7 +143,7 @@ impl Session {
             return self.answer_error(spec, says::NESTED_MULTI);
         }
         if !self.caller.lane.may_multi() && !self.caller.is_known_to_may("multi") {
-            return Flow::alone(Work::Multi);
+            return Flow::work(Work::Multi);
         }
         self.multi.begin(&self.caller, request);
         self.answer(spec, b"+OK\r\n")
@@ -159,7 +159,7 @@ impl Session {
             || is_given
             || apart::exec_goes_apart(&self.caller, self.listening.caching(), transaction);
         if !transaction.spoiled && is_alone {
-            return Flow::alone(Work::Exec);
+            return Flow::work(Work::Exec);
         }
         let is_large = transaction.frames.len() > LARGEST_SHARED;
         if is_large && !self.caller.line.is_settled() {
@@ -215,7 +215,7 @@ impl Session {
         // As on one Redis, it is about what was written before the transaction.
         let waits = waits_within(&self.caller, &transaction).await;
         let (transaction, line) = (Rc::new(transaction), self.caller.line.clone());
-        let patience = self.caller.router.context().limits.request_timeout;
+        let patience = self.caller.router.context().timeouts.request_timeout;
         let retry_timeout = self.caller.router.context().recovery.timeout;
         let touched = self.caller.null_array();
         let reply = match self.multi.watch.take() {
@@ -259,7 +259,7 @@ impl Session {
         }
         let router = self.caller.router.clone();
         let reply = match self.attend_to(pin!(reply.collect(&router)), Eof::Waits).await {
-            Some(Ok(reply) | Err(Failure(reply))) => reply,
+            Some(Ok(reply) | Err(ErrorReply(reply))) => reply,
             None => return,
         };
         let Some(reply) = self.put_in_own(reply, &transaction.own, waits).await else { return };
@@ -281,7 +281,7 @@ impl Session {
 /// Whether the client's user may use MULTI, where its lane has credentials: else its commands would run one by one at the
 /// node, while the client believes them queued. A node's error where it may not.
 pub(super) async fn try_multi(caller: Caller) -> Result<(), Bytes> {
-    let patience = caller.router.context().limits.request_timeout;
+    let patience = caller.router.context().timeouts.request_timeout;
     let mut connection = caller.attempts(None).connect().await.map_err(|text| write::error_frame(&text))?;
     let replies = connection.exchange(&[MULTI, DISCARD].concat(), 2, patience).await;
     let replies =

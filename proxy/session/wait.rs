@@ -51,18 +51,18 @@ const NO_FUNCTIONS: &[u8] = b"\n\0\x5d\x9b\\@\x0f\x7f\xa2\xda";
 
 /// What a WAIT asks for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Wanted {
+pub(super) struct WaitTerms {
     replicas: i64,
     /// `None` is for ever.
     timeout: Option<Duration>,
 }
 
-impl Wanted {
+impl WaitTerms {
     /// Reads a count and a timeout; `None` where the server would refuse them.
-    fn parse(replicas: &[u8], timeout: &[u8]) -> Option<Wanted> {
+    fn parse(replicas: &[u8], timeout: &[u8]) -> Option<WaitTerms> {
         let timeout = u64::try_from(decimal(timeout)?).ok()?;
         let timeout = (timeout > 0).then(|| Duration::from_millis(timeout));
-        Some(Wanted { replicas: decimal(replicas)?, timeout })
+        Some(WaitTerms { replicas: decimal(replicas)?, timeout })
     }
 }
 
@@ -71,7 +71,7 @@ type Counts = (i64, i64);
 
 /// A WAIT or WAITAOF.
 pub(super) struct Wait {
-    wanted: Wanted,
+    wanted: WaitTerms,
     /// How many nodes themselves have to have it on their disks, for WAITAOF.
     local: Option<i64>,
 }
@@ -79,12 +79,12 @@ pub(super) struct Wait {
 impl Wait {
     /// WAIT; `None` where servers refuse it.
     pub(super) fn for_replicas(request: &Request<'_>) -> Option<Wait> {
-        Some(Wait { wanted: Wanted::parse(request.arg(1), request.arg(2))?, local: None })
+        Some(Wait { wanted: WaitTerms::parse(request.arg(1), request.arg(2))?, local: None })
     }
 
     /// WAITAOF; `None` where servers refuse it.
     pub(super) fn for_disks(request: &Request<'_>) -> Option<Wait> {
-        let wanted = Wanted::parse(request.arg(2), request.arg(3)).filter(|wanted| wanted.replicas >= 0)?;
+        let wanted = WaitTerms::parse(request.arg(2), request.arg(3)).filter(|wanted| wanted.replicas >= 0)?;
         let local = decimal(request.arg(1)).filter(|local| (0..=1).contains(local))?;
         Some(Wait { wanted, local: Some(local) })
     }
@@ -108,7 +108,7 @@ impl Wait {
     /// Counts until there is what is wanted; `known` gets the counts so far.
     async fn count(&self, caller: &Caller, known: Rc<Cell<Counts>>) -> Result<Counts, String> {
         let (router, line) = (caller.router.clone(), caller.line.clone());
-        let Wanted { replicas, timeout } = self.wanted;
+        let WaitTerms { replicas, timeout } = self.wanted;
         match self.local {
             Some(local) => count_synced(router, line, (local, replicas), timeout, known).await,
             None => {
@@ -143,10 +143,10 @@ pub(super) async fn server_says(caller: &Caller, request: &Request<'_>) -> Bytes
     let Some(node) = caller.router.node_for(Route::Any, caller.affinity) else {
         return write::error_frame(caller.router.topology().down());
     };
-    let limits = &caller.router.context().limits;
+    let timeouts = &caller.router.context().timeouts;
     let said = async {
         let mut connection = caller.lane.pool().take(&node).await?;
-        let mut replies = connection.exchange(request.frame(), 1, limits.request_timeout).await?;
+        let mut replies = connection.exchange(request.frame(), 1, timeouts.request_timeout).await?;
         connection.give_back();
         Ok::<_, Box<dyn std::error::Error>>(replies.pop())
     };
@@ -158,7 +158,7 @@ pub(super) async fn server_says(caller: &Caller, request: &Request<'_>) -> Bytes
 }
 
 /// A node and how far its replicas have to be.
-struct Target {
+struct NodeOffset {
     node: Arc<Node>,
     /// When the client first wrote there, if it did.
     written: Option<Instant>,
@@ -169,8 +169,8 @@ struct Target {
 }
 
 /// The nodes that the client has written to; all that own slots where it has written nothing.
-fn targets(router: &Router, line: &Line) -> Result<Vec<Target>, String> {
-    let target = |node, written| Target { node, written, stream: String::new(), offset: 0, acknowledged: 0 };
+fn targets(router: &Router, line: &Line) -> Result<Vec<NodeOffset>, String> {
+    let target = |node, written| NodeOffset { node, written, stream: String::new(), offset: 0, acknowledged: 0 };
     let written = line.written();
     if !written.is_empty() {
         return Ok(written.into_iter().map(|(node, since)| target(node, Some(since))).collect());
@@ -217,11 +217,16 @@ async fn count(
 }
 
 /// Has all targets say how far they are.
-async fn meet(router: &Rc<Router>, line: &Line) -> Result<Vec<Target>, String> {
+async fn meet(router: &Rc<Router>, line: &Line) -> Result<Vec<NodeOffset>, String> {
     look_all(router, line, targets(router, line)?, true).await
 }
 
-async fn look_all(router: &Rc<Router>, line: &Line, targets: Vec<Target>, first: bool) -> Result<Vec<Target>, String> {
+async fn look_all(
+    router: &Rc<Router>,
+    line: &Line,
+    targets: Vec<NodeOffset>,
+    first: bool,
+) -> Result<Vec<NodeOffset>, String> {
     let mut looks = JoinSet::new();
     for mut target in targets {
         let router = router.clone();
@@ -257,7 +262,7 @@ enum Unsure {
     Silent(String),
 }
 
-impl Target {
+impl NodeOffset {
     /// Asks the node how far it and its replicas are.
     async fn look(&mut self, router: &Rc<Router>, first: bool) -> Result<(), Unsure> {
         let link = router.first_lane().link_to(router, &self.node);
@@ -316,9 +321,9 @@ fn acknowledged(line: &str) -> Option<u64> {
 fn hurry(router: &Rc<Router>, node: &Arc<Node>) {
     let (router, node) = (router.clone(), node.clone());
     tokio::task::spawn_local(async move {
-        let limits = &router.context().limits;
+        let timeouts = &router.context().timeouts;
         let Ok(mut connection) = proxys_own(&router, &node).await else { return };
-        if connection.exchange(HURRY, 1, limits.request_timeout).await.is_ok() {
+        if connection.exchange(HURRY, 1, timeouts.request_timeout).await.is_ok() {
             connection.give_back();
         }
     });
@@ -341,7 +346,7 @@ async fn count_synced(
     known: Rc<Cell<Counts>>,
 ) -> Result<Counts, String> {
     let deadline = timeout.and_then(|timeout| Instant::now().checked_add(timeout));
-    let patience = router.context().limits.request_timeout;
+    let patience = router.context().timeouts.request_timeout;
     let mut connections = Vec::new();
     for target in meet(&router, &line).await? {
         let unsure = |why: String| says::wait_unsure(&target.node.label, &why);
@@ -488,8 +493,8 @@ mod tests {
 
     #[test]
     fn what_is_wanted_is_read_as_the_server_reads_it() {
-        let forever = Wanted { replicas: -1, timeout: None };
-        assert_eq!(Wanted::parse(b"-1", b"0"), Some(forever));
-        assert_eq!(Wanted::parse(b"1", b"-1"), None);
+        let forever = WaitTerms { replicas: -1, timeout: None };
+        assert_eq!(WaitTerms::parse(b"-1", b"0"), Some(forever));
+        assert_eq!(WaitTerms::parse(b"1", b"-1"), None);
     }
 }

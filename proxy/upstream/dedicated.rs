@@ -40,7 +40,7 @@ use crate::{
 };
 
 use self::unanswered::Unanswered;
-pub use asked::Asked;
+pub use asked::CountedRequest;
 
 /// Idle connections that are kept for each node and lane, and for how long: a client that waits in BLPOP again and
 /// again finds its connection warm, however many such clients there are.
@@ -73,7 +73,7 @@ pub struct Pool {
     clients: Arc<Clients>,
     tallies: Rc<NodeTallies>,
     descriptors: Arc<Descriptors>,
-    way: Way,
+    way: Connector,
     accepts: Rc<Cell<Accepts>>,
     /// By node, the longest idle first.
     idle: RefCell<HashMap<Address, VecDeque<Idle>>>,
@@ -84,7 +84,7 @@ pub struct Pool {
 
 /// How the connections of a pool are made.
 #[derive(Clone)]
-pub struct Way {
+pub struct Connector {
     /// How nodes are connected to.
     pub dialer: Dialer,
     /// How its connections log in.
@@ -111,7 +111,7 @@ impl Open {
     async fn dial(
         descriptor: Descriptor,
         node: &Arc<Node>,
-        way: &Way,
+        way: &Connector,
         tally: Rc<NodeTally>,
     ) -> Result<Open, DialError> {
         let opened = way.dialer.open(&node.reach, &way.login.at(node)).await;
@@ -136,7 +136,7 @@ impl Pool {
         clients: &Arc<Clients>,
         tallies: &Rc<NodeTallies>,
         descriptors: &Arc<Descriptors>,
-        way: Way,
+        way: Connector,
         accepts: &Rc<Cell<Accepts>>,
     ) -> Rc<Pool> {
         Rc::new(Pool {
@@ -358,9 +358,9 @@ impl Dedicated {
     }
 
     /// Sends a request with all that belongs to it, which counts as one. Whoever times the reply says when it has come.
-    pub async fn send(&mut self, frames: &[u8]) -> io::Result<Asked> {
+    pub async fn send(&mut self, frames: &[u8]) -> io::Result<CountedRequest> {
         self.unanswered.owes(true);
-        let mut asked = Asked::new(self.open.tally.clone(), frames.len());
+        let mut asked = CountedRequest::new(self.open.tally.clone(), frames.len());
         self.open.stream.write_all(frames).await?;
         asked.written();
         Ok(asked)

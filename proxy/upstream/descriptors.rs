@@ -20,7 +20,7 @@ use tokio::{
 
 use crate::{
     protocol::{address::Address, says},
-    upstream::dial::{DialError, Step},
+    upstream::dial::{DialError, DialStep},
 };
 
 /// Files of the process itself: standard streams, listeners, requests at the admin port, discovery's questions.
@@ -140,7 +140,7 @@ impl Descriptors {
             Ok(Ok(permit)) => Ok(Descriptor { _permit: permit }),
             _ => Err(DialError {
                 node: node.clone(),
-                step: Step::Connect,
+                step: DialStep::Connect,
                 why: says::TOO_FEW_FILES.to_owned(),
                 permanent: false,
             }),

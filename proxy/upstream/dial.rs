@@ -16,8 +16,8 @@ use tokio::{
 
 pub use self::{
     control::Control,
-    error::{DialError, Step, is_turned_away, may_not_tell, reason},
-    login::{Credentials, Login, Tracking, TrackingMode, Version},
+    error::{DialError, DialStep, is_turned_away, may_not_tell, reason},
+    login::{Credentials, Login, TrackingMode, TrackingRequest, Version},
 };
 use self::{
     control::Replies,
@@ -55,7 +55,7 @@ pub struct Opened {
     pub stream: Stream,
     /// What the node calls it, where it has said so (HELLO, or CLIENT ID to the proxy's own user).
     pub id: Option<i64>,
-    /// What the node has said beyond what it was asked: with [`Tracking`] it may speak at once.
+    /// What the node has said beyond what it was asked: with [`TrackingRequest`] it may speak at once.
     pub rest: Vec<u8>,
 }
 
@@ -116,10 +116,10 @@ impl Dialer {
     /// Looks the name up and tries its addresses in turn, each with its share of the time that is left, so that one that
     /// drops packets does not cost the others their chance.
     async fn connect(&self, target: &Address, deadline: Instant) -> Result<Stream, DialError> {
-        let failed = |step: Step, why: String| DialError { node: target.clone(), step, why, permanent: false };
+        let failed = |step: DialStep, why: String| DialError { node: target.clone(), step, why, permanent: false };
         let found = within(deadline, self.network.resolve(target)).await;
-        let addresses: Vec<SocketAddr> = found.map_err(|why| failed(Step::Resolve, why))?;
-        let mut last = failed(Step::Connect, "the name has no address".to_owned());
+        let addresses: Vec<SocketAddr> = found.map_err(|why| failed(DialStep::Resolve, why))?;
+        let mut last = failed(DialStep::Connect, "the name has no address".to_owned());
         for (index, address) in addresses.iter().enumerate() {
             let left = deadline.saturating_duration_since(Instant::now());
             let share = left / u32::try_from(addresses.len() - index).unwrap_or(1);
@@ -127,14 +127,14 @@ impl Dialer {
             let stream = match within(until, self.network.connect(*address)).await {
                 Ok(stream) => stream,
                 Err(why) => {
-                    last = failed(Step::Connect, why);
+                    last = failed(DialStep::Connect, why);
                     continue;
                 }
             };
-            stream.tune(KEEPALIVE).map_err(|why| failed(Step::Connect, plain(&why)))?;
+            stream.tune(KEEPALIVE).map_err(|why| failed(DialStep::Connect, plain(&why)))?;
             match self.secure(stream, target, until).await {
                 Ok(stream) => return Ok(stream),
-                Err(why) => last = failed(Step::Secure, why),
+                Err(why) => last = failed(DialStep::Secure, why),
             }
         }
         Err(last)
@@ -163,7 +163,7 @@ impl Opened {
             Ok(self)
         } else {
             let why = "it said more than it was asked".to_owned();
-            Err(DialError { node: target.clone(), step: Step::Login, why, permanent: false })
+            Err(DialError { node: target.clone(), step: DialStep::Login, why, permanent: false })
         }
     }
 }
@@ -176,7 +176,7 @@ async fn log_in(
     deadline: Instant,
 ) -> Result<Opened, DialError> {
     let (out, steps) = handshake(login, known);
-    let failed = |step: Step, why: String, permanent: bool| DialError { node: node.clone(), step, why, permanent };
+    let failed = |step: DialStep, why: String, permanent: bool| DialError { node: node.clone(), step, why, permanent };
     let (mut replies, mut id) = (Replies::default(), None);
     // A server that turns the connection away closes it: what it has said can be read all the same.
     let sent = if out.is_empty() { Ok(()) } else { within(deadline, stream.write_all(&out)).await };
@@ -186,20 +186,20 @@ async fn log_in(
         if let Value::Error(text) = &said
             && is_turned_away(text)
         {
-            return Err(failed(Step::Admission, reason(text), is_permanent(text)));
+            return Err(failed(DialStep::Admission, reason(text), is_permanent(text)));
         }
         match said {
             // Before 6.0 nodes know no HELLO; there the connection has no name.
-            Value::Error(_) if step == Step::Identify => {}
-            said if step == Step::Introduce => id = id.or_else(|| said.integer()),
-            Value::Error(_) if step == Step::Stay => {}
+            Value::Error(_) if step == DialStep::Identify => {}
+            said if step == DialStep::Introduce => id = id.or_else(|| said.integer()),
+            Value::Error(_) if step == DialStep::Stay => {}
             // The client's own login is still to come, and the proxy has none that counts.
-            Value::Error(text) if step == Step::Connect && text.starts_with(b"NOAUTH") && !login.is_own() => {}
-            Value::Error(text) if step != Step::Connect || text.starts_with(b"NOAUTH") => {
-                let step = if step == Step::Connect { Step::Login } else { step };
+            Value::Error(text) if step == DialStep::Connect && text.starts_with(b"NOAUTH") && !login.is_own() => {}
+            Value::Error(text) if step != DialStep::Connect || text.starts_with(b"NOAUTH") => {
+                let step = if step == DialStep::Connect { DialStep::Login } else { step };
                 return Err(failed(step, reason(&text), is_permanent(&text)));
             }
-            said if step == Step::Connect => {
+            said if step == DialStep::Connect => {
                 if let Some(why) = another(&said, login.node.as_deref()) {
                     return Err(failed(step, why, false));
                 }
@@ -207,7 +207,7 @@ async fn log_in(
             said => id = id.or_else(|| said.field("id")?.integer()),
         }
     }
-    sent.map_err(|why| failed(Step::Connect, why, false))?;
+    sent.map_err(|why| failed(DialStep::Connect, why, false))?;
     Ok(Opened { stream, id, rest: replies.bytes })
 }
 

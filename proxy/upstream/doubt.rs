@@ -111,7 +111,7 @@ pub struct Doubts(RefCell<Vec<Rc<Connection>>>);
 
 /// A request must wait.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Held {
+pub struct MustWait {
     /// The error to give up with.
     pub error: String,
     /// The node says itself that it takes nothing now: waiting is in vain.
@@ -134,7 +134,7 @@ impl Doubts {
     }
 
     /// Whether something may still run at `node` on another connection than `way`, so that nothing may go there.
-    pub fn hold(&self, node: &Node, way: Option<&Rc<Connection>>) -> Option<Held> {
+    pub fn hold(&self, node: &Node, way: Option<&Rc<Connection>>) -> Option<MustWait> {
         let mut all = self.0.borrow_mut();
         all.retain(|connection| !connection.is_over());
         let is_way = |connection: &Rc<Connection>| way.is_some_and(|way| Rc::ptr_eq(way, connection));
@@ -148,7 +148,7 @@ impl Doubts {
         let obstacle = connection.obstacle.borrow();
         let busy = obstacle.starts_with("BUSY ");
         let error = if busy { obstacle.clone() } else { says::in_doubt(&node.label, &obstacle) };
-        Some(Held { error, busy })
+        Some(MustWait { error, busy })
     }
 
     /// Waits until nothing runs at `node` that was given up elsewhere; the error where that takes longer than `patience`.

@@ -1,7 +1,7 @@
 //! A node connection over which a node speaks unasked: messages of subscriptions, invalidations, what MONITOR shows.
 //!
 //! A feed connects by itself, and again after each loss; what is to be said then is up to its owner, who is told by
-//! [`News::Opened`]. It keeps no read buffer while nothing comes: a thousand idle subscribers cost their sockets.
+//! [`FeedEvent::Opened`]. It keeps no read buffer while nothing comes: a thousand idle subscribers cost their sockets.
 
 use std::{
     cell::RefCell,
@@ -45,7 +45,7 @@ pub struct Feed {
     dialer: Dialer,
     tally: Rc<NodeTally>,
     descriptors: Arc<Descriptors>,
-    state: State,
+    state: FeedState,
     /// Requests that the socket has not taken yet.
     out: BytesMut,
     /// Frames that have come.
@@ -58,7 +58,7 @@ pub struct Feed {
 /// A connection, and the open file that it takes.
 type Dialled = Result<(Stream, Descriptor), DialError>;
 
-enum State {
+enum FeedState {
     Dialling(Pin<Box<dyn Future<Output = Dialled>>>),
     /// The connection, and the open file that it takes.
     Open {
@@ -70,7 +70,7 @@ enum State {
 
 /// What has happened on a feed.
 #[derive(Debug)]
-pub enum News {
+pub enum FeedEvent {
     /// It is connected and logged in; nothing has been asked for on it.
     Opened,
     /// A whole frame.
@@ -90,7 +90,8 @@ impl Feed {
         tally: Rc<NodeTally>,
         descriptors: &Arc<Descriptors>,
     ) -> Feed {
-        let state = State::Dialling(Box::pin(dial(node.clone(), login.clone(), dialer.clone(), descriptors.clone())));
+        let state =
+            FeedState::Dialling(Box::pin(dial(node.clone(), login.clone(), dialer.clone(), descriptors.clone())));
         Feed {
             node,
             login,
@@ -112,7 +113,7 @@ impl Feed {
 
     /// Whether it is connected.
     pub fn is_open(&self) -> bool {
-        matches!(self.state, State::Open { .. })
+        matches!(self.state, FeedState::Open { .. })
     }
 
     /// Queues a request. Only where it is open: what is queued is lost with the connection.
@@ -122,35 +123,35 @@ impl Feed {
     }
 
     /// Connects, writes what is queued and reads; `buffer` is borrowed only while it reads.
-    pub fn poll(&mut self, cx: &mut Context<'_>, buffer: &RefCell<Box<[u8]>>) -> Poll<News> {
+    pub fn poll(&mut self, cx: &mut Context<'_>, buffer: &RefCell<Box<[u8]>>) -> Poll<FeedEvent> {
         loop {
             match &mut self.state {
-                State::Pausing(pause) => {
+                FeedState::Pausing(pause) => {
                     ready!(pause.as_mut().poll(cx));
                     let (node, login, descriptors) = (self.node.clone(), self.login.clone(), self.descriptors.clone());
-                    self.state = State::Dialling(Box::pin(dial(node, login, self.dialer.clone(), descriptors)));
+                    self.state = FeedState::Dialling(Box::pin(dial(node, login, self.dialer.clone(), descriptors)));
                 }
-                State::Dialling(dialling) => match ready!(dialling.as_mut().poll(cx)) {
+                FeedState::Dialling(dialling) => match ready!(dialling.as_mut().poll(cx)) {
                     Ok((stream, descriptor)) => {
                         self.tally.connected();
-                        self.state = State::Open { stream, _descriptor: descriptor };
-                        return Poll::Ready(News::Opened);
+                        self.state = FeedState::Open { stream, _descriptor: descriptor };
+                        return Poll::Ready(FeedEvent::Opened);
                     }
                     Err(error) => {
                         self.tally.connect_failed(error.permanent);
                         self.rest();
-                        return Poll::Ready(News::Unreachable(error));
+                        return Poll::Ready(FeedEvent::Unreachable(error));
                     }
                 },
-                State::Open { .. } => match ready!(self.poll_open(cx, buffer)) {
+                FeedState::Open { .. } => match ready!(self.poll_open(cx, buffer)) {
                     Ok(frame) => {
                         self.backoff.reset();
-                        return Poll::Ready(News::Frame(frame));
+                        return Poll::Ready(FeedEvent::Frame(frame));
                     }
                     Err(error) => {
                         self.tally.disconnected();
                         self.rest();
-                        return Poll::Ready(News::Lost(plain(&error)));
+                        return Poll::Ready(FeedEvent::Lost(plain(&error)));
                     }
                 },
             }
@@ -158,7 +159,7 @@ impl Feed {
     }
 
     fn poll_open(&mut self, cx: &mut Context<'_>, buffer: &RefCell<Box<[u8]>>) -> Poll<io::Result<Bytes>> {
-        let State::Open { stream, .. } = &mut self.state else { return Poll::Pending };
+        let FeedState::Open { stream, .. } = &mut self.state else { return Poll::Pending };
         while !self.out.is_empty() {
             match Pin::new(&mut *stream).poll_write(cx, &self.out) {
                 Poll::Ready(count) => {
@@ -202,7 +203,7 @@ impl Feed {
     fn rest(&mut self) {
         self.out = BytesMut::new();
         self.inbox = Inbox::default();
-        self.state = State::Pausing(Box::pin(tokio::time::sleep(self.backoff.pause())));
+        self.state = FeedState::Pausing(Box::pin(tokio::time::sleep(self.backoff.pause())));
     }
 }
 

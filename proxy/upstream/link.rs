@@ -32,7 +32,7 @@ use self::{
     task::{Connected, run},
 };
 pub use self::{
-    context::{Limits, WorkerContext},
+    context::{Timeouts, WorkerContext},
     side::{LARGEST_SHARED, Sides},
 };
 use crate::{
@@ -57,15 +57,15 @@ const SILENCE: Duration = Duration::from_millis(500);
 /// than this, and the largest request.
 const MOST_QUEUED: usize = 64 * 1024 * 1024;
 
-/// Who hears what a node says unasked, where its login asks for that ([`dial::Tracking`]).
+/// Who hears what a node says unasked, where its login asks for that ([`dial::TrackingRequest`]).
 pub trait Audience {
     /// Something has happened on the link to `node`.
-    fn hear(&self, node: &Node, news: News<'_>);
+    fn hear(&self, node: &Node, news: PushEvent<'_>);
 }
 
 /// What an [`Audience`] hears.
 #[derive(Clone, Copy, Debug)]
-pub enum News<'a> {
+pub enum PushEvent<'a> {
     /// The node is connected, and will speak.
     Opened,
     /// A message: its whole frame. It is behind every reply that the node has sent before it.
@@ -328,11 +328,11 @@ impl Link {
 
     /// From now on the node is to tell of changed keys as `all` says. Where it is connected, it has to be asked for what is
     /// `new` in that, by this request; what it remembers already, it goes on to remember.
-    pub fn track(&self, all: &dial::Tracking, new: &dial::Tracking) -> Option<Vec<u8>> {
+    pub fn track(&self, all: &dial::TrackingRequest, new: &dial::TrackingRequest) -> Option<Vec<u8>> {
         self.login.borrow_mut().tracking = Some(all.clone());
         let told = self.told.get()?;
         let mut frame = Vec::new();
-        write::request(&mut frame, &dial::Tracking { redirect: told, ..new.clone() }.words());
+        write::request(&mut frame, &dial::TrackingRequest { redirect: told, ..new.clone() }.words());
         Some(frame)
     }
 
@@ -387,7 +387,7 @@ impl Link {
         Ok((connected, descriptor))
     }
 
-    fn tell(&self, news: News<'_>) {
+    fn tell(&self, news: PushEvent<'_>) {
         if let Some(audience) = self.audience() {
             audience.hear(&self.node, news);
         }

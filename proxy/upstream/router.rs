@@ -44,8 +44,8 @@ use crate::{
     },
     metrics::{ClientTally, NodeTallies, NodeTally},
     upstream::{
-        dedicated::{Pool, Way},
-        dial::{Login, Tracking},
+        dedicated::{Connector, Pool},
+        dial::{Login, TrackingRequest},
         link::{Audience, WorkerContext},
         ticket::Clock,
     },
@@ -56,7 +56,7 @@ const LONG_WAIT: std::time::Duration = std::time::Duration::from_millis(500);
 
 /// What the workers of the process share.
 #[derive(Clone)]
-pub struct Shared {
+pub struct Registries {
     /// All clients.
     pub clients: Arc<Clients>,
     /// The scans under way.
@@ -105,7 +105,7 @@ impl Router {
         settings: Settings,
         tally: Rc<ClientTally>,
         nodes: NodeTallies,
-        common: Shared,
+        common: Registries,
     ) -> Rc<Router> {
         let topology = news.borrow().clone();
         context.heed(topology.accepts);
@@ -209,13 +209,13 @@ impl Router {
     /// A pool of connections that log in like this. No lane shares it.
     pub fn pool(&self, login: &Login) -> Rc<Pool> {
         let WorkerContext { dialer, descriptors, ender, accepts, .. } = &self.context;
-        let way = Way { dialer: dialer.clone(), login: login.clone(), ender: ender.clone() };
+        let way = Connector { dialer: dialer.clone(), login: login.clone(), ender: ender.clone() };
         Pool::new(&self.clients, &self.nodes, descriptors, way, accepts)
     }
 
     /// A lane of one client's own, whose nodes tell `audience` which keys change. Connections for other uses are those of
     /// all who log in like this.
-    pub fn private_lane(&self, login: &Login, tracking: Tracking, audience: Rc<dyn Audience>) -> Rc<Lane> {
+    pub fn private_lane(&self, login: &Login, tracking: TrackingRequest, audience: Rc<dyn Audience>) -> Rc<Lane> {
         Rc::new(Lane::new(login, self.lane(login).pool().clone(), Some((tracking, audience))))
     }
 
@@ -239,11 +239,11 @@ impl Router {
     pub fn publish(&self) {
         self.refresh();
         let topology = self.topology();
-        let home = topology.home_index();
+        let pubsub_node = topology.pubsub_index();
         for lane in self.lanes.borrow().values().filter_map(Weak::upgrade) {
             lane.follow(&topology);
             // Others may know by now whether it fails: what goes through it could go by another node.
-            if let Some(link) = home.and_then(|home| lane.open_link(home))
+            if let Some(link) = pubsub_node.and_then(|pubsub_node| lane.open_link(pubsub_node))
                 && link.keeps_waiting(LONG_WAIT)
             {
                 self.hint(Hint::Unwell { node: link.node().id.clone() });

@@ -23,7 +23,7 @@ pub use self::{
     envelope::{Bounced, Caching, Envelope, Needs, OnSuccess, RequestTraits},
     gather::MakeUp,
     label::Label,
-    line::{Line, OWED_LIMIT, Standing},
+    line::{Line, OWED_LIMIT, ReplySize},
 };
 use crate::{cluster::topology::Node, protocol::resp::write};
 

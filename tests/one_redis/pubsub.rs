@@ -260,7 +260,7 @@ fn publish_until_heard(publisher: &mut Client, channel: &str, first: i64, subscr
 }
 
 #[test]
-fn subscriptions_outlive_the_home_node() {
+fn subscriptions_outlive_the_pubsub_node() {
     let shape = Shape { replicas: 1, node_timeout: Duration::from_secs(2), ..Shape::default() };
     let mut cluster = Cluster::start(shape);
     for node in &cluster.nodes {
@@ -303,7 +303,7 @@ fn subscriptions_outlive_the_home_node() {
 }
 
 #[test]
-fn a_planned_move_of_the_home_node_loses_nothing() {
+fn a_planned_move_of_the_pubsub_node_loses_nothing() {
     let cluster = Cluster::start(Shape { replicas: 1, ..Shape::default() });
     let proxy = Proxy::start(Settings::new(cluster.seeds()).expecting_warnings());
     let (mut subscriber, mut publisher) = (proxy.client(), proxy.client());
@@ -349,7 +349,7 @@ fn a_planned_move_of_the_home_node_loses_nothing() {
 
 /// What was published before the new node was subscribed to is on its way to the old one, however long that takes.
 #[test]
-fn an_old_home_node_that_is_behind_is_heard_out() {
+fn an_old_pubsub_node_that_is_behind_is_heard_out() {
     let mut cluster = Cluster::start(Shape { replicas: 1, ..Shape::default() });
     let proxy = Proxy::start(Settings::new(cluster.seeds()).with("WORKERS", 1).expecting_warnings());
     let (mut subscriber, mut publisher) = (proxy.client(), proxy.client());

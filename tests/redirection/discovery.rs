@@ -16,7 +16,7 @@ use slotway::{
         address::Address,
         slot::{SLOTS, Slot},
     },
-    upstream::dial::{Credentials, DialError, Dialer, Login, Step, Version},
+    upstream::dial::{Credentials, DialError, DialStep, Dialer, Login, Version},
 };
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
@@ -455,10 +455,10 @@ fn logins_of_every_kind() {
         }
         let mallory = Login { credentials: user(Some("alice"), "wrong"), ..login.clone() };
         let error = dialled(&server.address(), &mallory).unwrap_err();
-        assert!(error.permanent && error.step == Step::Login, "{error}");
+        assert!(error.permanent && error.step == DialStep::Login, "{error}");
         assert!(error.to_string().contains(&format!("cannot log in to {}: WRONGPASS", server.address())), "{error}");
         let error = dialled(&server.address(), &Login { database: 99, ..login }).unwrap_err();
-        assert!(error.permanent && error.step == Step::Select, "{error}");
+        assert!(error.permanent && error.step == DialStep::Select, "{error}");
     }
     let locked = Server::standalone();
     assert_eq!(locked.line("CONFIG SET requirepass sesame"), "+OK\r\n");

@@ -1,5 +1,5 @@
 //! Promise 3: redirection is invisible.
 
 pub mod discovery;
-pub mod home_node;
+pub mod pubsub_node;
 pub mod redirects;

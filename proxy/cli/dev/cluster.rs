@@ -10,7 +10,7 @@ use tokio::time::{Instant, sleep};
 
 use super::{
     Failure,
-    nodes::{Node, Part, Plan},
+    nodes::{DevNode, Layout, Role},
 };
 
 /// How long nodes may take to start, to meet, and to agree.
@@ -19,15 +19,15 @@ const PATIENCE: Duration = Duration::from_secs(30);
 const LOOK: Duration = Duration::from_millis(20);
 
 /// Gives the primaries their slots, makes all nodes meet, attaches the replicas, and waits until all is well.
-pub async fn form(plan: &Plan) -> Result<(), Failure> {
+pub async fn form(plan: &Layout) -> Result<(), Failure> {
     let end = Instant::now() + PATIENCE;
     let mut members = Vec::new();
     for node in plan.nodes() {
-        members.push(Member { node, control: connect(node, end).await? });
+        members.push(DevMember { node, control: connect(node, end).await? });
     }
     for (index, member) in members.iter_mut().enumerate() {
         member.tell(&["CLUSTER", "SET-CONFIG-EPOCH", &(index + 1).to_string()]).await?;
-        if let Part::Primary(first, last) = member.node.part {
+        if let Role::Primary(first, last) = member.node.part {
             // One by one, since ADDSLOTSRANGE is younger than some servers that people have.
             let slots: Vec<String> = (first..=last).map(|slot| slot.to_string()).collect();
             let words: Vec<&str> =
@@ -48,21 +48,21 @@ pub async fn form(plan: &Plan) -> Result<(), Failure> {
     attach_replicas(&mut members, end).await?;
     for member in &mut members {
         member.wait_for(&["CLUSTER", "INFO"], "cluster_state:ok", end).await?;
-        if matches!(member.node.part, Part::Replica(_)) {
+        if matches!(member.node.part, Role::Replica(_)) {
             member.wait_for(&["INFO", "replication"], "master_link_status:up", end).await?;
         }
     }
     Ok(())
 }
 
-async fn attach_replicas(members: &mut [Member], end: Instant) -> Result<(), Failure> {
+async fn attach_replicas(members: &mut [DevMember], end: Instant) -> Result<(), Failure> {
     let mut ids = HashMap::new();
     for member in members.iter_mut() {
         let id = member.ask(&["CLUSTER", "MYID"]).await?;
         ids.insert(member.node.port, id.str().unwrap_or_default().to_owned());
     }
     for member in members {
-        let Part::Replica(primary) = member.node.part else { continue };
+        let Role::Replica(primary) = member.node.part else { continue };
         let Some(id) = ids.get(&primary) else { continue };
         // Nodes that have just met may not know each other's part yet.
         while let Err(why) = member.tell(&["CLUSTER", "REPLICATE", id]).await {
@@ -75,7 +75,7 @@ async fn attach_replicas(members: &mut [Member], end: Instant) -> Result<(), Fai
     Ok(())
 }
 
-async fn connect(node: Node, end: Instant) -> Result<Control, Failure> {
+async fn connect(node: DevNode, end: Instant) -> Result<Control, Failure> {
     loop {
         let why = match Control::open(&node.address(), &Login::default(), &Dialer::default()).await {
             Ok(mut control) => match control.ask(&["PING"]).await {
@@ -92,12 +92,12 @@ async fn connect(node: Node, end: Instant) -> Result<Control, Failure> {
 }
 
 /// A node, and our connection to it.
-struct Member {
-    node: Node,
+struct DevMember {
+    node: DevNode,
     control: Control,
 }
 
-impl Member {
+impl DevMember {
     async fn ask(&mut self, words: &[&str]) -> Result<Value, Failure> {
         self.control.ask(words).await.map_err(|error| Failure::of("cannot form the cluster", error))
     }

@@ -25,7 +25,7 @@ const LAST_LINES: usize = 5;
 
 /// Which nodes there are to be.
 #[derive(Clone, Debug)]
-pub struct Plan {
+pub struct Layout {
     /// The first port.
     pub base: u16,
     /// Nodes that own slots; they come first.
@@ -35,26 +35,26 @@ pub struct Plan {
 
 /// One node that is to be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Node {
+pub struct DevNode {
     /// Its port.
     pub port: u16,
     /// What it is.
-    pub part: Part,
+    pub part: Role,
 }
 
 /// A node's part in the cluster.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Part {
+pub enum Role {
     /// It owns the slots from the first to the last.
     Primary(usize, usize),
     /// It follows the node at this port.
     Replica(u16),
 }
 
-impl Plan {
+impl Layout {
     /// The plan that the flags describe.
-    pub fn of(flags: &DevFlags) -> Result<Plan, Failure> {
-        let plan = Plan { base: flags.base_port, primaries: flags.primaries, replicas: flags.replicas };
+    pub fn of(flags: &DevFlags) -> Result<Layout, Failure> {
+        let plan = Layout { base: flags.base_port, primaries: flags.primaries, replicas: flags.replicas };
         let highest = u32::from(plan.base) + u32::from(BUS) + u32::from(plan.primaries * (1 + plan.replicas)) - 1;
         if plan.base == 0 || highest > u32::from(u16::MAX) {
             return Err(Failure::Config(format!(
@@ -66,16 +66,16 @@ impl Plan {
     }
 
     /// The nodes, primaries first, in the order of their slots.
-    pub fn nodes(&self) -> impl Iterator<Item = Node> + '_ {
+    pub fn nodes(&self) -> impl Iterator<Item = DevNode> + '_ {
         let count = usize::from(self.primaries);
         // Rounded as redis-cli does it: 0-5460, 5461-10922, 10923-16383 for three.
         let bound = move |index: usize| (index * SLOTS + count / 2) / count;
         self.ports().enumerate().map(move |(index, port)| {
             let part = match index < count {
-                true => Part::Primary(bound(index), bound(index + 1) - 1),
-                false => Part::Replica(self.base + (index % count) as u16),
+                true => Role::Primary(bound(index), bound(index + 1) - 1),
+                false => Role::Replica(self.base + (index % count) as u16),
             };
-            Node { port, part }
+            DevNode { port, part }
         })
     }
 
@@ -86,11 +86,11 @@ impl Plan {
 
     /// Their addresses.
     pub fn addresses(&self) -> impl Iterator<Item = Address> + '_ {
-        self.nodes().map(Node::address)
+        self.nodes().map(DevNode::address)
     }
 }
 
-impl Node {
+impl DevNode {
     /// Where it listens.
     pub fn address(self) -> Address {
         Address::new("127.0.0.1", self.port)
@@ -99,8 +99,8 @@ impl Node {
     /// What it is, for people.
     pub fn what(self) -> String {
         match self.part {
-            Part::Primary(first, last) => format!("node, slots {first}-{last}"),
-            Part::Replica(primary) => format!("node, replica of {primary}"),
+            Role::Primary(first, last) => format!("node, slots {first}-{last}"),
+            Role::Replica(primary) => format!("node, replica of {primary}"),
         }
     }
 }
@@ -120,7 +120,7 @@ const UNDERTAKER: &str = "cat >/dev/null; folder=$1; shift; kill -9 \"$@\" 2>/de
 
 impl Nodes {
     /// Starts all nodes of the plan.
-    pub fn start(plan: &Plan, program: PathBuf) -> Result<Nodes, Failure> {
+    pub fn start(plan: &Layout, program: PathBuf) -> Result<Nodes, Failure> {
         let folder = tempfile::Builder::new().prefix("slotway-dev-").tempdir();
         let folder = folder.map_err(|error| Failure::of("cannot make a temporary folder", error))?;
         let mut nodes = Nodes { program, folder, ports: plan.ports().collect(), running: Vec::new(), undertaker: None };
@@ -251,11 +251,11 @@ mod tests {
 
     #[test]
     fn three_primaries_share_the_slots_as_redis_cli_does_it() {
-        let plan = Plan { base: 7000, primaries: 3, replicas: 1 };
-        let parts: Vec<Part> = plan.nodes().map(|node| node.part).collect();
-        let primaries = [Part::Primary(0, 5460), Part::Primary(5461, 10922), Part::Primary(10923, 16383)];
+        let plan = Layout { base: 7000, primaries: 3, replicas: 1 };
+        let parts: Vec<Role> = plan.nodes().map(|node| node.part).collect();
+        let primaries = [Role::Primary(0, 5460), Role::Primary(5461, 10922), Role::Primary(10923, 16383)];
         assert_eq!(parts[..3], primaries);
-        assert_eq!(parts[3..], [Part::Replica(7000), Part::Replica(7001), Part::Replica(7002)]);
+        assert_eq!(parts[3..], [Role::Replica(7000), Role::Replica(7001), Role::Replica(7002)]);
         assert_eq!(plan.ports().last(), Some(7005));
     }
 }

@@ -11,8 +11,8 @@ fn user_reply(fields: &[(&str, &str)]) -> Value {
     Value::Array(fields.iter().flat_map(|(name, value)| [text(name), text(value)]).collect())
 }
 
-fn rules(commands: &str, keys: &str, channels: &str) -> Rules {
-    Rules::parse(&user_reply(&[("commands", commands), ("keys", keys), ("channels", channels)])).unwrap()
+fn rules(commands: &str, keys: &str, channels: &str) -> UserRules {
+    UserRules::parse(&user_reply(&[("commands", commands), ("keys", keys), ("channels", channels)])).unwrap()
 }
 
 #[test]
@@ -31,7 +31,7 @@ fn who_may_do_all_is_told_from_who_may_not() {
     }
     let valkey = |databases: &str| {
         let fields = [("commands", "+@all"), ("keys", "~*"), ("channels", "&*"), ("databases", databases)];
-        Rules::parse(&user_reply(&fields)).unwrap().all
+        UserRules::parse(&user_reply(&fields)).unwrap().all
     };
     assert!(valkey("alldbs") && !valkey("db=0"));
     // Redis 6.2 lists patterns.
@@ -40,8 +40,8 @@ fn who_may_do_all_is_told_from_who_may_not() {
     for name in ["keys", "channels"] {
         fields.extend([Value::Text(Bytes::copy_from_slice(name.as_bytes())), star()]);
     }
-    assert!(Rules::parse(&Value::Array(fields)).unwrap().all);
-    assert_eq!(Rules::parse(&Value::Null), None);
+    assert!(UserRules::parse(&Value::Array(fields)).unwrap().all);
+    assert_eq!(UserRules::parse(&Value::Null), None);
 }
 
 #[test]
@@ -108,7 +108,7 @@ fn verdicts_are_kept_where_they_are_not_about_the_arguments() {
         ("GET k", None, None),
     ] {
         let words: Vec<&[u8]> = line.split(' ').map(str::as_bytes).collect();
-        let kept = with_request(&words, |request, spec| Rules::key(rules, request, spec));
+        let kept = with_request(&words, |request, spec| UserRules::key(rules, request, spec));
         assert_eq!(kept.as_deref(), key, "{line}");
     }
 }

@@ -11,10 +11,10 @@ fn node() -> Arc<Node> {
     Node::primary("a", "a:7000")
 }
 
-fn redirect(kind: Kind) -> Why {
+fn redirect(kind: RedirectKind) -> Why {
     let said = match kind {
-        Kind::Moved => &b"MOVED 7 b:7001"[..],
-        Kind::Ask => b"ASK 7 b:7001",
+        RedirectKind::Moved => &b"MOVED 7 b:7001"[..],
+        RedirectKind::Ask => b"ASK 7 b:7001",
     };
     Why::Redirected(Redirect::parse(said).unwrap(), node())
 }
@@ -41,7 +41,7 @@ fn given_up(action: &Action) -> Option<&str> {
 #[test]
 fn a_request_goes_again_waits_or_is_given_up() {
     use Action::{Again, Wait};
-    let (moved, ask) = (redirect(Kind::Moved), redirect(Kind::Ask));
+    let (moved, ask) = (redirect(RedirectKind::Moved), redirect(RedirectKind::Ask));
     let torn = Why::Later(Later::TryAgain, Bytes::from_static(TORN));
     let loading = Why::Later(Later::Loading, Bytes::from_static(LOADING));
     let unsent = Why::Unsent("ERR proxy: refused".into());
@@ -81,7 +81,7 @@ fn a_request_goes_again_waits_or_is_given_up() {
 
 #[test]
 fn redirects_are_counted_by_rounds() {
-    let (now, moved) = (Instant::now(), redirect(Kind::Moved));
+    let (now, moved) = (Instant::now(), redirect(RedirectKind::Moved));
     let mut history = History::begin(now);
     for round in 1..=5 {
         history.note([case(&moved), case(&moved), case(&moved)].into_iter());
@@ -97,7 +97,7 @@ fn redirects_are_counted_by_rounds() {
 
 #[test]
 fn between_the_ends_of_a_move_only_the_time_counts() {
-    let (now, ask) = (Instant::now(), redirect(Kind::Ask));
+    let (now, ask) = (Instant::now(), redirect(RedirectKind::Ask));
     let torn = Why::Later(Later::TryAgain, Bytes::from_static(TORN));
     let mut history = History::begin(now);
     for _ in 0..50 {

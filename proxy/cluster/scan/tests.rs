@@ -64,10 +64,10 @@ impl Model {
         (if cursor == 64 { 0 } else { cursor.max(1) + 1 }, keys)
     }
 
-    fn own(&self, node: usize) -> Own {
+    fn own(&self, node: usize) -> NodeSelf {
         let owns = |slot: &Slot| self.topology.owner_index(*slot) == Some(node);
         let leaving = self.leaving.iter().filter(|(slot, _)| owns(&Slot::new(**slot as u64).unwrap()));
-        Own {
+        NodeSelf {
             slots: all_slots().filter(owns).collect(),
             leaving: leaving.map(|(slot, to)| (Slot::new(*slot as u64).unwrap(), format!("node{to}"))).collect(),
             coming: self
@@ -194,7 +194,7 @@ fn a_node_that_fails_is_replaced() {
 #[test]
 fn cursors_fit_in_a_double_unless_they_cannot() {
     let number = (1 << STAGE_BITS) - 1;
-    let step = Step { node: "a".to_owned(), cursor: 0, stage: number };
+    let step = ScanStep { node: "a".to_owned(), cursor: 0, stage: number };
     for (cursor, most) in [(1, 1 << 53), ((1 << 36) - 1, 1 << 53), (1 << 36, 1 << 63), ((1 << 46) - 1, 1 << 63)] {
         let whole = step.after(cursor).unwrap();
         assert!(whole < most, "{cursor}");
@@ -216,10 +216,10 @@ fn cursors_in_replies() {
 #[test]
 fn what_a_node_says_of_itself() {
     let text = "a h:1@2 master - 0 0 1 connected 0-5\nb h:2@3,name myself,master - 0 0 2 connected 10-12 20 [11->-a] [30-<-a]\n";
-    let own = Own::parse(text).unwrap();
+    let own = NodeSelf::parse(text).unwrap();
     let slots: Vec<usize> = all_slots().filter(|&slot| own.slots.has(slot)).map(Slot::index).collect();
     assert_eq!(slots, [10, 11, 12, 20]);
     assert_eq!(own.leaving, [(Slot::new(11).unwrap(), "a".to_owned())]);
     assert!(own.coming.has(Slot::new(30).unwrap()));
-    assert_eq!(Own::parse("a h:1@2 master - 0 0 1 connected"), None);
+    assert_eq!(NodeSelf::parse("a h:1@2 master - 0 0 1 connected"), None);
 }

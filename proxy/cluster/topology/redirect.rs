@@ -4,7 +4,7 @@ use crate::protocol::{address::Address, slot::Slot};
 
 /// Which redirect it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kind {
+pub enum RedirectKind {
     /// The slot lives elsewhere from now on.
     Moved,
     /// This one request goes elsewhere, with ASKING before it; the slot stays.
@@ -15,7 +15,7 @@ pub enum Kind {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Redirect {
     /// Which it is.
-    pub kind: Kind,
+    pub kind: RedirectKind,
     /// The slot it is about.
     pub slot: Slot,
     /// The host: empty for the host that answered, `?` where the node does not know it.
@@ -29,8 +29,8 @@ impl Redirect {
     /// brackets, so that the port is what follows the last colon.
     pub fn parse(error: &[u8]) -> Option<Redirect> {
         let (kind, rest) = match error {
-            [b'M', b'O', b'V', b'E', b'D', b' ', rest @ ..] => (Kind::Moved, rest),
-            [b'A', b'S', b'K', b' ', rest @ ..] => (Kind::Ask, rest),
+            [b'M', b'O', b'V', b'E', b'D', b' ', rest @ ..] => (RedirectKind::Moved, rest),
+            [b'A', b'S', b'K', b' ', rest @ ..] => (RedirectKind::Ask, rest),
             _ => return None,
         };
         let mut words = std::str::from_utf8(rest).ok()?.split_ascii_whitespace();
@@ -54,12 +54,12 @@ mod tests {
     #[test]
     fn redirects_are_read_in_every_form() {
         for (text, kind, slot, host, port) in [
-            ("MOVED 3999 127.0.0.1:6381", Kind::Moved, 3999, "127.0.0.1", 6381),
-            ("MOVED 3999 :6381", Kind::Moved, 3999, "", 6381),
-            ("MOVED 0 ?:6381", Kind::Moved, 0, "?", 6381),
-            ("ASK 16383 redis-7000.local:7000", Kind::Ask, 16383, "redis-7000.local", 7000),
-            ("MOVED 1 ::1:6381", Kind::Moved, 1, "::1", 6381),
-            ("MOVED 1 [fd00::2]:6381", Kind::Moved, 1, "fd00::2", 6381),
+            ("MOVED 3999 127.0.0.1:6381", RedirectKind::Moved, 3999, "127.0.0.1", 6381),
+            ("MOVED 3999 :6381", RedirectKind::Moved, 3999, "", 6381),
+            ("MOVED 0 ?:6381", RedirectKind::Moved, 0, "?", 6381),
+            ("ASK 16383 redis-7000.local:7000", RedirectKind::Ask, 16383, "redis-7000.local", 7000),
+            ("MOVED 1 ::1:6381", RedirectKind::Moved, 1, "::1", 6381),
+            ("MOVED 1 [fd00::2]:6381", RedirectKind::Moved, 1, "fd00::2", 6381),
         ] {
             let redirect = Redirect::parse(text.as_bytes()).unwrap();
             assert_eq!((redirect.kind, redirect.slot.index()), (kind, slot), "{text}");

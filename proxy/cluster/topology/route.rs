@@ -13,7 +13,7 @@ pub enum Route {
     /// To any primary; a session keeps to the same one.
     Any,
     /// To the primary that all publishing goes through.
-    Home,
+    PubSub,
     /// To every primary, once there are any.
     All,
 }
@@ -27,7 +27,7 @@ impl Topology {
         match route {
             Route::Slot(slot) => self.owner_index(slot),
             Route::Any => self.any_index(affinity, is_well),
-            Route::Home => self.home_index(),
+            Route::PubSub => self.pubsub_index(),
             Route::All => None,
         }
     }
@@ -69,7 +69,7 @@ mod tests {
         assert_eq!(label(slot(7), 0).as_deref(), Some("a:1"));
         assert_eq!(label(slot(100), 0).as_deref(), Some("b:2"));
         assert_eq!(label(slot(200), 0), None, "nobody owns it");
-        assert_eq!(label(Route::Home, 5).as_deref(), Some("a:1"), "the lowest id, for everybody");
+        assert_eq!(label(Route::PubSub, 5).as_deref(), Some("a:1"), "the lowest id, for everybody");
         assert_eq!(label(Route::All, 0), None);
         let any: Vec<_> = (0..4).filter_map(|affinity| label(Route::Any, affinity)).collect();
         assert_eq!(any, ["a:1", "b:2", "a:1", "b:2"]);

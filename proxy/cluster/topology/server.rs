@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crate::protocol::resp::{Value, request::Rules};
+use crate::protocol::resp::{Value, request::FramingRules};
 
 /// Whose server it is.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
@@ -47,10 +47,10 @@ pub struct Framing {
 
 impl Framing {
     /// What a client's bytes are held to, accordingly.
-    pub fn rules(&self, unauthenticated: bool, longest_bulk: u64) -> Rules {
+    pub fn rules(&self, unauthenticated: bool, longest_bulk: u64) -> FramingRules {
         let checks_line_ends = self.refuses_line_end.is_some();
         let Framing { sees_past_nul, joins_quoted, .. } = *self;
-        Rules { unauthenticated, checks_line_ends, sees_past_nul, joins_quoted, longest_bulk }
+        FramingRules { unauthenticated, checks_line_ends, sees_past_nul, joins_quoted, longest_bulk }
     }
 }
 

@@ -1,8 +1,8 @@
 //! Requests on their way into a database: keys and patterns are named as they are kept.
 
-use super::{Database, Known};
+use super::{Database, KnownScripts};
 use crate::{
-    commands::table::{Keys, Spec, inside::Inside, keys},
+    commands::table::{Keys, Spec, in_database::InDatabase, keys},
     protocol::{
         resp::{Request, request::Anew},
         says,
@@ -23,9 +23,9 @@ pub enum Entered {
 impl Database {
     /// Names what `request` is about as it is kept, written into `anew`. `spec` is its row; without one no server knows
     /// the command.
-    pub fn enter(&self, request: &Request, spec: Option<&Spec>, known: Known, anew: &mut Anew) -> Entered {
+    pub fn enter(&self, request: &Request, spec: Option<&Spec>, known: KnownScripts, anew: &mut Anew) -> Entered {
         let Some(spec) = spec else { return Entered::Refused(says::unknown_command(request)) };
-        if let (Inside::Keys, Some(key)) = (spec.inside, spec.only_key()) {
+        if let (InDatabase::Keys, Some(key)) = (spec.in_database, spec.only_key()) {
             // Nearly all are such ones.
             return self.enter_one(request, key, anew);
         }
@@ -36,38 +36,38 @@ impl Database {
         if spec.container && !spec.name.contains('|') && request.len() > 1 {
             return Entered::Refused(says::unknown_subcommand(request));
         }
-        match spec.inside {
-            Inside::AsItCame => Entered::AsItCame,
-            Inside::Refused(reason) => Entered::Refused(self.refusal(spec, reason)),
-            Inside::NoCluster => Entered::Refused(says::NO_CLUSTER.into()),
-            Inside::Keys => self.enter_keys(request, spec, anew),
-            Inside::Sort => self.enter_sort(request, spec, anew),
-            Inside::Copy if (3..request.len()).any(|at| request.is(at, "DB")) => {
+        match spec.in_database {
+            InDatabase::AsItCame => Entered::AsItCame,
+            InDatabase::Refused(reason) => Entered::Refused(self.refusal(spec, reason)),
+            InDatabase::NoCluster => Entered::Refused(says::NO_CLUSTER.into()),
+            InDatabase::Keys => self.enter_keys(request, spec, anew),
+            InDatabase::Sort => self.enter_sort(request, spec, anew),
+            InDatabase::Copy if (3..request.len()).any(|at| request.is(at, "DB")) => {
                 Entered::Refused(self.refusal(spec, "option DB: the other database is none of its own"))
             }
-            Inside::Copy => self.enter_keys(request, spec, anew),
-            Inside::Pattern => self.run(b"EVAL_RO", KEYS, &[&self.pattern, request.arg(1)], anew),
-            Inside::Count => self.run(b"EVAL_RO", COUNT, &[], anew),
-            Inside::Random => self.run(b"EVAL_RO", RANDOM, &[], anew),
-            Inside::FlushAll if self.is_one_of_several => {
+            InDatabase::Copy => self.enter_keys(request, spec, anew),
+            InDatabase::Pattern => self.run(b"EVAL_RO", KEYS, &[&self.pattern, request.arg(1)], anew),
+            InDatabase::Count => self.run(b"EVAL_RO", COUNT, &[], anew),
+            InDatabase::Random => self.run(b"EVAL_RO", RANDOM, &[], anew),
+            InDatabase::FlushAll if self.is_one_of_several => {
                 Entered::Refused(self.refusal(spec, "it would empty this database alone; FLUSHDB does that, in each"))
             }
-            Inside::Flush | Inside::FlushAll
+            InDatabase::Flush | InDatabase::FlushAll
                 if request.len() > 1 && (request.len() > 2 || !is_how_to_flush(request)) =>
             {
                 Entered::Refused(says::SYNTAX.into())
             }
-            Inside::Flush | Inside::FlushAll => self.run(b"EVAL", FLUSH, &[], anew),
-            Inside::Script(_) if self.outgrows(request) => Entered::Refused(says::TOO_LONG_INSIDE.into()),
-            Inside::Script(code) => self.enter_script(request, code, known, anew),
-            Inside::Info if has_arg(request, |arg| is_any(arg, &["keyspace", "keysizes"])) => Entered::Refused(
+            InDatabase::Flush | InDatabase::FlushAll => self.run(b"EVAL", FLUSH, &[], anew),
+            InDatabase::Script(_) if self.outgrows(request) => Entered::Refused(says::TOO_LONG_INSIDE.into()),
+            InDatabase::Script(code) => self.enter_script(request, code, known, anew),
+            InDatabase::Info if has_arg(request, |arg| is_any(arg, &["keyspace", "keysizes"])) => Entered::Refused(
                 self.refusal(spec, "nodes count the keys of all databases together; DBSIZE counts its own"),
             ),
-            Inside::Topics if has_arg(request, |arg| arg.starts_with(b"__key")) => {
+            InDatabase::Topics if has_arg(request, |arg| arg.starts_with(b"__key")) => {
                 Entered::Refused(self.refusal(spec, "keyspace notifications are not told apart yet"))
             }
-            Inside::Info | Inside::Topics => Entered::AsItCame,
-            Inside::Scan => self.enter_scan(request, anew),
+            InDatabase::Info | InDatabase::Topics => Entered::AsItCame,
+            InDatabase::Scan => self.enter_scan(request, anew),
         }
     }
 

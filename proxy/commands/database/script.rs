@@ -19,7 +19,7 @@ use crate::{
         scripts::{Met, ScriptCache, Sha, is_kept},
         table::{
             CommandTable, Flags, Spec,
-            inside::{Code, Inside, Tells},
+            in_database::{Code, InDatabase, ReplyKeys},
         },
     },
     protocol::resp::{
@@ -66,21 +66,21 @@ pub struct WrappedScripts {
     /// What clients call a script, by what nodes call it.
     names: RefCell<HashMap<Sha, Name>>,
     /// The script that was entered last as a whole and has not been seen to run.
-    unproven: Cell<Option<Sha>>,
+    not_run_yet: Cell<Option<Sha>>,
     /// Where commands have their keys, written for the prologue, and of which table.
-    rules: RefCell<Option<(Arc<CommandTable>, Rc<Rules>)>>,
+    rules: RefCell<Option<(Arc<CommandTable>, Rc<KeyRules>)>>,
 }
 
 /// Where commands have their keys: those with one key as their first argument, and others by rules.
 #[derive(Debug, PartialEq, Eq)]
-struct Rules {
+struct KeyRules {
     one: String,
     some: String,
 }
 
 /// What is known of scripts.
 #[derive(Clone, Copy)]
-pub struct Known<'a> {
+pub struct KnownScripts<'a> {
     /// How they are kept at nodes.
     pub wrapped: &'a WrappedScripts,
     /// The texts that clients have said, and those that nodes have been given.
@@ -93,14 +93,14 @@ pub struct Known<'a> {
 
 impl Database {
     /// EVAL, EVALSHA, SCRIPT LOAD and SCRIPT EXISTS.
-    pub(super) fn enter_script(&self, request: &Request, code: Code, known: Known, anew: &mut Anew) -> Entered {
+    pub(super) fn enter_script(&self, request: &Request, code: Code, known: KnownScripts, anew: &mut Anew) -> Entered {
         match code {
             Code::Eval => {
                 let wrapped = known.wrap(self, request.arg(1), Met::Evaluated);
                 let sha = wrapped.sha_kept;
                 let is_kept =
                     known.by_digest && known.wrapped.is_proven(&sha) && known.scripts.find(sha.digits()).is_some();
-                known.wrapped.unproven.set((!is_kept).then_some(sha));
+                known.wrapped.not_run_yet.set((!is_kept).then_some(sha));
                 let (name, script): (&[u8], &[u8]) = match (is_kept, request.is(0, "EVAL_RO")) {
                     (false, _) => (request.name(), &wrapped.kept),
                     (true, false) => (b"EVALSHA", wrapped.sha_kept.digits()),
@@ -156,7 +156,7 @@ impl Database {
     }
 }
 
-impl Known<'_> {
+impl KnownScripts<'_> {
     /// A text that a client has said, as nodes are given it.
     fn wrap(self, database: &Database, text: &[u8], met: Met) -> Rc<Wrapped> {
         self.scripts.learn(text, met);
@@ -198,13 +198,13 @@ impl WrappedScripts {
         wrapped
     }
 
-    fn rules_of(&self, commands: &Arc<CommandTable>) -> Rc<Rules> {
+    fn rules_of(&self, commands: &Arc<CommandTable>) -> Rc<KeyRules> {
         if let Some((table, rules)) = &*self.rules.borrow()
             && Arc::ptr_eq(table, commands)
         {
             return rules.clone();
         }
-        let rules = Rc::new(Rules::of(commands));
+        let rules = Rc::new(KeyRules::of(commands));
         let before = self.rules.replace(Some((commands.clone(), rules.clone())));
         if before.is_some_and(|(_, before)| before != rules) {
             self.by_text.borrow_mut().clear();
@@ -213,8 +213,8 @@ impl WrappedScripts {
     }
 
     /// The script that was entered last as a whole, whose reply is to show whether it runs.
-    pub fn take_unproven(&self) -> Option<Sha> {
-        self.unproven.take()
+    pub fn take_not_run_yet(&self) -> Option<Sha> {
+        self.not_run_yet.take()
     }
 
     /// It has run without an error.
@@ -243,8 +243,8 @@ impl WrappedScripts {
     }
 }
 
-impl Rules {
-    fn of(commands: &CommandTable) -> Rules {
+impl KeyRules {
+    fn of(commands: &CommandTable) -> KeyRules {
         let (mut one, mut some) = (" ".to_owned(), " ".to_owned());
         for spec in commands.rows() {
             if has_one_key_first(spec) {
@@ -253,49 +253,53 @@ impl Rules {
                 let _ = write!(some, "{}={rule} ", spec.name);
             }
         }
-        Rules { one, some }
+        KeyRules { one, some }
     }
 }
 
 fn has_one_key_first(spec: &Spec) -> bool {
-    spec.inside == Inside::Keys && spec.only_key() == Some(1) && spec.tells == Tells::Nothing
+    spec.in_database == InDatabase::Keys && spec.only_key() == Some(1) && spec.reply_keys == ReplyKeys::Nothing
 }
 
 /// Where a command has its keys, and what its reply tells of them: see `prologue.lua`.
 fn rule(spec: &Spec) -> Option<String> {
-    let keys = match spec.inside {
+    let keys = match spec.in_database {
         _ if spec.container && !spec.name.contains('|') => "|".to_owned(),
-        Inside::AsItCame => "-".to_owned(),
-        Inside::Keys if spec.reads_streams() => "x".to_owned(),
-        Inside::Keys => spec.rule_of_keys()?,
-        Inside::Sort => "o".to_owned(),
-        Inside::Copy => "c".to_owned(),
-        Inside::Pattern => "k".to_owned(),
-        Inside::Scan => "n".to_owned(),
-        Inside::Count => "d".to_owned(),
-        Inside::Random => "r".to_owned(),
-        Inside::Flush => "f".to_owned(),
-        Inside::FlushAll => "a".to_owned(),
+        InDatabase::AsItCame => "-".to_owned(),
+        InDatabase::Keys if spec.reads_streams() => "x".to_owned(),
+        InDatabase::Keys => spec.rule_of_keys()?,
+        InDatabase::Sort => "o".to_owned(),
+        InDatabase::Copy => "c".to_owned(),
+        InDatabase::Pattern => "k".to_owned(),
+        InDatabase::Scan => "n".to_owned(),
+        InDatabase::Count => "d".to_owned(),
+        InDatabase::Random => "r".to_owned(),
+        InDatabase::Flush => "f".to_owned(),
+        InDatabase::FlushAll => "a".to_owned(),
         // Servers refuse it in scripts, and say so.
         _ if spec.flags.has(Flags::NOSCRIPT) => "-".to_owned(),
-        Inside::Info | Inside::Topics | Inside::Script(_) | Inside::NoCluster | Inside::Refused(_) => return None,
+        InDatabase::Info
+        | InDatabase::Topics
+        | InDatabase::Script(_)
+        | InDatabase::NoCluster
+        | InDatabase::Refused(_) => return None,
     };
-    let tells = match spec.tells {
-        Tells::Key => "/K",
-        Tells::Each => "/E",
-        Tells::First => "/F",
-        Tells::Page => "/P",
-        Tells::Streams => "/S",
-        Tells::Group => "/G",
-        _ if spec.inside == Inside::Random => "/K",
-        _ if spec.inside == Inside::Pattern => "/E",
+    let reply_keys = match spec.reply_keys {
+        ReplyKeys::Key => "/K",
+        ReplyKeys::Each => "/E",
+        ReplyKeys::First => "/F",
+        ReplyKeys::Page => "/P",
+        ReplyKeys::Streams => "/S",
+        ReplyKeys::Group => "/G",
+        _ if spec.in_database == InDatabase::Random => "/K",
+        _ if spec.in_database == InDatabase::Pattern => "/E",
         _ => "",
     };
-    Some(keys + tells)
+    Some(keys + reply_keys)
 }
 
 /// The text with the prologue in front of its first line of code.
-fn wrap(database: &Database, text: &[u8], rules: &Rules, commands: &CommandTable) -> Vec<u8> {
+fn wrap(database: &Database, text: &[u8], rules: &KeyRules, commands: &CommandTable) -> Vec<u8> {
     let code = match text.iter().position(|&byte| byte == b'\n') {
         _ if !text.starts_with(b"#!") => 0,
         Some(end) => end + 1,

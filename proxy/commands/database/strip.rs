@@ -4,7 +4,7 @@ use std::{rc::Rc, sync::Arc};
 
 use super::{Database, WrappedScripts};
 use crate::{
-    commands::{scripts::Sha, table::inside::Tells},
+    commands::{scripts::Sha, table::in_database::ReplyKeys},
     protocol::resp::write,
 };
 
@@ -16,9 +16,9 @@ pub struct Strip {
     /// The script that runs as a whole for the first time.
     proves: Option<Sha>,
     /// What the whole reply tells.
-    tells: Tells,
+    reply_keys: ReplyKeys,
     /// What each element of a transaction's reply tells.
-    replies: Vec<Tells>,
+    replies: Vec<ReplyKeys>,
     /// The aggregates that have begun and not ended.
     open: Vec<Aggregate>,
     at: At,
@@ -29,7 +29,7 @@ pub struct Strip {
 #[derive(Debug)]
 struct Aggregate {
     kind: u8,
-    tells: Tells,
+    reply_keys: ReplyKeys,
     /// How many elements are still to come, and have come.
     left: u64,
     index: usize,
@@ -53,17 +53,33 @@ const DIGEST: usize = 40;
 
 impl Strip {
     /// For a reply that tells this; `None` where that is nothing.
-    pub fn new(database: &Arc<Database>, scripts: &Rc<WrappedScripts>, tells: Tells) -> Option<Box<Strip>> {
+    pub fn new(database: &Arc<Database>, scripts: &Rc<WrappedScripts>, reply_keys: ReplyKeys) -> Option<Box<Strip>> {
         let (database, scripts, held) = (database.clone(), scripts.clone(), Vec::new());
-        let strip =
-            Strip { database, scripts, proves: None, tells, replies: Vec::new(), open: Vec::new(), at: At::Line, held };
-        (tells != Tells::Nothing).then(|| Box::new(strip))
+        let strip = Strip {
+            database,
+            scripts,
+            proves: None,
+            reply_keys,
+            replies: Vec::new(),
+            open: Vec::new(),
+            at: At::Line,
+            held,
+        };
+        (reply_keys != ReplyKeys::Nothing).then(|| Box::new(strip))
     }
 
     /// For the reply to EXEC, whose elements tell this; `None` where none tells anything.
-    pub fn of_all(database: &Arc<Database>, scripts: &Rc<WrappedScripts>, replies: Vec<Tells>) -> Option<Box<Strip>> {
-        let tells = if replies.iter().all(|&tells| tells == Tells::Nothing) { Tells::Nothing } else { Tells::Replies };
-        let mut strip = Strip::new(database, scripts, tells)?;
+    pub fn of_all(
+        database: &Arc<Database>,
+        scripts: &Rc<WrappedScripts>,
+        replies: Vec<ReplyKeys>,
+    ) -> Option<Box<Strip>> {
+        let reply_keys = if replies.iter().all(|&reply_keys| reply_keys == ReplyKeys::Nothing) {
+            ReplyKeys::Nothing
+        } else {
+            ReplyKeys::Replies
+        };
+        let mut strip = Strip::new(database, scripts, reply_keys)?;
         strip.replies = replies;
         Some(strip)
     }
@@ -127,46 +143,48 @@ impl Strip {
 
     /// The first line of a frame, its end included.
     fn line(&mut self, line: &[u8], out: &mut Vec<u8>) {
-        let tells = self.next_tells();
+        let reply_keys = self.next_reply_keys();
         let (kind, number) = (line.first().copied().unwrap_or_default(), number(line));
         if let Some(script) = self.proves.take().filter(|_| kind != b'-') {
             self.scripts.prove(&script);
         }
         match (kind, number) {
-            (b'$', Some(length)) if tells == Tells::Key && length >= self.database.prefix().len() => {
+            (b'$', Some(length)) if reply_keys == ReplyKeys::Key && length >= self.database.prefix().len() => {
                 self.at = At::Key(length);
                 return;
             }
-            (b'-', _) if matches!(tells, Tells::Script | Tells::Digest) => out.extend(self.scripts.as_said(line)),
-            (b'$', Some(DIGEST)) if tells == Tells::Digest => {
+            (b'-', _) if matches!(reply_keys, ReplyKeys::Script | ReplyKeys::Digest) => {
+                out.extend(self.scripts.as_said(line))
+            }
+            (b'$', Some(DIGEST)) if reply_keys == ReplyKeys::Digest => {
                 out.extend_from_slice(line);
                 self.at = At::Digest;
                 return;
             }
-            (b'-', _) if matches!(tells, Tells::Group | Tells::Streams) => out.extend(self.error(line)),
+            (b'-', _) if matches!(reply_keys, ReplyKeys::Group | ReplyKeys::Streams) => out.extend(self.error(line)),
             _ => out.extend_from_slice(line),
         }
         match (kind, number) {
             (b'$' | b'=' | b'!', Some(length)) => self.at = At::Text(length + 2),
             (b'*' | b'~' | b'>' | b'%' | b'|', Some(count)) if count > 0 => {
                 let left = count as u64 * if matches!(kind, b'%' | b'|') { 2 } else { 1 };
-                let tells = if kind == b'|' { Tells::Nothing } else { tells };
-                self.open.push(Aggregate { kind, tells, left, index: 0 });
+                let reply_keys = if kind == b'|' { ReplyKeys::Nothing } else { reply_keys };
+                self.open.push(Aggregate { kind, reply_keys, left, index: 0 });
             }
             _ => self.ended(),
         }
     }
 
     /// What the frame that comes next tells.
-    fn next_tells(&self) -> Tells {
-        let Some(within) = self.open.last() else { return self.tells };
-        match (within.tells, within.index) {
-            (Tells::Each, _) | (Tells::First, 0) => Tells::Key,
-            (Tells::Page, 1) => Tells::Each,
-            (Tells::Streams, index) if within.kind == b'%' && index % 2 == 0 => Tells::Key,
-            (Tells::Streams, _) if within.kind != b'%' => Tells::First,
-            (Tells::Replies, index) => self.replies.get(index).copied().unwrap_or_default(),
-            _ => Tells::Nothing,
+    fn next_reply_keys(&self) -> ReplyKeys {
+        let Some(within) = self.open.last() else { return self.reply_keys };
+        match (within.reply_keys, within.index) {
+            (ReplyKeys::Each, _) | (ReplyKeys::First, 0) => ReplyKeys::Key,
+            (ReplyKeys::Page, 1) => ReplyKeys::Each,
+            (ReplyKeys::Streams, index) if within.kind == b'%' && index % 2 == 0 => ReplyKeys::Key,
+            (ReplyKeys::Streams, _) if within.kind != b'%' => ReplyKeys::First,
+            (ReplyKeys::Replies, index) => self.replies.get(index).copied().unwrap_or_default(),
+            _ => ReplyKeys::Nothing,
         }
     }
 

@@ -5,7 +5,7 @@ use crate::{
     commands::scripts::{Met, ScriptCache, Sha},
     commands::table::{
         CommandTable,
-        inside::{Inside, Tells},
+        in_database::{InDatabase, ReplyKeys},
     },
     protocol::resp::{
         request::{Anew, Parser},
@@ -26,7 +26,8 @@ fn entered(database: &Database, line: &str) -> String {
     let request = parser.request(&frame, found);
     let commands = CommandTable::builtin();
     let scripts = ScriptCache::new(Arc::default());
-    let known = Known { wrapped: &WrappedScripts::default(), scripts: &scripts, commands: &commands, by_digest: true };
+    let known =
+        KnownScripts { wrapped: &WrappedScripts::default(), scripts: &scripts, commands: &commands, by_digest: true };
     match database.enter(&request, commands.find(&request), known, &mut anew) {
         Entered::AsItCame => "as it came".to_owned(),
         Entered::Refused(error) => String::from_utf8(error).unwrap(),
@@ -164,15 +165,15 @@ fn names_and_forms_are_checked() {
 #[test]
 fn what_is_let_in_keeps_its_keys_within() {
     for spec in CommandTable::builtin().rows() {
-        let refused = matches!(spec.inside, Inside::Refused(_) | Inside::NoCluster);
-        let names_keys = !matches!(spec.inside, Inside::AsItCame | Inside::Info | Inside::Topics);
+        let refused = matches!(spec.in_database, InDatabase::Refused(_) | InDatabase::NoCluster);
+        let names_keys = !matches!(spec.in_database, InDatabase::AsItCame | InDatabase::Info | InDatabase::Topics);
         let alone = spec.container && !spec.name.contains('|');
         assert!(refused || alone || names_keys || !spec.has_keys(), "{} has keys and goes on as it came", spec.name);
     }
 }
 
-fn stripped(tells: Tells, reply: &str, steps: usize) -> String {
-    let mut strip = Strip::new(&shop(), &Rc::default(), tells).unwrap();
+fn stripped(reply_keys: ReplyKeys, reply: &str, steps: usize) -> String {
+    let mut strip = Strip::new(&shop(), &Rc::default(), reply_keys).unwrap();
     let reply = reply.replace('\n', "\r\n");
     let pieces = reply.as_bytes().chunks(steps);
     String::from_utf8(pieces.flat_map(|piece| strip.feed(piece)).collect()).unwrap().replace("\r\n", "\n")
@@ -181,45 +182,45 @@ fn stripped(tells: Tells, reply: &str, steps: usize) -> String {
 #[test]
 fn keys_in_replies_are_named_as_clients_know_them() {
     let cases = [
-        (Tells::Key, "$9\n{shop}abc\n", "$3\nabc\n"),
-        (Tells::Key, "$6\n{shop}\n", "$0\n\n"),
-        (Tells::Key, "$-1\n", "$-1\n"),
-        (Tells::Key, "_\n", "_\n"),
-        (Tells::Key, "$9\nother{abc\n", "$9\nother{abc\n"),
-        (Tells::Key, "-ERR no {shop}x\n", "-ERR no {shop}x\n"),
-        (Tells::Each, "*3\n$7\n{shop}a\n$2\nab\n$12\n{shop}{shop}\n", "*3\n$1\na\n$2\nab\n$6\n{shop}\n"),
-        (Tells::Each, "*0\n", "*0\n"),
+        (ReplyKeys::Key, "$9\n{shop}abc\n", "$3\nabc\n"),
+        (ReplyKeys::Key, "$6\n{shop}\n", "$0\n\n"),
+        (ReplyKeys::Key, "$-1\n", "$-1\n"),
+        (ReplyKeys::Key, "_\n", "_\n"),
+        (ReplyKeys::Key, "$9\nother{abc\n", "$9\nother{abc\n"),
+        (ReplyKeys::Key, "-ERR no {shop}x\n", "-ERR no {shop}x\n"),
+        (ReplyKeys::Each, "*3\n$7\n{shop}a\n$2\nab\n$12\n{shop}{shop}\n", "*3\n$1\na\n$2\nab\n$6\n{shop}\n"),
+        (ReplyKeys::Each, "*0\n", "*0\n"),
         // What is no key stays as it is.
-        (Tells::First, "*2\n$7\n{shop}l\n$7\n{shop}v\n", "*2\n$1\nl\n$7\n{shop}v\n"),
-        (Tells::First, "*2\n$7\n{shop}l\n*1\n$7\n{shop}v\n", "*2\n$1\nl\n*1\n$7\n{shop}v\n"),
-        (Tells::First, "*-1\n", "*-1\n"),
-        (Tells::Page, "*2\n$7\n{shop}1\n*2\n$7\n{shop}a\n$7\n{shop}b\n", "*2\n$7\n{shop}1\n*2\n$1\na\n$1\nb\n"),
+        (ReplyKeys::First, "*2\n$7\n{shop}l\n$7\n{shop}v\n", "*2\n$1\nl\n$7\n{shop}v\n"),
+        (ReplyKeys::First, "*2\n$7\n{shop}l\n*1\n$7\n{shop}v\n", "*2\n$1\nl\n*1\n$7\n{shop}v\n"),
+        (ReplyKeys::First, "*-1\n", "*-1\n"),
+        (ReplyKeys::Page, "*2\n$7\n{shop}1\n*2\n$7\n{shop}a\n$7\n{shop}b\n", "*2\n$7\n{shop}1\n*2\n$1\na\n$1\nb\n"),
         (
-            Tells::Streams,
+            ReplyKeys::Streams,
             "*2\n*2\n$7\n{shop}s\n*1\n*2\n$3\n1-1\n*2\n$1\nf\n$7\n{shop}v\n*2\n$7\n{shop}t\n*0\n",
             "*2\n*2\n$1\ns\n*1\n*2\n$3\n1-1\n*2\n$1\nf\n$7\n{shop}v\n*2\n$1\nt\n*0\n",
         ),
         (
-            Tells::Streams,
+            ReplyKeys::Streams,
             "%2\n$7\n{shop}s\n*1\n*2\n$7\n{shop}i\n_\n$7\n{shop}t\n*0\n",
             "%2\n$1\ns\n*1\n*2\n$7\n{shop}i\n_\n$1\nt\n*0\n",
         ),
         (
-            Tells::Streams,
+            ReplyKeys::Streams,
             "-NOGROUP No such key '{shop}s' or consumer group '{shop}g' in XREADGROUP with GROUP option\n",
             "-NOGROUP No such key 's' or consumer group '{shop}g' in XREADGROUP with GROUP option\n",
         ),
         (
-            Tells::Group,
+            ReplyKeys::Group,
             "-NOGROUP No such consumer group '{shop}g' for key name '{shop}s'\n",
             "-NOGROUP No such consumer group '{shop}g' for key name 's'\n",
         ),
         // An attribute annotates what follows it.
-        (Tells::Key, "|1\n$7\n{shop}a\n:1\n$7\n{shop}k\n", "|1\n$7\n{shop}a\n:1\n$1\nk\n"),
+        (ReplyKeys::Key, "|1\n$7\n{shop}a\n:1\n$7\n{shop}k\n", "|1\n$7\n{shop}a\n:1\n$1\nk\n"),
     ];
-    for (tells, reply, expected) in cases {
+    for (reply_keys, reply, expected) in cases {
         for steps in [1, 2, 3, 7, 1000] {
-            assert_eq!(stripped(tells, reply, steps), expected, "in pieces of {steps}: {reply}");
+            assert_eq!(stripped(reply_keys, reply, steps), expected, "in pieces of {steps}: {reply}");
         }
     }
 }
@@ -227,17 +228,17 @@ fn keys_in_replies_are_named_as_clients_know_them() {
 #[test]
 fn each_reply_of_a_transaction_is_told_by_its_command() {
     let database = shop();
-    assert!(Strip::of_all(&database, &Rc::default(), vec![Tells::Nothing, Tells::Nothing]).is_none());
-    let tells = vec![Tells::Nothing, Tells::Each, Tells::First, Tells::Nothing];
+    assert!(Strip::of_all(&database, &Rc::default(), vec![ReplyKeys::Nothing, ReplyKeys::Nothing]).is_none());
+    let reply_keys = vec![ReplyKeys::Nothing, ReplyKeys::Each, ReplyKeys::First, ReplyKeys::Nothing];
     let reply =
         b"*4\r\n$7\r\n{shop}v\r\n*1\r\n$7\r\n{shop}k\r\n*2\r\n$7\r\n{shop}l\r\n$7\r\n{shop}v\r\n$7\r\n{shop}v\r\n";
     let expected = b"*4\r\n$7\r\n{shop}v\r\n*1\r\n$1\r\nk\r\n*2\r\n$1\r\nl\r\n$7\r\n{shop}v\r\n$7\r\n{shop}v\r\n";
     for steps in [1, 5, 1000] {
-        let mut strip = Strip::of_all(&database, &Rc::default(), tells.clone()).unwrap();
+        let mut strip = Strip::of_all(&database, &Rc::default(), reply_keys.clone()).unwrap();
         let told: Vec<u8> = reply.chunks(steps).flat_map(|piece| strip.feed(piece)).collect();
         assert_eq!(told, expected);
     }
-    let mut strip = Strip::of_all(&database, &Rc::default(), tells).unwrap();
+    let mut strip = Strip::of_all(&database, &Rc::default(), reply_keys).unwrap();
     assert_eq!(strip.feed(b"-EXECABORT no\r\n"), b"-EXECABORT no\r\n");
 }
 
@@ -248,7 +249,7 @@ fn called(scripts: &ScriptCache, wrapped: &WrappedScripts, words: &[&str]) -> (S
     let found = parser.find(&frame).unwrap().unwrap();
     let request = parser.request(&frame, found);
     let commands = CommandTable::builtin();
-    let known = Known { wrapped, scripts, commands: &commands, by_digest: true };
+    let known = KnownScripts { wrapped, scripts, commands: &commands, by_digest: true };
     assert_eq!(shop().enter(&request, commands.find(&request), known, &mut anew), Entered::Anew);
     let text = |arg: &[u8]| String::from_utf8(arg.to_vec()).unwrap();
     let rest: Vec<String> = anew.request().args().skip(2).map(text).collect();
@@ -291,21 +292,21 @@ fn digests_are_changed_both_ways() {
     assert_eq!(called(&scripts, &wrapped, &["EVALSHA", &digits(&said), "0"]).1, kept.digits());
     // By its digest only once it has run, and a node can be given it.
     assert_eq!(called(&scripts, &wrapped, &["EVAL", "return 1", "0"]).0, "EVAL");
-    let mut strip = Strip::new(&shop(), &wrapped, Tells::Script).unwrap();
+    let mut strip = Strip::new(&shop(), &wrapped, ReplyKeys::Script).unwrap();
     strip.proves(kept);
     assert_eq!(strip.feed(b":1\r\n"), b":1\r\n");
     scripts.learn(&text, Met::Evaluated);
     assert_eq!(called(&scripts, &wrapped, &["EVAL", "return 1", "0"]).0, "EVALSHA");
     assert_eq!(called(&scripts, &wrapped, &["EVAL_RO", "return 1", "0"]).0, "EVALSHA_RO");
     let error = format!("-ERR no script: {}, on @user_script:1.\r\n", digits(&kept));
-    for (tells, reply, expected) in [
-        (Tells::Script, error.clone(), error.replace(&digits(&kept), &digits(&said))),
+    for (reply_keys, reply, expected) in [
+        (ReplyKeys::Script, error.clone(), error.replace(&digits(&kept), &digits(&said))),
         // What a script answers is its own.
-        (Tells::Script, format!("$40\r\n{}\r\n", digits(&kept)), format!("$40\r\n{}\r\n", digits(&kept))),
-        (Tells::Digest, format!("$40\r\n{}\r\n", digits(&kept)), format!("$40\r\n{}\r\n", digits(&said))),
+        (ReplyKeys::Script, format!("$40\r\n{}\r\n", digits(&kept)), format!("$40\r\n{}\r\n", digits(&kept))),
+        (ReplyKeys::Digest, format!("$40\r\n{}\r\n", digits(&kept)), format!("$40\r\n{}\r\n", digits(&said))),
     ] {
         for step in [1, 7, 1000] {
-            let mut strip = Strip::new(&shop(), &wrapped, tells).unwrap();
+            let mut strip = Strip::new(&shop(), &wrapped, reply_keys).unwrap();
             let told: Vec<u8> = reply.as_bytes().chunks(step).flat_map(|piece| strip.feed(piece)).collect();
             assert_eq!(String::from_utf8(told).unwrap(), expected);
         }

@@ -16,7 +16,7 @@ pub type IsOwn = Rc<dyn Fn(&str) -> bool>;
 
 /// Who knows what clients did.
 #[derive(Clone)]
-pub struct Account {
+pub struct Ledger {
     /// The rows of all commands.
     pub commands: Arc<CommandTable>,
     /// What clients have asked this proxy for.
@@ -38,7 +38,7 @@ pub struct Calls {
     pub failed: u64,
 }
 
-impl Account {
+impl Ledger {
     /// What clients did of a command of which nodes tell `told`; `None` where that is nothing.
     pub fn calls(&self, name: &str, told: Calls) -> Option<Calls> {
         let Some(spec) = self.row(name) else { return Some(told) };
@@ -111,9 +111,9 @@ fn own(spec: &Spec, metrics: &Metrics) -> Option<Calls> {
     (counted != Calls::default()).then_some(counted)
 }
 
-impl std::fmt::Debug for Account {
+impl std::fmt::Debug for Ledger {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Account").field("only", &self.only).finish_non_exhaustive()
+        f.debug_struct("Ledger").field("only", &self.only).finish_non_exhaustive()
     }
 }
 
@@ -124,10 +124,10 @@ mod tests {
     use super::*;
     use crate::metrics::{ClientTally, CommandClass, CommandId};
 
-    fn account(count: impl FnOnce(&ClientTally)) -> Account {
+    fn account(count: impl FnOnce(&ClientTally)) -> Ledger {
         let metrics = Metrics::new();
         count(&metrics.client_tally());
-        Account { commands: CommandTable::builtin(), metrics, only: Vec::new(), own: None }
+        Ledger { commands: CommandTable::builtin(), metrics, only: Vec::new(), own: None }
     }
 
     fn answered(tally: &ClientTally, name: &str, failed: bool) {
@@ -165,7 +165,7 @@ mod tests {
         }
         let others = account.others(&BTreeSet::from(["ping"]));
         assert_eq!(others, [("config|set", calls(0, 1, 0)), ("get", calls(0, 1, 0))]);
-        let only = Account { only: vec!["CONFIG".to_owned()], ..account };
+        let only = Ledger { only: vec!["CONFIG".to_owned()], ..account };
         assert_eq!(only.others(&BTreeSet::new()), [("config|set", calls(0, 1, 0))]);
     }
 }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use super::account::{Account, Calls};
+use super::account::{Calls, Ledger};
 use crate::protocol::resp::write;
 
 /// What a call took at least, in microseconds, where no node has measured one: what the proxy answers itself.
@@ -13,7 +13,7 @@ const LEAST_PERCENTILE: &str = "1.003";
 const PERCENTILES: &[&str] = &["p50", "p99", "p99.9"];
 
 /// Appends the lines of `# Commandstats`, from those of all nodes together.
-pub fn stats(lines: &[(&str, String)], account: &Account, out: &mut String) {
+pub fn stats(lines: &[(&str, String)], account: &Ledger, out: &mut String) {
     let mut told = BTreeSet::new();
     for (line, value) in lines {
         let Some(name) = line.strip_prefix("cmdstat_") else { continue };
@@ -66,7 +66,7 @@ fn share(of: u64, part: u64, whole: u64) -> u64 {
 }
 
 /// Appends the lines of `# Latencystats`, from those of all nodes together.
-pub fn percentiles(lines: &[(&str, String)], account: &Account, out: &mut String) {
+pub fn percentiles(lines: &[(&str, String)], account: &Ledger, out: &mut String) {
     const PREFIX: &str = "latency_percentiles_usec_";
     let mut told = BTreeSet::new();
     for (line, value) in lines {
@@ -89,7 +89,7 @@ pub fn percentiles(lines: &[(&str, String)], account: &Account, out: &mut String
 pub type Histogram = Vec<(i64, i64)>;
 
 /// What clients did of a command, of which all nodes together tell `calls` and a histogram; `None` where that is nothing.
-pub fn histogram(name: &str, calls: i64, histogram: Histogram, account: &Account) -> Option<(i64, Histogram)> {
+pub fn histogram(name: &str, calls: i64, histogram: Histogram, account: &Ledger) -> Option<(i64, Histogram)> {
     let at_nodes = Calls { calls: u64::try_from(calls).unwrap_or(0), ..Calls::default() };
     let then = account.calls(name, at_nodes)?.calls;
     let scale = |count: i64| share(u64::try_from(count).unwrap_or(0), then, at_nodes.calls) as i64;
@@ -105,7 +105,7 @@ pub fn histogram(name: &str, calls: i64, histogram: Histogram, account: &Account
 }
 
 /// What clients did of commands that nodes do not tell of.
-pub fn other_histograms<'a>(told: &BTreeSet<&str>, account: &'a Account) -> Vec<(&'a str, i64, Histogram)> {
+pub fn other_histograms<'a>(told: &BTreeSet<&str>, account: &'a Ledger) -> Vec<(&'a str, i64, Histogram)> {
     let others = account.others(told).into_iter().filter(|(_, calls)| calls.calls > 0);
     others
         .map(|(name, calls)| {
@@ -143,7 +143,7 @@ mod tests {
     };
 
     /// Of two PINGs, one ECHO and one CONFIG SET that was refused.
-    fn account() -> Account {
+    fn account() -> Ledger {
         let metrics = Metrics::new();
         let tally = metrics.client_tally();
         let answered = |name, failed| tally.command(CommandId::of(name), CommandClass::Admin, failed, Duration::ZERO);
@@ -151,7 +151,7 @@ mod tests {
         answered("echo", false);
         answered("config|set", true);
         tally.rejected(CommandId::of("config|set"));
-        Account { commands: CommandTable::builtin(), metrics, only: Vec::new(), own: None }
+        Ledger { commands: CommandTable::builtin(), metrics, only: Vec::new(), own: None }
     }
 
     #[test]

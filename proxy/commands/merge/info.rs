@@ -6,7 +6,7 @@
 
 use std::collections::BTreeSet;
 
-use super::{account::Account, commands, elements::Head};
+use super::{account::Ledger, commands, elements::Head};
 
 /// What the proxy knows better than any node: lines by name, `connected_clients` for one.
 pub type Facts = Vec<(&'static str, String)>;
@@ -15,7 +15,7 @@ pub type Facts = Vec<(&'static str, String)>;
 pub const WITHOUT_KEYS: &str = "without keys";
 
 /// Appends the nodes' INFO replies as one; `None` where one of them is no text.
-pub fn fold(replies: &[&[u8]], facts: &Facts, account: Option<&Account>, out: &mut Vec<u8>) -> Option<()> {
+pub fn fold(replies: &[&[u8]], facts: &Facts, account: Option<&Ledger>, out: &mut Vec<u8>) -> Option<()> {
     let texts = replies.iter().map(|reply| text_of(reply)).collect::<Option<Vec<_>>>()?;
     let text = together(&texts, facts, account);
     let verbatim = replies.first()?.first() == Some(&b'=');
@@ -89,7 +89,7 @@ const FIXED: &[(&str, &str)] = &[
     ("connected_slaves", "0"),
 ];
 
-fn together(texts: &[&str], facts: &Facts, account: Option<&Account>) -> String {
+fn together(texts: &[&str], facts: &Facts, account: Option<&Ledger>) -> String {
     let mut sections: Vec<Section> = Vec::new();
     for (node, text) in texts.iter().enumerate() {
         let mut at = None;

@@ -6,7 +6,7 @@
 use std::collections::HashMap;
 
 use super::{
-    account::Account,
+    account::Ledger,
     elements::{self, Elements},
 };
 use crate::{
@@ -21,7 +21,7 @@ use crate::{
 const AT_ONCE: i64 = 1;
 
 /// Appends the newest entries, so many at most.
-pub fn newest(replies: &[Vec<u8>], count: usize, account: Option<&Account>, out: &mut Vec<u8>) -> Option<()> {
+pub fn newest(replies: &[Vec<u8>], count: usize, account: Option<&Ledger>, out: &mut Vec<u8>) -> Option<()> {
     let mut entries = entries(replies, account)?;
     entries.truncate(count);
     write::array(out, entries.len());
@@ -30,12 +30,12 @@ pub fn newest(replies: &[Vec<u8>], count: usize, account: Option<&Account>, out:
 }
 
 /// Appends how many there are.
-pub fn length(replies: &[Vec<u8>], account: Option<&Account>, out: &mut Vec<u8>) -> Option<()> {
+pub fn length(replies: &[Vec<u8>], account: Option<&Ledger>, out: &mut Vec<u8>) -> Option<()> {
     write::integer(out, entries(replies, account)?.len() as i64);
     Some(())
 }
 
-struct Entry<'a> {
+struct LogEntry<'a> {
     whole: &'a [u8],
     node: usize,
     time: i64,
@@ -50,7 +50,7 @@ struct Entry<'a> {
 /// All entries that are clients' doing, the newest first. Times are whole seconds: of one second, each node's entries keep
 /// their order, and the oldest of all nodes are taken to be of one moment. So they are where they log what has gone to all
 /// of them, such as SLOWLOG RESET.
-fn entries<'a>(replies: &'a [Vec<u8>], account: Option<&Account>) -> Option<Vec<Entry<'a>>> {
+fn entries<'a>(replies: &'a [Vec<u8>], account: Option<&Ledger>) -> Option<Vec<LogEntry<'a>>> {
     let mut all = Vec::new();
     for (node, reply) in replies.iter().enumerate() {
         let of_node = Elements::of(reply)?.map(|entry| read(entry, node, account)).collect::<Option<Vec<_>>>()?;
@@ -67,10 +67,10 @@ fn entries<'a>(replies: &'a [Vec<u8>], account: Option<&Account>) -> Option<Vec<
 }
 
 /// An entry; none where it is not a client's doing.
-fn read<'a>(entry: &'a [u8], node: usize, account: Option<&Account>) -> Option<Option<Entry<'a>>> {
+fn read<'a>(entry: &'a [u8], node: usize, account: Option<&Ledger>) -> Option<Option<LogEntry<'a>>> {
     let fields: Vec<&[u8]> = Elements::of(entry)?.collect();
     let number = |at: usize| elements::integer(fields.get(at)?);
-    let whole = Entry {
+    let whole = LogEntry {
         whole: entry,
         node,
         time: number(1)?,
@@ -99,18 +99,18 @@ fn read<'a>(entry: &'a [u8], node: usize, account: Option<&Account>) -> Option<O
         _ => true,
     };
     let is_everywhere = !is_scripts && spec.is_some_and(|spec| spec.treatment.is_for_all());
-    Some(is_clients.then_some(Entry { is_everywhere, ..whole }))
+    Some(is_clients.then_some(LogEntry { is_everywhere, ..whole }))
 }
 
 /// What has come to several nodes at once by one command is one entry: that of the node which took longest.
-fn once(all: Vec<Entry<'_>>) -> Vec<Entry<'_>> {
+fn once(all: Vec<LogEntry<'_>>) -> Vec<LogEntry<'_>> {
     /// The nodes that have an entry of it, and which it is of those kept.
     struct Twin {
         kept: usize,
         time: i64,
         nodes: Vec<usize>,
     }
-    let mut kept: Vec<Entry<'_>> = Vec::with_capacity(all.len());
+    let mut kept: Vec<LogEntry<'_>> = Vec::with_capacity(all.len());
     let mut twins: HashMap<&[u8], Vec<Twin>> = HashMap::new();
     for entry in all {
         if entry.is_everywhere {
@@ -168,7 +168,7 @@ mod tests {
         for name in ["slowlog|reset", "config|set", "config|get"] {
             tally.command(CommandId::of(name), CommandClass::Admin, false, Duration::ZERO);
         }
-        let account = Account {
+        let account = Ledger {
             commands: CommandTable::builtin(),
             metrics,
             only: Vec::new(),

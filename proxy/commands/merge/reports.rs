@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use super::{
-    account::Account,
+    account::Ledger,
     commands::{self, Histogram},
     elements::{self, Elements, Head},
     info::Facts,
@@ -131,7 +131,7 @@ pub fn by_time(replies: &[Vec<u8>], out: &mut Vec<u8>) -> Option<()> {
 }
 
 /// LATENCY HISTOGRAM: by command its calls, and how many took up to so many microseconds.
-pub fn histogram(replies: &[Vec<u8>], account: Option<&Account>, out: &mut Vec<u8>) -> Option<()> {
+pub fn histogram(replies: &[Vec<u8>], account: Option<&Ledger>, out: &mut Vec<u8>) -> Option<()> {
     let nodes = replies.iter().map(|reply| Pairs::of(reply)).collect::<Option<Vec<_>>>()?;
     let kind = nodes.first()?.kind;
     let mut told = BTreeSet::new();

@@ -163,9 +163,9 @@ fn what_is_about_all_goes_to_all() {
     for line in ["KEYS *", "KEYS {}*", "KEYS {a*}", "KEYS \\{a}*"] {
         assert_eq!(planned(line), Plan::Keys, "{line}");
     }
-    assert_eq!(planned("PUBLISH a b"), Plan::Home);
-    assert_eq!(planned("ROLE"), Plan::Amended(Fold::Role));
-    assert_eq!(planned("CONFIG GET *"), Plan::Amended(Fold::Config));
+    assert_eq!(planned("PUBLISH a b"), Plan::PubSub);
+    assert_eq!(planned("ROLE"), Plan::AnyRewritten(Fold::Role));
+    assert_eq!(planned("CONFIG GET *"), Plan::AnyRewritten(Fold::Config));
 }
 
 #[test]
@@ -218,11 +218,11 @@ fn scans_know_a_tag() {
 fn the_session_does_what_is_about_it() {
     for (line, local) in [
         ("PING", Local::Ping),
-        ("CLIENT SETINFO lib-name x", Local::Client(Client::Setinfo)),
+        ("CLIENT SETINFO lib-name x", Local::Client(ClientCommand::Setinfo)),
         ("MULTI", Local::Multi),
         ("HELLO 3", Local::Hello),
         ("WAIT 1 100", Local::Wait),
-        ("PROXY NODES", Local::Proxy(Proxy::Nodes)),
+        ("PROXY NODES", Local::Proxy(ProxyCommand::Nodes)),
         ("SUBSCRIBE a", Local::Subscribe),
     ] {
         assert_eq!(planned(line), Plan::Local(local), "{line}");
@@ -365,7 +365,9 @@ fn what_is_cut_in_portions_is_as_cut_at_once() {
     for words in &requests {
         let words: Vec<&str> = words.iter().map(String::as_str).collect();
         with(&words, |request, spec| {
-            let Plan::Cut(cut) = plan(request, spec, &Policy::default()) else { panic!("{} is not long", words[0]) };
+            let Plan::LongSplit(cut) = plan(request, spec, &Policy::default()) else {
+                panic!("{} is not long", words[0])
+            };
             let whole = Split::by_slot(request, spec.unwrap(), cut.clone().finish(request).fold).unwrap();
             for portion in [1, 999, 5000, 1 << 20] {
                 let mut cut = cut.clone();

@@ -20,12 +20,12 @@ const MOST_STRANGERS: usize = 1024;
 pub struct Aliases {
     /// How many commands the server does not know by their own names.
     nameless: usize,
-    known: Arc<RwLock<Known>>,
+    known: Arc<RwLock<KnownNames>>,
 }
 
 /// Names in lower case.
 #[derive(Debug, Default)]
-struct Known {
+struct KnownNames {
     /// The rows of those that are commands' names.
     rows: HashMap<Box<[u8]>, u16>,
     /// Those that are not.

@@ -1,11 +1,11 @@
 //! What becomes of a command about all nodes while one of them is lost: a column of its row.
 //!
-//! The rule: where a true answer, or one that heals by itself, can be given without the lost node, it is given at once;
+//! The rule: where a true answer, or one that becomes true by itself, can be given without the lost node, it is given at once;
 //! else the error names the node, and comes as fast as that of a key there.
 
 use super::{
     spec::Spec,
-    treatment::{Client, Fold, Local, Scripting, Treatment},
+    treatment::{ClientCommand, Fold, Local, Scripting, Treatment},
 };
 
 /// What becomes of a command while a primary is lost.
@@ -68,9 +68,9 @@ pub fn of(spec: &Spec) -> WhenLost {
         Treatment::OutOfBand(Fold::OneSucceeded) => WhenLost::OthersThatHave,
         Treatment::OutOfBand(_) | Treatment::AclLog => WhenLost::Others,
         Treatment::Local(Local::Monitor | Local::Subscribe | Local::Psubscribe) => WhenLost::Joins,
-        Treatment::Local(Local::Client(Client::Tracking)) => WhenLost::Joins,
-        Treatment::Local(_) | Treatment::Home | Treatment::Debug => WhenLost::Keys,
-        Treatment::Amended(_) | Treatment::ClusterView => WhenLost::Another,
+        Treatment::Local(Local::Client(ClientCommand::Tracking)) => WhenLost::Joins,
+        Treatment::Local(_) | Treatment::PubSub | Treatment::Debug => WhenLost::Keys,
+        Treatment::AnyRewritten(_) | Treatment::ClusterView => WhenLost::Another,
     }
 }
 

@@ -27,7 +27,7 @@ pub fn of(spec: &Spec) -> Sender {
     match spec.treatment {
         Treatment::Split(_) => Sender::ClientsInParts,
         Treatment::Keyed if spec.has_keys() || may_be_scripted(spec) => Sender::Clients,
-        Treatment::Blocking(_) | Treatment::BlockingStreams | Treatment::SlotNumber | Treatment::Home => {
+        Treatment::Blocking(_) | Treatment::BlockingStreams | Treatment::SlotNumber | Treatment::PubSub => {
             Sender::Clients
         }
         Treatment::Scripting(Scripting::Fcall) => Sender::Clients,

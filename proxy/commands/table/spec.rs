@@ -2,7 +2,7 @@
 
 use super::{
     busy::{self, WhenBusy},
-    inside::{self, Inside, Tells},
+    in_database::{self, InDatabase, ReplyKeys},
     lost::{self, WhenLost},
     refused, replies,
     secrets::{self, Secrets},
@@ -48,9 +48,9 @@ pub struct Spec {
     /// With how many arguments, the name included, its reply may be as long as what is stored; `None`: it never is.
     pub long_from: Option<usize>,
     /// What becomes of it in a database of its own.
-    pub inside: Inside,
+    pub in_database: InDatabase,
     /// Where its replies name keys.
-    pub tells: Tells,
+    pub reply_keys: ReplyKeys,
     /// Whether it has subcommands.
     pub container: bool,
     /// How its keys are found.
@@ -108,8 +108,8 @@ impl Spec {
             traits: Traits::default(),
             replicas_too: false,
             long_from: None,
-            inside: Inside::AsItCame,
-            tells: Tells::Nothing,
+            in_database: InDatabase::AsItCame,
+            reply_keys: ReplyKeys::Nothing,
             container,
             finder,
         };
@@ -122,7 +122,7 @@ impl Spec {
         spec.refused = refused::why(&spec.name);
         spec.long_from = replies::long_from(&spec);
         spec.replicas_too = treatment::concerns_replicas(&spec.name);
-        (spec.inside, spec.tells) = inside::of(&spec);
+        (spec.in_database, spec.reply_keys) = in_database::of(&spec);
         spec
     }
 

@@ -22,7 +22,7 @@ pub enum Treatment {
     /// Its second argument is the number of a slot.
     SlotNumber,
     /// It goes to the one primary that all publishing goes through.
-    Home,
+    PubSub,
     /// The proxy itself answers or acts.
     Local(Local),
     /// It may wait, for as long as an argument says.
@@ -38,7 +38,7 @@ pub enum Treatment {
     /// It goes to every primary and past what runs there: a node that is busy with a script answers nothing else.
     OutOfBand(Fold),
     /// It goes to any primary, whose reply is amended to what one server would say.
-    Amended(Fold),
+    AnyRewritten(Fold),
     /// `ACL LOG [count|RESET]`: every primary has its own.
     AclLog,
     /// What a node says of its cluster: as by a server that is in none, or tools would go to the nodes.
@@ -187,7 +187,7 @@ pub enum Local {
     /// `ASKING`: means nothing to a client of the proxy.
     Asking,
     /// `CLIENT` and a subcommand.
-    Client(Client),
+    Client(ClientCommand),
     /// `MULTI`.
     Multi,
     /// `EXEC`.
@@ -221,12 +221,12 @@ pub enum Local {
     /// `ACL WHOAMI`: whom the client has logged in as, here.
     AclWhoami,
     /// `PROXY` and a subcommand.
-    Proxy(Proxy),
+    Proxy(ProxyCommand),
 }
 
 /// The subcommands of PROXY: the proxy's own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Proxy {
+pub enum ProxyCommand {
     /// `PROXY EXPLAIN command...`: how it would be served.
     Explain,
     /// `PROXY HELP`.
@@ -244,7 +244,7 @@ pub enum Proxy {
 /// The subcommands of CLIENT, which are about the proxy's clients.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[allow(missing_docs)]
-pub enum Client {
+pub enum ClientCommand {
     Caching,
     Capa,
     Getname,
@@ -295,7 +295,7 @@ fn by_name(name: &str) -> Option<Treatment> {
         "randomkey" => Treatment::Primaries(Fold::RandomKey),
         "info" => Treatment::Primaries(Fold::Info),
         "cluster|countkeysinslot" | "cluster|getkeysinslot" => Treatment::SlotNumber,
-        "publish" | "pubsub|channels" | "pubsub|numpat" | "pubsub|numsub" => Treatment::Home,
+        "publish" | "pubsub|channels" | "pubsub|numpat" | "pubsub|numsub" => Treatment::PubSub,
         "pubsub|shardchannels" => Treatment::Primaries(Fold::Concat),
         "pubsub|shardnumsub" => Treatment::Primaries(Fold::SumByName),
         "xread" | "xreadgroup" => Treatment::BlockingStreams,
@@ -328,8 +328,8 @@ fn by_name(name: &str) -> Option<Treatment> {
         "memory|stats" => Treatment::Primaries(Fold::Memory),
         "lastsave" => Treatment::Primaries(Fold::Min),
         "acl|log" => Treatment::AclLog,
-        "config|get" => Treatment::Amended(Fold::Config),
-        "role" => Treatment::Amended(Fold::Role),
+        "config|get" => Treatment::AnyRewritten(Fold::Config),
+        "role" => Treatment::AnyRewritten(Fold::Role),
         _ if name.strip_prefix("cluster|").is_some_and(|sub| refused::CLUSTER_VIEWS.contains(&sub)) => {
             Treatment::ClusterView
         }
@@ -365,37 +365,37 @@ fn local(name: &str) -> Option<Local> {
         "waitaof" => Local::Waitaof,
         "cluster|keyslot" => Local::ClusterKeyslot,
         "acl|whoami" => Local::AclWhoami,
-        "proxy" => Local::Proxy(Proxy::Unknown),
-        "proxy|explain" => Local::Proxy(Proxy::Explain),
-        "proxy|help" => Local::Proxy(Proxy::Help),
-        "proxy|info" => Local::Proxy(Proxy::Info),
-        "proxy|node" => Local::Proxy(Proxy::Node),
-        "proxy|nodes" => Local::Proxy(Proxy::Nodes),
+        "proxy" => Local::Proxy(ProxyCommand::Unknown),
+        "proxy|explain" => Local::Proxy(ProxyCommand::Explain),
+        "proxy|help" => Local::Proxy(ProxyCommand::Help),
+        "proxy|info" => Local::Proxy(ProxyCommand::Info),
+        "proxy|node" => Local::Proxy(ProxyCommand::Node),
+        "proxy|nodes" => Local::Proxy(ProxyCommand::Nodes),
         _ => return None,
     })
 }
 
-pub(super) fn client(sub: &str) -> Option<Client> {
+pub(super) fn client(sub: &str) -> Option<ClientCommand> {
     Some(match sub {
-        "caching" => Client::Caching,
-        "capa" => Client::Capa,
-        "getname" => Client::Getname,
-        "getredir" => Client::Getredir,
-        "id" => Client::Id,
-        "import-source" => Client::ImportSource,
-        "info" => Client::Info,
-        "kill" => Client::Kill,
-        "list" => Client::List,
-        "no-evict" => Client::NoEvict,
-        "no-touch" => Client::NoTouch,
-        "pause" => Client::Pause,
-        "reply" => Client::Reply,
-        "setinfo" => Client::Setinfo,
-        "setname" => Client::Setname,
-        "tracking" => Client::Tracking,
-        "trackinginfo" => Client::Trackinginfo,
-        "unblock" => Client::Unblock,
-        "unpause" => Client::Unpause,
+        "caching" => ClientCommand::Caching,
+        "capa" => ClientCommand::Capa,
+        "getname" => ClientCommand::Getname,
+        "getredir" => ClientCommand::Getredir,
+        "id" => ClientCommand::Id,
+        "import-source" => ClientCommand::ImportSource,
+        "info" => ClientCommand::Info,
+        "kill" => ClientCommand::Kill,
+        "list" => ClientCommand::List,
+        "no-evict" => ClientCommand::NoEvict,
+        "no-touch" => ClientCommand::NoTouch,
+        "pause" => ClientCommand::Pause,
+        "reply" => ClientCommand::Reply,
+        "setinfo" => ClientCommand::Setinfo,
+        "setname" => ClientCommand::Setname,
+        "tracking" => ClientCommand::Tracking,
+        "trackinginfo" => ClientCommand::Trackinginfo,
+        "unblock" => ClientCommand::Unblock,
+        "unpause" => ClientCommand::Unpause,
         _ => return None,
     })
 }

@@ -32,14 +32,14 @@ pub struct Bounded {
 }
 
 /// A connection to the admin port.
-pub struct Visit {
+pub struct AdminStream {
     stream: Stream,
-    _file: Place,
+    _file: OpenFile,
 }
 
 /// Given back when it is dropped.
 #[expect(dead_code, reason = "held for its end only")]
-enum Place {
+enum OpenFile {
     KeptBack(OwnedSemaphorePermit),
     Shared(Descriptor),
 }
@@ -49,15 +49,15 @@ impl Bounded {
         Bounded { listener, kept_back: Arc::new(Semaphore::new(KEPT_BACK)), descriptors }
     }
 
-    async fn place(&self) -> Place {
+    async fn place(&self) -> OpenFile {
         if let Ok(permit) = self.kept_back.clone().try_acquire_owned() {
-            return Place::KeptBack(permit);
+            return OpenFile::KeptBack(permit);
         }
         if let Some(descriptor) = self.descriptors.try_take() {
-            return Place::Shared(descriptor);
+            return OpenFile::Shared(descriptor);
         }
         match self.kept_back.clone().acquire_owned().await {
-            Ok(permit) => Place::KeptBack(permit),
+            Ok(permit) => OpenFile::KeptBack(permit),
             // Nobody closes it.
             Err(_) => std::future::pending().await,
         }
@@ -65,17 +65,17 @@ impl Bounded {
 }
 
 impl axum::serve::Listener for Bounded {
-    type Io = Visit;
+    type Io = AdminStream;
     type Addr = Endpoint;
 
-    async fn accept(&mut self) -> (Visit, Endpoint) {
+    async fn accept(&mut self) -> (AdminStream, Endpoint) {
         let place = self.place().await;
         loop {
             match self.listener.accept().await {
                 Ok(arrival) => {
                     let peer = arrival.peer.clone();
                     if let Ok(stream) = arrival.into_stream() {
-                        return (Visit { stream, _file: place }, peer);
+                        return (AdminStream { stream, _file: place }, peer);
                     }
                 }
                 Err(error) if matches!(error.kind(), io::ErrorKind::ConnectionAborted | io::ErrorKind::Interrupted) => {
@@ -93,13 +93,13 @@ impl axum::serve::Listener for Bounded {
     }
 }
 
-impl AsyncRead for Visit {
+impl AsyncRead for AdminStream {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         Pin::new(&mut self.stream).poll_read(cx, buffer)
     }
 }
 
-impl AsyncWrite for Visit {
+impl AsyncWrite for AdminStream {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         Pin::new(&mut self.stream).poll_write(cx, bytes)
     }

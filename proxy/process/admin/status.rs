@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde::Serialize;
 
-use super::View;
+use super::AdminView;
 use crate::{cluster::topology::Topology, metrics::NodeGlance, protocol::slot::SLOTS};
 
 /// The proxy at a glance. Counts are those of the last publication, up to a second old.
@@ -24,12 +24,12 @@ pub(super) struct Status {
     /// Why not all slots are served.
     trouble: Option<String>,
     commands: u64,
-    clients: Clients,
-    nodes: Vec<Node>,
+    clients: ClientsStatus,
+    nodes: Vec<NodeStatus>,
 }
 
 #[derive(Serialize)]
-struct Clients {
+struct ClientsStatus {
     connected: i64,
     blocked: i64,
     accepted: u64,
@@ -40,7 +40,7 @@ struct Clients {
 }
 
 #[derive(Serialize)]
-struct Node {
+struct NodeStatus {
     node: String,
     id: String,
     /// Where it is dialled, if not where it says.
@@ -55,7 +55,7 @@ struct Node {
     inflight: i64,
 }
 
-pub(super) fn of(view: &View, readiness: Result<Option<String>, String>, uptime: Duration) -> Status {
+pub(super) fn of(view: &AdminView, readiness: Result<Option<String>, String>, uptime: Duration) -> Status {
     let topology = view.topology.borrow().clone();
     let totals = view.metrics.totals();
     let glances = view.metrics.nodes();
@@ -71,7 +71,7 @@ pub(super) fn of(view: &View, readiness: Result<Option<String>, String>, uptime:
         slots: SLOTS,
         trouble: topology.complaint(),
         commands: totals.commands,
-        clients: Clients {
+        clients: ClientsStatus {
             connected: totals.clients,
             blocked: totals.blocked,
             accepted: totals.connections_received,
@@ -84,11 +84,11 @@ pub(super) fn of(view: &View, readiness: Result<Option<String>, String>, uptime:
     }
 }
 
-fn node(topology: &Topology, index: usize, glances: &[NodeGlance]) -> Option<Node> {
+fn node(topology: &Topology, index: usize, glances: &[NodeGlance]) -> Option<NodeStatus> {
     let node = topology.nodes.get(index)?;
     let glance = glances.iter().find(|glance| glance.state.label == node.label);
     let ranges = topology.ranges(index);
-    Some(Node {
+    Some(NodeStatus {
         node: node.label.to_string(),
         id: node.id.clone(),
         reached_at: (node.reach != node.announced).then(|| node.reach.to_string()),

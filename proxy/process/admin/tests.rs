@@ -24,7 +24,7 @@ impl Stage {
     fn set() -> Stage {
         let (topology, seen) = watch::channel(Arc::new(Topology::unknown("no seed has answered yet")));
         let (metrics, shutdown, stop) = (Metrics::new(), CancellationToken::new(), CancellationToken::new());
-        let view = View {
+        let view = AdminView {
             topology: seen,
             descriptors: Descriptors::new(100, 10, 1),
             metrics: metrics.clone(),

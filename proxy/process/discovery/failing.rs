@@ -14,7 +14,7 @@ use std::{
 
 use tokio::time::Instant;
 
-use super::survey::Answer;
+use super::survey::NodeAnswer;
 use crate::cluster::topology::member::Member;
 
 /// How long a node must be well before it counts as such: it has to find the others again, and they it, before what is
@@ -54,7 +54,7 @@ pub fn accused(nodes: &str) -> HashSet<String> {
 
 /// The nodes that most of those who answered hold for failing; and whether any is so held by anybody, so that the others
 /// may soon agree. Nobody is asked about itself.
-pub fn convicted(answers: &[Answer]) -> (Vec<String>, bool) {
+pub fn convicted(answers: &[NodeAnswer]) -> (Vec<String>, bool) {
     let accused: HashSet<&String> = answers.iter().flat_map(|answer| &answer.accused).collect();
     let any = !accused.is_empty();
     let by_most = |id: &&String| {
@@ -74,8 +74,8 @@ mod tests {
         protocol::{address::Address, slot::SLOTS},
     };
 
-    fn answer(id: &str, accused: &[&str]) -> Answer {
-        Answer {
+    fn answer(id: &str, accused: &[&str]) -> NodeAnswer {
+        NodeAnswer {
             asked: Address::new("10.0.0.1", 7000),
             id: Some(id.to_owned()),
             view: View { seen: Vec::new(), slots: Box::new([NOBODY; SLOTS]) },
@@ -102,7 +102,7 @@ mod tests {
             (vec![("a", vec!["b"]), ("b", vec!["a"])], vec!["a", "b"], true),
         ] {
             let shown = format!("{answers:?}");
-            let answers: Vec<Answer> = answers.iter().map(|(id, accused)| answer(id, accused)).collect();
+            let answers: Vec<NodeAnswer> = answers.iter().map(|(id, accused)| answer(id, accused)).collect();
             let (mut found, found_any) = convicted(&answers);
             found.sort();
             assert_eq!((found, found_any), (failing.into_iter().map(str::to_owned).collect(), any), "{shown}");

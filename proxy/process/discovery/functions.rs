@@ -37,7 +37,7 @@ pub struct Library {
 #[derive(Default)]
 pub struct Functions {
     /// By node id: whether it owned slots and was a primary when last seen. Empty before the first layout.
-    seen: HashMap<String, Standing>,
+    seen: HashMap<String, NodeStanding>,
     /// What was given to nodes and may have to be taken back, by node id.
     gifts: HashMap<String, Vec<Library>>,
     /// Nodes that have missed a change.
@@ -47,7 +47,7 @@ pub struct Functions {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-enum Standing {
+enum NodeStanding {
     Replica,
     Slotless,
     Owner,
@@ -88,14 +88,14 @@ impl Functions {
         let counts = next.slot_counts();
         let standing = |(node, slots): (&std::sync::Arc<Node>, usize)| {
             let standing = match node.role {
-                Role::Replica => Standing::Replica,
-                Role::Primary if slots == 0 => Standing::Slotless,
-                Role::Primary => Standing::Owner,
+                Role::Replica => NodeStanding::Replica,
+                Role::Primary if slots == 0 => NodeStanding::Slotless,
+                Role::Primary => NodeStanding::Owner,
             };
             (node.id.clone(), standing)
         };
-        let now: HashMap<String, Standing> = next.nodes.iter().zip(counts).map(standing).collect();
-        if !now.values().any(|standing| *standing == Standing::Owner) {
+        let now: HashMap<String, NodeStanding> = next.nodes.iter().zip(counts).map(standing).collect();
+        if !now.values().any(|standing| *standing == NodeStanding::Owner) {
             return Vec::new();
         }
         let before = std::mem::replace(&mut self.seen, now);
@@ -103,10 +103,10 @@ impl Functions {
             return Vec::new();
         }
         self.gifts.retain(|id, _| self.seen.contains_key(id));
-        self.behind.retain(|id| self.seen.get(id) == Some(&Standing::Owner));
+        self.behind.retain(|id| self.seen.get(id) == Some(&NodeStanding::Owner));
         let rises = |node: &&std::sync::Arc<Node>| {
-            let now = self.seen.get(&node.id).copied().unwrap_or(Standing::Replica);
-            now > before.get(&node.id).copied().unwrap_or(Standing::Replica)
+            let now = self.seen.get(&node.id).copied().unwrap_or(NodeStanding::Replica);
+            now > before.get(&node.id).copied().unwrap_or(NodeStanding::Replica)
         };
         let task = |node: &std::sync::Arc<Node>| (self.task(node, next), !before.contains_key(&node.id));
         next.nodes.iter().filter(rises).map(task).collect()
@@ -162,7 +162,7 @@ impl Functions {
 }
 
 /// Why nothing was done.
-enum Failure {
+enum NotDone {
     /// There is no use in trying again.
     Never(String),
     Now(String),
@@ -175,19 +175,19 @@ pub async fn look_after(task: Task, after: Duration, login: Login, dialer: Diale
     let work = reconcile(&mut outcome, &login, &dialer);
     match tokio::time::timeout(PATIENCE, work).await {
         Ok(Ok(())) => outcome.done = outcome.complete,
-        Ok(Err(Failure::Never(why))) => {
+        Ok(Err(NotDone::Never(why))) => {
             info!("functions are not given to primaries that join: {why}");
             outcome.off = true;
         }
-        Ok(Err(Failure::Now(why))) => debug!("functions for {}: {why}", outcome.task.label),
+        Ok(Err(NotDone::Now(why))) => debug!("functions for {}: {why}", outcome.task.label),
         Err(_) => warn!("node {} may lack functions: it took too long to compare them", outcome.task.label),
     }
     outcome
 }
 
-async fn reconcile(outcome: &mut Outcome, login: &Login, dialer: &Dialer) -> Result<(), Failure> {
+async fn reconcile(outcome: &mut Outcome, login: &Login, dialer: &Dialer) -> Result<(), NotDone> {
     let Outcome { task, gifts, given, complete, .. } = outcome;
-    let mut node = Control::open(&task.reach, login, dialer).await.map_err(|why| Failure::Now(why.to_string()))?;
+    let mut node = Control::open(&task.reach, login, dialer).await.map_err(|why| NotDone::Now(why.to_string()))?;
     // Before the others: what is deleted everywhere in between is then not taken for missing here.
     let there = list(&mut node).await?;
     if task.is_behind {
@@ -200,7 +200,7 @@ async fn reconcile(outcome: &mut Outcome, login: &Login, dialer: &Dialer) -> Res
     let mut names = Vec::new();
     for library in others.libraries.values().flatten().filter(lacks) {
         let request: [&[u8]; 3] = [b"FUNCTION", b"LOAD", &library.code];
-        match node.ask(&request).await.map_err(|why| Failure::Now(why.to_string()))? {
+        match node.ask(&request).await.map_err(|why| NotDone::Now(why.to_string()))? {
             Value::Error(why) => warn!(
                 "node {} lacks the function library {}, and does not take it: {}",
                 task.label,
@@ -226,7 +226,7 @@ async fn reconcile(outcome: &mut Outcome, login: &Login, dialer: &Dialer) -> Res
 
 /// Deletes what was given where no other primary has it any more, and brings up to date what all others have anew. What
 /// somebody else has changed since is nobody's gift any more.
-async fn take_back(node: &mut Control, task: &Task, gifts: &mut Vec<Library>, others: &Others) -> Result<(), Failure> {
+async fn take_back(node: &mut Control, task: &Task, gifts: &mut Vec<Library>, others: &Others) -> Result<(), NotDone> {
     if gifts.is_empty() || !others.complete {
         return Ok(());
     }
@@ -244,7 +244,7 @@ async fn take_back(node: &mut Control, task: &Task, gifts: &mut Vec<Library>, ot
             }
         };
         info!("node {}: function library {} has been changed or deleted elsewhere, here too", task.label, gift.name);
-        node.ask(&request).await.map_err(|why| Failure::Now(why.to_string()))?;
+        node.ask(&request).await.map_err(|why| NotDone::Now(why.to_string()))?;
         match theirs.cloned().flatten() {
             Some(newer) => *gift = newer,
             None => drop(gifts.remove(at)),
@@ -263,20 +263,20 @@ struct Others {
 
 impl Others {
     /// Asks them all. Who does not answer is left out.
-    async fn ask(others: &[Address], login: &Login, dialer: &Dialer) -> Result<Others, Failure> {
+    async fn ask(others: &[Address], login: &Login, dialer: &Dialer) -> Result<Others, NotDone> {
         let mut asking = JoinSet::new();
         for address in others {
             let (address, login, dialer) = (address.clone(), login.clone(), dialer.clone());
             asking.spawn(async move {
                 let control = Control::open(&address, &login, &dialer).await;
-                list(&mut control.map_err(|why| Failure::Now(why.to_string()))?).await
+                list(&mut control.map_err(|why| NotDone::Now(why.to_string()))?).await
             });
         }
-        let (mut lists, mut failure) = (Vec::new(), Failure::Now("there is no other primary".to_owned()));
+        let (mut lists, mut failure) = (Vec::new(), NotDone::Now("there is no other primary".to_owned()));
         while let Some(listed) = asking.join_next().await {
             match listed {
                 Ok(Ok(libraries)) => lists.push(libraries),
-                Ok(Err(why @ Failure::Never(_))) => return Err(why),
+                Ok(Err(why @ NotDone::Never(_))) => return Err(why),
                 Ok(Err(why)) => failure = why,
                 Err(_) => {}
             }
@@ -291,12 +291,12 @@ impl Others {
     }
 }
 
-async fn list(node: &mut Control) -> Result<Vec<Library>, Failure> {
-    let listed = node.ask(&["FUNCTION", "LIST", "WITHCODE"]).await.map_err(|why| Failure::Now(why.to_string()))?;
+async fn list(node: &mut Control) -> Result<Vec<Library>, NotDone> {
+    let listed = node.ask(&["FUNCTION", "LIST", "WITHCODE"]).await.map_err(|why| NotDone::Now(why.to_string()))?;
     if let Value::Error(why) = &listed {
         let why = String::from_utf8_lossy(why).into_owned();
         let for_ever = why.starts_with("NOPERM") || why.contains("unknown command");
-        return Err(if for_ever { Failure::Never(why) } else { Failure::Now(why) });
+        return Err(if for_ever { NotDone::Never(why) } else { NotDone::Now(why) });
     }
     let library = |value: &Value| {
         let (name, code) = (value.field("library_name")?.str()?, value.field("library_code")?.text()?);

@@ -5,7 +5,7 @@ use std::collections::HashSet;
 
 use tracing::warn;
 
-use super::{Discovery, survey::Answer};
+use super::{Discovery, survey::NodeAnswer};
 use crate::{
     cluster::topology::{Topology, View},
     protocol::{address::Address, slot::SLOTS},
@@ -33,15 +33,15 @@ impl ClusterIdentity {
 
 /// Of answers of several clusters those of one, and the others: of the one with the most slots, or else the one whose
 /// seed is named first.
-pub fn parted(mut answers: Vec<Answer>, seeds: &[Address]) -> (Vec<Answer>, Vec<Answer>) {
-    let place = |answer: &Answer| seeds.iter().position(|seed| *seed == answer.asked).unwrap_or(seeds.len());
-    let last = |answer: &&Answer| (answer.view.covered(), seeds.len() - place(answer));
+pub fn parted(mut answers: Vec<NodeAnswer>, seeds: &[Address]) -> (Vec<NodeAnswer>, Vec<NodeAnswer>) {
+    let place = |answer: &NodeAnswer| seeds.iter().position(|seed| *seed == answer.asked).unwrap_or(seeds.len());
+    let last = |answer: &&NodeAnswer| (answer.view.covered(), seeds.len() - place(answer));
     let Some(first) = answers.iter().max_by_key(last) else { return (answers, Vec::new()) };
     let mut known: HashSet<String> = first.view.seen.iter().map(|seen| seen.id.clone()).collect();
     let mut ours = Vec::new();
     loop {
-        let is_known = |answer: &mut Answer| answer.view.seen.iter().any(|seen| known.contains(&seen.id));
-        let more: Vec<Answer> = answers.extract_if(.., is_known).collect();
+        let is_known = |answer: &mut NodeAnswer| answer.view.seen.iter().any(|seen| known.contains(&seen.id));
+        let more: Vec<NodeAnswer> = answers.extract_if(.., is_known).collect();
         if more.is_empty() {
             return (ours, answers);
         }
@@ -63,7 +63,12 @@ fn replaces(view: &View, topology: &Topology) -> bool {
 impl Discovery {
     /// The answers that count, of those that a survey brought. Strangers do only where nobody of the cluster answers, and
     /// has not for long, or where they stand in its place.
-    pub(super) fn answers_of_one(&mut self, ours: Vec<Answer>, strangers: Vec<Answer>, forsaken: bool) -> Vec<Answer> {
+    pub(super) fn answers_of_one(
+        &mut self,
+        ours: Vec<NodeAnswer>,
+        strangers: Vec<NodeAnswer>,
+        forsaken: bool,
+    ) -> Vec<NodeAnswer> {
         let current = self.current();
         let (mut answers, others) = if ours.is_empty() {
             let (heirs, others): (Vec<_>, Vec<_>) =
@@ -92,13 +97,13 @@ mod tests {
     use crate::cluster::topology::{AddressMap, ServerInfo};
 
     /// The answer of the node at `asked`, to whom the first slots belong and who knows the other too.
-    fn answer(asked: &str, slots: u16, other: &str) -> Answer {
+    fn answer(asked: &str, slots: u16, other: &str) -> NodeAnswer {
         let (asked, other): (Address, Address) = (asked.parse().unwrap(), other.parse().unwrap());
         let node = |at: &Address| format!("*3\r\n+{}\r\n:{}\r\n+{}\r\n", at.host, at.port, at.host);
         let text = format!("*1\r\n*4\r\n:0\r\n:{}\r\n{}{}", slots - 1, node(&asked), node(&other));
         let (value, _) = crate::protocol::resp::Value::parse(text.as_bytes()).unwrap().unwrap();
         let view = View::parse(&value, None, None, &asked).unwrap();
-        Answer {
+        NodeAnswer {
             asked,
             id: None,
             view,
@@ -109,7 +114,7 @@ mod tests {
         }
     }
 
-    fn hosts(answers: &[Answer]) -> Vec<&str> {
+    fn hosts(answers: &[NodeAnswer]) -> Vec<&str> {
         answers.iter().map(|answer| &*answer.asked.host).collect()
     }
 

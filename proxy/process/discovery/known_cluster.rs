@@ -8,7 +8,7 @@ use tracing::{debug, info};
 
 use super::{
     failing::{self, Failing},
-    reach::{Found, News, Wanted},
+    reach::{News, ReachedNode, SoughtNode},
     survey::Survey,
 };
 use crate::{
@@ -36,7 +36,7 @@ pub struct KnownCluster {
     /// The highest config epoch believed, and when it was last seen.
     newest: Option<(u64, Instant)>,
     /// Where nodes are reached, by node id.
-    reached: HashMap<String, Found>,
+    reached: HashMap<String, ReachedNode>,
     /// Slots that MOVED has moved lately.
     moved: HashMap<Slot, (Address, Instant)>,
     /// The server of each node that has been asked, by node id.
@@ -140,19 +140,19 @@ impl KnownCluster {
         for seen in &view.seen {
             if let Some(mapped) = self.map.find(&seen.announced) {
                 if self.place(&seen.id, &seen.announced).is_none_or(|found| found.reach != mapped) {
-                    self.settle(Found::mapped(seen, mapped));
+                    self.settle(ReachedNode::mapped(seen, mapped));
                 }
             } else if self.place(&seen.id, &seen.announced).is_none()
                 && here.iter().any(|(id, asked)| *id == seen.id && *asked == seen.announced)
             {
-                self.settle(Found::announced(seen));
+                self.settle(ReachedNode::announced(seen));
             }
         }
         self.view = Some(view);
     }
 
     /// Notes where a node is reached; what is new about that is to be told.
-    pub fn settle(&mut self, found: Found) {
+    pub fn settle(&mut self, found: ReachedNode) {
         let before = self.reached.get(&found.id);
         let found = found.after(before);
         self.news.extend(found.news(before));
@@ -186,11 +186,11 @@ impl KnownCluster {
 
     /// The nodes to be searched: those that were never reached, those that are lost, and those that are doubted. Where
     /// the operator has said where a node is, only that place is looked at.
-    pub fn lost(&self) -> Vec<Wanted> {
+    pub fn lost(&self) -> Vec<SoughtNode> {
         let seen = self.view.iter().flat_map(|view| &view.seen);
         let lost = seen
             .filter(|seen| !self.place(&seen.id, &seen.announced).is_some_and(|found| found.sure && !found.doubted));
-        lost.map(|seen| Wanted::of(seen, self.map.find(&seen.announced))).collect()
+        lost.map(|seen| SoughtNode::of(seen, self.map.find(&seen.announced))).collect()
     }
 
     /// Whether a node of the view is nowhere to be found.
@@ -235,7 +235,7 @@ impl KnownCluster {
     }
 
     fn lost_nodes(&self) -> Vec<Lost> {
-        let lost = |found: &Found| {
+        let lost = |found: &ReachedNode| {
             let why = found.why_not.as_str().into();
             found.lost_since.map(|since| Lost { id: found.id.clone(), since, why })
         };
@@ -245,7 +245,7 @@ impl KnownCluster {
     }
 
     /// Where a node is reached that is announced there.
-    fn place(&self, id: &str, announced: &Address) -> Option<&Found> {
+    fn place(&self, id: &str, announced: &Address) -> Option<&ReachedNode> {
         self.reached.get(id).filter(|found| found.announced == *announced)
     }
 

@@ -171,7 +171,7 @@ impl Discovery {
         for takeover in self.moves.note(current, next, Instant::now()).0 {
             events.warn(EventKind::FailOver, takeover);
         }
-        if let (Some(old), Some(new)) = (current.home(), next.home())
+        if let (Some(old), Some(new)) = (current.pubsub_node(), next.pubsub_node())
             && old.id != new.id
         {
             let why = if next.is_failing(&old.id) { ": the node before it fails" } else { "" };

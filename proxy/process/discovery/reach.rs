@@ -15,7 +15,7 @@ use tokio::task::JoinSet;
 use crate::{
     cluster::topology::Seen,
     protocol::{address::Address, resp::Value},
-    upstream::dial::{self, Control, Dialer, Login, Step},
+    upstream::dial::{self, Control, DialStep, Dialer, Login},
 };
 
 /// The most time that an address gets to say who is there.
@@ -24,7 +24,7 @@ const PATIENCE: Duration = Duration::from_millis(500);
 const MOST_TRIED: usize = 256;
 
 /// A node to be found.
-pub struct Wanted {
+pub struct SoughtNode {
     /// Its node id.
     pub id: String,
     announced: Address,
@@ -33,10 +33,10 @@ pub struct Wanted {
     mapped: Option<Address>,
 }
 
-impl Wanted {
+impl SoughtNode {
     /// A node of a view, at the place that the operator has given it, if any.
-    pub fn of(seen: &Seen, mapped: Option<Address>) -> Wanted {
-        Wanted { id: seen.id.clone(), announced: seen.announced.clone(), aliases: seen.aliases.clone(), mapped }
+    pub fn of(seen: &Seen, mapped: Option<Address>) -> SoughtNode {
+        SoughtNode { id: seen.id.clone(), announced: seen.announced.clone(), aliases: seen.aliases.clone(), mapped }
     }
 
     /// Where it should be.
@@ -44,15 +44,15 @@ impl Wanted {
         self.mapped.as_ref().unwrap_or(&self.announced)
     }
 
-    fn here(&self) -> Found {
+    fn here(&self) -> ReachedNode {
         let how = if self.mapped.is_some() { RULE } else { ANNOUNCED };
-        Found::new(&self.id, &self.announced, self.first().clone(), how)
+        ReachedNode::new(&self.id, &self.announced, self.first().clone(), how)
     }
 }
 
 /// Where a node is reached.
 #[derive(Clone, Debug)]
-pub struct Found {
+pub struct ReachedNode {
     /// The node id.
     pub id: String,
     /// What it announces.
@@ -77,9 +77,9 @@ const ALIAS: &str = "by another of its names";
 const SEED: &str = "by the seed that is this node";
 const BESIDE_SEED: &str = "by a seed's host and the announced port";
 
-impl Found {
-    fn new(id: &str, announced: &Address, reach: Address, how: &'static str) -> Found {
-        Found {
+impl ReachedNode {
+    fn new(id: &str, announced: &Address, reach: Address, how: &'static str) -> ReachedNode {
+        ReachedNode {
             id: id.to_owned(),
             announced: announced.clone(),
             reach,
@@ -92,17 +92,17 @@ impl Found {
     }
 
     /// Where it announces.
-    pub fn announced(seen: &Seen) -> Found {
-        Found::new(&seen.id, &seen.announced, seen.announced.clone(), ANNOUNCED)
+    pub fn announced(seen: &Seen) -> ReachedNode {
+        ReachedNode::new(&seen.id, &seen.announced, seen.announced.clone(), ANNOUNCED)
     }
 
     /// Where the operator says.
-    pub fn mapped(seen: &Seen, reach: Address) -> Found {
-        Found::new(&seen.id, &seen.announced, reach, RULE)
+    pub fn mapped(seen: &Seen, reach: Address) -> ReachedNode {
+        ReachedNode::new(&seen.id, &seen.announced, reach, RULE)
     }
 
     /// This, given what was known `before`: a node that is nowhere stays where it was last reached, the best guess.
-    pub fn after(mut self, before: Option<&Found>) -> Found {
+    pub fn after(mut self, before: Option<&ReachedNode>) -> ReachedNode {
         if !self.sure {
             self.lost_since = before.and_then(|before| before.lost_since).or_else(|| Some(SystemTime::now()));
         }
@@ -114,7 +114,7 @@ impl Found {
     }
 
     /// What is new about this node, given what was known `before`.
-    pub fn news(&self, before: Option<&Found>) -> Option<News> {
+    pub fn news(&self, before: Option<&ReachedNode>) -> Option<News> {
         if before.is_some_and(|before| before.reach == self.reach && before.sure == self.sure) {
             return None;
         }
@@ -128,7 +128,7 @@ impl Found {
         if let Some(since) = before.and_then(|before| before.lost_since) {
             return Some(News::Back { id: self.id.clone(), announced: self.announced.clone(), since });
         }
-        let Found { id, announced, reach, why_not, how, .. } = self;
+        let ReachedNode { id, announced, reach, why_not, how, .. } = self;
         match *how {
             _ if announced == reach => None,
             RULE => Some(News::Dialled(format!("node {announced} ({id}) is dialled at {reach} {how}"))),
@@ -177,11 +177,11 @@ enum Who {
 }
 
 /// Searches the nodes. Each comes back, also those that are nowhere.
-pub async fn search(wanted: Vec<Wanted>, seeds: Vec<Address>, login: Login, dialer: Dialer) -> Vec<Found> {
+pub async fn search(wanted: Vec<SoughtNode>, seeds: Vec<Address>, login: Login, dialer: Dialer) -> Vec<ReachedNode> {
     let dialer = dialer.within(dialer.patience().min(PATIENCE));
     let first = who_is_at(wanted.iter().map(|node| node.first().clone()), &login, &dialer).await;
     let (here, lost): (Vec<_>, Vec<_>) = wanted.into_iter().partition(|node| node.is_at(node.first(), &first));
-    let mut found: Vec<Found> = here.iter().map(Wanted::here).collect();
+    let mut found: Vec<ReachedNode> = here.iter().map(SoughtNode::here).collect();
     if lost.is_empty() {
         return found;
     }
@@ -191,7 +191,7 @@ pub async fn search(wanted: Vec<Wanted>, seeds: Vec<Address>, login: Login, dial
     found
 }
 
-impl Wanted {
+impl SoughtNode {
     /// Where else it might be, the likeliest first. Two seeds may share a host.
     fn elsewhere(&self, seeds: &[Address]) -> Vec<(Address, &'static str)> {
         if self.mapped.is_some() {
@@ -213,7 +213,7 @@ impl Wanted {
         }
     }
 
-    fn place(&self, seeds: &[Address], first: &HashMap<Address, Who>, second: &HashMap<Address, Who>) -> Found {
+    fn place(&self, seeds: &[Address], first: &HashMap<Address, Who>, second: &HashMap<Address, Who>) -> ReachedNode {
         let place = self.elsewhere(seeds).into_iter().find(|(address, how)| match second.get(address) {
             // Whoever does not tell who it is may be anybody, unless the cluster itself names that host.
             Some(Who::Silent) => *how == ALIAS,
@@ -226,8 +226,8 @@ impl Wanted {
             Some(Who::Silent) | None => String::new(),
         };
         match place {
-            Some((reach, how)) => Found { why_not, ..Found::new(&self.id, &self.announced, reach, how) },
-            None => Found { sure: false, why_not, ..self.here() },
+            Some((reach, how)) => ReachedNode { why_not, ..ReachedNode::new(&self.id, &self.announced, reach, how) },
+            None => ReachedNode { sure: false, why_not, ..self.here() },
         }
     }
 }
@@ -250,7 +250,7 @@ async fn who(address: &Address, login: &Login, dialer: &Dialer) -> Who {
     let mut control = match Control::open(address, login, dialer).await {
         Ok(control) => control,
         // It is there, and it will say the same to whoever dials it: the reason must reach the client.
-        Err(error) if error.permanent && error.step != Step::Admission => return Who::Silent,
+        Err(error) if error.permanent && error.step != DialStep::Admission => return Who::Silent,
         Err(error) => return Who::Nobody(error.to_string()),
     };
     match control.ask(&["CLUSTER", "MYID"]).await {

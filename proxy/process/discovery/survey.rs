@@ -17,7 +17,7 @@ use crate::{
     cluster::topology::{Accepts, ServerInfo, View},
     commands::table::CommandTable,
     protocol::{address::Address, resp::Value},
-    upstream::dial::{Control, DialError, Dialer, Login, Step},
+    upstream::dial::{Control, DialError, DialStep, Dialer, Login},
 };
 
 /// How many answers are enough: one may be behind the times, and each costs its node some work.
@@ -36,9 +36,9 @@ const MOST_FAILURES: usize = 3;
 /// What a refresh brought.
 pub struct Survey {
     /// What nodes said.
-    pub answers: Vec<Answer>,
+    pub answers: Vec<NodeAnswer>,
     /// What nodes of other clusters said.
-    pub strangers: Vec<Answer>,
+    pub strangers: Vec<NodeAnswer>,
     /// Who could not be asked, and why.
     pub failures: Vec<DialError>,
     /// A server not met before, and its commands.
@@ -46,7 +46,7 @@ pub struct Survey {
 }
 
 /// What one node said.
-pub struct Answer {
+pub struct NodeAnswer {
     /// Where it was asked.
     pub asked: Address,
     /// Its node id, where it tells.
@@ -63,7 +63,7 @@ pub struct Answer {
     pub accused: HashSet<String>,
 }
 
-impl Answer {
+impl NodeAnswer {
     /// Its node id, or else its address.
     pub fn name(&self) -> String {
         self.id.clone().unwrap_or_else(|| self.asked.to_string())
@@ -73,8 +73,10 @@ impl Answer {
 impl Survey {
     /// What can be done about it.
     pub fn remedy(&self) -> &'static str {
-        let least =
-            self.failures.iter().max_by_key(|failure| failure.step != Step::Resolve && failure.step != Step::Connect);
+        let least = self
+            .failures
+            .iter()
+            .max_by_key(|failure| failure.step != DialStep::Resolve && failure.step != DialStep::Connect);
         least.map_or("name some nodes of the cluster: --seeds HOST:PORT,HOST:PORT", DialError::remedy)
     }
 
@@ -140,7 +142,7 @@ pub async fn survey(
 }
 
 /// Asks one node for everything, in one write.
-async fn ask(address: Address, login: &Login, dialer: &Dialer, asks_limits: bool) -> Result<Answer, DialError> {
+async fn ask(address: Address, login: &Login, dialer: &Dialer, asks_limits: bool) -> Result<NodeAnswer, DialError> {
     const QUESTIONS: [&str; 7] = [
         "CLUSTER MYID",
         "CLUSTER SLOTS",
@@ -153,7 +155,7 @@ async fn ask(address: Address, login: &Login, dialer: &Dialer, asks_limits: bool
     let mut control = Control::open(&address, login, dialer).await?;
     let more: &[&str] = if asks_limits { &Accepts::QUESTIONS } else { &[] };
     let replies = control.ask_all(&[&QUESTIONS, more].concat()).await?;
-    let useless = |why: String| DialError { node: address.clone(), step: Step::Ask, why, permanent: false };
+    let useless = |why: String| DialError { node: address.clone(), step: DialStep::Ask, why, permanent: false };
     let [id, slots, nodes, shards, state, info, count, limits @ ..] = replies.as_slice() else {
         return Err(useless("replies are missing".to_owned()));
     };
@@ -163,12 +165,12 @@ async fn ask(address: Address, login: &Login, dialer: &Dialer, asks_limits: bool
     let failed = state.str().is_some_and(|state| state.lines().any(|line| line == "cluster_state:fail"));
     let accused = failing::accused(nodes.str().unwrap_or_default());
     let accepts = Accepts::of(limits);
-    Ok(Answer { id: id.str().map(str::to_owned), view, server, accepts, failed, asked: address, accused })
+    Ok(NodeAnswer { id: id.str().map(str::to_owned), view, server, accepts, failed, asked: address, accused })
 }
 
 /// Learns the commands of the newest server among the answers, unless that is `known`.
 async fn learn(
-    answers: &[Answer],
+    answers: &[NodeAnswer],
     login: &Login,
     dialer: &Dialer,
     known: &[ServerInfo],

@@ -49,7 +49,7 @@ pub enum Need {
 
 /// A node's clock beside ours.
 #[derive(Clone, Copy)]
-pub struct Clock {
+pub struct ClockSkew {
     /// How many seconds it is ahead.
     pub ahead: f64,
     /// How many seconds the measurement may be off.
@@ -65,7 +65,7 @@ pub struct Chart {
     /// When the certificate that it shows ends, where it shows one.
     pub valid_until: Option<SystemTime>,
     /// Its clock.
-    pub clock: Option<Clock>,
+    pub clock: Option<ClockSkew>,
     /// Its view of the cluster, or why it has none.
     pub view: Result<View, String>,
     replies: Vec<Value>,
@@ -163,8 +163,8 @@ fn now() -> f64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0.0, |since| since.as_secs_f64())
 }
 
-fn clock(reply: &Value, asked: f64, answered: f64) -> Option<Clock> {
+fn clock(reply: &Value, asked: f64, answered: f64) -> Option<ClockSkew> {
     let [seconds, micros] = reply.items() else { return None };
     let theirs = seconds.integer()? as f64 + micros.integer()? as f64 / 1e6;
-    Some(Clock { ahead: theirs - (asked + answered) / 2.0, within: (answered - asked) / 2.0 })
+    Some(ClockSkew { ahead: theirs - (asked + answered) / 2.0, within: (answered - asked) / 2.0 })
 }

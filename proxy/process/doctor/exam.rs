@@ -11,7 +11,7 @@ use super::chart::Chart;
 use crate::{
     cluster::topology::{Seen, View},
     config::Config,
-    process::discovery::reach::{self, Found, Wanted},
+    process::discovery::reach::{self, ReachedNode, SoughtNode},
     protocol::address::Address,
     upstream::{
         dial::{Credentials, DialError, Dialer, Login},
@@ -32,7 +32,7 @@ pub struct Patient {
     /// What the others say of it.
     pub seen: Seen,
     /// Where it is reached.
-    pub found: Found,
+    pub found: ReachedNode,
     /// What it says; `None` where it is nowhere to be found.
     pub chart: Option<Visit>,
 }
@@ -77,11 +77,12 @@ impl<'a> Exam<'a> {
         let seen: Vec<Seen> = self.view.iter().flat_map(|view| view.seen.iter().take(MOST_NODES).cloned()).collect();
         let (mapped, lost): (Vec<&Seen>, Vec<&Seen>) =
             seen.iter().partition(|seen| self.config.address_map.find(&seen.announced).is_some());
-        let wanted = lost.into_iter().map(|seen| Wanted::of(seen, None)).collect();
+        let wanted = lost.into_iter().map(|seen| SoughtNode::of(seen, None)).collect();
         let mut found = reach::search(wanted, self.config.seeds.to_vec(), login.clone(), dialer.clone()).await;
-        found
-            .extend(mapped.into_iter().map(|seen| Found::mapped(seen, self.config.address_map.apply(&seen.announced))));
-        let places: HashMap<&str, &Found> = found.iter().map(|found| (found.id.as_str(), found)).collect();
+        found.extend(
+            mapped.into_iter().map(|seen| ReachedNode::mapped(seen, self.config.address_map.apply(&seen.announced))),
+        );
+        let places: HashMap<&str, &ReachedNode> = found.iter().map(|found| (found.id.as_str(), found)).collect();
         let asked: HashSet<&Address> = self.seeds.iter().map(|(seed, _)| seed).collect();
         let unasked = found.iter().filter(|found| found.sure && !asked.contains(&found.reach));
         let mut charts = visit(unasked.map(|found| found.reach.clone()), &login, &dialer).await;

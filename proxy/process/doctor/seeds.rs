@@ -8,7 +8,7 @@ use super::{
 };
 use crate::{
     protocol::{address::Address, resp::Value, slot::SLOTS},
-    upstream::dial::{DialError, Step},
+    upstream::dial::{DialError, DialStep},
 };
 
 const SEEDS: &str = "seeds";
@@ -47,14 +47,14 @@ fn unreachable(address: &Address, error: &DialError) -> Complaint {
     let why = &error.why;
     let says = error.to_string();
     match error.step {
-        Step::Resolve => Complaint(
+        DialStep::Resolve => Complaint(
             SEEDS,
             says,
             "a container's name is known inside its docker network only: run the proxy there \
              (docker run --net NETWORK ...), or name published ports: --seeds 127.0.0.1:7000"
                 .to_owned(),
         ),
-        Step::Connect | Step::Login | Step::Introduce | Step::Identify | Step::Ask
+        DialStep::Connect | DialStep::Login | DialStep::Introduce | DialStep::Identify | DialStep::Ask
             if why.contains("connection reset") || why.contains("closed the connection") =>
         {
             Complaint(
@@ -63,7 +63,7 @@ fn unreachable(address: &Address, error: &DialError) -> Complaint {
                 format!("it hangs up at the first word: is {} its `tls-port`? then name it as rediss://{address}", address.port),
             )
         }
-        Step::Connect if why.contains("timed out") => Complaint(
+        DialStep::Connect if why.contains("timed out") => Complaint(
             SEEDS,
             says,
             format!(
@@ -72,7 +72,7 @@ fn unreachable(address: &Address, error: &DialError) -> Complaint {
                 address.host, address.port
             ),
         ),
-        Step::Connect => Complaint(
+        DialStep::Connect => Complaint(
             SEEDS,
             says,
             format!(
@@ -81,34 +81,34 @@ fn unreachable(address: &Address, error: &DialError) -> Complaint {
                 cli(address)
             ),
         ),
-        Step::Secure => Complaint(TLS, says, of_tls(address, why)),
-        Step::Admission if why.starts_with("DENIED") => Complaint(
+        DialStep::Secure => Complaint(TLS, says, of_tls(address, why)),
+        DialStep::Admission if why.starts_with("DENIED") => Complaint(
             LOGIN,
             says,
             "protected mode: the node serves its own machine only, until it has a password (`requirepass`), or \
              `protected-mode no` where its network is closed:  redis-cli -p PORT config set protected-mode no"
                 .to_owned(),
         ),
-        Step::Admission => Complaint(
+        DialStep::Admission => Complaint(
             SEEDS,
             says,
             "the node has as many connections as it may have: raise `maxclients`, or find who holds them:  \
              redis-cli -p PORT client list"
                 .to_owned(),
         ),
-        Step::Login if why.contains("without any password") => Complaint(
+        DialStep::Login if why.contains("without any password") => Complaint(
             LOGIN,
             says,
             "the nodes ask for no password: leave `password` and `password_file` away (SLOTWAY_PASSWORD_FILE=), or set \
              `requirepass` on every node"
                 .to_owned(),
         ),
-        Step::Introduce | Step::Login | Step::Identify => Complaint(
+        DialStep::Introduce | DialStep::Login | DialStep::Identify => Complaint(
             LOGIN,
             says,
             "try it by hand: redis-cli --user USER --askpass; then --username USER --password-file FILE".to_owned(),
         ),
-        Step::Select | Step::Readonly | Step::Stay | Step::Tracking | Step::Ask => Complaint(
+        DialStep::Select | DialStep::Readonly | DialStep::Stay | DialStep::Tracking | DialStep::Ask => Complaint(
             SEEDS,
             says,
             format!("something is there and says nothing of use: a frozen node, or no Redis (TLS?)?  {} ping", cli(address)),

@@ -176,7 +176,7 @@ impl OwnedRequest {
 
 /// What a client's bytes are held to where servers differ.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Rules {
+pub struct FramingRules {
     /// Redis allows little to a client that has not authenticated (CVE-2021-32675).
     pub unauthenticated: bool,
     /// A line or a bulk string that does not end in CR LF is an error. Otherwise two bytes are passed over, whatever they
@@ -191,9 +191,9 @@ pub struct Rules {
     pub longest_bulk: u64,
 }
 
-impl Default for Rules {
-    fn default() -> Rules {
-        Rules {
+impl Default for FramingRules {
+    fn default() -> FramingRules {
+        FramingRules {
             unauthenticated: false,
             checks_line_ends: false,
             sees_past_nul: false,
@@ -213,7 +213,7 @@ pub struct ProtocolError {
 }
 
 impl ProtocolError {
-    /// The reason of what [`Rules::checks_line_ends`] refuses.
+    /// The reason of what [`FramingRules::checks_line_ends`] refuses.
     pub const LINE_END: &'static str = "line_end";
 
     fn new(text: &'static str, reason: &'static str) -> ProtocolError {
@@ -255,7 +255,7 @@ pub struct Parser {
     /// A request that came in another form, written anew as a canonical frame.
     rewritten: Vec<u8>,
     /// What the bytes are held to.
-    pub rules: Rules,
+    pub rules: FramingRules,
 }
 
 /// A request was found.
@@ -269,7 +269,7 @@ pub struct Found {
 
 impl Parser {
     /// A parser that holds to `rules`.
-    pub fn new(rules: Rules) -> Parser {
+    pub fn new(rules: FramingRules) -> Parser {
         Parser { rules, ..Parser::default() }
     }
 
@@ -457,7 +457,7 @@ impl Parser {
         let mut frame = Vec::new();
         write::request(&mut frame, args);
         // It is whole and well formed, so that this finds every argument's place.
-        let mut places = Parser::new(Rules { longest_bulk: u32::MAX.into(), ..Rules::default() });
+        let mut places = Parser::new(FramingRules { longest_bulk: u32::MAX.into(), ..FramingRules::default() });
         places.find(&frame)?;
         (self.rewritten, self.spans) = (frame, places.spans);
         Ok(())

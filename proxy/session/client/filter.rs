@@ -29,7 +29,7 @@ pub(super) struct Filter {
 }
 
 /// What a server knows that a filter is checked against.
-pub(super) struct Known {
+pub(super) struct ServerFacts {
     pub dialect: Dialect,
     pub databases: u32,
     /// The users that are connected.
@@ -53,7 +53,7 @@ impl Filter {
     }
 
     /// Reads options and their values from the argument at `at` on. The error is the client's.
-    pub fn parse(request: &Request<'_>, mut at: usize, known: &Known) -> Result<Filter, Vec<u8>> {
+    pub fn parse(request: &Request<'_>, mut at: usize, known: &ServerFacts) -> Result<Filter, Vec<u8>> {
         let mut filter = Filter::default();
         let (mut ids, mut given) = ([HashSet::new(), HashSet::new()], [false; 2]);
         while at < request.len() {
@@ -80,7 +80,7 @@ impl Filter {
         Ok(filter)
     }
 
-    fn take(&mut self, option: &str, not: bool, value: &[u8], known: &Known) -> Result<(), Vec<u8>> {
+    fn take(&mut self, option: &str, not: bool, value: &[u8], known: &ServerFacts) -> Result<(), Vec<u8>> {
         let text = String::from_utf8_lossy(value).into_owned();
         let bytes = value.to_vec();
         let valkey = known.dialect.valkey;

@@ -7,7 +7,7 @@ use tokio::time::timeout;
 
 use super::{PATIENCE, is_closed_to_us, users::end_clients, value};
 use crate::{
-    clients::rights::{self, Rules, Verdict},
+    clients::rights::{self, UserRules, Verdict},
     commands::table::{Flags, Spec, Treatment, treatment::Local},
     protocol::{
         resp::{Value, request::OwnedRequest, write},
@@ -42,37 +42,37 @@ pub(super) enum Judged {
 }
 
 /// What a user may do, as far as its rules tell.
-pub(super) enum Known {
-    Rules(Arc<Rules>),
+pub(super) enum KnownRules {
+    Rules(Arc<UserRules>),
     Judged(Judged),
     /// Nodes do not tell the rules.
     Nothing,
 }
 
 /// Learns the user's rules, where that is due.
-pub(super) async fn rules(caller: &Caller) -> Known {
+pub(super) async fn rules(caller: &Caller) -> KnownRules {
     let now = Instant::now();
     if let Some(rules) = caller.user.rules(now) {
-        return Known::Rules(rules);
+        return KnownRules::Rules(rules);
     }
     let asked = caller.user.generation();
     let question: [&[u8]; 3] = [b"ACL", b"GETUSER", &caller.user.name];
     let told = ask_in_turn(caller, &question, |reply| match reply {
         Value::Null => None,
-        reply => Some(Rules::parse(&reply)),
+        reply => Some(UserRules::parse(&reply)),
     });
     match told.await {
-        Answered::Answer(Some(rules)) => Known::Rules(caller.user.learn(rules, asked, Instant::now())),
-        Answered::Answer(None) | Answered::MayNot => Known::Nothing,
-        Answered::NoUser if caller.is_proxys_user() => Known::Nothing,
+        Answered::Answer(Some(rules)) => KnownRules::Rules(caller.user.learn(rules, asked, Instant::now())),
+        Answered::Answer(None) | Answered::MayNot => KnownRules::Nothing,
+        Answered::NoUser if caller.is_proxys_user() => KnownRules::Nothing,
         Answered::NoUser => {
             end_clients(&caller.router, &caller.user.name, None);
-            Known::Judged(Judged::NoUser)
+            KnownRules::Judged(Judged::NoUser)
         }
         Answered::Silence(why) => {
             // Before anything is known of the cluster, there is nothing to protect.
             let free = caller.user.nobody_answered(caller.is_proxys_user(), Instant::now());
-            Known::Judged(Judged::Verdict(if free { Ok(()) } else { Err(says::no_verdict(&why).into()) }))
+            KnownRules::Judged(Judged::Verdict(if free { Ok(()) } else { Err(says::no_verdict(&why).into()) }))
         }
     }
 }
@@ -81,15 +81,15 @@ pub(super) async fn rules(caller: &Caller) -> Known {
 pub(super) async fn judge(caller: &Caller, request: OwnedRequest) -> Judged {
     let asked = caller.user.generation();
     let rules = match rules(caller).await {
-        Known::Judged(judged) => return judged,
-        Known::Rules(rules) if rules.all => return Judged::Verdict(Ok(())),
-        Known::Rules(rules) => Some(rules),
-        Known::Nothing => None,
+        KnownRules::Judged(judged) => return judged,
+        KnownRules::Rules(rules) if rules.all => return Judged::Verdict(Ok(())),
+        KnownRules::Rules(rules) => Some(rules),
+        KnownRules::Nothing => None,
     };
     let topology = caller.router.topology().clone();
     let request = request.as_request();
     let Some(spec) = topology.commands.find(&request) else { return Judged::Verdict(Ok(())) };
-    let key = Rules::key(rules.as_deref(), &request, spec);
+    let key = UserRules::key(rules.as_deref(), &request, spec);
     let words = rights::words(&request, spec);
     let question = [&[&b"ACL"[..], b"DRYRUN", &caller.user.name], &*words].concat();
     let told = ask_in_turn(caller, &question, |reply| match reply {
@@ -164,7 +164,7 @@ async fn try_out(caller: &Caller, words: &[&[u8]], spec: &Spec) -> Option<Verdic
     if spec.flags.has(Flags::NO_MULTI) {
         return None;
     }
-    let patience = caller.router.context().limits.request_timeout;
+    let patience = caller.router.context().timeouts.request_timeout;
     let mut attempts = Attempts::new(caller.router.clone(), caller.lane.clone(), None, caller.affinity, Rc::default());
     let mut connection = attempts.connect().await.ok()?;
     let begun = connection.exchange(MULTI, 1, patience).await.ok()?.pop()?;

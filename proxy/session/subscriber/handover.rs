@@ -3,7 +3,7 @@
 //!
 //! That is as good as it gets, not certain. Nodes pass on what is published by their bus, at most once, in no time that is
 //! bounded, and without a number that would tell one copy of a message from the next. So for two proxies that change the
-//! home node each in its own moment:
+//! pub/sub node each in its own moment:
 //! - A message may be missed: published at one node, it is passed on to the other by a link of the bus that has just been
 //!   lost or made anew, as it is when a node comes back. Nobody hears of that. For nothing to depend on the bus, all
 //!   proxies would have to change in one moment, which none can know of another (and nodes know nothing of proxies).
@@ -27,7 +27,7 @@ pub struct Handover {
     stage: Stage,
     /// How often each message has come, from each source: by its hash, so that large ones cost no more than small ones.
     seen: HashMap<u64, Vec<(u64, u32)>>,
-    /// The hash of the first message that the new home has brought before any other. What was published before is
+    /// The hash of the first message that the new pub/sub node has brought before any other. What was published before is
     /// ahead of it on its way to the others: who has brought it too is not behind.
     mark: Option<u64>,
 }
@@ -43,7 +43,7 @@ enum Stage {
 
 /// What is to be done next.
 #[derive(Debug, PartialEq, Eq)]
-pub enum Step {
+pub enum HandoverStep {
     /// Nothing yet.
     Wait,
     /// Drop what is surplus.
@@ -65,7 +65,7 @@ impl Handover {
 
     /// What is to be done. `settled` says that all new subscriptions are confirmed, `leaving` which sources still
     /// speak, but are to be heard no more.
-    pub fn poll(&mut self, cx: &mut Context<'_>, settled: bool, leaving: &[u64]) -> Step {
+    pub fn poll(&mut self, cx: &mut Context<'_>, settled: bool, leaving: &[u64]) -> HandoverStep {
         if matches!(self.stage, Stage::Opening) && settled {
             self.stage = Stage::Overlap(Box::pin(tokio::time::sleep(OVERLAP)), PROLONGED);
         }
@@ -83,14 +83,14 @@ impl Handover {
         match &mut self.stage {
             Stage::Overlap(end, left @ 1..) if is_behind => {
                 (*end, *left) = (again(), *left - 1);
-                Step::Wait
+                HandoverStep::Wait
             }
             Stage::Overlap(..) if over => {
                 self.stage = Stage::Fading(again());
-                Step::DropOld
+                HandoverStep::DropOld
             }
-            Stage::Fading(_) if over => Step::Done,
-            _ => Step::Wait,
+            Stage::Fading(_) if over => HandoverStep::Done,
+            _ => HandoverStep::Wait,
         }
     }
 
@@ -101,7 +101,7 @@ impl Handover {
 
     /// Whether a message that `source` has brought is new: it is where this source has brought it more often than any
     /// other has. For classic channels: what is published there comes from every node. `stays` says that the source is
-    /// at the new home.
+    /// at the new pub/sub node.
     pub fn is_new(&mut self, source: u64, stays: bool, frame: &Bytes) -> bool {
         if self.seen.len() >= MOST_REMEMBERED {
             self.seen.clear();

@@ -1,6 +1,6 @@
 //! Keyspace notifications, by the names of their channels.
 
-use super::Kind;
+use super::TopicKind;
 
 /// How the channels of keyspace notifications begin.
 const NOTIFICATIONS: [&[u8]; 2] = [b"__keyspace@", b"__keyevent@"];
@@ -11,8 +11,8 @@ pub fn is_notification(channel: &[u8]) -> bool {
 }
 
 /// Whether keyspace notifications can come on this channel or pattern.
-pub fn may_be_notified(kind: Kind, name: &[u8]) -> bool {
-    if kind == Kind::Channel {
+pub fn may_be_notified(kind: TopicKind, name: &[u8]) -> bool {
+    if kind == TopicKind::Channel {
         return is_notification(name);
     }
     let literal = name.iter().position(|byte| b"*?[\\".contains(byte)).map_or(name, |end| &name[..end]);
@@ -28,16 +28,16 @@ mod tests {
     #[test]
     fn notifications_are_recognised() {
         for (kind, name, expected) in [
-            (Kind::Channel, "__keyspace@0__:a", true),
-            (Kind::Channel, "news", false),
-            (Kind::Pattern, "*", true),
-            (Kind::Pattern, "__key*__:*", true),
-            (Kind::Pattern, "__keyevent@0__:expired", true),
-            (Kind::Pattern, "__keyevent@0__:*", true),
-            (Kind::Pattern, "_?keyevent@0__:*", true),
-            (Kind::Pattern, "__", false),
-            (Kind::Pattern, "news.*", false),
-            (Kind::Pattern, "[_n]*", true),
+            (TopicKind::Channel, "__keyspace@0__:a", true),
+            (TopicKind::Channel, "news", false),
+            (TopicKind::Pattern, "*", true),
+            (TopicKind::Pattern, "__key*__:*", true),
+            (TopicKind::Pattern, "__keyevent@0__:expired", true),
+            (TopicKind::Pattern, "__keyevent@0__:*", true),
+            (TopicKind::Pattern, "_?keyevent@0__:*", true),
+            (TopicKind::Pattern, "__", false),
+            (TopicKind::Pattern, "news.*", false),
+            (TopicKind::Pattern, "[_n]*", true),
         ] {
             assert_eq!(may_be_notified(kind, name.as_bytes()), expected, "{name}");
         }

@@ -9,8 +9,8 @@ use std::{
 use bytes::Bytes;
 
 use super::{
-    Kind, Subscriber, gap,
-    handover::{Handover, Step},
+    Subscriber, TopicKind, gap,
+    handover::{Handover, HandoverStep},
     notification::may_be_notified,
     source::{KINDS, Names, Source},
 };
@@ -22,7 +22,7 @@ use crate::{
 
 impl Subscriber {
     /// Subscribes to these where they belong.
-    pub(super) fn place(&mut self, kind: Kind, names: Vec<Bytes>, router: &Router) {
+    pub(super) fn place(&mut self, kind: TopicKind, names: Vec<Bytes>, router: &Router) {
         let topology = router.topology().clone();
         let mut by_node: HashMap<String, (Arc<Node>, Vec<Bytes>)> = HashMap::new();
         for name in names {
@@ -33,7 +33,7 @@ impl Subscriber {
         for (node, names) in by_node.into_values() {
             let (soon, now) = names.into_iter().partition(|name| self.is_delivered(kind, name, router));
             let source = self.source_at(&node, router);
-            source.home |= source.is_at_home(router);
+            source.at_pubsub_node |= source.is_at_pubsub_node(router);
             source.want(kind, now);
             source.want_soon(kind, soon);
         }
@@ -41,21 +41,23 @@ impl Subscriber {
 
     /// Whether some node delivers this already, wherever it belongs. Shard channels and notifications do not go from
     /// node to node.
-    fn is_delivered(&self, kind: Kind, name: &Bytes, router: &Router) -> bool {
-        let has = |source: &Source| source.home && !source.fails(router) && source.actual[kind as usize].contains(name);
-        kind != Kind::Shard && !may_be_notified(kind, name) && self.sources.iter().any(has)
+    fn is_delivered(&self, kind: TopicKind, name: &Bytes, router: &Router) -> bool {
+        let has = |source: &Source| {
+            source.at_pubsub_node && !source.fails(router) && source.actual[kind as usize].contains(name)
+        };
+        kind != TopicKind::Shard && !may_be_notified(kind, name) && self.sources.iter().any(has)
     }
 
     /// The nodes where this is to be subscribed.
-    fn places(&self, kind: Kind, name: &Bytes, topology: &Topology) -> Vec<Arc<Node>> {
-        if kind == Kind::Shard {
+    fn places(&self, kind: TopicKind, name: &Bytes, topology: &Topology) -> Vec<Arc<Node>> {
+        if kind == TopicKind::Shard {
             let node = self.moved.get(name).or_else(|| topology.owner(Slot::of(name)));
             return node.cloned().into_iter().collect();
         }
         if may_be_notified(kind, name) {
             return topology.owners().cloned().collect();
         }
-        topology.home().cloned().into_iter().collect()
+        topology.pubsub_node().cloned().into_iter().collect()
     }
 
     /// The source at this node, a new one where there is none.
@@ -93,22 +95,23 @@ impl Subscriber {
     pub(super) fn poll_handover(&mut self, cx: &mut Context<'_>, router: &Router) {
         let settled = self.sources.iter().all(|source| source.has_nothing_to_do() || source.is_settled());
         let Some(handover) = &mut self.handover else { return };
-        let leaves = |source: &&Source| source.home && !source.is_at_home(router) && source.feed().is_open();
+        let leaves =
+            |source: &&Source| source.at_pubsub_node && !source.is_at_pubsub_node(router) && source.feed().is_open();
         let leaving: Vec<u64> = self.sources.iter().filter(leaves).map(|source| source.number).collect();
         match handover.poll(cx, settled, &leaving) {
-            Step::Wait => {}
-            Step::DropOld => {
+            HandoverStep::Wait => {}
+            HandoverStep::DropOld => {
                 self.sources.retain_mut(|source| {
                     let heard = source.actual.iter().map(HashSet::len).sum();
                     if source.has_nothing_to_do() && source.feed().is_open() && source.fails(router) && heard > 0 {
                         gap(router, source.feed().node(), "it fails", heard);
                     }
                     source.drop_surplus();
-                    source.home = source.is_at_home(router);
+                    source.at_pubsub_node = source.is_at_pubsub_node(router);
                     !source.has_nothing_to_do()
                 });
             }
-            Step::Done => self.handover = None,
+            HandoverStep::Done => self.handover = None,
         }
     }
 }
@@ -124,7 +127,7 @@ impl Source {
     }
 
     /// Whether all publishing goes through its node.
-    pub(super) fn is_at_home(&self, router: &Router) -> bool {
-        router.topology().home().is_some_and(|home| home.id == self.feed().node().id)
+    pub(super) fn is_at_pubsub_node(&self, router: &Router) -> bool {
+        router.topology().pubsub_node().is_some_and(|node| node.id == self.feed().node().id)
     }
 }

@@ -16,7 +16,7 @@ use crate::{
     protocol::{resp::write, slot::Slot},
     upstream::{
         dial::DialError,
-        feed::{Feed, News},
+        feed::{Feed, FeedEvent},
     },
 };
 
@@ -33,7 +33,7 @@ const ASKED_AHEAD: usize = 8 * PORTION;
 
 /// What can be subscribed to; as an index too.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Kind {
+pub enum TopicKind {
     /// SUBSCRIBE.
     Channel,
     /// PSUBSCRIBE.
@@ -42,18 +42,18 @@ pub enum Kind {
     Shard,
 }
 
-pub const KINDS: [Kind; 3] = [Kind::Channel, Kind::Pattern, Kind::Shard];
+pub const KINDS: [TopicKind; 3] = [TopicKind::Channel, TopicKind::Pattern, TopicKind::Shard];
 
-impl Kind {
+impl TopicKind {
     /// The commands that begin and end it, in the case of their confirmations.
     pub fn verb(self, subscribe: bool) -> &'static str {
         match (self, subscribe) {
-            (Kind::Channel, true) => "subscribe",
-            (Kind::Channel, false) => "unsubscribe",
-            (Kind::Pattern, true) => "psubscribe",
-            (Kind::Pattern, false) => "punsubscribe",
-            (Kind::Shard, true) => "ssubscribe",
-            (Kind::Shard, false) => "sunsubscribe",
+            (TopicKind::Channel, true) => "subscribe",
+            (TopicKind::Channel, false) => "unsubscribe",
+            (TopicKind::Pattern, true) => "psubscribe",
+            (TopicKind::Pattern, false) => "punsubscribe",
+            (TopicKind::Shard, true) => "ssubscribe",
+            (TopicKind::Shard, false) => "sunsubscribe",
         }
     }
 }
@@ -67,7 +67,7 @@ pub struct Source {
     /// Tells it from others in a handover.
     pub number: u64,
     /// It is, or lately was, the node that all publishing goes through; else only notifications are wanted from it.
-    pub home: bool,
+    pub at_pubsub_node: bool,
     /// What should be subscribed here.
     pub desired: Names,
     /// What is.
@@ -75,7 +75,7 @@ pub struct Source {
     /// Why the node cannot be reached now.
     pub lost: Option<String>,
     /// What is to be asked for next, in this order, unless it is not desired any more by then.
-    due: VecDeque<(Kind, Bytes)>,
+    due: VecDeque<(TopicKind, Bytes)>,
     asks: VecDeque<Ask>,
     /// In how many of these each name is asked to be subscribed.
     asked: [HashMap<Bytes, u32>; 3],
@@ -86,7 +86,7 @@ pub struct Source {
 
 /// A request that has not been answered in full: by one confirmation for each name, or by one error.
 struct Ask {
-    kind: Kind,
+    kind: TopicKind,
     subscribe: bool,
     names: HashSet<Bytes>,
 }
@@ -96,11 +96,11 @@ pub enum Heard {
     /// It is connected.
     Opened,
     /// A message: of which subscription, and on which channel.
-    Message { kind: Kind, name: Bytes, channel: Bytes, frame: Bytes },
+    Message { kind: TopicKind, name: Bytes, channel: Bytes, frame: Bytes },
     /// It has confirmed something.
     Confirmed,
     /// It refuses to subscribe to these: its error.
-    Refused { kind: Kind, names: Vec<Bytes>, error: Bytes },
+    Refused { kind: TopicKind, names: Vec<Bytes>, error: Bytes },
     /// It has ended the subscription to a shard channel by itself: the slot has gone.
     Dropped(Bytes),
     /// The connection is lost, and with it so many subscriptions.
@@ -114,7 +114,7 @@ impl Source {
         Source {
             feed,
             number,
-            home: false,
+            at_pubsub_node: false,
             desired: Names::default(),
             actual: Names::default(),
             lost: None,
@@ -140,7 +140,7 @@ impl Source {
     }
 
     /// Subscribes to these from now on.
-    pub fn want(&mut self, kind: Kind, names: impl IntoIterator<Item = Bytes>) {
+    pub fn want(&mut self, kind: TopicKind, names: impl IntoIterator<Item = Bytes>) {
         let desired = &mut self.desired[kind as usize];
         let actual = &self.actual[kind as usize];
         // Where it is not open, all that is desired is asked for when it is.
@@ -153,7 +153,7 @@ impl Source {
     }
 
     /// Subscribes to these soon: another node delivers them until then.
-    pub fn want_soon(&mut self, kind: Kind, names: Vec<Bytes>) {
+    pub fn want_soon(&mut self, kind: TopicKind, names: Vec<Bytes>) {
         let missing = |name: &Bytes| !self.actual[kind as usize].contains(name);
         let late: Vec<Bytes> = names.iter().filter(|name| missing(name)).cloned().collect();
         self.desired[kind as usize].extend(names);
@@ -164,7 +164,7 @@ impl Source {
     }
 
     /// Subscribes to these no more.
-    pub fn drop_names(&mut self, kind: Kind, names: &[Bytes]) {
+    pub fn drop_names(&mut self, kind: TopicKind, names: &[Bytes]) {
         let [desired, later] = [&mut self.desired, &mut self.later].map(|names| &mut names[kind as usize]);
         for name in names {
             desired.remove(name);
@@ -186,17 +186,17 @@ impl Source {
     }
 
     /// Asks again for what the node could not do, after a pause.
-    pub fn ask_later(&mut self, kind: Kind, names: Vec<Bytes>) {
+    pub fn ask_later(&mut self, kind: TopicKind, names: Vec<Bytes>) {
         self.later[kind as usize].extend(names);
         self.again.get_or_insert_with(|| Box::pin(tokio::time::sleep(ASK_AGAIN)));
     }
 
     /// Asks for these once more, though they have been asked for before.
-    pub fn ask_again(&mut self, kind: Kind, names: Vec<Bytes>) {
+    pub fn ask_again(&mut self, kind: TopicKind, names: Vec<Bytes>) {
         self.ask(kind, true, names);
     }
 
-    fn ask(&mut self, kind: Kind, subscribe: bool, names: Vec<Bytes>) {
+    fn ask(&mut self, kind: TopicKind, subscribe: bool, names: Vec<Bytes>) {
         if names.is_empty() || !self.feed.is_open() {
             return;
         }
@@ -206,7 +206,7 @@ impl Source {
             if subscribe {
                 *self.asked[kind as usize].entry(name.clone()).or_default() += 1;
             }
-            let group = if kind == Kind::Shard { Slot::of(&name).index() } else { 0 };
+            let group = if kind == TopicKind::Shard { Slot::of(&name).index() } else { 0 };
             groups.entry(group).or_default().insert(name);
         }
         for names in groups.into_values() {
@@ -252,7 +252,7 @@ impl Source {
         self.ask_due();
         loop {
             match std::task::ready!(self.feed.poll(cx, buffer)) {
-                News::Opened => {
+                FeedEvent::Opened => {
                     self.lost = None;
                     for kind in KINDS {
                         let (desired, later) = (&self.desired[kind as usize], &self.later[kind as usize]);
@@ -260,12 +260,12 @@ impl Source {
                     }
                     return Poll::Ready(Heard::Opened);
                 }
-                News::Frame(frame) => {
+                FeedEvent::Frame(frame) => {
                     if let Some(heard) = self.hear(frame) {
                         return Poll::Ready(heard);
                     }
                 }
-                News::Lost(why) => {
+                FeedEvent::Lost(why) => {
                     let subscriptions = self.actual.iter().map(HashSet::len).sum();
                     self.actual = Names::default();
                     self.due.clear();
@@ -275,7 +275,7 @@ impl Source {
                     self.again = None;
                     return Poll::Ready(Heard::Lost { why, subscriptions });
                 }
-                News::Unreachable(error) => {
+                FeedEvent::Unreachable(error) => {
                     self.lost = Some(error.reply());
                     return Poll::Ready(Heard::Unreachable(error));
                 }
@@ -288,7 +288,7 @@ impl Source {
     fn refused_ask(&self, error: &Bytes) -> Option<usize> {
         let Some(Refusal::Redirect(redirect)) = Refusal::of(error) else { return Some(0) };
         let about = |ask: &Ask| {
-            ask.kind == Kind::Shard && ask.names.iter().next().is_some_and(|name| Slot::of(name) == redirect.slot)
+            ask.kind == TopicKind::Shard && ask.names.iter().next().is_some_and(|name| Slot::of(name) == redirect.slot)
         };
         self.asks.iter().position(about)
     }
@@ -310,14 +310,14 @@ impl Source {
         let [verb, name, channel] = words(&frame)?;
         let message = |kind, channel| Some(Heard::Message { kind, name: name.clone(), channel, frame: frame.clone() });
         match &*verb {
-            b"message" => return message(Kind::Channel, name.clone()),
-            b"pmessage" => return message(Kind::Pattern, channel),
-            b"smessage" => return message(Kind::Shard, name.clone()),
+            b"message" => return message(TopicKind::Channel, name.clone()),
+            b"pmessage" => return message(TopicKind::Pattern, channel),
+            b"smessage" => return message(TopicKind::Shard, name.clone()),
             _ => {}
         }
         let front = self.asks.front_mut().filter(|ask| ask.kind.verb(ask.subscribe).as_bytes() == &*verb);
         let Some((ask, name)) = front.and_then(|ask| ask.names.take(&name).map(|name| (ask, name))) else {
-            let dropped = *verb == *b"sunsubscribe" && self.actual[Kind::Shard as usize].remove(&name);
+            let dropped = *verb == *b"sunsubscribe" && self.actual[TopicKind::Shard as usize].remove(&name);
             return dropped.then_some(Heard::Dropped(name));
         };
         let (kind, subscribe, over) = (ask.kind, ask.subscribe, ask.names.is_empty());
@@ -334,7 +334,7 @@ impl Source {
     }
 
     /// One request to subscribe to this has been answered.
-    fn is_answered(&mut self, kind: Kind, name: &Bytes) {
+    fn is_answered(&mut self, kind: TopicKind, name: &Bytes) {
         let asked = &mut self.asked[kind as usize];
         if let Some(count) = asked.get_mut(name) {
             *count -= 1;

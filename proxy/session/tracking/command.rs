@@ -82,7 +82,7 @@ pub(super) enum LaneChange {
     /// It stays.
     Kept,
     /// It stays if all nodes consent to be asked for more: for all that is wanted then, and what is new in it.
-    Asked(dial::Tracking, dial::Tracking),
+    Asked(dial::TrackingRequest, dial::TrackingRequest),
     /// There is to be another.
     New,
 }
@@ -128,7 +128,7 @@ pub(super) fn tracking_changes(tracking: &mut Option<Box<Tracking>>, caller: &Ca
     let lane = match before {
         Some((Some(invalidations), wanted)) if caller.speaks_resp3() || asked.redirect != 0 => {
             invalidations.redirect.set(asked.redirect);
-            let (all, new) = (now.wanted(), dial::Tracking { prefixes: asked.prefixes, ..now.wanted() });
+            let (all, new) = (now.wanted(), dial::TrackingRequest { prefixes: asked.prefixes, ..now.wanted() });
             now.invalidations = Some(invalidations);
             if all == wanted { LaneChange::Kept } else { LaneChange::Asked(all, new) }
         }
@@ -142,7 +142,11 @@ pub(super) fn tracking_changes(tracking: &mut Option<Box<Tracking>>, caller: &Ca
 
 /// Asks the nodes for what is new in the client's tracking, on the connections that they know it by: what they remember
 /// stays. Whether all of them consent.
-fn ask_for_more(caller: &Caller, all: &dial::Tracking, new: &dial::Tracking) -> impl Future<Output = bool> + use<> {
+fn ask_for_more(
+    caller: &Caller,
+    all: &dial::TrackingRequest,
+    new: &dial::TrackingRequest,
+) -> impl Future<Output = bool> + use<> {
     let mut asking = JoinSet::new();
     for (link, frame) in caller.lane.track(all, new) {
         let router = caller.router.clone();

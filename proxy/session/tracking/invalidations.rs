@@ -18,7 +18,7 @@ use crate::{
     protocol::resp::write,
     upstream::{
         dial::TrackingMode,
-        link::{Audience, News},
+        link::{Audience, PushEvent},
         router::Router,
         ticket::Line,
     },
@@ -146,12 +146,12 @@ impl Invalidations {
 }
 
 impl Audience for Invalidations {
-    fn hear(&self, node: &Node, news: News<'_>) {
+    fn hear(&self, node: &Node, news: PushEvent<'_>) {
         if self.closed.get() {
             return;
         }
         match news {
-            News::Opened => {
+            PushEvent::Opened => {
                 self.opened.borrow_mut().insert(node.id.clone());
                 self.lost.borrow_mut().remove(&node.id);
                 // What has changed before that, nobody has told.
@@ -159,19 +159,19 @@ impl Audience for Invalidations {
                     self.flush("a node tells again what changes");
                 }
             }
-            News::Said(frame) => {
+            PushEvent::Said(frame) => {
                 if let Some(keys) = frame.strip_prefix(INVALIDATE) {
                     self.pass_on(keys);
                 }
             }
-            News::Lost(why) => {
+            PushEvent::Lost(why) => {
                 self.opened.borrow_mut().remove(&node.id);
                 self.flush(&format!("connection to {} lost ({why})", node.label));
             }
-            News::Unreachable(error) if error.permanent => {
+            PushEvent::Unreachable(error) if error.permanent => {
                 self.refused.replace(Some(error.why.clone()));
             }
-            News::Unreachable(_) => {
+            PushEvent::Unreachable(_) => {
                 self.lost.borrow_mut().insert(node.id.clone());
             }
         }

@@ -4,7 +4,7 @@ use std::sync::atomic::Ordering::Relaxed;
 
 use super::{
     Multi, RIGHTLESS_STAND_IN, STAND_IN, may_write,
-    own::{Answer, Own},
+    own::{OwnRequest, ReplySource},
 };
 use crate::{
     cluster::topology::ServerKind,
@@ -12,7 +12,7 @@ use crate::{
         plan::{self, Plan, Scripting},
         table::{
             Flags, Spec, Treatment,
-            treatment::{Client, Local},
+            treatment::{ClientCommand, Local},
         },
     },
     protocol::{
@@ -34,9 +34,9 @@ enum Joins {
 }
 
 /// Where a command goes at EXEC.
-struct Place {
+struct Destination {
     /// The proxy answers it, by other nodes or itself.
-    own: Option<Answer>,
+    own: Option<ReplySource>,
     slot: Option<Slot>,
     scripting: Option<Scripting>,
 }
@@ -86,7 +86,7 @@ impl Multi {
         if let Some(answer) = place.own {
             let request = request.to_owned();
             transaction.own_size += request.held();
-            transaction.own.push(Own { place: transaction.queued, request, answer });
+            transaction.own.push(OwnRequest { place: transaction.queued, request, answer });
             let is_free = caller.user.is_free(caller.router.clock().now());
             transaction.frames.extend_from_slice(if is_free { STAND_IN } else { RIGHTLESS_STAND_IN });
         } else {
@@ -99,27 +99,27 @@ impl Multi {
 }
 
 /// Where a command goes at EXEC; or the error for one that cannot be part of a transaction.
-fn place(caller: &Caller, request: &Request<'_>, spec: &Spec, plan: Plan) -> Result<Place, Vec<u8>> {
-    let wire = |slot| Ok(Place { own: None, slot, scripting: None });
-    let own = |answer| Ok(Place { own: Some(answer), slot: None, scripting: None });
+fn place(caller: &Caller, request: &Request<'_>, spec: &Spec, plan: Plan) -> Result<Destination, Vec<u8>> {
+    let wire = |slot| Ok(Destination { own: None, slot, scripting: None });
+    let own = |answer| Ok(Destination { own: Some(answer), slot: None, scripting: None });
     match plan {
         Plan::One(slot) => wire(Some(slot)),
         Plan::Blocking(blocking) => wire(blocking.slot),
         Plan::Any => wire(None),
         // What is amended must be so here too. And by the node that all publishing goes through: what the
         // transaction's node passed on to it would come later than what others publish after EXEC.
-        Plan::Home => own(Answer::Home),
-        Plan::Amended(fold) => own(Answer::Amended(fold)),
-        Plan::Unchanged(error) => own(Answer::Unchanged(error)),
-        Plan::Primaries(fold) if spec.traits.about_servers => own(Answer::Primaries(fold)),
+        Plan::PubSub => own(ReplySource::PubSub),
+        Plan::AnyRewritten(fold) => own(ReplySource::AnyRewritten(fold)),
+        Plan::Unchanged(error) => own(ReplySource::Unchanged(error)),
+        Plan::Primaries(fold) if spec.traits.about_servers => own(ReplySource::Primaries(fold)),
         Plan::Scripting(which, slot) if which != Scripting::Flush => {
-            Ok(Place { own: None, slot, scripting: Some(which) })
+            Ok(Destination { own: None, slot, scripting: Some(which) })
         }
         Plan::Refuse(error) => Err(error),
-        Plan::Split(_) | Plan::Cut(_) => Err(plan::cross_slot_error(request, spec)),
+        Plan::Split(_) | Plan::LongSplit(_) => Err(plan::cross_slot_error(request, spec)),
         Plan::Local(local) => match joins(caller, local, request) {
             Joins::Wire => wire(None),
-            Joins::Own => own(Answer::Local(local)),
+            Joins::Own => own(ReplySource::Local(local)),
             Joins::No => Err(says::not_in_transaction(&spec.name).into_bytes()),
         },
         Plan::Primaries(_)
@@ -137,7 +137,7 @@ fn joins(caller: &Caller, local: Local, request: &Request<'_>) -> Joins {
         Local::Ping | Local::Echo | Local::ClusterKeyslot | Local::Unwatch => Joins::Wire,
         Local::Readonly | Local::Readwrite | Local::Asking | Local::AclWhoami => Joins::Own,
         // A reply that stays away would tear EXEC's reply apart.
-        Local::Client(Client::Reply) => Joins::No,
+        Local::Client(ClientCommand::Reply) => Joins::No,
         Local::Client(_) => Joins::Own,
         // What changes the connection that the other commands of the transaction run on cannot be done in its midst.
         Local::Select if changes_database(caller, request) => Joins::No,

@@ -6,7 +6,7 @@ use bytes::Bytes;
 
 use super::Transaction;
 use crate::{
-    commands::table::treatment::{Client, Fold, Local},
+    commands::table::treatment::{ClientCommand, Fold, Local},
     protocol::resp::{reply::Scanner, request::OwnedRequest, write},
     session::{
         Session, ask::out_of_band, attend::Eof, called, caller::Caller, dispatch, everywhere, login, server, wait,
@@ -14,21 +14,21 @@ use crate::{
 };
 
 /// A queued request that goes to no connection of the transaction's.
-pub(super) struct Own {
+pub(super) struct OwnRequest {
     /// How many are queued before it.
     pub(super) place: usize,
     pub(super) request: OwnedRequest,
-    pub(super) answer: Answer,
+    pub(super) answer: ReplySource,
 }
 
 /// Where the reply to such a request comes from.
-pub(super) enum Answer {
+pub(super) enum ReplySource {
     /// The proxy itself.
     Local(Local),
     /// The node that all publishing goes through.
-    Home,
+    PubSub,
     /// Any primary, whose reply is amended.
-    Amended(Fold),
+    AnyRewritten(Fold),
     /// All primaries.
     Primaries(Fold),
     /// CONFIG SET of what is not to change.
@@ -40,7 +40,7 @@ impl Session {
     pub(super) async fn put_in_own(
         &mut self,
         reply: Bytes,
-        own: &[Own],
+        own: &[OwnRequest],
         mut waits: VecDeque<Vec<u8>>,
     ) -> Option<Bytes> {
         let Some(head) = reply.iter().position(|&byte| byte == b'\n').map(|end| end + 1) else { return Some(reply) };
@@ -65,17 +65,17 @@ impl Session {
     }
 
     /// `None` where the client has gone.
-    async fn answer_own(&mut self, own: &Own, waits: &mut VecDeque<Vec<u8>>) -> Option<Vec<u8>> {
+    async fn answer_own(&mut self, own: &OwnRequest, waits: &mut VecDeque<Vec<u8>>) -> Option<Vec<u8>> {
         let request = &own.request.as_request();
         let topology = self.caller.router.topology().clone();
         let spec = topology.commands.find(request);
         Some(match own.answer {
-            Answer::Local(local) => match local {
+            ReplySource::Local(local) => match local {
                 Local::Hello => login::hello(&mut self.caller, &mut self.listening, request).await,
                 Local::Auth => login::auth(&mut self.caller, &mut self.listening, request).await,
                 Local::Select => login::select(&mut self.caller, &mut self.listening, request),
                 Local::Wait => waits.pop_front().unwrap_or_default(),
-                Local::Client(Client::Tracking) => self.set_tracking(request).await?,
+                Local::Client(ClientCommand::Tracking) => self.set_tracking(request).await?,
                 local => {
                     let line = self.caller.line.clone();
                     line.capture(|| {
@@ -83,20 +83,20 @@ impl Session {
                     })
                 }
             },
-            Answer::Home => {
-                self.caller.ask_home(request).await.unwrap_or_else(|text| write::error_frame(&text)).to_vec()
+            ReplySource::PubSub => {
+                self.caller.ask_pubsub_node(request).await.unwrap_or_else(|text| write::error_frame(&text)).to_vec()
             }
-            Answer::Amended(fold) => server::ask_amended(&self.caller, &self.caller.lane, request, fold)
+            ReplySource::AnyRewritten(fold) => server::ask_amended(&self.caller, &self.caller.lane, request, fold)
                 .await
                 .unwrap_or_else(|text| write::error_frame(&text).to_vec()),
-            Answer::Primaries(fold) => {
+            ReplySource::Primaries(fold) => {
                 let counts_anew = called::counts_anew(&self.caller.router, spec);
                 if let Some(error) =
                     self.attend_to(pin!(everywhere::deaf(self.caller.router.clone(), spec)), Eof::Waits).await?
                 {
                     return Some(error.to_vec());
                 }
-                let patience = self.caller.router.context().limits.request_timeout;
+                let patience = self.caller.router.context().timeouts.request_timeout;
                 let caller = self.caller.clone();
                 let reply = self.attend_to(pin!(out_of_band(&caller, request, fold, patience)), Eof::Waits).await?;
                 dispatch::tell_others(&self.caller, request, spec);
@@ -105,7 +105,7 @@ impl Session {
                 }
                 reply.to_vec()
             }
-            Answer::Unchanged(ref error) => server::config_as_it_is(&self.caller, request, error).await,
+            ReplySource::Unchanged(ref error) => server::config_as_it_is(&self.caller, request, error).await,
         })
     }
 }
@@ -114,7 +114,7 @@ impl Session {
 pub(super) async fn waits_within(caller: &Caller, transaction: &Transaction) -> VecDeque<Vec<u8>> {
     let mut replies = VecDeque::new();
     for own in &transaction.own {
-        if matches!(own.answer, Answer::Local(Local::Wait)) {
+        if matches!(own.answer, ReplySource::Local(Local::Wait)) {
             replies.push_back(wait::wait_in_transaction(caller, &own.request.as_request()).await);
         }
     }

@@ -5,18 +5,18 @@ use std::{rc::Rc, time::Instant};
 use crate::metrics::NodeTally;
 
 /// A request in the counts of its node: answered, or, where nobody times its reply, dropped with this.
-pub struct Asked {
+pub struct CountedRequest {
     tally: Rc<NodeTally>,
     since: Instant,
     unwritten: usize,
     answered: bool,
 }
 
-impl Asked {
+impl CountedRequest {
     /// A request of so many bytes, about to be sent.
-    pub(super) fn new(tally: Rc<NodeTally>, bytes: usize) -> Asked {
+    pub(super) fn new(tally: Rc<NodeTally>, bytes: usize) -> CountedRequest {
         tally.queued(bytes);
-        Asked { tally, since: Instant::now(), unwritten: bytes, answered: false }
+        CountedRequest { tally, since: Instant::now(), unwritten: bytes, answered: false }
     }
 
     /// All of it has been sent.
@@ -31,7 +31,7 @@ impl Asked {
     }
 }
 
-impl Drop for Asked {
+impl Drop for CountedRequest {
     fn drop(&mut self) {
         if !self.answered {
             self.tally.dropped(1, self.unwritten);

@@ -10,7 +10,7 @@ use tokio::{
     time::Instant,
 };
 
-use super::{DialError, Dialer, Login, Step, Version, is_permanent, is_turned_away, reason, within};
+use super::{DialError, DialStep, Dialer, Login, Version, is_permanent, is_turned_away, reason, within};
 use crate::{
     protocol::{
         address::Address,
@@ -104,7 +104,7 @@ impl Control {
     async fn exchange(&mut self, out: &[u8], count: usize) -> Result<Vec<Value>, DialError> {
         let deadline = Instant::now() + self.patience;
         let node = &self.node;
-        let failed = |why| DialError { node: node.clone(), step: Step::Ask, why, permanent: false };
+        let failed = |why| DialError { node: node.clone(), step: DialStep::Ask, why, permanent: false };
         let mut frames = Vec::new();
         let named = usize::from(!std::mem::replace(&mut self.is_named, true));
         if named > 0 {
@@ -120,7 +120,7 @@ impl Control {
                 && is_turned_away(text)
             {
                 let (node, why) = (node.clone(), reason(text));
-                return Err(DialError { node, step: Step::Admission, why, permanent: is_permanent(text) });
+                return Err(DialError { node, step: DialStep::Admission, why, permanent: is_permanent(text) });
             }
             values.push(said);
         }

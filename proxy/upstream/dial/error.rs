@@ -13,7 +13,7 @@ pub(super) const LONGEST_REASON: usize = 200;
 
 /// What was being done when it failed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Step {
+pub enum DialStep {
     /// Looking up the name.
     Resolve,
     /// Connecting, and asking whether it is the node that is meant.
@@ -46,7 +46,7 @@ pub struct DialError {
     /// The address dialled.
     pub node: Address,
     /// What was being done.
-    pub step: Step,
+    pub step: DialStep,
     /// Why it failed.
     pub why: String,
     /// Whether trying again is pointless until somebody changes something: the node refuses the login.
@@ -63,7 +63,7 @@ impl DialError {
 
     /// What discovery is to know of it, where `node` was dialled.
     pub fn hint(&self, node: &Node) -> Hint {
-        let said = (self.step == Step::Admission).then(|| self.why.clone());
+        let said = (self.step == DialStep::Admission).then(|| self.why.clone());
         Hint::ConnectFailed { node: node.id.clone(), said }
     }
 }
@@ -85,22 +85,22 @@ impl DialError {
             _ if says("does not speak the Redis protocol") => {
                 "what answers there is no Redis: are host and port right?"
             }
-            Step::Resolve => "is the name right, and known where the proxy runs (in docker: on the same network)?",
-            Step::Connect if says("refused") => "is the node running, and is this its port?",
-            Step::Connect if says("closed") => {
+            DialStep::Resolve => "is the name right, and known where the proxy runs (in docker: on the same network)?",
+            DialStep::Connect if says("refused") => "is the node running, and is this its port?",
+            DialStep::Connect if says("closed") => {
                 "is it a Redis, and does it speak TLS (rediss://host:port) or plain text?"
             }
-            Step::Connect => {
+            DialStep::Connect => {
                 "is the address right, and can it be reached from where the proxy runs? Addresses of a docker network \
                  (172.x) mean something inside of it alone"
             }
-            Step::Secure => {
+            DialStep::Secure => {
                 "does it speak TLS at this port, with a certificate for this name by a CA that is known here?"
             }
-            Step::Admission => {
+            DialStep::Admission => {
                 "it turns connections away: see protected-mode, bind and maxclients in its configuration"
             }
-            Step::Ask => "is it loading, or busy? Its own log tells (docker logs NODE)",
+            DialStep::Ask => "is it loading, or busy? Its own log tells (docker logs NODE)",
             _ => "`slotway doctor` with the same settings says more",
         }
     }
@@ -109,15 +109,15 @@ impl DialError {
 impl fmt::Display for DialError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let doing = match self.step {
-            Step::Resolve => "cannot resolve",
-            Step::Connect | Step::Admission => "cannot connect to",
-            Step::Secure => "cannot speak TLS with",
-            Step::Introduce | Step::Login | Step::Identify => "cannot log in to",
-            Step::Select => "cannot select the database on",
-            Step::Readonly => "cannot read from replica",
-            Step::Stay => "cannot stay connected to",
-            Step::Tracking => "cannot track the keys of",
-            Step::Ask => "no answer from",
+            DialStep::Resolve => "cannot resolve",
+            DialStep::Connect | DialStep::Admission => "cannot connect to",
+            DialStep::Secure => "cannot speak TLS with",
+            DialStep::Introduce | DialStep::Login | DialStep::Identify => "cannot log in to",
+            DialStep::Select => "cannot select the database on",
+            DialStep::Readonly => "cannot read from replica",
+            DialStep::Stay => "cannot stay connected to",
+            DialStep::Tracking => "cannot track the keys of",
+            DialStep::Ask => "no answer from",
         };
         write!(f, "{doing} {}: {}", self.node, self.why)
     }

@@ -4,7 +4,7 @@ use std::fmt;
 
 use bytes::Bytes;
 
-use super::Step;
+use super::DialStep;
 use crate::{cluster::topology::Node, config::Config, protocol::resp::write};
 
 /// How a connection speaks: RESP2 or RESP3.
@@ -56,7 +56,7 @@ pub struct Login {
     /// have it is content without.
     pub stays: bool,
     /// What the node is to tell of changed keys; such a connection is one client's own.
-    pub tracking: Option<Tracking>,
+    pub tracking: Option<TrackingRequest>,
     /// The id of the node that is meant: its address may have passed to another, of another cluster perhaps.
     pub node: Option<String>,
     /// The proxy's own credentials: where another user is to log in, what the proxy itself has to know is asked first, by
@@ -93,7 +93,7 @@ impl Login {
 
 /// What a node is asked to tell of changed keys (CLIENT TRACKING).
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
-pub struct Tracking {
+pub struct TrackingRequest {
     /// Of which keys.
     pub mode: TrackingMode,
     /// In the mode BCAST, only of keys that begin with one of these; none: of all.
@@ -120,9 +120,9 @@ pub enum TrackingMode {
 
 /// The requests of a login, and what each is for. The id of the connection is asked for where it is to be `known`: by
 /// HELLO, which every user may say.
-pub(super) fn handshake(login: &Login, known: bool) -> (Vec<u8>, Vec<Step>) {
+pub(super) fn handshake(login: &Login, known: bool) -> (Vec<u8>, Vec<DialStep>) {
     let (mut out, mut steps) = (Vec::new(), Vec::new());
-    let mut say = |step: Step, args: &[&[u8]]| {
+    let mut say = |step: DialStep, args: &[&[u8]]| {
         write::request(&mut out, args);
         steps.push(step);
     };
@@ -131,55 +131,55 @@ pub(super) fn handshake(login: &Login, known: bool) -> (Vec<u8>, Vec<Step>) {
         // What the client's user may not ask would fill the node's ACL LOG in its name.
         match &login.own {
             None => {}
-            Some(Credentials { username: None, secret }) => say(Step::Introduce, &[b"AUTH", secret]),
-            Some(Credentials { username: Some(user), secret }) => say(Step::Introduce, &[b"AUTH", user, secret]),
+            Some(Credentials { username: None, secret }) => say(DialStep::Introduce, &[b"AUTH", secret]),
+            Some(Credentials { username: Some(user), secret }) => say(DialStep::Introduce, &[b"AUTH", user, secret]),
         }
         if login.node.is_some() {
-            say(Step::Connect, &[b"CLUSTER", b"MYID"]);
-            say(Step::Introduce, &[b"CLIENT", b"ID"]);
+            say(DialStep::Connect, &[b"CLUSTER", b"MYID"]);
+            say(DialStep::Introduce, &[b"CLIENT", b"ID"]);
         }
         if login.stays {
-            say(Step::Stay, &[b"CLIENT", b"NO-EVICT", b"ON"]);
+            say(DialStep::Stay, &[b"CLIENT", b"NO-EVICT", b"ON"]);
         }
     }
     match (login.version, &login.credentials) {
         (Version::Resp2, None) => {}
-        (Version::Resp2, Some(Credentials { username: None, secret })) => say(Step::Login, &[b"AUTH", secret]),
+        (Version::Resp2, Some(Credentials { username: None, secret })) => say(DialStep::Login, &[b"AUTH", secret]),
         (Version::Resp2, Some(Credentials { username: Some(user), secret })) => {
-            say(Step::Login, &[b"AUTH", user, secret])
+            say(DialStep::Login, &[b"AUTH", user, secret])
         }
-        (Version::Resp3, None) => say(Step::Login, &[b"HELLO", b"3"]),
+        (Version::Resp3, None) => say(DialStep::Login, &[b"HELLO", b"3"]),
         (Version::Resp3, Some(Credentials { username, secret })) => {
             let user = username.as_deref().unwrap_or(b"default");
-            say(Step::Login, &[b"HELLO", b"3", b"AUTH", user, secret]);
+            say(DialStep::Login, &[b"HELLO", b"3", b"AUTH", user, secret]);
         }
     }
     if known && login.version == Version::Resp2 && (is_own || login.node.is_none()) {
-        say(Step::Identify, &[b"HELLO", b"2"]);
+        say(DialStep::Identify, &[b"HELLO", b"2"]);
     }
     if login.database != 0 {
-        say(Step::Select, &[b"SELECT", login.database.to_string().as_bytes()]);
+        say(DialStep::Select, &[b"SELECT", login.database.to_string().as_bytes()]);
     }
     if login.readonly {
-        say(Step::Readonly, &[b"READONLY"]);
+        say(DialStep::Readonly, &[b"READONLY"]);
     }
     if login.stays && is_own {
-        say(Step::Stay, &[b"CLIENT", b"NO-EVICT", b"ON"]);
+        say(DialStep::Stay, &[b"CLIENT", b"NO-EVICT", b"ON"]);
     }
     if login.node.is_some() && is_own {
-        say(Step::Connect, &[b"CLUSTER", b"MYID"]);
+        say(DialStep::Connect, &[b"CLUSTER", b"MYID"]);
     }
     if let Some(tracking) = &login.tracking {
-        say(Step::Tracking, &tracking.words().iter().map(AsRef::as_ref).collect::<Vec<_>>());
+        say(DialStep::Tracking, &tracking.words().iter().map(AsRef::as_ref).collect::<Vec<_>>());
     }
     if steps.is_empty() && login.greets {
         write::request(&mut out, &[b"PING"]);
-        steps.push(Step::Connect);
+        steps.push(DialStep::Connect);
     }
     (out, steps)
 }
 
-impl Tracking {
+impl TrackingRequest {
     /// The request for it.
     pub fn words(&self) -> Vec<Bytes> {
         let mut words = vec!["CLIENT".into(), "TRACKING".into(), "ON".into()];

@@ -42,10 +42,10 @@ fn a_login_is_one_write() {
             Login { credentials: secret(Some("u")), readonly: true, ..resp3.clone() },
             vec!["HELLO 3 AUTH u s", "READONLY"],
         ),
-        (Login { tracking: Some(Tracking::default()), ..resp3.clone() }, vec!["HELLO 3", "CLIENT TRACKING ON"]),
+        (Login { tracking: Some(TrackingRequest::default()), ..resp3.clone() }, vec!["HELLO 3", "CLIENT TRACKING ON"]),
         (
             Login {
-                tracking: Some(Tracking {
+                tracking: Some(TrackingRequest {
                     mode: TrackingMode::Broadcast,
                     prefixes: vec!["a".into(), "b".into()],
                     noloop: true,
@@ -56,7 +56,10 @@ fn a_login_is_one_write() {
             vec!["CLIENT TRACKING ON REDIRECT 7 BCAST PREFIX a PREFIX b NOLOOP"],
         ),
         (
-            Login { tracking: Some(Tracking { mode: TrackingMode::OptIn, ..Tracking::default() }), ..resp3 },
+            Login {
+                tracking: Some(TrackingRequest { mode: TrackingMode::OptIn, ..TrackingRequest::default() }),
+                ..resp3
+            },
             vec!["HELLO 3", "CLIENT TRACKING ON OPTIN"],
         ),
     ] {
@@ -69,7 +72,7 @@ fn a_login_is_one_write() {
     }
     let (out, steps) = handshake(&Login { database: 3, ..Login::default() }, true);
     assert_eq!(out, b"*2\r\n$5\r\nHELLO\r\n$1\r\n2\r\n*2\r\n$6\r\nSELECT\r\n$1\r\n3\r\n");
-    assert_eq!(steps, [Step::Identify, Step::Select]);
+    assert_eq!(steps, [DialStep::Identify, DialStep::Select]);
 }
 
 #[test]
@@ -143,7 +146,7 @@ mod refusals {
         let dialled = Dialer::default().dial(&Address::new("127.0.0.1", port), &Login::default()).await;
         let error = dialled.unwrap_err();
         assert_eq!(error.to_string(), format!("cannot connect to 127.0.0.1:{port}: connection refused"));
-        assert_eq!((error.step, error.permanent), (Step::Connect, false));
+        assert_eq!((error.step, error.permanent), (DialStep::Connect, false));
     }
 
     #[tokio::test]
@@ -161,7 +164,7 @@ mod refusals {
         let (at, login) = (address(), resp3());
         let (dialled, _peer) = tokio::join!(dialer.dial(&at, &login), backlog.accept());
         let error = dialled.unwrap_err();
-        assert_eq!((error.step, error.why.as_str()), (Step::Login, "timed out"));
+        assert_eq!((error.step, error.why.as_str()), (DialStep::Login, "timed out"));
         assert_eq!(started.elapsed(), Duration::from_millis(200));
     }
 
@@ -181,7 +184,7 @@ mod refusals {
                 let turns_away = async { backlog.accept().await.says(format!("-{said}\r\n").as_bytes()).await };
                 let (dialled, ()) = tokio::join!(dialer.dial(&at, &login), turns_away);
                 let error = dialled.unwrap_err();
-                assert_eq!((error.step, error.why.as_str(), error.permanent), (Step::Admission, said, permanent));
+                assert_eq!((error.step, error.why.as_str(), error.permanent), (DialStep::Admission, said, permanent));
                 assert_eq!(error.reply(), format!("ERR proxy: cannot connect to {at}: {said}"));
             }
         }

@@ -2,7 +2,7 @@
 
 use std::{future::poll_fn, time::Duration};
 
-use super::{Feed, News};
+use super::{Feed, FeedEvent};
 use crate::upstream::{
     dial::Login,
     router::scripted::{Scripted, frame},
@@ -20,11 +20,11 @@ fn open(nodes: &Scripted) -> Feed {
 async fn greet(nodes: &mut Scripted, feed: &mut Feed) -> Peer {
     let buffer = nodes.router.buffer().clone();
     let (news, peer) = tokio::join!(poll_fn(|cx| feed.poll(cx, &buffer)), nodes.node(0));
-    assert!(matches!(news, News::Opened), "{news:?}");
+    assert!(matches!(news, FeedEvent::Opened), "{news:?}");
     peer
 }
 
-async fn next(feed: &mut Feed, nodes: &Scripted) -> News {
+async fn next(feed: &mut Feed, nodes: &Scripted) -> FeedEvent {
     let buffer = nodes.router.buffer();
     poll_fn(|cx| feed.poll(cx, buffer)).await
 }
@@ -37,11 +37,11 @@ async fn what_a_node_says_comes_frame_by_frame_and_it_connects_again() {
     assert!(feed.is_open());
     feed.send(&frame("SUBSCRIBE a"));
     peer.says(b"*3\r\n$9\r\nsubscribe\r\n$1\r\na\r\n:1\r\n*3\r\n").await;
-    let News::Frame(confirmed) = next(&mut feed, &nodes).await else { panic!("a frame") };
+    let FeedEvent::Frame(confirmed) = next(&mut feed, &nodes).await else { panic!("a frame") };
     assert_eq!(confirmed, "*3\r\n$9\r\nsubscribe\r\n$1\r\na\r\n:1\r\n");
     peer.hears(&frame("SUBSCRIBE a")).await;
     drop(peer);
-    assert!(matches!(next(&mut feed, &nodes).await, News::Lost(_)));
+    assert!(matches!(next(&mut feed, &nodes).await, FeedEvent::Lost(_)));
     assert!(!feed.is_open());
     greet(&mut nodes, &mut feed).await;
     assert!(feed.is_open(), "by itself");
@@ -55,7 +55,7 @@ async fn a_node_that_cannot_be_had_is_tried_again_after_longer_and_longer_pauses
     let mut pauses = Vec::new();
     for _ in 0..8 {
         let since = tokio::time::Instant::now();
-        assert!(matches!(next(&mut feed, &nodes).await, News::Unreachable(_)));
+        assert!(matches!(next(&mut feed, &nodes).await, FeedEvent::Unreachable(_)));
         pauses.push(since.elapsed());
     }
     assert_eq!(pauses[0], Duration::ZERO);
@@ -68,6 +68,6 @@ async fn what_is_no_resp_ends_the_connection() {
     let mut feed = open(&nodes);
     let mut peer = greet(&mut nodes, &mut feed).await;
     peer.says(b"HTTP/1.1 400 Bad Request\r\n\r\n").await;
-    let News::Lost(why) = next(&mut feed, &nodes).await else { panic!("lost") };
+    let FeedEvent::Lost(why) = next(&mut feed, &nodes).await else { panic!("lost") };
     assert_eq!(why, "it does not speak the Redis protocol");
 }

@@ -26,7 +26,7 @@ use crate::{
 #[derive(Clone)]
 pub struct WorkerContext {
     /// Deadlines.
-    pub limits: Rc<Limits>,
+    pub timeouts: Rc<Timeouts>,
     /// How long requests are tried, and how often they are redirected.
     pub recovery: recovery::Limits,
     /// How nodes are connected to.
@@ -68,16 +68,16 @@ impl WorkerContext {
 
 /// Deadlines of the links.
 #[derive(Debug)]
-pub struct Limits {
+pub struct Timeouts {
     /// From a request's coming to its answer.
     pub request_timeout: Duration,
     /// How long a node that owes replies may be silent.
     pub node_timeout: Duration,
 }
 
-impl Limits {
+impl Timeouts {
     /// The deadlines that the configuration sets.
-    pub fn of(config: &Config) -> Limits {
-        Limits { request_timeout: config.request_timeout, node_timeout: config.node_timeout }
+    pub fn of(config: &Config) -> Timeouts {
+        Timeouts { request_timeout: config.request_timeout, node_timeout: config.node_timeout }
     }
 }

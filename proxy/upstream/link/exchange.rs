@@ -16,7 +16,7 @@ use tokio::{
 };
 
 use self::deadlines::Stall;
-use super::{Connected, Link, News, companion::Companion, queue::Entry};
+use super::{Connected, Link, PushEvent, companion::Companion, queue::Entry};
 use crate::{
     cluster::{
         recovery::{self, Why},
@@ -70,7 +70,7 @@ pub(super) struct Exchange {
 }
 
 /// How a node has not executed a request.
-enum Verdict {
+enum NotExecuted {
     Refused(Refusal),
     NoScript,
 }
@@ -204,7 +204,7 @@ impl Exchange {
         let Some(companion) = &mut self.companion else { return Poll::Pending };
         loop {
             match ready!(companion.poll(cx, &self.link.context.buffer)) {
-                Ok(frame) => self.link.tell(News::Said(&frame)),
+                Ok(frame) => self.link.tell(PushEvent::Said(&frame)),
                 Err(error) => return Poll::Ready(format!("its messages: {error}")),
             }
         }
@@ -299,7 +299,7 @@ impl Exchange {
     fn take_reply(&mut self, reply: &[u8]) -> Result<(), &'static str> {
         if reply.first() == Some(&b'>') && !self.streaming {
             // A push is nobody's reply, and nothing asks for any on a shared connection.
-            self.link.tell(News::Said(reply));
+            self.link.tell(PushEvent::Said(reply));
             return Ok(());
         }
         let mut queue = self.link.queue.borrow_mut();
@@ -339,13 +339,15 @@ impl Exchange {
             _ if self.streaming => None,
             // EXECABORT only says that a command of the transaction was refused; the fault says why.
             Some(fault) if reply.starts_with(b"-EXECABORT") => {
-                Refusal::of(fault).map(|refusal| (Verdict::Refused(refusal), Bytes::clone(fault)))
+                Refusal::of(fault).map(|refusal| (NotExecuted::Refused(refusal), Bytes::clone(fault)))
             }
             _ if reply.first() != Some(&b'-') => None,
-            _ if reloads && refusal::lacks_script(reply) => Some((Verdict::NoScript, Bytes::copy_from_slice(reply))),
+            _ if reloads && refusal::lacks_script(reply) => {
+                Some((NotExecuted::NoScript, Bytes::copy_from_slice(reply)))
+            }
             _ => Refusal::of(reply)
                 .filter(|refusal| refusal.fits(front.envelope.as_ref().and_then(Envelope::slot)))
-                .map(|refusal| (Verdict::Refused(refusal), Bytes::copy_from_slice(reply))),
+                .map(|refusal| (NotExecuted::Refused(refusal), Bytes::copy_from_slice(reply))),
         };
         let request = verdict.as_ref().map(|_| queue.front_request());
         let Some(entry) = queue.pop() else { return Ok(()) };
@@ -373,15 +375,15 @@ impl Exchange {
     }
 
     /// The node did not execute the request.
-    fn bounce(&self, verdict: Verdict, error: Bytes, request: Bytes, mut envelope: Envelope) {
+    fn bounce(&self, verdict: NotExecuted, error: Bytes, request: Bytes, mut envelope: Envelope) {
         let Link { node, context, tally, .. } = &*self.link;
         envelope.tries = envelope.tries.saturating_add(1);
         let why = match verdict {
-            Verdict::NoScript => {
+            NotExecuted::NoScript => {
                 tally.error(NodeError::NoScript);
                 Why::NoScript(node.clone(), error)
             }
-            Verdict::Refused(refusal) => recovery::refused(refusal, error, node, tally, &context.hints),
+            NotExecuted::Refused(refusal) => recovery::refused(refusal, error, node, tally, &context.hints),
         };
         envelope.bounce(request, why);
     }

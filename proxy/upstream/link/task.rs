@@ -7,7 +7,7 @@ use std::{
 };
 
 use super::{
-    Link, News,
+    Link, PushEvent,
     companion::Companion,
     exchange::{Exchange, Lost},
     side::Sides,
@@ -28,7 +28,7 @@ pub(super) struct Connected {
     pub rest: Vec<u8>,
     pub companion: Option<Companion>,
     /// What it was asked to tell, and to which connection.
-    pub tracking: Option<dial::Tracking>,
+    pub tracking: Option<dial::TrackingRequest>,
     pub told: Option<i64>,
 }
 
@@ -75,7 +75,7 @@ pub(super) async fn run(link: Rc<Link>) {
             Ok((connected, _descriptor)) => {
                 link.told.set(Some(connected.told));
                 link.tally.connected();
-                link.tell(News::Opened);
+                link.tell(PushEvent::Opened);
                 let mut exchange = Exchange::new(link.clone(), connected);
                 let lost = poll_fn(|cx| exchange.poll(cx)).await;
                 link.told.set(None);
@@ -88,13 +88,13 @@ pub(super) async fn run(link: Rc<Link>) {
                     }
                     // Nothing that is queued has been written: the next connection begins with it.
                     (Lost::Doubtful, _) => {
-                        link.tell(News::Lost("what it answers may be forged"));
+                        link.tell(PushEvent::Lost("what it answers may be forged"));
                         Troubles::none()
                     }
                     (Lost::Broken(why), heard_from) => {
                         link.tally.error(NodeError::Connection);
                         link.give_up(&why);
-                        link.tell(News::Lost(&why));
+                        link.tell(PushEvent::Lost(&why));
                         // Discovery is behind: it looks again in any case.
                         link.context.hints.tell(Hint::Timeout { node: link.node.id.clone() });
                         let mut troubles = if heard_from { Troubles::none() } else { troubles };
@@ -110,7 +110,7 @@ pub(super) async fn run(link: Rc<Link>) {
                 let now = link.context.clock.tick();
                 link.tally.connect_failed(error.permanent);
                 link.context.hints.tell(error.hint(&link.node));
-                link.tell(News::Unreachable(&error));
+                link.tell(PushEvent::Unreachable(&error));
                 // Others may have tried before.
                 troubles.since = troubles.since.or(link.tally.unreachable_since());
                 troubles.note(now, error.reply());

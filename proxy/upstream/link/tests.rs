@@ -5,7 +5,7 @@ use std::{rc::Rc, time::Duration};
 use crate::{
     cluster::{
         recovery::Why,
-        topology::{Hint, Kind, Route},
+        topology::{Hint, RedirectKind, Route},
     },
     protocol::slot::Slot,
     upstream::{
@@ -126,7 +126,7 @@ async fn a_redirect_comes_back_with_its_request_and_is_told_to_discovery() {
         assert_eq!(back.len(), 1);
         assert_eq!(back[0].request, frame("SET foo 1"));
         let Why::Redirected(redirect, _) = &back[0].why else { panic!("{:?}", back[0].why) };
-        assert_eq!((redirect.kind, redirect.port), (Kind::Moved, 7000));
+        assert_eq!((redirect.kind, redirect.port), (RedirectKind::Moved, 7000));
         assert!(matches!(asker.nodes.hints.recv().await, Some(Hint::Moved { .. })));
     })
     .await;

@@ -16,7 +16,7 @@ use crate::{
     protocol::address::Address,
     upstream::{
         dedicated::Pool,
-        dial::{Login, Tracking},
+        dial::{Login, TrackingRequest},
         link::{Audience, Link, Purpose, Sides},
         ticket::Envelope,
     },
@@ -35,13 +35,13 @@ pub struct Lane {
     /// Its user may use MULTI, as far as is known.
     may_multi: Cell<bool>,
     /// It is one client's own: its nodes tell that client which keys change.
-    private: Option<(RefCell<Tracking>, Rc<dyn Audience>)>,
+    private: Option<(RefCell<TrackingRequest>, Rc<dyn Audience>)>,
     /// A link has ended that nodes may have told something on.
     let_go: Cell<bool>,
 }
 
 impl Lane {
-    pub(super) fn new(login: &Login, pool: Rc<Pool>, private: Option<(Tracking, Rc<dyn Audience>)>) -> Lane {
+    pub(super) fn new(login: &Login, pool: Rc<Pool>, private: Option<(TrackingRequest, Rc<dyn Audience>)>) -> Lane {
         Lane {
             login: login.clone(),
             links: RefCell::default(),
@@ -155,7 +155,7 @@ impl Lane {
 
     /// From now on the nodes of a client's own lane are to tell which keys change as `all` says. Those that are connected
     /// have to be asked for what is `new` in that, by these requests.
-    pub fn track(&self, all: &Tracking, new: &Tracking) -> Vec<(Rc<Link>, Vec<u8>)> {
+    pub fn track(&self, all: &TrackingRequest, new: &TrackingRequest) -> Vec<(Rc<Link>, Vec<u8>)> {
         if let Some((tracking, _)) = &self.private {
             tracking.replace(all.clone());
         }

@@ -7,9 +7,9 @@ use tokio::{
     task::LocalSet,
 };
 
-use super::{Router, Settings, Shared};
+use super::{Registries, Router, Settings};
 use crate::{
-    clients::{Clients, rights::Rules},
+    clients::{Clients, rights::UserRules},
     cluster::topology::{AddressMap, Hint, Hints, Topology},
     config::Config,
     metrics::Metrics,
@@ -25,7 +25,7 @@ use crate::{
         descriptors::Descriptors,
         dial::{Dialer, Login},
         doubt::Ender,
-        link::{Limits, WorkerContext},
+        link::{Timeouts, WorkerContext},
         ticket::Clock,
         transport::memory::{Backlog, Memory, Peer},
     },
@@ -54,7 +54,7 @@ impl Scripted {
         descriptors.follow(usize::from(nodes));
         let dialer = Dialer::to(&memory);
         let context = WorkerContext {
-            limits: Rc::new(Limits::of(&config)),
+            timeouts: Rc::new(Timeouts::of(&config)),
             recovery: config.recovery(),
             ender: Ender::new(Login::default(), dialer.clone()),
             dialer,
@@ -66,7 +66,7 @@ impl Scripted {
             large: Rc::default(),
             departures: Rc::default(),
         };
-        let common = Shared {
+        let common = Registries {
             clients: Arc::new(Clients::new(config.max_buffered)),
             scans: Arc::default(),
             scripts: Arc::default(),
@@ -131,10 +131,10 @@ fn address(index: u16) -> String {
 }
 
 /// What ACL GETUSER tells of a user who may do all.
-fn may_do_all() -> Rules {
+fn may_do_all() -> UserRules {
     let rules = [&b"*6\r\n"[..], &frame("commands +@all keys ~* channels &*")[4..]].concat();
     let (rules, _) = Value::parse(&rules).unwrap().unwrap();
-    Rules::parse(&rules).unwrap()
+    UserRules::parse(&rules).unwrap()
 }
 
 /// What CLUSTER SLOTS would tell, of nodes without ids.

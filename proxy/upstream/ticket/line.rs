@@ -13,10 +13,10 @@ use std::{
 
 use bytes::BytesMut;
 
-pub use self::state::Standing;
+pub use self::state::ReplySize;
 use self::{
     mute::Mute,
-    state::{FIRST_WINDOW, GATHERED_STEP, KEPT_OUTPUT, KEPT_PLACES, Place, State},
+    state::{FIRST_WINDOW, GATHERED_STEP, KEPT_OUTPUT, KEPT_PLACES, LineState, Place},
 };
 use super::{Bounced, Clock, Duty, Envelope, Label, Ticket};
 use crate::{
@@ -33,7 +33,7 @@ pub const OWED_LIMIT: usize = 1024 * 1024;
 
 /// The ordered reply places of one session.
 pub struct Line {
-    state: RefCell<State>,
+    state: RefCell<LineState>,
     tally: Rc<ClientTally>,
     clock: Rc<Clock>,
     most_in_flight: usize,
@@ -59,7 +59,7 @@ impl Line {
 
     /// As [`Line::new`], for a client that may have had to give something up.
     pub fn of(tally: Rc<ClientTally>, clock: Rc<Clock>, most_in_flight: usize, doubts: Rc<Doubts>) -> Rc<Line> {
-        let state = State { window: FIRST_WINDOW.min(most_in_flight), ..State::default() };
+        let state = LineState { window: FIRST_WINDOW.min(most_in_flight), ..LineState::default() };
         Rc::new(Line {
             state: RefCell::new(state),
             tally,
@@ -171,8 +171,8 @@ impl Line {
     }
 
     /// What the client's replies have been like.
-    pub fn standing(&self) -> Standing {
-        self.state.borrow().standing
+    pub fn reply_size(&self) -> ReplySize {
+        self.state.borrow().reply_size
     }
 
     /// Whether every request has been answered. The answers may still have to be written.
@@ -432,7 +432,7 @@ impl Line {
     }
 
     /// Moves on over the places that are whole, and shows what the new front has of its reply.
-    fn advance(&self, state: &mut State) {
+    fn advance(&self, state: &mut LineState) {
         let now = self.clock.now();
         while state.places.front().is_some_and(|place| place.whole) {
             let Some(mut place) = state.places.pop_front() else { break };

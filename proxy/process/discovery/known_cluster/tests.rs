@@ -22,7 +22,7 @@ fn view(nodes: &[(&str, &str, u64)]) -> View {
 fn known_cluster(view: &View) -> KnownCluster {
     let mut known_cluster = KnownCluster::new(Arc::default());
     known_cluster.believe(view.clone(), &[]);
-    view.seen.iter().for_each(|seen| known_cluster.settle(Found::announced(seen)));
+    view.seen.iter().for_each(|seen| known_cluster.settle(ReachedNode::announced(seen)));
     known_cluster
 }
 
@@ -42,7 +42,7 @@ fn a_node_is_searched_before_it_is_served() {
     assert!(known_cluster.layout(&unknown(), Instant::now()).is_none());
     let lost: Vec<String> = known_cluster.lost().iter().map(|wanted| wanted.id.clone()).collect();
     assert_eq!(lost, ["b"], "a was met where it announces");
-    known_cluster.settle(Found::announced(&seen.seen[1]));
+    known_cluster.settle(ReachedNode::announced(&seen.seen[1]));
     let topology = known_cluster.layout(&unknown(), Instant::now()).unwrap();
     assert_eq!((owner(&topology, 0), owner(&topology, 100), topology.covered()), ("a", "b", 200));
     assert_eq!(topology.trouble.as_deref(), Some("16184 of 16384 slots have no owner"));

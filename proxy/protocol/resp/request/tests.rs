@@ -50,7 +50,7 @@ fn integers_are_read_as_the_server_reads_them() {
     }
 }
 
-const STRICT: Rules = Rules {
+const STRICT: FramingRules = FramingRules {
     unauthenticated: false,
     checks_line_ends: true,
     sees_past_nul: true,
@@ -59,7 +59,7 @@ const STRICT: Rules = Rules {
 };
 
 /// What becomes of bytes: the frames found, and what ended the search.
-fn frames(mut bytes: &[u8], rules: Rules) -> (Vec<Vec<u8>>, Option<String>) {
+fn frames(mut bytes: &[u8], rules: FramingRules) -> (Vec<Vec<u8>>, Option<String>) {
     let (mut parser, mut frames) = (Parser::new(rules), Vec::new());
     loop {
         match parser.find(bytes) {
@@ -87,11 +87,11 @@ fn wrong_line_ends_are_mended_or_refused() {
     ] {
         let wrong = Some("invalid CRLF in request".to_owned());
         let name = bytes.escape_ascii();
-        assert_eq!(frames(bytes, Rules::default()), (vec![GET.to_vec()], None), "{name}");
+        assert_eq!(frames(bytes, FramingRules::default()), (vec![GET.to_vec()], None), "{name}");
         assert_eq!(frames(bytes, STRICT), (Vec::new(), wrong.clone()), "{name}");
         // The requests behind it are found all the same, as they came.
         if bytes.ends_with(b"XY") {
-            assert_eq!(frames(&[bytes, GET, bytes].concat(), Rules::default()).0, vec![GET; 3], "{name}");
+            assert_eq!(frames(&[bytes, GET, bytes].concat(), FramingRules::default()).0, vec![GET; 3], "{name}");
             assert_eq!(frames(&[GET, bytes, GET].concat(), STRICT), (vec![GET.to_vec()], wrong), "{name}");
         }
     }
@@ -100,7 +100,7 @@ fn wrong_line_ends_are_mended_or_refused() {
     for bytes in [&b"*x\rX"[..], b"*1\r\n$x\rX"] {
         assert_eq!(frames(bytes, STRICT).1.unwrap(), "invalid CRLF in request");
     }
-    assert_eq!(frames(b"*x\rX", Rules::default()).1.unwrap(), "invalid multibulk length");
+    assert_eq!(frames(b"*x\rX", FramingRules::default()).1.unwrap(), "invalid multibulk length");
 }
 
 #[test]
@@ -112,12 +112,12 @@ fn a_nul_hides_what_is_behind_it_or_is_wrong() {
     ] {
         let long = [bytes, &vec![b'x'; LONGEST_LINE]].concat();
         assert_eq!(frames(bytes, STRICT).1.unwrap(), error);
-        assert_eq!(frames(bytes, Rules::default()), (Vec::new(), None));
-        assert_eq!(frames(&long, Rules::default()).1.unwrap(), too_long);
+        assert_eq!(frames(bytes, FramingRules::default()), (Vec::new(), None));
+        assert_eq!(frames(&long, FramingRules::default()).1.unwrap(), too_long);
     }
     for bytes in [&b"PING\0\r\n"[..], b"\0\nPING\r\n", b"SET a '\0'\r\n"] {
         let long = [bytes, &vec![b'x'; LONGEST_LINE]].concat();
-        for rules in [STRICT, Rules::default()] {
+        for rules in [STRICT, FramingRules::default()] {
             assert_eq!(frames(bytes, rules), (Vec::new(), None));
             assert_eq!(frames(&long, rules).1.unwrap(), "too big inline request");
         }
@@ -163,7 +163,7 @@ fn only_the_front_is_looked_at() {
 
 #[test]
 fn a_word_may_go_on_behind_a_closing_quote() {
-    let rules = Rules { joins_quoted: true, ..Rules::default() };
+    let rules = FramingRules { joins_quoted: true, ..FramingRules::default() };
     for (line, canonical) in [
         (&b"GET \"\"a'b'\"c\"d\r\n"[..], &b"*2\r\n$3\r\nGET\r\n$4\r\nabcd\r\n"[..]),
         (b"\"GET\" 'a' \r\n", b"*2\r\n$3\r\nGET\r\n$1\r\na\r\n"),
@@ -171,14 +171,14 @@ fn a_word_may_go_on_behind_a_closing_quote() {
         assert_eq!(frames(line, rules), (vec![canonical.to_vec()], None), "{}", line.escape_ascii());
     }
     assert_eq!(frames(b"GET \"a\"\"b\r\n", rules).1.unwrap(), "unbalanced quotes in request");
-    assert_eq!(frames(b"GET \"a\"b\r\n", Rules::default()).1.unwrap(), "unbalanced quotes in request");
+    assert_eq!(frames(b"GET \"a\"b\r\n", FramingRules::default()).1.unwrap(), "unbalanced quotes in request");
 }
 
 #[test]
 fn the_longest_argument_is_what_servers_are_told_to_take() {
     let frame = |length: u64| format!("*2\r\n$3\r\nGET\r\n${length}\r\n").into_bytes();
     for (longest, length, taken) in [(10, 10, true), (10, 11, false), (1 << 30, 1 << 30, true)] {
-        let rules = Rules { longest_bulk: longest, ..Rules::default() };
+        let rules = FramingRules { longest_bulk: longest, ..FramingRules::default() };
         let wrong = frames(&frame(length), rules).1;
         assert_eq!(wrong.is_none(), taken, "{length} of {longest}: {wrong:?}");
     }

@@ -32,7 +32,7 @@ pub(super) const KEPT_OUTPUT: usize = 4096;
 
 /// What is known of a client by its replies.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Standing {
+pub enum ReplySize {
     /// None has come yet.
     #[default]
     New,
@@ -44,7 +44,7 @@ pub enum Standing {
 
 /// What changes as requests and replies come.
 #[derive(Default)]
-pub(super) struct State {
+pub(super) struct LineState {
     /// Replies in their order, for the client to read.
     pub out: BytesMut,
     /// The most that there was of them of late, and until when that counts.
@@ -63,7 +63,7 @@ pub(super) struct State {
     pub asked: usize,
     pub bounced: Vec<Bounced>,
     pub window: usize,
-    pub standing: Standing,
+    pub reply_size: ReplySize,
     /// The session.
     pub waking: Waking,
     pub spare: Vec<Vec<u8>>,
@@ -112,7 +112,7 @@ impl Place {
     }
 }
 
-impl State {
+impl LineState {
     pub fn push_behind(&mut self, message: &[u8], now: Instant) {
         if self.closed {
             return;
@@ -143,7 +143,7 @@ impl State {
         let is_about = |place: &Place| match place.route {
             Route::Slot(other) => other == slot,
             Route::Any | Route::All => true,
-            Route::Home => false,
+            Route::PubSub => false,
         };
         let may_write = |place: &Place| place.label.is_some_and(|label| writes || label.class != CommandClass::Read);
         let behind = self.places.iter().zip(self.front..).skip_while(|(_, other)| *other <= number);
@@ -178,7 +178,7 @@ impl State {
 
     /// Opens the window a little, or closes it so far that replies of this size keep within the limit.
     pub fn learn_size(&mut self, length: usize, most: usize) {
-        self.standing = if length < LARGE_REPLY { Standing::Small } else { Standing::Large };
+        self.reply_size = if length < LARGE_REPLY { ReplySize::Small } else { ReplySize::Large };
         self.window =
             if length * self.window > OWED_LIMIT { (OWED_LIMIT / length).max(1) } else { (self.window + 1).min(most) };
     }

@@ -8,7 +8,7 @@ use super::spec::{Finder, Spec};
 
 /// What becomes of a command's requests in a database of its own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Inside {
+pub enum InDatabase {
     /// Refused, and why.
     Refused(&'static str),
     /// As by a server that is in no cluster.
@@ -56,7 +56,7 @@ pub enum Code {
 
 /// Where a reply names keys.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Tells {
+pub enum ReplyKeys {
     /// Nowhere.
     #[default]
     Nothing,
@@ -86,55 +86,57 @@ const SHOWS_ALL: &str = "it would show the keys of other databases";
 const CHANGES_ALL: &str = "it would act on all databases of the cluster";
 
 /// The columns of a row.
-pub fn of(spec: &Spec) -> (Inside, Tells) {
+pub fn of(spec: &Spec) -> (InDatabase, ReplyKeys) {
     let (inside, tells) = by_name(&spec.name);
     match inside {
         // What only a server can find cannot be named anew.
-        Inside::Keys if matches!(spec.finder, Finder::None | Finder::Server) => (Inside::Refused(NOT_YET), tells),
+        InDatabase::Keys if matches!(spec.finder, Finder::None | Finder::Server) => {
+            (InDatabase::Refused(NOT_YET), tells)
+        }
         // The container itself is what has an unknown subcommand.
-        Inside::Refused(_) if spec.container && spec.name.find('|').is_none() => (Inside::AsItCame, tells),
+        InDatabase::Refused(_) if spec.container && spec.name.find('|').is_none() => (InDatabase::AsItCame, tells),
         inside => (inside, tells),
     }
 }
 
-fn by_name(name: &str) -> (Inside, Tells) {
+fn by_name(name: &str) -> (InDatabase, ReplyKeys) {
     let inside = match name {
-        "sort" | "sort_ro" => Inside::Sort,
-        "copy" => Inside::Copy,
-        "keys" => Inside::Pattern,
-        "scan" => return (Inside::Scan, Tells::Page),
-        "info" => Inside::Info,
-        "psubscribe" | "subscribe" => Inside::Topics,
-        "dbsize" => Inside::Count,
-        "randomkey" => Inside::Random,
-        "flushdb" => Inside::Flush,
-        "flushall" => Inside::FlushAll,
+        "sort" | "sort_ro" => InDatabase::Sort,
+        "copy" => InDatabase::Copy,
+        "keys" => InDatabase::Pattern,
+        "scan" => return (InDatabase::Scan, ReplyKeys::Page),
+        "info" => InDatabase::Info,
+        "psubscribe" | "subscribe" => InDatabase::Topics,
+        "dbsize" => InDatabase::Count,
+        "randomkey" => InDatabase::Random,
+        "flushdb" => InDatabase::Flush,
+        "flushall" => InDatabase::FlushAll,
         "blmpop" | "blpop" | "brpop" | "bzmpop" | "bzpopmax" | "bzpopmin" | "lmpop" | "zmpop" => {
-            return (Inside::Keys, Tells::First);
+            return (InDatabase::Keys, ReplyKeys::First);
         }
-        "xread" | "xreadgroup" => return (Inside::Keys, Tells::Streams),
+        "xread" | "xreadgroup" => return (InDatabase::Keys, ReplyKeys::Streams),
         "xautoclaim"
         | "xclaim"
         | "xgroup|createconsumer"
         | "xgroup|delconsumer"
         | "xgroup|setid"
         | "xinfo|consumers"
-        | "xpending" => return (Inside::Keys, Tells::Group),
-        "eval" | "eval_ro" => return (Inside::Script(Code::Eval), Tells::Script),
-        "evalsha" | "evalsha_ro" => return (Inside::Script(Code::Evalsha), Tells::Script),
-        "script|load" => return (Inside::Script(Code::Load), Tells::Digest),
-        "script|exists" => Inside::Script(Code::Exists),
-        "exec" => return (Inside::AsItCame, Tells::Replies),
-        _ if KEYED.contains(&name) => Inside::Keys,
-        _ if KEYLESS.contains(&name) => Inside::AsItCame,
-        _ if name == "cluster" || name.starts_with("cluster|") => Inside::NoCluster,
-        "monitor" | "slowlog|get" | "commandlog|get" | "acl|log" | "clusterscan" => Inside::Refused(SHOWS_ALL),
+        | "xpending" => return (InDatabase::Keys, ReplyKeys::Group),
+        "eval" | "eval_ro" => return (InDatabase::Script(Code::Eval), ReplyKeys::Script),
+        "evalsha" | "evalsha_ro" => return (InDatabase::Script(Code::Evalsha), ReplyKeys::Script),
+        "script|load" => return (InDatabase::Script(Code::Load), ReplyKeys::Digest),
+        "script|exists" => InDatabase::Script(Code::Exists),
+        "exec" => return (InDatabase::AsItCame, ReplyKeys::Replies),
+        _ if KEYED.contains(&name) => InDatabase::Keys,
+        _ if KEYLESS.contains(&name) => InDatabase::AsItCame,
+        _ if name == "cluster" || name.starts_with("cluster|") => InDatabase::NoCluster,
+        "monitor" | "slowlog|get" | "commandlog|get" | "acl|log" | "clusterscan" => InDatabase::Refused(SHOWS_ALL),
         "swapdb" | "config|set" | "function|delete" | "function|flush" | "function|load" | "function|restore" => {
-            Inside::Refused(CHANGES_ALL)
+            InDatabase::Refused(CHANGES_ALL)
         }
-        _ => Inside::Refused(NOT_YET),
+        _ => InDatabase::Refused(NOT_YET),
     };
-    (inside, Tells::Nothing)
+    (inside, ReplyKeys::Nothing)
 }
 
 /// What has keys where its row says, and names none in its replies.

@@ -11,7 +11,7 @@ use super::{
     blocking, called, everywhere, keys, login, monitor,
     proxy::OneNode,
     scan, scripts, server,
-    subscriber::Kind,
+    subscriber::TopicKind,
     transaction::try_multi,
     wait::{self, Wait},
     watch,
@@ -19,7 +19,7 @@ use super::{
 use crate::{
     cluster::topology::Route,
     commands::{
-        plan::{Blocking, Cut, Fold, Plan, Scripting, Split},
+        plan::{Blocking, Fold, LongSplit, Plan, Scripting, Split},
         table::Spec,
     },
     protocol::{
@@ -51,10 +51,10 @@ pub(super) enum Work {
     Wait,
     /// WAITAOF: likewise.
     WaitAof,
-    /// SUBSCRIBE and its kin: no message may come before the confirmation, nor that before earlier replies.
-    Subscribe(Kind),
-    /// UNSUBSCRIBE and its kin: likewise.
-    Unsubscribe(Kind),
+    /// SUBSCRIBE and the like: no message may come before the confirmation, nor that before earlier replies.
+    Subscribe(TopicKind),
+    /// UNSUBSCRIBE and the like: likewise.
+    Unsubscribe(TopicKind),
     /// MONITOR: likewise.
     Monitor,
     /// CLIENT TRACKING: the lane may change.
@@ -66,7 +66,7 @@ pub(super) enum Work {
     /// Likewise, of several slots.
     StreamParts(Box<Split>),
     /// A request of very many keys.
-    SendLong(Box<Cut>),
+    SendLong(Box<LongSplit>),
     /// What changes all nodes: they are asked first whether they listen.
     Everywhere(Plan),
     /// To every primary, past what runs there.
@@ -87,7 +87,7 @@ pub(super) enum Work {
 
 /// When MONITOR shows a request.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Shown {
+enum MonitorTiming {
     /// Before it is carried out: what scripts call is shown behind the scripts.
     Before,
     /// When it is done: with the connection as it then is, and not where the client may not say it.
@@ -97,9 +97,9 @@ enum Shown {
 }
 
 impl Work {
-    fn shown(&self) -> Shown {
+    fn shown(&self) -> MonitorTiming {
         match self {
-            Work::Exec => Shown::ByItself,
+            Work::Exec => MonitorTiming::ByItself,
             Work::Hello
             | Work::Auth
             | Work::Select
@@ -112,7 +112,7 @@ impl Work {
             | Work::Unsubscribe(_)
             | Work::Monitor
             | Work::Tracking
-            | Work::OneNode => Shown::After,
+            | Work::OneNode => MonitorTiming::After,
             Work::Block(_)
             | Work::Stream(..)
             | Work::StreamParts(_)
@@ -123,22 +123,22 @@ impl Work {
             | Work::Keys
             | Work::ConfigAsItIs(_)
             | Work::AskOfScripts(_)
-            | Work::ByServer => Shown::Before,
+            | Work::ByServer => MonitorTiming::Before,
         }
     }
 }
 
 impl Session {
-    pub(super) async fn alone(&mut self, request: OwnedRequest, work: Work) {
+    pub(super) async fn work(&mut self, request: OwnedRequest, work: Work) {
         let request = request.as_request();
         let topology = self.caller.router.topology().clone();
         let spec = topology.commands.find(&request);
         let shown = work.shown();
-        if shown == Shown::Before {
+        if shown == MonitorTiming::Before {
             monitor::show(&self.caller, &request, spec);
         }
-        let reply = self.do_alone(work, &request, spec).await;
-        if shown == Shown::After && !reply.as_ref().is_some_and(|reply| reply.starts_with(b"-NOPERM ")) {
+        let reply = self.do_work(work, &request, spec).await;
+        if shown == MonitorTiming::After && !reply.as_ref().is_some_and(|reply| reply.starts_with(b"-NOPERM ")) {
             monitor::show(&self.caller, &request, spec);
         }
         if let Some(reply) = reply {
@@ -174,7 +174,7 @@ impl Session {
     }
 
     /// Where there is no reply, the client has gone or has been given it.
-    async fn do_alone(&mut self, work: Work, request: &Request<'_>, spec: Option<&Spec>) -> Option<Bytes> {
+    async fn do_work(&mut self, work: Work, request: &Request<'_>, spec: Option<&Spec>) -> Option<Bytes> {
         match work {
             Work::Hello => return Some(login::hello(&mut self.caller, &mut self.listening, request).await.into()),
             Work::Auth => return Some(login::auth(&mut self.caller, &mut self.listening, request).await.into()),

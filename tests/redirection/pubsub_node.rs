@@ -94,9 +94,9 @@ fn quick(flavour: Flavour, full_coverage: bool) -> Shape {
 }
 
 #[test]
-fn where_the_home_node_is_lost_for_good_another_takes_its_place() {
+fn where_the_pubsub_node_is_lost_for_good_another_takes_its_place() {
     for (flavour, full_coverage) in [(Flavour::Redis, false), (Flavour::Redis, true), (Flavour::Valkey, false)] {
-        if !flavour.is_here("where_the_home_node_is_lost_for_good_another_takes_its_place") {
+        if !flavour.is_here("where_the_pubsub_node_is_lost_for_good_another_takes_its_place") {
             continue;
         }
         let mut scene = Scene::new(quick(flavour, full_coverage));
@@ -127,7 +127,7 @@ fn where_the_home_node_is_lost_for_good_another_takes_its_place() {
         let gaps = scene.gaps();
         scene.cluster.nodes[home].restart();
         let first = scene.last + 1;
-        until("the old home to be that again", Duration::from_secs(60), || {
+        until("the old node to be that again", Duration::from_secs(60), || {
             for publisher in &mut scene.publishers {
                 scene.last += 1;
                 assert!(!publisher.line(&format!("PUBLISH a r{}", scene.last)).is_error());
@@ -159,7 +159,7 @@ fn where_the_home_node_is_lost_for_good_another_takes_its_place() {
 }
 
 #[test]
-fn where_the_home_node_is_frozen_another_takes_its_place() {
+fn where_the_pubsub_node_is_frozen_another_takes_its_place() {
     let mut scene = Scene::new(quick(Flavour::Redis, false));
     let home = scene.lowest(0..3);
     scene.cluster.nodes[home].pause();
@@ -167,7 +167,7 @@ fn where_the_home_node_is_frozen_another_takes_its_place() {
     scene.assert_like_one_redis();
     eventually("the gaps to be counted", || scene.gaps().iter().all(|gaps| *gaps >= 1.0));
     scene.cluster.nodes[home].resume();
-    until("the old home to be that again", Duration::from_secs(60), || scene.go_through(home).then_some(()));
+    until("the old node to be that again", Duration::from_secs(60), || scene.go_through(home).then_some(()));
     scene.assert_like_one_redis();
 }
 
@@ -183,8 +183,6 @@ fn publishing_does_not_wait_for_a_failover() {
     scene.cluster.wait_until_primary(home + 3);
     let owners: Vec<usize> = (0..6).filter(|index| *index != home && scene.cluster.is_primary(*index)).collect();
     let next = owners.into_iter().min_by_key(|index| scene.cluster.id(*index)).unwrap();
-    until("the lowest of the primaries to be the home", Duration::from_secs(40), || {
-        scene.go_through(next).then_some(())
-    });
+    until("the lowest of the primaries to be that", Duration::from_secs(40), || scene.go_through(next).then_some(()));
     scene.assert_like_one_redis();
 }

@@ -10,14 +10,14 @@ use std::{
 use super::{caller::Caller, listening::Listening, transaction::Transaction};
 use crate::{
     commands::{
-        database::{Database, Entered, Known, Strip},
-        table::{self, CommandTable, Spec, inside::Tells},
+        database::{Database, Entered, KnownScripts, Strip},
+        table::{self, CommandTable, Spec, in_database::ReplyKeys},
     },
     protocol::resp::{Request, request::Anew},
 };
 
 /// The database, and what entering it takes.
-pub(super) struct Inside {
+pub(super) struct OwnDatabase {
     pub(super) database: Arc<Database>,
     /// Where a request is written anew.
     anew: RefCell<Anew>,
@@ -25,9 +25,9 @@ pub(super) struct Inside {
     refusal: Cell<Option<Vec<u8>>>,
 }
 
-impl Inside {
-    pub(super) fn of(database: Arc<Database>) -> Rc<Inside> {
-        Rc::new(Inside { database, anew: RefCell::default(), refusal: Cell::default() })
+impl OwnDatabase {
+    pub(super) fn of(database: Arc<Database>) -> Rc<OwnDatabase> {
+        Rc::new(OwnDatabase { database, anew: RefCell::default(), refusal: Cell::default() })
     }
 
     pub(super) fn anew(&self) -> RefMut<'_, Anew> {
@@ -45,7 +45,7 @@ pub(super) fn enter<'a>(
     request: Request<'a>,
     anew: &'a mut Anew,
 ) -> Request<'a> {
-    let Some(inside) = &caller.inside else { return request };
+    let Some(inside) = &caller.database else { return request };
     let topology = caller.router.topology();
     let spec = topology.commands.find(&request);
     caller.line.strip_next(None);
@@ -57,8 +57,8 @@ pub(super) fn enter<'a>(
     let known = known_scripts(caller, &topology.commands, spec);
     let entered = inside.database.enter(&request, spec, known, anew);
     let mut strip = strip_for(caller, queued, &inside.database, spec);
-    let unproven = known.wrapped.take_unproven().filter(|_| queued.is_none());
-    if let (Some(strip), Some(script)) = (&mut strip, unproven) {
+    let not_run_yet = known.wrapped.take_not_run_yet().filter(|_| queued.is_none());
+    if let (Some(strip), Some(script)) = (&mut strip, not_run_yet) {
         strip.proves(script);
     }
     caller.line.strip_next(strip);
@@ -73,10 +73,19 @@ pub(super) fn enter<'a>(
 }
 
 /// What is known of scripts, for a request of this row.
-pub(super) fn known_scripts<'a>(caller: &'a Caller, commands: &'a Arc<CommandTable>, spec: Option<&Spec>) -> Known<'a> {
-    let runs = spec.is_some_and(|spec| matches!(spec.inside, table::inside::Inside::Script(_)));
+pub(super) fn known_scripts<'a>(
+    caller: &'a Caller,
+    commands: &'a Arc<CommandTable>,
+    spec: Option<&Spec>,
+) -> KnownScripts<'a> {
+    let runs = spec.is_some_and(|spec| matches!(spec.in_database, table::in_database::InDatabase::Script(_)));
     let router = &caller.router;
-    Known { wrapped: router.wrapped(), scripts: router.scripts(), commands, by_digest: runs && caller.is_trusted() }
+    KnownScripts {
+        wrapped: router.wrapped(),
+        scripts: router.scripts(),
+        commands,
+        by_digest: runs && caller.is_trusted(),
+    }
 }
 
 /// What the reply has to go through.
@@ -87,22 +96,22 @@ fn strip_for(
     spec: Option<&Spec>,
 ) -> Option<Box<Strip>> {
     let scripts = caller.router.wrapped();
-    match spec?.tells {
-        Tells::Nothing => None,
-        Tells::Replies => {
+    match spec?.reply_keys {
+        ReplyKeys::Nothing => None,
+        ReplyKeys::Replies => {
             let topology = caller.router.topology();
-            let mut tells = Vec::new();
+            let mut reply_keys = Vec::new();
             queued?.in_order(|request| {
-                tells.push(topology.commands.find(request).map_or(Tells::Nothing, |spec| spec.tells));
+                reply_keys.push(topology.commands.find(request).map_or(ReplyKeys::Nothing, |spec| spec.reply_keys));
             });
-            Strip::of_all(database, scripts, tells)
+            Strip::of_all(database, scripts, reply_keys)
         }
-        tells => Strip::new(database, scripts, tells),
+        reply_keys => Strip::new(database, scripts, reply_keys),
     }
 }
 
 /// The error of the request that is being dispatched, where its database does not let it in.
 #[inline]
 pub(super) fn refusal(caller: &Caller) -> Option<Vec<u8>> {
-    caller.inside.as_ref()?.refusal.take()
+    caller.database.as_ref()?.refusal.take()
 }

@@ -15,7 +15,7 @@ pub const LONG: usize = 4096;
 
 /// A long request that is being cut.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Cut {
+pub struct LongSplit {
     fold: Fold,
     shape: Shape,
     /// How many keys there are.
@@ -29,9 +29,9 @@ pub struct Cut {
     keys: Vec<u32>,
 }
 
-impl Cut {
+impl LongSplit {
     /// Begins to cut `request`; `None` as for [`Split::by_slot`].
-    pub fn begin(request: &Request, spec: &Spec, fold: Fold) -> Option<Cut> {
+    pub fn begin(request: &Request, spec: &Spec, fold: Fold) -> Option<LongSplit> {
         let (mut count, mut first, mut last) = (0, 0, 0);
         let (step, mut even) = (spec.step(), true);
         let found = spec.visit_keys(request, |index| {
@@ -43,7 +43,7 @@ impl Cut {
         });
         let shape = shape_of(request, spec, found, (first, last)).filter(|_| even && count > 0)?;
         let (slots, next, keys) = (Vec::with_capacity(count), vec![0; SLOTS], Vec::new());
-        Some(Cut { fold, shape, count, slots, next, placed: 0, keys })
+        Some(LongSplit { fold, shape, count, slots, next, placed: 0, keys })
     }
 
     /// Goes on for so many keys; true once that was all.
