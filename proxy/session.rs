@@ -225,7 +225,6 @@ impl Session {
 
     /// One turn: sends again what came back, reads and dispatches what has come, writes what is ready.
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Turn> {
-        self.caller.router.clock().tick();
         self.caller.line.awake();
         loop {
             let (mut stop, mut too_large) = (Stop::Held, None);
@@ -291,7 +290,7 @@ impl Session {
     }
 
     /// Passes on what the client is told unasked. Says why it has to go, where it has.
-    #[inline]
+    #[inline(always)]
     fn poll_listening(&mut self, cx: &mut Context<'_>) -> Option<Disconnect> {
         if self.busy.is_ending() {
             self.listening.end(&self.caller);
@@ -359,6 +358,7 @@ impl Session {
                 return Stop::Held;
             }
             if self.reader.is_ready() {
+                self.caller.router.clock().tick();
                 let input = self.reader.take();
                 let (used, turn) = self.take_bytes(&input);
                 self.reader.put_back(input, used);
@@ -385,7 +385,7 @@ impl Session {
                 self.busy = Busy::Ending(Disconnect::Eof);
                 return Stop::Held;
             }
-            self.caller.client.heard(self.caller.router.clock().now());
+            self.caller.client.heard(self.caller.router.clock().tick());
             self.caller.router.tally().received(bytes.len());
             self.caller.client.count_traffic(0, bytes.len());
             if self.reader.is_empty() {

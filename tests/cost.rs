@@ -18,13 +18,13 @@ use support::{Client, Cluster, Proxy, Settings, client::frame};
 /// hundred where replies of several nodes meet or miss each other, so that the least of some runs counts; what a change adds
 /// beyond that is to be explained, and then written down here.
 const LIMITS: &[Load] = &[
-    Load { name: "GET", clients: 1, depth: 1, instructions: 11_100.0, allocations: 0.01 },
-    Load { name: "SET", clients: 1, depth: 1, instructions: 11_250.0, allocations: 0.01 },
-    Load { name: "GET", clients: 50, depth: 1, instructions: 6_300.0, allocations: 0.01 },
-    Load { name: "GET", clients: 1, depth: 16, instructions: 3_850.0, allocations: 0.01 },
-    Load { name: "SET", clients: 1, depth: 16, instructions: 4_050.0, allocations: 0.01 },
-    Load { name: "GET", clients: 50, depth: 16, instructions: 3_150.0, allocations: 0.01 },
-    Load { name: "MGET", clients: 1, depth: 1, instructions: 39_500.0, allocations: 23.5 },
+    Load { name: "GET", clients: 1, depth: 1, instructions: 10_700.0, allocations: 0.01 },
+    Load { name: "SET", clients: 1, depth: 1, instructions: 10_850.0, allocations: 0.01 },
+    Load { name: "GET", clients: 50, depth: 1, instructions: 6_000.0, allocations: 0.01 },
+    Load { name: "GET", clients: 1, depth: 16, instructions: 3_720.0, allocations: 0.01 },
+    Load { name: "SET", clients: 1, depth: 16, instructions: 3_850.0, allocations: 0.01 },
+    Load { name: "GET", clients: 50, depth: 16, instructions: 2_970.0, allocations: 0.01 },
+    Load { name: "MGET", clients: 1, depth: 1, instructions: 38_500.0, allocations: 23.5 },
 ];
 /// Requests of one load. Timers and the refresh of the map add what does not matter among so many.
 const REQUESTS: usize = 20_000;

@@ -41,12 +41,6 @@ impl Usage {
         if is_late { self.output_peak } else { self.output }
     }
 
-    /// Whether nothing is held but replies, and so many bytes of names.
-    #[inline]
-    pub fn is_of_replies(&self, named: usize) -> bool {
-        (self.input | self.input_free | self.arguments | self.requests | self.queued) == 0 && self.named == named
-    }
-
     /// What counts towards `max_buffered`.
     pub fn total(&self) -> usize {
         self.input + self.requests + self.queued + self.output + self.parked + self.named

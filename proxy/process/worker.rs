@@ -43,6 +43,9 @@ use crate::{
 const READ_BUFFER: usize = 64 * 1024;
 /// How often what a worker has counted is published.
 const PUBLISH_EVERY: Duration = Duration::from_secs(1);
+/// How many tasks that are ready get their turn before the worker looks for events anew: all sessions of a busy worker, so
+/// that each link writes what they all have sent at once.
+const READY_AT_ONCE: u32 = 1024;
 
 /// A running worker, as the acceptor sees it.
 pub struct Worker {
@@ -84,7 +87,10 @@ impl Worker {
         let (arrivals, queue) = mpsc::unbounded_channel();
         let sessions = Arc::new(AtomicUsize::new(0));
         let count = sessions.clone();
-        let runtime = move || Builder::new_current_thread().enable_all().build_local(LocalOptions::default());
+        let runtime = move || {
+            let mut builder = Builder::new_current_thread();
+            builder.enable_all().event_interval(READY_AT_ONCE).build_local(LocalOptions::default())
+        };
         let thread = thread::Builder::new().name(format!("worker-{number}")).spawn(move || match runtime() {
             Ok(runtime) => runtime.block_on(run(blueprint, queue, count)),
             Err(error) => tracing::error!(%error, "a worker cannot start"),

@@ -1,7 +1,12 @@
 //! Keys and hash slots. The only place that knows how many slots there are.
 
+use crc::{CRC_16_XMODEM, Crc, Table};
+
 /// How many hash slots a cluster has (Redis Cluster specification).
 pub const SLOTS: usize = 16384;
+
+/// Sixteen bytes of a key at a step: most keys are longer.
+static CRC16: Crc<u16, Table<16>> = Crc::<u16, Table<16>>::new(&CRC_16_XMODEM);
 
 /// A hash slot, always below [`SLOTS`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -19,7 +24,7 @@ impl Slot {
     /// assert_ne!(Slot::of(b"{}foo"), Slot::of(b"foo"));
     /// ```
     pub fn of(key: &[u8]) -> Slot {
-        Slot(crc16::State::<crc16::XMODEM>::calculate(tag(key)) % SLOTS as u16)
+        Slot(CRC16.checksum(tag(key)) % SLOTS as u16)
     }
 
     /// The slot with this number; `None` where there is no such slot.
@@ -41,11 +46,9 @@ impl std::fmt::Display for Slot {
 
 /// What of a key is hashed: the text between its first `{` and the next `}`, unless that is empty.
 fn tag(key: &[u8]) -> &[u8] {
-    let Some(open) = key.iter().position(|&byte| byte == b'{') else {
-        return key;
-    };
+    let Some(open) = memchr::memchr(b'{', key) else { return key };
     let rest = &key[open + 1..];
-    match rest.iter().position(|&byte| byte == b'}') {
+    match memchr::memchr(b'}', rest) {
         None | Some(0) => key,
         Some(close) => &rest[..close],
     }

@@ -9,6 +9,8 @@ pub(super) struct Account {
     pub(super) held: Usage,
     /// Bytes of what the client has named.
     pub(super) named: usize,
+    /// The shape of the line where nothing was held but that and the names.
+    at_rest: Option<u32>,
 }
 
 impl Account {
@@ -24,33 +26,41 @@ impl Account {
             }
             self.held = usage;
         }
+        self.at_rest = (self.held.total() == self.named && self.held.arguments == 0).then(|| caller.line.shape());
     }
 
     /// Counts anew what the client has named. To be called whenever it may have named something.
     pub(super) fn count_names(&mut self, caller: &Caller, listening: &Listening) {
         self.named = caller.client.about().size() + caller.lane.login().size() + listening.tracked();
+        self.at_rest = None;
     }
 }
 
 impl Session {
     /// Keeps the account of what is held for clients; where that is too much, the one that costs most has to go.
+    #[inline(always)]
     pub(super) fn keep_account(&mut self) {
-        if self.holds_replies_only() && self.caller.line.holds(&self.account.held) {
-            return;
+        if self.is_at_rest() {
+            debug_assert_eq!(self.usage(), self.account.held);
+        } else {
+            self.count_anew();
         }
+    }
+
+    fn count_anew(&mut self) {
         let usage = self.usage();
         self.account.set(usage, &self.caller);
     }
 
-    /// Whether nothing is held but what the line holds, now as at the last account: so it is in nearly every turn.
-    #[inline]
-    fn holds_replies_only(&self) -> bool {
-        let session_holds_more = self.retry.is_some()
+    /// Whether nothing is held but what was held at rest: so it is in nearly every turn.
+    #[inline(always)]
+    fn is_at_rest(&self) -> bool {
+        let holds_something = self.retry.is_some()
             || matches!(self.busy, Busy::Work { .. })
             || self.multi.is_open()
             || self.listening.subscriber.is_some()
             || self.reader.holds_something();
-        !session_holds_more && self.account.held.is_of_replies(self.account.named)
+        !holds_something && self.account.at_rest.is_some_and(|shape| self.caller.line.rests_in(shape))
     }
 
     /// What is held now.

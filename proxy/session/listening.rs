@@ -40,7 +40,7 @@ impl Listening {
     }
 
     /// Passes on what there is. Says why the client has to go, where it has.
-    #[inline]
+    #[inline(always)]
     pub(super) fn poll(&mut self, cx: &mut Context<'_>, caller: &Caller) -> Option<Disconnect> {
         if self.hears_nothing() && !caller.client.has_mail() { None } else { self.pass_on(cx, caller) }
     }
@@ -83,7 +83,7 @@ impl Listening {
     }
 
     /// The limits of Redis on what a subscriber owes (`client-output-buffer-limit pubsub`).
-    #[inline]
+    #[inline(always)]
     pub(super) fn poll_owed(&mut self, cx: &mut Context<'_>, caller: &Caller) -> Option<Disconnect> {
         if self.hears_nothing() { None } else { self.judge_owed(cx, caller) }
     }

@@ -68,6 +68,7 @@ impl Resend<'_> {
     }
 
     fn poll_again(mut self, retry: &mut Option<Retry>, cx: &mut Context<'_>) -> Again {
+        self.caller.router.clock().tick();
         loop {
             if let Some(waiting) = retry
                 && let Some(held) = &mut waiting.held

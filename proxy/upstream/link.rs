@@ -186,21 +186,26 @@ impl Link {
 
     /// Queues a request.
     pub fn send(&self, request: &[u8], envelope: Envelope) {
-        let mut prelude = Prelude::default();
-        prelude.add(envelope.traits.caching.prefix());
-        self.send_after(&prelude, request, envelope);
+        let ahead = envelope.traits.caching.prefix();
+        self.enqueue(ahead, u32::from(!ahead.is_empty()), request, envelope);
     }
 
-    /// Queues a request with a prelude. Where too much is queued already, or the link has
-    /// ended, the request comes back.
+    /// Queues a request with a prelude.
     pub fn send_after(&self, prelude: &Prelude, request: &[u8], envelope: Envelope) {
-        if self.goes_beside(request, &envelope)
+        self.enqueue(&prelude.frames, prelude.replies, request, envelope);
+    }
+
+    /// Queues a request behind others that are one unit with it, and have so many replies. Where too much is queued already,
+    /// or the link has ended, the request comes back.
+    fn enqueue(&self, ahead: &[u8], replies: u32, request: &[u8], envelope: Envelope) {
+        let beside = self.goes_beside(request, &envelope);
+        if beside
             && !self.ended.get()
             && let Some(side) = self.side()
         {
-            return side.send_after(prelude, request, envelope);
+            return side.enqueue(ahead, replies, request, envelope);
         }
-        if self.ended.get() || self.is_full() || self.goes_beside(request, &envelope) {
+        if self.ended.get() || beside || self.is_full() {
             let label = &self.node.label;
             let why = if self.ended.get() { says::node_has_left(label) } else { says::node_takes_no_more(label) };
             return envelope.bounce(Bytes::copy_from_slice(request), Why::Unsent(why));
@@ -211,13 +216,13 @@ impl Link {
             return envelope.bounce(Bytes::copy_from_slice(request), why);
         }
         let queue = &mut *self.queue.borrow_mut();
-        let prefix = prelude.frames.len();
+        let prefix = ahead.len();
         // Nothing follows a command that may change its connection before that is known.
         let exclusive = envelope.traits.exclusive || envelope.traits.unknown;
-        queue.bytes.extend_from_slice(&prelude.frames);
+        queue.bytes.extend_from_slice(ahead);
         queue.bytes.extend_from_slice(request);
         queue.push(Entry {
-            prelude: prelude.replies,
+            prelude: replies,
             swallow: envelope.replies_before,
             exclusive,
             unknown: envelope.traits.unknown,

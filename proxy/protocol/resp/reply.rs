@@ -84,6 +84,12 @@ impl Scanner {
         self.at.min(held)
     }
 
+    /// How many bytes behind the `held` ones at hand complete the bulk string in which they end; `None` where they end in
+    /// none, so that only looking at what follows can tell.
+    pub fn missing(&self, held: usize) -> Option<usize> {
+        self.at.checked_sub(held).filter(|missing| *missing > 0)
+    }
+
     /// Passes over what has come of a long text, all but the last byte: the CR belongs to the line's end.
     fn pass_text(&mut self, rest: &[u8]) -> Result<(), Malformed> {
         if self.in_text || rest.len() > LONGEST_HEAD {
@@ -186,6 +192,19 @@ mod tests {
             assert!(whole, "step {step}");
             assert_eq!(passed, reply);
         }
+    }
+
+    #[test]
+    fn what_completes_a_bulk_string_is_known() {
+        let reply = b"*2\r\n$10\r\n0123456789\r\n:1\r\n";
+        let missing = |held| {
+            let mut scanner = Scanner::default();
+            assert_eq!(scanner.find(&reply[..held]).unwrap(), None);
+            scanner.missing(held)
+        };
+        assert_eq!(missing(7), None, "its length is not known yet");
+        assert_eq!((missing(9), missing(20), missing(21)), (Some(12), Some(1), None));
+        assert_eq!(missing(23), None, "the end of a line");
     }
 
     #[test]

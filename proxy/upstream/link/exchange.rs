@@ -210,18 +210,25 @@ impl Exchange {
         }
     }
 
+    /// Takes what has come. Behind the beginning of a reply only what completes it is copied: what follows, often many
+    /// replies, is handed on from where it is.
     fn take_bytes(&mut self, bytes: &[u8]) -> Result<(), &'static str> {
-        if self.partial.is_empty() {
-            let used = self.take_replies(bytes)?;
-            self.partial.extend_from_slice(&bytes[used..]);
-        } else {
+        let mut rest = bytes;
+        while !self.partial.is_empty() && !rest.is_empty() && !self.doubtful {
+            let missing = self.scanner.missing(self.partial.len()).unwrap_or(rest.len());
+            let (more, behind) = rest.split_at(missing.min(rest.len()));
             let mut held = std::mem::take(&mut self.partial);
-            held.extend_from_slice(bytes);
+            held.extend_from_slice(more);
             let used = self.take_replies(&held)?;
             held.advance(used);
             if !held.is_empty() {
                 self.partial = held;
             }
+            rest = behind;
+        }
+        if self.partial.is_empty() {
+            let used = self.take_replies(rest)?;
+            self.partial.extend_from_slice(&rest[used..]);
         }
         Ok(())
     }

@@ -91,7 +91,7 @@ impl Queue {
     }
 
     /// Adds an entry, whose bytes have just been added.
-    #[inline]
+    #[inline(always)]
     pub fn push(&mut self, entry: Entry) {
         if entry.exclusive {
             self.fences.push_back(self.gone + self.bytes.len() as u64);

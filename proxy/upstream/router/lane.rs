@@ -99,6 +99,7 @@ impl Lane {
     }
 
     /// The link to where a request is to go; `None` where no node serves that.
+    #[inline]
     pub fn link(&self, router: &Router, affinity: usize, route: Route) -> Option<Rc<Link>> {
         let topology = router.topology.borrow();
         self.follow(&topology);

@@ -20,7 +20,7 @@ use self::{
 };
 use super::{Bounced, Clock, Duty, Envelope, Label, Ticket};
 use crate::{
-    clients::{PEAK_RESET, Usage},
+    clients::Usage,
     cluster::topology::{Node, Route},
     commands::database::Strip,
     metrics::ClientTally,
@@ -254,16 +254,16 @@ impl Line {
         }
     }
 
-    /// Whether the line holds what `usage` says of it, and no request that has come back.
+    /// Whether the line holds nothing but room for replies, and that is of the shape that [`Line::shape`] told.
     #[inline]
-    pub fn holds(&self, usage: &Usage) -> bool {
+    pub fn rests_in(&self, shape: u32) -> bool {
         let state = self.state.borrow();
-        state.bounced.is_empty()
-            && state.out.len() == usage.output
-            && state.out.capacity() == usage.output_capacity
-            && state.parked + state.pushes.len() + state.gathered == usage.parked
-            && state.waiting == usage.waiting
-            && state.peak == (usage.output_peak, usage.peak_until)
+        state.owed() + state.gathered + state.bounced.len() == 0 && state.shape == shape
+    }
+
+    /// Another number whenever the room for replies, or the most that there was of them of late, has become another.
+    pub fn shape(&self) -> u32 {
+        self.state.borrow().shape
     }
 
     /// A part has `new` bytes instead of `old`. The session hears of it at times, to keep its account.
@@ -354,12 +354,7 @@ impl Line {
     /// Lets `write` take bytes from the front of the output; it says how many it took.
     pub fn write_out<T>(&self, write: impl FnOnce(&[u8]) -> (usize, T)) -> T {
         let state = &mut *self.state.borrow_mut();
-        let (now, length) = (self.clock.now(), state.out.len());
-        if state.peak.1.is_none_or(|until| now >= until) {
-            state.peak = (length, Some(now + PEAK_RESET));
-        } else {
-            state.peak.0 = state.peak.0.max(length);
-        }
+        state.note_peak(self.clock.now());
         let (taken, result) = write(&state.out);
         if taken == state.out.len() {
             if state.out.capacity() > KEPT_OUTPUT {
@@ -370,6 +365,7 @@ impl Line {
         } else {
             bytes::Buf::advance(&mut state.out, taken);
         }
+        state.note_room();
         result
     }
 
@@ -384,6 +380,7 @@ impl Line {
             let state = &mut *self.state.borrow_mut();
             state.closed = true;
             state.out = BytesMut::new();
+            state.note_room();
             state.pushes = BytesMut::new();
             std::mem::take(&mut state.bounced)
         };

@@ -6,6 +6,7 @@ use bytes::BytesMut;
 
 use super::OWED_LIMIT;
 use crate::{
+    clients::PEAK_RESET,
     cluster::topology::Route,
     commands::database::Strip,
     metrics::CommandClass,
@@ -49,6 +50,10 @@ pub(super) struct LineState {
     pub out: BytesMut,
     /// The most that there was of them of late, and until when that counts.
     pub peak: (usize, Option<Instant>),
+    /// The room that there was for them after the last write.
+    pub room: usize,
+    /// How often the peak and the room have changed.
+    pub shape: u32,
     /// Messages that came while a reply was half written.
     pub pushes: BytesMut,
     pub places: VecDeque<Place>,
@@ -148,6 +153,27 @@ impl LineState {
         let may_write = |place: &Place| place.label.is_some_and(|label| writes || label.class != CommandClass::Read);
         let behind = self.places.iter().zip(self.front..).skip_while(|(_, other)| *other <= number);
         behind.into_iter().any(|(place, _)| place.touched && may_write(place) && is_about(place))
+    }
+
+    /// Replies are about to be written: counts how many bytes there are.
+    pub fn note_peak(&mut self, now: Instant) {
+        let (most, until) = self.peak;
+        if until.is_none_or(|until| now >= until) {
+            self.peak = (self.out.len(), Some(now + PEAK_RESET));
+        } else if self.out.len() > most {
+            self.peak.0 = self.out.len();
+        } else {
+            return;
+        }
+        self.shape = self.shape.wrapping_add(1);
+    }
+
+    /// Replies have been written: counts the room that is kept for the next ones.
+    pub fn note_room(&mut self) {
+        if self.out.capacity() != self.room {
+            self.room = self.out.capacity();
+            self.shape = self.shape.wrapping_add(1);
+        }
     }
 
     pub fn owed(&self) -> usize {
