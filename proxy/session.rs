@@ -492,7 +492,7 @@ impl Session {
             let about = &mut *self.caller.client.about();
             (about.name, about.library, about.library_version) = Default::default();
         }
-        self.account.named = 0;
+        self.account.forget_names();
         self.keep_account();
         let mut chunk = [0; 4096];
         let rest = async {

@@ -8,7 +8,7 @@ use crate::{clients::Usage, protocol::resp::Request};
 pub(super) struct Account {
     pub(super) held: Usage,
     /// Bytes of what the client has named.
-    pub(super) named: usize,
+    named: usize,
     /// The shape of the line where nothing was held but that and the names.
     at_rest: Option<u32>,
 }
@@ -32,6 +32,12 @@ impl Account {
     /// Counts anew what the client has named. To be called whenever it may have named something.
     pub(super) fn count_names(&mut self, caller: &Caller, listening: &Listening) {
         self.named = caller.client.about().size() + caller.lane.login().size() + listening.tracked();
+        self.at_rest = None;
+    }
+
+    /// The client is no longer known by any name.
+    pub(super) fn forget_names(&mut self) {
+        self.named = 0;
         self.at_rest = None;
     }
 }
