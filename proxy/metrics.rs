@@ -19,6 +19,7 @@
 mod asked;
 pub mod client;
 mod command;
+mod database;
 pub mod events;
 pub mod histogram;
 mod labels;
@@ -43,10 +44,12 @@ use metrics_util::MetricKindMask;
 pub use asked::{CommandCalls, Snapshot};
 pub use client::{ClientTally, Disconnect, Handshake, Transaction};
 pub use command::{CommandClass, CommandId};
+pub use database::{DatabaseGlance, DatabaseTallies, DatabaseTally};
 pub use node::{NodeError, NodeTallies, NodeTally};
 pub use refresh::{NodeState, Slots, Trigger};
 pub use tls::Side;
 
+use crate::protocol::slot::Slot;
 use names::{Family, SeriesKind};
 
 /// How long a departed node's series are still shown: long enough for a scrape to get its last counts, and for a node
@@ -65,6 +68,7 @@ struct Shared {
     client: Arc<client::Series>,
     refresh: refresh::Series,
     tls: tls::Series,
+    databases: database::Series,
     events: events::Events,
     nodes: Mutex<BTreeMap<Arc<str>, Weak<node::Series>>>,
 }
@@ -104,8 +108,8 @@ impl Metrics {
         let refresh = refresh::Series::new(&registry);
         let tls = tls::Series::new(&registry);
         let events = events::Events::default();
-        let nodes = Mutex::default();
-        Metrics { shared: Arc::new(Shared { registry, handle, client, refresh, tls, events, nodes }) }
+        let (databases, nodes) = (database::Series::default(), Mutex::default());
+        Metrics { shared: Arc::new(Shared { registry, handle, client, refresh, tls, databases, events, nodes }) }
     }
 
     /// What one worker counts of its clients.
@@ -116,6 +120,26 @@ impl Metrics {
     /// What one worker counts of each node.
     pub fn node_tallies(&self) -> NodeTallies {
         NodeTallies::new(self.clone())
+    }
+
+    /// What one worker counts of each database of its own.
+    pub fn database_tallies(&self) -> DatabaseTallies {
+        DatabaseTallies::new(self.clone())
+    }
+
+    /// The databases of their own that there are, by the names of the configuration, with their slots. Said once.
+    pub fn know_databases(&self, names: Vec<Vec<(String, Slot)>>) {
+        self.shared.databases.know(&self.shared.registry, names);
+    }
+
+    /// What is known of each of them.
+    pub fn databases(&self) -> Vec<DatabaseGlance> {
+        self.shared.databases.glances()
+    }
+
+    /// How many keys each of them has, in the order of [`Metrics::databases`], and how many requests come in a second.
+    pub fn learn_databases(&self, told: &[(Option<u64>, u64)]) {
+        self.shared.databases.learn(told);
     }
 
     /// A client was turned away; `reason` is a short fixed word (`max_clients`, `descriptors`).
@@ -202,7 +226,7 @@ impl Metrics {
 
     /// All metrics in the Prometheus text format, sorted by name.
     pub fn render(&self) -> String {
-        let Shared { registry, handle, client, refresh, tls, nodes, .. } = &*self.shared;
+        let Shared { registry, handle, client, refresh, tls, databases, nodes, .. } = &*self.shared;
         // A node that comes back must not find its series between "not touched" and "dropped": its counts would be lost.
         let mut nodes = lock(nodes);
         nodes.retain(|_, series| series.strong_count() > 0);
@@ -210,6 +234,7 @@ impl Metrics {
         client.touch();
         refresh.touch();
         tls.touch();
+        databases.touch();
         let mut text = handle.render();
         drop(nodes);
         text::histograms(&mut text, &registry.histograms());

@@ -3,6 +3,7 @@
 pub mod admin;
 pub mod certificates;
 pub mod copy;
+pub mod databases;
 pub mod discovery;
 pub mod doctor;
 pub mod passwords;

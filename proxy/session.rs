@@ -441,9 +441,12 @@ impl Session {
                 let request = parser.request(rest, found);
                 self.reader.set_behind(rest.len() - found.used);
                 let mut anew = inside.as_ref().map(|inside| inside.anew());
-                let request = match &mut anew {
-                    None => request,
-                    Some(anew) => database::enter(&self.caller, &self.listening, self.multi.queued(), request, anew),
+                let request = match (&inside, &mut anew) {
+                    (Some(inside), Some(anew)) => {
+                        inside.count(self.caller.client.received(), self.reader.behind());
+                        database::enter(&self.caller, &self.listening, self.multi.queued(), request, anew)
+                    }
+                    _ => request,
                 };
                 match self.dispatch(&request) {
                     Flow::Taken => {}

@@ -98,6 +98,13 @@ families! {
     TRANSACTIONS = Counter "slotway_transactions_total" ["result"]
         "Transactions ended.";
 
+    DATABASE_REQUESTS = Counter "slotway_database_requests_total" ["database"]
+        "Requests of clients in the database of its own, or in one that SELECT chooses by its name.";
+    DATABASE_CLIENTS = Gauge "slotway_database_clients" ["database"]
+        "Clients that work in the database now.";
+    DATABASE_KEYS = Gauge "slotway_database_keys" ["database"]
+        "Keys in the database's slot.";
+
     NODE_REQUESTS = Counter "slotway_node_requests_total" ["node", "role"]
         "Requests sent to the node, repetitions included. A transaction is one.";
     NODE_ERRORS = Counter "slotway_node_request_errors_total" ["node", "error"]

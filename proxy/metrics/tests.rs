@@ -23,6 +23,7 @@ fn value(text: &str, series: &str) -> Option<f64> {
 #[test]
 fn everything_is_there_at_zero_from_the_start() {
     let metrics = Metrics::new();
+    metrics.know_databases(vec![vec![("shop".to_owned(), Slot::of(b"shop"))]]);
     metrics.topology(1, ALL, vec![state(&label("a:1"), "primary", 16384)]);
     let text = metrics.render();
     for family in names::ALL {
@@ -44,6 +45,29 @@ fn everything_is_there_at_zero_from_the_start() {
     assert_eq!(value(&text, "slotway_commands_total{command=\"other\",result=\"error\"}"), Some(0.0));
     assert!(value(&text, "process_resident_memory_bytes").unwrap() > 1e6);
     assert!(value(&text, "process_open_fds").unwrap() > 2.0);
+}
+
+#[test]
+fn a_database_counts_for_its_name() {
+    let metrics = Metrics::new();
+    let slot = Slot::of(b"shop");
+    metrics.know_databases(vec![vec![("shop".to_owned(), slot), ("shop/1".to_owned(), slot)]]);
+    let (one, other) = (metrics.database_tallies(), metrics.database_tallies());
+    for (worker, name) in [(&one, "shop"), (&other, "shop"), (&other, "shop/1"), (&other, "made/up")] {
+        worker.of(name).client_came();
+        worker.of(name).asked();
+        worker.publish();
+    }
+    metrics.learn_databases(&[(Some(7), 3), (None, 0)]);
+    let shown = |what: &str| value(&metrics.render(), &format!("slotway_database_{what}{{database=\"shop\"}}"));
+    assert_eq!([shown("requests_total"), shown("clients"), shown("keys")], [Some(3.0), Some(3.0), Some(7.0)]);
+    assert!(!metrics.render().contains("shop/1") && !metrics.render().contains("made"));
+    let glances = metrics.databases();
+    assert_eq!((glances[0].requests, glances[0].clients, glances[0].keys, glances[0].rate), (2, 2, Some(7), 3));
+    assert_eq!((glances[1].requests, glances[1].clients, glances[1].keys), (1, 1, None));
+    drop(other);
+    assert_eq!(metrics.databases()[1].clients, 0, "who was of a worker that has ended is gone");
+    assert_eq!(metrics.databases()[0].clients, 1);
 }
 
 #[test]

@@ -7,6 +7,7 @@
 mod addresses;
 mod certificates;
 mod chart;
+mod databases;
 mod exam;
 mod health;
 mod members;
@@ -95,6 +96,7 @@ pub async fn examine(config: &Config, report: &mut Report) {
     slots::judge(&exam, report);
     health::judge(&exam, report);
     certificates::judge_nodes(&exam, report);
+    databases::judge(&exam, report).await;
 }
 
 /// Some of many, for a sentence.

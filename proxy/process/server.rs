@@ -21,6 +21,7 @@ use crate::{
     process::{
         admin::{Admin, AdminView},
         certificates::Certificates,
+        databases::Databases,
         discovery::Discovery,
         passwords::Passwords,
         watched,
@@ -142,6 +143,7 @@ pub async fn run(
         metrics: metrics.clone(),
         stop: stop.clone(),
     };
+    let databases = Databases::of(&config, dialer.clone(), topology.clone(), metrics.clone());
     let workers = (0..count).map(|number| Worker::start(number, blueprint.clone()));
     let workers =
         workers.collect::<io::Result<Vec<_>>>().map_err(|error| ServeError::System("cannot start a worker", error))?;
@@ -181,6 +183,7 @@ pub async fn run(
         () = acceptor.run(&listeners) => {}
         () = look_for_idle(&clients, config.client_idle_timeout) => {}
         () = follow_nodes(&descriptors, topology) => {}
+        () = databases.look_after() => {}
         () = keep_files(certificates, Passwords::of(&config, &users), reload, metrics.clone()) => {}
         () = async {
             shutdown.cancelled().await;

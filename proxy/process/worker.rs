@@ -165,6 +165,7 @@ fn build_router(blueprint: &Blueprint) -> Rc<Router> {
         Settings::of(config),
         Rc::new(blueprint.metrics.client_tally()),
         blueprint.metrics.node_tallies(),
+        blueprint.metrics.database_tallies(),
         blueprint.common.clone(),
     )
 }

@@ -51,7 +51,10 @@ impl Caller {
             line: Line::new(router.tally().clone(), router.clock().clone(), router.settings().client_window),
             lane: router.first_lane(),
             user: router.own_user().clone(),
-            database: first(&numbered),
+            database: numbered
+                .as_ref()
+                .and_then(|numbered| numbered.first())
+                .map(|first| OwnDatabase::of(&router, first.clone())),
             numbered,
             affinity: usize::try_from(client.id).unwrap_or_default(),
             gate: Gate::at_first(router.asks_who(client.listener)),
@@ -69,7 +72,7 @@ impl Caller {
     /// The client works in the database of its own of this number from now on, where there are any.
     pub(super) fn enter_database(&mut self, number: u32) {
         let database = self.numbered.as_ref().and_then(|numbered| numbered.get(number as usize));
-        self.database = database.cloned().map(OwnDatabase::of);
+        self.database = database.map(|database| OwnDatabase::of(&self.router, database.clone()));
     }
 
     /// The client may choose among these databases from now on, and begins in the first, where it was in none of them.
@@ -145,11 +148,6 @@ impl Caller {
     pub(super) fn send(&self, frame: &[u8], envelope: Envelope) {
         self.lane.send(&self.router, self.affinity, frame, envelope);
     }
-}
-
-/// The database that a client begins in.
-fn first(numbered: &Option<Numbered>) -> Option<Rc<OwnDatabase>> {
-    numbered.as_ref().and_then(|numbered| numbered.first()).cloned().map(OwnDatabase::of)
 }
 
 #[cfg(test)]

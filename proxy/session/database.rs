@@ -13,12 +13,18 @@ use crate::{
         database::{Database, Entered, KnownScripts, Strip},
         table::{self, CommandTable, Spec, in_database::ReplyKeys},
     },
+    metrics::DatabaseTally,
     protocol::resp::{Request, request::Anew},
+    upstream::router::Router,
 };
 
 /// The database, and what entering it takes.
 pub(super) struct OwnDatabase {
     pub(super) database: Arc<Database>,
+    /// Where its requests are counted.
+    tally: Rc<DatabaseTally>,
+    /// Where the request ends that was counted last, in bytes from the first that the client has sent.
+    counted: Cell<u64>,
     /// Where a request is written anew.
     anew: RefCell<Anew>,
     /// The error of the request that is about to be dispatched, where it is not to be carried out.
@@ -26,14 +32,38 @@ pub(super) struct OwnDatabase {
 }
 
 impl OwnDatabase {
-    pub(super) fn of(database: Arc<Database>) -> Rc<OwnDatabase> {
-        Rc::new(OwnDatabase { database, anew: RefCell::default(), refusal: Cell::default() })
+    /// The client is in the database as long as this exists.
+    pub(super) fn of(router: &Router, database: Arc<Database>) -> Rc<OwnDatabase> {
+        let tally = router.database_tally(database.name());
+        tally.client_came();
+        Rc::new(OwnDatabase {
+            database,
+            tally,
+            counted: Cell::default(),
+            anew: RefCell::default(),
+            refusal: Cell::default(),
+        })
+    }
+
+    /// Counts the request that is about to enter, once however often it does. The client has sent `received` bytes, so many of
+    /// them behind it.
+    pub(super) fn count(&self, received: u64, behind: usize) {
+        let end = received.saturating_sub(behind as u64);
+        if self.counted.replace(end) != end {
+            self.tally.asked();
+        }
     }
 
     pub(super) fn anew(&self) -> RefMut<'_, Anew> {
         let mut anew = self.anew.borrow_mut();
         anew.shrink();
         anew
+    }
+}
+
+impl Drop for OwnDatabase {
+    fn drop(&mut self) {
+        self.tally.client_left();
     }
 }
 

@@ -161,7 +161,7 @@ enum Needed {
 
 fn needed(spec: &Spec) -> Needed {
     match spec.treatment {
-        Treatment::Local(Local::Proxy(ProxyCommand::Info)) => Needed::Other(&["INFO"]),
+        Treatment::Local(Local::Proxy(ProxyCommand::Info | ProxyCommand::Databases)) => Needed::Other(&["INFO"]),
         Treatment::Local(Local::Proxy(ProxyCommand::Nodes)) => Needed::Other(&["CLUSTER", "NODES"]),
         Treatment::Local(Local::Proxy(ProxyCommand::Explain)) => Needed::Other(&["COMMAND", "GETKEYS", "GET", "key"]),
         Treatment::Local(Local::Proxy(ProxyCommand::Node | ProxyCommand::Help | ProxyCommand::Unknown)) => {

@@ -22,6 +22,7 @@ use crate::{
             treatment::{ClientCommand, Local, ProxyCommand},
         },
     },
+    metrics::DatabaseGlance,
     metrics::events::time_of_day,
     protocol::{
         resp::{
@@ -42,6 +43,8 @@ const BEFORE_COMMAND: usize = 3;
 
 const HELP: &[&str] = &[
     "PROXY <subcommand> [<arg> [value] [opt] ...]. Subcommands are:",
+    "DATABASES",
+    "    List the databases of their own that are in use: slot, node, keys of the slot, clients, requests a second.",
     "EXPLAIN <command> [<arg> ...]",
     "    Say how a command would be served: its keys, slots, nodes and parts. It is not run.",
     "INFO",
@@ -59,6 +62,7 @@ const HELP: &[&str] = &[
 pub(super) fn answer(caller: &Caller, sub: ProxyCommand, request: &Request<'_>) -> Answer {
     match sub {
         ProxyCommand::Node => Answer::Work(Work::OneNode),
+        ProxyCommand::Databases => lines(&databases(caller)),
         ProxyCommand::Explain => lines(&explain(caller, request)),
         ProxyCommand::Help => Answer::with(|out| {
             write::array(out, HELP.len());
@@ -134,6 +138,23 @@ fn glance(router: &Router) -> Vec<String> {
     ];
     lines.extend(topology.complaint().map(|trouble| format!("trouble:{trouble}")));
     lines
+}
+
+/// Those that are in use. Who works in one is told of those that it may choose from.
+fn databases(caller: &Caller) -> Vec<String> {
+    let topology = caller.router.topology();
+    let may_see = |name: &str| match &caller.numbered {
+        None => true,
+        Some(numbered) => numbered.iter().any(|database| database.name() == name),
+    };
+    let all = caller.router.tally().metrics().databases();
+    let line = |database: &DatabaseGlance| {
+        let node = topology.owner(database.slot).map_or("nowhere", |node| &node.label);
+        let keys = database.keys.map_or_else(|| "unknown".to_owned(), |keys| keys.to_string());
+        let DatabaseGlance { name, slot, clients, rate, .. } = database;
+        format!("{name} slot {slot} at {node} keys {keys} clients {clients} requests/s {rate}")
+    };
+    all.iter().filter(|database| database.is_in_use() && may_see(&database.name)).map(line).collect()
 }
 
 fn nodes(router: &Router) -> Vec<String> {

@@ -42,7 +42,7 @@ use crate::{
         database::WrappedScripts,
         scripts::{ScriptCache, Scripts},
     },
-    metrics::{ClientTally, NodeTallies, NodeTally},
+    metrics::{ClientTally, DatabaseTallies, DatabaseTally, NodeTallies, NodeTally},
     upstream::{
         dedicated::{Connector, Pool},
         dial::{Login, TrackingRequest},
@@ -83,6 +83,7 @@ pub struct Router {
     settings: Rc<Settings>,
     tally: Rc<ClientTally>,
     nodes: Rc<NodeTallies>,
+    databases: DatabaseTallies,
     clients: Arc<Clients>,
     scans: Arc<Mutex<Scans>>,
     scripts: ScriptCache,
@@ -105,6 +106,7 @@ impl Router {
         settings: Settings,
         tally: Rc<ClientTally>,
         nodes: NodeTallies,
+        databases: DatabaseTallies,
         common: Registries,
     ) -> Rc<Router> {
         let topology = news.borrow().clone();
@@ -122,6 +124,7 @@ impl Router {
             settings: Rc::new(settings),
             tally,
             nodes: Rc::new(nodes),
+            databases,
             clients: common.clients,
             scans: common.scans,
             scripts: ScriptCache::new(common.scripts),
@@ -252,7 +255,13 @@ impl Router {
         self.context.large.expire(std::time::Instant::now());
         self.admissions.keep(|label| topology.nodes.iter().any(|node| *node.label == *label));
         self.tally.publish();
+        self.databases.publish();
         self.nodes.publish(|label| topology.nodes.iter().any(|node| *node.label == *label));
+    }
+
+    /// What the worker counts of a database of its own.
+    pub fn database_tally(&self, name: &str) -> Rc<DatabaseTally> {
+        self.databases.of(name)
     }
 
     /// The worker's time.

@@ -386,6 +386,7 @@ const KEYLESS: &[&str] = &[
     "multi",
     "object|help",
     "ping",
+    "proxy|databases",
     "proxy|explain",
     "proxy|help",
     "proxy|info",

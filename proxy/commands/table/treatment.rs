@@ -227,6 +227,8 @@ pub enum Local {
 /// The subcommands of PROXY: the proxy's own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ProxyCommand {
+    /// `PROXY DATABASES`: those of their own that are in use.
+    Databases,
     /// `PROXY EXPLAIN command...`: how it would be served.
     Explain,
     /// `PROXY HELP`.
@@ -366,6 +368,7 @@ fn local(name: &str) -> Option<Local> {
         "cluster|keyslot" => Local::ClusterKeyslot,
         "acl|whoami" => Local::AclWhoami,
         "proxy" => Local::Proxy(ProxyCommand::Unknown),
+        "proxy|databases" => Local::Proxy(ProxyCommand::Databases),
         "proxy|explain" => Local::Proxy(ProxyCommand::Explain),
         "proxy|help" => Local::Proxy(ProxyCommand::Help),
         "proxy|info" => Local::Proxy(ProxyCommand::Info),

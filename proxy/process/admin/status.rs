@@ -5,7 +5,11 @@ use std::time::Duration;
 use serde::Serialize;
 
 use super::AdminView;
-use crate::{cluster::topology::Topology, metrics::NodeGlance, protocol::slot::SLOTS};
+use crate::{
+    cluster::topology::Topology,
+    metrics::{DatabaseGlance, NodeGlance},
+    protocol::slot::SLOTS,
+};
 
 /// The proxy at a glance. Counts are those of the last publication, up to a second old.
 #[derive(Serialize)]
@@ -26,6 +30,8 @@ pub(super) struct Status {
     commands: u64,
     clients: ClientsStatus,
     nodes: Vec<NodeStatus>,
+    /// The databases of their own that are in use.
+    databases: Vec<DatabaseStatus>,
 }
 
 #[derive(Serialize)]
@@ -37,6 +43,18 @@ struct ClientsStatus {
     received_bytes: u64,
     sent_bytes: u64,
     buffered_bytes: usize,
+}
+
+#[derive(Serialize)]
+struct DatabaseStatus {
+    database: String,
+    slot: usize,
+    /// The owner of the slot.
+    node: Option<String>,
+    /// Keys of the slot, where they are known.
+    keys: Option<u64>,
+    clients: i64,
+    requests: u64,
 }
 
 #[derive(Serialize)]
@@ -80,8 +98,22 @@ pub(super) fn of(view: &AdminView, readiness: Result<Option<String>, String>, up
             sent_bytes: totals.sent_bytes,
             buffered_bytes: (view.buffered)(),
         },
+        databases: databases(view, &topology),
         nodes: (0..topology.nodes.len()).filter_map(|index| node(&topology, index, &glances)).collect(),
     }
+}
+
+fn databases(view: &AdminView, topology: &Topology) -> Vec<DatabaseStatus> {
+    let all = view.metrics.databases().into_iter().filter(DatabaseGlance::is_in_use);
+    let shown = all.map(|glance| DatabaseStatus {
+        database: glance.name.to_string(),
+        slot: glance.slot.index(),
+        node: topology.owner(glance.slot).map(|node| node.label.to_string()),
+        keys: glance.keys,
+        clients: glance.clients,
+        requests: glance.requests,
+    });
+    shown.collect()
 }
 
 fn node(topology: &Topology, index: usize, glances: &[NodeGlance]) -> Option<NodeStatus> {

@@ -49,6 +49,8 @@ pub struct Exam<'a> {
     pub view: Option<View>,
     /// Its nodes.
     pub members: Vec<Patient>,
+    /// How they are asked.
+    pub dialer: Dialer,
 }
 
 impl<'a> Exam<'a> {
@@ -59,7 +61,7 @@ impl<'a> Exam<'a> {
         let mut answers = visit(config.seeds.iter().cloned(), &login, &dialer).await;
         let seeds: Vec<(Address, Visit)> = config.seeds.iter().filter_map(|seed| answers.remove_entry(seed)).collect();
         let clusters = clusters(&seeds);
-        let mut exam = Exam { config, seeds, clusters, view: None, members: Vec::new() };
+        let mut exam = Exam { config, seeds, clusters, view: None, members: Vec::new(), dialer: dialer.clone() };
         let views: Vec<View> = exam.joined().filter_map(|chart| chart.view.clone().ok()).collect();
         exam.view = View::merge(views);
         exam.visit_members(login, dialer).await;

@@ -75,7 +75,15 @@ impl Scripted {
             users: Arc::default(),
         };
         let tally = Rc::new(metrics.client_tally());
-        let router = Router::new(news, context, Settings::of(&config), tally, metrics.node_tallies(), common);
+        let router = Router::new(
+            news,
+            context,
+            Settings::of(&config),
+            tally,
+            metrics.node_tallies(),
+            metrics.database_tallies(),
+            common,
+        );
         let user = router.own_user();
         user.learn(may_do_all(), user.generation(), router.clock().now());
         Scripted { router, hints, topology, memory, backlogs }
