@@ -178,3 +178,6 @@ pub(super) fn lost(router: &Router, from: &Arc<Node>, why: &str) -> Why {
     router.hint(Hint::Timeout { node: from.id.clone() });
     Why::Unsent(format!("ERR proxy: connection to {} lost ({why})", from.label))
 }
+
+#[cfg(test)]
+mod tests;

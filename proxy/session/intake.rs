@@ -118,3 +118,6 @@ impl Intake {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -116,7 +116,7 @@ impl Session {
     }
 
     /// RESET: as if the client had just connected.
-    pub(super) fn reset(&mut self) {
+    pub(super) fn reset(&mut self) -> Bytes {
         self.multi.drop_queued(&self.caller);
         self.multi.watch = None;
         self.listening.drop_subscriptions(&self.caller);
@@ -134,6 +134,7 @@ impl Session {
         self.caller.client.database.store(0, Relaxed);
         self.caller.enter_database(0);
         *self.caller.client.about() = About { user: "default".to_owned(), ..About::default() };
+        Bytes::from_static(b"+RESET\r\n")
     }
 }
 

@@ -1,5 +1,6 @@
 //! Requests with very many keys: while they are cut and sent, the others of the worker go on.
 
+use bytes::Bytes;
 use tokio::task::yield_now;
 
 use super::{
@@ -23,16 +24,21 @@ const PORTION: usize = 2048;
 
 impl Session {
     /// Cuts a long request, and sends its parts. Nothing of its session is under way.
-    pub(super) async fn send_long(&mut self, cut: LongSplit, request: &Request<'_>, spec: Option<&Spec>) {
+    pub(super) async fn send_long(
+        &mut self,
+        cut: LongSplit,
+        request: &Request<'_>,
+        spec: Option<&Spec>,
+    ) -> Option<Bytes> {
         let mut plan = Plan::Split(Box::new(cut_up(cut, request).await));
         if apart::is_careful(&self.caller) {
             match apart::goes_apart(&self.caller, self.listening.caching(), plan, request, spec) {
                 Ok(Work::StreamParts(split)) => return self.stream_parts(&split, request, spec).await,
-                Ok(_) => return,
+                Ok(_) => return None,
                 Err(same) => plan = same,
             }
         }
-        let Plan::Split(split) = plan else { return };
+        let Plan::Split(split) = plan else { return None };
         let unknown = split.fold == Fold::KeyOrder && self.caller.line.reply_size() != ReplySize::Small;
         let place = match split.parts.first().filter(|_| unknown) {
             Some(part) => place_at(&self.caller.router, Some(part.slot), self.caller.affinity).await,
@@ -50,6 +56,7 @@ impl Session {
             dispatch::send_part(&self.caller, &split, index, request, part, &mut frame);
             sent.add(split.keys_of(index).len()).await;
         }
+        None
     }
 }
 

@@ -71,11 +71,17 @@ struct ElementStream {
 
 impl Session {
     /// Answers a split request that only reads.
-    pub(super) async fn stream_parts(&mut self, split: &Split, request: &Request<'_>, spec: Option<&Spec>) {
+    pub(super) async fn stream_parts(
+        &mut self,
+        split: &Split,
+        request: &Request<'_>,
+        spec: Option<&Spec>,
+    ) -> Option<Bytes> {
         let envelope = self.open(request, spec, Route::Any);
         called::count_parts(&self.caller.router, spec, split.parts.len().saturating_sub(1));
         let caller = self.caller.clone();
         self.stream(envelope, async |envelope| pass_on(caller, split, request, envelope).await, Eof::IsNoted).await;
+        None
     }
 
     /// Answers a split request anew, whose parts have turned out to be too large to be put together here.

@@ -107,14 +107,17 @@ impl Session {
 
     /// SCRIPT SHOW and EXISTS of a client whose user may not load what the proxy remembers, to whom the nodes are given it by
     /// the proxy's own login; and EXISTS of very many.
-    pub(super) async fn ask_of_scripts(&mut self, which: Scripting, request: &Request<'_>, spec: Option<&Spec>) {
+    pub(super) async fn ask_of_scripts(
+        &mut self,
+        which: Scripting,
+        request: &Request<'_>,
+        spec: Option<&Spec>,
+    ) -> Option<Bytes> {
         let named: Rc<[Script]> = named_by(&self.caller.router, request).await.into();
         let is_trusted = self.caller.is_trusted();
         if !is_trusted && !named.is_empty() {
             let giving = give_all(&self.caller, which, named.clone());
-            if self.attend_to(pin!(giving), Eof::Waits).await.is_none() {
-                return;
-            }
+            self.attend_to(pin!(giving), Eof::Waits).await?;
         }
         let ahead = if is_trusted { &*named } else { &[] };
         let envelope = self.open(request, spec, Route::Any);
@@ -124,6 +127,7 @@ impl Session {
             }
             _ => send_ready(&self.caller, ahead, request.frame(), envelope),
         }
+        None
     }
 
     /// EVALSHA. Where the script is not known here, it is as if the node had been asked directly.

@@ -1,5 +1,10 @@
 //! A session between a client and scripted nodes, with the clock paused: deadlines and back-off cost no time.
 
+mod large;
+mod scripts;
+mod subscriptions;
+mod transactions;
+
 use std::time::Duration;
 
 use tokio::task::{JoinHandle, spawn_local};

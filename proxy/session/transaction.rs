@@ -199,8 +199,8 @@ impl Session {
     }
 
     /// EXEC that needs a connection of its own, since keys are watched there, or has answers of the proxy's own.
-    pub(super) async fn exec_alone(&mut self, request: &Request<'_>, spec: Option<&Spec>) {
-        let Some(mut transaction) = self.multi.take(&self.caller) else { return };
+    pub(super) async fn exec_by_dedicated(&mut self, request: &Request<'_>, spec: Option<&Spec>) -> Option<Bytes> {
+        let mut transaction = self.multi.take(&self.caller)?;
         transaction.close(request);
         self.waits_with(transaction.size());
         if transaction.reads {
@@ -239,7 +239,7 @@ impl Session {
                 self.attend_to(pin!(work), Eof::Waits).await
             }
         };
-        let Some(reply) = reply else { return };
+        let reply = reply?;
         if transaction.scripts && reply.front().first() == Some(&b'*') {
             learn_all(&self.caller.router, &transaction.frames);
         }
@@ -255,19 +255,17 @@ impl Session {
         }
         monitor::show(&self.caller, request, spec);
         if transaction.own.is_empty() {
-            return self.deliver(Label::of(spec), reply, Eof::IsNoted).await;
+            self.deliver(Label::of(spec), reply, Eof::IsNoted).await;
+            return None;
         }
         let router = self.caller.router.clone();
-        let reply = match self.attend_to(pin!(reply.collect(&router)), Eof::Waits).await {
-            Some(Ok(reply) | Err(ErrorReply(reply))) => reply,
-            None => return,
-        };
-        let Some(reply) = self.put_in_own(reply, &transaction.own, waits).await else { return };
+        let (Ok(reply) | Err(ErrorReply(reply))) = self.attend_to(pin!(reply.collect(&router)), Eof::Waits).await?;
+        let reply = self.put_in_own(reply, &transaction.own, waits).await?;
         if transaction.reads {
             // CLIENT TRACKING or CACHING may have been among them, in front of what was read.
             self.listening.reads_untracked();
         }
-        self.caller.line.answer(Label::of(spec), &reply);
+        Some(reply)
     }
 
     /// An error that does not spoil a transaction.

@@ -35,11 +35,11 @@ const OK: Bytes = Bytes::from_static(b"+OK\r\n");
 pub(super) enum Work {
     /// HELLO: the lane may change.
     Hello,
-    /// AUTH: likewise.
+    /// AUTH: the lane may change.
     Auth,
-    /// SELECT: likewise.
+    /// SELECT: the lane may change.
     Select,
-    /// RESET: likewise.
+    /// RESET: the lane may change.
     Reset,
     /// The first MULTI of a lane whose user may not be allowed to use it.
     Multi,
@@ -49,13 +49,13 @@ pub(super) enum Work {
     Watch,
     /// WAIT: what was written counts once it has been answered.
     Wait,
-    /// WAITAOF: likewise.
+    /// WAITAOF, for the same reason.
     WaitAof,
     /// SUBSCRIBE and the like: no message may come before the confirmation, nor that before earlier replies.
     Subscribe(TopicKind),
-    /// UNSUBSCRIBE and the like: likewise.
+    /// UNSUBSCRIBE and the like, for the same reason.
     Unsubscribe(TopicKind),
-    /// MONITOR: likewise.
+    /// MONITOR, for the same reason.
     Monitor,
     /// CLIENT TRACKING: the lane may change.
     Tracking,
@@ -63,7 +63,7 @@ pub(super) enum Work {
     Block(Blocking),
     /// A request whose reply is likely to be large; what it has to do with scripts.
     Stream(Option<Slot>, Option<Scripting>),
-    /// Likewise, of several slots.
+    /// A split request whose reply is likely to be large.
     StreamParts(Box<Split>),
     /// A request of very many keys.
     SendLong(Box<LongSplit>),
@@ -129,6 +129,7 @@ impl Work {
 }
 
 impl Session {
+    /// Does the work that a request needs, and gives the client the reply.
     pub(super) async fn work(&mut self, request: OwnedRequest, work: Work) {
         let request = request.as_request();
         let topology = self.caller.router.topology().clone();
@@ -151,12 +152,128 @@ impl Session {
         }
     }
 
-    /// WAIT and WAITAOF; a node says what is wrong with what is none.
+    /// The one way from work to its handler. Where there is no reply, the client has gone or has been given it.
+    async fn do_work(&mut self, work: Work, request: &Request<'_>, spec: Option<&Spec>) -> Option<Bytes> {
+        match work {
+            Work::Hello => Some(login::hello(&mut self.caller, &mut self.listening, request).await.into()),
+            Work::Auth => Some(login::auth(&mut self.caller, &mut self.listening, request).await.into()),
+            Work::Select => Some(login::select(&mut self.caller, &mut self.listening, request).into()),
+            Work::Reset => Some(self.reset()),
+            Work::Multi => self.begin_multi_if_allowed(request).await,
+            Work::Exec => self.exec_by_dedicated(request, spec).await,
+            Work::Watch => self.watch(request, spec).await,
+            Work::Wait => self.wait(Wait::for_replicas(request), request).await,
+            Work::WaitAof => self.wait(Wait::for_disks(request), request).await,
+            Work::Subscribe(kind) => self.change_subscriptions(kind, true, request).await,
+            Work::Unsubscribe(kind) => self.change_subscriptions(kind, false, request).await,
+            Work::Monitor => self.begin_monitor().await,
+            Work::Tracking => self.set_tracking(request).await.map(Bytes::from),
+            Work::Block(blocking) => self.block(blocking, request, spec).await,
+            Work::Stream(slot, scripting) => self.stream_one(slot, scripting, request, spec).await,
+            Work::StreamParts(split) => self.stream_parts(&split, request, spec).await,
+            Work::SendLong(split) => self.send_long(*split, request, spec).await,
+            Work::Everywhere(plan) => self.change_all(plan, request, spec).await,
+            Work::OutOfBand(fold) => self.ask_out_of_band(fold, request, spec).await,
+            Work::Scan(slot) => Some(scan::scan(&self.caller, request, slot).await.into()),
+            Work::Keys => self.stream_keys(request, spec).await,
+            Work::OneNode => self.ask_one_node(request).await,
+            Work::ConfigAsItIs(error) => Some(server::config_as_it_is(&self.caller, request, &error).await.into()),
+            Work::AskOfScripts(which) => self.ask_of_scripts(which, request, spec).await,
+            Work::ByServer => self.carry_out_by_server(request).await,
+        }
+    }
+
+    /// The first MULTI of a lane: a node is asked whether its user may use it.
+    async fn begin_multi_if_allowed(&mut self, request: &Request<'_>) -> Option<Bytes> {
+        if let Err(refused) = self.attend_to(pin!(try_multi(self.caller.clone())), Eof::Waits).await? {
+            return Some(refused);
+        }
+        self.caller.lane.set_may_multi();
+        self.multi.begin(&self.caller, request);
+        Some(OK)
+    }
+
+    async fn watch(&mut self, request: &Request<'_>, spec: Option<&Spec>) -> Option<Bytes> {
+        let watching = watch::watch(self.caller.clone(), self.multi.watch.take(), request, spec);
+        let (reply, watch) = self.attend_to(pin!(watching), Eof::Waits).await?;
+        self.multi.watch = watch;
+        Some(reply)
+    }
+
+    /// WAIT and WAITAOF; where it is malformed, a node says how.
     async fn wait(&mut self, wait: Option<Wait>, request: &Request<'_>) -> Option<Bytes> {
         match wait {
             Some(wait) => self.attend_wait(pin!(wait.run(self.caller.clone()))).await,
             None => Some(wait::server_says(&self.caller, request).await),
         }
+    }
+
+    async fn begin_monitor(&mut self) -> Option<Bytes> {
+        if self.listening.monitor.is_some() {
+            // Redis does not answer this one.
+            return Some(Bytes::new());
+        }
+        match self.attend_to(pin!(monitor::begin(self.caller.clone())), Eof::Lingers).await? {
+            Ok(monitor) => {
+                self.listening.monitor = Some(monitor);
+                Some(OK)
+            }
+            Err(error) => Some(error),
+        }
+    }
+
+    /// A command that may wait, until it is served or its client leaves.
+    async fn block(&mut self, blocking: Blocking, request: &Request<'_>, spec: Option<&Spec>) -> Option<Bytes> {
+        if spec.is_some_and(Spec::is_readonly) {
+            self.listening.reads_untracked();
+        }
+        let waiting = blocking::run(self.caller.clone(), request, spec, blocking);
+        let reply = self.attend_wait(pin!(waiting)).await?;
+        self.deliver(Label::of(spec), reply, Eof::IsNoted).await;
+        None
+    }
+
+    /// A request whose reply is likely to be large, by a connection of its own.
+    async fn stream_one(
+        &mut self,
+        slot: Option<Slot>,
+        scripting: Option<Scripting>,
+        request: &Request<'_>,
+        spec: Option<&Spec>,
+    ) -> Option<Bytes> {
+        let place = self.front.take_place();
+        let mut envelope = self.open(request, spec, slot.map_or(Route::Any, Route::Slot));
+        if let Some(which) = scripting {
+            scripts::prepare(&self.caller, which, request, &mut envelope);
+        }
+        let caller = self.caller.clone();
+        let work = async |envelope: &mut Envelope| apart::pass_on(caller, slot, place, request, envelope).await;
+        self.stream(envelope, work, Eof::IsNoted).await;
+        None
+    }
+
+    /// What changes all nodes, once all of them listen; else the error of one that does not.
+    async fn change_all(&mut self, plan: Plan, request: &Request<'_>, spec: Option<&Spec>) -> Option<Bytes> {
+        let deaf = everywhere::deaf(self.caller.router.clone(), spec);
+        if let Some(error) = self.attend_to(pin!(deaf), Eof::Waits).await? {
+            return Some(error);
+        }
+        let _ = self.carry_out_at_once(plan, request, spec);
+        None
+    }
+
+    async fn ask_out_of_band(&mut self, fold: Fold, request: &Request<'_>, spec: Option<&Spec>) -> Option<Bytes> {
+        called::count_malformed(&self.caller.router, request, spec);
+        let caller = self.caller.clone();
+        let asking = out_of_band(&caller, request, fold, BUSY_PATIENCE);
+        self.attend_to(pin!(asking), Eof::Waits).await
+    }
+
+    async fn stream_keys(&mut self, request: &Request<'_>, spec: Option<&Spec>) -> Option<Bytes> {
+        let (envelope, caller) = (self.open(request, spec, Route::Any), self.caller.clone());
+        let work = async |envelope: &mut Envelope| keys::pass_on(caller, request, &envelope.ticket).await;
+        self.stream(envelope, work, Eof::Waits).await;
+        None
     }
 
     /// PROXY NODE: the node's own reply.
@@ -173,96 +290,11 @@ impl Session {
         reply.unwrap_or_else(|error| Some(write::error_frame(&error)))
     }
 
-    /// Where there is no reply, the client has gone or has been given it.
-    async fn do_work(&mut self, work: Work, request: &Request<'_>, spec: Option<&Spec>) -> Option<Bytes> {
-        match work {
-            Work::Hello => return Some(login::hello(&mut self.caller, &mut self.listening, request).await.into()),
-            Work::Auth => return Some(login::auth(&mut self.caller, &mut self.listening, request).await.into()),
-            Work::Select => return Some(login::select(&mut self.caller, &mut self.listening, request).into()),
-            Work::Reset => {
-                self.reset();
-                return Some(Bytes::from_static(b"+RESET\r\n"));
-            }
-            Work::Multi => {
-                if let Err(refused) = self.attend_to(pin!(try_multi(self.caller.clone())), Eof::Waits).await? {
-                    return Some(refused);
-                }
-                self.caller.lane.set_may_multi();
-                self.multi.begin(&self.caller, request);
-                return Some(OK);
-            }
-            Work::Exec => self.exec_alone(request, spec).await,
-            Work::Watch => {
-                let watching = watch::watch(self.caller.clone(), self.multi.watch.take(), request, spec);
-                let (reply, watch) = self.attend_to(pin!(watching), Eof::Waits).await?;
-                self.multi.watch = watch;
-                return Some(reply);
-            }
-            Work::Wait => return self.wait(Wait::for_replicas(request), request).await,
-            Work::WaitAof => return self.wait(Wait::for_disks(request), request).await,
-            Work::Subscribe(kind) => return self.change_subscriptions(kind, true, request).await,
-            Work::Unsubscribe(kind) => return self.change_subscriptions(kind, false, request).await,
-            // Redis does not answer this one.
-            Work::Monitor if self.listening.monitor.is_some() => return Some(Bytes::new()),
-            Work::Monitor => match self.attend_to(pin!(monitor::begin(self.caller.clone())), Eof::Lingers).await? {
-                Ok(monitor) => {
-                    self.listening.monitor = Some(monitor);
-                    return Some(OK);
-                }
-                Err(error) => return Some(error),
-            },
-            Work::Tracking => return self.set_tracking(request).await.map(Bytes::from),
-            Work::Block(blocking) => {
-                if spec.is_some_and(Spec::is_readonly) {
-                    self.listening.reads_untracked();
-                }
-                let waiting = blocking::run(self.caller.clone(), request, spec, blocking);
-                let reply = self.attend_wait(pin!(waiting)).await?;
-                self.deliver(Label::of(spec), reply, Eof::IsNoted).await;
-            }
-            Work::Stream(slot, which) => {
-                let place = self.front.take_place();
-                let mut envelope = self.open(request, spec, slot.map_or(Route::Any, Route::Slot));
-                if let Some(which) = which {
-                    scripts::prepare(&self.caller, which, request, &mut envelope);
-                }
-                let caller = self.caller.clone();
-                let work = async |envelope: &mut Envelope| apart::pass_on(caller, slot, place, request, envelope).await;
-                self.stream(envelope, work, Eof::IsNoted).await;
-            }
-            Work::StreamParts(split) => self.stream_parts(&split, request, spec).await,
-            Work::SendLong(cut) => self.send_long(*cut, request, spec).await,
-            Work::Everywhere(plan) => {
-                let deaf = everywhere::deaf(self.caller.router.clone(), spec);
-                if let Some(error) = self.attend_to(pin!(deaf), Eof::Waits).await? {
-                    return Some(error);
-                }
-                let _ = self.carry_out_at_once(plan, request, spec);
-            }
-            Work::OutOfBand(fold) => {
-                called::count_malformed(&self.caller.router, request, spec);
-                let caller = self.caller.clone();
-                let asking = out_of_band(&caller, request, fold, BUSY_PATIENCE);
-                return self.attend_to(pin!(asking), Eof::Waits).await;
-            }
-            Work::Scan(slot) => return Some(scan::scan(&self.caller, request, slot).await.into()),
-            Work::Keys => {
-                let (envelope, caller) = (self.open(request, spec, Route::Any), self.caller.clone());
-                let work = async |envelope: &mut Envelope| keys::pass_on(caller, request, &envelope.ticket).await;
-                self.stream(envelope, work, Eof::Waits).await;
-            }
-            Work::OneNode => return self.ask_one_node(request).await,
-            Work::ConfigAsItIs(error) => {
-                return Some(server::config_as_it_is(&self.caller, request, &error).await.into());
-            }
-            Work::AskOfScripts(which) => self.ask_of_scripts(which, request, spec).await,
-            Work::ByServer => {
-                let plan = plan_by_server(&self.caller, request).await;
-                // By now the command may be known.
-                let topology = self.caller.router.topology().clone();
-                let _ = self.carry_out(plan, request, topology.commands.find(request));
-            }
-        }
+    /// A request whose keys a server has to find; by then its command may be known.
+    async fn carry_out_by_server(&mut self, request: &Request<'_>) -> Option<Bytes> {
+        let plan = plan_by_server(&self.caller, request).await;
+        let topology = self.caller.router.topology().clone();
+        let _ = self.carry_out(plan, request, topology.commands.find(request));
         None
     }
 }

@@ -180,3 +180,6 @@ impl Audience for Invalidations {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -189,3 +189,6 @@ impl Queue {
         Bytes::copy_from_slice(self.front_frame())
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,16 +1,19 @@
 //! A link between tickets and a scripted node, with the clock paused: deadlines cost no time.
 
-use std::{rc::Rc, time::Duration};
+use std::{cell::RefCell, rc::Rc, time::Duration};
 
+use super::{Audience, LARGEST_SHARED, MOST_QUEUED, PushEvent};
 use crate::{
     cluster::{
         recovery::Why,
-        topology::{Hint, RedirectKind, Route},
+        topology::{Hint, Node, RedirectKind, Route},
     },
     protocol::slot::Slot,
     upstream::{
+        dial::{Login, TrackingRequest},
         router::scripted::{Scripted, frame, within_a_minute},
         ticket::{Bounced, Envelope, Line, RequestTraits},
+        transport::memory::Peer,
     },
 };
 
@@ -205,6 +208,105 @@ async fn a_reply_that_nobody_asked_for_ends_the_connection() {
         node.hears(&frame("SET foo 2")).await;
         node.says(b"+OK\r\n").await;
         assert_eq!(asker.told().await, "+OK\r\n");
+    })
+    .await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_request_that_would_keep_all_others_waiting_goes_beside() {
+    with(1, async |mut asker| {
+        asker.read("GET foo");
+        let mut shared = asker.nodes.node(0).await;
+        shared.hears(&frame("GET foo")).await;
+        let large = format!("SET foo {}", "x".repeat(LARGEST_SHARED));
+        asker.write(&large);
+        let mut beside = asker.nodes.node(0).await;
+        beside.hears(&frame(&large)).await;
+        asker.read("GET foo");
+        shared.hears(&frame("GET foo")).await;
+        shared.says(b"$1\r\n1\r\n$1\r\n2\r\n").await;
+        assert_eq!(asker.told().await, "$1\r\n1\r\n");
+        beside.says(b"+OK\r\n").await;
+        let mut told = asker.told().await;
+        while !told.ends_with("2\r\n") {
+            told += &asker.told().await;
+        }
+        assert_eq!(told, "+OK\r\n$1\r\n2\r\n", "in the order of the requests");
+        // The next one finds it open.
+        asker.write(&large);
+        beside.hears(&frame(&large)).await;
+        beside.says(b"+OK\r\n").await;
+        assert_eq!(asker.told().await, "+OK\r\n");
+    })
+    .await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_node_that_takes_nothing_more_has_only_so_much_queued() {
+    with(1, async |asker| {
+        let part = format!("SET foo {}", "x".repeat(LARGEST_SHARED - 100));
+        for _ in 0..MOST_QUEUED / (LARGEST_SHARED - 100) + 1 {
+            asker.write(&part);
+        }
+        let back = asker.bounced().await;
+        let Why::Unsent(error) = &back[0].why else { panic!("{:?}", back[0].why) };
+        assert!(error.contains("127.0.0.1:7000"), "{error}");
+    })
+    .await;
+}
+
+/// What an audience has heard.
+#[derive(Default)]
+struct Heard(RefCell<Vec<String>>);
+
+impl Audience for Heard {
+    fn hear(&self, _: &Node, event: PushEvent<'_>) {
+        self.0.borrow_mut().push(match event {
+            PushEvent::Opened => "opened".to_owned(),
+            PushEvent::Said(frame) => String::from_utf8_lossy(frame).into_owned(),
+            PushEvent::Lost(_) => "lost".to_owned(),
+            PushEvent::Unreachable(_) => "unreachable".to_owned(),
+        });
+    }
+}
+
+impl Heard {
+    /// The next thing that is heard.
+    async fn next(&self) -> String {
+        while self.0.borrow().is_empty() {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        self.0.borrow_mut().remove(0)
+    }
+}
+
+/// The second connection, by which a node tells what changes where the first speaks RESP2.
+async fn companion(nodes: &mut Scripted) -> Peer {
+    let mut companion = nodes.dialled(0).await;
+    companion.hears(&frame("HELLO 3")).await;
+    companion.says(b"%1\r\n$2\r\nid\r\n:9\r\n").await;
+    companion
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_client_s_own_link_connects_unasked_and_hears_what_its_node_says() {
+    with(1, async |mut asker| {
+        let (router, heard) = (asker.nodes.router.clone(), Rc::new(Heard::default()));
+        let lane = router.private_lane(&Login::default(), TrackingRequest::default(), heard.clone());
+        lane.cover(&router);
+        // What changes is told on a second connection: RESP2 has no place for it.
+        let mut beside = companion(&mut asker.nodes).await;
+        let mut node = asker.nodes.dialled(0).await;
+        node.hears(&[frame("HELLO 2"), frame("CLIENT TRACKING ON REDIRECT 9")].concat()).await;
+        node.says(b"*2\r\n$2\r\nid\r\n:7\r\n+OK\r\n").await;
+        assert_eq!(heard.next().await, "opened");
+        beside.says(b">1\r\n+changed\r\n").await;
+        assert_eq!(heard.next().await, ">1\r\n+changed\r\n");
+        // Without the second connection, changes would be missed: it is as if the first were lost.
+        drop(beside);
+        assert_eq!(heard.next().await, "lost");
+        assert_eq!(node.hears_the_end().await, b"");
+        companion(&mut asker.nodes).await;
     })
     .await;
 }

@@ -50,3 +50,6 @@ impl Admissions {
         all.retain(|label, places| is_node(label) || places.available_permits() < MOST_AT_ONCE);
     }
 }
+
+#[cfg(test)]
+mod tests;

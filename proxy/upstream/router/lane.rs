@@ -171,7 +171,10 @@ impl Lane {
         let login = Login { tracking, ..self.login.clone() };
         let own = &router.settings.login;
         let is_kept_back = login.credentials == own.credentials && login.database == 0;
-        let purpose = audience.map_or(Purpose::Shared { is_kept_back, sides: Sides::default() }, Purpose::Private);
+        let purpose = match audience {
+            Some(audience) => Purpose::Private(audience),
+            None => Purpose::Shared { is_kept_back, sides: Sides::default() },
+        };
         let tally = router.nodes.of(&node.label);
         Link::open(node.clone(), login, tally, router.context.clone(), purpose)
     }

@@ -9,7 +9,8 @@ use crate::{
     cluster::topology::{NOBODY, Node, Route, Topology},
     protocol::slot::Slot,
     upstream::{
-        dial::Login,
+        dial::{Login, TrackingRequest},
+        link::{Audience, PushEvent},
         ticket::{Envelope, Line, RequestTraits},
     },
 };
@@ -74,6 +75,39 @@ async fn what_nobody_serves_comes_back() {
         router.first_lane().send(&router, 0, &frame, envelope);
         assert_eq!(line.take_bounced().len(), 1);
         assert!(matches!(nodes.hints.recv().await, Some(crate::cluster::topology::Hint::Uncovered)));
+    };
+    tasks.run_until(test).await;
+}
+
+/// Hears nothing.
+struct Nobody;
+
+impl Audience for Nobody {
+    fn hear(&self, _: &Node, _: PushEvent<'_>) {}
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_client_s_own_lane_covers_all_owners_and_says_when_it_lets_one_go() {
+    let tasks = LocalSet::new();
+    let test = async {
+        let nodes = Scripted::new(2);
+        let (router, all) = (&nodes.router, nodes.router.topology().nodes.clone());
+        let lane = router.private_lane(&Login::default(), TrackingRequest::default(), std::rc::Rc::new(Nobody));
+        assert!(lane.is_private());
+        assert!(!lane.cover(router), "nothing has been let go");
+        let open = || (0..2).filter(|&index| lane.open_link(index).is_some()).count();
+        assert_eq!(open(), 2);
+        // The second owns nothing any more: what it was to tell, nobody hears.
+        nodes.topology.send_replace(all_at(all.clone(), 0, 2));
+        router.refresh();
+        assert!(lane.cover(router));
+        assert!(!lane.cover(router), "that is said once");
+        assert_eq!(open(), 1);
+        // A node that has left takes its link with it.
+        nodes.topology.send_replace(all_at(vec![all[1].clone()], 0, 3));
+        router.refresh();
+        assert!(lane.cover(router));
+        assert_eq!(open(), 1);
     };
     tasks.run_until(test).await;
 }

@@ -185,3 +185,6 @@ impl Gather {
         whole.bounce(request, Why::TooLarge);
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -56,7 +56,7 @@ impl Trusted {
         let config = config.map_err(|why| FileError::of_key("node_tls", why.to_string()))?.dangerous();
         let config = match &verifier {
             Some(verifier) => config.with_custom_certificate_verifier(verifier.clone()),
-            None => config.with_custom_certificate_verifier(Arc::new(Unchecked(provider()))),
+            None => config.with_custom_certificate_verifier(Verifier::of_all()),
         };
         let config = match identity {
             Some(own) => config.with_client_cert_resolver(Arc::new(SingleCertAndKey::from(own.certified))),
@@ -115,7 +115,7 @@ impl ToNodes {
         let config = match &trusted.verifier {
             Some(inner) if !others.is_empty() => {
                 let mut config = ClientConfig::clone(&trusted.config);
-                config.dangerous().set_certificate_verifier(Arc::new(AnyName { inner: inner.clone(), others }));
+                config.dangerous().set_certificate_verifier(Verifier::of_any_name(inner.clone(), others));
                 Arc::new(config)
             }
             _ => trusted.config.clone(),
@@ -146,15 +146,35 @@ fn names_of(node: Option<&Node>, target: &Address) -> Vec<ServerName<'static>> {
     names
 }
 
-/// Takes a certificate for any of a node's names.
+/// Whose certificates are taken.
 #[derive(Debug)]
-struct AnyName {
-    inner: Arc<WebPkiServerVerifier>,
-    /// Beside the one that the connection is made with.
-    others: Vec<ServerName<'static>>,
+enum Trust {
+    /// Anybody's: as the operator has said, in a key with `insecure` in its name.
+    All,
+    /// Those that the CAs have given out, for the name that the connection is made with or any of these.
+    AnyName(Arc<WebPkiServerVerifier>, Vec<ServerName<'static>>),
 }
 
-impl ServerCertVerifier for AnyName {
+/// Judges certificates. What their owners sign has to be signed well in any case.
+#[derive(Debug)]
+pub(super) struct Verifier {
+    trust: Trust,
+    provider: Arc<CryptoProvider>,
+}
+
+impl Verifier {
+    /// Takes any certificate.
+    pub(super) fn of_all() -> Arc<Verifier> {
+        Arc::new(Verifier { trust: Trust::All, provider: provider() })
+    }
+
+    /// Takes a certificate for any of a node's names; `others` are beside the one that the connection is made with.
+    fn of_any_name(inner: Arc<WebPkiServerVerifier>, others: Vec<ServerName<'static>>) -> Arc<Verifier> {
+        Arc::new(Verifier { trust: Trust::AnyName(inner, others), provider: provider() })
+    }
+}
+
+impl ServerCertVerifier for Verifier {
     fn verify_server_cert(
         &self,
         certificate: &CertificateDer<'_>,
@@ -163,12 +183,13 @@ impl ServerCertVerifier for AnyName {
         ocsp: &[u8],
         now: UnixTime,
     ) -> Result<ServerCertVerified, Error> {
-        let is_for = |name| self.inner.verify_server_cert(certificate, chain, name, ocsp, now);
+        let Trust::AnyName(inner, others) = &self.trust else { return Ok(ServerCertVerified::assertion()) };
+        let is_for = |name| inner.verify_server_cert(certificate, chain, name, ocsp, now);
         let first = is_for(name);
         if !matches!(&first, Err(Error::InvalidCertificate(why)) if is_about_the_name(why)) {
             return first;
         }
-        self.others.iter().map(is_for).find(Result::is_ok).unwrap_or(first)
+        others.iter().map(is_for).find(Result::is_ok).unwrap_or(first)
     }
 
     fn verify_tls12_signature(
@@ -177,7 +198,7 @@ impl ServerCertVerifier for AnyName {
         certificate: &CertificateDer<'_>,
         signed: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
-        self.inner.verify_tls12_signature(message, certificate, signed)
+        verify_tls12_signature(message, certificate, signed, &self.provider.signature_verification_algorithms)
     }
 
     fn verify_tls13_signature(
@@ -186,50 +207,11 @@ impl ServerCertVerifier for AnyName {
         certificate: &CertificateDer<'_>,
         signed: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
-        self.inner.verify_tls13_signature(message, certificate, signed)
+        verify_tls13_signature(message, certificate, signed, &self.provider.signature_verification_algorithms)
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.inner.supported_verify_schemes()
-    }
-}
-
-/// Takes any certificate, of anybody: as the operator has said, in a key with `insecure` in its name.
-#[derive(Debug)]
-pub(super) struct Unchecked(pub(super) Arc<CryptoProvider>);
-
-impl ServerCertVerifier for Unchecked {
-    fn verify_server_cert(
-        &self,
-        _: &CertificateDer<'_>,
-        _: &[CertificateDer<'_>],
-        _: &ServerName<'_>,
-        _: &[u8],
-        _: UnixTime,
-    ) -> Result<ServerCertVerified, Error> {
-        Ok(ServerCertVerified::assertion())
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signed: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, Error> {
-        verify_tls12_signature(message, certificate, signed, &self.0.signature_verification_algorithms)
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signed: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, Error> {
-        verify_tls13_signature(message, certificate, signed, &self.0.signature_verification_algorithms)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.0.signature_verification_algorithms.supported_schemes()
+        self.provider.signature_verification_algorithms.supported_schemes()
     }
 }
 
