@@ -48,7 +48,7 @@ use crate::{
 
 pub use error::ConfigError;
 pub use layer::Sources;
-pub use listeners::{ListenerConfig, Numbered};
+pub use listeners::{ListenerConfig, NAMELESS};
 pub use secret::Secret;
 pub use seeds::Seeds;
 pub use shown::{ShownKey, shown};

@@ -2,6 +2,7 @@
 
 pub mod address;
 pub mod endpoint;
+pub mod glob;
 pub mod resp;
 pub mod says;
 pub mod slot;

@@ -9,7 +9,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use crate::config::{Config, Numbered, Secret, UserConfig};
+use crate::{
+    commands::database::Databases,
+    config::{Config, Secret, UserConfig},
+};
 
 /// What may come at once of what may come in a second.
 const BURST: Duration = Duration::from_secs(1);
@@ -23,7 +26,7 @@ pub struct OwnUser {
     /// The name.
     pub name: Box<str>,
     /// The databases of its own that it works in, by their numbers; `None`: what its listener says.
-    pub databases: Option<Numbered>,
+    pub databases: Option<Arc<Databases>>,
     passwords: Mutex<Vec<Secret>>,
     limits: Limits,
     clients: AtomicUsize,
@@ -64,7 +67,7 @@ impl Users {
 }
 
 impl OwnUser {
-    fn new(name: &str, config: &UserConfig, databases: Option<Numbered>) -> OwnUser {
+    fn new(name: &str, config: &UserConfig, databases: Option<Arc<Databases>>) -> OwnUser {
         OwnUser {
             name: name.into(),
             databases,

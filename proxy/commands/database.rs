@@ -7,12 +7,17 @@
 //! like the prefix is the client's own.
 
 mod enter;
+mod notified;
 mod script;
+mod several;
 mod strip;
+mod whole;
 
 pub use self::{
     enter::Entered,
+    notified::Notified,
     script::{KnownScripts, WrappedScripts},
+    several::Databases,
     strip::Strip,
 };
 use crate::protocol::slot::Slot;
@@ -58,13 +63,6 @@ impl Database {
         let (pattern, slot) = (escaped.collect(), Slot::of(&prefix));
         let guards = [b"\0slotway1", b"\0slotway2"].map(|guard| [&*prefix, guard].concat().into());
         Ok(Database { name: name.into(), prefix: prefix.into(), pattern, guards, slot, is_one_of_several: false })
-    }
-
-    /// So many databases of this name, for SELECT to choose from: number 3 of `shop` is `shop/3`, number 0 is `shop`.
-    pub fn several(name: &str, form: &str, count: usize) -> Result<Vec<Database>, String> {
-        let numbered = (1..count).map(|number| format!("{name}/{number}"));
-        let all = std::iter::once(name.to_owned()).chain(numbered).map(|name| Database::new(&name, form));
-        all.map(|database| database.map(|database| Database { is_one_of_several: count > 1, ..database })).collect()
     }
 
     /// Whether a database may have this name.

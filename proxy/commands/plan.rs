@@ -13,8 +13,10 @@ pub use crate::commands::table::treatment::{ClientCommand, Fold, Local, ProxyCom
 use std::collections::HashSet;
 
 use crate::{
+    commands::database::Databases,
     commands::table::{
         Keys, Spec, Treatment, canonical,
+        in_database::InDatabase,
         keys::{self, Streams},
         treatment::Timeout,
     },
@@ -99,13 +101,23 @@ pub struct Policy {
     pub deny: HashSet<String>,
     /// Commands of the built-in list that are served all the same.
     pub allow: HashSet<String>,
+    /// Databases of their own are within the one that is all of the cluster: what empties it would empty them.
+    pub holds_others: bool,
 }
 
 impl Policy {
     /// A policy from names as people write them ([`canonical`]).
     pub fn new<T: AsRef<str>>(reject_cross_slot: bool, deny: &[T], allow: &[T]) -> Policy {
         let names = |names: &[T]| names.iter().map(|name| canonical(name.as_ref())).collect();
-        Policy { reject_cross_slot, deny: names(deny), allow: names(allow) }
+        Policy { reject_cross_slot, deny: names(deny), allow: names(allow), holds_others: false }
+    }
+
+    /// Where SELECT leads from all of the cluster into these, FLUSHDB must not reach them.
+    pub fn keep_others(&mut self, databases: &Databases) {
+        self.holds_others = databases.get(0).is_none() && databases.is_any_own();
+        if self.holds_others {
+            self.deny.insert("flushdb".to_owned());
+        }
     }
 
     /// Why `spec` is refused.
@@ -116,7 +128,8 @@ impl Policy {
                     || spec.name.split_once('|').is_some_and(|(container, _)| names.contains(container)))
         };
         if named(&self.deny) {
-            return Some(says::REFUSED_BY_CONFIGURATION);
+            let holds_others = self.holds_others && spec.in_database == InDatabase::Flush;
+            return Some(if holds_others { says::HOLDS_OTHERS } else { says::REFUSED_BY_CONFIGURATION });
         }
         spec.refused.filter(|_| !named(&self.allow))
     }

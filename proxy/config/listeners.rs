@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, net::SocketAddr, sync::Arc};
 use serde::Deserialize;
 
 use super::{AuthClients, Config, ConfigError, read};
-use crate::{commands::database::Database, protocol::endpoint::ListenAddress};
+use crate::{commands::database::Databases, protocol::endpoint::ListenAddress};
 
 /// A table of `[[listeners]]`, or an address of `listen`.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
@@ -22,8 +22,8 @@ pub struct ListenerConfig {
     pub users: Vec<String>,
 }
 
-/// The databases of one name, by their numbers: SELECT chooses among them.
-pub type Numbered = Arc<[Arc<Database>]>;
+/// What stands for the name of those who work in all of the cluster, where SELECT may lead them into others.
+pub const NAMELESS: &str = "";
 
 /// The most databases that SELECT may choose from.
 const MOST_DATABASES: usize = 1024;
@@ -69,22 +69,21 @@ impl Config {
         }
     }
 
-    /// The databases of their own that clients work in, by name.
+    /// The databases that clients work in, by name.
     ///
     /// # Errors
     /// A name or the prefix is of no use; or two names stand for one database.
-    pub fn own_databases(&self) -> Result<BTreeMap<String, Numbered>, String> {
+    pub fn own_databases(&self) -> Result<BTreeMap<String, Arc<Databases>>, String> {
         let form = self.database_prefix.as_deref().unwrap_or_default();
         let of_listeners = self.listeners.iter().filter_map(|listener| listener.database.as_ref());
         let of_users = self.users.values().filter_map(|user| user.database.as_ref());
         let names = self.database.iter().chain(of_listeners).chain(of_users);
         let mut all = BTreeMap::new();
         for name in names {
-            let numbered = Database::several(name, form, self.databases)?.into_iter().map(Arc::new);
-            all.insert(name.clone(), numbered.collect::<Numbered>());
+            all.insert(name.clone(), Arc::new(Databases::new(Some(name), form, self.databases)?));
         }
-        if self.databases > 0 && all.is_empty() {
-            return Err("`databases` needs `database`: a name for what SELECT chooses from".to_owned());
+        if self.database.is_none() {
+            all.insert(NAMELESS.to_owned(), Arc::new(Databases::new(None, form, self.databases)?));
         }
         if self.databases > MOST_DATABASES {
             return Err(format!("`databases` is at most {MOST_DATABASES}"));
@@ -92,7 +91,7 @@ impl Config {
         // Of one form, prefixes are told apart by their names: only equal ones could overlap.
         let mut found: BTreeMap<&[u8], &str> = BTreeMap::new();
         for (name, numbered) in &all {
-            for database in numbered.iter() {
+            for (_, database) in numbered.all() {
                 if let Some(other) = found.insert(database.prefix(), name) {
                     let shared = database.name();
                     return Err(format!(

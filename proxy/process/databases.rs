@@ -52,9 +52,10 @@ impl Databases {
         metrics: Metrics,
     ) -> Databases {
         let names = config.own_databases().unwrap_or_default();
-        let known = |database: &Arc<Database>| (database.name().to_owned(), database.slot());
-        metrics.know_databases(names.values().map(|numbered| numbered.iter().map(known).collect()).collect());
-        let all: Vec<Arc<Database>> = names.values().flat_map(|numbered| numbered.iter().cloned()).collect();
+        let known = |(_, database): (u32, &Arc<Database>)| (database.name().to_owned(), database.slot());
+        metrics.know_databases(names.values().map(|numbered| numbered.all().map(known).collect()).collect());
+        let all: Vec<Arc<Database>> =
+            names.values().flat_map(|numbered| numbered.all().map(|(_, database)| database.clone())).collect();
         Databases {
             before: (vec![0; all.len()], Instant::now()),
             all,

@@ -236,6 +236,13 @@ pub const MAY_NOT_ASK: &str = "NOPERM proxy: it cannot be told whether your user
 /// A command that the configuration refuses.
 pub const REFUSED_BY_CONFIGURATION: &str = "the proxy's configuration refuses it";
 
+/// What is about a whole database, for a user who may not run scripts.
+pub const TAKES_SCRIPTS: &str = "NOPERM proxy: in a database of its own this command is a script at the node, which your user may \
+     not run; it takes EVAL, EVAL_RO, CLUSTER COUNTKEYSINSLOT and CLUSTER GETKEYSINSLOT, and the database's keys";
+
+/// FLUSHDB in all of the cluster, where databases of their own are in it.
+pub const HOLDS_OTHERS: &str = "it would empty the databases that SELECT leads to as well, which FLUSHALL is for";
+
 /// A command about its connection, behind PROXY NODE: that connection lives for one command.
 pub fn not_for_one_node(name: &str) -> String {
     let command = spoken(name);

@@ -13,7 +13,7 @@ use super::{attempts::Attempts, client::Dialect, database::OwnDatabase, gate::Ga
 use crate::{
     clients::{Client, rights::User},
     cluster::topology::Route,
-    config::Numbered,
+    commands::database::Databases,
     protocol::slot::Slot,
     upstream::{
         dial::{Login, Version},
@@ -34,8 +34,9 @@ pub(super) struct Caller {
     pub(super) lane: Rc<Lane>,
     /// The nodes' user of the lane.
     pub(super) user: Arc<User>,
-    /// The databases of its own that the client may choose from, by their numbers, and the one that it works in.
-    pub(super) numbered: Option<Numbered>,
+    /// The databases that the client may SELECT.
+    pub(super) databases: Arc<Databases>,
+    /// The one of its own that it works in.
     pub(super) database: Option<Rc<OwnDatabase>>,
     /// Which primary gets the requests that any may answer.
     pub(super) affinity: usize,
@@ -46,16 +47,13 @@ pub(super) struct Caller {
 impl Caller {
     /// A client that has said nothing yet.
     pub(super) fn new(router: Rc<Router>, client: Arc<Client>) -> Caller {
-        let numbered = router.settings().of_listener(client.listener).databases.clone();
+        let databases = router.settings().of_listener(client.listener).databases.clone();
         Caller {
             line: Line::new(router.tally().clone(), router.clock().clone(), router.settings().client_window),
             lane: router.first_lane(),
             user: router.own_user().clone(),
-            database: numbered
-                .as_ref()
-                .and_then(|numbered| numbered.first())
-                .map(|first| OwnDatabase::of(&router, first.clone())),
-            numbered,
+            database: databases.get(0).map(|first| OwnDatabase::of(&router, first.clone())),
+            databases,
             affinity: usize::try_from(client.id).unwrap_or_default(),
             gate: Gate::at_first(router.asks_who(client.listener)),
             router,
@@ -71,38 +69,33 @@ impl Caller {
 
     /// The client works in the database of its own of this number from now on, where there are any.
     pub(super) fn enter_database(&mut self, number: u32) {
-        let database = self.numbered.as_ref().and_then(|numbered| numbered.get(number as usize));
-        self.database = database.map(|database| OwnDatabase::of(&self.router, database.clone()));
+        let database = self.databases.get(number).cloned();
+        self.database = database.map(|database| OwnDatabase::of(&self.router, database));
     }
 
     /// The client may choose among these databases from now on, and begins in the first, where it was in none of them.
     /// The login by which nodes are to know it then.
-    pub(super) fn work_in(&mut self, numbered: Option<Numbered>, login: Login) -> Login {
-        if self.numbered == numbered {
+    pub(super) fn work_in(&mut self, databases: Arc<Databases>, login: Login) -> Login {
+        if self.databases == databases {
             return login;
         }
-        self.numbered = numbered;
+        self.databases = databases;
         self.client.database.store(0, Relaxed);
         self.enter_database(0);
         Login { database: 0, ..login }
     }
 
     /// Where clients of its listener begin.
-    pub(super) fn listeners_databases(&self) -> Option<Numbered> {
+    pub(super) fn listeners_databases(&self) -> Arc<Databases> {
         self.router.settings().of_listener(self.client.listener).databases.clone()
     }
 
     /// How many databases SELECT may choose from.
-    pub(super) fn databases(&self) -> u32 {
-        match self.selects_own() {
-            Some(numbered) => u32::try_from(numbered.len()).unwrap_or(u32::MAX),
-            None => self.router.topology().server.databases.max(1),
+    pub(super) fn count_databases(&self) -> u32 {
+        match self.databases.are_selected() {
+            true => self.databases.count(),
+            false => self.router.topology().server.databases.max(1),
         }
-    }
-
-    /// What SELECT chooses from, where that is not what the servers have.
-    pub(super) fn selects_own(&self) -> Option<&Numbered> {
-        self.numbered.as_ref().filter(|_| self.router.settings().selects_own)
     }
 
     /// Whether it may know of a client: as a user of the proxy's own, of those of that user.

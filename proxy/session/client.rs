@@ -157,7 +157,7 @@ fn find(caller: &Caller, id: u64) -> Option<Arc<Connected>> {
 fn known(caller: &Caller, all: &[Arc<Connected>]) -> ServerFacts {
     let mut users: HashSet<String> = all.iter().map(|client| client.about().user.clone()).collect();
     users.insert("default".to_owned());
-    let databases = caller.databases();
+    let databases = caller.count_databases();
     ServerFacts { dialect: caller.dialect(), databases, users }
 }
 

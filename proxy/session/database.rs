@@ -84,7 +84,7 @@ pub(super) fn enter<'a>(
         // It is refused by the name that the client said.
         return request;
     }
-    let known = known_scripts(caller, &topology.commands, spec);
+    let known = known(caller, &topology.commands, spec, queued.is_some());
     let entered = inside.database.enter(&request, spec, known, anew);
     let mut strip = strip_for(caller, queued, &inside.database, spec);
     let not_run_yet = known.wrapped.take_not_run_yet().filter(|_| queued.is_none());
@@ -102,11 +102,12 @@ pub(super) fn enter<'a>(
     }
 }
 
-/// What is known of scripts, for a request of this row.
-pub(super) fn known_scripts<'a>(
+/// What is known for a request of this row, which joins a transaction or not.
+pub(super) fn known<'a>(
     caller: &'a Caller,
     commands: &'a Arc<CommandTable>,
     spec: Option<&Spec>,
+    is_queued: bool,
 ) -> KnownScripts<'a> {
     let runs = spec.is_some_and(|spec| matches!(spec.in_database, table::in_database::InDatabase::Script(_)));
     let router = &caller.router;
@@ -115,6 +116,7 @@ pub(super) fn known_scripts<'a>(
         scripts: router.scripts(),
         commands,
         by_digest: runs && caller.is_trusted(),
+        is_queued,
     }
 }
 

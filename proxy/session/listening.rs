@@ -144,7 +144,9 @@ impl Listening {
 
     /// The client's subscriptions, for a while; [`Listening::keep`] has them back.
     pub(super) fn lend_subscriber(&mut self, caller: &Caller) -> Box<Subscriber> {
-        self.subscriber.take().unwrap_or_else(|| Box::new(Subscriber::new(caller.lane.login(), &caller.router)))
+        self.subscriber
+            .take()
+            .unwrap_or_else(|| Box::new(Subscriber::new(caller.lane.login(), &caller.databases, &caller.router)))
     }
 
     /// Keeps the subscriptions if there are any: else their connections close.

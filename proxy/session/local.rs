@@ -127,7 +127,7 @@ impl Session {
         }
         self.caller.line.mute.reset();
         self.caller.gate = Gate::at_first(self.caller.router.asks_who(self.caller.client.listener));
-        self.caller.numbered = self.caller.listeners_databases();
+        self.caller.databases = self.caller.listeners_databases();
         self.caller.lane = self.caller.router.first_lane();
         self.caller.user = self.caller.router.own_user().clone();
         self.caller.client.resp.store(2, Relaxed);

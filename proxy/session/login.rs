@@ -69,10 +69,11 @@ pub(super) fn select(caller: &mut Caller, listening: &mut Listening, request: &R
         return frame(says::NOT_INTEGER);
     };
     match u32::try_from(number) {
-        Ok(database) if database < caller.databases() => {
+        Ok(database) if database < caller.count_databases() => {
             caller.client.database.store(database, Relaxed);
-            if caller.selects_own().is_some() {
+            if caller.databases.are_selected() {
                 caller.enter_database(database);
+                listening.lay_lane(caller, Some("it has changed its database"));
                 return b"+OK\r\n".to_vec();
             }
             change_lane(caller, listening, Login { database, ..caller.lane.login().clone() });
@@ -97,7 +98,7 @@ async fn log_in(
     let router = caller.router.clone();
     let (gate, databases, credentials) = if let Some(own) = router.users().find(name) {
         let seat = own_seat(caller, own, password)?;
-        let databases = own.databases.clone().or_else(|| caller.listeners_databases());
+        let databases = own.databases.clone().unwrap_or_else(|| caller.listeners_databases());
         (Gate::Guarded(seat), databases, router.settings().login.credentials.clone())
     } else if let Some(own) = &router.settings().client_credentials {
         let right_name = own.username.as_deref().unwrap_or(b"default") == name;
@@ -114,8 +115,14 @@ async fn log_in(
         try_login(caller, &login).await?;
         (Gate::Open, caller.listeners_databases(), Some(credentials))
     };
+    let moves = caller.databases != databases;
     let login = caller.work_in(databases, Login { credentials, ..caller.lane.login().clone() });
     change_lane(caller, listening, login);
+    if moves {
+        // What it was told of is not what it works in any more.
+        listening.lay_lane(caller, Some("it has changed its databases"));
+        listening.drop_subscriptions(caller);
+    }
     caller.gate = gate;
     let is_own = caller.is_proxys_user();
     let mut about = caller.client.about();

@@ -105,7 +105,7 @@ fn explain_inside(
     let prefix = String::from_utf8_lossy(database.prefix());
     let place = format!("{}: a key foo is kept as {prefix}foo, in {}", database.name(), grounds.slot(database.slot()));
     let spec = topology.commands.find(request);
-    let known = database::known_scripts(caller, &topology.commands, spec);
+    let known = database::known(caller, &topology.commands, spec, false);
     let mut anew = Anew::default();
     let entered = database.enter(request, spec, known, &mut anew);
     known.wrapped.take_not_run_yet();
@@ -143,9 +143,8 @@ fn glance(router: &Router) -> Vec<String> {
 /// Those that are in use. Who works in one is told of those that it may choose from.
 fn databases(caller: &Caller) -> Vec<String> {
     let topology = caller.router.topology();
-    let may_see = |name: &str| match &caller.numbered {
-        None => true,
-        Some(numbered) => numbered.iter().any(|database| database.name() == name),
+    let may_see = |name: &str| {
+        caller.databases.get(0).is_none() || caller.databases.all().any(|(_, database)| database.name() == name)
     };
     let all = caller.router.tally().metrics().databases();
     let line = |database: &DatabaseGlance| {

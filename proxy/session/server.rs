@@ -118,7 +118,7 @@ fn info_facts(caller: &Caller) -> Facts {
 
 /// Parameters that tell of one process among many. The nodes' passwords are not for the proxy's clients.
 fn config_facts(caller: &Caller) -> Facts {
-    let databases = caller.databases();
+    let databases = caller.count_databases();
     let mut facts = vec![
         ("port", caller.client.local.port().to_string()),
         ("databases", databases.to_string()),

@@ -195,7 +195,7 @@ mod tests {
             let caller = Caller::of(&nodes);
             let context = SubscriberContext::of(&caller);
             let (names, subscriber) =
-                ([Bytes::from("a")], Box::new(Subscriber::new(caller.lane.login(), &caller.router)));
+                ([Bytes::from("a")], Box::new(Subscriber::new(caller.lane.login(), &caller.databases, &caller.router)));
             let node = async {
                 let mut node = nodes.node(0).await;
                 node.hears(&frame("subscribe a")).await;
@@ -229,7 +229,7 @@ mod tests {
             let mut nodes = Scripted::new(1);
             let caller = Caller::of(&nodes);
             let context = SubscriberContext::of(&caller);
-            let subscriber = Box::new(Subscriber::new(caller.lane.login(), &caller.router));
+            let subscriber = Box::new(Subscriber::new(caller.lane.login(), &caller.databases, &caller.router));
             let node = async {
                 let mut node = nodes.node(0).await;
                 node.hears(&frame("subscribe a")).await;

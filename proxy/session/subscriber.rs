@@ -12,6 +12,7 @@
 
 mod handover;
 mod notification;
+mod own_names;
 mod places;
 mod source;
 mod topics;
@@ -30,6 +31,7 @@ use bytes::Bytes;
 use self::{
     handover::Handover,
     notification::{is_notification, may_be_notified},
+    own_names::{OwnNames, Place},
     source::{Heard, Source},
     topics::{SubscriptionState, Topics},
 };
@@ -42,6 +44,7 @@ use crate::{
         refusal::Refusal,
         topology::{Hint, Node},
     },
+    commands::database::Databases,
     protocol::resp::write,
     upstream::{
         dial::{Login, Version},
@@ -56,6 +59,8 @@ const NAME: usize = 256;
 /// All subscriptions of one client.
 pub struct Subscriber {
     login: Login,
+    /// How nodes know the client's names.
+    own_names: OwnNames,
     topics: [Topics; 3],
     /// Bytes that the names take, here and at the sources.
     size: usize,
@@ -84,28 +89,22 @@ pub struct SubscriberContext<'a> {
     pub router: &'a Rc<Router>,
     pub line: &'a Rc<Line>,
     pub resp3: bool,
-    /// The client is in a database of its own: notifications would tell it of others' keys.
-    pub in_database: bool,
 }
 
 impl SubscriberContext<'_> {
     /// That of a caller.
     pub(super) fn of(caller: &Caller) -> SubscriberContext<'_> {
-        SubscriberContext {
-            router: &caller.router,
-            line: &caller.line,
-            resp3: caller.speaks_resp3(),
-            in_database: caller.database.is_some(),
-        }
+        SubscriberContext { router: &caller.router, line: &caller.line, resp3: caller.speaks_resp3() }
     }
 }
 
 impl Subscriber {
-    /// Nothing is subscribed; nodes are logged in to as `login` says.
-    pub fn new(login: &Login, router: &Router) -> Subscriber {
+    /// Nothing is subscribed; nodes are logged in to as `login` says. The client may work in these databases.
+    pub fn new(login: &Login, databases: &Arc<Databases>, router: &Router) -> Subscriber {
         Subscriber {
             // Confirmations and messages are alike in both versions but for their first byte, and RESP2 needs no HELLO.
             login: Login { version: Version::Resp2, database: 0, ..login.clone() },
+            own_names: OwnNames::of(databases),
             topics: Default::default(),
             size: 0,
             sources: Vec::new(),
@@ -169,6 +168,7 @@ impl Subscriber {
         let topics = &mut self.topics[kind as usize];
         let new: Vec<Bytes> = names.iter().filter(|name| topics.add(name)).cloned().collect();
         self.size += new.iter().map(|name| name.len() + NAME).sum::<usize>();
+        new.iter().for_each(|name| self.own_names.add(kind, name));
         self.place(kind, new, router);
     }
 
@@ -197,6 +197,15 @@ impl Subscriber {
     /// that is lost has no notifications, as long as others have; one that fails is not waited for where it would only
     /// notify.
     fn subscribed_at(&self, kind: TopicKind, name: &Bytes, router: &Router) -> Option<(bool, bool)> {
+        let Some(all) = self.own_names.asks(kind, name) else { return self.asked_at(kind, name, router) };
+        all.iter().try_fold((true, true), |(all, home), asked| {
+            let (is, is_at_home) = self.asked_at(asked.kind, &asked.name, router)?;
+            Some((all && is, home && (is_at_home || asked.place != Place::PubSub)))
+        })
+    }
+
+    /// Likewise, by the name that nodes know.
+    fn asked_at(&self, kind: TopicKind, name: &Bytes, router: &Router) -> Option<(bool, bool)> {
         let mut found = None;
         let is_there = |source: &Source| source.actual[kind as usize].contains(name);
         let spares_lost = may_be_notified(kind, name) && self.sources.iter().any(is_there);
@@ -212,7 +221,7 @@ impl Subscriber {
 
     /// Why these cannot be subscribed, where a node is lost that should do it.
     pub fn why_not(&self, kind: TopicKind, names: &[Bytes]) -> Option<Bytes> {
-        let is_for = |source: &&Source| names.iter().any(|name| source.desired[kind as usize].contains(name));
+        let is_for = |source: &&Source| names.iter().any(|name| self.is_wanted_at(kind, name, source));
         self.sources.iter().filter(is_for).find_map(|source| source.lost.clone()).map(Bytes::from)
     }
 
@@ -224,7 +233,7 @@ impl Subscriber {
         for name in &new {
             self.forget(kind, name);
         }
-        self.sources.iter_mut().for_each(|source| source.drop_names(kind, &new));
+        self.drop_names(kind, &new);
         self.held.clear();
         self.close_idle();
     }
@@ -249,13 +258,36 @@ impl Subscriber {
         for name in names {
             self.topics[kind as usize].set(name, SubscriptionState::Leaving);
         }
+        self.drop_names(kind, names);
+    }
+
+    /// Nodes are not asked for these any more, but for what others of the client's names take.
+    fn drop_names(&mut self, kind: TopicKind, names: &[Bytes]) {
         self.sources.iter_mut().for_each(|source| source.drop_names(kind, names));
+        for (kind, name) in names.iter().flat_map(|name| self.own_names.remove(kind, name)).collect::<Vec<_>>() {
+            self.sources.iter_mut().for_each(|source| source.drop_names(kind, std::slice::from_ref(&name)));
+        }
+    }
+
+    fn is_wanted_at(&self, kind: TopicKind, name: &Bytes, source: &Source) -> bool {
+        let is_wanted = |kind: TopicKind, name: &Bytes| source.desired[kind as usize].contains(name);
+        match self.own_names.asks(kind, name) {
+            None => is_wanted(kind, name),
+            Some(all) => all.iter().any(|asked| is_wanted(asked.kind, &asked.name)),
+        }
     }
 
     /// Whether no node has any of these, all the names of the request, any more.
     pub fn has_ended(&mut self, kind: TopicKind, names: &[Bytes], router: &Router) -> bool {
         let has = |source: &Source, name: &Bytes| source.actual[kind as usize].contains(name) && !source.fails(router);
-        let is_gone = |name: &Bytes| !self.sources.iter().any(|source| has(source, name));
+        let is_gone = |name: &Bytes| match self.own_names.asks(kind, name) {
+            None => !self.sources.iter().any(|source| has(source, name)),
+            Some(all) => all.iter().all(|asked| {
+                let has = |source: &Source| source.actual[asked.kind as usize].contains(&asked.name);
+                self.own_names.is_asked(asked.kind, &asked.name)
+                    || !self.sources.iter().any(|source| has(source) && !source.fails(router))
+            }),
+        };
         self.done += names.iter().skip(self.done).take_while(|name| is_gone(name)).count();
         self.done == names.len()
     }
@@ -288,7 +320,7 @@ impl Subscriber {
         write::head(&mut frame, if context.resp3 { b'>' } else { b'*' }, 3);
         write::bulk(&mut frame, kind.verb(subscribe).as_bytes());
         match name {
-            Some(name) => write::bulk(&mut frame, name),
+            Some(name) => write::bulk(&mut frame, self.own_names.shown(kind, name)),
             None => frame.extend_from_slice(if context.resp3 { b"_\r\n" } else { b"$-1\r\n" }),
         }
         write::integer(&mut frame, count as i64);
@@ -326,7 +358,11 @@ impl Subscriber {
         match heard {
             Heard::Opened => {}
             Heard::Confirmed => self.confirmed += 1,
-            Heard::Message { channel, .. } if context.in_database && is_notification(&channel) => {}
+            Heard::Message { kind, name, channel, frame } if self.own_names.is_any() && is_notification(&channel) => {
+                for (kind, topic, frame) in self.own_names.told(kind, &name, &frame) {
+                    self.pass_on(kind, &topic, frame, context);
+                }
+            }
             Heard::Message { kind, name, channel, frame } => {
                 // Only these go from node to node, and may come twice. What is alike otherwise is not the same.
                 let is_classic = kind != TopicKind::Shard && !is_notification(&channel);
@@ -336,11 +372,8 @@ impl Subscriber {
                 if is_classic && (!at_pubsub_node || self.handover.as_mut().is_some_and(is_echo)) {
                     return;
                 }
-                match self.topics[kind as usize].state(&name) {
-                    Some(SubscriptionState::Confirmed | SubscriptionState::Leaving) => push(&frame, context),
-                    Some(SubscriptionState::New) => self.held.push(frame),
-                    None => {}
-                }
+                let frame = self.own_names.shown_message(kind, &name, frame);
+                self.pass_on(kind, &name, frame, context);
             }
             Heard::Refused { kind, names, error } => self.refused_by(index, kind, names, error, router),
             Heard::Dropped(name) => {
@@ -363,6 +396,15 @@ impl Subscriber {
                     self.refuse(error.reply().as_bytes());
                 }
             }
+        }
+    }
+
+    /// A message on what the client has subscribed to by this name.
+    fn pass_on(&mut self, kind: TopicKind, name: &Bytes, frame: Bytes, context: &SubscriberContext<'_>) {
+        match self.topics[kind as usize].state(name) {
+            Some(SubscriptionState::Confirmed | SubscriptionState::Leaving) => push(&frame, context),
+            Some(SubscriptionState::New) => self.held.push(frame),
+            None => {}
         }
     }
 

@@ -37,7 +37,7 @@ use super::caller::Caller;
 use crate::{
     clients::Mark,
     cluster::topology::{Node, Topology},
-    commands::table::Spec,
+    commands::{database::Database, table::Spec},
     protocol::{
         resp::Request,
         says,
@@ -58,6 +58,8 @@ pub(super) struct Tracking {
     /// Of the mode BCAST; the empty one is all keys.
     prefixes: BTreeSet<Bytes>,
     noloop: bool,
+    /// The database of its own that the client works in: nodes know its prefixes as they are kept there.
+    database: Option<Arc<Database>>,
     /// The client that the messages go to; 0: this one.
     redirect: u64,
     /// `None` where nobody could be told: the client speaks RESP2, and has named no other.
@@ -178,6 +180,7 @@ impl Tracking {
             old.close();
         }
         self.topology = caller.router.topology().clone();
+        self.database = caller.database.as_ref().map(|inside| inside.database.clone());
         self.owes_flush = self.owes_flush.or(why);
         if !resp3 && self.redirect == 0 {
             caller.lane = caller.router.lane(&login);
@@ -219,8 +222,18 @@ impl Tracking {
     fn wanted(&self) -> dial::TrackingRequest {
         // The empty prefix is all keys, and so is none.
         let all = self.prefixes.contains(&Bytes::new());
-        let prefixes = if all { Vec::new() } else { self.prefixes.iter().cloned().collect() };
+        let prefixes = self.as_kept(self.prefixes.iter().filter(|_| !all));
         dial::TrackingRequest { mode: self.mode, prefixes, noloop: self.noloop, redirect: None }
+    }
+
+    /// Prefixes as nodes know them; none are all keys that the client may see.
+    fn as_kept<'a>(&self, prefixes: impl IntoIterator<Item = &'a Bytes>) -> Vec<Bytes> {
+        let Some(database) = self.database.as_ref().filter(|_| self.mode == TrackingMode::Broadcast) else {
+            return prefixes.into_iter().cloned().collect();
+        };
+        let kept = |prefix: &[u8]| Bytes::from([database.prefix(), prefix].concat());
+        let all: Vec<Bytes> = prefixes.into_iter().map(|prefix| kept(prefix)).collect();
+        if all.is_empty() { vec![kept(b"")] } else { all }
     }
 }
 

@@ -157,7 +157,11 @@ impl Session {
         match work {
             Work::Hello => Some(login::hello(&mut self.caller, &mut self.listening, request).await.into()),
             Work::Auth => Some(login::auth(&mut self.caller, &mut self.listening, request).await.into()),
-            Work::Select => Some(login::select(&mut self.caller, &mut self.listening, request).into()),
+            Work::Select => {
+                let reply = login::select(&mut self.caller, &mut self.listening, request);
+                let _ = self.await_tracking().await?;
+                Some(reply.into())
+            }
             Work::Reset => Some(self.reset()),
             Work::Multi => self.begin_multi_if_allowed(request).await,
             Work::Exec => self.exec_by_dedicated(request, spec).await,

@@ -3,7 +3,11 @@
 
 use std::{collections::BTreeSet, thread};
 
-use crate::support::{Client, Cluster, Node, Proxy, Reply, Settings, client::words, cluster::shared, eventually};
+use slotway::protocol::resp::Value;
+
+use crate::support::{
+    Client, Cluster, Flavour, Node, Proxy, Reply, Settings, Setup, Shape, client::words, cluster::shared, eventually,
+};
 
 fn in_database(cluster: &Cluster, name: &str) -> Proxy {
     Proxy::start(Settings::new(cluster.seeds()).with("DATABASE", name))
@@ -60,6 +64,123 @@ fn many_keys_are_listed_and_removed() {
     let done = inside.line("EXEC").value();
     assert_eq!((done.items()[0].items().len(), done.items()[2].items().len()), (5000, 0));
     assert_eq!(outside.line("DBSIZE").integer(), 5000);
+}
+
+/// What is about the whole database, as one server has it, where others have keys in its slot and many at its node.
+#[test]
+fn the_whole_database_is_its_own_keys() {
+    for flavour in [Flavour::Redis, Flavour::Valkey] {
+        if !flavour.is_here("databases::the_whole_database_is_its_own_keys") {
+            continue;
+        }
+        let cluster = Cluster::start(Shape { flavour, ..Shape::default() });
+        let oracle = Node::start(&Setup { flavour, ..Setup::default() });
+        let (shop, whole) = (in_database(&cluster, "shop"), Proxy::before(&cluster));
+        let mut outside = whole.client();
+        // The first is at its node, the second in its slot.
+        for kind in ["other:$", "o{shop}:$"] {
+            let sets: Vec<Vec<String>> =
+                (0..2000).map(|at| vec!["SET".into(), kind.replace('$', &at.to_string()), "v".into()]).collect();
+            outside.pipeline(&sets);
+        }
+        let names =
+            ["a", "b", "ab", "a[b", "a*c", "a?c", "a\\c", "[a-c]", "hello", "hallo", "hxllo", "{shop}", "*", "^x", "é"];
+        let patterns = [
+            "*", "a*", "?", "a[?]c", "[a-c]", "[c-a]", "[^a]", "h[ae]llo", "h[^e]llo", "h*o", "*l*l*", "a\\*c",
+            "a\\\\c", "\\[*", "[a-", "[", "[]", "[^]", "a\\", "{shop}*", "**", "*a*b*", "[\\]]", "é", "?\\?*",
+        ];
+        for version in [2, 3] {
+            let (mut ours, mut theirs) = (shop.client_of(version), oracle.client());
+            theirs.line(&format!("HELLO {version}"));
+            for client in [&mut ours, &mut theirs] {
+                client.line("FLUSHDB");
+                for (at, name) in names.iter().enumerate() {
+                    client.call(&["SET", name, "v", "EX", if at % 3 == 0 { "1000" } else { "2000" }]);
+                }
+                client.line("RPUSH list a");
+                client.line("SET gone v PX 1");
+                eventually("it has expired", || client.line("EXISTS gone").integer() == 0);
+            }
+            let sorted = |reply: &Reply| reply.texts().into_iter().collect::<BTreeSet<_>>();
+            for pattern in patterns {
+                let both = [&mut ours, &mut theirs].map(|client| {
+                    let keys = sorted(&client.call(&["KEYS", pattern]));
+                    client.line("MULTI");
+                    client.call(&["KEYS", pattern]);
+                    client.call(&["SCAN", "0", "MATCH", pattern, "COUNT", "1000"]);
+                    client.call(&["SCAN", "0", "MATCH", pattern, "TYPE", "list", "COUNT", "1000"]);
+                    let done = client.line("EXEC").value();
+                    let list = |at: usize| texts(&done.items()[at]).into_iter().collect::<BTreeSet<_>>();
+                    let page = |at: usize| {
+                        let page = done.items()[at].items();
+                        (page[0].text().map(<[u8]>::to_vec), texts(&page[1]).into_iter().collect::<BTreeSet<_>>())
+                    };
+                    (keys, list(0), page(1), page(2))
+                });
+                assert_eq!(both[0], both[1], "{pattern} in RESP{version}, {flavour:?}");
+                let scans = [&mut ours, &mut theirs]
+                    .map(|client| super::differential::scanned_for(client, &["MATCH", pattern, "COUNT", "3"]));
+                assert_eq!(scans[0], scans[1], "SCAN {pattern} in RESP{version}, {flavour:?}");
+            }
+            for line in [
+                "DBSIZE",
+                "SCAN 0 COUNT 0",
+                "SCAN x",
+                "SCAN 0 MATCH",
+                "SCAN 0 TYPE",
+                "SCAN 0 COUNT x",
+                "SCAN 0 NOSUCH 1",
+            ] {
+                for is_queued in [false, true] {
+                    let both = [&mut ours, &mut theirs].map(|client| {
+                        if !is_queued {
+                            return client.line(line);
+                        }
+                        client.line("MULTI");
+                        client.line(line);
+                        client.line("EXEC")
+                    });
+                    assert_eq!(both[0], both[1], "{line} in RESP{version}, {flavour:?}, queued: {is_queued}");
+                }
+            }
+            for _ in 0..50 {
+                assert!(ours.call(&["EXISTS", &ours_random(&mut shop.client())]).integer() == 1);
+            }
+        }
+        let mut inside = shop.client();
+        inside.line("FLUSHDB");
+        assert_eq!((inside.line("DBSIZE").integer(), outside.line("DBSIZE").integer()), (0, 4000));
+        assert_eq!(inside.line("RANDOMKEY"), "$-1\r\n");
+    }
+}
+
+fn texts(value: &Value) -> Vec<String> {
+    value.items().iter().map(|item| item.str().expect("text").to_owned()).collect()
+}
+
+fn ours_random(client: &mut Client) -> String {
+    client.line("RANDOMKEY").string()
+}
+
+/// A user who may not run scripts at the node is told so, where a command is one.
+#[test]
+fn who_may_run_no_scripts_is_told_what_it_takes() {
+    let cluster = Cluster::three();
+    for node in &cluster.nodes {
+        node.line("ACL SETUSER plain on >secret ~* &* +@all -@scripting");
+    }
+    let shop = in_database(&cluster, "shop");
+    let mut client = shop.client();
+    assert_eq!(client.line("AUTH plain secret"), "+OK\r\n");
+    client.line("SET a 1");
+    for line in ["DBSIZE", "KEYS *", "RANDOMKEY", "FLUSHDB"] {
+        let said = client.line(line);
+        assert!(
+            said.0.starts_with(b"-NOPERM proxy: in a database of its own this command is a script"),
+            "{line}: {said:?}"
+        );
+    }
+    assert_eq!(super::differential::scanned(&mut client, ""), [String::from("a")].into());
 }
 
 #[test]
@@ -143,12 +264,10 @@ fn what_may_reach_others_is_refused() {
         "SLOWLOG GET",
         "SWAPDB 0 1",
         "MIGRATE 127.0.0.1 1 key 0 10",
-        "CLIENT TRACKING ON",
         "FUNCTION FLUSH",
         "CONFIG SET maxmemory 1",
         "DEBUG OBJECT key",
         "PROXY NODE slot:1 GET key",
-        "SUBSCRIBE __keyevent@0__:set",
         "COPY a b DB 1",
         "INFO keyspace",
     ] {
@@ -257,6 +376,67 @@ fn select_chooses_among_databases() {
     client.line("SET foo bar");
     assert_eq!(Proxy::before(&cluster).client().line("GET {shop/2}foo").string(), "bar");
     assert!(client.line("FLUSHALL").0.starts_with(b"-ERR proxy: FLUSHALL is not served in the database 'shop/2'"));
+}
+
+/// Without a name, number 0 is all of the cluster, and the others are within it.
+#[test]
+fn select_leads_out_of_a_spread_database() {
+    let cluster = Cluster::three();
+    let (proxy, oracle) = (Proxy::start(Settings::new(cluster.seeds()).with("DATABASES", 16)), Node::standalone());
+    for version in [2, 3] {
+        let (mut ours, mut theirs) = (proxy.client_of(version), oracle.client());
+        theirs.line(&format!("HELLO {version}"));
+        for line in [
+            "SET a zero",
+            "SET b zero",
+            "SELECT 3",
+            "MGET a b c",
+            "MULTI",
+            "SET a three",
+            "SELECT 3",
+            "SET b three",
+            "EXEC",
+            "EVAL return{redis.call('GET','a'),redis.call('GET','b')} 0",
+            "DBSIZE",
+            "KEYS *",
+            "MULTI",
+            "SELECT 16",
+            "SELECT x",
+            "EXEC",
+            "SELECT 16",
+            "SELECT -1",
+            "CONFIG GET databases",
+            "SELECT 0",
+            "MGET a b",
+            "SELECT 3",
+            "DEL a",
+            "RENAME b a",
+            "FLUSHDB",
+            "RANDOMKEY",
+            "RESET",
+            "DEL a b",
+        ] {
+            let words: Vec<String> = line.split(' ').map(|word| word.replace('~', " ")).collect();
+            let (ours, theirs) = (ours.call(&words), theirs.call(&words));
+            if line == "KEYS *" {
+                let sorted = |reply: &Reply| reply.texts().into_iter().collect::<BTreeSet<_>>();
+                assert_eq!(sorted(&ours), sorted(&theirs), "{line} in RESP{version}");
+            } else {
+                assert_eq!(ours, theirs, "{line} in RESP{version}");
+            }
+        }
+    }
+    let mut client = proxy.client();
+    client.line("SELECT 7");
+    client.line("SET foo bar");
+    client.line("SELECT 0");
+    assert_eq!(client.line("GET {db/7}foo").string(), "bar");
+    assert!(
+        client.line("FLUSHDB").0.starts_with(b"-ERR FLUSHDB is not served by the proxy: it would empty the databases")
+    );
+    assert_eq!(client.line("FLUSHALL"), "+OK\r\n");
+    client.line("SELECT 7");
+    assert_eq!(client.line("GET foo"), "$-1\r\n");
 }
 
 #[test]

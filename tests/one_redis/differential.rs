@@ -171,10 +171,15 @@ fn exchange<'a>(client: &mut Client, commands: impl Iterator<Item = &'a Command>
 
 /// All that SCAN finds, with `options`.
 pub fn scanned(client: &mut Client, options: &str) -> std::collections::BTreeSet<String> {
+    scanned_for(client, &options.split(' ').filter(|word| !word.is_empty()).collect::<Vec<_>>())
+}
+
+/// Likewise, with options of any bytes.
+pub fn scanned_for(client: &mut Client, options: &[&str]) -> std::collections::BTreeSet<String> {
     let mut found = std::collections::BTreeSet::new();
     let mut cursor = "0".to_owned();
     loop {
-        let page = client.line(&format!("SCAN {cursor}{options}")).value();
+        let page = client.call(&[&["SCAN", &cursor], options].concat()).value();
         let [next, keys] = page.items() else { panic!("{page:?}") };
         found.extend(keys.items().iter().map(|key| key.str().expect("a key").to_owned()));
         cursor = next.str().expect("a cursor").to_owned();

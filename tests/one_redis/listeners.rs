@@ -54,13 +54,14 @@ fn each_listener_leads_to_its_database() {
     let mut kept = whole.line("KEYS *").texts();
     kept.sort_unstable();
     assert_eq!(kept, ["{jobs}a", "{shop}a", "{shop}b", "{shop}c"]);
-    // SELECT chooses among those of one name. Where there is none, it is the servers' own.
+    // SELECT chooses among those of one name, and among nameless ones where there is none.
     assert_eq!(jobs.line("SELECT 3"), "+OK\r\n");
     assert_eq!(jobs.line("GET a"), "$-1\r\n");
     jobs.line("SET third x");
     assert_eq!(whole.line("EXISTS {jobs/3}third").integer(), 1);
     assert_eq!(jobs.line("SELECT 4"), "-ERR DB index is out of range\r\n");
-    assert_eq!(whole.line("SELECT 1"), "-ERR DB index is out of range\r\n");
+    assert_eq!(whole.line("SELECT 1"), "+OK\r\n");
+    assert_eq!(whole.line("DBSIZE").integer(), 0);
     assert_eq!(jobs.line("RESET"), "+RESET\r\n");
     assert_eq!(jobs.line("GET a").string(), "job");
 }

@@ -5,17 +5,17 @@ use std::{
     time::{Duration, Instant},
 };
 
-use crate::support::{Client, Cluster, Node, Proxy, Settings, Shape, cluster::shared, eventually, until};
+use crate::support::{Client, Cluster, Node, Proxy, Reply, Settings, Shape, cluster::shared, eventually, until};
 
 /// The same in both: the bytes that come are compared.
-struct Pair {
+pub(super) struct Pair {
     what: &'static str,
-    proxy: Client,
-    redis: Client,
+    pub(super) proxy: Client,
+    pub(super) redis: Client,
 }
 
 impl Pair {
-    fn new(what: &'static str, proxy: &Proxy, redis: &Node, version: u8) -> Pair {
+    pub(super) fn new(what: &'static str, proxy: &Proxy, redis: &Node, version: u8) -> Pair {
         let mut pair = Pair { what, proxy: proxy.client(), redis: redis.client() };
         if version == 3 {
             pair.proxy.line("HELLO 3");
@@ -26,7 +26,7 @@ impl Pair {
 
     /// Sends a line, and compares so many frames.
     #[track_caller]
-    fn line(&mut self, line: &str, frames: usize) {
+    pub(super) fn line(&mut self, line: &str, frames: usize) {
         let args: Vec<&str> = line.split(' ').collect();
         self.proxy.send(&args);
         self.redis.send(&args);
@@ -34,7 +34,7 @@ impl Pair {
     }
 
     #[track_caller]
-    fn same(&mut self, line: &str, frames: usize) {
+    pub(super) fn same(&mut self, line: &str, frames: usize) {
         for index in 0..frames {
             let expected = self.redis.reply();
             let found = self
@@ -45,9 +45,29 @@ impl Pair {
         }
     }
 
+    /// All that the server tells comes from the proxy as well, and as often; how much that is. In which order several patterns
+    /// are told of one message, no server promises.
+    #[track_caller]
+    pub(super) fn told(&mut self, line: &str) -> usize {
+        self.redis.send(&["PING"]);
+        let is_end = |reply: &Reply| *reply == "+PONG\r\n" || *reply == "*2\r\n$4\r\npong\r\n$0\r\n\r\n";
+        let mut expected: Vec<Reply> =
+            std::iter::from_fn(|| Some(self.redis.reply()).filter(|told| !is_end(told))).collect();
+        let mut found = Vec::new();
+        for _ in &expected {
+            let told = self.proxy.read();
+            found
+                .push(told.unwrap_or_else(|error| panic!("{}: {line}: {error}: {found:?} of {expected:?}", self.what)));
+        }
+        found.sort();
+        expected.sort();
+        assert_eq!(found, expected, "{}: {line}", self.what);
+        found.len()
+    }
+
     /// Nothing more has come: the next reply is the one to PING.
     #[track_caller]
-    fn quiet(&mut self) {
+    pub(super) fn quiet(&mut self) {
         self.line("PING", 1);
     }
 }

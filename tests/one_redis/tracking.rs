@@ -71,6 +71,12 @@ fn shown(line: &str, reply: &Reply, ids: &[[String; 2]], server: usize) -> Strin
     text
 }
 
+/// The proxy before all of the cluster, and before a database of its own there; each with a plain server to compare.
+fn before_each() -> [(Proxy, Node); 2] {
+    let inside = Settings::new(shared().seeds()).with("DATABASE", "tracked");
+    [Proxy::before(shared()), Proxy::start(inside)].map(|proxy| (proxy, Node::standalone()))
+}
+
 const FLUSH: &str = ">2\r\n$10\r\ninvalidate\r\n_\r\n";
 
 fn invalidation(key: &str) -> String {
@@ -90,137 +96,141 @@ fn dropped(client: &mut Client, key: &str, when: &str) {
 
 #[test]
 fn what_was_read_is_told() {
-    let (proxy, redis) = (Proxy::before(shared()), Node::standalone());
-    let mut scene = Scene::new(&proxy, &redis, &[3, 2]);
-    for line in ["MSET tr.a 1 tr.b 2 tr.c 3", "DEL tr.l"] {
-        scene.line(1, line, 1);
+    for (proxy, redis) in before_each() {
+        let mut scene = Scene::new(&proxy, &redis, &[3, 2]);
+        for line in ["MSET tr.a 1 tr.b 2 tr.c 3", "DEL tr.l"] {
+            scene.line(1, line, 1);
+        }
+        scene.line(0, "CLIENT TRACKING ON", 1);
+        scene.line(0, "CLIENT TRACKINGINFO", 1);
+        scene.line(0, "CLIENT GETREDIR", 1);
+        scene.line(0, "GET tr.a", 1);
+        scene.line(1, "SET tr.a 2", 1);
+        scene.same(0, "tr.a has changed", 1);
+        // Once told, it is no longer remembered.
+        scene.line(1, "SET tr.a 3", 1);
+        scene.quiet(0);
+        // Several keys, also of several nodes; what does not exist, too.
+        scene.line(0, "MGET tr.a tr.b tr.c tr.none", 1);
+        for key in ["tr.c", "tr.none", "tr.a"] {
+            scene.line(1, &format!("SET {key} 5"), 1);
+            scene.same(0, key, 1);
+        }
+        scene.line(1, "DEL tr.none", 1);
+        scene.quiet(0);
+        // What the client changes itself is told behind the reply.
+        scene.line(0, "GET tr.a", 1);
+        scene.line(0, "SET tr.a 6", 2);
+        scene.line(0, "LRANGE tr.l 0 -1", 1);
+        scene.line(0, "RPUSH tr.l x", 2);
+        // In a transaction as well.
+        scene.line(0, "MULTI", 1);
+        scene.line(0, "GET tr.a", 1);
+        scene.line(0, "EXEC", 1);
+        scene.line(1, "INCR tr.a", 1);
+        scene.same(0, "read in a transaction", 1);
+        // A key that ends by itself.
+        scene.line(1, "SET tr.e 1 PX 2000", 1);
+        scene.line(0, "GET tr.e", 1);
+        scene.same(0, "expired", 1);
+        scene.line(0, "GET tr.b", 1);
+        scene.line(0, "CLIENT TRACKING OFF", 1);
+        scene.line(1, "SET tr.b 9", 1);
+        scene.quiet(0);
+        scene.line(0, "CLIENT TRACKINGINFO", 1);
+        scene.line(1, "MGET tr.a tr.b tr.c", 1);
     }
-    scene.line(0, "CLIENT TRACKING ON", 1);
-    scene.line(0, "CLIENT TRACKINGINFO", 1);
-    scene.line(0, "CLIENT GETREDIR", 1);
-    scene.line(0, "GET tr.a", 1);
-    scene.line(1, "SET tr.a 2", 1);
-    scene.same(0, "tr.a has changed", 1);
-    // Once told, it is no longer remembered.
-    scene.line(1, "SET tr.a 3", 1);
-    scene.quiet(0);
-    // Several keys, also of several nodes; what does not exist, too.
-    scene.line(0, "MGET tr.a tr.b tr.c tr.none", 1);
-    for key in ["tr.c", "tr.none", "tr.a"] {
-        scene.line(1, &format!("SET {key} 5"), 1);
-        scene.same(0, key, 1);
-    }
-    scene.line(1, "DEL tr.none", 1);
-    scene.quiet(0);
-    // What the client changes itself is told behind the reply.
-    scene.line(0, "GET tr.a", 1);
-    scene.line(0, "SET tr.a 6", 2);
-    scene.line(0, "LRANGE tr.l 0 -1", 1);
-    scene.line(0, "RPUSH tr.l x", 2);
-    // In a transaction as well.
-    scene.line(0, "MULTI", 1);
-    scene.line(0, "GET tr.a", 1);
-    scene.line(0, "EXEC", 1);
-    scene.line(1, "INCR tr.a", 1);
-    scene.same(0, "read in a transaction", 1);
-    // A key that ends by itself.
-    scene.line(1, "SET tr.e 1 PX 2000", 1);
-    scene.line(0, "GET tr.e", 1);
-    scene.same(0, "expired", 1);
-    scene.line(0, "GET tr.b", 1);
-    scene.line(0, "CLIENT TRACKING OFF", 1);
-    scene.line(1, "SET tr.b 9", 1);
-    scene.quiet(0);
-    scene.line(0, "CLIENT TRACKINGINFO", 1);
-    scene.line(1, "MGET tr.a tr.b tr.c", 1);
 }
 
 #[test]
 fn one_own_changes_are_not_told_with_noloop() {
-    let (proxy, redis) = (Proxy::before(shared()), Node::standalone());
-    let mut scene = Scene::new(&proxy, &redis, &[3, 2]);
-    for mode in ["NOLOOP", "NOLOOP BCAST PREFIX nl."] {
-        scene.line(0, &format!("CLIENT TRACKING ON {mode}"), 1);
-        scene.line(0, "CLIENT TRACKINGINFO", 1);
-        scene.line(0, "GET nl.a", 1);
-        scene.line(0, "SET nl.a 1", 1);
-        scene.quiet(0);
-        scene.line(0, "GET nl.a", 1);
-        scene.line(1, "SET nl.a 2", 1);
-        scene.same(0, "another has changed it", 1);
-        scene.line(0, "CLIENT TRACKING OFF", 1);
+    for (proxy, redis) in before_each() {
+        let mut scene = Scene::new(&proxy, &redis, &[3, 2]);
+        for mode in ["NOLOOP", "NOLOOP BCAST PREFIX nl."] {
+            scene.line(0, &format!("CLIENT TRACKING ON {mode}"), 1);
+            scene.line(0, "CLIENT TRACKINGINFO", 1);
+            scene.line(0, "GET nl.a", 1);
+            scene.line(0, "SET nl.a 1", 1);
+            scene.quiet(0);
+            scene.line(0, "GET nl.a", 1);
+            scene.line(1, "SET nl.a 2", 1);
+            scene.same(0, "another has changed it", 1);
+            scene.line(0, "CLIENT TRACKING OFF", 1);
+        }
     }
 }
 
 #[test]
 fn caching_is_said_for_one_command() {
-    let (proxy, redis) = (Proxy::before(shared()), Node::standalone());
-    let mut scene = Scene::new(&proxy, &redis, &[3, 2]);
-    for (mode, word) in [("OPTIN", "YES"), ("OPTOUT", "NO")] {
-        scene.line(0, &format!("CLIENT TRACKING ON {mode}"), 1);
-        let told = |yes: bool| usize::from((mode == "OPTIN") == yes);
-        let mut read = |before: &[&str], lines: &[&str], frames: usize| {
-            for line in before.iter().chain(lines) {
+    for (proxy, redis) in before_each() {
+        let mut scene = Scene::new(&proxy, &redis, &[3, 2]);
+        for (mode, word) in [("OPTIN", "YES"), ("OPTOUT", "NO")] {
+            scene.line(0, &format!("CLIENT TRACKING ON {mode}"), 1);
+            let told = |yes: bool| usize::from((mode == "OPTIN") == yes);
+            let mut read = |before: &[&str], lines: &[&str], frames: usize| {
+                for line in before.iter().chain(lines) {
+                    scene.line(0, line, 1);
+                }
+                scene.line(1, "INCR {oi}a", 1);
+                scene.same(0, &format!("{mode}: {before:?} {lines:?}"), frames);
+                scene.quiet(0);
+            };
+            let caching = format!("CLIENT CACHING {word}");
+            read(&[], &["GET {oi}a"], told(false));
+            read(&[&caching], &["GET {oi}a"], told(true));
+            // For the next one, not for that behind it.
+            read(&[&caching], &["GET {oi}b", "GET {oi}a"], told(false));
+            read(&[&caching], &["PING", "GET {oi}a"], told(false));
+            // CLIENT commands do not count.
+            read(&[&caching, "CLIENT TRACKINGINFO", "CLIENT GETNAME"], &["GET {oi}a"], told(true));
+            // For all of a transaction.
+            read(&[&caching], &["MULTI", "GET {oi}b", "GET {oi}a", "EXEC"], told(true));
+            read(&[], &["MULTI", "GET {oi}a", "EXEC"], told(false));
+            // For all parts of what is split.
+            read(&[&caching], &["MGET {oi}b oi.c {oi}a"], told(true));
+            for line in ["CLIENT CACHING x", "CLIENT CACHING YES", "CLIENT CACHING NO", "CLIENT TRACKING ON BCAST"] {
                 scene.line(0, line, 1);
             }
-            scene.line(1, "INCR {oi}a", 1);
-            scene.same(0, &format!("{mode}: {before:?} {lines:?}"), frames);
-            scene.quiet(0);
-        };
-        let caching = format!("CLIENT CACHING {word}");
-        read(&[], &["GET {oi}a"], told(false));
-        read(&[&caching], &["GET {oi}a"], told(true));
-        // For the next one, not for that behind it.
-        read(&[&caching], &["GET {oi}b", "GET {oi}a"], told(false));
-        read(&[&caching], &["PING", "GET {oi}a"], told(false));
-        // CLIENT commands do not count.
-        read(&[&caching, "CLIENT TRACKINGINFO", "CLIENT GETNAME"], &["GET {oi}a"], told(true));
-        // For all of a transaction.
-        read(&[&caching], &["MULTI", "GET {oi}b", "GET {oi}a", "EXEC"], told(true));
-        read(&[], &["MULTI", "GET {oi}a", "EXEC"], told(false));
-        // For all parts of what is split.
-        read(&[&caching], &["MGET {oi}b oi.c {oi}a"], told(true));
-        for line in ["CLIENT CACHING x", "CLIENT CACHING YES", "CLIENT CACHING NO", "CLIENT TRACKING ON BCAST"] {
-            scene.line(0, line, 1);
+            scene.line(0, "CLIENT TRACKING OFF", 1);
         }
-        scene.line(0, "CLIENT TRACKING OFF", 1);
+        scene.line(1, "DEL {oi}a", 1);
     }
-    scene.line(1, "DEL {oi}a", 1);
 }
 
 #[test]
 fn arguments_that_do_not_fit_are_refused() {
-    let (proxy, redis) = (Proxy::before(shared()), Node::standalone());
-    let mut scene = Scene::new(&proxy, &redis, &[3, 3]);
-    for line in [
-        "CLIENT TRACKING ON BCAST PREFIX a: PREFIX b:",
-        "CLIENT TRACKING ON BCAST PREFIX a:b",
-        "CLIENT TRACKING ON BCAST PREFIX c: PREFIX c:d",
-        "CLIENT TRACKING ON BCAST PREFIX c:",
-        "CLIENT TRACKINGINFO",
-        "CLIENT TRACKING ON",
-        "CLIENT TRACKING ON OPTIN",
-        "CLIENT TRACKING ON BCAST OPTIN",
-        "CLIENT CACHING YES",
-        "CLIENT TRACKING OFF",
-        "CLIENT TRACKING OFF",
-        "CLIENT TRACKING ON OPTIN",
-        "CLIENT TRACKING ON OPTOUT",
-        "CLIENT TRACKING ON BCAST",
-        "CLIENT CACHING NO",
-        "CLIENT CACHING YES",
-        "CLIENT TRACKINGINFO",
-        "CLIENT TRACKING OFF",
-        "CLIENT TRACKING ON REDIRECT #1 REDIRECT #1",
-        "CLIENT TRACKING ON REDIRECT #1",
-        "CLIENT GETREDIR",
-        "CLIENT TRACKINGINFO",
-        "CLIENT TRACKING ON REDIRECT 0",
-        "RESET",
-        "CLIENT TRACKINGINFO",
-        "CLIENT GETREDIR",
-    ] {
-        scene.line(0, line, 1);
+    for (proxy, redis) in before_each() {
+        let mut scene = Scene::new(&proxy, &redis, &[3, 3]);
+        for line in [
+            "CLIENT TRACKING ON BCAST PREFIX a: PREFIX b:",
+            "CLIENT TRACKING ON BCAST PREFIX a:b",
+            "CLIENT TRACKING ON BCAST PREFIX c: PREFIX c:d",
+            "CLIENT TRACKING ON BCAST PREFIX c:",
+            "CLIENT TRACKINGINFO",
+            "CLIENT TRACKING ON",
+            "CLIENT TRACKING ON OPTIN",
+            "CLIENT TRACKING ON BCAST OPTIN",
+            "CLIENT CACHING YES",
+            "CLIENT TRACKING OFF",
+            "CLIENT TRACKING OFF",
+            "CLIENT TRACKING ON OPTIN",
+            "CLIENT TRACKING ON OPTOUT",
+            "CLIENT TRACKING ON BCAST",
+            "CLIENT CACHING NO",
+            "CLIENT CACHING YES",
+            "CLIENT TRACKINGINFO",
+            "CLIENT TRACKING OFF",
+            "CLIENT TRACKING ON REDIRECT #1 REDIRECT #1",
+            "CLIENT TRACKING ON REDIRECT #1",
+            "CLIENT GETREDIR",
+            "CLIENT TRACKINGINFO",
+            "CLIENT TRACKING ON REDIRECT 0",
+            "RESET",
+            "CLIENT TRACKINGINFO",
+            "CLIENT GETREDIR",
+        ] {
+            scene.line(0, line, 1);
+        }
     }
 }
 
@@ -362,74 +372,76 @@ fn what_a_node_can_remember_no_more_is_dropped() {
 
 #[test]
 fn broadcasts_come_from_all_nodes() {
-    let (proxy, redis) = (Proxy::before(shared()), Node::standalone());
-    let mut scene = Scene::new(&proxy, &redis, &[3, 2]);
-    scene.line(0, "CLIENT TRACKING ON BCAST PREFIX bc.x PREFIX bc.y", 1);
-    for number in 0..20 {
-        scene.line(1, &format!("SET bc.x{number} 1"), 1);
-        scene.same(0, "x", 1);
-        scene.line(1, &format!("SET bc.z{number} 1"), 1);
-        scene.line(1, &format!("DEL bc.y{number} bc.x{number} bc.z{number}"), 1);
-        scene.same(0, "x", 1);
+    for (proxy, redis) in before_each() {
+        let mut scene = Scene::new(&proxy, &redis, &[3, 2]);
+        scene.line(0, "CLIENT TRACKING ON BCAST PREFIX bc.x PREFIX bc.y", 1);
+        for number in 0..20 {
+            scene.line(1, &format!("SET bc.x{number} 1"), 1);
+            scene.same(0, "x", 1);
+            scene.line(1, &format!("SET bc.z{number} 1"), 1);
+            scene.line(1, &format!("DEL bc.y{number} bc.x{number} bc.z{number}"), 1);
+            scene.same(0, "x", 1);
+            scene.quiet(0);
+        }
+        // Its own, behind the reply.
+        scene.line(0, "SET bc.y 1", 2);
+        scene.line(0, "RESET", 1);
+        scene.line(1, "DEL bc.y", 1);
         scene.quiet(0);
     }
-    // Its own, behind the reply.
-    scene.line(0, "SET bc.y 1", 2);
-    scene.line(0, "RESET", 1);
-    scene.line(1, "DEL bc.y", 1);
-    scene.quiet(0);
 }
 
 #[test]
 fn messages_go_to_whom_they_are_redirected() {
-    let (proxy, redis) = (Proxy::before(shared()), Node::standalone());
-    for source in [2, 3] {
-        // Six clients, so that reader and listener are on both workers.
-        let mut scene = Scene::new(&proxy, &redis, &[source, source, 2, 2, 3, 2]);
-        for listener in [2, 3] {
-            scene.line(listener, "SUBSCRIBE __redis__:invalidate", 1);
-        }
-        let writer = 5;
-        for (reader, listener) in [(0, 2), (1, 3), (0, 3), (1, 4), (0, 4), (1, 2)] {
-            scene.line(reader, &format!("CLIENT TRACKING ON REDIRECT #{listener}"), 1);
-            scene.line(reader, "CLIENT GETREDIR", 1);
-            scene.line(reader, "GET rd.a", 1);
+    for (proxy, redis) in before_each() {
+        for source in [2, 3] {
+            // Six clients, so that reader and listener are on both workers.
+            let mut scene = Scene::new(&proxy, &redis, &[source, source, 2, 2, 3, 2]);
+            for listener in [2, 3] {
+                scene.line(listener, "SUBSCRIBE __redis__:invalidate", 1);
+            }
+            let writer = 5;
+            for (reader, listener) in [(0, 2), (1, 3), (0, 3), (1, 4), (0, 4), (1, 2)] {
+                scene.line(reader, &format!("CLIENT TRACKING ON REDIRECT #{listener}"), 1);
+                scene.line(reader, "CLIENT GETREDIR", 1);
+                scene.line(reader, "GET rd.a", 1);
+                scene.line(writer, "INCR rd.a", 1);
+                scene.same(listener, "redirected", 1);
+                scene.line(reader, "CLIENT TRACKING OFF", 1);
+                scene.line(reader, "CLIENT TRACKING ON OPTIN NOLOOP", 1);
+                scene.line(reader, "CLIENT TRACKING OFF", 1);
+                scene.line(reader, &format!("CLIENT TRACKING ON BCAST PREFIX rd. REDIRECT #{listener}"), 1);
+                scene.line(writer, "INCR rd.b", 1);
+                scene.same(listener, "redirected broadcast", 1);
+                scene.line(reader, "CLIENT TRACKING OFF", 1);
+                scene.line(writer, "INCR rd.b", 1);
+                scene.quiet(reader);
+                scene.quiet(listener);
+            }
+            // One who speaks RESP2 and has not subscribed hears nothing.
+            scene.line(0, "CLIENT TRACKING ON REDIRECT #5", 1);
+            scene.line(0, "GET rd.a", 1);
+            scene.line(1, "INCR rd.a", 1);
+            scene.quiet(5);
+            // The listener goes.
+            scene.line(0, "CLIENT TRACKING OFF", 1);
+            scene.line(0, "CLIENT TRACKING ON REDIRECT #2", 1);
+            scene.line(0, "GET rd.a", 1);
+            scene.line(2, "QUIT", 1);
+            let listed = |client: &mut Client| client.line("CLIENT LIST TYPE pubsub").string().lines().count();
+            eventually("it to go", || scene.pairs[5].each_mut().map(listed) == [1, 1]);
             scene.line(writer, "INCR rd.a", 1);
-            scene.same(listener, "redirected", 1);
-            scene.line(reader, "CLIENT TRACKING OFF", 1);
-            scene.line(reader, "CLIENT TRACKING ON OPTIN NOLOOP", 1);
-            scene.line(reader, "CLIENT TRACKING OFF", 1);
-            scene.line(reader, &format!("CLIENT TRACKING ON BCAST PREFIX rd. REDIRECT #{listener}"), 1);
-            scene.line(writer, "INCR rd.b", 1);
-            scene.same(listener, "redirected broadcast", 1);
-            scene.line(reader, "CLIENT TRACKING OFF", 1);
-            scene.line(writer, "INCR rd.b", 1);
-            scene.quiet(reader);
-            scene.quiet(listener);
+            scene.same(0, "broken", usize::from(source == 3));
+            // The node's message about the change is on its way.
+            eventually("the proxy to find nobody there", || {
+                let said = scene.pairs[0][0].line("CLIENT TRACKINGINFO");
+                String::from_utf8_lossy(&said.0).contains("broken_redirect")
+            });
+            scene.line(0, "CLIENT TRACKINGINFO", 1);
+            scene.line(0, "CLIENT TRACKING ON REDIRECT #2", 1);
+            scene.line(0, "CLIENT TRACKING OFF", 1);
+            scene.line(writer, "DEL rd.a rd.b", 1);
         }
-        // One who speaks RESP2 and has not subscribed hears nothing.
-        scene.line(0, "CLIENT TRACKING ON REDIRECT #5", 1);
-        scene.line(0, "GET rd.a", 1);
-        scene.line(1, "INCR rd.a", 1);
-        scene.quiet(5);
-        // The listener goes.
-        scene.line(0, "CLIENT TRACKING OFF", 1);
-        scene.line(0, "CLIENT TRACKING ON REDIRECT #2", 1);
-        scene.line(0, "GET rd.a", 1);
-        scene.line(2, "QUIT", 1);
-        let listed = |client: &mut Client| client.line("CLIENT LIST TYPE pubsub").string().lines().count();
-        eventually("it to go", || scene.pairs[5].each_mut().map(listed) == [1, 1]);
-        scene.line(writer, "INCR rd.a", 1);
-        scene.same(0, "broken", usize::from(source == 3));
-        // The node's message about the change is on its way.
-        eventually("the proxy to find nobody there", || {
-            let said = scene.pairs[0][0].line("CLIENT TRACKINGINFO");
-            String::from_utf8_lossy(&said.0).contains("broken_redirect")
-        });
-        scene.line(0, "CLIENT TRACKINGINFO", 1);
-        scene.line(0, "CLIENT TRACKING ON REDIRECT #2", 1);
-        scene.line(0, "CLIENT TRACKING OFF", 1);
-        scene.line(writer, "DEL rd.a rd.b", 1);
     }
 }
 
@@ -458,19 +470,20 @@ fn a_flush_drops_everything() {
 
 #[test]
 fn the_protocol_may_change() {
-    let (proxy, redis) = (Proxy::before(shared()), Node::standalone());
-    let mut scene = Scene::new(&proxy, &redis, &[2, 2]);
-    // In RESP2 nobody can be told; what is said to be tracked, is from HELLO 3 on.
-    scene.line(0, "CLIENT TRACKING ON", 1);
-    scene.line(0, "GET pv.a", 1);
-    scene.line(1, "INCR pv.a", 1);
-    scene.quiet(0);
-    scene.pairs[0].iter_mut().for_each(|client| drop(client.line("HELLO 3")));
-    assert_eq!(scene.pairs[0][0].reply(), FLUSH);
-    scene.line(0, "GET pv.a", 1);
-    scene.line(1, "INCR pv.a", 1);
-    scene.same(0, "in RESP3", 1);
-    scene.line(1, "DEL pv.a", 1);
+    for (proxy, redis) in before_each() {
+        let mut scene = Scene::new(&proxy, &redis, &[2, 2]);
+        // In RESP2 nobody can be told; what is said to be tracked, is from HELLO 3 on.
+        scene.line(0, "CLIENT TRACKING ON", 1);
+        scene.line(0, "GET pv.a", 1);
+        scene.line(1, "INCR pv.a", 1);
+        scene.quiet(0);
+        scene.pairs[0].iter_mut().for_each(|client| drop(client.line("HELLO 3")));
+        assert_eq!(scene.pairs[0][0].reply(), FLUSH);
+        scene.line(0, "GET pv.a", 1);
+        scene.line(1, "INCR pv.a", 1);
+        scene.same(0, "in RESP3", 1);
+        scene.line(1, "DEL pv.a", 1);
+    }
 }
 
 #[test]
@@ -677,4 +690,34 @@ fn one_that_does_not_read_what_it_is_told_is_closed() {
         writer.line("CLIENT LIST").string().lines().count() == 1
     });
     assert_eq!(writer.call(&["DEL", &key]), ":1\r\n");
+}
+
+/// Of other databases a client is told nothing, whatever it tracks; and when it SELECTs another, it forgets.
+#[test]
+fn only_keys_of_the_clients_database_are_told() {
+    let cluster = shared();
+    let settings = |name: &str| Settings::new(cluster.seeds()).with("DATABASE", name).with("DATABASES", 3);
+    let (tracked, other, whole) =
+        (Proxy::start(settings("told")), Proxy::start(settings("untold")), Proxy::before(cluster));
+    let (mut client, mut same) = (tracked.client_of(3), tracked.client());
+    let strangers = [other.client(), whole.client()];
+    assert_eq!(client.line("CLIENT TRACKING ON BCAST"), "+OK\r\n");
+    for mut stranger in strangers {
+        stranger.line("MSET a 1 x{told}a 1 {untold}a 1");
+    }
+    same.line("SET {told}a 1");
+    assert_eq!(client.read().expect("a message"), invalidation("{told}a").as_str());
+    assert_eq!(client.line("SELECT 1"), "+OK\r\n");
+    assert_eq!(client.read().expect("a message"), FLUSH);
+    same.line("SET a 1");
+    same.line("SELECT 1");
+    same.line("SET b 1");
+    assert_eq!(client.read().expect("a message"), invalidation("b").as_str());
+    assert_eq!(client.line("CLIENT TRACKING OFF"), "+OK\r\n");
+    assert_eq!(client.line("CLIENT TRACKING ON"), "+OK\r\n");
+    // Each key that it has read, where one server would say that all are gone.
+    client.line("MGET b c");
+    same.line("FLUSHDB");
+    dropped(&mut client, "b", "all are flushed");
+    assert_eq!(client.line("PING"), "+PONG\r\n");
 }

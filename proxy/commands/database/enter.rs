@@ -1,6 +1,6 @@
 //! Requests on their way into a database: keys and patterns are named as they are kept.
 
-use super::{Database, KnownScripts};
+use super::{Database, KnownScripts, whole::Whole};
 use crate::{
     commands::table::{Keys, Spec, in_database::InDatabase, keys},
     protocol::{
@@ -46,9 +46,12 @@ impl Database {
                 Entered::Refused(self.refusal(spec, "option DB: the other database is none of its own"))
             }
             InDatabase::Copy => self.enter_keys(request, spec, anew),
-            InDatabase::Pattern => self.run(b"EVAL_RO", KEYS, &[&self.pattern, request.arg(1)], anew),
-            InDatabase::Count => self.run(b"EVAL_RO", COUNT, &[], anew),
-            InDatabase::Random => self.run(b"EVAL_RO", RANDOM, &[], anew),
+            InDatabase::Pattern | InDatabase::Scan if self.outgrows(request) => {
+                Entered::Refused(says::TOO_LONG_INSIDE.into())
+            }
+            InDatabase::Pattern => self.ask_whole(Whole::Keys(request.arg(1)), anew),
+            InDatabase::Count => self.ask_whole(Whole::Count, anew),
+            InDatabase::Random => self.ask_whole(Whole::Random, anew),
             InDatabase::FlushAll if self.is_one_of_several => {
                 Entered::Refused(self.refusal(spec, "it would empty this database alone; FLUSHDB does that, in each"))
             }
@@ -57,16 +60,22 @@ impl Database {
             {
                 Entered::Refused(says::SYNTAX.into())
             }
-            InDatabase::Flush | InDatabase::FlushAll => self.run(b"EVAL", FLUSH, &[], anew),
+            InDatabase::Flush | InDatabase::FlushAll => self.ask_whole(Whole::Flush, anew),
             InDatabase::Script(_) if self.outgrows(request) => Entered::Refused(says::TOO_LONG_INSIDE.into()),
             InDatabase::Script(code) => self.enter_script(request, code, known, anew),
             InDatabase::Info if has_arg(request, |arg| is_any(arg, &["keyspace", "keysizes"])) => Entered::Refused(
                 self.refusal(spec, "nodes count the keys of all databases together; DBSIZE counts its own"),
             ),
-            InDatabase::Topics if has_arg(request, |arg| arg.starts_with(b"__key")) => {
-                Entered::Refused(self.refusal(spec, "keyspace notifications are not told apart yet"))
+            InDatabase::Info => Entered::AsItCame,
+            InDatabase::ShardChannels => {
+                anew.begin(3);
+                anew.push(&[request.name()]);
+                anew.push(&[request.arg(1)]);
+                anew.push(&[&self.pattern, request.get(2).unwrap_or(b"*")]);
+                Entered::Anew
             }
-            InDatabase::Info | InDatabase::Topics => Entered::AsItCame,
+            InDatabase::AllFrom(first) => self.enter_all(request, (first..request.len()).collect(), anew),
+            InDatabase::Scan if known.is_queued => self.scan_at_once(request, anew),
             InDatabase::Scan => self.enter_scan(request, anew),
         }
     }
@@ -150,38 +159,12 @@ impl Database {
         self.enter_all(request, places, anew)
     }
 
-    /// The last MATCH counts: the one that keeps to the database stands before those of the client.
     fn enter_scan(&self, request: &Request, anew: &mut Anew) -> Entered {
-        if self.outgrows(request) {
-            return Entered::Refused(says::TOO_LONG_INSIDE.into());
-        }
+        let options = self.scan_options(request);
         anew.begin(request.len() + 2);
         anew.push(&[request.name()]);
         anew.push(&[request.arg(1)]);
-        anew.push(&[b"MATCH"]);
-        anew.push(&[&self.pattern, b"*"]);
-        let mut at = 2;
-        while at < request.len() {
-            anew.push(&[request.arg(at)]);
-            if at + 1 < request.len() {
-                let before = if request.is(at, "MATCH") { &*self.pattern } else { b"" };
-                anew.push(&[before, request.arg(at + 1)]);
-            }
-            at += 2;
-        }
-        Entered::Anew
-    }
-
-    /// A script about the slot. Its arguments are the slot, the prefix, and what is put together of `parts`.
-    fn run(&self, name: &[u8], text: &str, parts: &[&[u8]], anew: &mut Anew) -> Entered {
-        anew.begin(8);
-        anew.push(&[name]);
-        anew.push(&[text.as_bytes()]);
-        anew.push(&[b"2"]);
-        self.guards.iter().for_each(|guard| anew.push(&[guard]));
-        anew.push(&[self.slot.to_string().as_bytes()]);
-        anew.push(&[&self.prefix]);
-        anew.push(parts);
+        options.iter().for_each(|option| anew.push(&[option]));
         Entered::Anew
     }
 }
@@ -199,32 +182,3 @@ fn is_any(arg: &[u8], words: &[&str]) -> bool {
 fn is_how_to_flush(request: &Request) -> bool {
     request.is(1, "SYNC") || request.is(1, "ASYNC")
 }
-
-/// The keys that match. As a script, since a slot that is half moved has keys at two nodes: so long, no script runs.
-const KEYS: &str = "\
-local keys,first=redis.call('KEYS',ARGV[3]),#ARGV[2]+1 \
-for index,key in ipairs(keys) do keys[index]=string.sub(key,first) end \
-return keys";
-const COUNT: &str = "return redis.call('CLUSTER','COUNTKEYSINSLOT',ARGV[1])";
-
-/// Some of the slot's keys, one of the database's among them by chance. Where others fill the front of the slot, all are
-/// looked at.
-const RANDOM: &str = "\
-local slot,prefix=ARGV[1],ARGV[2] \
-local count=redis.call('CLUSTER','COUNTKEYSINSLOT',slot) \
-for _,most in ipairs({math.min(count,1024),count}) do \
-local own={} \
-for _,key in ipairs(redis.call('CLUSTER','GETKEYSINSLOT',slot,most)) do \
-if string.sub(key,1,#prefix)==prefix and redis.call('EXISTS',key)==1 then own[#own+1]=key end end \
-if #own>0 then return string.sub(own[1+tonumber(redis.call('TIME')[2])%#own],#prefix+1) end end \
-return false";
-
-/// All keys of the slot that are the database's, a thousand at a time; those of others that were met are met again.
-const FLUSH: &str = "\
-local slot,prefix,others=ARGV[1],ARGV[2],0 \
-while true do \
-local own,keys={},redis.call('CLUSTER','GETKEYSINSLOT',slot,1000+others) \
-for _,key in ipairs(keys) do if string.sub(key,1,#prefix)==prefix then own[#own+1]=key end end \
-if #own==0 and #keys<1000+others then return {ok='OK'} end \
-others=#keys-#own \
-for first=1,#own,1000 do redis.call('UNLINK',unpack(own,first,math.min(#own,first+999))) end end";

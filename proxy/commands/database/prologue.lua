@@ -137,8 +137,8 @@ local redis, server, _G, load, loadstring = (function(P, Q, S, T)
         end
         function whole.d(f, a, m)
             if m > 1 then local r = f(unpack(a, 1, m)) return r end
-            local r = f('CLUSTER', 'COUNTKEYSINSLOT', S)
-            return r
+            local count = f('CLUSTER', 'COUNTKEYSINSLOT', S)
+            return count > 10000 and count or #within(count)
         end
         function whole.r(f, a, m)
             if m > 1 then local r = f(unpack(a, 1, m)) return r end

@@ -35,10 +35,13 @@ const LONGEST: usize = 64 * 1024;
 const NOBODYS: &[u8] = b"ffffffffffffffffffffffffffffffffffffffff";
 
 /// The prologue without comments and line ends.
-static PROLOGUE: LazyLock<String> = LazyLock::new(|| {
-    let lines = include_str!("prologue.lua").lines().map(str::trim);
-    lines.filter(|line| !line.is_empty() && !line.starts_with("--")).collect::<Vec<_>>().join(" ")
-});
+static PROLOGUE: LazyLock<String> = LazyLock::new(|| compact(include_str!("prologue.lua")));
+
+/// A script of the proxy's own without comments and line ends.
+pub(super) fn compact(text: &str) -> String {
+    let lines = text.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with("--"));
+    lines.collect::<Vec<_>>().join(" ")
+}
 
 /// A script as a database's clients know it, and as nodes do.
 #[derive(Debug)]
@@ -78,7 +81,7 @@ struct KeyRules {
     some: String,
 }
 
-/// What is known of scripts.
+/// What is known where a request enters a database.
 #[derive(Clone, Copy)]
 pub struct KnownScripts<'a> {
     /// How they are kept at nodes.
@@ -89,6 +92,8 @@ pub struct KnownScripts<'a> {
     pub commands: &'a Arc<CommandTable>,
     /// Whether a script that nodes have been given may be named by its digest: the client's user may do all.
     pub by_digest: bool,
+    /// The request joins a transaction.
+    pub is_queued: bool,
 }
 
 impl Database {
@@ -279,7 +284,8 @@ fn rule(spec: &Spec) -> Option<String> {
         // Servers refuse it in scripts, and say so.
         _ if spec.flags.has(Flags::NOSCRIPT) => "-".to_owned(),
         InDatabase::Info
-        | InDatabase::Topics
+        | InDatabase::ShardChannels
+        | InDatabase::AllFrom(_)
         | InDatabase::Script(_)
         | InDatabase::NoCluster
         | InDatabase::Refused(_) => return None,

@@ -5,7 +5,7 @@ use std::{rc::Rc, sync::Arc};
 use super::{Database, WrappedScripts};
 use crate::{
     commands::{scripts::Sha, table::in_database::ReplyKeys},
-    protocol::resp::write,
+    protocol::{resp::write, says},
 };
 
 /// One reply, or as much of it as has come.
@@ -161,6 +161,7 @@ impl Strip {
                 self.at = At::Digest;
                 return;
             }
+            (b'-', _) if matches!(reply_keys, ReplyKeys::Whole | ReplyKeys::Page) => out.extend(of_own_script(line)),
             (b'-', _) if matches!(reply_keys, ReplyKeys::Group | ReplyKeys::Streams) => out.extend(self.error(line)),
             _ => out.extend_from_slice(line),
         }
@@ -180,6 +181,7 @@ impl Strip {
         let Some(within) = self.open.last() else { return self.reply_keys };
         match (within.reply_keys, within.index) {
             (ReplyKeys::Each, _) | (ReplyKeys::First, 0) => ReplyKeys::Key,
+            (ReplyKeys::Pairs, index) if index % 2 == 0 => ReplyKeys::Key,
             (ReplyKeys::Page, 1) => ReplyKeys::Each,
             (ReplyKeys::Streams, index) if within.kind == b'%' && index % 2 == 0 => ReplyKeys::Key,
             (ReplyKeys::Streams, _) if within.kind != b'%' => ReplyKeys::First,
@@ -233,6 +235,18 @@ impl Strip {
             Some((before, key)) => [before, key.strip_prefix(prefix).unwrap_or(key)].concat(),
             None => line.to_vec(),
         }
+    }
+}
+
+/// An error of a script that the proxy has made of a command: the client has not sent one.
+fn of_own_script(error: &[u8]) -> Vec<u8> {
+    let place = |text: &[u8]| error.windows(text.len()).position(|part| part == text);
+    if error.starts_with(b"-NOPERM") || place(b"The user executing the script").is_some() {
+        return [b"-", says::TAKES_SCRIPTS.as_bytes(), b"\r\n"].concat();
+    }
+    match place(b" script: ") {
+        Some(end) => [&error[..end], b"\r\n"].concat(),
+        None => error.to_vec(),
     }
 }
 

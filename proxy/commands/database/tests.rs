@@ -26,8 +26,13 @@ fn entered(database: &Database, line: &str) -> String {
     let request = parser.request(&frame, found);
     let commands = CommandTable::builtin();
     let scripts = ScriptCache::new(Arc::default());
-    let known =
-        KnownScripts { wrapped: &WrappedScripts::default(), scripts: &scripts, commands: &commands, by_digest: true };
+    let known = KnownScripts {
+        wrapped: &WrappedScripts::default(),
+        scripts: &scripts,
+        commands: &commands,
+        by_digest: true,
+        is_queued: false,
+    };
     match database.enter(&request, commands.find(&request), known, &mut anew) {
         Entered::AsItCame => "as it came".to_owned(),
         Entered::Refused(error) => String::from_utf8(error).unwrap(),
@@ -93,6 +98,12 @@ fn keys_and_patterns_are_named_as_they_are_kept() {
         ("COMMAND GETKEYS GET a", "as it came"),
         ("PUBLISH a b", "as it came"),
         ("SUBSCRIBE a", "as it came"),
+        ("SPUBLISH a b", "SPUBLISH {shop}a b"),
+        ("SSUBSCRIBE a b", "SSUBSCRIBE {shop}a {shop}b"),
+        ("SUNSUBSCRIBE", "SUNSUBSCRIBE"),
+        ("PUBSUB SHARDNUMSUB a b", "PUBSUB SHARDNUMSUB {shop}a {shop}b"),
+        ("PUBSUB SHARDCHANNELS", "PUBSUB SHARDCHANNELS {shop}*"),
+        ("PUBSUB SHARDCHANNELS a*", "PUBSUB SHARDCHANNELS {shop}a*"),
         ("CLUSTER NODES", "ERR This instance has cluster support disabled"),
         ("OBJECT NOSUCH a", "ERR unknown subcommand 'NOSUCH'. Try OBJECT HELP."),
         ("OBJECT", "as it came"),
@@ -101,14 +112,14 @@ fn keys_and_patterns_are_named_as_they_are_kept() {
         assert_eq!(entered(&shop(), line), expected, "{line}");
     }
     for (line, name, last) in [
-        ("FLUSHDB", "EVAL", ""),
-        ("FLUSHALL ASYNC", "EVAL", ""),
-        ("RANDOMKEY", "EVAL_RO", ""),
-        ("DBSIZE", "EVAL_RO", ""),
-        ("KEYS a*", "EVAL_RO", "{shop}a*"),
+        ("FLUSHDB", "EVAL", "flush 3808 {shop}"),
+        ("FLUSHALL ASYNC", "EVAL", "flush 3808 {shop}"),
+        ("RANDOMKEY", "EVAL_RO", "random 3808 {shop}"),
+        ("DBSIZE", "EVAL_RO", "count 3808 {shop}"),
+        ("KEYS a*", "EVAL_RO", "keys 3808 {shop} a* {shop}a*"),
     ] {
         let entered = entered(&shop(), line);
-        let end = format!(" 2 {{shop}}\0slotway1 {{shop}}\0slotway2 3808 {{shop}} {last}");
+        let end = format!(" 2 {{shop}}\0slotway1 {{shop}}\0slotway2 {last}");
         assert!(entered.starts_with(name) && entered.ends_with(&end), "{line}: {entered:?}");
     }
     for line in [
@@ -117,7 +128,6 @@ fn keys_and_patterns_are_named_as_they_are_kept() {
         "MIGRATE h 1 k 0 5",
         "PROXY NODE a GET b",
         "DEBUG OBJECT a",
-        "SUBSCRIBE __keyspace@0__:a",
         "INFO keyspace",
         "MOVE a 1",
     ] {
@@ -136,13 +146,23 @@ fn a_prefix_with_letters_of_patterns_is_taken_as_it_is() {
 
 #[test]
 fn several_are_told_apart_by_their_numbers() {
-    let all = Database::several("shop", "{%}", 3).unwrap();
-    let prefixes: Vec<&[u8]> = all.iter().map(Database::prefix).collect();
-    assert_eq!(prefixes, [&b"{shop}"[..], b"{shop/1}", b"{shop/2}"]);
-    assert!(entered(&all[1], "FLUSHALL").contains("FLUSHDB does that, in each"));
-    assert!(entered(&all[1], "FLUSHDB").starts_with("EVAL "));
-    let one = Database::several("shop", "{%}", 0).unwrap();
-    assert!(one.len() == 1 && entered(&one[0], "FLUSHALL").starts_with("EVAL "));
+    let prefixes = |name: Option<&str>, count: usize| {
+        let all = Databases::new(name, "{%}", count).unwrap();
+        let prefix =
+            |number: u32| all.get(number).map_or("", |database| std::str::from_utf8(database.prefix()).unwrap());
+        (0..all.count()).map(prefix).map(str::to_owned).collect::<Vec<_>>()
+    };
+    assert_eq!(prefixes(Some("shop"), 3), ["{shop}", "{shop/1}", "{shop/2}"]);
+    assert_eq!(prefixes(Some("shop"), 0), ["{shop}"]);
+    assert_eq!(prefixes(None, 3), ["", "{db/1}", "{db/2}"]);
+    assert_eq!(prefixes(None, 0), [""]);
+    let (several, one) = [3, 0].map(|count| Databases::new(Some("shop"), "{%}", count).unwrap()).into();
+    assert!(entered(several.get(1).unwrap(), "FLUSHALL").contains("FLUSHDB does that, in each"));
+    assert!(entered(several.get(1).unwrap(), "FLUSHDB").starts_with("EVAL "));
+    assert!(entered(one.get(0).unwrap(), "FLUSHALL").starts_with("EVAL "));
+    assert!(!one.are_selected() && several.are_selected());
+    assert_eq!(several.own(b"{shop/2}a"), Some((2, &b"a"[..])));
+    assert_eq!(several.own(b"{shop/3}a"), None);
 }
 
 #[test]
@@ -166,7 +186,7 @@ fn names_and_forms_are_checked() {
 fn what_is_let_in_keeps_its_keys_within() {
     for spec in CommandTable::builtin().rows() {
         let refused = matches!(spec.in_database, InDatabase::Refused(_) | InDatabase::NoCluster);
-        let names_keys = !matches!(spec.in_database, InDatabase::AsItCame | InDatabase::Info | InDatabase::Topics);
+        let names_keys = !matches!(spec.in_database, InDatabase::AsItCame | InDatabase::Info);
         let alone = spec.container && !spec.name.contains('|');
         assert!(refused || alone || names_keys || !spec.has_keys(), "{} has keys and goes on as it came", spec.name);
     }
@@ -249,7 +269,7 @@ fn called(scripts: &ScriptCache, wrapped: &WrappedScripts, words: &[&str]) -> (S
     let found = parser.find(&frame).unwrap().unwrap();
     let request = parser.request(&frame, found);
     let commands = CommandTable::builtin();
-    let known = KnownScripts { wrapped, scripts, commands: &commands, by_digest: true };
+    let known = KnownScripts { wrapped, scripts, commands: &commands, by_digest: true, is_queued: false };
     assert_eq!(shop().enter(&request, commands.find(&request), known, &mut anew), Entered::Anew);
     let text = |arg: &[u8]| String::from_utf8(arg.to_vec()).unwrap();
     let rest: Vec<String> = anew.request().args().skip(2).map(text).collect();
@@ -310,5 +330,45 @@ fn digests_are_changed_both_ways() {
             let told: Vec<u8> = reply.as_bytes().chunks(step).flat_map(|piece| strip.feed(piece)).collect();
             assert_eq!(String::from_utf8(told).unwrap(), expected);
         }
+    }
+}
+
+#[test]
+fn notifications_are_asked_for_and_told_by_number() {
+    let [named, nameless, one] = [(Some("shop"), 3), (None, 3), (Some("shop"), 0)]
+        .map(|(name, count)| Databases::new(name, "{%}", count).unwrap());
+    let asked = |databases: &Databases, name: &str, is_pattern: bool| {
+        let all = databases.notified(name.as_bytes(), is_pattern).into_iter();
+        all.map(|asked| String::from_utf8(asked.name).unwrap()).collect::<Vec<_>>().join(" ")
+    };
+    for (databases, name, is_pattern, expected) in [
+        (&named, "__keyspace@1__:a*", false, "__keyspace@0__:{shop/1}a*"),
+        (&named, "__keyspace@1__:a*", true, "__keyspace@0__:{shop/1}a*"),
+        (&named, "__keyspace@3__:a", false, ""),
+        (&named, "__keyspace@01__:a", false, ""),
+        (&named, "__keyevent@2__:*", true, "__keyevent@0__:*"),
+        (&named, "__keyevent@2__:set", false, "__keyevent@0__:set"),
+        (&one, "__keyspace@2__:a", false, "__keyspace@2__:{shop}a"),
+        (&one, "*", true, "__keyspace@*__:{shop}* __keyevent@*__:*"),
+        (&nameless, "__keyspace@0__:a", false, "__keyspace@0__:a"),
+        (&nameless, "__keyspace@1__:a", false, "__keyspace@0__:{db/1}a"),
+    ] {
+        assert_eq!(asked(databases, name, is_pattern), expected, "{name}");
+    }
+    let told = |databases: &Databases, name: &str, message: &str| {
+        let told = databases.told(name.as_bytes(), message.as_bytes());
+        told.map(|(name, message)| [name, message].map(|text| String::from_utf8(text).unwrap()).join(" "))
+    };
+    for (databases, name, message, expected) in [
+        (&named, "__keyspace@0__:{shop/1}a", "set", Some("__keyspace@1__:a set")),
+        (&named, "__keyevent@0__:set", "{shop}a", Some("__keyevent@0__:set a")),
+        (&named, "__keyevent@0__:set", "a", None),
+        (&named, "__keyevent@1__:set", "{shop}a", None),
+        (&named, "__keyspace@0__:{other}a", "set", None),
+        (&one, "__keyspace@5__:{shop}a", "set", Some("__keyspace@5__:a set")),
+        (&nameless, "__keyspace@0__:{other}a", "set", Some("__keyspace@0__:{other}a set")),
+        (&nameless, "__keyspace@0__:{db/2}a", "set", Some("__keyspace@2__:a set")),
+    ] {
+        assert_eq!(told(databases, name, message).as_deref(), expected, "{name} {message}");
     }
 }

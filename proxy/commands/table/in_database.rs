@@ -29,8 +29,10 @@ pub enum InDatabase {
     Script(Code),
     /// INFO: of keys it says nothing.
     Info,
-    /// SUBSCRIBE and PSUBSCRIBE: to no keyspace notifications.
-    Topics,
+    /// PUBSUB SHARDCHANNELS: its pattern is named as channels are kept, and it is given one where it has none.
+    ShardChannels,
+    /// All its arguments from here on are named as keys are kept.
+    AllFrom(usize),
     /// DBSIZE: the keys of the slot are counted.
     Count,
     /// RANDOMKEY: one of the slot's keys is taken.
@@ -64,6 +66,8 @@ pub enum ReplyKeys {
     Key,
     /// All its elements are.
     Each,
+    /// Every other of its elements is, from the first on.
+    Pairs,
     /// Its first element is.
     First,
     /// All elements of its second element are: a page of SCAN.
@@ -77,6 +81,8 @@ pub enum ReplyKeys {
     Script,
     /// Likewise, and it is a script's name itself.
     Digest,
+    /// Nowhere, but an error may be that of a script that the client knows nothing of.
+    Whole,
     /// The replies to what a transaction has queued do, each as its command has it.
     Replies,
 }
@@ -103,14 +109,16 @@ fn by_name(name: &str) -> (InDatabase, ReplyKeys) {
     let inside = match name {
         "sort" | "sort_ro" => InDatabase::Sort,
         "copy" => InDatabase::Copy,
-        "keys" => InDatabase::Pattern,
+        "keys" => return (InDatabase::Pattern, ReplyKeys::Whole),
         "scan" => return (InDatabase::Scan, ReplyKeys::Page),
         "info" => InDatabase::Info,
-        "psubscribe" | "subscribe" => InDatabase::Topics,
-        "dbsize" => InDatabase::Count,
-        "randomkey" => InDatabase::Random,
-        "flushdb" => InDatabase::Flush,
-        "flushall" => InDatabase::FlushAll,
+        "pubsub|shardchannels" => return (InDatabase::ShardChannels, ReplyKeys::Each),
+        "pubsub|shardnumsub" => return (InDatabase::AllFrom(2), ReplyKeys::Pairs),
+        "ssubscribe" | "sunsubscribe" => InDatabase::AllFrom(1),
+        "dbsize" => return (InDatabase::Count, ReplyKeys::Whole),
+        "randomkey" => return (InDatabase::Random, ReplyKeys::Whole),
+        "flushdb" => return (InDatabase::Flush, ReplyKeys::Whole),
+        "flushall" => return (InDatabase::FlushAll, ReplyKeys::Whole),
         "blmpop" | "blpop" | "brpop" | "bzmpop" | "bzpopmax" | "bzpopmin" | "lmpop" | "zmpop" => {
             return (InDatabase::Keys, ReplyKeys::First);
         }
@@ -264,6 +272,7 @@ const KEYED: &[&str] = &[
     "smismember",
     "smove",
     "spop",
+    "spublish",
     "srandmember",
     "srem",
     "sscan",
@@ -343,6 +352,7 @@ const KEYLESS: &[&str] = &[
     "acl|whoami",
     "asking",
     "auth",
+    "client|caching",
     "client|capa",
     "client|getname",
     "client|getredir",
@@ -357,6 +367,7 @@ const KEYLESS: &[&str] = &[
     "client|reply",
     "client|setinfo",
     "client|setname",
+    "client|tracking",
     "client|trackinginfo",
     "client|unblock",
     "client|unpause",
@@ -391,6 +402,7 @@ const KEYLESS: &[&str] = &[
     "proxy|help",
     "proxy|info",
     "proxy|nodes",
+    "psubscribe",
     "publish",
     "pubsub|channels",
     "pubsub|help",
@@ -406,6 +418,7 @@ const KEYLESS: &[&str] = &[
     "script|help",
     "select",
     "slowlog|help",
+    "subscribe",
     "time",
     "unsubscribe",
     "unwatch",

@@ -12,6 +12,7 @@ use super::{
     Subscriber, TopicKind, gap,
     handover::{Handover, HandoverStep},
     notification::may_be_notified,
+    own_names::Place,
     source::{KINDS, Names, Source},
 };
 use crate::{
@@ -24,13 +25,21 @@ impl Subscriber {
     /// Subscribes to these where they belong.
     pub(super) fn place(&mut self, kind: TopicKind, names: Vec<Bytes>, router: &Router) {
         let topology = router.topology().clone();
-        let mut by_node: HashMap<String, (Arc<Node>, Vec<Bytes>)> = HashMap::new();
+        let mut by_node: HashMap<(String, TopicKind), (Arc<Node>, Vec<Bytes>)> = HashMap::new();
+        let mut add = |nodes: Vec<Arc<Node>>, kind: TopicKind, name: &Bytes| {
+            for node in nodes {
+                by_node.entry((node.id.clone(), kind)).or_insert_with(|| (node, Vec::new())).1.push(name.clone());
+            }
+        };
         for name in names {
-            for node in self.places(kind, &name, &topology) {
-                by_node.entry(node.id.clone()).or_insert_with(|| (node, Vec::new())).1.push(name.clone());
+            match self.own_names.asks(kind, &name) {
+                None => add(self.places(kind, &name, &topology), kind, &name),
+                Some(all) => {
+                    all.iter().for_each(|asked| add(nodes_of(asked.place, &topology), asked.kind, &asked.name));
+                }
             }
         }
-        for (node, names) in by_node.into_values() {
+        for ((_, kind), (node, names)) in by_node {
             let (soon, now) = names.into_iter().partition(|name| self.is_delivered(kind, name, router));
             let source = self.source_at(&node, router);
             source.at_pubsub_node |= source.is_at_pubsub_node(router);
@@ -54,10 +63,7 @@ impl Subscriber {
             let node = self.moved.get(name).or_else(|| topology.owner(Slot::of(name)));
             return node.cloned().into_iter().collect();
         }
-        if may_be_notified(kind, name) {
-            return topology.owners().cloned().collect();
-        }
-        topology.pubsub_node().cloned().into_iter().collect()
+        nodes_of(if may_be_notified(kind, name) { Place::Primaries } else { Place::PubSub }, topology)
     }
 
     /// The source at this node, a new one where there is none.
@@ -113,6 +119,14 @@ impl Subscriber {
             }
             HandoverStep::Done => self.handover = None,
         }
+    }
+}
+
+fn nodes_of(place: Place, topology: &Topology) -> Vec<Arc<Node>> {
+    match place {
+        Place::Slot(slot) => topology.owner(slot).cloned().into_iter().collect(),
+        Place::Primaries => topology.owners().cloned().collect(),
+        Place::PubSub => topology.pubsub_node().cloned().into_iter().collect(),
     }
 }
 

@@ -70,6 +70,11 @@ impl Session {
         } else {
             self.listening.lay_lane(&mut self.caller, change.forgets.then_some("its tracking has changed"));
         }
+        self.await_tracking().await
+    }
+
+    /// Waits until nodes tell what the client tracks; a node's error. `None` where the client has gone.
+    pub(in crate::session) async fn await_tracking(&mut self) -> Option<Result<(), String>> {
         match self.listening.tracking.as_ref().and_then(|tracking| tracking.opening(&self.caller)) {
             Some(opening) => self.attend_to(pin!(opening), Eof::Lingers).await,
             None => Some(Ok(())),
@@ -112,6 +117,7 @@ pub(super) fn tracking_changes(tracking: &mut Option<Box<Tracking>>, caller: &Ca
         mode: asked.mode,
         prefixes,
         noloop: asked.noloop,
+        database: caller.database.as_ref().map(|inside| inside.database.clone()),
         redirect: asked.redirect,
         invalidations: None,
         caching: before.as_ref().is_some_and(|before| before.caching),
@@ -128,7 +134,8 @@ pub(super) fn tracking_changes(tracking: &mut Option<Box<Tracking>>, caller: &Ca
     let lane = match before {
         Some((Some(invalidations), wanted)) if caller.speaks_resp3() || asked.redirect != 0 => {
             invalidations.redirect.set(asked.redirect);
-            let (all, new) = (now.wanted(), dial::TrackingRequest { prefixes: asked.prefixes, ..now.wanted() });
+            let (all, new) =
+                (now.wanted(), dial::TrackingRequest { prefixes: now.as_kept(&asked.prefixes), ..now.wanted() });
             now.invalidations = Some(invalidations);
             if all == wanted { LaneChange::Kept } else { LaneChange::Asked(all, new) }
         }

@@ -14,8 +14,9 @@ use super::Tracking;
 use crate::{
     clients::{Client, Clients, Mail, Mark},
     cluster::topology::Node,
+    commands::database::Database,
     metrics::ClientTally,
-    protocol::resp::write,
+    protocol::resp::{Value, write},
     upstream::{
         dial::TrackingMode,
         link::{Audience, PushEvent},
@@ -35,6 +36,8 @@ pub(super) struct Invalidations {
     tally: Rc<ClientTally>,
     resp3: bool,
     broadcast: bool,
+    /// The database of its own that the keys are in.
+    database: Option<Arc<Database>>,
     /// The client that is told; 0: this one.
     pub redirect: Cell<u64>,
     /// What another client may have waiting for it.
@@ -67,6 +70,7 @@ impl Invalidations {
             tally: router.tally().clone(),
             resp3,
             broadcast: tracking.mode == TrackingMode::Broadcast,
+            database: tracking.database.clone(),
             redirect: Cell::new(tracking.redirect),
             most_mail: router.settings().pubsub.hard_limit,
             closed: Cell::new(false),
@@ -145,6 +149,16 @@ impl Invalidations {
     }
 }
 
+/// The list of the keys that are the database's, as its clients know them; `None` where none is.
+fn own_keys(database: &Database, keys: &[u8]) -> Option<Vec<u8>> {
+    let (keys, _) = Value::parse(keys).ok()??;
+    let own: Vec<&[u8]> = keys.items().iter().filter_map(|key| database.own(key.text()?)).collect();
+    let mut list = Vec::new();
+    write::array(&mut list, own.len());
+    own.iter().for_each(|key| write::bulk(&mut list, key));
+    (!own.is_empty()).then_some(list)
+}
+
 impl Audience for Invalidations {
     fn hear(&self, node: &Node, news: PushEvent<'_>) {
         if self.closed.get() {
@@ -159,11 +173,15 @@ impl Audience for Invalidations {
                     self.flush("a node tells again what changes");
                 }
             }
-            PushEvent::Said(frame) => {
-                if let Some(keys) = frame.strip_prefix(INVALIDATE) {
-                    self.pass_on(keys);
+            PushEvent::Said(frame) => match (frame.strip_prefix(INVALIDATE), &self.database) {
+                (None, _) => {}
+                (Some(keys), Some(database)) if keys.first() == Some(&b'*') => {
+                    if let Some(keys) = own_keys(database, keys) {
+                        self.pass_on(&keys);
+                    }
                 }
-            }
+                (Some(keys), _) => self.pass_on(keys),
+            },
             PushEvent::Lost(why) => {
                 self.opened.borrow_mut().remove(&node.id);
                 self.flush(&format!("connection to {} lost ({why})", node.label));

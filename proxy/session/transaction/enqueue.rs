@@ -156,5 +156,5 @@ fn joins(caller: &Caller, local: Local, request: &Request<'_>) -> Joins {
 
 fn changes_database(caller: &Caller, request: &Request<'_>) -> bool {
     let number = decimal(request.arg(1)).and_then(|number| u32::try_from(number).ok());
-    number.is_some_and(|number| number < caller.databases() && number != caller.client.database.load(Relaxed))
+    number.is_some_and(|number| number < caller.count_databases() && number != caller.client.database.load(Relaxed))
 }

@@ -1,10 +1,12 @@
 //! What the operator has decided about sessions.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 
 use crate::{
-    commands::plan::Policy,
-    config::{Config, CrossSlot, Numbered, PubSubLimits, Secret},
+    commands::{database::Databases, plan::Policy},
+    config::{Config, CrossSlot, NAMELESS, PubSubLimits, Secret},
     upstream::dial::{Credentials, Login},
 };
 
@@ -15,8 +17,6 @@ pub struct Settings {
     pub policy: Policy,
     /// What is so for the clients of each listener, by its number; never empty.
     pub listeners: Vec<ListenerSettings>,
-    /// Whether SELECT chooses among these, instead of those that the servers have.
-    pub selects_own: bool,
     /// Whether what a client sends to a node waits for what it has under way at others.
     pub strict_order: bool,
     /// How long a client may send nothing.
@@ -34,8 +34,8 @@ pub struct Settings {
 /// What is so for the clients of a listener.
 #[derive(Clone, Debug, Default)]
 pub struct ListenerSettings {
-    /// The databases of their own that they work in, by their numbers; `None`: all of the cluster.
-    pub databases: Option<Numbered>,
+    /// The databases that they work in.
+    pub databases: Arc<Databases>,
     /// Whom they may log in as, and must; none: as anybody.
     pub users: Vec<String>,
 }
@@ -61,7 +61,10 @@ impl Settings {
             Some(Credentials { username: name.clone().map(Bytes::from), secret })
         };
         let databases = config.own_databases().unwrap_or_default();
-        let database = |name: Option<&String>| databases.get(name.or(config.database.as_ref())?).cloned();
+        let database = |name: Option<&String>| {
+            let name = name.or(config.database.as_ref()).map_or(NAMELESS, String::as_str);
+            databases.get(name).cloned().unwrap_or_default()
+        };
         let listeners = config.all_listeners().into_iter().map(|listener| ListenerSettings {
             databases: database(listener.database.as_ref()),
             users: listener.users,
@@ -69,10 +72,13 @@ impl Settings {
         let listeners = listeners.collect();
         let own = credentials(&config.username, &config.password);
         let login = Login { credentials: own.clone(), own, ..Login::default() };
+        let mut policy = Policy::new(config.cross_slot == CrossSlot::Reject, &config.deny, &config.allow);
+        if let Some(databases) = databases.get(NAMELESS) {
+            policy.keep_others(databases);
+        }
         Settings {
-            policy: Policy::new(config.cross_slot == CrossSlot::Reject, &config.deny, &config.allow),
+            policy,
             listeners,
-            selects_own: config.databases > 0,
             strict_order: config.strict_order,
             idle_timeout: config.client_idle_timeout,
             client_window: config.client_window,

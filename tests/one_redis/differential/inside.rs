@@ -14,7 +14,7 @@ use super::{
 use crate::support::{Client, Flavour, Proxy, Random, Settings};
 
 /// What is not served there yet, or is about more than the database.
-const LEFT_OUT: &[&str] = &["ACL DRYRUN", "FUNCTION", "PFDEBUG", "PUBSUB SHARD"];
+const LEFT_OUT: &[&str] = &["ACL DRYRUN", "FUNCTION", "PFDEBUG"];
 
 #[test]
 fn redis_resp2() {

@@ -25,6 +25,7 @@ impl Scene {
             clients: nodes.router.clients().clone(),
             tally: nodes.router.tally().clone(),
             resp3,
+            database: None,
             broadcast: false,
             redirect: Cell::new(redirect),
             most_mail: 1024,

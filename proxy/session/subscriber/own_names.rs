@@ -1,0 +1,154 @@
+//! Subscriptions of a client with databases of its own. Shard channels are kept with the prefix of its database, as keys
+//! are. What is for keyspace notifications is asked for as nodes name it, where the database's slot is, and what comes is
+//! told as the client names it.
+
+use std::{collections::HashMap, sync::Arc};
+
+use bytes::Bytes;
+
+use super::{
+    TopicKind,
+    notification::{is_notification, may_be_notified},
+};
+use crate::{
+    commands::database::Databases,
+    protocol::{
+        glob,
+        resp::{Value, write},
+        slot::Slot,
+    },
+};
+
+/// How a client's names are known to nodes.
+#[derive(Default)]
+pub(super) struct OwnNames {
+    /// `None` where the client has none of its own: its names are the nodes'.
+    databases: Option<Arc<Databases>>,
+    /// What nodes are asked for because of notifications, and the client's names that it is for.
+    asked: HashMap<(TopicKind, Bytes), Vec<(TopicKind, Bytes)>>,
+}
+
+/// What nodes are asked for.
+pub(super) struct Asked {
+    pub(super) kind: TopicKind,
+    pub(super) name: Bytes,
+    pub(super) place: Place,
+}
+
+/// Where that is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Place {
+    /// Where the slot is.
+    Slot(Slot),
+    /// At every primary.
+    Primaries,
+    /// Where all publishing goes.
+    PubSub,
+}
+
+impl OwnNames {
+    pub(super) fn of(databases: &Arc<Databases>) -> OwnNames {
+        let databases = databases.is_any_own().then(|| databases.clone());
+        OwnNames { databases, asked: HashMap::new() }
+    }
+
+    /// What nodes are asked for where the client names this; `None`: the same.
+    pub(super) fn asks(&self, kind: TopicKind, name: &Bytes) -> Option<Vec<Asked>> {
+        let databases = self.databases.as_ref().filter(|_| may_be_notified(kind, name))?;
+        let notified = databases.notified(name, kind == TopicKind::Pattern).into_iter().map(|notified| Asked {
+            kind: if notified.is_pattern { TopicKind::Pattern } else { TopicKind::Channel },
+            name: notified.name.into(),
+            place: notified.slot.map_or(Place::Primaries, Place::Slot),
+        });
+        // What is published may match as well.
+        let published = Asked { kind, name: name.clone(), place: Place::PubSub };
+        Some(notified.chain((!is_notification(name)).then_some(published)).collect())
+    }
+
+    /// The client subscribes to this.
+    pub(super) fn add(&mut self, kind: TopicKind, name: &Bytes) {
+        for asked in self.asks(kind, name).into_iter().flatten() {
+            // Several databases may take the same.
+            let topics = self.asked.entry((asked.kind, asked.name)).or_default();
+            if !topics.iter().any(|(other, topic)| (*other, topic) == (kind, name)) {
+                topics.push((kind, name.clone()));
+            }
+        }
+    }
+
+    /// The client ends that; what nodes need not be asked for any more.
+    pub(super) fn remove(&mut self, kind: TopicKind, name: &Bytes) -> Vec<(TopicKind, Bytes)> {
+        let mut over = Vec::new();
+        for asked in self.asks(kind, name).into_iter().flatten() {
+            let key = (asked.kind, asked.name);
+            let Some(topics) = self.asked.get_mut(&key) else { continue };
+            topics.retain(|(other, topic)| (*other, topic) != (kind, name));
+            if topics.is_empty() {
+                self.asked.remove(&key);
+                over.push(key);
+            }
+        }
+        over
+    }
+
+    /// Whether nodes are asked for this because of notifications.
+    pub(super) fn is_asked(&self, kind: TopicKind, name: &Bytes) -> bool {
+        self.asked.contains_key(&(kind, name.clone()))
+    }
+
+    /// Whether notifications are told otherwise than nodes tell them.
+    pub(super) fn is_any(&self) -> bool {
+        self.databases.is_some()
+    }
+
+    /// The messages that a notification is for the client, each with the name that it has subscribed to.
+    pub(super) fn told(&self, kind: TopicKind, name: &Bytes, frame: &Bytes) -> Vec<(TopicKind, Bytes, Bytes)> {
+        let told = || {
+            let (message, _) = Value::parse(frame).ok()??;
+            let [.., channel, payload] = message.items() else { return None };
+            self.databases.as_ref()?.told(channel.text()?, payload.text()?)
+        };
+        // Of what is published alone, a node tells its own notifications as well.
+        let topics = self.asked.get(&(kind, name.clone())).filter(|_| is_notification(name));
+        let Some((topics, (channel, payload))) = topics.and_then(|topics| Some((topics, told()?))) else {
+            return Vec::new();
+        };
+        let fits = |kind: TopicKind, topic: &[u8]| match kind {
+            TopicKind::Pattern => glob::matches(topic, &channel),
+            _ => *topic == *channel,
+        };
+        let told = topics.iter().filter(|(kind, topic)| fits(*kind, topic)).map(|(kind, topic)| {
+            let frame = match kind {
+                TopicKind::Pattern => message(&[b"pmessage", topic, &channel, &payload]),
+                _ => message(&[b"message", &channel, &payload]),
+            };
+            (*kind, topic.clone(), frame)
+        });
+        told.collect()
+    }
+
+    /// A name as the client says it.
+    pub(super) fn shown<'a>(&self, kind: TopicKind, name: &'a [u8]) -> &'a [u8] {
+        let databases = self.databases.as_ref().filter(|_| kind == TopicKind::Shard);
+        databases.and_then(|databases| databases.own(name)).map_or(name, |(_, own)| own)
+    }
+
+    /// What is published on a shard channel, as the client is told it.
+    pub(super) fn shown_message(&self, kind: TopicKind, name: &Bytes, frame: Bytes) -> Bytes {
+        let own = self.shown(kind, name);
+        if own.len() == name.len() {
+            return frame;
+        }
+        let Ok(Some((said, _))) = Value::parse(&frame) else { return frame };
+        match said.items() {
+            [_, _, Value::Text(payload)] => message(&[b"smessage", own, payload]),
+            _ => frame,
+        }
+    }
+}
+
+fn message(words: &[&[u8]]) -> Bytes {
+    let mut frame = Vec::new();
+    write::request(&mut frame, words);
+    frame.into()
+}
