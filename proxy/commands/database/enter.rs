@@ -98,10 +98,7 @@ impl Database {
         if self.outgrows(request) {
             return Entered::Refused(says::TOO_LONG_INSIDE.into());
         }
-        anew.begin(request.len());
-        for (index, arg) in request.args().enumerate() {
-            if index == key { anew.push(&[&self.prefix, arg]) } else { anew.push(&[arg]) }
-        }
+        anew.put_before(request, key, &self.prefix);
         Entered::Anew
     }
 

@@ -127,6 +127,41 @@ impl Anew {
         self.frame.extend_from_slice(b"\r\n");
     }
 
+    /// `request` with `prefix` before its argument at `index`. All else is copied as it stands.
+    ///
+    /// ```
+    /// use slotway::protocol::resp::request::{Anew, Parser};
+    ///
+    /// let frame = b"*3\r\n$3\r\nSET\r\n$3\r\nkey\r\n$1\r\nv\r\n";
+    /// let mut parser = Parser::default();
+    /// let found = parser.find(frame)?.unwrap();
+    /// let mut anew = Anew::default();
+    /// anew.put_before(&parser.request(frame, found), 1, b"{shop}");
+    /// assert_eq!(anew.request().frame(), b"*3\r\n$3\r\nSET\r\n$9\r\n{shop}key\r\n$1\r\nv\r\n");
+    /// assert_eq!((anew.request().arg(1), anew.request().arg(2)), (&b"{shop}key"[..], &b"v"[..]));
+    /// # Ok::<(), slotway::protocol::resp::request::ProtocolError>(())
+    /// ```
+    #[inline]
+    pub fn put_before(&mut self, request: &Request, index: usize, prefix: &[u8]) {
+        let Request { frame, spans } = *request;
+        let (start, length) = (spans[index].start as usize, (spans[index].end - spans[index].start) as usize);
+        // Frames are canonical: this is how its head is written.
+        let head = start - write::head_len(length);
+        self.frame.clear();
+        self.frame.extend_from_slice(&frame[..head]);
+        write::head(&mut self.frame, b'$', (length + prefix.len()) as i64);
+        self.frame.extend_from_slice(prefix);
+        self.frame.extend_from_slice(&frame[start..]);
+        let grown = (self.frame.len() - frame.len()) as u32;
+        self.spans.clear();
+        self.spans.extend_from_slice(spans);
+        for span in &mut self.spans[index..] {
+            span.start += grown;
+            span.end += grown;
+        }
+        self.spans[index].start -= prefix.len() as u32;
+    }
+
     /// The request, once all its arguments are there.
     pub fn request(&self) -> Request<'_> {
         Request { frame: &self.frame, spans: &self.spans }

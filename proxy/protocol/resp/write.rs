@@ -55,11 +55,18 @@ pub fn error(out: &mut Vec<u8>, text: &[u8]) {
     out.extend_from_slice(b"\r\n");
 }
 
+/// How long the head with this number is.
+pub fn head_len(number: usize) -> usize {
+    let digits = number.checked_ilog10().map_or(1, |power| power as usize + 1);
+    digits + b"$\r\n".len()
+}
+
 /// Appends a frame's head: its kind and a number.
 pub fn head(out: &mut Vec<u8>, kind: u8, number: i64) {
     out.push(kind);
     match number {
         0..=9 => out.push(b'0' + number as u8),
+        10..=99 => out.extend_from_slice(&[b'0' + (number / 10) as u8, b'0' + (number % 10) as u8]),
         // Writing to a Vec cannot fail.
         _ => drop(write!(out, "{number}")),
     }
