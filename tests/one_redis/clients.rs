@@ -137,10 +137,12 @@ pub fn script(program: &str, proxy: &Proxy, name: &str, args: &[&str]) {
     eventually("its connections to be closed", || proxy.metric("slotway_client_connections", &[]) == 0.0);
 }
 
-/// The Python that has the clients, where `modules` can be imported.
+/// The Python that has the clients, where `modules` can be imported; some need an older redis-py, in another one.
 pub fn python(test: &str, modules: &str) -> Option<String> {
-    let python = std::env::var("SLOTWAY_TEST_PYTHON").ok();
-    let python = python.filter(|python| run(python, &["-c", &format!("import {modules}")], b"").status.success());
+    let pythons =
+        ["SLOTWAY_TEST_PYTHON", "SLOTWAY_TEST_PYTHON_OLDER"].into_iter().filter_map(|name| std::env::var(name).ok());
+    let has_them = |python: &String| run(python, &["-c", &format!("import {modules}")], b"").status.success();
+    let python = pythons.into_iter().find(has_them);
     if python.is_none() {
         eprintln!("SKIPPED {test}: no Python with {modules} (tests/run makes one, SLOTWAY_TEST_PYTHON names it)");
     }

@@ -1,5 +1,6 @@
 //! Promise 1: a client cannot tell the cluster from one Redis.
 
+pub mod applications;
 pub mod blocking;
 pub mod client_command;
 pub mod clients;
