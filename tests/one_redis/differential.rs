@@ -2,7 +2,7 @@
 //! be equal. A family of commands is added by rows in `differential/rows.rs` and `differential/wider.rs`; what clients
 //! do with their connections and with each other is in `differential/turns.rs`.
 
-mod inside;
+mod in_database;
 mod rows;
 mod turns;
 mod wider;
@@ -23,40 +23,13 @@ const COMMANDS: usize = 6000;
 const CLIENTS: usize = 6;
 const COMMANDS_OF_EACH: usize = 1500;
 
-#[test]
-fn redis_resp2() {
-    compare(Flavour::Redis, 2);
-}
-
-#[test]
-fn redis_resp3() {
-    compare(Flavour::Redis, 3);
-}
-
-#[test]
-fn valkey_resp2() {
-    if Flavour::Valkey.is_here("differential::valkey_resp2") {
-        compare(Flavour::Valkey, 2);
-    }
-}
-
-#[test]
-fn valkey_resp3() {
-    if Flavour::Valkey.is_here("differential::valkey_resp3") {
-        compare(Flavour::Valkey, 3);
-    }
-}
-
-#[test]
-fn redis_several_clients_at_once() {
-    compare_at_once(Flavour::Redis);
-}
-
-#[test]
-fn valkey_several_clients_at_once() {
-    if Flavour::Valkey.is_here("differential::valkey_several_clients_at_once") {
-        compare_at_once(Flavour::Valkey);
-    }
+for_flavours! {
+    redis_resp2: Redis => |flavour| compare(flavour, 2);
+    redis_resp3: Redis => |flavour| compare(flavour, 3);
+    valkey_resp2: Valkey => |flavour| compare(flavour, 2);
+    valkey_resp3: Valkey => |flavour| compare(flavour, 3);
+    redis_several_clients_at_once: Redis => compare_at_once;
+    valkey_several_clients_at_once: Valkey => compare_at_once;
 }
 
 /// One server, and the proxy before a cluster of the same servers.
@@ -91,10 +64,7 @@ fn compare(flavour: Flavour, version: u8) {
     let mut random = Random::seeded(&format!("differential {flavour:?} RESP{version}"));
     let rows: Vec<_> = ROWS.iter().chain(wider::ROWS).copied().collect();
     send_and_compare(&pair, version, &rows, "", COMMANDS, &mut random);
-    for scan in ["", " MATCH str*", " TYPE zset", " MATCH {1}* COUNT 1", " COUNT 1", " MATCH *2 TYPE hash COUNT 1000"] {
-        let [ours, theirs] = pair.clients(version).map(|mut client| scanned(&mut client, scan));
-        assert_eq!(ours, theirs, "SCAN 0{scan}, seed {}", random.seed);
-    }
+    compare_scans(&pair, version, &random);
     // Few keys come at once, wherever they are.
     let [ours, theirs] = pair.clients(version).map(|mut client| {
         client.line("FLUSHALL");
@@ -102,6 +72,14 @@ fn compare(flavour: Flavour, version: u8) {
         client.line("SCAN 0")
     });
     assert_eq!(page(&ours, 1), page(&theirs, 1), "SCAN of a few keys: {ours:?}, by one server {theirs:?}");
+}
+
+/// All keys are found by SCAN with each of its options.
+fn compare_scans(pair: &Pair, version: u8, random: &Random) {
+    for scan in ["", " MATCH str*", " TYPE zset", " MATCH {1}* COUNT 1", " COUNT 1", " MATCH *2 TYPE hash COUNT 1000"] {
+        let [ours, theirs] = pair.clients(version).map(|mut client| scanned(&mut client, scan));
+        assert_eq!(ours, theirs, "SCAN 0{scan}, seed {}", random.seed);
+    }
 }
 
 /// Several clients with keys of their own, all at the same time; what is about all keys is left out.
@@ -327,3 +305,18 @@ fn fill(word: &str, tag: usize, prefix: &str, random: &mut Random) -> Vec<u8> {
     };
     text.into_bytes()
 }
+
+/// A test for each row; one of a flavour that is not here says so, and passes.
+macro_rules! for_flavours {
+    ($($name:ident: $flavour:ident => $check:expr;)+) => {$(
+        #[test]
+        fn $name() {
+            let flavour = $crate::support::Flavour::$flavour;
+            if flavour.is_here(concat!(module_path!(), "::", stringify!($name))) {
+                $check(flavour);
+            }
+        }
+    )+};
+}
+
+use for_flavours;

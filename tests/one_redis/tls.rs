@@ -13,61 +13,27 @@ use rustls::ClientConfig;
 use crate::{
     one_redis::clients::{python, run, said, script},
     support::{
-        Authority, Client, Issued, Node, Proxy, Settings, Setup, cluster::shared, eventually, ports::free_port,
-        proxy::only_set_here, wire::Wire,
+        Authority, Client, Issued, Node, Proxy, Settings, Setup, TlsProxy, cluster::shared, eventually,
+        ports::free_port, proxy::only_set_here, wire::Wire,
     },
 };
 
-/// A proxy that speaks TLS on a port beside the plain one.
-struct Bench {
-    authority: Authority,
-    own: Issued,
-    port: u16,
-    proxy: Proxy,
+fn start(name: &str, expected: &[&str]) -> TlsProxy {
+    start_with(name, &[], expected)
 }
 
-impl Bench {
-    fn new(name: &str, more: &[(&str, String)]) -> Bench {
-        Bench::expecting(name, more, &[])
-    }
+fn start_with(name: &str, more: &[(&str, String)], expected: &[&str]) -> TlsProxy {
+    let authority = Authority::new(name);
+    let own = authority.issue("proxy", &["localhost", "127.0.0.1"]);
+    TlsProxy::start(authority, own, more, expected)
+}
 
-    fn expecting(name: &str, more: &[(&str, String)], expected: &[&str]) -> Bench {
-        let authority = Authority::new(name);
-        let own = authority.issue("proxy", &["localhost", "127.0.0.1"]);
-        let mut settings = Settings::new(shared().seeds())
-            .with("TLS_CERT_FILE", own.certificate.display())
-            .with("TLS_KEY_FILE", own.key.display());
-        for (name, value) in more {
-            settings = settings.with(name, value);
-        }
-        for part in expected {
-            settings = settings.expecting(part);
-        }
-        let port = free_port();
-        settings.flags = vec!["--listen".to_owned(), format!("rediss://127.0.0.1:{port}")];
-        Bench { authority, own, port, proxy: Proxy::start(settings) }
-    }
-
-    fn with_ca(name: &str, auth: &str, expected: &[&str]) -> Bench {
-        // The CA's file is where the next bench of this name has it.
-        let ca = Authority::new(&format!("{name}-clients"));
-        let more = [("TLS_CA_CERT_FILE", ca.certificate.display().to_string()), ("TLS_AUTH_CLIENTS", auth.to_owned())];
-        let mut bench = Bench::expecting(name, &more, expected);
-        bench.own = ca.issue("client", &["somebody"]);
-        bench
-    }
-
-    fn address(&self) -> String {
-        format!("127.0.0.1:{}", self.port)
-    }
-
-    fn client(&self) -> Client {
-        self.client_as(None).expect("a client by TLS")
-    }
-
-    fn client_as(&self, own: Option<&Issued>) -> std::io::Result<Client> {
-        connect(&self.address(), self.authority.trusting(own))
-    }
+/// A proxy that asks its clients for certificates, as `auth` says, and a client's of the CA that it takes.
+fn start_with_ca(name: &str, auth: &str, expected: &[&str]) -> (TlsProxy, Issued) {
+    // The CA's file is where the next proxy of this name has it.
+    let ca = Authority::new(&format!("{name}-clients"));
+    let more = [("TLS_CA_CERT_FILE", ca.certificate.display().to_string()), ("TLS_AUTH_CLIENTS", auth.to_owned())];
+    (start_with(name, &more, expected), ca.issue("client", &["somebody"]))
 }
 
 fn connect(address: &str, config: Arc<ClientConfig>) -> std::io::Result<Client> {
@@ -76,8 +42,8 @@ fn connect(address: &str, config: Arc<ClientConfig>) -> std::io::Result<Client> 
 
 #[test]
 fn a_client_by_tls_meets_what_one_server_shows() {
-    let (bench, oracle) = (Bench::new("same", &[]), Node::standalone());
-    let (mut ours, mut theirs) = (bench.client(), oracle.client());
+    let (tls, oracle) = (start("same", &[]), Node::standalone());
+    let (mut ours, mut theirs) = (tls.client(), oracle.client());
     for line in [
         "PING",
         "SET tls:a 1",
@@ -116,14 +82,14 @@ fn a_client_by_tls_meets_what_one_server_shows() {
         assert!(ours.line("GET tls:long") == theirs.line("GET tls:long"), "{length} bytes");
     }
     assert_eq!(ours.line("DEL tls:long"), theirs.line("DEL tls:long"));
-    let handshakes = || bench.proxy.metric("slotway_client_tls_handshakes_total", &["outcome=\"ok\""]);
+    let handshakes = || tls.proxy.metric("slotway_client_tls_handshakes_total", &["outcome=\"ok\""]);
     eventually("the handshake to be counted", || handshakes() == 1.0);
 }
 
 #[test]
 fn what_a_client_does_not_read_is_kept_whole() {
-    let bench = Bench::new("slow", &[]);
-    let mut client = bench.client();
+    let tls = start("slow", &[]);
+    let mut client = tls.client();
     let value: String = (0..1_000_000).map(|number| char::from(b'a' + (number % 23) as u8)).collect();
     assert_eq!(client.call(&["SET", "tls:slow", &value]), "+OK\r\n");
     // More than the sockets take; the small one behind them must come, too, when nothing else wakes anybody.
@@ -131,7 +97,7 @@ fn what_a_client_does_not_read_is_kept_whole() {
         client.send(&["GET", "tls:slow"]);
         client.send(&["ECHO", "behind"]);
     }
-    eventually("the proxy to be held up", || bench.proxy.metric("slotway_client_buffered_bytes", &[]) > 1e6);
+    eventually("the proxy to be held up", || tls.proxy.metric("slotway_client_buffered_bytes", &[]) > 1e6);
     for _ in 0..40 {
         assert!(client.reply().text() == value.as_bytes());
         assert_eq!(client.reply(), "$6\r\nbehind\r\n");
@@ -141,30 +107,30 @@ fn what_a_client_does_not_read_is_kept_whole() {
 
 #[test]
 fn who_waits_is_told_what_was_owed_and_who_leaves_is_noticed() {
-    let bench = Bench::new("waits", &[]);
-    let (mut waits, mut other) = (bench.client(), bench.client());
+    let tls = start("waits", &[]);
+    let (mut waits, mut other) = (tls.client(), tls.client());
     waits.send_raw(b"ECHO first\r\nBLPOP tls:queue 0\r\n");
     assert_eq!(waits.reply(), "$5\r\nfirst\r\n");
     assert_eq!(other.line("RPUSH tls:queue one"), ":1\r\n");
     assert_eq!(waits.reply(), "*2\r\n$9\r\ntls:queue\r\n$3\r\none\r\n");
     // Gone while it waits: nothing is popped for it.
     waits.send(&["BLPOP", "tls:queue", "0"]);
-    eventually("it to wait", || bench.proxy.metric("slotway_blocked_clients", &[]) == 1.0);
+    eventually("it to wait", || tls.proxy.metric("slotway_blocked_clients", &[]) == 1.0);
     drop(waits);
-    eventually("its leaving to be noticed", || bench.proxy.metric("slotway_blocked_clients", &[]) == 0.0);
+    eventually("its leaving to be noticed", || tls.proxy.metric("slotway_blocked_clients", &[]) == 0.0);
     assert_eq!(other.line("RPUSH tls:queue two"), ":1\r\n");
     assert_eq!(other.line("LPOP tls:queue"), "$3\r\ntwo\r\n");
     // Published from the plain side.
     assert!(!other.line("SUBSCRIBE tls:news").is_error());
-    let mut plain = bench.proxy.client();
+    let mut plain = tls.proxy.client();
     assert_eq!(plain.line("PUBLISH tls:news hello"), ":1\r\n");
     assert_eq!(other.reply(), "*3\r\n$7\r\nmessage\r\n$8\r\ntls:news\r\n$5\r\nhello\r\n");
 }
 
 #[test]
 fn a_half_closed_client_gets_its_replies() {
-    let bench = Bench::new("half", &[]);
-    let mut client = bench.client();
+    let tls = start("half", &[]);
+    let mut client = tls.client();
     client.send_raw(b"ECHO a\r\nGET tls:absent\r\nECHO b\r\n");
     client.stream().shutdown(Shutdown::Write).expect("a shutdown");
     assert_eq!(client.read_to_end().expect("an end"), b"$1\r\na\r\n$-1\r\n$1\r\nb\r\n");
@@ -172,10 +138,10 @@ fn a_half_closed_client_gets_its_replies() {
 
 #[test]
 fn redis_cli_and_openssl_come_in() {
-    let bench = Bench::expecting("tools", &[], &["do not come to speak TLS: nothing in common"]);
-    let (port, ca) = (bench.port.to_string(), bench.authority.certificate.display().to_string());
-    let tls = ["-h", "localhost", "-p", &port, "--tls", "--cacert", &ca];
-    let cli = |args: &[&str]| said(&run("redis-cli", &[&tls, args].concat(), b""));
+    let tls = start("tools", &["do not come to speak TLS: nothing in common"]);
+    let (port, ca) = (tls.port.to_string(), tls.authority.certificate.display().to_string());
+    let arguments = ["-h", "localhost", "-p", &port, "--tls", "--cacert", &ca];
+    let cli = |args: &[&str]| said(&run("redis-cli", &[&arguments, args].concat(), b""));
     assert_eq!(cli(&["set", "tls:cli", "bar"]).trim(), "OK");
     assert_eq!(cli(&["get", "tls:cli"]).trim(), "bar");
     assert_eq!(cli(&["-3", "del", "tls:cli"]).trim(), "1");
@@ -187,47 +153,47 @@ fn redis_cli_and_openssl_come_in() {
         assert_eq!(text.contains("+PONG\r\n+OK"), works, "{version}: {text}");
     }
     // Other clients go on as ever, and so does the plain port.
-    assert_eq!(bench.client().line("PING"), "+PONG\r\n");
-    assert_eq!(bench.proxy.client().line("PING"), "+PONG\r\n");
+    assert_eq!(tls.client().line("PING"), "+PONG\r\n");
+    assert_eq!(tls.proxy.client().line("PING"), "+PONG\r\n");
 }
 
 #[test]
 fn redis_py_comes_in() {
     if let Some(python) = python("redis_py_comes_in", "redis") {
-        let bench = Bench::new("python", &[]);
-        let ca = bench.authority.certificate.display();
-        let url = format!("rediss://localhost:{}?ssl_ca_certs={ca}", bench.port);
-        script(&python, &bench.proxy, "plain.py", &[&url]);
+        let tls = start("python", &[]);
+        let ca = tls.authority.certificate.display();
+        let url = format!("rediss://localhost:{}?ssl_ca_certs={ca}", tls.port);
+        script(&python, &tls.proxy, "plain.py", &[&url]);
     }
 }
 
 #[test]
 fn no_certificate_is_asked_for_unless_a_ca_is_named() {
-    let bench = Bench::with_ca("no", "no", &[]);
-    assert_eq!(bench.client().line("PING"), "+PONG\r\n");
-    assert_eq!(bench.client_as(Some(&bench.own)).expect("a client").line("PING"), "+PONG\r\n");
+    let (tls, own) = start_with_ca("no", "no", &[]);
+    assert_eq!(tls.client().line("PING"), "+PONG\r\n");
+    assert_eq!(tls.client_as(Some(&own)).expect("a client").line("PING"), "+PONG\r\n");
 }
 
 #[test]
 fn an_optional_certificate_must_be_good() {
-    let bench = Bench::with_ca("optional", "optional", &["its certificate is of no CA in `tls_ca_cert_file`"]);
-    assert_eq!(bench.client().line("PING"), "+PONG\r\n");
-    assert_eq!(bench.client_as(Some(&bench.own)).expect("a client").line("PING"), "+PONG\r\n");
-    let strange = bench.authority.issue("strange", &["somebody"]);
-    assert!(is_turned_away(bench.client_as(Some(&strange))));
-    eventually("it to be logged", || bench.proxy.log().contains("its certificate is of no CA"));
+    let (tls, own) = start_with_ca("optional", "optional", &["its certificate is of no CA in `tls_ca_cert_file`"]);
+    assert_eq!(tls.client().line("PING"), "+PONG\r\n");
+    assert_eq!(tls.client_as(Some(&own)).expect("a client").line("PING"), "+PONG\r\n");
+    let strange = tls.authority.issue("strange", &["somebody"]);
+    assert!(is_turned_away(tls.client_as(Some(&strange))));
+    eventually("it to be logged", || tls.proxy.log().contains("its certificate is of no CA"));
 }
 
 #[test]
 fn with_a_ca_and_nothing_else_said_clients_must_show_a_certificate() {
     let why = "it has shown no certificate, and `tls_auth_clients` is yes";
-    let bench = Bench::with_ca("must", "", &[why]);
-    assert_eq!(bench.client_as(Some(&bench.own)).expect("a client").line("PING"), "+PONG\r\n");
-    assert!(is_turned_away(bench.client_as(None)));
-    eventually("it to be logged", || bench.proxy.log().contains(why));
+    let (tls, own) = start_with_ca("must", "", &[why]);
+    assert_eq!(tls.client_as(Some(&own)).expect("a client").line("PING"), "+PONG\r\n");
+    assert!(is_turned_away(tls.client_as(None)));
+    eventually("it to be logged", || tls.proxy.log().contains(why));
     // The plain port beside it is what it was.
-    assert_eq!(bench.proxy.client().line("PING"), "+PONG\r\n");
-    let turned_away = || bench.proxy.metric("slotway_client_tls_handshakes_total", &["outcome=\"certificate\""]);
+    assert_eq!(tls.proxy.client().line("PING"), "+PONG\r\n");
+    let turned_away = || tls.proxy.metric("slotway_client_tls_handshakes_total", &["outcome=\"certificate\""]);
     eventually("it to be counted", || turned_away() == 1.0);
 }
 
@@ -239,43 +205,43 @@ fn is_turned_away(client: std::io::Result<Client>) -> bool {
 #[test]
 fn who_speaks_plain_text_to_tls_is_told_so_and_the_log_says_it_once() {
     let line = "speaks plain text to rediss://127.0.0.1:";
-    let bench = Bench::expecting("plain", &[], &[line]);
+    let tls = start("plain", &[line]);
     for _ in 0..3 {
-        let mut stream = TcpStream::connect(bench.address()).expect("a connection");
+        let mut stream = TcpStream::connect(tls.address()).expect("a connection");
         stream.write_all(b"*1\r\n$4\r\nPING\r\n").expect("sent");
         let mut said = String::new();
         stream.read_to_string(&mut said).expect("an answer");
         assert_eq!(said, "-ERR proxy: this port speaks TLS: connect to it with rediss://, or redis-cli --tls\r\n");
     }
     eventually("all to be counted", || {
-        bench.proxy.metric("slotway_client_tls_handshakes_total", &["outcome=\"plain_text\""]) == 3.0
+        tls.proxy.metric("slotway_client_tls_handshakes_total", &["outcome=\"plain_text\""]) == 3.0
     });
-    assert_eq!(bench.proxy.log().matches(line).count(), 1, "{}", bench.proxy.log());
-    eventually("all to be gone", || bench.proxy.metric("slotway_client_connections", &[]) == 0.0);
+    assert_eq!(tls.proxy.log().matches(line).count(), 1, "{}", tls.proxy.log());
+    eventually("all to be gone", || tls.proxy.metric("slotway_client_connections", &[]) == 0.0);
 }
 
 #[test]
 fn who_speaks_tls_to_a_plain_port_is_in_the_log_once() {
     let line = "which speaks plain text: have it connect to a rediss:// port";
-    let bench = Bench::expecting("crossed", &[], &[line]);
+    let tls = start("crossed", &[line]);
     for _ in 0..2 {
-        let mut greeting = TcpStream::connect(bench.proxy.address()).expect("a connection");
+        let mut greeting = TcpStream::connect(tls.proxy.address()).expect("a connection");
         greeting.set_read_timeout(Some(Duration::from_secs(10))).expect("a timeout");
         // The head of a ClientHello; a plain server waits for more, and so does the proxy.
         greeting.write_all(b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03").expect("sent");
-        eventually("it to be logged", || bench.proxy.log().contains(line));
+        eventually("it to be logged", || tls.proxy.log().contains(line));
     }
-    assert_eq!(bench.proxy.log().matches(line).count(), 1, "{}", bench.proxy.log());
+    assert_eq!(tls.proxy.log().matches(line).count(), 1, "{}", tls.proxy.log());
 }
 
 #[test]
 fn a_client_that_says_nothing_holds_up_neither_others_nor_the_end() {
-    let bench = Bench::new("silent", &[]);
-    let silent = TcpStream::connect(bench.address()).expect("a connection");
-    eventually("it to be there", || bench.proxy.metric("slotway_client_connections", &[]) == 1.0);
-    assert_eq!(bench.client().line("PING"), "+PONG\r\n");
+    let tls = start("silent", &[]);
+    let silent = TcpStream::connect(tls.address()).expect("a connection");
+    eventually("it to be there", || tls.proxy.metric("slotway_client_connections", &[]) == 1.0);
+    assert_eq!(tls.client().line("PING"), "+PONG\r\n");
     let began = std::time::Instant::now();
-    bench.proxy.shut_down();
+    tls.proxy.shut_down();
     assert!(began.elapsed() < Duration::from_secs(5), "{:?}", began.elapsed());
     drop(silent);
 }
@@ -355,18 +321,18 @@ fn the_admin_port_speaks_tls_where_that_is_said() {
 
 #[test]
 fn a_server_of_its_own_speaks_as_the_proxy_does() {
-    let bench = Bench::new("server", &[]);
+    let tls = start("server", &[]);
     let port = free_port();
     let config = vec![
         format!("tls-port {port}"),
-        format!("tls-cert-file {}", bench.own.certificate.display()),
-        format!("tls-key-file {}", bench.own.key.display()),
-        format!("tls-ca-cert-file {}", bench.authority.certificate.display()),
+        format!("tls-cert-file {}", tls.own.certificate.display()),
+        format!("tls-key-file {}", tls.own.key.display()),
+        format!("tls-ca-cert-file {}", tls.authority.certificate.display()),
         "tls-auth-clients no".to_owned(),
     ];
     let _server = Node::start(&Setup { config, ..Setup::default() });
-    let mut theirs = connect(&format!("127.0.0.1:{port}"), bench.authority.trusting(None)).expect("a client");
-    let mut ours = bench.client();
+    let mut theirs = connect(&format!("127.0.0.1:{port}"), tls.authority.trusting(None)).expect("a client");
+    let mut ours = tls.client();
     for line in ["PING", "SET tls:s 1", "CLIENT GETNAME", "DEL tls:s", "QUIT"] {
         assert_eq!(ours.line(line), theirs.line(line), "{line}");
     }

@@ -5,47 +5,28 @@ use std::{
     time::{SystemTime, UNIX_EPOCH},
 };
 
-use crate::support::{
-    Authority, Client, Cluster, Issued, NodeTls, Proxy, Settings, Shape, cluster::shared, eventually, ports::free_port,
-};
+use crate::support::{Authority, Client, Cluster, NodeTls, Proxy, Settings, Shape, TlsProxy, eventually};
 
-/// A proxy whose files are changed.
-struct Bench {
-    authority: Authority,
-    own: Issued,
-    port: u16,
-    proxy: Proxy,
+/// A proxy whose files are changed; its certificate ends with that year.
+fn start(name: &str, year: i32, expected: &[&str]) -> TlsProxy {
+    let authority = Authority::new(name);
+    let own = authority.issue_until("proxy", &["localhost"], year);
+    TlsProxy::start(authority, own, &[], expected)
 }
 
-impl Bench {
-    fn new(name: &str, year: i32, expected: &[&str]) -> Bench {
-        let authority = Authority::new(name);
-        let own = authority.issue_until("proxy", &["localhost"], year);
-        let port = free_port();
-        let mut settings = Settings::new(shared().seeds())
-            .with("TLS_CERT_FILE", own.certificate.display())
-            .with("TLS_KEY_FILE", own.key.display());
-        for part in expected {
-            settings = settings.expecting(part);
-        }
-        settings.flags = vec!["--listen".to_owned(), format!("rediss://127.0.0.1:{port}")];
-        Bench { authority, own, port, proxy: Proxy::start(settings) }
-    }
+/// A client that trusts `authority`, and is served.
+fn client_of(tls: &TlsProxy, authority: &Authority) -> std::io::Result<Client> {
+    let mut client = tls.client_by(authority.trusting(None))?;
+    client.try_call(&["PING"]).map(|_| client)
+}
 
-    fn client_of(&self, authority: &Authority) -> std::io::Result<Client> {
-        let mut client =
-            Client::try_connect_tls(&format!("127.0.0.1:{}", self.port), "localhost", authority.trusting(None))?;
-        client.try_call(&["PING"]).map(|_| client)
-    }
+/// When the certificate in force ends.
+fn until(tls: &TlsProxy) -> f64 {
+    tls.proxy.metric("slotway_tls_certificate_expiry_timestamp_seconds", &["side=\"clients\""])
+}
 
-    /// When the certificate in force ends.
-    fn until(&self) -> f64 {
-        self.proxy.metric("slotway_tls_certificate_expiry_timestamp_seconds", &["side=\"clients\""])
-    }
-
-    fn is_refused(&self) -> bool {
-        self.proxy.metric("slotway_tls_certificate_refused", &["side=\"clients\""]) == 1.0
-    }
+fn is_refused(tls: &TlsProxy) -> bool {
+    tls.proxy.metric("slotway_tls_certificate_refused", &["side=\"clients\""]) == 1.0
 }
 
 fn hang_up(proxy: &Proxy) {
@@ -62,20 +43,20 @@ fn is_end_of(year: i32, seconds: f64) -> bool {
 fn a_new_certificate_is_taken_when_its_files_change_and_no_connection_is_lost() {
     let expected =
         ["do not come to speak TLS", "does not accept our certificate", "are not taken, the old ones serve on"];
-    let bench = Bench::new("rotated", 2801, &expected);
-    assert!(is_end_of(2801, bench.until()), "{}", bench.until());
-    let mut old = bench.client_of(&bench.authority).expect("a client");
-    let mut waits = bench.client_of(&bench.authority).expect("a client");
+    let tls = start("rotated", 2801, &expected);
+    assert!(is_end_of(2801, until(&tls)), "{}", until(&tls));
+    let mut old = client_of(&tls, &tls.authority).expect("a client");
+    let mut waits = client_of(&tls, &tls.authority).expect("a client");
     waits.send(&["BLPOP", "files:queue", "0"]);
     // Another CA even.
     let next = Authority::new("next");
     let issued = next.issue_until("proxy", &["localhost"], 2802);
-    fs::copy(&issued.certificate, &bench.own.certificate).expect("copied");
-    fs::copy(&issued.key, &bench.own.key).expect("copied");
-    eventually("the new certificate to be in force", || is_end_of(2802, bench.until()));
-    assert!(bench.client_of(&next).is_ok());
-    assert!(bench.client_of(&bench.authority).is_err(), "the old one is shown no more");
-    assert!(bench.proxy.log().contains("the TLS files for clients have been read again, valid until 2802-12-31"));
+    fs::copy(&issued.certificate, &tls.own.certificate).expect("copied");
+    fs::copy(&issued.key, &tls.own.key).expect("copied");
+    eventually("the new certificate to be in force", || is_end_of(2802, until(&tls)));
+    assert!(client_of(&tls, &next).is_ok());
+    assert!(client_of(&tls, &tls.authority).is_err(), "the old one is shown no more");
+    assert!(tls.proxy.log().contains("the TLS files for clients have been read again, valid until 2802-12-31"));
     // Who was there before goes on.
     assert_eq!(old.line("RPUSH files:queue x"), ":1\r\n");
     assert_eq!(waits.reply(), "*2\r\n$11\r\nfiles:queue\r\n$1\r\nx\r\n");
@@ -83,10 +64,10 @@ fn a_new_certificate_is_taken_when_its_files_change_and_no_connection_is_lost() 
 
 #[test]
 fn a_bad_file_is_refused_with_the_reason_and_the_old_one_serves_on() {
-    let bench = Bench::new("refused", 2803, &["are not taken, the old ones serve on"]);
-    let is_logged = |why: &str| bench.proxy.log().lines().any(|line| line.contains("serve on: ") && line.contains(why));
-    let (certificate, key) = (fs::read(&bench.own.certificate).expect("read"), fs::read(&bench.own.key).expect("read"));
-    let expired = bench.authority.issue_until("expired", &["localhost"], 2001);
+    let tls = start("refused", 2803, &["are not taken, the old ones serve on"]);
+    let is_logged = |why: &str| tls.proxy.log().lines().any(|line| line.contains("serve on: ") && line.contains(why));
+    let (certificate, key) = (fs::read(&tls.own.certificate).expect("read"), fs::read(&tls.own.key).expect("read"));
+    let expired = tls.authority.issue_until("expired", &["localhost"], 2001);
     for (pair, why) in [
         ((b"nothing".to_vec(), key.clone()), "there is no certificate in it"),
         ((certificate.clone(), fs::read(&expired.key).expect("read")), "it is not the key of the certificate in"),
@@ -95,27 +76,27 @@ fn a_bad_file_is_refused_with_the_reason_and_the_old_one_serves_on() {
             "the certificate ended on 2001-12-31",
         ),
     ] {
-        fs::write(&bench.own.certificate, &pair.0).expect("written");
-        fs::write(&bench.own.key, &pair.1).expect("written");
-        hang_up(&bench.proxy);
+        fs::write(&tls.own.certificate, &pair.0).expect("written");
+        fs::write(&tls.own.key, &pair.1).expect("written");
+        hang_up(&tls.proxy);
         eventually(why, || is_logged(why));
-        assert!(bench.is_refused() && is_end_of(2803, bench.until()));
-        assert!(bench.client_of(&bench.authority).is_ok());
+        assert!(is_refused(&tls) && is_end_of(2803, until(&tls)));
+        assert!(client_of(&tls, &tls.authority).is_ok());
     }
-    fs::write(&bench.own.certificate, &certificate).expect("written");
-    fs::write(&bench.own.key, &key).expect("written");
-    hang_up(&bench.proxy);
-    eventually("the good one to be in force", || !bench.is_refused());
-    assert!(bench.client_of(&bench.authority).is_ok());
+    fs::write(&tls.own.certificate, &certificate).expect("written");
+    fs::write(&tls.own.key, &key).expect("written");
+    hang_up(&tls.proxy);
+    eventually("the good one to be in force", || !is_refused(&tls));
+    assert!(client_of(&tls, &tls.authority).is_ok());
     // A file that is away is refused, too, and said once.
-    fs::remove_file(&bench.own.key).expect("removed");
+    fs::remove_file(&tls.own.key).expect("removed");
     eventually("it to be missed", || is_logged("cannot read it: No such file"));
-    assert!(bench.client_of(&bench.authority).is_ok());
+    assert!(client_of(&tls, &tls.authority).is_ok());
 }
 
 #[test]
 fn an_expired_certificate_is_an_error_in_the_log_from_the_start() {
-    let bench = Bench::new(
+    let tls = start(
         "expired",
         2002,
         &[
@@ -123,9 +104,9 @@ fn an_expired_certificate_is_an_error_in_the_log_from_the_start() {
             "our certificate (CertificateExpired)",
         ],
     );
-    assert!(bench.client_of(&bench.authority).is_err());
+    assert!(client_of(&tls, &tls.authority).is_err());
     let now = SystemTime::now().duration_since(UNIX_EPOCH).expect("a time").as_secs_f64();
-    assert!(bench.until() > 0.0 && bench.until() < now);
+    assert!(until(&tls) > 0.0 && until(&tls) < now);
 }
 
 #[test]

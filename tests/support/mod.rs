@@ -13,6 +13,7 @@ pub mod proxy;
 pub mod random;
 pub mod reaper;
 pub mod relay;
+pub mod tls_proxy;
 pub mod wait;
 pub mod wire;
 
@@ -23,4 +24,5 @@ pub use fake_node::{Act, FakeNode};
 pub use node::{Flavour, Node, NodeTls, Setup};
 pub use proxy::{Proxy, Settings};
 pub use random::Random;
+pub use tls_proxy::TlsProxy;
 pub use wait::{eventually, until};

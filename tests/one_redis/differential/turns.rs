@@ -8,7 +8,7 @@
 
 use std::collections::BTreeSet;
 
-use super::Pair;
+use super::{Pair, for_flavours};
 use crate::support::{
     Client, Flavour, Random, Reply,
     client::{frame, show},
@@ -101,16 +101,9 @@ const AROUND_TRANSACTIONS: &[&str] = &[
     "HELLO 4",
 ];
 
-#[test]
-fn redis_transactions() {
-    transactions(Flavour::Redis);
-}
-
-#[test]
-fn valkey_transactions() {
-    if Flavour::Valkey.is_here("differential::turns::valkey_transactions") {
-        transactions(Flavour::Valkey);
-    }
+for_flavours! {
+    redis_transactions: Redis => transactions;
+    valkey_transactions: Valkey => transactions;
 }
 
 fn transactions(flavour: Flavour) {
@@ -228,16 +221,9 @@ const PUBLISHING: &[&str] = &[
     "RESET",
 ];
 
-#[test]
-fn redis_subscriptions() {
-    subscriptions(Flavour::Redis);
-}
-
-#[test]
-fn valkey_subscriptions() {
-    if Flavour::Valkey.is_here("differential::turns::valkey_subscriptions") {
-        subscriptions(Flavour::Valkey);
-    }
+for_flavours! {
+    redis_subscriptions: Redis => subscriptions;
+    valkey_subscriptions: Valkey => subscriptions;
 }
 
 /// After each step, every client says ECHO or PING with a number, to which one server answers behind all that came

@@ -5,9 +5,9 @@
 use std::collections::BTreeMap;
 
 use super::{
-    COMMANDS, Pair,
+    COMMANDS, Pair, compare_scans, for_flavours,
     rows::{Compare, ROWS},
-    scanned, send_and_compare,
+    send_and_compare,
     turns::{IN_TRANSACTIONS, transactions_of},
     wider,
 };
@@ -16,40 +16,13 @@ use crate::support::{Client, Flavour, Proxy, Random, Settings};
 /// What is not served there yet, or is about more than the database.
 const LEFT_OUT: &[&str] = &["ACL DRYRUN", "FUNCTION", "PFDEBUG"];
 
-#[test]
-fn redis_resp2() {
-    compare(Flavour::Redis, 2);
-}
-
-#[test]
-fn redis_resp3() {
-    compare(Flavour::Redis, 3);
-}
-
-#[test]
-fn valkey_resp2() {
-    if Flavour::Valkey.is_here("differential::inside::valkey_resp2") {
-        compare(Flavour::Valkey, 2);
-    }
-}
-
-#[test]
-fn valkey_resp3() {
-    if Flavour::Valkey.is_here("differential::inside::valkey_resp3") {
-        compare(Flavour::Valkey, 3);
-    }
-}
-
-#[test]
-fn redis_transactions() {
-    transactions(Flavour::Redis);
-}
-
-#[test]
-fn valkey_transactions() {
-    if Flavour::Valkey.is_here("differential::inside::valkey_transactions") {
-        transactions(Flavour::Valkey);
-    }
+for_flavours! {
+    redis_resp2: Redis => |flavour| compare(flavour, 2);
+    redis_resp3: Redis => |flavour| compare(flavour, 3);
+    valkey_resp2: Valkey => |flavour| compare(flavour, 2);
+    valkey_resp3: Valkey => |flavour| compare(flavour, 3);
+    redis_transactions: Redis => transactions;
+    valkey_transactions: Valkey => transactions;
 }
 
 fn pair(flavour: Flavour) -> Pair {
@@ -74,10 +47,7 @@ fn compare(flavour: Flavour, version: u8) {
         .collect();
     let rows: Vec<(&str, Compare)> = rows.iter().map(|(row, compare)| (row.as_str(), *compare)).collect();
     send_and_compare(&pair, version, &rows, "", COMMANDS, &mut random);
-    for scan in ["", " MATCH str*", " TYPE zset", " MATCH {1}* COUNT 1", " COUNT 1", " MATCH *2 TYPE hash COUNT 1000"] {
-        let [ours, theirs] = pair.clients(version).map(|mut client| scanned(&mut client, scan));
-        assert_eq!(ours, theirs, "SCAN 0{scan}, seed {}", random.seed);
-    }
+    compare_scans(&pair, version, &random);
     neighbours.are_as_they_were();
 }
 
