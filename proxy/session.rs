@@ -539,8 +539,7 @@ impl Drop for Session {
         self.caller.router.clients().account(self.account.held.total(), 0);
         self.listening.drop_subscriptions(&self.caller);
         if !self.caller.line.is_settled() {
-            let departures = &self.caller.router.context().departures;
-            departures.set(departures.get().wrapping_add(1));
+            self.caller.router.client_departed();
         }
         self.caller.line.close();
     }

@@ -1,5 +1,6 @@
 //! One worker's connections to nodes, and what waits for their replies.
 
+pub mod connector;
 pub mod dedicated;
 pub mod descriptors;
 pub mod dial;

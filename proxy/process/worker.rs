@@ -29,10 +29,11 @@ use crate::{
     metrics::{Disconnect, Metrics},
     session::{self, Session},
     upstream::{
+        connector::Connector,
         descriptors::{Descriptor, Descriptors},
         dial::{Credentials, Dialer, Login},
         doubt::Ender,
-        link::{Timeouts, WorkerContext},
+        link::{Sizes, Timeouts, WorkerContext},
         router::{Registries, Router, Settings},
         ticket::Clock,
         transport::Accepted,
@@ -147,17 +148,17 @@ fn build_router(blueprint: &Blueprint) -> Rc<Router> {
     let dialer = blueprint.dialer.clone();
     let own = Login { credentials: Credentials::of(config), own: Credentials::of(config), ..Login::default() };
     let context = WorkerContext {
-        accepts: Rc::default(),
         clock: Rc::new(Clock::start()),
         buffer: Rc::new(RefCell::new(vec![0; READ_BUFFER].into_boxed_slice())),
         hints: blueprint.hints.clone(),
-        descriptors: blueprint.descriptors.clone(),
-        large: Rc::default(),
+        sizes: Sizes::default(),
         departures: Rc::default(),
-        ender: Ender::new(own, dialer.clone()),
         timeouts: Rc::new(Timeouts::of(config)),
-        recovery: config.recovery(),
-        dialer,
+        connector: Connector {
+            ender: Ender::new(own, dialer.clone()),
+            descriptors: blueprint.descriptors.clone(),
+            dialer,
+        },
     };
     Router::new(
         blueprint.topology.clone(),

@@ -61,7 +61,7 @@ pub(super) fn goes_apart(
     request: &Request<'_>,
     spec: Option<&Spec>,
 ) -> Result<Work, Plan> {
-    let large = &caller.router.context().large;
+    let large = caller.router.large();
     let was_large = caller.line.reply_size() == ReplySize::Large;
     let Some(spec) = spec.filter(|spec| spec.may_reply_at_length(request.len())) else { return Err(plan) };
     if caller.lane.is_private() || caching != Caching::AsEver {
@@ -100,7 +100,7 @@ pub(super) fn goes_apart(
 
 /// Whether EXEC takes one.
 pub(super) fn exec_goes_apart(caller: &Caller, caching: Caching, transaction: &Transaction) -> bool {
-    let large = &caller.router.context().large;
+    let large = caller.router.large();
     let slot = transaction.slot().filter(|_| !caller.lane.is_private() && caching == Caching::AsEver);
     slot.is_some_and(|slot| large.is_frugal() || large.knows_transaction(slot))
 }
@@ -108,7 +108,7 @@ pub(super) fn exec_goes_apart(caller: &Caller, caching: Caching, transaction: &T
 /// Whether the sizes of replies are to be looked at: nothing is known of the client's, or some have been large.
 #[inline]
 pub(super) fn is_careful(caller: &Caller) -> bool {
-    caller.line.reply_size() != ReplySize::Small || !caller.router.context().large.is_empty()
+    caller.line.reply_size() != ReplySize::Small || !caller.router.large().is_empty()
 }
 
 /// Gives the client the reply to a request on a connection of its own.
@@ -119,7 +119,7 @@ pub(super) async fn pass_on(
     request: &Request<'_>,
     envelope: &mut Envelope,
 ) -> Result<(), ErrorReply> {
-    let (router, context) = (&caller.router, caller.router.context());
+    let router = &caller.router;
     let frame = Bytes::copy_from_slice(request.frame());
     let place = match place {
         Some(place) => Some(place),
@@ -129,9 +129,9 @@ pub(super) async fn pass_on(
     drop(place);
     let length = reply.pass_on(router, &envelope.ticket).await?;
     let now = router.clock().now();
-    context.large.note_length(slot, &frame, length, now);
+    router.large().note_length(slot, &frame, length, now);
     if length < LARGE_REPLY {
-        context.large.note_small(&frame, now);
+        router.large().note_small(&frame, now);
     }
     Ok(())
 }

@@ -243,7 +243,7 @@ impl<'a> BlockedCall<'a> {
     /// Sends the command and waits for its reply.
     async fn wait_on(&mut self, connection: &mut Dedicated) -> Attempt {
         let node = connection.node().clone();
-        let patience = self.attempts.router.context().timeouts.node_timeout;
+        let patience = self.attempts.router.timeouts().node_timeout;
         let asks_id = self.trusted && connection.id().is_none();
         let asks_news = self.trusted && self.news.iter().any(|news| news.id.is_none());
         if !self.trusted {
@@ -344,7 +344,7 @@ impl<'a> BlockedCall<'a> {
     /// it goes again, what came in between.
     async fn learn_last_ids(&mut self, node: &Arc<Node>) {
         let router = self.attempts.router.clone();
-        let (timeouts, prefix) = (&router.context().timeouts, self.attempts.prefix());
+        let (timeouts, prefix) = (router.timeouts(), self.attempts.prefix());
         let asking = usize::from(self.attempts.asks());
         for news in self.news.iter_mut().filter(|news| news.id.is_none()) {
             let lane = router.first_lane();
@@ -389,7 +389,7 @@ impl<'a> BlockedCall<'a> {
 /// Ends the wait of the node's client `id`, by the proxy's own login: the client's may not be allowed to.
 async fn unblock(router: Rc<Router>, node: Arc<Node>, id: i64, how: &'static str) {
     let lane = router.first_lane();
-    let timeouts = &router.context().timeouts;
+    let timeouts = router.timeouts();
     let Ok(mut connection) = lane.pool().take(&node).await else { return };
     let mut frame = Vec::new();
     write::request(&mut frame, &["CLIENT", "UNBLOCK", &id.to_string(), how]);

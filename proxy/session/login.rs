@@ -191,9 +191,9 @@ async fn try_login(caller: &Caller, login: &Login) -> Result<(), String> {
     let node = caller.router.node_for(Route::Any, caller.affinity).ok_or_else(|| caller.router.topology().down())?;
     // RESP2 says AUTH, whose errors are the ones that a client expects.
     let login = Login { version: Version::Resp2, ..login.clone() };
-    let descriptor = caller.router.context().descriptors.take(&node.reach).await;
+    let descriptor = caller.router.connector().descriptors.take(&node.reach).await;
     let _descriptor = descriptor.map_err(|error| error.reply())?;
-    match caller.router.context().dialer.dial(&node.reach, &login.at(&node)).await {
+    match caller.router.connector().dialer.dial(&node.reach, &login.at(&node)).await {
         Ok(_) => Ok(()),
         Err(error) if error.step == DialStep::Login && error.permanent => Err(error.why),
         Err(error) => Err(error.reply()),

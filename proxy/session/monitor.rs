@@ -104,7 +104,7 @@ impl Monitor {
                     FeedEvent::Frame(frame) if !frame.starts_with(b"+") => node.begun = true,
                     FeedEvent::Frame(frame) => {
                         let topology = router.topology();
-                        if node.is_to_show(&frame, &self.token, &topology.commands, &router.context().dialer) {
+                        if node.is_to_show(&frame, &self.token, &topology.commands, &router.connector().dialer) {
                             self.lines.push(frame);
                         }
                     }
@@ -141,8 +141,7 @@ impl Monitor {
         for owner in owners {
             if !self.nodes.iter().any(|node| node.feed.node().reach == owner.reach) {
                 let tally = router.node_tally(&owner);
-                let context = router.context();
-                let feed = Feed::open(owner, self.login.clone(), context.dialer.clone(), tally, &context.descriptors);
+                let feed = Feed::open(owner, self.login.clone(), router.connector(), tally);
                 self.nodes.push(Monitored { feed, shows: false, begun: false, lost: false, host: None });
             }
         }
@@ -196,7 +195,7 @@ pub(super) async fn begin(caller: Caller) -> Result<Box<Monitor>, Bytes> {
     let router = &caller.router;
     router.refresh();
     let mut monitor = Box::new(Monitor::new(caller.lane.login(), router, &caller.client));
-    let mut patience = Box::pin(tokio::time::sleep(router.context().recovery.timeout));
+    let mut patience = Box::pin(tokio::time::sleep(router.timeouts().recovery.timeout));
     poll_fn(|cx| {
         if let Poll::Ready(error) = monitor.poll(cx, router) {
             return Poll::Ready(Err(error));

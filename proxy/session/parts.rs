@@ -131,7 +131,7 @@ async fn pass_on(caller: Caller, split: &Split, request: &Request<'_>, envelope:
         passed.add(1).await;
     }
     if length < LARGE_REPLY {
-        router.context().large.note_small(request.frame(), router.clock().now());
+        router.large().note_small(request.frame(), router.clock().now());
     }
     Ok(())
 }

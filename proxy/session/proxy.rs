@@ -125,7 +125,7 @@ fn glance(router: &Router) -> Vec<String> {
         format!("version:{}", env!("CARGO_PKG_VERSION")),
         format!("uptime_in_seconds:{}", clients.since.elapsed().as_secs()),
         format!("connected_clients:{}", clients.count()),
-        format!("maxclients:{}", router.context().descriptors.max_clients()),
+        format!("maxclients:{}", router.connector().descriptors.max_clients()),
         format!("blocked_clients:{}", clients.blocked()),
         format!("buffered_bytes:{}", clients.buffered()),
         format!("commands_processed:{}", totals.commands),
@@ -237,7 +237,7 @@ impl OneNode {
         // A replica answers reads of its slots to those only who have said that they want to read from it.
         let login = Login { readonly: self.node.role == Role::Replica, ..lane.login().clone() };
         if self.is_about_data {
-            line.doubts.settled(&self.node, None, router.context().recovery.timeout).await?;
+            line.doubts.settled(&self.node, None, router.timeouts().recovery.timeout).await?;
         }
         let connection = router.pool(&login).take(&self.node).await;
         let connection = connection.map_err(|error| {
@@ -245,7 +245,7 @@ impl OneNode {
             error.reply()
         })?;
         let mut connection = connection.on_behalf_of(&line.doubts);
-        let timeouts = &router.context().timeouts;
+        let timeouts = router.timeouts();
         let patience = if self.waits { Duration::MAX } else { PATIENCE.max(timeouts.request_timeout) };
         let _changed = self.changes_users.then(|| Changed(router.clone(), client.id));
         match connection.exchange(&self.frame, 1, patience).await {
@@ -265,7 +265,7 @@ async fn named<'a>(caller: &Caller, name: &[u8], topology: &'a Topology) -> Resu
         Err(unknown) => unknown,
     };
     let Some((host, port)) = unknown.host else { return Err(unknown.error) };
-    let patience = caller.router.context().dialer.patience();
+    let patience = caller.router.connector().dialer.patience();
     match timeout(patience, lookup_host((host, port.unwrap_or_default()))).await {
         Ok(Ok(addresses)) => {
             let addresses: Vec<_> = addresses.collect();

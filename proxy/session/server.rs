@@ -35,7 +35,7 @@ pub(super) fn account_for(caller: &Caller, fold: Fold, request: &Request<'_>) ->
         _ => return None,
     };
     let (commands, metrics) = (caller.router.topology().commands.clone(), caller.router.tally().metrics().clone());
-    let dialer = caller.router.context().dialer.clone();
+    let dialer = caller.router.connector().dialer.clone();
     let own: IsOwn = Rc::new(move |address: &str| dialer.is_own(address));
     Some(Ledger { commands, metrics, only, own: Some(own) })
 }
@@ -109,7 +109,7 @@ fn info_facts(caller: &Caller) -> Facts {
         ("paused_reason", reason.to_owned()),
         ("paused_actions", actions.to_owned()),
         ("paused_timeout_milliseconds", left.as_millis().to_string()),
-        ("maxclients", caller.router.context().descriptors.max_clients().to_string()),
+        ("maxclients", caller.router.connector().descriptors.max_clients().to_string()),
         ("total_connections_received", clients.ever().to_string()),
         ("rejected_connections", totals.rejected.to_string()),
     ];
@@ -123,7 +123,7 @@ fn config_facts(caller: &Caller) -> Facts {
         ("port", caller.client.local.port().to_string()),
         ("databases", databases.to_string()),
         ("cluster-enabled", "no".to_owned()),
-        ("maxclients", caller.router.context().descriptors.max_clients().to_string()),
+        ("maxclients", caller.router.connector().descriptors.max_clients().to_string()),
     ];
     let secrets = [
         "masterauth",

@@ -416,7 +416,7 @@ impl Subscriber {
         let names: Vec<Bytes> = names.into_iter().filter(wanted).collect();
         let refusal = Refusal::of(&error);
         if let Some(refusal) = refusal.clone() {
-            let (tally, hints) = (router.node_tally(&node), &router.context().hints);
+            let (tally, hints) = (router.node_tally(&node), router.hints());
             recovery::refused(refusal, error.clone(), &node, &tally, hints);
         }
         match refusal {

@@ -143,7 +143,7 @@ pub(super) async fn server_says(caller: &Caller, request: &Request<'_>) -> Bytes
     let Some(node) = caller.router.node_for(Route::Any, caller.affinity) else {
         return write::error_frame(caller.router.topology().down());
     };
-    let timeouts = &caller.router.context().timeouts;
+    let timeouts = caller.router.timeouts();
     let said = async {
         let mut connection = caller.lane.pool().take(&node).await?;
         let mut replies = connection.exchange(request.frame(), 1, timeouts.request_timeout).await?;
@@ -321,7 +321,7 @@ fn acknowledged(line: &str) -> Option<u64> {
 fn hurry(router: &Rc<Router>, node: &Arc<Node>) {
     let (router, node) = (router.clone(), node.clone());
     tokio::task::spawn_local(async move {
-        let timeouts = &router.context().timeouts;
+        let timeouts = router.timeouts();
         let Ok(mut connection) = proxys_own(&router, &node).await else { return };
         if connection.exchange(HURRY, 1, timeouts.request_timeout).await.is_ok() {
             connection.give_back();
@@ -346,7 +346,7 @@ async fn count_synced(
     known: Rc<Cell<Counts>>,
 ) -> Result<Counts, String> {
     let deadline = timeout.and_then(|timeout| Instant::now().checked_add(timeout));
-    let patience = router.context().timeouts.request_timeout;
+    let patience = router.timeouts().request_timeout;
     let mut connections = Vec::new();
     for target in meet(&router, &line).await? {
         let unsure = |why: String| says::wait_unsure(&target.node.label, &why);

@@ -4,16 +4,15 @@
 //! come and no state is left on it. Dropping it closes it, and with it ends whatever was going on there: nothing is
 //! popped for a client that has gone.
 
-mod asked;
+mod counted;
+mod pool;
 mod unanswered;
 
 use std::{
-    cell::{Cell, RefCell},
-    collections::{HashMap, HashSet, VecDeque},
     future::Future,
     io,
     pin::{Pin, pin},
-    rc::{Rc, Weak},
+    rc::Rc,
     sync::Arc,
     task::{Context, Poll, ready},
     time::{Duration, Instant},
@@ -26,31 +25,16 @@ use tokio::{
 };
 use tokio_util::io::poll_read_buf;
 
+pub use self::{counted::CountedRequest, pool::Pool};
+use self::{pool::Open, unanswered::Unanswered};
 use crate::{
-    clients::{Clients, Held},
-    cluster::topology::{Accepts, Node, Topology},
-    metrics::{NodeError, NodeTallies, NodeTally},
-    protocol::{address::Address, resp::reply::Scanner, says},
-    upstream::{
-        descriptors::{Descriptor, Descriptors},
-        dial::{DialError, Dialer, Login},
-        doubt::{Connection, Doubts, Ender},
-        transport::Stream,
-    },
+    clients::Held,
+    cluster::topology::Node,
+    metrics::NodeError,
+    protocol::{resp::reply::Scanner, says},
+    upstream::doubt::Doubts,
 };
 
-use self::unanswered::Unanswered;
-pub use asked::CountedRequest;
-
-/// Idle connections that are kept for each node and lane, and for how long: a client that waits in BLPOP again and
-/// again finds its connection warm, however many such clients there are.
-const KEPT: usize = 1024;
-const KEPT_FOR: Duration = Duration::from_secs(15);
-/// So many are made ahead where one was taken, and kept for longer. Clients see in which order their commands reach a
-/// node: who waits in BLPOP first is served first, and finds what is pushed afterwards. While one connects, others
-/// overtake it.
-const SPARE: usize = 2;
-const SPARE_FOR: Duration = Duration::from_secs(600);
 /// How much is read at a time, of a reply's beginning and then of the rest.
 const READ: usize = 16 * 1024;
 const READ_ON: usize = 64 * 1024;
@@ -68,211 +52,20 @@ pub struct Dedicated {
     unanswered: Unanswered,
 }
 
-/// Idle connections of one lane, ready for the next who needs one.
-pub struct Pool {
-    clients: Arc<Clients>,
-    tallies: Rc<NodeTallies>,
-    descriptors: Arc<Descriptors>,
-    way: Connector,
-    accepts: Rc<Cell<Accepts>>,
-    /// By node, the longest idle first.
-    idle: RefCell<HashMap<Address, VecDeque<Idle>>>,
-    /// Nodes for which a spare connection is being made.
-    filling: RefCell<HashSet<Address>>,
-    swept: Cell<bool>,
-}
-
-/// How the connections of a pool are made.
-#[derive(Clone)]
-pub struct Connector {
-    /// How nodes are connected to.
-    pub dialer: Dialer,
-    /// How its connections log in.
-    pub login: Login,
-    /// Who has nodes end what was lost on them.
-    pub ender: Rc<Ender>,
-}
-
-struct Idle {
-    open: Open,
-    since: Instant,
-}
-
-/// A connection, counted as its node's until it is closed.
-struct Open {
-    stream: Stream,
-    tally: Rc<NodeTally>,
-    /// What the node calls it, and what may be left on it.
-    connection: Rc<Connection>,
-    _descriptor: Descriptor,
-}
-
-impl Open {
-    async fn dial(
-        descriptor: Descriptor,
-        node: &Arc<Node>,
-        way: &Connector,
-        tally: Rc<NodeTally>,
-    ) -> Result<Open, DialError> {
-        let opened = way.dialer.open(&node.reach, &way.login.at(node)).await;
-        let dialled = opened.and_then(|opened| opened.quiet(&node.reach));
-        let opened = dialled.inspect_err(|error| tally.connect_failed(error.permanent))?;
-        tally.connected();
-        let connection = Connection::new(node.clone(), way.ender.clone());
-        connection.opened(opened.id, Instant::now());
-        Ok(Open { stream: opened.stream, tally, connection, _descriptor: descriptor })
-    }
-}
-
-impl Drop for Open {
-    fn drop(&mut self) {
-        self.tally.disconnected();
-    }
-}
-
-impl Pool {
-    /// No connections yet; what is read on them is held for these clients.
-    pub fn new(
-        clients: &Arc<Clients>,
-        tallies: &Rc<NodeTallies>,
-        descriptors: &Arc<Descriptors>,
-        way: Connector,
-        accepts: &Rc<Cell<Accepts>>,
-    ) -> Rc<Pool> {
-        Rc::new(Pool {
-            clients: clients.clone(),
-            tallies: tallies.clone(),
-            descriptors: descriptors.clone(),
-            way,
-            accepts: accepts.clone(),
-            idle: RefCell::default(),
-            filling: RefCell::default(),
-            swept: Cell::default(),
-        })
-    }
-
-    /// A connection to `node`: an idle one that is still alive, or a new one.
-    pub async fn take(self: &Rc<Pool>, node: &Arc<Node>) -> Result<Dedicated, DialError> {
-        let idle = || self.idle.borrow_mut().get_mut(&node.reach)?.pop_back();
-        // The node may be about to close one that has long been idle.
-        let quiet = self.accepts.get().quiet();
-        while let Some(Idle { mut open, since }) = idle() {
-            if open.stream.is_quiet() && quiet.is_none_or(|quiet| since.elapsed() < quiet) {
-                self.fill(node);
-                return Ok(self.dedicate(open, node));
-            }
-        }
-        let descriptor = self.descriptors.take(&node.reach).await?;
-        let open = Open::dial(descriptor, node, &self.way, self.tallies.of(&node.label)).await?;
-        self.fill(node);
-        Ok(self.dedicate(open, node))
-    }
-
-    /// Makes spare connections, in the background, where there are too few.
-    fn fill(self: &Rc<Pool>, node: &Arc<Node>) {
-        if self.lacks(&node.reach) == 0 || !self.filling.borrow_mut().insert(node.reach.clone()) {
-            return;
-        }
-        let (pool, node, way) = (Rc::downgrade(self), node.clone(), self.way.clone());
-        let tally = self.tallies.of(&node.label);
-        tokio::task::spawn_local(async move {
-            while let Some(descriptor) = pool.upgrade().and_then(|pool| pool.descriptor_for_spare(&node.reach)) {
-                let dialled = Open::dial(descriptor, &node, &way, tally.clone()).await;
-                let (Some(pool), Ok(open)) = (pool.upgrade(), dialled) else { break };
-                pool.put(&node.reach, Idle { open, since: Instant::now() });
-            }
-            if let Some(pool) = pool.upgrade() {
-                pool.filling.borrow_mut().remove(&node.reach);
-            }
-        });
-    }
-
-    fn lacks(&self, address: &Address) -> usize {
-        match self.descriptors.are_plenty() {
-            true => SPARE.saturating_sub(self.idle.borrow().get(address).map_or(0, VecDeque::len)),
-            false => 0,
-        }
-    }
-
-    fn descriptor_for_spare(&self, address: &Address) -> Option<Descriptor> {
-        if self.lacks(address) == 0 { None } else { self.descriptors.try_take() }
-    }
-
-    /// Closes what leads to where no node is any more, or one that goes by another name.
-    pub fn follow(&self, topology: &Topology) {
-        self.idle.borrow_mut().retain(|address, kept| {
-            let Some(node) = topology.nodes.iter().find(|node| node.reach == *address) else { return false };
-            let tally = self.tallies.of(&node.label);
-            kept.retain(|idle| Rc::ptr_eq(&idle.open.tally, &tally));
-            !kept.is_empty()
-        });
-    }
-
-    fn dedicate(self: &Rc<Pool>, open: Open, node: &Arc<Node>) -> Dedicated {
+impl Dedicated {
+    fn new(open: Open, node: &Arc<Node>, pool: &Rc<Pool>) -> Dedicated {
         Dedicated {
             unanswered: Unanswered::none(&open.connection),
             open,
             node: node.clone(),
             partial: BytesMut::new(),
-            held: Held::nothing(&self.clients),
+            held: Held::nothing(&pool.clients),
             scanner: Scanner::default(),
             received: 0,
-            pool: self.clone(),
+            pool: pool.clone(),
         }
     }
 
-    fn put(self: &Rc<Pool>, address: &Address, idle: Idle) {
-        {
-            let mut all = self.idle.borrow_mut();
-            let kept = all.entry(address.clone()).or_default();
-            if kept.len() >= KEPT || !self.descriptors.are_plenty() {
-                return;
-            }
-            kept.push_back(idle);
-        }
-        if !self.swept.replace(true) {
-            tokio::task::spawn_local(sweep(Rc::downgrade(self)));
-        }
-    }
-
-    /// Closes what nobody has needed for long; says whether anything is left.
-    fn close_old(&self) -> bool {
-        let mut all = self.idle.borrow_mut();
-        all.retain(|_, kept| {
-            while let Some(idle) = kept.front() {
-                let time = if kept.len() > SPARE { KEPT_FOR } else { SPARE_FOR };
-                if idle.since.elapsed() < time {
-                    break;
-                }
-                kept.pop_front();
-            }
-            !kept.is_empty()
-        });
-        !all.is_empty()
-    }
-}
-
-async fn within<T>(patience: Duration, work: impl Future<Output = io::Result<T>>) -> io::Result<T> {
-    timeout(patience, work).await.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
-}
-
-/// Closes idle connections when their time is over, or others need their descriptors, as long as there are any.
-async fn sweep(pool: Weak<Pool>) {
-    loop {
-        let Some(descriptors) = pool.upgrade().map(|pool| pool.descriptors.clone()) else { return };
-        let is_scarce = timeout(KEPT_FOR / 4, descriptors.scarce()).await.is_ok();
-        let Some(pool) = pool.upgrade() else { return };
-        if is_scarce {
-            pool.idle.take();
-        }
-        if !pool.close_old() {
-            pool.swept.set(false);
-            return;
-        }
-    }
-}
-
-impl Dedicated {
     /// The node that it leads to.
     pub fn node(&self) -> &Arc<Node> {
         &self.node
@@ -445,9 +238,13 @@ impl Dedicated {
         let Dedicated { open, node, pool, partial, mut unanswered, .. } = self;
         unanswered.owes(false);
         if partial.is_empty() {
-            pool.put(&node.reach, Idle { open, since: Instant::now() });
+            pool.put(&node.reach, open);
         }
     }
+}
+
+async fn within<T>(patience: Duration, work: impl Future<Output = io::Result<T>>) -> io::Result<T> {
+    timeout(patience, work).await.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
 }
 
 #[cfg(test)]

@@ -27,6 +27,7 @@ use crate::{
     metrics::NodeTally,
     protocol::resp::Inbox,
     upstream::{
+        connector::Connector,
         descriptors::{Descriptor, Descriptors},
         dial::{DialError, Dialer, Login},
         transport::Stream,
@@ -83,22 +84,16 @@ pub enum FeedEvent {
 
 impl Feed {
     /// A feed from `node`; it connects as soon as it is polled.
-    pub fn open(
-        node: Arc<Node>,
-        login: Login,
-        dialer: Dialer,
-        tally: Rc<NodeTally>,
-        descriptors: &Arc<Descriptors>,
-    ) -> Feed {
-        let state =
-            FeedState::Dialling(Box::pin(dial(node.clone(), login.clone(), dialer.clone(), descriptors.clone())));
+    pub fn open(node: Arc<Node>, login: Login, connector: &Connector, tally: Rc<NodeTally>) -> Feed {
+        let (dialer, descriptors) = (connector.dialer.clone(), connector.descriptors.clone());
+        let dialled = dial(node.clone(), login.clone(), dialer.clone(), descriptors.clone());
         Feed {
             node,
             login,
             dialer,
             tally,
-            descriptors: descriptors.clone(),
-            state,
+            descriptors,
+            state: FeedState::Dialling(Box::pin(dialled)),
             out: BytesMut::new(),
             inbox: Inbox::default(),
             backoff: BETWEEN_DIALS,

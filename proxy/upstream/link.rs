@@ -32,7 +32,7 @@ use self::{
     task::{Connected, run},
 };
 pub use self::{
-    context::{Timeouts, WorkerContext},
+    context::{Sizes, Timeouts, WorkerContext},
     side::{LARGEST_SHARED, Sides},
 };
 use crate::{
@@ -41,6 +41,7 @@ use crate::{
     metrics::NodeTally,
     protocol::{resp::write, says},
     upstream::{
+        connector::Connector,
         descriptors::Descriptor,
         dial::{self, DialError, Login},
         doubt::Connection,
@@ -146,7 +147,7 @@ impl Link {
         context: WorkerContext,
         purpose: Purpose,
     ) -> Rc<Link> {
-        let connection = Connection::new(node.clone(), context.ender.clone());
+        let connection = Connection::new(node.clone(), context.connector.ender.clone());
         let link = Rc::new(Link {
             node,
             login: RefCell::new(login),
@@ -270,7 +271,7 @@ impl Link {
     /// What the node may be sent before it has answered: as much as it lets wait unread, and as many requests as it lets
     /// replies wait unsent, however large those are that are not known to be large.
     fn room(&self) -> Room {
-        let accepts = self.context.accepts.get();
+        let accepts = self.context.sizes.accepts.get();
         let requests = accepts.unsent.map_or(usize::MAX, |unsent| unsent / 2 / LARGE_REPLY);
         Room { bytes: accepts.unread / 2, requests }
     }
@@ -374,16 +375,16 @@ impl Link {
 
     /// A connection, and the open file that it takes where none is kept back for it.
     async fn dial(&self) -> Result<(Connected, Option<Descriptor>), DialError> {
-        let dialer = &self.context.dialer;
+        let Connector { dialer, descriptors, .. } = &self.context.connector;
         let asked = self.login.borrow().clone();
         let mut login = asked.at(&self.node);
         // One client's own may be closed for what that client does.
-        login.stays = self.sides().is_some() && self.context.accepts.get().evicts_clients;
+        login.stays = self.sides().is_some() && self.context.sizes.accepts.get().evicts_clients;
         let descriptor = match self.purpose {
             Purpose::Shared { is_kept_back: true, .. } => None,
-            _ => Some(self.context.descriptors.take(&self.node.reach).await?),
+            _ => Some(descriptors.take(&self.node.reach).await?),
         };
-        let companion = Companion::of(&self.node.reach, &mut login, dialer, &self.context.descriptors).await?;
+        let companion = Companion::of(&self.node.reach, &mut login, &self.context.connector).await?;
         let opened = dialer.open(&self.node.reach, &login).await?;
         self.connection.borrow().opened(opened.id, Instant::now());
         let told = login.tracking.and_then(|tracking| tracking.redirect);
@@ -415,7 +416,8 @@ impl Link {
 
     /// Answers everything queued after the connection broke.
     fn give_up(&self, lost: &str) {
-        let connection = self.connection.replace(Connection::new(self.node.clone(), self.context.ender.clone()));
+        let connection =
+            self.connection.replace(Connection::new(self.node.clone(), self.context.connector.ender.clone()));
         let mut failed = 0;
         for (envelope, request) in self.take_all() {
             let Some(mut envelope) = envelope else { continue };
@@ -423,7 +425,7 @@ impl Link {
             if !request.written && !envelope.ticket.has_begun() {
                 envelope.bounce(request.bytes, Why::Unsent(error()));
             } else if envelope.traits.repeatable && !envelope.ticket.has_begun() {
-                if self.context.accepts.get().unsent.is_some() {
+                if self.context.sizes.accepts.get().unsent.is_some() {
                     // It may be what the node would not have.
                     self.context.note_large(&envelope, &request.bytes);
                 }

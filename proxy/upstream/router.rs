@@ -36,7 +36,7 @@ use crate::{
     },
     cluster::{
         scan::Scans,
-        topology::{Hint, Node, Route, Topology},
+        topology::{Hint, Hints, Node, Route, Topology},
     },
     commands::{
         database::WrappedScripts,
@@ -44,9 +44,11 @@ use crate::{
     },
     metrics::{ClientTally, DatabaseTallies, DatabaseTally, NodeTallies, NodeTally},
     upstream::{
-        dedicated::{Connector, Pool},
+        connector::Connector,
+        dedicated::Pool,
         dial::{Login, TrackingRequest},
-        link::{Audience, WorkerContext},
+        link::{Audience, Timeouts, WorkerContext},
+        sizes::LargeReplies,
         ticket::Clock,
     },
 };
@@ -110,7 +112,7 @@ impl Router {
         common: Registries,
     ) -> Rc<Router> {
         let topology = news.borrow().clone();
-        context.heed(topology.accepts);
+        context.sizes.heed(topology.accepts);
         Rc::new(Router {
             epoch: Cell::new(topology.epoch),
             topology: RefCell::new(topology),
@@ -143,8 +145,8 @@ impl Router {
         }
         let newest = news.borrow_and_update().clone();
         self.epoch.set(newest.epoch);
-        let evicted = self.context.accepts.get().evicts_clients;
-        self.context.heed(newest.accepts);
+        let evicted = self.context.sizes.accepts.get().evicts_clients;
+        self.context.sizes.heed(newest.accepts);
         if newest.accepts.evicts_clients && !evicted {
             let lanes = self.lanes.borrow().values().filter_map(Weak::upgrade).collect::<Vec<_>>();
             lanes.iter().for_each(|lane| lane.stay());
@@ -211,9 +213,8 @@ impl Router {
 
     /// A pool of connections that log in like this. No lane shares it.
     pub fn pool(&self, login: &Login) -> Rc<Pool> {
-        let WorkerContext { dialer, descriptors, ender, accepts, .. } = &self.context;
-        let way = Connector { dialer: dialer.clone(), login: login.clone(), ender: ender.clone() };
-        Pool::new(&self.clients, &self.nodes, descriptors, way, accepts)
+        let WorkerContext { connector, sizes, .. } = &self.context;
+        Pool::new(login, connector, &sizes.accepts, &self.clients, &self.nodes)
     }
 
     /// A lane of one client's own, whose nodes tell `audience` which keys change. Connections for other uses are those of
@@ -252,7 +253,7 @@ impl Router {
                 self.hint(Hint::Unwell { node: link.node().id.clone() });
             }
         }
-        self.context.large.expire(std::time::Instant::now());
+        self.context.sizes.large.expire(std::time::Instant::now());
         self.admissions.keep(|label| topology.nodes.iter().any(|node| *node.label == *label));
         self.tally.publish();
         self.databases.publish();
@@ -279,9 +280,30 @@ impl Router {
         &self.tally
     }
 
-    /// What links and dedicated connections share.
-    pub fn context(&self) -> &WorkerContext {
-        &self.context
+    /// How long requests may take, and nodes.
+    pub fn timeouts(&self) -> &Timeouts {
+        &self.context.timeouts
+    }
+
+    /// How nodes are connected to.
+    pub fn connector(&self) -> &Connector {
+        &self.context.connector
+    }
+
+    /// Which replies have been large.
+    pub fn large(&self) -> &LargeReplies {
+        &self.context.sizes.large
+    }
+
+    /// Where news for discovery go.
+    pub fn hints(&self) -> &Hints {
+        &self.context.hints
+    }
+
+    /// A client has gone with requests unanswered.
+    pub fn client_departed(&self) {
+        let departures = &self.context.departures;
+        departures.set(departures.get().wrapping_add(1));
     }
 
     /// The scans under way, those of all workers: a client may fetch its next page by another connection.

@@ -71,9 +71,8 @@ impl Subscriber {
         let known = |source: &Source| source.leads_to(&node.id, &node.reach);
         let index = self.sources.iter().position(known).unwrap_or_else(|| {
             self.last_number += 1;
-            let (context, tally) = (router.context(), router.node_tally(node));
-            let feed =
-                Feed::open(node.clone(), self.login.clone(), context.dialer.clone(), tally, &context.descriptors);
+            let tally = router.node_tally(node);
+            let feed = Feed::open(node.clone(), self.login.clone(), router.connector(), tally);
             self.sources.push(Source::new(feed, self.last_number));
             self.sources.len() - 1
         });

@@ -9,7 +9,7 @@ use crate::{protocol::slot::Slot, upstream::sizes::LARGE_REPLY};
 fn are_large(nodes: &Scripted, requests: &[&str]) {
     for words in requests {
         let key = words.split(' ').next_back().unwrap();
-        let large = &nodes.router.context().large;
+        let large = nodes.router.large();
         large.note_length(Some(Slot::of(key.as_bytes())), &frame(words), LARGE_REPLY, Instant::now());
     }
 }

@@ -10,10 +10,10 @@ use crate::upstream::{
 };
 
 fn open(nodes: &Scripted) -> Feed {
-    let (router, context) = (&nodes.router, nodes.router.context());
+    let router = &nodes.router;
     let node = router.topology().nodes[0].clone();
     let tally = router.node_tally(&node);
-    Feed::open(node, Login::default(), context.dialer.clone(), tally, &context.descriptors)
+    Feed::open(node, Login::default(), router.connector(), tally)
 }
 
 /// Lets the feed connect; the node's end.

@@ -15,8 +15,9 @@ use super::HELLO;
 use crate::{
     protocol::{address::Address, resp::Inbox},
     upstream::{
-        descriptors::{Descriptor, Descriptors},
-        dial::{DialError, Dialer, Login, Version},
+        connector::Connector,
+        descriptors::Descriptor,
+        dial::{DialError, Login, Version},
         transport::Stream,
     },
 };
@@ -32,16 +33,11 @@ pub(super) struct Companion {
 
 impl Companion {
     /// Opens one where `login` needs it, and lets the login say that messages go there.
-    pub async fn of(
-        node: &Address,
-        login: &mut Login,
-        dialer: &Dialer,
-        descriptors: &Descriptors,
-    ) -> Result<Option<Companion>, DialError> {
+    pub async fn of(node: &Address, login: &mut Login, connector: &Connector) -> Result<Option<Companion>, DialError> {
         let (Version::Resp2, Some(tracking)) = (login.version, &mut login.tracking) else { return Ok(None) };
         let own = Login { version: Version::Resp3, credentials: login.credentials.clone(), ..Login::default() };
-        let descriptor = descriptors.take(node).await?;
-        let opened = dialer.open(node, &own).await?;
+        let descriptor = connector.descriptors.take(node).await?;
+        let opened = connector.dialer.open(node, &own).await?;
         tracking.redirect = opened.id;
         let mut inbox = Inbox::default();
         inbox.add(&opened.rest);

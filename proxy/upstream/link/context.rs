@@ -3,7 +3,6 @@
 use std::{
     cell::{Cell, RefCell},
     rc::Rc,
-    sync::Arc,
     time::Duration,
 };
 
@@ -14,9 +13,7 @@ use crate::{
     },
     config::Config,
     upstream::{
-        descriptors::Descriptors,
-        dial::Dialer,
-        doubt::Ender,
+        connector::Connector,
         sizes::LargeReplies,
         ticket::{Clock, Envelope},
     },
@@ -25,59 +22,68 @@ use crate::{
 /// What a link shares with everything else of its worker.
 #[derive(Clone)]
 pub struct WorkerContext {
-    /// Deadlines.
-    pub timeouts: Rc<Timeouts>,
-    /// How long requests are tried, and how often they are redirected.
-    pub recovery: recovery::Limits,
-    /// How nodes are connected to.
-    pub dialer: Dialer,
     /// The worker's time.
     pub clock: Rc<Clock>,
     /// The worker's read buffer: what is read is handed on before anybody else reads.
     pub buffer: Rc<RefCell<Box<[u8]>>>,
-    /// What the nodes take from one connection.
-    pub accepts: Rc<Cell<Accepts>>,
+    /// How long requests may take, and nodes.
+    pub timeouts: Rc<Timeouts>,
     /// Where news for discovery go.
     pub hints: Hints,
-    /// The open files for what not everybody shares.
-    pub descriptors: Arc<Descriptors>,
-    /// Which replies have been large.
-    pub large: Rc<LargeReplies>,
+    /// How nodes are connected to.
+    pub connector: Connector,
+    /// How much goes over a connection.
+    pub sizes: Sizes,
     /// How often a client has gone with requests unanswered.
     pub departures: Rc<Cell<u64>>,
-    /// Who has nodes end what was lost.
-    pub ender: Rc<Ender>,
 }
 
-impl WorkerContext {
+/// How much goes over a connection.
+#[derive(Clone, Default)]
+pub struct Sizes {
+    /// What the nodes take from one.
+    pub accepts: Rc<Cell<Accepts>>,
+    /// Which replies have been large.
+    pub large: Rc<LargeReplies>,
+}
+
+impl Sizes {
     /// The nodes take so much from now on.
     pub fn heed(&self, accepts: Accepts) {
         self.accepts.set(accepts);
         self.large.set_frugal(accepts.unsent.is_some());
     }
+}
 
+impl WorkerContext {
     /// The reply to a request turns out to be large.
     pub(super) fn note_large(&self, envelope: &Envelope, frame: &[u8]) {
-        let now = self.clock.now();
+        let (large, now) = (&self.sizes.large, self.clock.now());
         match envelope.slot() {
-            Some(slot) if envelope.replies_before > 0 => self.large.note_transaction(slot, now),
-            slot => self.large.note(slot, frame, now),
+            Some(slot) if envelope.replies_before > 0 => large.note_transaction(slot, now),
+            slot => large.note(slot, frame, now),
         }
     }
 }
 
-/// Deadlines of the links.
+/// How long requests may take, and nodes.
 #[derive(Debug)]
 pub struct Timeouts {
     /// From a request's coming to its answer.
     pub request_timeout: Duration,
     /// How long a node that owes replies may be silent.
     pub node_timeout: Duration,
+    /// How long requests are tried, and how often they are redirected.
+    pub recovery: recovery::Limits,
 }
 
 impl Timeouts {
-    /// The deadlines that the configuration sets.
+    /// Those that the configuration sets.
     pub fn of(config: &Config) -> Timeouts {
-        Timeouts { request_timeout: config.request_timeout, node_timeout: config.node_timeout }
+        Timeouts {
+            request_timeout: config.request_timeout,
+            node_timeout: config.node_timeout,
+            recovery: config.recovery(),
+        }
     }
 }

@@ -22,10 +22,11 @@ use crate::{
         },
     },
     upstream::{
+        connector::Connector,
         descriptors::Descriptors,
         dial::{Dialer, Login},
         doubt::Ender,
-        link::{Timeouts, WorkerContext},
+        link::{Sizes, Timeouts, WorkerContext},
         ticket::Clock,
         transport::memory::{Backlog, Memory, Peer},
     },
@@ -55,15 +56,11 @@ impl Scripted {
         let dialer = Dialer::to(&memory);
         let context = WorkerContext {
             timeouts: Rc::new(Timeouts::of(&config)),
-            recovery: config.recovery(),
-            ender: Ender::new(Login::default(), dialer.clone()),
-            dialer,
+            connector: Connector { ender: Ender::new(Login::default(), dialer.clone()), dialer, descriptors },
+            sizes: Sizes::default(),
             clock: Rc::new(Clock::start()),
             buffer: Rc::new(RefCell::new(vec![0; 64 * 1024].into_boxed_slice())),
-            accepts: Rc::default(),
             hints: sender,
-            descriptors,
-            large: Rc::default(),
             departures: Rc::default(),
         };
         let common = Registries {

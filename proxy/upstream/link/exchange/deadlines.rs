@@ -106,7 +106,8 @@ impl Exchange {
                 self.link.ping();
                 cx.waker().wake_by_ref();
             }
-            if let (Some(companion), Some(quiet)) = (&mut self.companion, self.link.context.accepts.get().quiet()) {
+            if let (Some(companion), Some(quiet)) = (&mut self.companion, self.link.context.sizes.accepts.get().quiet())
+            {
                 companion.stay(now, quiet);
             }
             let queue = self.link.queue.borrow();
@@ -129,7 +130,7 @@ impl Exchange {
         let answered = oldest.map(|entry| self.answered_until(entry)).unwrap_or(unasked);
         let until = answered.min(self.sound_until(queue, front));
         // By then it may have nothing to do.
-        let quiet = self.link.context.accepts.get().quiet();
+        let quiet = self.link.context.sizes.accepts.get().quiet();
         Some(quiet.map_or(until, |quiet| until.min(self.link.context.clock.now() + quiet)))
     }
 
@@ -137,7 +138,7 @@ impl Exchange {
     /// tell with it; and one with a `timeout` closes connections that are idle, just when the next request comes perhaps.
     fn quiet(&self) -> Option<Duration> {
         let missed = self.link.audience().is_some().then_some(self.link.context.timeouts.node_timeout);
-        missed.into_iter().chain(self.link.context.accepts.get().quiet()).min()
+        missed.into_iter().chain(self.link.context.sizes.accepts.get().quiet()).min()
     }
 
     /// Until when a request waits for its answer. A deadline is about the node's silence: as long as replies flow, those
