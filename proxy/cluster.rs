@@ -4,5 +4,6 @@
 pub mod explain;
 pub mod recovery;
 pub mod refusal;
+pub mod replication;
 pub mod scan;
 pub mod topology;

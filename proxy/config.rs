@@ -41,7 +41,11 @@ use serde::Deserialize;
 
 use self::layer::Origin;
 use crate::{
-    cluster::{recovery, topology::AddressMap},
+    cluster::{
+        recovery,
+        replication::{ReadFrom, ReadPolicy},
+        topology::AddressMap,
+    },
     commands::table::{self, CommandTable},
     protocol::endpoint::ListenAddress,
 };
@@ -166,6 +170,18 @@ pub struct Config {
     /// What becomes of MGET and its like over several slots.
     #[serde(deserialize_with = "read::cross_slot")]
     pub cross_slot: CrossSlot,
+    /// Who answers what only reads.
+    #[serde(deserialize_with = "read::reads")]
+    pub reads: ReadFrom,
+    /// How far a replica may lag that is read from.
+    #[serde(deserialize_with = "read::duration")]
+    pub max_replica_lag: Duration,
+    /// How long a client reads from the primary what it may have written, where nobody can tell how far replicas are.
+    #[serde(deserialize_with = "read::duration")]
+    pub read_your_writes: Duration,
+    /// The availability zone of the proxy.
+    #[serde(deserialize_with = "read::text")]
+    pub zone: Option<String>,
     /// Whether a client's commands take effect in order across nodes, too.
     #[serde(deserialize_with = "read::switch")]
     pub strict_order: bool,
@@ -261,6 +277,16 @@ impl Config {
     pub fn recovery(&self) -> recovery::Limits {
         let redirects = u8::try_from(self.max_redirects).unwrap_or(u8::MAX);
         recovery::Limits { timeout: self.retry_timeout, redirects }
+    }
+
+    /// Who answers what only reads, and when replicas do.
+    pub fn reads_from(&self) -> ReadPolicy {
+        ReadPolicy {
+            from: self.reads,
+            max_lag: self.max_replica_lag,
+            unproven: self.read_your_writes,
+            zone: self.zone.clone(),
+        }
     }
 
     fn from_layers(layers: &Figment) -> Result<Config, ConfigError> {

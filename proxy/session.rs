@@ -42,6 +42,7 @@ mod pause;
 mod permission;
 mod proxy;
 mod reader;
+mod reads;
 mod retry;
 mod scan;
 mod scripts;
@@ -78,6 +79,7 @@ use self::{
     listening::Listening,
     permission::ask_about,
     reader::Reader,
+    reads::Reads,
     retry::{Again, Resend, Retry},
     transaction::Multi,
     work::Work,
@@ -117,6 +119,8 @@ pub struct Session {
     busy: Busy,
     front: Front,
     multi: Multi,
+    /// Its reads from replicas, where it wants them.
+    reads: Option<Box<Reads>>,
     /// What the client is told unasked.
     listening: Listening,
     account: Account,
@@ -172,16 +176,18 @@ impl Flow {
 impl Session {
     /// A session for a client that has just connected.
     pub fn new(router: Rc<Router>, stream: Stream, client: Arc<Client>) -> Session {
+        let caller = Caller::new(router, client);
         Session {
             reader: Reader::default(),
-            barrier: Barrier::new(router.epoch()),
+            barrier: Barrier::new(caller.router.epoch()),
             retry: None,
             busy: Busy::default(),
             front: Front::default(),
             multi: Multi::default(),
+            reads: Reads::at_first(&caller),
             listening: Listening::default(),
             account: Account::default(),
-            caller: Caller::new(router, client),
+            caller,
             stream,
         }
     }

@@ -90,6 +90,14 @@ settings! {
     tcp_keepalive,
     /// MGET and its like over several slots: `split` or `reject` [split]
     cross_slot,
+    /// Who answers what only reads: `primary`, `replica` or `nearest` [primary]
+    reads,
+    /// How far a replica may lag that is read from [10s]
+    max_replica_lag,
+    /// How long to read what was written from the primary, where replicas' progress is not known [1s]
+    read_your_writes,
+    /// The availability zone of this proxy, for --reads nearest
+    zone,
     /// Keep a client's order across nodes, too
     strict_order @ true,
     /// A database of its own for all clients of this proxy, in one slot: its name

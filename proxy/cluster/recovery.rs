@@ -131,6 +131,8 @@ impl History {
         let is_given_up = match case.why {
             _ if self.counts(case) => is_late || self.redirects > limits.redirects,
             Why::Hopeless(_) => true,
+            // Its primary has not been asked yet.
+            Why::ByReplica(_) => false,
             Why::Later(..) | Why::Unsent(_) if case.is_overtaken => true,
             _ => is_late,
         };
@@ -143,7 +145,7 @@ impl History {
         let waits = match case.why {
             Why::Redirected(..) => case.is_strange || case.refusals > HASTY_REDIRECTS,
             Why::Later(Later::TryAgain, _) => !case.goes_by_key,
-            Why::NoScript(..) => false,
+            Why::NoScript(..) | Why::ByReplica(_) => false,
             _ => true,
         };
         if waits { Action::Wait } else { Action::Again }

@@ -10,7 +10,7 @@ use serde::{
     de::{Error, SeqAccess, Visitor},
 };
 
-use super::{AuthClients, CrossSlot, LogFormat, Secret, Seeds};
+use super::{AuthClients, CrossSlot, LogFormat, ReadFrom, Secret, Seeds};
 use crate::{
     cluster::topology::AddressMap,
     protocol::endpoint::{self, ListenAddress},
@@ -62,6 +62,15 @@ pub(super) fn switch<'de, D: Deserializer<'de>>(from: D) -> Result<bool, D::Erro
 
 pub(super) fn cross_slot<'de, D: Deserializer<'de>>(from: D) -> Result<CrossSlot, D::Error> {
     one_of(from, &[("split", CrossSlot::Split), ("reject", CrossSlot::Reject)], "`split` or `reject`")
+}
+
+pub(super) fn reads<'de, D: Deserializer<'de>>(from: D) -> Result<ReadFrom, D::Error> {
+    let (primary, replica, nearest) = (ReadFrom::Primary, ReadFrom::Replica, ReadFrom::Nearest);
+    one_of(
+        from,
+        &[("primary", primary), ("replica", replica), ("nearest", nearest)],
+        "`primary`, `replica` or `nearest`",
+    )
 }
 
 /// Empty is `None`.

@@ -125,6 +125,7 @@ series! {
         came: CLIENT_CONNECTIONS_TOTAL;
         subscription_gaps: SUBSCRIPTION_GAPS;
         tracking_flushes: TRACKING_FLUSHES;
+        read_at_replica: REPLICA_READS;
     }
     counters by label {
         handshakes: CLIENT_TLS_HANDSHAKES by "outcome" in Handshake;
@@ -190,6 +191,11 @@ impl ClientTally {
     /// QUEUED so many times is never carried out.
     pub fn surplus(&self, command: CommandId, calls: usize) {
         self.asked.add(command, CallKind::Surplus, calls as u64);
+    }
+
+    /// A read went to a replica.
+    pub fn read_at_replica(&self) {
+        self.counts.read_at_replica.add(1);
     }
 
     /// So many bytes were read from a client.

@@ -95,6 +95,8 @@ families! {
         "Times that subscriptions moved to another connection: messages may have been missed in between.";
     TRACKING_FLUSHES = Counter "slotway_tracking_flushes_total" []
         "Times that a client with CLIENT TRACKING was told to drop all it has cached: changes may have been missed.";
+    REPLICA_READS = Counter "slotway_replica_reads_total" []
+        "Reads that went to a replica. What it did not answer, or did not have, went on to the primary (slotway_retries_total, reason replica).";
     TRANSACTIONS = Counter "slotway_transactions_total" ["result"]
         "Transactions ended.";
 

@@ -37,6 +37,8 @@ labels! {
         MasterDown = "masterdown",
         /// It said READONLY.
         ReadOnly = "readonly",
+        /// A replica that did not answer a read, or could not be believed: its primary was asked.
+        Replica = "replica",
         /// It said NOSCRIPT, and was given the script.
         NoScript = "noscript",
         /// It did not answer in time.

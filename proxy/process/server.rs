@@ -15,7 +15,10 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     clients::{Clients, Order, users::Users},
-    cluster::topology::{Hints, Topology},
+    cluster::{
+        replication::ReadFrom,
+        topology::{Hints, Topology},
+    },
     config::{Config, ConfigError},
     metrics::{Metrics, events::EventKind},
     process::{
@@ -24,6 +27,7 @@ use crate::{
         databases::Databases,
         discovery::Discovery,
         passwords::Passwords,
+        replication::Following,
         watched,
         worker::{Blueprint, Worker},
     },
@@ -31,8 +35,8 @@ use crate::{
     protocol::says,
     upstream::{
         descriptors::Descriptors,
-        dial::Dialer,
-        router::Registries,
+        dial::{Credentials, Dialer, Login},
+        router::{Registries, ReplicationNews},
         transport::{
             Arrival, Keepalive, Listener,
             tls::{files::FileError, for_clients::ForClients},
@@ -125,6 +129,8 @@ pub async fn run(
     let clients = Arc::new(Clients::new(config.max_buffered));
     let users = Arc::new(Users::of(&config));
     let stop = CancellationToken::new();
+    let (replication, publisher_of_progress, progress_wanted) =
+        ReplicationNews::channel(config.reads != ReadFrom::Primary);
     let dialer = Dialer::of(&config, certificates.to_nodes(Some(&topology)));
     let blueprint = Blueprint {
         config: config.clone(),
@@ -137,6 +143,7 @@ pub async fn run(
             rights: Arc::default(),
             admissions: Arc::default(),
             users: users.clone(),
+            replication,
         },
         descriptors: descriptors.clone(),
         dialer: dialer.clone(),
@@ -147,6 +154,14 @@ pub async fn run(
     let workers = (0..count).map(|number| Worker::start(number, blueprint.clone()));
     let workers =
         workers.collect::<io::Result<Vec<_>>>().map_err(|error| ServeError::System("cannot start a worker", error))?;
+    let following = Following {
+        dialer: dialer.clone(),
+        login: Login { credentials: Credentials::of(&config), ..Login::default() },
+        topology: topology.clone(),
+        wanted: progress_wanted,
+        publisher: publisher_of_progress,
+    };
+    let following = tokio::spawn(following.run(stop.clone()));
     let discovery =
         tokio::spawn(Discovery::new(&config, dialer, publisher, hints_in, metrics.clone()).run(stop.clone()));
     let admin = match config.admin {
@@ -201,6 +216,7 @@ pub async fn run(
         let _ = tokio::task::spawn_blocking(|| worker.join()).await;
     }
     let _ = discovery.await;
+    let _ = following.await;
     if let Some(admin) = admin {
         admin.join();
     }

@@ -104,6 +104,8 @@ pub const CLUSTERDOWN: &str = "CLUSTERDOWN The cluster is down";
 pub const SLOT_NOT_SERVED: &str = "CLUSTERDOWN Hash slot not served";
 /// CLUSTER at a server that is in none.
 pub const NO_CLUSTER: &str = "ERR This instance has cluster support disabled";
+/// PROXY READS with another word.
+pub const READ_FROM: &str = "ERR proxy: READS takes primary, replica or nearest";
 /// What a split of one request could not put together.
 pub const ODD_REPLIES: &str = "ERR proxy: the nodes' replies do not fit together";
 

@@ -16,6 +16,7 @@ use super::{
     gate::Gate,
     make_up, monitor, pause,
     permission::{self, Denial, is_judged_by_node},
+    reads::ReadWay,
     scripts, server,
     transaction::aborted_for,
     work::Work,
@@ -32,6 +33,7 @@ use crate::{
     protocol::resp::{Request, write},
     upstream::{
         link::LARGEST_SHARED,
+        router::Lane,
         ticket::{Envelope, Label, Needs, ReplySize, RequestTraits},
     },
 };
@@ -117,6 +119,11 @@ impl Session {
         {
             return Flow::Settle;
         }
+        let replica = match self.way_to_read(&plan, spec) {
+            ReadWay::AsEver => None,
+            ReadWay::Replica(lane, route) => Some((lane, route)),
+            ReadWay::Waits => return Flow::Settle,
+        };
         if apart::is_careful(&self.caller) {
             plan = match apart::goes_apart(&self.caller, self.listening.caching(), plan, request, spec) {
                 Ok(work) => return Flow::work(work),
@@ -138,7 +145,10 @@ impl Session {
         if beside && !self.caller.line.is_settled() {
             return Flow::Settle;
         }
-        let flow = self.carry_out(plan, request, spec);
+        let flow = match replica {
+            None => self.carry_out(plan, request, spec),
+            Some((lane, route)) => self.read_at_replica(&lane, route, request, spec),
+        };
         if is_apart && matches!(flow, Flow::Taken) {
             monitor::show(&self.caller, request, spec);
         }
@@ -235,6 +245,22 @@ impl Session {
         self.barrier.guard(&self.caller.router, spec, route);
         self.caller.send(request.frame(), envelope);
         Flow::Taken
+    }
+
+    /// Sends what only reads to a replica.
+    fn read_at_replica(&mut self, lane: &Lane, route: Route, request: &Request<'_>, spec: Option<&Spec>) -> Flow {
+        let envelope = self.open(request, spec, route);
+        self.caller.router.tally().read_at_replica();
+        lane.send(&self.caller.router, self.caller.affinity, request.frame(), envelope);
+        Flow::Taken
+    }
+
+    /// What becomes of a request, as far as replicas are concerned.
+    #[inline]
+    fn way_to_read(&mut self, plan: &Plan, spec: Option<&Spec>) -> ReadWay {
+        let Some(reads) = &mut self.reads else { return ReadWay::AsEver };
+        let alone = self.multi.is_open() || self.multi.watch.is_some() || self.listening.tracking.is_some();
+        reads.way(&self.caller, plan, spec, alone)
     }
 
     /// Opens the place of a request's reply, and says what the request is.

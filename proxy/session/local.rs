@@ -5,12 +5,16 @@ use std::sync::atomic::Ordering::Relaxed;
 use bytes::Bytes;
 
 use super::{
-    Flow, Session, busy::Busy, caller::Caller, client, gate::Gate, listening::Listening, proxy, subscriber::TopicKind,
-    work::Work,
+    Flow, Session, busy::Busy, caller::Caller, client, gate::Gate, listening::Listening, proxy, reads::Reads,
+    subscriber::TopicKind, work::Work,
 };
 use crate::{
     clients::{About, Mark},
-    commands::table::{Spec, treatment::Local},
+    cluster::replication::ReadFrom,
+    commands::table::{
+        Spec,
+        treatment::{Local, ProxyCommand},
+    },
     metrics::{Disconnect, Transaction as Ended},
     protocol::{
         resp::{Request, write},
@@ -56,8 +60,10 @@ impl Session {
                 self.busy = Busy::Ending(Disconnect::Quit);
                 self.answer(spec, b"+OK\r\n")
             }
-            // Whoever sends these knows of the cluster; behind the proxy they change nothing.
-            Local::Readonly | Local::Readwrite | Local::Asking => self.answer(spec, b"+OK\r\n"),
+            // Whoever sends these knows of the cluster.
+            Local::Readonly => self.read_from(ReadFrom::Replica, spec),
+            Local::Readwrite => self.read_from(ReadFrom::Primary, spec),
+            Local::Asking => self.answer(spec, b"+OK\r\n"),
             Local::ClusterKeyslot => {
                 let slot = Slot::of(request.arg(2)).index();
                 self.say(Answer::with(|out| write::integer(out, slot as i64)), spec)
@@ -102,6 +108,10 @@ impl Session {
                 let user = self.caller.client.about().user.clone();
                 self.say(Answer::with(|out| write::bulk(out, user.as_bytes())), spec)
             }
+            Local::Proxy(ProxyCommand::Reads) => match ReadFrom::named(request.arg(2)) {
+                Some(from) => self.read_from(from, spec),
+                None => self.answer_error(spec, says::READ_FROM),
+            },
             Local::Proxy(sub) => self.say(proxy::answer(&self.caller, sub, request), spec),
         }
     }
@@ -115,6 +125,12 @@ impl Session {
         }
     }
 
+    /// The client reads from there from now on.
+    fn read_from(&mut self, from: ReadFrom, spec: Option<&Spec>) -> Flow {
+        self.reads = Reads::from(&self.caller, from);
+        self.answer(spec, b"+OK\r\n")
+    }
+
     /// RESET: as if the client had just connected.
     pub(super) fn reset(&mut self) -> Bytes {
         self.multi.drop_queued(&self.caller);
@@ -126,6 +142,7 @@ impl Session {
             self.caller.client.mark(mark, false);
         }
         self.caller.line.mute.reset();
+        self.reads = Reads::at_first(&self.caller);
         self.caller.gate = Gate::at_first(self.caller.router.asks_who(self.caller.client.listener));
         self.caller.databases = self.caller.listeners_databases();
         self.caller.lane = self.caller.router.first_lane();

@@ -54,6 +54,8 @@ const HELP: &[&str] = &[
     "    slot:<number> or key:<key>. What the proxy refuses otherwise goes only to a node named as such.",
     "NODES",
     "    List the nodes: address, role, id, slots.",
+    "READS (PRIMARY|REPLICA|NEAREST)",
+    "    Choose who answers what this connection only reads.",
     "HELP",
     "    Print this help.",
 ];
@@ -70,7 +72,8 @@ pub(super) fn answer(caller: &Caller, sub: ProxyCommand, request: &Request<'_>) 
         }),
         ProxyCommand::Info => lines(&glance(&caller.router)),
         ProxyCommand::Nodes => lines(&nodes(&caller.router)),
-        ProxyCommand::Unknown => Answer::refused(says::unknown_subcommand(request)),
+        // It is about the session.
+        ProxyCommand::Reads | ProxyCommand::Unknown => Answer::refused(says::unknown_subcommand(request)),
     }
 }
 

@@ -188,7 +188,7 @@ impl Resend<'_> {
                 }
             }
             Why::Later(Later::TryAgain, _) => send_by_key(self.caller, &request, envelope),
-            Why::NoScript(..) => self.caller.send(&request, envelope),
+            Why::NoScript(..) | Why::ByReplica(_) => self.caller.send(&request, envelope),
             Why::Later(..) | Why::Unsent(_) | Why::Hopeless(_) | Why::TooLarge => {
                 if envelope.route == Route::All {
                     return self.send_to_all(&request, envelope);

@@ -35,6 +35,7 @@ use crate::{
         users::Users,
     },
     cluster::{
+        replication::Replication,
         scan::Scans,
         topology::{Hint, Hints, Node, Route, Topology},
     },
@@ -71,6 +72,26 @@ pub struct Registries {
     pub admissions: Arc<Admissions>,
     /// The proxy's own users.
     pub users: Arc<Users>,
+    /// How far replicas have come.
+    pub replication: ReplicationNews,
+}
+
+/// How far replicas have come, where anybody wants to know.
+#[derive(Clone)]
+pub struct ReplicationNews {
+    /// What is known.
+    pub progress: watch::Receiver<Arc<Replication>>,
+    /// Whether somebody reads from replicas.
+    pub wanted: watch::Sender<bool>,
+}
+
+impl ReplicationNews {
+    /// Where news come from, and whether they are wanted: whoever asks nodes needs both.
+    pub fn channel(wanted: bool) -> (ReplicationNews, watch::Sender<Arc<Replication>>, watch::Receiver<bool>) {
+        let (publisher, progress) = watch::channel(Arc::default());
+        let (wanted, is_wanted) = watch::channel(wanted);
+        (ReplicationNews { progress, wanted }, publisher, is_wanted)
+    }
 }
 
 /// What the sessions of one worker share.
@@ -92,6 +113,7 @@ pub struct Router {
     wrapped: Rc<WrappedScripts>,
     admissions: Arc<Admissions>,
     moving: Moving,
+    replication: ReplicationNews,
     rights: Arc<Rights>,
     users: Arc<Users>,
     /// Whom clients without credentials of their own work as.
@@ -133,6 +155,7 @@ impl Router {
             wrapped: Rc::default(),
             admissions: common.admissions,
             moving: Moving::default(),
+            replication: common.replication,
             owed: RefCell::default(),
         })
     }
@@ -309,6 +332,11 @@ impl Router {
     /// The scans under way, those of all workers: a client may fetch its next page by another connection.
     pub fn scans(&self) -> MutexGuard<'_, Scans> {
         self.scans.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Somebody reads from replicas: how far those have come is asked for from now on.
+    pub fn watch_replicas(&self) {
+        self.replication.wanted.send_if_modified(|wanted| !std::mem::replace(wanted, true));
     }
 
     /// The slots that are on their way from node to node.

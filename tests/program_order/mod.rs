@@ -2,3 +2,4 @@
 
 pub mod given_up;
 pub mod order;
+pub mod replica_reads;

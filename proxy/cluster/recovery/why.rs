@@ -26,6 +26,8 @@ pub enum Why {
     Unsent(String),
     /// As `Unsent`, and waiting is in vain.
     Hopeless(String),
+    /// It only reads, and a replica did not answer it, or not so that it is to be believed: why.
+    ByReplica(String),
     /// It only reads, and its parts' replies are too large to be put together from what others share.
     TooLarge,
 }
@@ -37,6 +39,7 @@ impl Why {
             Why::Redirected(redirect, _) => NodeError::from(redirect.kind),
             Why::Later(later, _) => NodeError::from(*later),
             Why::NoScript(..) => NodeError::NoScript,
+            Why::ByReplica(_) => NodeError::Replica,
             Why::Unsent(_) | Why::Hopeless(_) | Why::TooLarge => NodeError::Connection,
         }
     }
@@ -49,7 +52,7 @@ impl Why {
                 format!("ERR proxy: too many redirects for slot {slot}: {label} still says {kind:?} {host}:{port}")
             }
             Why::Later(_, error) | Why::NoScript(_, error) => refusal::lossy_text(error),
-            Why::Unsent(error) | Why::Hopeless(error) => error.clone(),
+            Why::Unsent(error) | Why::Hopeless(error) | Why::ByReplica(error) => error.clone(),
             Why::TooLarge => says::PARTS_TOO_LARGE.to_owned(),
         }
     }

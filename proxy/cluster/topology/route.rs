@@ -10,6 +10,8 @@ use crate::protocol::slot::Slot;
 pub enum Route {
     /// To the owner of the slot.
     Slot(Slot),
+    /// What only reads: to this replica of the owner of the slot, by its index in [`Topology::nodes`].
+    Replica(Slot, u16),
     /// To any primary; a session keeps to the same one.
     Any,
     /// To the primary that all publishing goes through.
@@ -26,6 +28,7 @@ impl Topology {
     pub fn resolve(&self, route: Route, affinity: usize, is_well: impl Fn(usize) -> bool) -> Option<usize> {
         match route {
             Route::Slot(slot) => self.owner_index(slot),
+            Route::Replica(_, index) => Some(usize::from(index)).filter(|index| *index < self.nodes.len()),
             Route::Any => self.any_index(affinity, is_well),
             Route::PubSub => self.pubsub_index(),
             Route::All => None,

@@ -142,6 +142,11 @@ impl Spec {
         self.flags.has(Flags::READONLY)
     }
 
+    /// Whether it only reads, and one key alone, whose place among its arguments does not depend on them.
+    pub fn reads_one_key(&self) -> bool {
+        self.is_readonly() && self.only_key().is_some()
+    }
+
     /// Whether its reply to a request of so many arguments may be as long as what is stored.
     pub fn may_reply_at_length(&self, count: usize) -> bool {
         self.long_from.is_some_and(|least| count >= least)

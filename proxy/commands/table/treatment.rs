@@ -239,6 +239,8 @@ pub enum ProxyCommand {
     Node,
     /// `PROXY NODES`: which there are.
     Nodes,
+    /// `PROXY READS primary|replica|nearest`: who answers what only reads.
+    Reads,
     /// None of these.
     Unknown,
 }
@@ -374,6 +376,7 @@ fn local(name: &str) -> Option<Local> {
         "proxy|info" => Local::Proxy(ProxyCommand::Info),
         "proxy|node" => Local::Proxy(ProxyCommand::Node),
         "proxy|nodes" => Local::Proxy(ProxyCommand::Nodes),
+        "proxy|reads" => Local::Proxy(ProxyCommand::Reads),
         _ => return None,
     })
 }

@@ -21,6 +21,7 @@ use crate::{
     cluster::{
         recovery::{self, Why},
         refusal::{self, Refusal},
+        replication,
     },
     metrics::NodeError,
     protocol::resp::reply::Scanner,
@@ -73,6 +74,8 @@ pub(super) struct Exchange {
 enum NotExecuted {
     Refused(Refusal),
     NoScript,
+    /// By a replica that is not to be believed.
+    Missing,
 }
 
 impl Exchange {
@@ -340,6 +343,7 @@ impl Exchange {
             return Ok(());
         }
         self.link.tally.replied(self.link.context.clock.now() - front.since);
+        let by_replica = front.envelope.as_ref().is_some_and(Envelope::is_for_replica);
         let reloads = front.envelope.as_ref().is_some_and(|envelope| envelope.traits.needs.reloads);
         let verdict = match &front.fault {
             // The end of a long value may read like an error.
@@ -347,6 +351,10 @@ impl Exchange {
             // EXECABORT only says that a command of the transaction was refused; the fault says why.
             Some(fault) if reply.starts_with(b"-EXECABORT") => {
                 Refusal::of(fault).map(|refusal| (NotExecuted::Refused(refusal), Bytes::clone(fault)))
+            }
+            _ if by_replica && replication::may_be_missing(reply) => {
+                let why = Refusal::of(reply).map_or(NotExecuted::Missing, NotExecuted::Refused);
+                Some((why, Bytes::copy_from_slice(reply)))
             }
             _ if reply.first() != Some(&b'-') => None,
             _ if reloads && refusal::lacks_script(reply) => {
@@ -390,6 +398,7 @@ impl Exchange {
                 tally.error(NodeError::NoScript);
                 Why::NoScript(node.clone(), error)
             }
+            NotExecuted::Missing => Why::ByReplica(refusal::lossy_text(&error)),
             NotExecuted::Refused(refusal) => recovery::refused(refusal, error, node, tally, &context.hints),
         };
         envelope.bounce(request, why);

@@ -11,6 +11,7 @@ use super::Router;
 use crate::{
     cluster::{
         recovery::Why,
+        replication::Read,
         topology::{Node, Route, Topology},
     },
     protocol::address::Address,
@@ -112,6 +113,16 @@ impl Lane {
         place.clone()
     }
 
+    /// The replica that a read goes to, where that is not the primary. Only of a lane whose connections say READONLY.
+    pub fn replica_for(&self, router: &Router, read: &Read, affinity: usize) -> Option<Route> {
+        let topology = router.topology.borrow();
+        self.follow(&topology);
+        let known = router.replication.progress.borrow();
+        let policy = &router.settings.reads;
+        let index = known.pick(&topology, read, policy, affinity, |index| self.is_well(index))?;
+        Some(Route::Replica(read.slot, u16::try_from(index).ok()?))
+    }
+
     /// Whether nothing bad is known of the link to a node.
     fn is_well(&self, index: usize) -> bool {
         self.links.borrow().get(index).is_some_and(|link| link.as_ref().is_none_or(|link| !link.is_unwell()))
@@ -170,7 +181,7 @@ impl Lane {
         let (tracking, audience) = private.unzip();
         let login = Login { tracking, ..self.login.clone() };
         let own = &router.settings.login;
-        let is_kept_back = login.credentials == own.credentials && login.database == 0;
+        let is_kept_back = login.credentials == own.credentials && login.database == 0 && !login.readonly;
         let purpose = match audience {
             Some(audience) => Purpose::Private(audience),
             None => Purpose::Shared { is_kept_back, sides: Sides::default() },

@@ -7,10 +7,13 @@ use tokio::{
     task::LocalSet,
 };
 
-use super::{Registries, Router, Settings};
+use super::{Registries, ReplicationNews, Router, Settings};
 use crate::{
     clients::{Clients, rights::UserRules},
-    cluster::topology::{AddressMap, Hint, Hints, Topology},
+    cluster::{
+        replication::Replication,
+        topology::{AddressMap, Hint, Hints, Topology},
+    },
     config::Config,
     metrics::Metrics,
     protocol::{
@@ -40,6 +43,8 @@ pub struct Scripted {
     pub hints: mpsc::Receiver<Hint>,
     /// What discovery publishes.
     pub topology: watch::Sender<Arc<Topology>>,
+    /// How far replicas have come.
+    pub progress: watch::Sender<Arc<Replication>>,
     memory: Memory,
     backlogs: Vec<Option<Backlog>>,
 }
@@ -63,6 +68,7 @@ impl Scripted {
             hints: sender,
             departures: Rc::default(),
         };
+        let (replication, progress, _) = ReplicationNews::channel(false);
         let common = Registries {
             clients: Arc::new(Clients::new(config.max_buffered)),
             scans: Arc::default(),
@@ -70,6 +76,7 @@ impl Scripted {
             rights: Arc::default(),
             admissions: Arc::default(),
             users: Arc::default(),
+            replication,
         };
         let tally = Rc::new(metrics.client_tally());
         let router = Router::new(
@@ -83,7 +90,7 @@ impl Scripted {
         );
         let user = router.own_user();
         user.learn(may_do_all(), user.generation(), router.clock().now());
-        Scripted { router, hints, topology, memory, backlogs }
+        Scripted { router, hints, topology, progress, memory, backlogs }
     }
 
     /// The next connection to a node, logged in.

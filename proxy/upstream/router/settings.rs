@@ -5,6 +5,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use crate::{
+    cluster::replication::ReadPolicy,
     commands::{database::Databases, plan::Policy},
     config::{Config, CrossSlot, NAMELESS, PubSubLimits, Secret},
     upstream::dial::{Credentials, Login},
@@ -17,6 +18,8 @@ pub struct Settings {
     pub policy: Policy,
     /// What is so for the clients of each listener, by its number; never empty.
     pub listeners: Vec<ListenerSettings>,
+    /// Who answers what only reads.
+    pub reads: ReadPolicy,
     /// Whether what a client sends to a node waits for what it has under way at others.
     pub strict_order: bool,
     /// How long a client may send nothing.
@@ -79,6 +82,7 @@ impl Settings {
         Settings {
             policy,
             listeners,
+            reads: config.reads_from(),
             strict_order: config.strict_order,
             idle_timeout: config.client_idle_timeout,
             client_window: config.client_window,

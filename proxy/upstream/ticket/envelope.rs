@@ -218,10 +218,14 @@ impl Envelope {
         self.ticket.stream(chunk);
     }
 
-    /// Gives the request back to its session, unexecuted.
-    pub fn bounce(self, request: Bytes, why: Why) {
+    /// Gives the request back to its session, unexecuted. What a replica has not answered goes to the primary.
+    pub fn bounce(mut self, request: Bytes, mut why: Why) {
         if self.ticket.is_abandoned() {
             return;
+        }
+        if let Route::Replica(slot, _) = self.route {
+            self.route = Route::Slot(slot);
+            why = Why::ByReplica(why.last_error());
         }
         // A node that answers is not lost: what it cannot do now, it does soon.
         if let Some(gather) = self.ticket.gather().filter(|gather| gather.puts_off()).cloned() {
@@ -263,10 +267,15 @@ impl Envelope {
         self.extras.as_mut()?.on_success.take()
     }
 
+    /// Whether a replica is to answer it.
+    pub fn is_for_replica(&self) -> bool {
+        matches!(self.route, Route::Replica(..))
+    }
+
     /// The slot that the request is for, where it has one.
     pub fn slot(&self) -> Option<Slot> {
         match self.route {
-            Route::Slot(slot) => Some(slot),
+            Route::Slot(slot) | Route::Replica(slot, _) => Some(slot),
             _ => None,
         }
     }

@@ -170,6 +170,17 @@ impl Line {
         state.places.len() >= state.window || state.owed() + state.asked >= OWED_LIMIT
     }
 
+    /// The number of the place that is opened next; those of a lower one than [`Line::front`] have been answered.
+    pub fn next(&self) -> u64 {
+        let state = self.state.borrow();
+        state.front + state.places.len() as u64
+    }
+
+    /// The number of the first place that has not been answered, or of the next one.
+    pub fn front(&self) -> u64 {
+        self.state.borrow().front
+    }
+
     /// What the client's replies have been like.
     pub fn reply_size(&self) -> ReplySize {
         self.state.borrow().reply_size

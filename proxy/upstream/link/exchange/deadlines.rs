@@ -6,11 +6,12 @@ use std::{
     time::{Duration, Instant},
 };
 
+use bytes::Bytes;
 use tokio::{task::unconstrained, time::Sleep};
 
 use super::Exchange;
 use crate::{
-    cluster::topology::Hint,
+    cluster::{recovery::Why, topology::Hint},
     metrics::NodeError,
     protocol::says,
     upstream::{
@@ -162,18 +163,30 @@ impl Exchange {
     fn expire(&self, now: Instant) {
         let limit = self.link.context.timeouts.request_timeout;
         let mut expired = Vec::new();
-        for entry in &mut self.link.queue.borrow_mut().entries {
-            if now < self.answered_until(entry) {
-                break;
+        {
+            let Queue { entries, bytes, .. } = &mut *self.link.queue.borrow_mut();
+            let mut start = 0;
+            for entry in entries {
+                if now < self.answered_until(entry) {
+                    break;
+                }
+                let request = start + entry.prefix..start + entry.length;
+                start += entry.length;
+                let Some(envelope) = entry.envelope.take() else { continue };
+                let goes_again = envelope.is_for_replica() && !envelope.ticket.has_begun();
+                expired.push((envelope, goes_again.then(|| Bytes::copy_from_slice(&bytes[request]))));
             }
-            expired.extend(entry.envelope.take());
         }
         if expired.is_empty() {
             return;
         }
         let connection = self.link.connection();
-        for envelope in expired {
+        for (envelope, again) in expired {
             self.link.tally.error(NodeError::Timeout);
+            if let Some(request) = again {
+                envelope.bounce(request, Why::Unsent(says::no_answer(&self.link.node.label, limit)));
+                continue;
+            }
             self.link.tally.failed(1);
             envelope.wrote(&self.link.node);
             connection.gives_up_one();

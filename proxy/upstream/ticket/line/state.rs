@@ -146,7 +146,7 @@ impl LineState {
     /// as what that one does in `slot`: one of the two writes.
     pub fn ran_behind(&self, number: u64, slot: Slot, writes: bool) -> bool {
         let is_about = |place: &Place| match place.route {
-            Route::Slot(other) => other == slot,
+            Route::Slot(other) | Route::Replica(other, _) => other == slot,
             Route::Any | Route::All => true,
             Route::PubSub => false,
         };

@@ -1,0 +1,220 @@
+//! Reads from replicas, for a client that wants them.
+//!
+//! A client finds at a replica what it has written itself: after a write it reads from the primary until the replica has
+//! that write ([`crate::cluster::replication`]). And its requests keep their order: whatever else it sends waits until
+//! its reads at replicas are answered, since a write must not show in a read that was sent ahead of it.
+
+use std::{collections::HashMap, rc::Rc, time::Instant};
+
+use super::caller::Caller;
+use crate::{
+    cluster::{
+        replication::{Read, ReadFrom},
+        topology::Route,
+    },
+    commands::{
+        plan::Plan,
+        table::{Spec, treatment::Local},
+    },
+    protocol::slot::Slot,
+    upstream::{dial::Login, router::Lane, ticket::Line},
+};
+
+/// Slots whose writes are remembered one by one; beyond that the last write counts for all.
+const MOST_SLOTS: usize = 256;
+
+/// What a session knows of its reads and writes.
+pub(super) struct Reads {
+    from: ReadFrom,
+    /// The lane by which replicas are read, and the one that it goes with.
+    lane: Option<(Rc<Lane>, Rc<Lane>)>,
+    /// The last request that went to a replica.
+    last: Option<u64>,
+    /// The last writes by slot, and the last one that may be about any.
+    written: HashMap<Slot, Write>,
+    written_anywhere: Option<Write>,
+}
+
+/// A write: its place in the line, and when it was first seen to have been answered.
+#[derive(Clone, Copy, Debug)]
+struct Write {
+    place: u64,
+    answered: Option<Instant>,
+}
+
+/// What becomes of a request, as far as replicas are concerned.
+pub(super) enum ReadWay {
+    /// It goes to a replica.
+    Replica(Rc<Lane>, Route),
+    /// It goes where it would.
+    AsEver,
+    /// It waits until the reads at replicas are answered.
+    Waits,
+}
+
+impl Reads {
+    /// Of a client that reads from there; nothing where it reads from primaries, as ever.
+    pub(super) fn from(caller: &Caller, from: ReadFrom) -> Option<Box<Reads>> {
+        if from == ReadFrom::Primary || caller.router.settings().strict_order {
+            return None;
+        }
+        caller.router.watch_replicas();
+        // What it may have written before is not known.
+        let before = caller.line.next().checked_sub(1).map(|place| Write { place, answered: None });
+        Some(Box::new(Reads { from, lane: None, last: None, written: HashMap::new(), written_anywhere: before }))
+    }
+
+    /// Of a client that has not said where it reads from.
+    pub(super) fn at_first(caller: &Caller) -> Option<Box<Reads>> {
+        Reads::from(caller, caller.router.settings().reads.from)
+    }
+
+    /// What becomes of a request; `alone` says that its session has asked for something that only the primary can do
+    /// (WATCH, tracking).
+    pub(super) fn way(&mut self, caller: &Caller, plan: &Plan, spec: Option<&Spec>, alone: bool) -> ReadWay {
+        let slot = match plan {
+            Plan::One(slot) if !alone && spec.is_some_and(Spec::reads_one_key) => *slot,
+            _ if self.is_under_way(&caller.line) => return ReadWay::Waits,
+            _ => {
+                self.note(plan, spec, &caller.line);
+                return ReadWay::AsEver;
+            }
+        };
+        let now = caller.router.clock().now();
+        let Ok(written) = self.written(slot, &caller.line, now) else { return ReadWay::AsEver };
+        let lane = self.lane(caller);
+        let read = Read { slot, from: self.from, written, now };
+        match lane.replica_for(&caller.router, &read, caller.affinity) {
+            Some(route) => {
+                self.last = Some(caller.line.next());
+                self.written.remove(&slot);
+                ReadWay::Replica(lane, route)
+            }
+            None => ReadWay::AsEver,
+        }
+    }
+
+    fn is_under_way(&self, line: &Line) -> bool {
+        !line.is_settled() && self.last.is_some_and(|last| line.front() <= last)
+    }
+
+    /// The lane for replicas that goes with the client's present one.
+    fn lane(&mut self, caller: &Caller) -> Rc<Lane> {
+        match &self.lane {
+            Some((lane, with)) if Rc::ptr_eq(with, &caller.lane) => lane.clone(),
+            _ => {
+                let lane = caller.router.lane(&Login { readonly: true, ..caller.lane.login().clone() });
+                self.lane = Some((lane.clone(), caller.lane.clone()));
+                lane
+            }
+        }
+    }
+
+    /// Takes note of what may write.
+    fn note(&mut self, plan: &Plan, spec: Option<&Spec>, line: &Line) {
+        let write = Write { place: line.next(), answered: None };
+        match plan {
+            Plan::Refuse(_) => {}
+            Plan::Local(local) if *local != Local::Exec => {}
+            _ if spec.is_some_and(Spec::is_readonly) => {}
+            Plan::One(slot) if self.written.len() < MOST_SLOTS || self.written.contains_key(slot) => {
+                self.written.insert(*slot, write);
+            }
+            _ => {
+                self.written.clear();
+                self.written_anywhere = Some(write);
+            }
+        }
+    }
+
+    /// When the last write that may be about a slot was answered; an error while one is not.
+    fn written(&mut self, slot: Slot, line: &Line, now: Instant) -> Result<Option<Instant>, ()> {
+        let front = if line.is_settled() { u64::MAX } else { line.front() };
+        let mut last = None;
+        for write in self.written.get_mut(&slot).into_iter().chain(&mut self.written_anywhere) {
+            if write.place >= front {
+                return Err(());
+            }
+            last = last.max(Some(*write.answered.get_or_insert(now)));
+        }
+        Ok(last)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::{
+        cluster::{
+            replication::{CaughtUp, Progress, Replication},
+            topology::{Node, Role},
+        },
+        upstream::router::scripted::{Scripted, within_a_minute},
+    };
+
+    /// A client of one primary and its replica.
+    fn caller(nodes: &Scripted) -> Caller {
+        let topology = nodes.topology.borrow().clone();
+        let primary = &topology.nodes[0];
+        let replica =
+            Node { role: Role::Replica, replicates: Some(primary.id.clone()), ..(*topology.nodes[1]).clone() };
+        let slots = Box::new([0; 16384]);
+        let layout = vec![primary.clone(), replica.into()];
+        let shard = topology.with_layout(layout, slots);
+        nodes.topology.send_replace(shard.into());
+        nodes.router.refresh();
+        Caller::of(nodes)
+    }
+
+    fn note(nodes: &Scripted, with: Instant) {
+        let mut known = Replication::default();
+        let id = nodes.topology.borrow().nodes[1].id.as_str().into();
+        known.note(&id, Progress { caught_up: CaughtUp::With(with), round_trip: Duration::ZERO });
+        nodes.progress.send_replace(known.into());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_write_is_read_from_the_primary_until_the_replica_has_it() {
+        within_a_minute(async {
+            let nodes = Scripted::new(2);
+            let caller = caller(&nodes);
+            let table = caller.router.topology().commands.clone();
+            let (get, set) = (table.named(b"get", b""), table.named(b"set", b""));
+            let mut reads = Reads::from(&caller, ReadFrom::Replica).expect("it reads from replicas");
+            let plan = Plan::One(Slot::of(b"foo"));
+            let now = |reads: &mut Reads, spec, alone| match reads.way(&caller, &plan, spec, alone) {
+                ReadWay::Replica(..) => "replica",
+                ReadWay::AsEver => "as ever",
+                ReadWay::Waits => "waits",
+            };
+            let start = caller.router.clock().now();
+            assert_eq!(now(&mut reads, get, false), "as ever", "nobody knows how far the replica is");
+            note(&nodes, start);
+            assert_eq!(now(&mut reads, get, true), "as ever", "it watches, or tracks");
+            let place = |route| caller.line.open(None, 1, route);
+            assert_eq!(now(&mut reads, get, false), "replica");
+            let read = place(Route::Replica(Slot::of(b"foo"), 1));
+            assert_eq!(now(&mut reads, get, false), "replica", "reads do not wait for each other");
+            let other = place(Route::Replica(Slot::of(b"foo"), 1));
+            assert_eq!(now(&mut reads, set, false), "waits", "the read could find it");
+            read.fill(b"$-1\r\n");
+            assert_eq!(now(&mut reads, set, false), "waits");
+            other.fill(b"$-1\r\n");
+            assert_eq!(now(&mut reads, set, false), "as ever");
+            let write = place(Route::Slot(Slot::of(b"foo")));
+            assert_eq!(now(&mut reads, get, false), "as ever", "it is not answered yet");
+            drop(place(Route::Slot(Slot::of(b"foo"))));
+            write.fill(b"+OK\r\n");
+            tokio::time::advance(Duration::from_secs(1)).await;
+            let answered = caller.router.clock().tick();
+            assert_eq!(now(&mut reads, get, false), "as ever", "the replica has not got it");
+            note(&nodes, answered - Duration::from_millis(1));
+            assert_eq!(now(&mut reads, get, false), "as ever");
+            note(&nodes, answered);
+            assert_eq!(now(&mut reads, get, false), "replica");
+        })
+        .await;
+    }
+}

@@ -1,0 +1,217 @@
+//! Reads from replicas: a client finds what it has written, keeps its order, and never meets a replica's troubles.
+
+use std::time::{Duration, Instant};
+
+use crate::support::{Client, Cluster, Flavour, Proxy, Settings, Shape, client::frame, eventually};
+
+const READS: &str = "slotway_replica_reads_total";
+
+fn shape(flavour: Flavour) -> Shape {
+    Shape { flavour, replicas: 1, ..Shape::default() }
+}
+
+fn proxy(cluster: &Cluster, reads: &str) -> Proxy {
+    Proxy::start(Settings::new(cluster.seeds()).with("READS", reads).with("WORKERS", 1).expecting_warnings())
+}
+
+/// Reads a key until a replica has answered.
+fn wait_for_replicas(proxy: &Proxy, client: &mut Client, key: &str) {
+    eventually("a read at a replica", || {
+        client.call(&["GET", key]);
+        proxy.metric(READS, &[]) > 0.0
+    });
+}
+
+fn own_writes_are_found_and_order_is_kept(flavour: Flavour) {
+    let cluster = Cluster::start(shape(flavour));
+    let proxy = proxy(&cluster, "replica");
+    let mut clients: Vec<Client> = (0..3).map(|_| proxy.client()).collect();
+    for (number, client) in clients.iter_mut().enumerate() {
+        let key = cluster.key_on(number, "own:");
+        assert_eq!(client.call(&["SET", &key, "0"]).0, b"+OK\r\n");
+        wait_for_replicas(&proxy, client, &key);
+    }
+    let before = proxy.metric(READS, &[]);
+    let end = Instant::now() + Duration::from_secs(6);
+    let mut value = 0;
+    while Instant::now() < end {
+        for (number, client) in clients.iter_mut().enumerate() {
+            let key = cluster.key_on(number, "own:");
+            let (old, new) = (value.to_string(), (value + 1).to_string());
+            // What is sent behind a read does not show in it, and what is sent behind a write shows it.
+            let sent = [&["GET", &key][..], &["GET", &key], &["SET", &key, &new], &["GET", &key]];
+            let replies = client.exchange(&sent.map(|args| frame(args)).concat(), 4);
+            let texts: Vec<_> = [0, 1, 3].map(|reply: usize| replies[reply].string()).into();
+            assert_eq!(texts, [&*old, &old, &new], "client {number}");
+            assert_eq!(client.call(&["STRLEN", &key]).integer(), new.len() as i64);
+        }
+        value += 1;
+        // Time for the replicas to come by it, so that some reads go there.
+        if value % 20 == 0 {
+            let so_far = proxy.metric(READS, &[]);
+            eventually("the replicas to be read again", || {
+                clients.iter_mut().enumerate().for_each(|(number, client)| {
+                    let text = client.call(&["GET", &cluster.key_on(number, "own:")]).string();
+                    assert_eq!(text, value.to_string());
+                });
+                proxy.metric(READS, &[]) > so_far
+            });
+        }
+    }
+    assert!(proxy.metric(READS, &[]) > before);
+    let asked: usize = (3..6).map(|replica| calls_of_get(&cluster, replica)).sum();
+    assert!(asked > 0, "replicas were asked");
+}
+
+/// How often a node has run GET.
+fn calls_of_get(cluster: &Cluster, node: usize) -> usize {
+    let said = cluster.node(node).line("INFO commandstats").string();
+    let line = said.lines().find_map(|line| line.strip_prefix("cmdstat_get:calls="));
+    line.and_then(|rest| rest.split(',').next()?.parse().ok()).unwrap_or(0)
+}
+
+#[test]
+fn own_writes_are_found_and_order_is_kept_before_redis() {
+    own_writes_are_found_and_order_is_kept(Flavour::Redis);
+}
+
+#[test]
+fn own_writes_are_found_and_order_is_kept_before_valkey() {
+    if Flavour::Valkey.is_here("own_writes_are_found_and_order_is_kept") {
+        own_writes_are_found_and_order_is_kept(Flavour::Valkey);
+    }
+}
+
+fn keys_on_their_way_are_found(flavour: Flavour) {
+    let cluster = Cluster::start(shape(flavour));
+    let proxy = proxy(&cluster, "replica");
+    let mut client = proxy.client();
+    let tag = cluster.key_on(0, "moving:");
+    let slot = slotway::protocol::slot::Slot::of(tag.as_bytes()).index();
+    let keys: Vec<String> = (0..40).map(|number| format!("{{{tag}}}{number}")).collect();
+    keys.iter().for_each(|key| assert_eq!(client.call(&["SET", key, key]).0, b"+OK\r\n"));
+    wait_for_replicas(&proxy, &mut client, &keys[0]);
+    let mut all_are_found = |when: &str| {
+        for key in &keys {
+            assert_eq!(client.call(&["GET", key]).string(), *key, "{when}");
+            assert_eq!(client.call(&["TTL", key]).integer(), -1, "{when}");
+        }
+    };
+    cluster.open_slot(slot, 0, 1);
+    for half in keys.chunks(10) {
+        cluster.move_keys(half, 0, 1);
+        all_are_found("half moved");
+    }
+    cluster.close_slot(slot, 0, 1);
+    all_are_found("moved");
+    eventually("the new owner's replica to be asked", || {
+        all_are_found("later");
+        calls_of_get(&cluster, 4) > 0
+    });
+}
+
+#[test]
+fn keys_on_their_way_are_found_before_redis() {
+    keys_on_their_way_are_found(Flavour::Redis);
+}
+
+#[test]
+fn keys_on_their_way_are_found_before_valkey() {
+    if Flavour::Valkey.is_here("keys_on_their_way_are_found") {
+        keys_on_their_way_are_found(Flavour::Valkey);
+    }
+}
+
+#[test]
+fn a_replica_in_trouble_costs_nobody_an_error() {
+    let mut cluster = Cluster::start(shape(Flavour::Redis));
+    let proxy = proxy(&cluster, "replica");
+    let mut client = proxy.client();
+    let key = cluster.key_on(0, "trouble:");
+    client.call(&["SET", &key, "v"]);
+    wait_for_replicas(&proxy, &mut client, &key);
+
+    // It stands still: a read that is under way goes on to the primary, and the next ones go there at once.
+    cluster.nodes[3].pause();
+    let mut slowest = Duration::ZERO;
+    for _ in 0..200 {
+        let begin = Instant::now();
+        assert_eq!(client.call(&["GET", &key]).string(), "v");
+        slowest = slowest.max(begin.elapsed());
+    }
+    assert!(slowest < Duration::from_secs(5), "{slowest:?}");
+    cluster.nodes[3].resume();
+
+    // It cannot follow its primary any more.
+    let so_far = proxy.metric(READS, &[]);
+    eventually("it to be read again", || {
+        assert_eq!(client.call(&["GET", &key]).string(), "v");
+        proxy.metric(READS, &[]) > so_far
+    });
+    cluster.nodes[3].kill();
+    for _ in 0..200 {
+        assert_eq!(client.call(&["GET", &key]).string(), "v");
+    }
+}
+
+#[test]
+fn a_failover_is_invisible_to_those_who_read_from_replicas() {
+    let cluster = Cluster::start(shape(Flavour::Redis));
+    let proxy = proxy(&cluster, "replica");
+    let key = cluster.key_on(0, "failover:");
+    let mut client = proxy.client();
+    client.call(&["SET", &key, "0"]);
+    wait_for_replicas(&proxy, &mut client, &key);
+    let is_over = std::sync::atomic::AtomicBool::new(false);
+    let order = std::sync::atomic::Ordering::Relaxed;
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            cluster.fail_over_to(3, "");
+            cluster.fail_over_to(0, "");
+            is_over.store(true, order);
+        });
+        let mut value = 0;
+        while !is_over.load(order) {
+            value += 1;
+            assert_eq!(client.call(&["SET", &key, &value.to_string()]).0, b"+OK\r\n");
+            for _ in 0..5 {
+                assert_eq!(client.call(&["GET", &key]).string(), value.to_string());
+            }
+        }
+        assert!(value > 10);
+    });
+}
+
+#[test]
+fn a_client_chooses_for_itself() {
+    let cluster = Cluster::start(shape(Flavour::Redis));
+    let proxy = proxy(&cluster, "primary");
+    let key = cluster.key_on(0, "chooses:");
+    let mut client = proxy.client();
+    let reads = || proxy.metric(READS, &[]);
+    client.call(&["SET", &key, "v"]);
+    (0..20).for_each(|_| assert_eq!(client.call(&["GET", &key]).string(), "v"));
+    assert_eq!(reads(), 0.0);
+    assert_eq!(client.line("READONLY").0, b"+OK\r\n");
+    wait_for_replicas(&proxy, &mut client, &key);
+    // What only one node can do together goes to the primary: the counts of reads stay as they are.
+    for (begin, end) in [("MULTI", "EXEC"), ("WATCH other", "UNWATCH"), ("CLIENT TRACKING on", "CLIENT TRACKING off")] {
+        eventually("what was sent to be counted", || {
+            let once = reads();
+            client.line("PING");
+            once == reads()
+        });
+        assert!(!client.line(begin).is_error(), "{begin}");
+        let so_far = reads();
+        (0..5).for_each(|_| assert!(!client.call(&["GET", &key]).is_error()));
+        assert!(!client.line(end).is_error(), "{end}");
+        assert_eq!(reads(), so_far, "{begin}");
+    }
+    for back in ["READWRITE", "PROXY READS primary", "RESET"] {
+        assert_eq!(client.line("PROXY READS Nearest").0, b"+OK\r\n");
+        assert!(!client.line(back).is_error());
+        assert_eq!(client.call(&["GET", &key]).string(), "v");
+    }
+    let refused = client.line("PROXY READS somewhere");
+    assert_eq!(refused.0, b"-ERR proxy: READS takes primary, replica or nearest\r\n");
+}
