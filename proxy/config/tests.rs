@@ -28,6 +28,7 @@ fn the_defaults_are_those_of_the_design() {
     assert_eq!((config.client_idle_timeout, config.tcp_keepalive), (None, Some(Duration::from_secs(60))));
     assert_eq!(config.pubsub.hard_limit, 32 << 20);
     assert!(config.password.is_none() && config.seeds.is_empty() && config.cross_slot == CrossSlot::Split);
+    assert_eq!((config.reads, config.max_replica_lag), (ReadFrom::Primary, Duration::from_secs(10)));
     assert!(config.ready_to_serve().unwrap_err().to_string().contains("--seeds"));
 }
 
@@ -146,6 +147,7 @@ fn bad_values_name_the_source_the_key_what_is_wrong_and_an_example() {
         ("workers", "-1", "`-1` is no whole number, such as 16"),
         ("client_window", "0", "it must be at least 1"),
         ("reuse_port", "maybe", "`maybe` is neither true nor false"),
+        ("reads", "slave", "`slave` is neither `primary`, `replica` nor `nearest`"),
         ("cross_slot", "splitt", "`splitt` is neither `split` nor `reject`"),
         ("log_format", "xml", "`xml` is neither `text` nor `json`"),
         ("max_clients", "0", "it must be at least 1"),
