@@ -40,7 +40,7 @@ fn own_writes_are_found_and_order_is_kept(flavour: Flavour) {
             let (old, new) = (value.to_string(), (value + 1).to_string());
             // What is sent behind a read does not show in it, and what is sent behind a write shows it.
             let sent = [&["GET", &key][..], &["GET", &key], &["SET", &key, &new], &["GET", &key]];
-            let replies = client.exchange(&sent.map(|args| frame(args)).concat(), 4);
+            let replies = client.exchange(&sent.map(frame).concat(), 4);
             let texts: Vec<_> = [0, 1, 3].map(|reply: usize| replies[reply].string()).into();
             assert_eq!(texts, [&*old, &old, &new], "client {number}");
             assert_eq!(client.call(&["STRLEN", &key]).integer(), new.len() as i64);
