@@ -4,6 +4,7 @@
 //! workers. It is locked when a client comes, goes or is looked up, never for a request, unless somebody monitors.
 
 mod apart;
+mod client;
 mod held;
 mod mail;
 mod monitors;
@@ -14,6 +15,7 @@ mod usage;
 pub mod users;
 
 pub use self::{
+    client::{About, Client, Mark, Order, Unblock},
     held::Held,
     mail::Mail,
     monitors::Monitoring,
@@ -26,21 +28,15 @@ use std::{
     collections::BTreeMap,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicI64, AtomicU8, AtomicU16, AtomicU32, AtomicU64, AtomicUsize, Ordering::Relaxed},
+        atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed},
     },
-    task::Waker,
     time::{Duration, Instant},
 };
 
-use bytes::Bytes;
 use tokio::sync::Semaphore;
 
-use self::{mail::Mailbox, monitors::Monitors};
-use crate::metrics::CommandId;
+use self::monitors::Monitors;
 use crate::protocol::endpoint::Endpoint;
-
-/// A client's last command where there was none.
-const NO_COMMAND: u16 = u16::MAX;
 
 /// All clients of the process.
 pub struct Clients {
@@ -189,304 +185,6 @@ impl Clients {
     /// All of them, oldest first.
     pub fn all(&self) -> Vec<Arc<Client>> {
         lock(&self.live).values().cloned().collect()
-    }
-}
-
-/// One client, as others may see it.
-pub struct Client {
-    /// Its number, never used twice.
-    pub id: u64,
-    /// Its own address.
-    pub peer: Endpoint,
-    /// The address it connected to.
-    pub local: Endpoint,
-    /// The number of the listener that it came by.
-    pub listener: usize,
-    /// When it connected.
-    pub since: Instant,
-    /// What it says of itself.
-    pub about: Mutex<About>,
-    /// The RESP version, 2 or 3.
-    pub resp: AtomicU8,
-    /// The database selected.
-    pub database: AtomicU32,
-    /// When its last request came, in milliseconds after `since`.
-    pub heard: AtomicU64,
-    /// Requests queued in its transaction; `usize::MAX` outside of one.
-    pub queued: AtomicUsize,
-    /// Channel, pattern and shard channel subscriptions.
-    pub subscriptions: [AtomicUsize; 3],
-    /// Bytes that it has sent, and that it has been sent.
-    pub traffic: [AtomicU64; 2],
-    /// How many commands it has sent.
-    pub commands: AtomicU64,
-    /// To whom its invalidation messages go (CLIENT TRACKING ... REDIRECT); 0: to itself.
-    pub redirect: AtomicI64,
-    usage: Mutex<Usage>,
-    inbox: Mailbox,
-    command: AtomicU16,
-    marks: AtomicU16,
-    order: AtomicU8,
-    wait: AtomicU8,
-    waker: Mutex<Option<Waker>>,
-}
-
-/// What others may see of a client's state, as a flag.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[repr(u16)]
-pub enum Mark {
-    /// CLIENT TRACKING is on.
-    Tracking = 1,
-    /// In its mode BCAST.
-    Broadcast = 2,
-    /// The client that its invalidation messages go to has gone.
-    BrokenRedirect = 4,
-    /// CLIENT NO-EVICT is on.
-    NoEvict = 8,
-    /// CLIENT NO-TOUCH is on.
-    NoTouch = 16,
-    /// CLIENT CAPA redirect.
-    CapaRedirect = 32,
-    /// It is to be closed once it has its reply.
-    Closing = 64,
-    /// It monitors.
-    Monitor = 128,
-}
-
-/// How a blocked client's wait is ended (CLIENT UNBLOCK).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Unblock {
-    /// As if its time were over.
-    Timeout,
-    /// With an error.
-    Error,
-}
-
-/// States of [`Client::wait`].
-mod wait {
-    pub const NOT: u8 = 0;
-    pub const WAITS: u8 = 1;
-    pub const ENDS_AS_TIMEOUT: u8 = 2;
-    pub const ENDS_AS_ERROR: u8 = 3;
-    pub const PAUSED: u8 = 4;
-}
-
-/// The texts of a client.
-#[derive(Clone, Debug, Default)]
-pub struct About {
-    /// CLIENT SETNAME.
-    pub name: Vec<u8>,
-    /// CLIENT SETINFO lib-name.
-    pub library: Vec<u8>,
-    /// CLIENT SETINFO lib-ver.
-    pub library_version: Vec<u8>,
-    /// The user it authenticated as.
-    pub user: String,
-    /// The nodes' user that it works as, where that is not the proxy's own.
-    pub login: Option<Bytes>,
-}
-
-impl About {
-    /// Bytes that it takes.
-    pub fn size(&self) -> usize {
-        self.name.len() + self.library.len() + self.library_version.len() + self.user.len()
-    }
-}
-
-/// What a client's session is to do.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Order {
-    /// Serve it.
-    Serve,
-    /// Answer what is under way, then close.
-    Drain,
-    /// Close now.
-    Leave,
-    /// Close now, since it is owed too much.
-    Evict,
-}
-
-impl Client {
-    fn new(id: u64, peer: Endpoint, local: Endpoint, listener: usize) -> Client {
-        Client {
-            id,
-            peer,
-            local,
-            listener,
-            since: Instant::now(),
-            about: Mutex::new(About { user: "default".to_owned(), ..About::default() }),
-            resp: AtomicU8::new(2),
-            database: AtomicU32::new(0),
-            heard: AtomicU64::new(0),
-            queued: AtomicUsize::new(usize::MAX),
-            subscriptions: Default::default(),
-            traffic: Default::default(),
-            commands: AtomicU64::new(0),
-            redirect: AtomicI64::new(0),
-            usage: Mutex::default(),
-            inbox: Mailbox::default(),
-            command: AtomicU16::new(NO_COMMAND),
-            marks: AtomicU16::new(0),
-            order: AtomicU8::new(Order::Serve as u8),
-            wait: AtomicU8::new(wait::NOT),
-            waker: Mutex::default(),
-        }
-    }
-
-    /// The texts, locked.
-    pub fn about(&self) -> MutexGuard<'_, About> {
-        lock(&self.about)
-    }
-
-    /// Bytes that it has sent.
-    pub fn received(&self) -> u64 {
-        self.traffic[0].load(Relaxed)
-    }
-
-    /// Bytes held for it.
-    pub fn cost(&self) -> usize {
-        self.usage().total()
-    }
-
-    /// What is held for it.
-    pub fn usage(&self) -> Usage {
-        *lock(&self.usage)
-    }
-
-    /// So much is held for it now.
-    pub fn uses(&self, usage: Usage) {
-        *lock(&self.usage) = usage;
-    }
-
-    /// It has sent something.
-    pub fn heard(&self, now: Instant) {
-        self.heard.store(now.saturating_duration_since(self.since).as_millis() as u64, Relaxed);
-    }
-
-    /// For how long it has sent nothing.
-    pub fn idle(&self) -> Duration {
-        self.since.elapsed().saturating_sub(Duration::from_millis(self.heard.load(Relaxed)))
-    }
-
-    /// Tells the session what to do; a later, stronger order wins.
-    pub fn tell(&self, order: Order) {
-        self.order.fetch_max(order as u8, Relaxed);
-        self.wake();
-    }
-
-    /// What the session is to do.
-    pub fn order(&self) -> Order {
-        match self.order.load(Relaxed) {
-            0 => Order::Serve,
-            1 => Order::Drain,
-            2 => Order::Leave,
-            _ => Order::Evict,
-        }
-    }
-
-    /// It begins to wait in a blocking command, or has done so.
-    pub fn set_waiting(&self, waits: bool) {
-        self.wait.store(if waits { wait::WAITS } else { wait::NOT }, Relaxed);
-    }
-
-    /// It begins to wait since clients are paused; nobody can unblock it.
-    pub fn set_paused(&self) {
-        self.wait.store(wait::PAUSED, Relaxed);
-    }
-
-    /// Whether it has logged in as this user of the nodes.
-    pub fn works_as(&self, user: &[u8]) -> bool {
-        lock(&self.about).login.as_deref() == Some(user)
-    }
-
-    /// Sets a flag, or takes it away.
-    pub fn mark(&self, mark: Mark, set: bool) {
-        if set {
-            self.marks.fetch_or(mark as u16, Relaxed);
-        } else {
-            self.marks.fetch_and(!(mark as u16), Relaxed);
-        }
-    }
-
-    /// Whether a flag is set.
-    pub fn has(&self, mark: Mark) -> bool {
-        self.marks.load(Relaxed) & mark as u16 != 0
-    }
-
-    /// Its command of the moment. Only its session says so, so that counting needs no lock on the bus.
-    #[inline]
-    pub fn says(&self, command: CommandId) {
-        self.command.store(command.index(), Relaxed);
-        self.commands.store(self.commands.load(Relaxed) + 1, Relaxed);
-    }
-
-    /// The name of its last command, as `get` or `config|get`; `NULL` where there was none.
-    pub fn last_command(&self) -> String {
-        CommandId::name_at(self.command.load(Relaxed)).unwrap_or_else(|| "NULL".to_owned())
-    }
-
-    /// More was received from it (0), or sent to it (1). Only its session counts.
-    pub fn count_traffic(&self, way: usize, bytes: usize) {
-        let counter = &self.traffic[way];
-        counter.store(counter.load(Relaxed) + bytes as u64, Relaxed);
-    }
-
-    /// Leaves it a message that belongs to no request of its own. One that does not fetch its messages has to go once
-    /// there are more than `most` bytes.
-    pub fn deliver(&self, mail: Mail, most: usize) {
-        if !self.inbox.put(mail, most) {
-            return self.tell(Order::Evict);
-        }
-        self.wake();
-    }
-
-    /// Whether there are messages for it.
-    #[inline]
-    pub fn has_mail(&self) -> bool {
-        self.inbox.has_mail()
-    }
-
-    /// Takes them.
-    pub fn take_mail(&self) -> Vec<Mail> {
-        self.inbox.take()
-    }
-
-    fn wake(&self) {
-        if let Some(waker) = &*lock(&self.waker) {
-            waker.wake_by_ref();
-        }
-    }
-
-    /// Whether it waits in a blocking command, or is paused.
-    pub fn waits(&self) -> bool {
-        self.wait.load(Relaxed) != wait::NOT
-    }
-
-    /// Ends its wait; false where it does not wait.
-    pub fn unblock(&self, how: Unblock) -> bool {
-        let state = match how {
-            Unblock::Timeout => wait::ENDS_AS_TIMEOUT,
-            Unblock::Error => wait::ENDS_AS_ERROR,
-        };
-        let waited = self.wait.compare_exchange(wait::WAITS, state, Relaxed, Relaxed).is_ok();
-        if waited {
-            self.wake();
-        }
-        waited
-    }
-
-    /// Whether and how its wait is to end.
-    pub fn unblocked(&self) -> Option<Unblock> {
-        match self.wait.load(Relaxed) {
-            wait::ENDS_AS_TIMEOUT => Some(Unblock::Timeout),
-            wait::ENDS_AS_ERROR => Some(Unblock::Error),
-            _ => None,
-        }
-    }
-
-    /// Who is to be woken by an order.
-    pub fn wake_with(&self, waker: &Waker) {
-        *lock(&self.waker) = Some(waker.clone());
     }
 }
 

@@ -25,6 +25,7 @@ mod caller;
 mod client;
 mod database;
 mod dispatch;
+mod ending;
 mod everywhere;
 mod front;
 mod gate;
@@ -63,10 +64,9 @@ use std::{
     rc::Rc,
     sync::Arc,
     task::{Context, Poll},
-    time::Duration,
 };
 
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 pub use self::permission::look_after_users;
 use self::{
@@ -85,26 +85,14 @@ use self::{
     work::Work,
 };
 use crate::{
-    clients::{Client, Order, Usage},
+    clients::Client,
     metrics::Disconnect,
-    protocol::{
-        resp::{
-            request::{OwnedRequest, ProtocolError},
-            write,
-        },
-        says,
-    },
-    upstream::{
-        router::Router,
-        ticket::{Bounced, Label},
-        transport::Stream,
-    },
+    protocol::resp::request::OwnedRequest,
+    upstream::{router::Router, ticket::Bounced, transport::Stream},
 };
 
 /// How a client begins that speaks TLS: a record with a handshake, of any version. As in Redis, it waits in vain.
 const TLS_GREETING: &[u8] = b"\x16\x03";
-/// How long a client that is closed for what it costs may take to read why.
-const LINGER: Duration = Duration::from_secs(1);
 
 /// One client connection and all its state.
 pub struct Session {
@@ -304,40 +292,6 @@ impl Session {
         self.listening.poll(cx, &self.caller)
     }
 
-    /// Whether the session is over, and why.
-    fn ended(&mut self, drained: bool) -> Option<Disconnect> {
-        match self.caller.client.order() {
-            Order::Leave => return Some(Disconnect::Killed),
-            Order::Evict => {
-                self.say_why_evicted();
-                return Some(Disconnect::OutputLimit);
-            }
-            // All that the client had sent when it was told to go is answered.
-            // What waits for the end of a pause has not begun.
-            Order::Drain if (drained || self.busy.is_paused()) && !self.busy.is_ending() => {
-                self.busy = Busy::Ending(Disconnect::Drain);
-            }
-            Order::Drain | Order::Serve => {}
-        }
-        if self.caller.line.is_broken() {
-            return Some(Disconnect::NodeLost);
-        }
-        if drained && self.is_idle_too_long() {
-            return Some(Disconnect::Idle);
-        }
-        match self.busy {
-            Busy::Ending(reason) if self.caller.line.is_idle() => Some(reason),
-            _ => None,
-        }
-    }
-
-    /// Whether the client has been silent for longer than it may. As in Redis, who listens may be silent.
-    fn is_idle_too_long(&self) -> bool {
-        let limit = self.caller.router.settings().idle_timeout;
-        let may_be = self.listening.may_be_silent();
-        limit.is_some_and(|limit| !may_be && self.caller.line.is_idle() && self.caller.client.idle() >= limit)
-    }
-
     /// The request at the front has the place that it has waited for; or the client has gone meanwhile.
     fn poll_place(&mut self, cx: &mut Context<'_>) -> Option<Disconnect> {
         let Poll::Ready(Some(place)) = self.busy.poll_place(cx) else { return None };
@@ -478,53 +432,6 @@ impl Session {
         (used, turn)
     }
 
-    /// Memory is short, and this client has most of it: tells the log, and the client where that can be.
-    pub(super) fn say_why_evicted(&mut self) {
-        let Usage { input, requests, queued, output, parked, named, .. } = self.account.held;
-        let (owed, unread) = (output + parked, input + requests);
-        tracing::info!(peer = %self.caller.client.peer, owed, unread, queued, named, "max_buffered is used up: the client that holds most is closed");
-        if self.caller.line.is_settled() && self.caller.line.nothing_to_write() {
-            let mut error = Vec::new();
-            write::error(&mut error, says::EVICTED.as_bytes());
-            self.stream.say_at_once(&error);
-        }
-    }
-
-    /// Lets the client read why it is closed: bytes of its that are not read would make the kernel take that back.
-    async fn linger(&mut self) {
-        self.caller.line.close();
-        self.reader.clear();
-        self.multi.take(&self.caller);
-        self.listening.drop_subscriptions(&self.caller);
-        self.listening.end_tracking(&mut self.caller);
-        {
-            let about = &mut *self.caller.client.about();
-            (about.name, about.library, about.library_version) = Default::default();
-        }
-        self.account.forget_names();
-        self.keep_account();
-        let mut chunk = [0; 4096];
-        let rest = async {
-            self.stream.shutdown().await?;
-            while self.stream.read(&mut chunk).await? > 0 {}
-            io::Result::Ok(())
-        };
-        let _ = tokio::time::timeout(LINGER, rest).await;
-    }
-
-    fn refuse_protocol(&mut self, wrong: &ProtocolError) {
-        self.caller.router.tally().protocol_error(wrong.reason);
-        let server = self.caller.router.topology().server.clone();
-        let text = match &server.framing.refuses_line_end {
-            Some(text) if wrong.reason == ProtocolError::LINE_END => text.as_bytes(),
-            _ => &wrong.text,
-        };
-        let mut error = Vec::new();
-        write::error(&mut error, &[b"ERR Protocol error: ", text].concat());
-        self.caller.line.answer(Label::of(None), &error);
-        self.busy = Busy::Ending(Disconnect::Protocol);
-    }
-
     fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         while !self.caller.line.nothing_to_write() {
             let stream = Pin::new(&mut self.stream);
@@ -537,17 +444,6 @@ impl Session {
             self.caller.client.count_traffic(1, count);
         }
         Poll::Ready(Ok(()))
-    }
-}
-
-impl Drop for Session {
-    fn drop(&mut self) {
-        self.caller.router.clients().account(self.account.held.total(), 0);
-        self.listening.drop_subscriptions(&self.caller);
-        if !self.caller.line.is_settled() {
-            self.caller.router.client_departed();
-        }
-        self.caller.line.close();
     }
 }
 

@@ -200,11 +200,7 @@ pub(super) async fn ask_out_of_band(
     doubts: &Rc<Doubts>,
     patience: Duration,
 ) -> Result<Bytes, Bytes> {
-    let failed = |why: String| {
-        let mut error = Vec::new();
-        write::error(&mut error, format!("ERR proxy: {}: {why}", node.label).as_bytes());
-        Err(Bytes::from(error))
-    };
+    let failed = |why: String| Err(write::error_frame(format!("ERR proxy: {}: {why}", node.label)));
     let mut connection = match lane.pool().take(node).await {
         Ok(connection) => connection.on_behalf_of(doubts),
         Err(why) => return failed(why.to_string()),

@@ -8,22 +8,22 @@
 //! CLIENT UNBLOCK and a draining proxy do not close the connection but ask the node to end the wait: what was popped in
 //! the last moment still reaches the client.
 
+mod interrupt;
 mod watchdog;
 
 use std::{
-    future::poll_fn,
     rc::Rc,
     sync::Arc,
-    task::Poll,
     time::{Duration, Instant},
 };
 
 use bytes::Bytes;
 
+pub(super) use self::interrupt::{Blocked, Interrupt, told};
 use self::watchdog::Watchdog;
 use super::{attempts::Attempts, caller::Caller, streamed::Streamed};
 use crate::{
-    clients::{Client, Order, Unblock},
+    clients::{Client, Unblock},
     cluster::{
         recovery::Why,
         refusal::{Later, Refusal},
@@ -33,7 +33,6 @@ use crate::{
         plan::{self, Blocking, Unit},
         table::{Spec, Treatment, keys},
     },
-    metrics::ClientTally,
     protocol::{
         resp::{Request, Value, write},
         says,
@@ -56,66 +55,6 @@ pub(super) async fn run(
     blocking: Blocking,
 ) -> Option<Streamed> {
     BlockedCall::new(&caller, *request, spec, blocking).run().await
-}
-
-/// A client is blocked as long as this exists.
-pub(super) struct Blocked {
-    client: Arc<Client>,
-    tally: Rc<ClientTally>,
-}
-
-impl Blocked {
-    pub(super) fn new(client: Arc<Client>, tally: Rc<ClientTally>) -> Blocked {
-        client.set_waiting(true);
-        tally.blocked(1);
-        Blocked { client, tally }
-    }
-
-    /// Since clients are paused: nobody can unblock it.
-    pub(super) fn by_pause(client: Arc<Client>, tally: Rc<ClientTally>) -> Blocked {
-        let blocked = Blocked::new(client, tally);
-        blocked.client.set_paused();
-        blocked
-    }
-}
-
-impl Drop for Blocked {
-    fn drop(&mut self) {
-        self.client.set_waiting(false);
-        self.tally.blocked(-1);
-    }
-}
-
-/// What ends a wait from outside.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Interrupt {
-    /// CLIENT UNBLOCK.
-    Unblock(Unblock),
-    /// The proxy is to end.
-    Drain,
-}
-
-/// Ready when the client's wait is to end.
-pub(super) async fn told(client: &Client) -> Interrupt {
-    poll_fn(|_| match client.unblocked() {
-        Some(how) => Poll::Ready(Interrupt::Unblock(how)),
-        // The session's own waker is woken by orders, so that this is looked at again.
-        None if client.order() == Order::Drain => Poll::Ready(Interrupt::Drain),
-        None => Poll::Pending,
-    })
-    .await
-}
-
-impl Interrupt {
-    /// The reply of a command that has not been executed; none where the client is to go.
-    pub(super) fn reply(self, resp3: bool) -> Option<Bytes> {
-        match self {
-            Interrupt::Unblock(Unblock::Timeout) if resp3 => Some(Bytes::from_static(b"_\r\n")),
-            Interrupt::Unblock(Unblock::Timeout) => Some(Bytes::from_static(b"*-1\r\n")),
-            Interrupt::Unblock(Unblock::Error) => Some(write::error_frame(says::UNBLOCKED)),
-            Interrupt::Drain => None,
-        }
-    }
 }
 
 /// One blocking command on its way.
@@ -430,62 +369,4 @@ fn is_xread(spec: &Spec) -> bool {
 }
 
 #[cfg(test)]
-mod tests {
-    use tokio::task::{JoinHandle, spawn_local};
-
-    use super::*;
-    use crate::{
-        commands::plan::Plan,
-        upstream::router::scripted::{Scripted, frame, request, within_a_minute},
-    };
-
-    /// A client that blocks: its reply, or `None` where it has to go.
-    fn blocks(caller: &Caller, words: &'static str) -> JoinHandle<Option<Bytes>> {
-        let caller = caller.clone();
-        spawn_local(async move {
-            let (words, topology) = (request(words), caller.router.topology().clone());
-            let words = words.as_request();
-            let spec = topology.commands.find(&words);
-            let plan = plan::plan(&words, spec, &caller.router.settings().policy);
-            let Plan::Blocking(blocking) = plan else { panic!("{plan:?} does not wait") };
-            run(caller, &words, spec, blocking).await.map(|reply| reply.front().clone())
-        })
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn a_wait_moves_with_its_slot_and_the_time_that_is_left() {
-        within_a_minute(async {
-            let mut nodes = Scripted::new(2);
-            let caller = Caller::of(&nodes);
-            let waiting = blocks(&caller, "BLPOP foo 30");
-            let mut second = nodes.node(1).await;
-            second.hears(&frame("BLPOP foo 30")).await;
-            tokio::time::sleep(Duration::from_millis(100)).await;
-            assert!(caller.client.waits());
-            second.says(b"-MOVED 12182 127.0.0.1:7000\r\n").await;
-            let mut first = nodes.node(0).await;
-            let again = String::from_utf8(first.request().await).unwrap();
-            // How long it has waited the system's clock says, which is not paused.
-            assert!(again.starts_with("*3\r\n$5\r\nBLPOP\r\n$3\r\nfoo\r\n$6\r\n"), "{again}");
-            first.says(b"*2\r\n$3\r\nfoo\r\n$1\r\n1\r\n").await;
-            assert_eq!(waiting.await.unwrap().unwrap(), "*2\r\n$3\r\nfoo\r\n$1\r\n1\r\n");
-            assert!(!caller.client.waits());
-        })
-        .await;
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn what_may_have_been_popped_is_said_and_not_asked_for_again() {
-        within_a_minute(async {
-            let mut nodes = Scripted::new(1);
-            let caller = Caller::of(&nodes);
-            let waiting = blocks(&caller, "BLPOP foo 0");
-            let mut node = nodes.node(0).await;
-            node.hears(&frame("BLPOP foo 0")).await;
-            drop(node);
-            let error = String::from_utf8(waiting.await.unwrap().unwrap().to_vec()).unwrap();
-            assert!(error.contains("127.0.0.1:7000") && error.ends_with("the command may have run\r\n"), "{error}");
-        })
-        .await;
-    }
-}
+mod tests;

@@ -294,9 +294,7 @@ impl Session {
     pub(super) fn refuse(&mut self, spec: Option<&Spec>, error: &[u8]) -> Flow {
         self.multi.spoil();
         called::count_rejected(&self.caller.router, spec, error);
-        let mut frame = Vec::with_capacity(error.len() + 3);
-        write::error(&mut frame, error);
-        self.answer(spec, &frame)
+        self.answer(spec, &write::error_frame(error))
     }
 
     /// Answers a request on the spot.

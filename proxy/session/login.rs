@@ -19,6 +19,8 @@ use crate::{
     upstream::dial::{Credentials, DialStep, Login, Version},
 };
 
+const OK: Bytes = Bytes::from_static(b"+OK\r\n");
+
 /// What a HELLO asks for.
 pub(super) struct Hello<'a> {
     pub(super) version: Option<Version>,
@@ -27,18 +29,18 @@ pub(super) struct Hello<'a> {
 }
 
 /// HELLO.
-pub(super) async fn hello(caller: &mut Caller, listening: &mut Listening, request: &Request<'_>) -> Vec<u8> {
+pub(super) async fn hello(caller: &mut Caller, listening: &mut Listening, request: &Request<'_>) -> Bytes {
     let hello = match Hello::parse(request) {
         Ok(hello) => hello,
-        Err(error) => return frame(&error),
+        Err(error) => return write::error_frame(&error),
     };
     if let Some((user, password)) = hello.credentials
         && let Err(error) = log_in(caller, listening, Some(user), password).await
     {
-        return frame(&error);
+        return write::error_frame(&error);
     }
     if !caller.gate.is_passed() {
-        return frame(says::HELLO_NOAUTH);
+        return write::error_frame(says::HELLO_NOAUTH);
     }
     if let Some(name) = hello.name {
         caller.client.about().name = name.to_vec();
@@ -51,22 +53,22 @@ pub(super) async fn hello(caller: &mut Caller, listening: &mut Listening, reques
 }
 
 /// AUTH.
-pub(super) async fn auth(caller: &mut Caller, listening: &mut Listening, request: &Request<'_>) -> Vec<u8> {
+pub(super) async fn auth(caller: &mut Caller, listening: &mut Listening, request: &Request<'_>) -> Bytes {
     let (user, password) = match request.len() {
         2 => (None, request.arg(1)),
         3 => (Some(request.arg(1)), request.arg(2)),
-        _ => return frame(says::SYNTAX),
+        _ => return write::error_frame(says::SYNTAX),
     };
     match log_in(caller, listening, user, password).await {
-        Ok(()) => b"+OK\r\n".to_vec(),
-        Err(error) => frame(&error),
+        Ok(()) => OK,
+        Err(error) => write::error_frame(&error),
     }
 }
 
 /// SELECT.
-pub(super) fn select(caller: &mut Caller, listening: &mut Listening, request: &Request<'_>) -> Vec<u8> {
+pub(super) fn select(caller: &mut Caller, listening: &mut Listening, request: &Request<'_>) -> Bytes {
     let Some(number) = decimal(request.arg(1)).and_then(|number| i32::try_from(number).ok()) else {
-        return frame(says::NOT_INTEGER);
+        return write::error_frame(says::NOT_INTEGER);
     };
     match u32::try_from(number) {
         Ok(database) if database < caller.count_databases() => {
@@ -74,12 +76,12 @@ pub(super) fn select(caller: &mut Caller, listening: &mut Listening, request: &R
             if caller.databases.are_selected() {
                 caller.enter_database(database);
                 listening.lay_lane(caller, Some("it has changed its database"));
-                return b"+OK\r\n".to_vec();
+                return OK;
             }
             change_lane(caller, listening, Login { database, ..caller.lane.login().clone() });
-            b"+OK\r\n".to_vec()
+            OK
         }
-        _ => frame(says::DB_OUT_OF_RANGE),
+        _ => write::error_frame(says::DB_OUT_OF_RANGE),
     }
 }
 
@@ -152,7 +154,7 @@ fn change_lane(caller: &mut Caller, listening: &mut Listening, login: Login) {
 }
 
 /// What a server says of itself in HELLO: one standalone server, whatever is behind.
-fn greeting(caller: &Caller) -> Vec<u8> {
+fn greeting(caller: &Caller) -> Bytes {
     let topology = caller.router.topology();
     let server = match topology.server.kind {
         ServerKind::Valkey => "valkey",
@@ -184,7 +186,7 @@ fn greeting(caller: &Caller) -> Vec<u8> {
         map(&mut out, fields.len() as i64);
         fields.flatten().for_each(|field| write_value(&mut out, field));
     }
-    out
+    out.into()
 }
 
 async fn try_login(caller: &Caller, login: &Login) -> Result<(), String> {
@@ -243,12 +245,6 @@ fn write_value(out: &mut Vec<u8>, value: &Value) {
     }
 }
 
-fn frame(error: &str) -> Vec<u8> {
-    let mut frame = Vec::new();
-    write::error(&mut frame, error.as_bytes());
-    frame
-}
-
 #[cfg(test)]
 mod tests {
     use std::rc::Rc;
@@ -298,7 +294,7 @@ mod tests {
                 node.says(b"+OK\r\n").await;
             };
             let (said, ()) = tokio::join!(auth(&mut caller, &mut listening, &words), allowed);
-            assert_eq!(said, b"+OK\r\n");
+            assert_eq!(said, "+OK\r\n");
             assert_eq!((&*caller.client.about().user, &caller.user.name[..]), ("bob", &b"bob"[..]));
             assert!(!caller.is_proxys_user());
         })

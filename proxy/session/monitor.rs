@@ -206,9 +206,7 @@ pub(super) async fn begin(caller: Caller) -> Result<Box<Monitor>, Bytes> {
     if monitor.nodes.iter().any(|node| node.begun) {
         return Ok(monitor);
     }
-    let mut error = Vec::new();
-    write::error(&mut error, b"CLUSTERDOWN proxy: no node can be monitored now");
-    Err(error.into())
+    Err(write::error_frame("CLUSTERDOWN proxy: no node can be monitored now"))
 }
 
 #[cfg(test)]

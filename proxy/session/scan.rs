@@ -14,12 +14,8 @@ use crate::{
 };
 
 /// The reply to SCAN. `slot` is where all keys that match the pattern must be, if it tells that.
-pub(super) async fn scan(caller: &Caller, request: &Request<'_>, slot: Option<Slot>) -> Vec<u8> {
-    page(caller, request, slot).await.unwrap_or_else(|error| {
-        let mut frame = Vec::new();
-        write::error(&mut frame, error.as_bytes());
-        frame
-    })
+pub(super) async fn scan(caller: &Caller, request: &Request<'_>, slot: Option<Slot>) -> Bytes {
+    page(caller, request, slot).await.map_or_else(write::error_frame, Bytes::from)
 }
 
 /// One page of one node; where a node comes to its end before there are as many keys as a page should have, the
@@ -134,7 +130,7 @@ mod tests {
                 node.hears(&frame("SCAN 17 COUNT 1")).await;
                 node.says(b"-ERR no\r\n").await;
             };
-            assert_eq!(tokio::join!(page, again).0, b"-ERR no\r\n");
+            assert_eq!(tokio::join!(page, again).0, "-ERR no\r\n");
         })
         .await;
     }

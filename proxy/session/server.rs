@@ -2,6 +2,8 @@
 
 use std::{rc::Rc, time::Duration};
 
+use bytes::Bytes;
+
 use super::caller::Caller;
 use crate::{
     clients::Paused,
@@ -46,7 +48,7 @@ pub(super) async fn ask_amended(
     lane: &Lane,
     request: &Request<'_>,
     fold: Fold,
-) -> Result<Vec<u8>, String> {
+) -> Result<Bytes, String> {
     let link = lane.link(&caller.router, caller.affinity, Route::Any);
     let link = link.ok_or_else(|| caller.router.topology().down())?;
     let reply = caller.ask(&link, request.frame()).await?;
@@ -55,36 +57,30 @@ pub(super) async fn ask_amended(
     merge.take(0, &reply);
     let mut amended = Vec::new();
     merge.finish(&mut amended);
-    Ok(amended)
+    Ok(amended.into())
 }
 
 /// CONFIG SET of parameters that are not to change: OK where CONFIG GET says that they are so, else `error`.
-pub(super) async fn config_as_it_is(caller: &Caller, request: &Request<'_>, error: &[u8]) -> Vec<u8> {
-    let mut reply = Vec::new();
+pub(super) async fn config_as_it_is(caller: &Caller, request: &Request<'_>, error: &[u8]) -> Bytes {
     for at in (2..request.len()).step_by(2) {
         let (mut frame, mut parser) = (Vec::new(), Parser::default());
         write::request(&mut frame, &[&b"CONFIG"[..], b"GET", request.arg(at)]);
-        let Ok(Some(found)) = parser.find(&frame) else { return reply };
+        let Ok(Some(found)) = parser.find(&frame) else { return Bytes::new() };
         let now = match ask_amended(caller, &caller.router.first_lane(), &parser.request(&frame, found), Fold::Config)
             .await
         {
             Ok(now) => Value::parse(&now).ok().flatten().map_or(Value::Null, |(now, _)| now),
-            Err(text) => {
-                write::error(&mut reply, text.as_bytes());
-                return reply;
-            }
+            Err(text) => return write::error_frame(text),
         };
         let is_name = |known: &Value| known.text().is_some_and(|known| known.eq_ignore_ascii_case(request.arg(at)));
         let mut pairs = now.items().chunks_exact(2);
         let is_so =
             pairs.any(|pair| matches!(pair, [known, value] if is_name(known) && value.text() == request.get(at + 1)));
         if !is_so {
-            write::error(&mut reply, error);
-            return reply;
+            return write::error_frame(error);
         }
     }
-    write::simple(&mut reply, "OK");
-    reply
+    Bytes::from_static(b"+OK\r\n")
 }
 
 fn info_facts(caller: &Caller) -> Facts {

@@ -52,9 +52,7 @@ pub(super) struct ErrorReply(pub(super) Bytes);
 
 impl From<String> for ErrorReply {
     fn from(text: String) -> ErrorReply {
-        let mut frame = Vec::new();
-        write::error(&mut frame, text.as_bytes());
-        ErrorReply(frame.into())
+        ErrorReply(write::error_frame(text))
     }
 }
 

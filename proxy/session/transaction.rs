@@ -270,9 +270,7 @@ impl Session {
 
     /// An error that does not spoil a transaction.
     pub(super) fn answer_error(&self, spec: Option<&Spec>, error: &str) -> Flow {
-        let mut frame = Vec::with_capacity(error.len() + 3);
-        write::error(&mut frame, error.as_bytes());
-        self.answer(spec, &frame)
+        self.answer(spec, &write::error_frame(error))
     }
 }
 

@@ -155,8 +155,8 @@ impl Session {
     /// The one way from work to its handler. Where there is no reply, the client has gone or has been given it.
     async fn do_work(&mut self, work: Work, request: &Request<'_>, spec: Option<&Spec>) -> Option<Bytes> {
         match work {
-            Work::Hello => Some(login::hello(&mut self.caller, &mut self.listening, request).await.into()),
-            Work::Auth => Some(login::auth(&mut self.caller, &mut self.listening, request).await.into()),
+            Work::Hello => Some(login::hello(&mut self.caller, &mut self.listening, request).await),
+            Work::Auth => Some(login::auth(&mut self.caller, &mut self.listening, request).await),
             Work::Select => {
                 let reply = login::select(&mut self.caller, &mut self.listening, request);
                 let _ = self.await_tracking().await?;
@@ -171,17 +171,17 @@ impl Session {
             Work::Subscribe(kind) => self.change_subscriptions(kind, true, request).await,
             Work::Unsubscribe(kind) => self.change_subscriptions(kind, false, request).await,
             Work::Monitor => self.begin_monitor().await,
-            Work::Tracking => self.set_tracking(request).await.map(Bytes::from),
+            Work::Tracking => self.set_tracking(request).await,
             Work::Block(blocking) => self.block(blocking, request, spec).await,
             Work::Stream(slot, scripting) => self.stream_one(slot, scripting, request, spec).await,
             Work::StreamParts(split) => self.stream_parts(&split, request, spec).await,
             Work::SendLong(split) => self.send_long(*split, request, spec).await,
             Work::Everywhere(plan) => self.change_all(plan, request, spec).await,
             Work::OutOfBand(fold) => self.ask_out_of_band(fold, request, spec).await,
-            Work::Scan(slot) => Some(scan::scan(&self.caller, request, slot).await.into()),
+            Work::Scan(slot) => Some(scan::scan(&self.caller, request, slot).await),
             Work::Keys => self.stream_keys(request, spec).await,
             Work::OneNode => self.ask_one_node(request).await,
-            Work::ConfigAsItIs(error) => Some(server::config_as_it_is(&self.caller, request, &error).await.into()),
+            Work::ConfigAsItIs(error) => Some(server::config_as_it_is(&self.caller, request, &error).await),
             Work::AskOfScripts(which) => self.ask_of_scripts(which, request, spec).await,
             Work::ByServer => self.carry_out_by_server(request).await,
         }

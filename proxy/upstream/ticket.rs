@@ -192,7 +192,7 @@ impl Ticket {
                 self.fill_now(b"", false);
             }
             Duty::Done => {}
-            _ => self.fill_now(&error_frame(error), true),
+            _ => self.fill_now(&write::error_frame(error), true),
         }
     }
 }
@@ -216,10 +216,4 @@ impl Duty {
             Duty::Done => None,
         }
     }
-}
-
-fn error_frame(error: &str) -> Vec<u8> {
-    let mut frame = Vec::with_capacity(error.len() + 3);
-    write::error(&mut frame, error.as_bytes());
-    frame
 }

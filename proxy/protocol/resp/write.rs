@@ -43,8 +43,9 @@ pub fn array(out: &mut Vec<u8>, count: usize) {
 
 /// An error as a whole reply: a code word and a text, without the leading `-`.
 pub fn error_frame(text: impl AsRef<[u8]>) -> Bytes {
-    let mut frame = Vec::new();
-    error(&mut frame, text.as_ref());
+    let text = text.as_ref();
+    let mut frame = Vec::with_capacity(text.len() + 3);
+    error(&mut frame, text);
     frame.into()
 }
 

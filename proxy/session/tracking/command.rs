@@ -20,7 +20,7 @@ const OK: &[u8] = b"+OK\r\n";
 
 impl Session {
     /// `CLIENT TRACKING ON|OFF ...`; `None` where the client has gone.
-    pub(in crate::session) async fn set_tracking(&mut self, request: &Request<'_>) -> Option<Vec<u8>> {
+    pub(in crate::session) async fn set_tracking(&mut self, request: &Request<'_>) -> Option<Bytes> {
         let asked = Options::parse(request, self.caller.router.clients());
         let checked = asked.and_then(|asked| {
             if request.is(2, "ON") {
@@ -45,8 +45,8 @@ impl Session {
             Err(error) => Err(error),
         };
         Some(match begun {
-            Ok(()) => OK.to_vec(),
-            Err(error) => write::error_frame(error).to_vec(),
+            Ok(()) => Bytes::from_static(OK),
+            Err(error) => write::error_frame(error),
         })
     }
 

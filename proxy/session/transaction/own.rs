@@ -41,7 +41,7 @@ impl Session {
         &mut self,
         reply: Bytes,
         own: &[OwnRequest],
-        mut waits: VecDeque<Vec<u8>>,
+        mut waits: VecDeque<Bytes>,
     ) -> Option<Bytes> {
         let Some(head) = reply.iter().position(|&byte| byte == b'\n').map(|end| end + 1) else { return Some(reply) };
         if reply.first() != Some(&b'*') || head == reply.len() && reply.as_ref() != b"*0\r\n" {
@@ -65,7 +65,7 @@ impl Session {
     }
 
     /// `None` where the client has gone.
-    async fn answer_own(&mut self, own: &OwnRequest, waits: &mut VecDeque<Vec<u8>>) -> Option<Vec<u8>> {
+    async fn answer_own(&mut self, own: &OwnRequest, waits: &mut VecDeque<Bytes>) -> Option<Bytes> {
         let request = &own.request.as_request();
         let topology = self.caller.router.topology().clone();
         let spec = topology.commands.find(request);
@@ -78,23 +78,24 @@ impl Session {
                 Local::Client(ClientCommand::Tracking) => self.set_tracking(request).await?,
                 local => {
                     let line = self.caller.line.clone();
-                    line.capture(|| {
+                    let answered = line.capture(|| {
                         let _ = self.answer_locally(local, request, spec);
-                    })
+                    });
+                    answered.into()
                 }
             },
             ReplySource::PubSub => {
-                self.caller.ask_pubsub_node(request).await.unwrap_or_else(|text| write::error_frame(&text)).to_vec()
+                self.caller.ask_pubsub_node(request).await.unwrap_or_else(|text| write::error_frame(&text))
             }
             ReplySource::AnyRewritten(fold) => server::ask_amended(&self.caller, &self.caller.lane, request, fold)
                 .await
-                .unwrap_or_else(|text| write::error_frame(&text).to_vec()),
+                .unwrap_or_else(|text| write::error_frame(&text)),
             ReplySource::Primaries(fold) => {
                 let counts_anew = called::counts_anew(&self.caller.router, spec);
                 if let Some(error) =
                     self.attend_to(pin!(everywhere::deaf(self.caller.router.clone(), spec)), Eof::Waits).await?
                 {
-                    return Some(error.to_vec());
+                    return Some(error);
                 }
                 let patience = self.caller.router.timeouts().request_timeout;
                 let caller = self.caller.clone();
@@ -103,7 +104,7 @@ impl Session {
                 if let Some(on_success) = counts_anew.filter(|_| reply.first() == Some(&b'+')) {
                     on_success.act();
                 }
-                reply.to_vec()
+                reply
             }
             ReplySource::Unchanged(ref error) => server::config_as_it_is(&self.caller, request, error).await,
         })
@@ -111,7 +112,7 @@ impl Session {
 }
 
 /// The replies to each WAIT within a transaction.
-pub(super) async fn waits_within(caller: &Caller, transaction: &Transaction) -> VecDeque<Vec<u8>> {
+pub(super) async fn waits_within(caller: &Caller, transaction: &Transaction) -> VecDeque<Bytes> {
     let mut replies = VecDeque::new();
     for own in &transaction.own {
         if matches!(own.answer, ReplySource::Local(Local::Wait)) {

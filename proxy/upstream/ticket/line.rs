@@ -1,5 +1,7 @@
 //! The line itself: places are opened at its end, filled in any order, and read from its front.
 
+mod account;
+mod messages;
 mod mute;
 mod state;
 
@@ -16,11 +18,10 @@ use bytes::BytesMut;
 pub use self::state::ReplySize;
 use self::{
     mute::Mute,
-    state::{FIRST_WINDOW, GATHERED_STEP, KEPT_OUTPUT, KEPT_PLACES, LineState, Place},
+    state::{FIRST_WINDOW, KEPT_OUTPUT, KEPT_PLACES, LineState, Place},
 };
 use super::{Bounced, Clock, Duty, Envelope, Label, Ticket};
 use crate::{
-    clients::Usage,
     cluster::topology::{Node, Route},
     commands::database::Strip,
     metrics::ClientTally,
@@ -239,110 +240,6 @@ impl Line {
         };
         // Their tickets borrow the line again when they are dropped.
         drop::<Vec<Bounced>>(over);
-    }
-
-    /// Bytes that the client is owed.
-    pub fn owed(&self) -> usize {
-        self.state.borrow().owed()
-    }
-
-    /// Bytes of parts that are to become replies.
-    pub fn gathered(&self) -> usize {
-        self.state.borrow().gathered
-    }
-
-    /// What is held for the client here.
-    pub fn usage(&self) -> Usage {
-        let state = self.state.borrow();
-        Usage {
-            output: state.out.len(),
-            output_capacity: state.out.capacity(),
-            output_peak: state.peak.0,
-            peak_until: state.peak.1,
-            parked: state.parked + state.pushes.len() + state.gathered,
-            waiting: state.waiting,
-            ..Usage::default()
-        }
-    }
-
-    /// Whether the line holds nothing but room for replies, and that is of the shape that [`Line::shape`] told.
-    #[inline]
-    pub fn rests_in(&self, shape: u32) -> bool {
-        let state = self.state.borrow();
-        state.owed() + state.gathered + state.bounced.len() == 0 && state.shape == shape
-    }
-
-    /// Another number whenever the room for replies, or the most that there was of them of late, has become another.
-    pub fn shape(&self) -> u32 {
-        self.state.borrow().shape
-    }
-
-    /// A part has `new` bytes instead of `old`. The session hears of it at times, to keep its account.
-    pub(super) fn gather(&self, old: usize, new: usize) {
-        let state = &mut *self.state.borrow_mut();
-        let steps = state.gathered / GATHERED_STEP;
-        state.gathered = (state.gathered + new).saturating_sub(old);
-        if state.gathered / GATHERED_STEP > steps {
-            state.wake();
-        }
-    }
-
-    /// Bytes of the requests that wait for their replies.
-    pub fn asked(&self) -> usize {
-        self.state.borrow().asked
-    }
-
-    /// Bytes of these that are ready, and that the client's socket has not taken.
-    pub fn unwritten(&self) -> usize {
-        self.state.borrow().out.len()
-    }
-
-    /// Appends a message that belongs to no request, between two replies.
-    pub fn push(&self, message: &[u8]) {
-        let state = &mut *self.state.borrow_mut();
-        if state.closed {
-            return;
-        }
-        if state.front_is_half_written() {
-            state.pushes.extend_from_slice(message);
-        } else {
-            state.out.extend_from_slice(message);
-        }
-        state.wake();
-    }
-
-    /// Appends a message about what nodes have said in replies: behind every reply of which something has come, and of
-    /// others that come sooner or later. A node that tells of a changed key has been asked for it before: were its message
-    /// passed on ahead of that reply, the client would keep the old value for good.
-    pub fn push_behind(&self, message: &[u8]) {
-        let state = &mut *self.state.borrow_mut();
-        state.flushed = false;
-        state.push_behind(message, self.clock.now());
-    }
-
-    /// As [`Line::push_behind`], for a message that makes the client forget all that it holds: not where one just like it
-    /// stands there already. `once_read` says that this counts even where the client may have read that one: all that it
-    /// holds comes by this line.
-    pub fn push_flush(&self, message: &[u8], once_read: bool) {
-        let state = &mut *self.state.borrow_mut();
-        let parked = state.places.iter().rposition(|place| place.touched).map(|last| {
-            let place = state.places.get(last + 1).or(state.places.get(last));
-            place.is_some_and(|place| place.reply.ends_with(message) && (place.label.is_none() || !place.touched))
-        });
-        let there = match parked {
-            Some(parked) => parked,
-            None => state.out.ends_with(message) || state.flushed && once_read,
-        };
-        if !there {
-            state.push_behind(message, self.clock.now());
-            state.flushed = true;
-        }
-    }
-
-    /// Somebody else is told instead that all is to be forgotten; says whether that was so already, and nothing has come
-    /// since.
-    pub fn flushed_elsewhere(&self) -> bool {
-        std::mem::replace(&mut self.state.borrow_mut().flushed, true)
     }
 
     /// Who is to be woken when next there is something to write or to send again. To be called at the end of a turn:
