@@ -133,7 +133,7 @@ impl Clients {
     }
 
     /// Registers a client and gives it the next id.
-    /// It has come by the listener with that number.
+    /// The client has come by the listener with that number.
     pub fn join(&self, peer: Endpoint, local: Endpoint, listener: usize) -> Arc<Client> {
         let id = self.last_id.fetch_add(1, Relaxed) + 1;
         let client = Arc::new(Client::new(id, peer, local, listener));

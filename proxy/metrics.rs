@@ -209,7 +209,7 @@ impl Metrics {
         self.shared.client.asked.of(command)
     }
 
-    /// Likewise, since the start.
+    /// What clients have asked for of a command since the start.
     pub fn ever_asked(&self, command: CommandId) -> CommandCalls {
         self.shared.client.asked.ever(command)
     }

@@ -128,17 +128,17 @@ enum Turn {
 
 /// What became of a request.
 enum Flow {
-    /// It has been answered or sent.
+    /// The request has been answered or sent.
     Taken,
-    /// It must wait until every earlier request has been answered.
+    /// The request must wait until every earlier request has been answered.
     Settle,
-    /// It must wait until there is room.
+    /// The request must wait until there is room.
     Full,
-    /// It must wait for what the session is busy with by now.
+    /// The request must wait for what the session is busy with by now.
     Held,
-    /// It needs the session for itself, for this.
+    /// The request needs the session for itself, for this.
     Work(Box<Work>),
-    /// It must wait until a node has told whether the client's user may run it.
+    /// The request must wait until a node has told whether the client's user may run it.
     Ask,
 }
 
@@ -155,7 +155,7 @@ enum Stop {
 }
 
 impl Flow {
-    /// It needs the session for itself.
+    /// The request needs the session for itself.
     fn work(work: Work) -> Flow {
         Flow::Work(Box::new(work))
     }

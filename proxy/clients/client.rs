@@ -72,9 +72,9 @@ pub enum Mark {
     NoTouch = 16,
     /// CLIENT CAPA redirect.
     CapaRedirect = 32,
-    /// It is to be closed once it has its reply.
+    /// The client is to be closed once it has its reply.
     Closing = 64,
-    /// It monitors.
+    /// The client monitors.
     Monitor = 128,
 }
 
@@ -183,7 +183,7 @@ impl Client {
         *lock(&self.usage) = usage;
     }
 
-    /// It has sent something.
+    /// The client has sent something.
     pub fn heard(&self, now: Instant) {
         self.heard.store(now.saturating_duration_since(self.since).as_millis() as u64, Relaxed);
     }
@@ -209,12 +209,12 @@ impl Client {
         }
     }
 
-    /// It begins to wait in a blocking command, or has done so.
+    /// The client begins to wait in a blocking command, or has done so.
     pub fn set_waiting(&self, waits: bool) {
         self.wait.store(if waits { wait::WAITS } else { wait::NOT }, Relaxed);
     }
 
-    /// It begins to wait since clients are paused; nobody can unblock it.
+    /// The client begins to wait since clients are paused; nobody can unblock it.
     pub fn set_paused(&self) {
         self.wait.store(wait::PAUSED, Relaxed);
     }

@@ -45,7 +45,7 @@ pub enum Function {
     None,
     /// Whether it promises not to write.
     Known {
-        /// It has the flag `no-writes`.
+        /// The function has the flag `no-writes`.
         no_writes: bool,
     },
 }

@@ -49,7 +49,7 @@ pub struct Rights {
     swept: Mutex<Option<Instant>>,
     /// When a node last said that the proxy's own user may not ask.
     mute: Mutex<Option<Instant>>,
-    /// It may not ask which users there are.
+    /// The proxy's user may not ask which users there are.
     unlisted: AtomicBool,
 }
 
@@ -118,7 +118,7 @@ impl Rights {
         lock(&self.mute).is_none_or(|since| now.saturating_duration_since(since) >= MUTE)
     }
 
-    /// It may not.
+    /// The proxy's user may not ask.
     pub fn may_not_ask(&self, now: Instant) {
         *lock(&self.mute) = Some(now);
     }

@@ -51,22 +51,23 @@ pub struct Case<'a> {
     pub refusals: u8,
     /// A redirect names a node that is not known: discovery will know where it leads, or there is no such node.
     pub is_strange: bool,
-    /// It has waited for requests ahead of it until now: it has its chance, however late it is.
+    /// The request has waited for requests ahead of it until now: it has its chance, however late it is.
     pub is_first: bool,
     /// Requests of its client that came behind it have run.
     pub is_overtaken: bool,
-    /// It goes again key by key, where that is possible: keys of a slot that is half moved are then found one by one.
+    /// The request goes again key by key, where that is possible: keys of a slot that is half moved are then found one
+    /// by one.
     pub goes_by_key: bool,
 }
 
 /// What becomes of a request.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Action {
-    /// It goes again now.
+    /// The request goes again now.
     Again,
-    /// It goes again after the next pause of its history.
+    /// The request goes again after the next pause of its history.
     Wait,
-    /// It is answered with this error.
+    /// The request is answered with this error.
     GiveUp(String),
 }
 

@@ -15,7 +15,7 @@ use crate::{
 pub enum Refusal {
     /// MOVED or ASK: another node serves it.
     Redirect(Redirect),
-    /// It cannot be served now, but may be soon.
+    /// The request cannot be served now, but may be soon.
     Later(Later),
 }
 

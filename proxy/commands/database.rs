@@ -28,7 +28,7 @@ pub struct Database {
     name: Box<str>,
     /// What stands before each of its keys.
     prefix: Box<[u8]>,
-    /// Likewise, as the beginning of a pattern.
+    /// The prefix as the beginning of a pattern.
     pattern: Box<[u8]>,
     /// Keys that scripts declare beside their own, and that nobody has: while the slot is half moved, no node runs what names
     /// several keys of which some are not there. A script might touch keys at either node.

@@ -34,7 +34,7 @@ pub enum Plan {
     PubSub,
     /// In parts, to several slots.
     Split(Box<Split>),
-    /// Likewise, and of so many keys that others go on while it is cut and sent.
+    /// In parts, and of so many keys that others go on while it is cut and sent.
     LongSplit(Box<LongSplit>),
     /// As it came, to every primary.
     Primaries(Fold),
@@ -208,13 +208,13 @@ pub fn plan(request: &Request, spec: Option<&Spec>, policy: &Policy) -> Plan {
 /// What is known of the slots of a request's keys.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Slots {
-    /// It has no keys.
+    /// The request has no keys.
     None,
     /// All keys are in this slot.
     One(Slot),
     /// They are in several.
     Several,
-    /// It is malformed; the slot of the keys found so far, if there are any and it is one.
+    /// The request is malformed; the slot of the keys found so far, if there are any and it is one.
     Malformed,
     /// Only the server can tell.
     AskServer,

@@ -28,7 +28,7 @@ labels! {
         Eof = "eof",
         /// The client said QUIT.
         Quit = "quit",
-        /// It broke.
+        /// The connection broke.
         Reset = "reset",
         /// The client was silent for too long.
         Idle = "idle",
@@ -42,7 +42,7 @@ labels! {
         NodeLost = "node_lost",
         /// The proxy stopped; everything had been answered.
         Drain = "drain",
-        /// It had come to a port of TLS, and TLS was not agreed on.
+        /// The client had come to a port of TLS, and TLS was not agreed on.
         Handshake = "handshake",
         /// A bug in the proxy.
         Panic = "panic",
@@ -86,7 +86,7 @@ labels! {
         Aborted = "aborted",
         /// The client discarded it, or left.
         Discarded = "discarded",
-        /// It failed, or its outcome is unknown.
+        /// The transaction failed, or its outcome is unknown.
         Failed = "failed",
     }
 }

@@ -7,15 +7,15 @@ use super::{labels::labels, lock};
 labels! {
     /// Under what a command's duration is recorded. Not by name: a histogram for each command would be a thousand series.
     CommandClass {
-        /// It reads keys of one slot.
+        /// The command reads keys of one slot.
         Read = "read",
-        /// It writes keys of one slot.
+        /// The command writes keys of one slot.
         Write = "write",
-        /// It was split over several slots or nodes.
+        /// The command was split over several slots or nodes.
         MultiKey = "multi_key",
-        /// It may wait for something to happen.
+        /// The command may wait for something to happen.
         Blocking = "blocking",
-        /// It is about the server or the connection.
+        /// The command is about the server or the connection.
         Admin = "admin",
     }
 }

@@ -28,7 +28,7 @@ pub struct DatabaseGlance {
     pub slot: Slot,
     /// Requests of its clients.
     pub requests: u64,
-    /// Likewise, in a second of late.
+    /// Requests of its clients in a second, of late.
     pub rate: u64,
     /// Clients that work in it now.
     pub clients: i64,

@@ -41,7 +41,7 @@ labels! {
 labels! {
     /// How bad an event is.
     Severity {
-        /// It is good to know.
+        /// Good to know.
         Info = "info",
         /// Somebody is hurt, or may be soon.
         Warning = "warning",

@@ -23,25 +23,25 @@ use super::{
 labels! {
     /// Why a node, or a connection to it, did not serve a request.
     NodeError {
-        /// It said MOVED.
+        /// The node said MOVED.
         Moved = "moved",
-        /// It said ASK.
+        /// The node said ASK.
         Ask = "ask",
-        /// It said TRYAGAIN.
+        /// The node said TRYAGAIN.
         TryAgain = "tryagain",
-        /// It said CLUSTERDOWN.
+        /// The node said CLUSTERDOWN.
         ClusterDown = "clusterdown",
-        /// It said LOADING.
+        /// The node said LOADING.
         Loading = "loading",
-        /// It said MASTERDOWN.
+        /// The node said MASTERDOWN.
         MasterDown = "masterdown",
-        /// It said READONLY.
+        /// The node said READONLY.
         ReadOnly = "readonly",
         /// A replica that did not answer a read, or could not be believed: its primary was asked.
         Replica = "replica",
-        /// It said NOSCRIPT, and was given the script.
+        /// The node said NOSCRIPT, and was given the script.
         NoScript = "noscript",
-        /// It did not answer in time.
+        /// The node did not answer in time.
         Timeout = "timeout",
         /// The connection could not be made, or was lost.
         Connection = "connection",

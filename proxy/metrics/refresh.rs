@@ -18,7 +18,7 @@ labels! {
     Trigger {
         /// The proxy starts, or has found no node yet.
         Start = "start",
-        /// It is time again.
+        /// The interval is over.
         Interval = "interval",
         /// A node said MOVED.
         Moved = "moved",

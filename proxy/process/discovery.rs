@@ -61,7 +61,7 @@ const UNEASY_INTERVAL: Duration = Duration::from_millis(500);
 const WATCHFUL_INTERVAL: Duration = Duration::from_secs(1);
 /// How long a change is watched.
 const SETTLING: Duration = Duration::from_secs(3);
-/// Likewise, where it has left a primary without slots.
+/// How long a change is watched that has left a primary without slots.
 const SLOW_SETTLING: Duration = Duration::from_secs(20);
 /// How long a node with a failure is asked last.
 const SUSPECT: Duration = Duration::from_secs(10);

@@ -2,7 +2,7 @@
 //!
 //! [`examine`] visits the seeds, searches the nodes as discovery would ([`crate::process::discovery::reach`]) and visits those too,
 //! everybody at once under short deadlines. What they say is judged without further I/O, one file per question.
-//! It changes nothing anywhere: every question is one that a node answers without a trace.
+//! The doctor changes nothing anywhere: every question is one that a node answers without a trace.
 
 mod addresses;
 mod certificates;
@@ -25,7 +25,7 @@ use exam::Exam;
 pub enum Severity {
     /// As it should be.
     Ok,
-    /// It works now, and may not always.
+    /// What works now, and may not always.
     Warning,
     /// Something does not work.
     Problem,

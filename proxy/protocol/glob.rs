@@ -12,7 +12,7 @@ pub fn matches(pattern: &[u8], text: &[u8]) -> bool {
     matches_from(pattern, text).0
 }
 
-/// Likewise; the second says that it would not match from further on in the text either.
+/// Whether the pattern matches; the second says that it would not match from further on in the text either.
 fn matches_from(mut pattern: &[u8], mut text: &[u8]) -> (bool, bool) {
     while let (Some((&first, behind)), Some((&letter, rest))) = (pattern.split_first(), text.split_first()) {
         match first {

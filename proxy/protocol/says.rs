@@ -64,11 +64,11 @@ pub const NO_REDIRECT: &str = "ERR The client ID you want redirect to does not e
 pub const PREFIX_WITHOUT_BCAST: &str = "ERR PREFIX option requires BCAST mode to be enabled";
 /// CLIENT TRACKING that would change the mode.
 pub const SWITCH_BCAST: &str = "ERR You can't switch BCAST mode on/off before disabling tracking for this client, and then re-enabling it with a different mode.";
-/// Likewise.
+/// CLIENT TRACKING that would change OPTIN to OPTOUT, or back.
 pub const SWITCH_OPT: &str = "ERR You can't switch OPTIN/OPTOUT mode before disabling tracking for this client, and then re-enabling it with a different mode.";
 /// CLIENT TRACKING with options that exclude each other.
 pub const OPT_AND_BCAST: &str = "ERR OPTIN and OPTOUT are not compatible with BCAST";
-/// Likewise.
+/// CLIENT TRACKING with OPTIN and OPTOUT.
 pub const OPTIN_AND_OPTOUT: &str = "ERR You can't specify both OPTIN mode and OPTOUT mode";
 /// CLIENT CACHING without OPTIN or OPTOUT.
 pub const CACHING_WITHOUT_TRACKING: &str =

@@ -26,13 +26,13 @@ const LINGER: Duration = Duration::from_millis(250);
 /// What it means that a client closes its sending side.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Eof {
-    /// It has gone, as Redis has it for a client that is blocked.
+    /// The client has gone, as Redis has it for a client that is blocked.
     Leaves,
-    /// It may still read the reply, where that comes soon.
+    /// The client may still read the reply, where that comes soon.
     Lingers,
-    /// It may still read the reply.
+    /// The client may still read the reply.
     Waits,
-    /// Likewise, and what ends the connection for good is noticed at once.
+    /// The client may still read the reply, and what ends the connection for good is noticed at once.
     IsNoted,
 }
 
@@ -41,7 +41,7 @@ pub(super) enum Eof {
 pub(super) struct Ahead {
     /// When to look again at one that has sent all that it may.
     look: Option<Pin<Box<Sleep>>>,
-    /// It has closed its sending side.
+    /// The client has closed its sending side.
     is_closed: bool,
     /// When it counts as gone for that, where it lingers.
     gone: Option<Pin<Box<Sleep>>>,
@@ -71,7 +71,7 @@ impl Session {
         .await
     }
 
-    /// Likewise; `None` where the client leaves or has to, which ends the session.
+    /// As [`Session::attend`]; `None` where the client leaves or has to, which ends the session.
     pub(super) async fn attend_to<T>(&mut self, work: impl Future<Output = T>, eof: Eof) -> Option<T> {
         match self.attend(work, eof).await {
             Ok(done) => Some(done),
@@ -82,8 +82,8 @@ impl Session {
         }
     }
 
-    /// Likewise of what may wait for long: a client that leaves ends it, and so does the proxy's own end, for which `work`
-    /// has no outcome.
+    /// As [`Session::attend_to`], of what may wait for long: a client that leaves ends it, and so does the proxy's own
+    /// end, for which `work` has no outcome.
     pub(super) async fn attend_wait<T>(&mut self, work: impl Future<Output = Option<T>>) -> Option<T> {
         let done = self.attend_to(work, Eof::Leaves).await?;
         if done.is_none() {

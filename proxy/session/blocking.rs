@@ -63,7 +63,7 @@ struct BlockedCall<'a> {
     client: Arc<Client>,
     line: Rc<Line>,
     request: Request<'a>,
-    /// It only reads, so that it may be sent again though it may have run.
+    /// The command only reads, so that it may be sent again though it may have run.
     repeatable: bool,
     /// The client's user may ask what the proxy has to know.
     trusted: bool,

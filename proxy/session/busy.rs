@@ -23,14 +23,14 @@ use crate::{
 /// What a session is busy with.
 #[derive(Default)]
 pub(super) enum Busy {
-    /// It reads and dispatches.
+    /// The session reads and dispatches.
     #[default]
     Serving,
     /// The next request waits until every earlier one has been answered.
     Settling,
-    /// It waits for a place among those whose replies may be large.
+    /// The next request waits for a place among those whose replies may be large.
     Queueing(Admission),
-    /// It waits until clients are no longer paused.
+    /// The next request waits until clients are no longer paused.
     Paused(Box<PauseWait>),
     /// One request has the session for itself: bytes of its arguments, and of all that it takes.
     Work { arguments: usize, held: usize },

@@ -1,6 +1,6 @@
 //! Who asks: a client, its line of replies, and the lane by which nodes know it.
 //!
-//! It is what most commands need of their session. What a command needs beyond it, the command is given.
+//! A caller is what most commands need of their session. What a command needs beyond it, the command is given.
 
 use std::{
     rc::Rc,

@@ -149,7 +149,7 @@ fn all(caller: &Caller) -> Vec<Arc<Connected>> {
     all
 }
 
-/// Likewise, the one of this number.
+/// The client of this number that the caller may see.
 fn find(caller: &Caller, id: u64) -> Option<Arc<Connected>> {
     caller.router.clients().find(id).filter(|client| caller.may_know(client))
 }

@@ -186,7 +186,7 @@ impl Session {
         }
     }
 
-    /// Likewise, where all that has to be made sure of has been.
+    /// Does what the plan says, where all that has to be made sure of has been.
     pub(super) fn carry_out_at_once(&mut self, plan: Plan, request: &Request<'_>, spec: Option<&Spec>) -> Flow {
         match plan {
             Plan::One(slot) => self.forward(request, spec, Route::Slot(slot)),

@@ -40,7 +40,7 @@ pub(super) fn asks_first(plan: &Plan, spec: Option<&Spec>) -> bool {
 enum Attention {
     Listens,
     Busy(Bytes),
-    /// It cannot be reached, or keeps silent.
+    /// The node cannot be reached, or keeps silent.
     Lost(Bytes),
 }
 

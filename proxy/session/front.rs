@@ -10,7 +10,8 @@ use super::permission::Judgment;
 pub(super) struct Front {
     /// What a node has said of it.
     pub(super) judgment: Option<Judgment>,
-    /// It has its place among the requests whose replies may be large; or it has waited too long, and goes without.
+    /// The request has its place among the requests whose replies may be large; or it has waited too long, and goes
+    /// without.
     place: Option<Option<OwnedSemaphorePermit>>,
     /// Where the request ends that was counted last, in bytes from the first that the client has sent.
     counted: u64,
@@ -29,7 +30,7 @@ impl Front {
         std::mem::replace(&mut self.counted, end) != end
     }
 
-    /// It has its place, or goes without.
+    /// The request has its place, or goes without.
     pub(super) fn give_place(&mut self, place: Option<OwnedSemaphorePermit>) {
         self.place = Some(place);
     }

@@ -13,11 +13,11 @@ use crate::{
 /// Where a client stands.
 #[derive(Clone)]
 pub(super) enum Gate {
-    /// It may use what it asks for, as far as the proxy is concerned.
+    /// The client may use what it asks for, as far as the proxy is concerned.
     Open,
-    /// It has to log in first.
+    /// The client has to log in first.
     Closed,
-    /// It works as a user of the proxy's own.
+    /// The client works as a user of the proxy's own.
     Guarded(Rc<Seat>),
 }
 

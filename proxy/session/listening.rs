@@ -27,7 +27,7 @@ pub(super) struct Listening {
     pub(super) subscriber: Option<Box<Subscriber>>,
     pub(super) monitor: Option<Box<Monitor>>,
     pub(super) tracking: Option<Box<Tracking>>,
-    /// It may owe no more than a subscriber: others redirect invalidation messages to it, or it is subscribing.
+    /// The client may owe no more than a subscriber: others redirect invalidation messages to it, or it is subscribing.
     pub(super) is_told: bool,
     /// Since when the client owes much of what was published to it.
     slow: Option<Pin<Box<Sleep>>>,

@@ -30,7 +30,7 @@ pub(super) enum Answer {
     Refused(Bytes),
     /// Nothing: the client does not want it.
     Silence,
-    /// It is said when this has been done.
+    /// The reply comes once this has been done.
     Work(Work),
 }
 

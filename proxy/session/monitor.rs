@@ -48,11 +48,11 @@ pub(super) struct Monitor {
 
 struct Monitored {
     feed: Feed,
-    /// It has said OK to MONITOR.
+    /// The node has said OK to MONITOR.
     shows: bool,
-    /// It has answered all of the question.
+    /// The node has answered all of the question.
     begun: bool,
-    /// It cannot be reached now.
+    /// The node cannot be reached now.
     lost: bool,
     /// Where addresses are translated between here and the node: the host by which it knows the proxy.
     host: Option<String>,

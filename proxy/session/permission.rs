@@ -38,7 +38,7 @@ const PATIENCE: Duration = Duration::from_millis(500);
 pub(super) struct Judgment {
     frame: Bytes,
     verdict: Verdict,
-    /// It was asked what command it is, not whether the user may run it.
+    /// The node was asked what command it is, not whether the user may run it.
     is_of_name: bool,
 }
 

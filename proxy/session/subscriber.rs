@@ -204,7 +204,7 @@ impl Subscriber {
         })
     }
 
-    /// Likewise, by the name that nodes know.
+    /// Where a name is subscribed, by the name that nodes know.
     fn asked_at(&self, kind: TopicKind, name: &Bytes, router: &Router) -> Option<(bool, bool)> {
         let mut found = None;
         let is_there = |source: &Source| source.actual[kind as usize].contains(name);
@@ -225,7 +225,7 @@ impl Subscriber {
         self.sources.iter().filter(is_for).find_map(|source| source.lost.clone()).map(Bytes::from)
     }
 
-    /// It has come to nothing: forgets what is new.
+    /// Subscribing has come to nothing: forgets what is new.
     pub fn cancel(&mut self, kind: TopicKind, names: &[Bytes]) {
         let topics = &self.topics[kind as usize];
         let is_new = |name: &&Bytes| topics.state(name) == Some(SubscriptionState::New);

@@ -70,7 +70,7 @@ pub(super) struct Tracking {
     owes_flush: Option<&'static str>,
     /// The topology that the links follow.
     topology: Arc<Topology>,
-    /// It has been told that there is a newer one.
+    /// The client has been told that there is a newer one.
     warned: bool,
     news: Pin<Box<dyn Future<Output = ()>>>,
 }

@@ -133,7 +133,7 @@ pub(super) const MULTI: &[u8] = b"*1\r\n$5\r\nMULTI\r\n";
 pub(super) const DISCARD: &[u8] = b"*1\r\n$7\r\nDISCARD\r\n";
 /// Takes the place of what the proxy answers itself.
 const STAND_IN: &[u8] = b"*1\r\n$4\r\nPING\r\n";
-/// Likewise, where the client's user may not PING: HELLO takes no right.
+/// Takes that place where the client's user may not PING: HELLO takes no right.
 const RIGHTLESS_STAND_IN: &[u8] = b"*1\r\n$5\r\nHELLO\r\n";
 
 impl Session {

@@ -157,7 +157,7 @@ impl Opened {
     /// the first request.
     ///
     /// # Errors
-    /// It has.
+    /// The node has said something unasked.
     pub fn quiet(self, target: &Address) -> Result<Opened, DialError> {
         if self.rest.is_empty() {
             Ok(self)

@@ -92,7 +92,7 @@ impl Connection {
         self.owed.set(self.owed.get().saturating_sub(1));
     }
 
-    /// It is closed, or broken. From now on only the node can tell when it has done with it.
+    /// The connection is closed, or broken. From now on only the node can tell when it has done with it.
     pub fn is_lost(self: &Rc<Connection>) {
         self.lost.set(Some(Instant::now()));
         if Rc::strong_count(self) > 1 {
@@ -255,9 +255,9 @@ async fn work(ender: Rc<Ender>, node: Arc<Node>) {
 
 /// What a node says of one of its clients.
 enum Look {
-    /// It has none of that kind any more.
+    /// The node has none of that kind any more.
     Gone,
-    /// It does not tell.
+    /// The node does not tell.
     Hidden(String),
 }
 

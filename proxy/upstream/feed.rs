@@ -72,13 +72,13 @@ enum FeedState {
 /// What has happened on a feed.
 #[derive(Debug)]
 pub enum FeedEvent {
-    /// It is connected and logged in; nothing has been asked for on it.
+    /// The feed is connected and logged in; nothing has been asked for on it.
     Opened,
     /// A whole frame.
     Frame(Bytes),
     /// The connection is gone; it connects again.
     Lost(String),
-    /// It could not connect; it tries again.
+    /// The node could not be reached; the feed tries again.
     Unreachable(DialError),
 }
 

@@ -86,10 +86,10 @@ pub enum Purpose {
         /// Where what must not go by it goes.
         sides: Sides,
     },
-    /// It is one client's own: its node speaks to this audience. The link connects unasked, and sees to it that the node is
-    /// still there.
+    /// The link is one client's own: its node speaks to this audience. The link connects unasked, and sees to it that
+    /// the node is still there.
     Private(Rc<dyn Audience>),
-    /// It carries what must not go by a shared one.
+    /// The link carries what must not go by a shared one.
     Side,
 }
 

@@ -45,9 +45,9 @@ pub struct DevNode {
 /// A node's part in the cluster.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Role {
-    /// It owns the slots from the first to the last.
+    /// A primary that owns the slots from the first to the last.
     Primary(usize, usize),
-    /// It follows the node at this port.
+    /// A replica of the node at this port.
     Replica(u16),
 }
 

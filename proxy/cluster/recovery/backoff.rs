@@ -23,7 +23,7 @@ impl Backoff {
         pause
     }
 
-    /// It went well: the next pause is the first again.
+    /// What had failed went well: the next pause is the first again.
     pub fn reset(&mut self) {
         self.next = self.first;
     }

@@ -22,13 +22,13 @@ pub enum Why {
     Later(Later, Bytes),
     /// The node lacks the script that it names: what the node said.
     NoScript(Arc<Node>, Bytes),
-    /// It did not reach a node, or only reads and may be sent again: the error to give up with.
+    /// The request did not reach a node, or only reads and may be sent again: the error to give up with.
     Unsent(String),
     /// As `Unsent`, and waiting is in vain.
     Hopeless(String),
-    /// It only reads, and a replica did not answer it, or not so that it is to be believed: why.
+    /// The request only reads, and a replica did not answer it, or not so that it is to be believed: why.
     ByReplica(String),
-    /// It only reads, and its parts' replies are too large to be put together from what others share.
+    /// The request only reads, and its parts' replies are too large to be put together from what others share.
     TooLarge,
 }
 

@@ -19,7 +19,7 @@ pub struct Accepts {
     pub longest_bulk: u64,
     /// How long a connection may be idle (`timeout`); `None`: for ever.
     pub idle: Option<Duration>,
-    /// It closes connections that take much memory (`maxmemory-clients`).
+    /// The node closes connections that take much memory (`maxmemory-clients`).
     pub evicts_clients: bool,
 }
 

@@ -22,7 +22,7 @@ const LONGEST_NUMBER: usize = 5;
 pub struct Named<'a> {
     /// The node.
     pub node: &'a Arc<Node>,
-    /// It was named as the owner of a slot or key, which is another node once the slot has moved.
+    /// The node was named as the owner of a slot or key, which is another node once the slot has moved.
     pub as_owner: bool,
 }
 

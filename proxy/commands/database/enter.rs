@@ -12,11 +12,11 @@ use crate::{
 /// What has become of a request.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Entered {
-    /// It goes on as it came.
+    /// The request goes on as it came.
     AsItCame,
-    /// It goes on as it has been written anew.
+    /// The request goes on as it has been written anew.
     Anew,
-    /// It does not go on; the text of the error.
+    /// The request does not go on; the text of the error.
     Refused(Vec<u8>),
 }
 

@@ -56,7 +56,7 @@ struct Wrapped {
 #[derive(Clone, Copy, Debug)]
 struct Name {
     said: Sha,
-    /// It has run without an error: it is no text that does not compile, so that its digest will do.
+    /// The script has run without an error: it is no text that does not compile, so that its digest will do.
     proven: bool,
 }
 
@@ -222,7 +222,7 @@ impl WrappedScripts {
         self.not_run_yet.take()
     }
 
-    /// It has run without an error.
+    /// The script has run without an error.
     pub(super) fn prove(&self, sha: &Sha) {
         if let Some(name) = self.names.borrow_mut().get_mut(sha) {
             name.proven = true;

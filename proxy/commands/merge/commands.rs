@@ -7,7 +7,7 @@ use crate::protocol::resp::write;
 
 /// What a call took at least, in microseconds, where no node has measured one: what the proxy answers itself.
 const LEAST_USEC: u64 = 1;
-/// Likewise, as the server writes its percentiles.
+/// The least that a call took, as the server writes its percentiles.
 const LEAST_PERCENTILE: &str = "1.003";
 /// The percentiles that a server tells unless it is configured otherwise.
 const PERCENTILES: &[&str] = &["p50", "p99", "p99.9"];

@@ -16,7 +16,8 @@ pub enum WhenBusy {
     Says,
     /// Nothing is done anywhere.
     Nothing,
-    /// Likewise; where a node gets busy in that very moment, it is made like the others when it listens again.
+    /// Nothing is done anywhere; where a node gets busy in that very moment, it is made like the others when it listens
+    /// again.
     Alike,
 }
 

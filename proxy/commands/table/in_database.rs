@@ -13,7 +13,7 @@ pub enum InDatabase {
     Refused(&'static str),
     /// As by a server that is in no cluster.
     NoCluster,
-    /// It goes on as it came: it is about no keys.
+    /// The request goes on as it came: it is about no keys.
     AsItCame,
     /// Its keys are named as they are kept.
     Keys,
@@ -62,7 +62,7 @@ pub enum ReplyKeys {
     /// Nowhere.
     #[default]
     Nothing,
-    /// It is one.
+    /// The reply is one.
     Key,
     /// All its elements are.
     Each,
@@ -79,7 +79,7 @@ pub enum ReplyKeys {
     Group,
     /// Nowhere, but an error may name a script.
     Script,
-    /// Likewise, and it is a script's name itself.
+    /// An error may name a script, and the reply is a script's name itself.
     Digest,
     /// Nowhere, but an error may be that of a script that the client knows nothing of.
     Whole,

@@ -13,7 +13,7 @@ pub enum Sender {
     /// Clients alone, and each call of theirs is one call at one node; their scripts call it too.
     #[default]
     Clients,
-    /// Likewise, but one call of a client's may be several at nodes, one for each slot of its keys.
+    /// Clients alone, but one call of a client's may be several at nodes, one for each slot of its keys.
     ClientsInParts,
     /// Clients and the proxy: a node gets it from all clients' connections and in the proxy's own interest, or all nodes
     /// get it for one call. Only the proxy knows how often clients have asked for it.

@@ -60,7 +60,7 @@ pub struct Spec {
 /// How the keys of a command are found; decided once, when its row is made.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Finder {
-    /// It has no keys.
+    /// The command has no keys.
     None,
     /// Exactly one key, at this index.
     At(u8),
@@ -294,35 +294,35 @@ macro_rules! bits {
 bits! {
     /// A command's flags, as `COMMAND` names them.
     Flags:
-    /// It changes nothing.
+    /// The command changes nothing.
     READONLY = 0 "readonly",
-    /// It may change something.
+    /// The command may change something.
     WRITE = 1 "write",
-    /// It may wait for something to happen.
+    /// The command may wait for something to happen.
     BLOCKING = 2 "blocking",
     /// Scripts may not call it.
     NOSCRIPT = 3 "noscript",
     /// Its keys are not where first, last and step say.
     MOVABLE_KEYS = 4 "movablekeys",
-    /// It is about publishing and subscribing.
+    /// The command is about publishing and subscribing.
     PUBSUB = 5 "pubsub",
-    /// It is for administration.
+    /// The command is for administration.
     ADMIN = 6 "admin",
-    /// It is served while data is being loaded.
+    /// The command is served while data is being loaded.
     LOADING = 7 "loading",
-    /// It is served by a replica that lost its primary.
+    /// The command is served by a replica that lost its primary.
     STALE = 8 "stale",
-    /// It takes constant or logarithmic time.
+    /// The command takes constant or logarithmic time.
     FAST = 9 "fast",
-    /// It is refused when memory is full.
+    /// The command is refused when memory is full.
     DENY_OOM = 10 "denyoom",
-    /// It can do without keys.
+    /// The command can do without keys.
     NO_MANDATORY_KEYS = 11 "no_mandatory_keys",
-    /// It is not allowed in a transaction.
+    /// The command is not allowed in a transaction.
     NO_MULTI = 12 "no_multi",
-    /// It is allowed before authentication.
+    /// The command is allowed before authentication.
     NO_AUTH = 13 "no_auth",
-    /// It is allowed while a script runs for too long.
+    /// The command is allowed while a script runs for too long.
     ALLOW_BUSY = 14 "allow_busy",
     /// MONITOR does not show it.
     SKIP_MONITOR = 15 "skip_monitor",
@@ -331,15 +331,15 @@ bits! {
 bits! {
     /// What a command does with keys, as `COMMAND` names it.
     KeyFlags:
-    /// It reads the value only.
+    /// The command reads the value only.
     READ = 0 "RO",
-    /// It reads and changes the value.
+    /// The command reads and changes the value.
     READ_WRITE = 1 "RW",
-    /// It overwrites the value.
+    /// The command overwrites the value.
     OVERWRITE = 2 "OW",
-    /// It removes the key.
+    /// The command removes the key.
     REMOVE = 3 "RM",
-    /// It is no key, but goes by slot like one (the channel of SPUBLISH).
+    /// The argument is no key, but goes by slot like one (the channel of SPUBLISH).
     NOT_KEY = 4 "not_key",
     /// There may be keys that the spec does not tell.
     INCOMPLETE = 5 "incomplete",

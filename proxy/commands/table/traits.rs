@@ -13,15 +13,16 @@ pub struct Traits {
     pub while_subscribed: bool,
     /// Replicas or subscribers hear of it, though it is no write (the servers' `CMD_MAY_REPLICATE`).
     pub propagates: bool,
-    /// It changes the nodes' users.
+    /// The command changes the nodes' users.
     pub changes_users: bool,
-    /// It is about the nodes' users, whom those of the proxy's own do not know.
+    /// The command is about the nodes' users, whom those of the proxy's own do not know.
     pub about_users: bool,
-    /// It acts on clients or scripts of all databases.
+    /// The command acts on clients or scripts of all databases.
     pub acts_on_all: bool,
-    /// It begins CONFIG RESETSTAT's new count.
+    /// The command begins CONFIG RESETSTAT's new count.
     pub counts_anew: bool,
-    /// It tells of servers or is for them, and not about keys: in a transaction that can be done when the others have run.
+    /// The command tells of servers or is for them, and not about keys: in a transaction that can be done when the
+    /// others have run.
     pub about_servers: bool,
     /// What a server may put of the client's own bytes, line breaks and all, into an error.
     pub echoes: Echoes,

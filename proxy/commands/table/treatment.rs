@@ -9,11 +9,11 @@ use super::{
 /// What becomes of a command's requests.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Treatment {
-    /// It goes to the slot of its keys; without keys to any primary.
+    /// A request goes to the slot of its keys; without keys to any primary.
     Keyed,
-    /// Likewise, but keys in several slots are asked for slot by slot.
+    /// A request goes to the slot of its keys, but keys in several slots are asked for slot by slot.
     Split(Fold),
-    /// It goes to every primary.
+    /// A request goes to every primary.
     Primaries(Fold),
     /// `KEYS pattern`: every primary, or one slot where the pattern has a hash tag.
     KeysPattern,
@@ -21,11 +21,11 @@ pub enum Treatment {
     Scan,
     /// Its second argument is the number of a slot.
     SlotNumber,
-    /// It goes to the one primary that all publishing goes through.
+    /// A request goes to the one primary that all publishing goes through.
     PubSub,
     /// The proxy itself answers or acts.
     Local(Local),
-    /// It may wait, for as long as an argument says.
+    /// A request may wait, for as long as an argument says.
     Blocking(Timeout),
     /// XREAD and XREADGROUP wait only where BLOCK is given.
     BlockingStreams,
@@ -33,11 +33,11 @@ pub enum Treatment {
     ConfigSet,
     /// DEBUG, of which little is harmless.
     Debug,
-    /// It is about scripts or functions, which every primary must have.
+    /// The command is about scripts or functions, which every primary must have.
     Scripting(Scripting),
-    /// It goes to every primary and past what runs there: a node that is busy with a script answers nothing else.
+    /// A request goes to every primary and past what runs there: a node that is busy with a script answers nothing else.
     OutOfBand(Fold),
-    /// It goes to any primary, whose reply is amended to what one server would say.
+    /// A request goes to any primary, whose reply is amended to what one server would say.
     AnyRewritten(Fold),
     /// `ACL LOG [count|RESET]`: every primary has its own.
     AclLog,
@@ -109,7 +109,7 @@ pub enum Fold {
     Info,
     /// The newest entries of SLOWLOG and COMMANDLOG, at most so many: nodes are asked for all of them.
     Newest(u32),
-    /// Likewise, but only how many there are.
+    /// How many entries SLOWLOG and COMMANDLOG have.
     Entries,
     /// The longest: the node that has most to say.
     Fullest,

@@ -63,7 +63,7 @@ pub struct Task {
     /// The other owners of slots.
     others: Vec<Address>,
     gifts: Vec<Library>,
-    /// It has missed a change: all that it has counts as a gift.
+    /// The node has missed a change: all that it has counts as a gift.
     is_behind: bool,
 }
 

@@ -143,7 +143,7 @@ impl ReachedNode {
 /// What is new about where a node is reached.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum News {
-    /// It is nowhere to be found.
+    /// The node is nowhere to be found.
     Lost {
         /// Its id.
         id: String,
@@ -152,7 +152,7 @@ pub enum News {
         /// Why.
         why: String,
     },
-    /// It is there again.
+    /// The node is there again.
     Back {
         /// Its id.
         id: String,
@@ -161,7 +161,7 @@ pub enum News {
         /// Since when it was lost.
         since: SystemTime,
     },
-    /// It is dialled elsewhere than it announces: the line that says so.
+    /// The node is dialled elsewhere than it announces: the line that says so.
     Dialled(String),
 }
 

@@ -57,7 +57,7 @@ pub struct NodeAnswer {
     pub server: ServerInfo,
     /// What it takes from one connection, where it was asked and tells.
     pub accepts: Option<Accepts>,
-    /// It says that the cluster is down.
+    /// The node says that the cluster is down.
     pub failed: bool,
     /// The ids of the nodes that it holds for failing.
     pub accused: HashSet<String>,

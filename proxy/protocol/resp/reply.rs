@@ -24,7 +24,7 @@ pub struct Scanner {
     at: usize,
     /// Frames still to come before the reply is whole; 0 before its first.
     pending: u64,
-    /// It stands within a long text.
+    /// The scanner stands within a long text.
     in_text: bool,
 }
 

@@ -298,7 +298,7 @@ pub struct Parser {
 pub struct Found {
     /// How many bytes of the input it took.
     pub used: usize,
-    /// It has no argument (an empty line, `*0`): nothing is to be answered.
+    /// The request has no argument (an empty line, `*0`): nothing is to be answered.
     pub blank: bool,
 }
 

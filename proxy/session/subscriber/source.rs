@@ -66,7 +66,7 @@ pub struct Source {
     feed: Feed,
     /// Tells it from others in a handover.
     pub number: u64,
-    /// It is, or lately was, the node that all publishing goes through; else only notifications are wanted from it.
+    /// The node is, or lately was, the one that all publishing goes through; else only notifications are wanted from it.
     pub at_pubsub_node: bool,
     /// What should be subscribed here.
     pub desired: Names,
@@ -93,19 +93,19 @@ struct Ask {
 
 /// What a node has said.
 pub enum Heard {
-    /// It is connected.
+    /// The node is connected.
     Opened,
     /// A message: of which subscription, and on which channel.
     Message { kind: TopicKind, name: Bytes, channel: Bytes, frame: Bytes },
-    /// It has confirmed something.
+    /// The node has confirmed something.
     Confirmed,
-    /// It refuses to subscribe to these: its error.
+    /// The node refuses to subscribe to these: its error.
     Refused { kind: TopicKind, names: Vec<Bytes>, error: Bytes },
-    /// It has ended the subscription to a shard channel by itself: the slot has gone.
+    /// The node has ended the subscription to a shard channel by itself: the slot has gone.
     Dropped(Bytes),
     /// The connection is lost, and with it so many subscriptions.
     Lost { why: String, subscriptions: usize },
-    /// It cannot be reached.
+    /// The node cannot be reached.
     Unreachable(DialError),
 }
 

@@ -84,9 +84,9 @@ impl Session {
 
 /// What becomes of a client's lane when it says anew what it tracks.
 pub(super) enum LaneChange {
-    /// It stays.
+    /// The lane stays.
     Kept,
-    /// It stays if all nodes consent to be asked for more: for all that is wanted then, and what is new in it.
+    /// The lane stays if all nodes consent to be asked for more: for all that is wanted then, and what is new in it.
     Asked(dial::TrackingRequest, dial::TrackingRequest),
     /// There is to be another.
     New,

@@ -138,7 +138,7 @@ async fn look_all(
 enum Unsure {
     /// The node may have lost what was written.
     Lost(String),
-    /// It does not tell.
+    /// The node does not tell.
     Silent(String),
 }
 

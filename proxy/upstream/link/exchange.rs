@@ -57,7 +57,7 @@ pub(super) struct Exchange {
     gathered: bool,
     deadline: Pin<Box<Sleep>>,
     deadline_set: bool,
-    /// It was set while nobody waited for an answer.
+    /// The deadline was set while nobody waited for an answer.
     deadline_idle: bool,
     last_heard: Instant,
     /// When the node took bytes last.

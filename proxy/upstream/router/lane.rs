@@ -35,7 +35,7 @@ pub struct Lane {
     pool: Rc<Pool>,
     /// Its user may use MULTI, as far as is known.
     may_multi: Cell<bool>,
-    /// It is one client's own: its nodes tell that client which keys change.
+    /// The lane is one client's own: its nodes tell that client which keys change.
     private: Option<(RefCell<TrackingRequest>, Rc<dyn Audience>)>,
     /// A link has ended that nodes may have told something on.
     let_go: Cell<bool>,

@@ -131,7 +131,7 @@ pub fn frame(words: &str) -> Vec<u8> {
     frame
 }
 
-/// Likewise, as a client has sent it.
+/// The request of these words, as a client has sent it.
 pub fn request(words: &str) -> OwnedRequest {
     let (frame, mut parser) = (frame(words), Parser::default());
     let found = parser.find(&frame).expect("a request").expect("the whole of it");

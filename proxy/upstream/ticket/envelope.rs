@@ -38,9 +38,9 @@ pub struct Envelope {
 /// What distinguishes a request on its way. All parts of a split one have the same.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct RequestTraits {
-    /// It only reads, so that it may be sent once more though it may have run.
+    /// The request only reads, so that it may be sent once more though it may have run.
     pub repeatable: bool,
-    /// It may write, so that WAIT is about it.
+    /// The request may write, so that WAIT is about it.
     pub writes: bool,
     /// The server may answer it by bytes that the client chose: nothing follows it before it is answered.
     pub exclusive: bool,
@@ -146,7 +146,7 @@ impl Envelope {
         }
     }
 
-    /// It holds this place among the few requests at a node whose replies may be large, until it is answered or
+    /// The request holds this place among the few requests at a node whose replies may be large, until it is answered or
     /// [`Envelope::release`]s it.
     pub fn hold(&mut self, place: Option<OwnedSemaphorePermit>) {
         if place.is_some() || self.extras.is_some() {

@@ -15,24 +15,24 @@ enum Unwanted {
 }
 
 impl Mute {
-    /// It wants all.
+    /// The client wants all.
     pub fn off(&self) {
         self.0.set(Unwanted::None);
     }
 
-    /// It wants none from now on.
+    /// The client wants none from now on.
     pub fn all(&self) {
         self.0.set(Unwanted::All);
     }
 
-    /// It does not want the reply to its next request.
+    /// The client does not want the reply to its next request.
     pub fn next(&self) {
         if self.0.get() == Unwanted::None {
             self.0.set(Unwanted::Next);
         }
     }
 
-    /// It starts anew: it wants replies again, if it wanted none. What it wants no next reply for stays so.
+    /// The client starts anew: it wants replies again, if it wanted none. What it wants no next reply for stays so.
     pub fn reset(&self) {
         if self.0.get() == Unwanted::All {
             self.0.set(Unwanted::None);

@@ -96,13 +96,13 @@ pub(in super::super) fn connection(config: Arc<ServerConfig>) -> io::Result<Serv
 /// Why a client and the proxy have not come to speak TLS.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Failed {
-    /// It does not speak TLS.
+    /// The client does not speak TLS.
     PlainText,
-    /// It has no certificate, or one that does not count here; or ours does not count there. Why.
+    /// The client has no certificate, or one that does not count here; or ours does not count there. Why.
     Certificate(String),
     /// Something else. Why.
     Otherwise(String),
-    /// It has gone without a word.
+    /// The client has gone without a word.
     Gone,
 }
 
