@@ -160,7 +160,7 @@ impl Session {
             Work::Select => {
                 let reply = login::select(&mut self.caller, &mut self.listening, request);
                 let _ = self.await_tracking().await?;
-                Some(reply.into())
+                Some(reply)
             }
             Work::Reset => Some(self.reset()),
             Work::Multi => self.begin_multi_if_allowed(request).await,
