@@ -55,11 +55,11 @@ pub struct ReadPolicy {
 /// How far a node has come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum CaughtUp {
-    /// It has all that its primary had answered by then.
+    /// The replica has all that its primary had answered by then.
     With(Instant),
-    /// It follows its primary, and does not let the proxy's user ask how far.
+    /// The replica follows its primary, and does not let the proxy's user ask how far.
     Unproven,
-    /// It does not follow its primary now, or does not answer.
+    /// The replica does not follow its primary now, or does not answer.
     No,
 }
 
@@ -188,7 +188,7 @@ pub struct Looks {
 }
 
 impl Looks {
-    /// It was asked at this moment, or later, and said this.
+    /// The replica was asked at this moment, or later, and said this.
     pub fn add(&mut self, at: Instant, said: &Said) {
         if self.history != said.history {
             // Offsets of another history are other numbers.

@@ -44,11 +44,11 @@ struct Write {
 
 /// What becomes of a request, as far as replicas are concerned.
 pub(super) enum ReadWay {
-    /// It goes to a replica.
+    /// The request goes to a replica.
     Replica(Rc<Lane>, Route),
-    /// It goes where it would.
+    /// The request goes where it would.
     AsEver,
-    /// It waits until the reads at replicas are answered.
+    /// The request waits until the reads at replicas are answered.
     Waits,
 }
 
