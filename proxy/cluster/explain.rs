@@ -113,6 +113,8 @@ impl Grounds<'_> {
                 format!("by every primary{}, past what it runs, their replies {}", self.primaries(), fold.words())
             }
             Plan::LongSplit(_) => "in parts".to_owned(),
+            Plan::InTurn(_) => "slot after slot".to_owned(),
+            Plan::CountsKeys => format!("by every primary{}", self.primaries()),
             Plan::Scan(Some(slot)) => {
                 format!("by the owner of {}: the pattern's tag allows no other", self.slot(*slot))
             }

@@ -8,6 +8,7 @@
 
 mod enter;
 mod notified;
+mod said;
 mod script;
 mod several;
 mod strip;
@@ -16,6 +17,7 @@ mod whole;
 pub use self::{
     enter::Entered,
     notified::Notified,
+    said::Said,
     script::{KnownScripts, WrappedScripts},
     several::Databases,
     strip::Strip,
@@ -61,7 +63,7 @@ impl Database {
             escape.into_iter().chain([byte])
         });
         let (pattern, slot) = (escaped.collect(), Slot::of(&prefix));
-        let guards = [b"\0slotway1", b"\0slotway2"].map(|guard| [&*prefix, guard].concat().into());
+        let guards = GUARDS.map(|guard| [&*prefix, guard].concat().into());
         Ok(Database { name: name.into(), prefix: prefix.into(), pattern, guards, slot, is_one_of_several: false })
     }
 
@@ -113,6 +115,14 @@ impl Database {
         key.strip_prefix(&*self.prefix)
     }
 }
+
+/// Whether a key, as clients know it, is one that scripts declare besides their own.
+pub fn is_guard(key: &[u8]) -> bool {
+    GUARDS.contains(&key)
+}
+
+/// What guards are called, behind the prefix.
+const GUARDS: [&[u8]; 2] = [b"\0slotway1", b"\0slotway2"];
 
 /// The longest name, and the longest form of a prefix.
 const LONGEST_NAME: usize = 256;

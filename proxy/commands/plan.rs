@@ -56,6 +56,10 @@ pub enum Plan {
     /// CONFIG SET of parameters that are not to change: done where they have these values already; else the text of the
     /// error.
     Unchanged(Vec<u8>),
+    /// These instead, one after the other, each to the owner of its slot: done when all are.
+    InTurn(Vec<(Slot, Vec<u8>)>),
+    /// INFO, to every primary, once the keys have been counted in each of the client's databases of its own.
+    CountsKeys,
     /// Not at all; the text of the error.
     Refuse(Vec<u8>),
     /// `COMMAND GETKEYS` first, then [`of_keys`].

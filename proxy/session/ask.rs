@@ -49,14 +49,21 @@ impl Caller {
 
     /// One request to the node that all publishing goes through, or to the one that takes its place.
     pub(super) async fn ask_pubsub_node(&self, request: &Request<'_>) -> Result<Bytes, String> {
+        self.ask_route(Route::PubSub, request.frame()).await
+    }
+
+    /// One request to where a route leads, also where that changes meanwhile.
+    pub(super) async fn ask_route(&self, route: Route, frame: &[u8]) -> Result<Bytes, String> {
         let (begun, mut backoff) = (Instant::now(), BETWEEN_TRIES);
         loop {
-            let unsent = match self.link(Route::PubSub) {
+            let unsent = match self.link(route) {
                 Some(link) => {
                     let (doubts, patience) = (&self.line.doubts, self.router.timeouts().recovery.timeout);
                     doubts.settled(link.node(), Some(&link.connection()), patience).await?;
-                    match try_ask(&self.router, &link, request.frame(), doubts.clone()).await {
-                        Err(NoReply::Bounced(why @ (Why::Unsent(_) | Why::Later(..)))) => why.last_error(),
+                    match try_ask(&self.router, &link, frame, doubts.clone()).await {
+                        Err(NoReply::Bounced(why @ (Why::Unsent(_) | Why::Later(..) | Why::Redirected(..)))) => {
+                            why.last_error()
+                        }
                         other => return other.map_err(|why| why.text(&link)),
                     }
                 }

@@ -143,6 +143,8 @@ pub(super) fn target_of(caller: &Caller, queued: Option<&Transaction>, plan: &Pl
         | Plan::Blocking(_)
         | Plan::OutOfBand(_)
         | Plan::Unchanged(_)
+        | Plan::InTurn(_)
+        | Plan::CountsKeys
         | Plan::AskServer => Target::Several,
     }
 }

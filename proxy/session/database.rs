@@ -3,18 +3,26 @@
 
 use std::{
     cell::{Cell, RefCell, RefMut},
+    fmt::Write,
     rc::Rc,
-    sync::Arc,
+    sync::{Arc, atomic::Ordering::Relaxed},
 };
+
+use bytes::Bytes;
 
 use super::{caller::Caller, listening::Listening, transaction::Transaction};
 use crate::{
+    cluster::topology::Route,
     commands::{
         database::{Database, Entered, KnownScripts, Strip},
+        plan::Plan,
         table::{self, CommandTable, Spec, in_database::ReplyKeys},
     },
     metrics::DatabaseTally,
-    protocol::resp::{Request, request::Anew},
+    protocol::{
+        resp::{Request, Value, request::Anew, write},
+        slot::Slot,
+    },
     upstream::router::Router,
 };
 
@@ -27,8 +35,10 @@ pub(super) struct OwnDatabase {
     counted: Cell<u64>,
     /// Where a request is written anew.
     anew: RefCell<Anew>,
-    /// The error of the request that is about to be dispatched, where it is not to be carried out.
-    refusal: Cell<Option<Vec<u8>>>,
+    /// What becomes of the request that is about to be dispatched, where that is not for its row to say.
+    plan: Cell<Option<Plan>>,
+    /// The lines of INFO that tell how many keys there are, for the INFO that is about to be carried out.
+    keyspace: Cell<Option<String>>,
 }
 
 impl OwnDatabase {
@@ -41,7 +51,8 @@ impl OwnDatabase {
             tally,
             counted: Cell::default(),
             anew: RefCell::default(),
-            refusal: Cell::default(),
+            plan: Cell::default(),
+            keyspace: Cell::default(),
         })
     }
 
@@ -52,6 +63,16 @@ impl OwnDatabase {
         if self.counted.replace(end) != end {
             self.tally.asked();
         }
+    }
+
+    fn plans<'a>(&self, plan: Plan, request: Request<'a>) -> Request<'a> {
+        self.plan.set(Some(plan));
+        request
+    }
+
+    /// The lines of INFO that tell how many keys there are, once.
+    pub(super) fn take_keyspace(&self) -> Option<String> {
+        self.keyspace.take()
     }
 
     pub(super) fn anew(&self) -> RefMut<'_, Anew> {
@@ -79,7 +100,7 @@ pub(super) fn enter<'a>(
     let topology = caller.router.topology();
     let spec = topology.commands.find(&request);
     caller.line.strip_next(None);
-    inside.refusal.set(None);
+    inside.plan.set(None);
     if listening.forbids(caller, &request, spec).is_some() {
         // It is refused by the name that the client said.
         return request;
@@ -87,6 +108,9 @@ pub(super) fn enter<'a>(
     let known = known(caller, &topology.commands, spec, queued.is_some());
     let entered = inside.database.enter(&request, spec, known, anew);
     let mut strip = strip_for(caller, queued, &inside.database, spec);
+    if let Some(strip) = &mut strip {
+        strip.is_of(&request);
+    }
     let not_run_yet = known.wrapped.take_not_run_yet().filter(|_| queued.is_none());
     if let (Some(strip), Some(script)) = (&mut strip, not_run_yet) {
         strip.proves(script);
@@ -95,9 +119,14 @@ pub(super) fn enter<'a>(
     match entered {
         Entered::AsItCame => request,
         Entered::Anew => anew.request(),
-        Entered::Refused(error) => {
-            inside.refusal.set(Some(error));
-            request
+        Entered::Refused(error) => inside.plans(Plan::Refuse(error), request),
+        Entered::Unchanged(error) => inside.plans(Plan::Unchanged(error), request),
+        Entered::CountsKeys => inside.plans(Plan::CountsKeys, request),
+        // Number 0 is all of the cluster, with the others in it.
+        Entered::InEach if caller.databases.get(0).is_none() => request,
+        Entered::InEach => {
+            let each = |(_, database): (u32, &Arc<Database>)| (database.slot(), database.flush_frame());
+            inside.plans(Plan::InTurn(caller.databases.all().map(each).collect()), request)
         }
     }
 }
@@ -130,6 +159,10 @@ fn strip_for(
     let scripts = caller.router.wrapped();
     match spec?.reply_keys {
         ReplyKeys::Nothing => None,
+        ReplyKeys::Slowlog | ReplyKeys::SlowlogLength => {
+            scripts.know(&caller.router.topology().commands);
+            Strip::new(database, scripts, spec?.reply_keys)
+        }
         ReplyKeys::Replies => {
             let topology = caller.router.topology();
             let mut reply_keys = Vec::new();
@@ -142,8 +175,45 @@ fn strip_for(
     }
 }
 
-/// The error of the request that is being dispatched, where its database does not let it in.
+/// What becomes of the request that is being dispatched, where its database has decided that.
 #[inline]
-pub(super) fn refusal(caller: &Caller) -> Option<Vec<u8>> {
-    caller.database.as_ref()?.refusal.take()
+pub(super) fn plan(caller: &Caller) -> Option<Plan> {
+    caller.database.as_ref()?.plan.take()
+}
+
+/// Sends each request to its slot, one after the other, until one fails.
+pub(super) async fn in_turn(caller: Caller, requests: Vec<(Slot, Vec<u8>)>) -> Bytes {
+    for (slot, frame) in requests {
+        match caller.ask_route(Route::Slot(slot), &frame).await {
+            Ok(reply) if reply.first() == Some(&b'-') => return reply,
+            Ok(_) => {}
+            Err(error) => return write::error_frame(error),
+        }
+    }
+    Bytes::from_static(b"+OK\r\n")
+}
+
+/// Counts the keys in each of the caller's databases, for INFO; an error where a node cannot tell.
+pub(super) async fn count_keys(caller: Caller) -> Result<(), Bytes> {
+    let mut lines = String::new();
+    for (number, database) in caller.databases.all() {
+        let number = if caller.databases.are_selected() { number } else { caller.client.database.load(Relaxed) };
+        let reply = caller.ask_route(Route::Slot(database.slot()), &database.keyspace_frame()).await;
+        let reply = reply.map_err(write::error_frame)?;
+        let counts = Value::parse(&reply).ok().flatten().map_or(Value::Null, |(counts, _)| counts);
+        let counts: Vec<i64> = counts.items().iter().filter_map(Value::integer).collect();
+        match counts.as_slice() {
+            [0, ..] => {}
+            [keys, expires, left] => {
+                let _ = write!(lines, "db{number}:keys={keys},expires={expires},avg_ttl={left}\r\n");
+            }
+            // A user who may run no scripts is told of no keys.
+            _ if reply.starts_with(b"-NOPERM") => {}
+            _ => return Err(reply),
+        }
+    }
+    if let Some(inside) = &caller.database {
+        inside.keyspace.set(Some(lines));
+    }
+    Ok(())
 }

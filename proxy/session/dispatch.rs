@@ -91,10 +91,8 @@ impl Session {
         if let Some(spec) = spec {
             self.caller.client.says(spec.metric);
         }
-        let mut plan = match database::refusal(&self.caller) {
-            None => plan::plan(request, spec, &router.settings().policy),
-            Some(error) => Plan::Refuse(error),
-        };
+        let mut plan =
+            database::plan(&self.caller).unwrap_or_else(|| plan::plan(request, spec, &router.settings().policy));
         if let (Plan::Refuse(error), true) = (&plan, is_exec(spec)) {
             return self.reject(spec, error);
         }
@@ -236,6 +234,8 @@ impl Session {
             Plan::AskServer => Flow::work(Work::ByServer),
             Plan::OutOfBand(fold) => Flow::work(Work::OutOfBand(fold)),
             Plan::Unchanged(error) => Flow::work(Work::ConfigAsItIs(error)),
+            Plan::InTurn(requests) => Flow::work(Work::InTurn(requests)),
+            Plan::CountsKeys => Flow::work(Work::CountKeys),
         }
     }
 

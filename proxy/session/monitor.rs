@@ -22,7 +22,10 @@ use super::{caller::Caller, transaction::Transaction};
 use crate::{
     clients::{Client, Monitoring},
     cluster::topology::{Hint, Node},
-    commands::table::{CommandTable, Flags, Spec, Treatment, sender::Sender},
+    commands::{
+        database::{Databases, Said, is_guard},
+        table::{CommandTable, Flags, Spec, Treatment, sender::Sender},
+    },
     protocol::resp::{Request, write},
     upstream::{
         dial::{Dialer, Login, Version},
@@ -41,6 +44,8 @@ pub(super) struct Monitor {
     question: Vec<u8>,
     /// A word in it that nobody else says.
     token: String,
+    /// The databases that it is shown; all where the first is none of its own.
+    databases: Arc<Databases>,
     /// What the client is to be shown.
     lines: Vec<Bytes>,
     _own: Monitoring,
@@ -59,7 +64,7 @@ struct Monitored {
 }
 
 impl Monitor {
-    fn new(login: &Login, router: &Router, client: &Arc<Client>) -> Monitor {
+    fn new(login: &Login, router: &Router, client: &Arc<Client>, databases: &Arc<Databases>) -> Monitor {
         let login = Login { version: Version::Resp2, database: 0, ..login.clone() };
         let (mut question, token) = (Vec::new(), format!("slotway-{:x}", RandomState::new().hash_one(client.id)));
         write::request(&mut question, &["MONITOR"]);
@@ -72,8 +77,9 @@ impl Monitor {
             news: router.next_news(),
             question,
             token,
+            databases: databases.clone(),
             lines: Vec::new(),
-            _own: router.clients().monitor(client),
+            _own: router.clients().monitor(client, databases),
         };
         monitor.follow(router);
         monitor
@@ -105,7 +111,7 @@ impl Monitor {
                     FeedEvent::Frame(frame) => {
                         let topology = router.topology();
                         if node.is_to_show(&frame, &self.token, &topology.commands, &router.connector().dialer) {
-                            self.lines.push(frame);
+                            self.lines.extend(shown_to(&self.databases, frame, &topology.commands, router));
                         }
                     }
                     FeedEvent::Lost(why) => {
@@ -148,6 +154,22 @@ impl Monitor {
     }
 }
 
+/// What a node shows, for a client of these databases; none where it is about no key of theirs.
+fn shown_to(databases: &Databases, line: Bytes, commands: &CommandTable, router: &Router) -> Option<Bytes> {
+    if databases.get(0).is_none() {
+        return Some(line);
+    }
+    let told = MonitorLine::of(&line)?;
+    let words = told.unquoted();
+    let words: Vec<&[u8]> = words.iter().map(Vec::as_slice).collect();
+    let own = databases.all().find_map(|(number, database)| match database.said(&words, commands, router.wrapped()) {
+        Said::Own(words) if !words.iter().any(|word| is_guard(word)) => Some((number, words)),
+        _ => None,
+    });
+    let (number, words) = own?;
+    Some(told.rewritten(databases.are_selected().then_some(number), &words).into())
+}
+
 impl Monitored {
     /// Whether what the node tells is some client's doing that the proxy has not shown itself.
     fn is_to_show(&mut self, line: &[u8], token: &str, commands: &CommandTable, dialer: &Dialer) -> bool {
@@ -171,8 +193,34 @@ pub(super) fn show(caller: &Caller, request: &Request<'_>, spec: Option<&Spec>) 
     let is_shown = |spec: &&Spec| spec.takes(request.len()) && !spec.container && is_shown(spec);
     let Some(spec) = spec.filter(|spec| clients.is_monitored() && is_shown(spec)) else { return };
     let most = caller.router.settings().pubsub.hard_limit;
-    let line = shown::line(&caller.client, request, spec, most);
-    clients.show(&line.into(), most);
+    let (mut at_nodes, mut inside) = (None, None);
+    let line_for = |databases: &Databases| {
+        let line = if databases.get(0).is_none() {
+            at_nodes.get_or_insert_with(|| {
+                let words = request.args().map(<[u8]>::to_vec).collect::<Vec<_>>();
+                Some(Bytes::from(shown::line(&caller.client, &words, &spec.secrets.within(request), most)))
+            })
+        } else if *databases == *caller.databases {
+            inside.get_or_insert_with(|| line_inside(caller, request, spec, most))
+        } else {
+            return None;
+        };
+        line.clone()
+    };
+    clients.show(line_for, most);
+}
+
+/// The line for those who work in the caller's databases: in the words of its client.
+fn line_inside(caller: &Caller, request: &Request<'_>, spec: &Spec, most: usize) -> Option<Bytes> {
+    let words: Vec<&[u8]> = request.args().collect();
+    let topology = caller.router.topology();
+    let said = caller.database.as_ref()?.database.said(&words, &topology.commands, caller.router.wrapped());
+    let words = match said {
+        Said::Own(words) => words,
+        Said::Keyless => words.into_iter().map(<[u8]>::to_vec).collect(),
+        Said::Others => return None,
+    };
+    Some(shown::line(&caller.client, &words, &spec.secrets.within(request), most).into())
 }
 
 /// Shows the commands of a transaction that is carried out.
@@ -194,7 +242,7 @@ fn is_shown(spec: &Spec) -> bool {
 pub(super) async fn begin(caller: Caller) -> Result<Box<Monitor>, Bytes> {
     let router = &caller.router;
     router.refresh();
-    let mut monitor = Box::new(Monitor::new(caller.lane.login(), router, &caller.client));
+    let mut monitor = Box::new(Monitor::new(caller.lane.login(), router, &caller.client, &caller.databases));
     let mut patience = Box::pin(tokio::time::sleep(router.timeouts().recovery.timeout));
     poll_fn(|cx| {
         if let Poll::Ready(error) = monitor.poll(cx, router) {

@@ -116,6 +116,13 @@ fn explain_inside(
         Entered::AsItCame => grounds.lines(request),
         Entered::Anew => grounds.lines(&anew.request()),
         Entered::Refused(error) => vec![("served", format!("not at all: {}", String::from_utf8_lossy(&error)))],
+        Entered::Unchanged(error) => {
+            vec![("served", format!("where all is so already, else: {}", String::from_utf8_lossy(&error)))]
+        }
+        Entered::InEach => {
+            vec![("served", "in each of the databases that SELECT leads to, one after the other".into())]
+        }
+        Entered::CountsKeys => grounds.lines(request),
     };
     Some([("database", place)].into_iter().chain(lines).collect())
 }

@@ -92,7 +92,8 @@ fn info_facts(caller: &Caller) -> Facts {
         Some((Paused::Writes, left)) => ("client_pause", "write", left),
         Some((Paused::All, left)) => ("client_pause", "all", left),
     };
-    let without_keys = caller.database.as_ref().map(|_| (info::WITHOUT_KEYS, String::new()));
+    // Nodes count the keys of others, too.
+    let keyspace = caller.database.as_ref().map(|inside| (info::KEYSPACE, inside.take_keyspace().unwrap_or_default()));
     let facts = [
         ("tcp_port", caller.client.local.port().to_string()),
         ("process_id", std::process::id().to_string()),
@@ -109,7 +110,7 @@ fn info_facts(caller: &Caller) -> Facts {
         ("total_connections_received", clients.ever().to_string()),
         ("rejected_connections", totals.rejected.to_string()),
     ];
-    facts.into_iter().chain(without_keys).collect()
+    facts.into_iter().chain(keyspace).collect()
 }
 
 /// Parameters that tell of one process among many. The nodes' passwords are not for the proxy's clients.

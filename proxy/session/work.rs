@@ -8,7 +8,7 @@ use super::{
     Session, apart,
     ask::{BUSY_PATIENCE, out_of_band, plan_by_server},
     attend::Eof,
-    blocking, called, everywhere, keys, login, monitor,
+    blocking, called, database, everywhere, keys, login, monitor,
     proxy::OneNode,
     scan, scripts, server,
     subscriber::TopicKind,
@@ -79,6 +79,10 @@ pub(super) enum Work {
     OneNode,
     /// CONFIG SET of what is not to change: done where it is so already, else this error.
     ConfigAsItIs(Vec<u8>),
+    /// Other requests instead, one after the other.
+    InTurn(Vec<(Slot, Vec<u8>)>),
+    /// INFO, once keys have been counted.
+    CountKeys,
     /// SCRIPT SHOW and EXISTS of a client that may not load what the proxy remembers.
     AskOfScripts(Scripting),
     /// A request whose keys only the server can find.
@@ -122,6 +126,8 @@ impl Work {
             | Work::Scan(_)
             | Work::Keys
             | Work::ConfigAsItIs(_)
+            | Work::InTurn(_)
+            | Work::CountKeys
             | Work::AskOfScripts(_)
             | Work::ByServer => MonitorTiming::Before,
         }
@@ -182,6 +188,11 @@ impl Session {
             Work::Keys => self.stream_keys(request, spec).await,
             Work::OneNode => self.ask_one_node(request).await,
             Work::ConfigAsItIs(error) => Some(server::config_as_it_is(&self.caller, request, &error).await),
+            Work::InTurn(requests) => {
+                let asking = database::in_turn(self.caller.clone(), requests);
+                self.attend_to(pin!(asking), Eof::Waits).await
+            }
+            Work::CountKeys => self.tell_of_keys(request, spec).await,
             Work::AskOfScripts(which) => self.ask_of_scripts(which, request, spec).await,
             Work::ByServer => self.carry_out_by_server(request).await,
         }
@@ -277,6 +288,16 @@ impl Session {
         let (envelope, caller) = (self.open(request, spec, Route::Any), self.caller.clone());
         let work = async |envelope: &mut Envelope| keys::pass_on(caller, request, &envelope.ticket).await;
         self.stream(envelope, work, Eof::Waits).await;
+        None
+    }
+
+    /// INFO, with what there is in each of the client's databases.
+    async fn tell_of_keys(&mut self, request: &Request<'_>, spec: Option<&Spec>) -> Option<Bytes> {
+        let counting = database::count_keys(self.caller.clone());
+        if let Err(error) = self.attend_to(pin!(counting), Eof::Waits).await? {
+            return Some(error);
+        }
+        let _ = self.carry_out_at_once(Plan::Primaries(Fold::Info), request, spec);
         None
     }
 

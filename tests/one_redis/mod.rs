@@ -7,6 +7,7 @@ pub mod clients;
 pub mod copying;
 pub mod databases;
 pub mod databases_scripts;
+pub mod databases_seen;
 pub mod databases_told;
 pub mod differential;
 pub mod guis;

@@ -4,7 +4,11 @@ use super::{Database, KnownScripts, whole::Whole};
 use crate::{
     commands::table::{Keys, Spec, in_database::InDatabase, keys},
     protocol::{
-        resp::{Request, request::Anew},
+        resp::{
+            Request,
+            request::{Anew, Parser, decimal},
+            write,
+        },
         says,
     },
 };
@@ -18,6 +22,12 @@ pub enum Entered {
     Anew,
     /// The request does not go on; the text of the error.
     Refused(Vec<u8>),
+    /// FLUSHALL: each of the client's databases is to be emptied.
+    InEach,
+    /// INFO, which tells how many keys there are in each of the client's databases.
+    CountsKeys,
+    /// CONFIG SET is not to change anything: done where all is so already; else the text of the error.
+    Unchanged(Vec<u8>),
 }
 
 impl Database {
@@ -52,21 +62,32 @@ impl Database {
             InDatabase::Pattern => self.ask_whole(Whole::Keys(request.arg(1)), anew),
             InDatabase::Count => self.ask_whole(Whole::Count, anew),
             InDatabase::Random => self.ask_whole(Whole::Random, anew),
-            InDatabase::FlushAll if self.is_one_of_several => {
-                Entered::Refused(self.refusal(spec, "it would empty this database alone; FLUSHDB does that, in each"))
-            }
             InDatabase::Flush | InDatabase::FlushAll
                 if request.len() > 1 && (request.len() > 2 || !is_how_to_flush(request)) =>
             {
                 Entered::Refused(says::SYNTAX.into())
             }
+            InDatabase::FlushAll if self.is_one_of_several => Entered::InEach,
             InDatabase::Flush | InDatabase::FlushAll => self.ask_whole(Whole::Flush, anew),
             InDatabase::Script(_) if self.outgrows(request) => Entered::Refused(says::TOO_LONG_INSIDE.into()),
             InDatabase::Script(code) => self.enter_script(request, code, known, anew),
-            InDatabase::Info if has_arg(request, |arg| is_any(arg, &["keyspace", "keysizes"])) => Entered::Refused(
-                self.refusal(spec, "nodes count the keys of all databases together; DBSIZE counts its own"),
-            ),
+            InDatabase::Info if request.len() == 1 || has_arg(request, |arg| is_any(arg, WITH_KEYSPACE)) => {
+                Entered::CountsKeys
+            }
             InDatabase::Info => Entered::AsItCame,
+            InDatabase::ConfigSet => {
+                Entered::Unchanged(self.refusal(spec, "it would act on all databases of the cluster"))
+            }
+            InDatabase::Debug => self.enter_debug(request, spec, anew),
+            InDatabase::Inner(at) => self.enter_inner(at, request, known, anew),
+            InDatabase::Log(_) if request.is(2, "RESET") => Entered::Refused(self.refusal(spec, ALL_LOGS)),
+            // A server says what is wrong with it.
+            InDatabase::Log(_) if entries_wanted(request).is_none() => Entered::AsItCame,
+            InDatabase::Log(asks) => {
+                anew.begin(asks.len());
+                asks.iter().for_each(|word| anew.push(&[word.as_bytes()]));
+                Entered::Anew
+            }
             InDatabase::ShardChannels => {
                 anew.begin(3);
                 anew.push(&[request.name()]);
@@ -156,6 +177,36 @@ impl Database {
         self.enter_all(request, places, anew)
     }
 
+    /// DEBUG: what looks at keys.
+    fn enter_debug(&self, request: &Request, spec: &Spec, anew: &mut Anew) -> Entered {
+        let is = |names: &[&str]| names.iter().any(|name| request.is(1, name));
+        if is(&["OBJECT", "LISTPACK", "QUICKLIST", "ZIPLIST", "HTSTATS-KEY", "SDSLEN"]) {
+            return self.enter_all(request, if request.len() > 2 { vec![2] } else { Vec::new() }, anew);
+        }
+        if is(&["DIGEST-VALUE"]) {
+            return self.enter_all(request, (2..request.len()).collect(), anew);
+        }
+        if is(&["HELP", "PROTOCOL", "STRINGMATCH-LEN", "ERROR"]) {
+            return Entered::AsItCame;
+        }
+        Entered::Refused(self.refusal(spec, "only what looks at a key is; the rest is about a whole node"))
+    }
+
+    /// What has another command within it, from this argument on, whose keys are named as they are kept.
+    fn enter_inner(&self, at: usize, request: &Request, known: KnownScripts, anew: &mut Anew) -> Entered {
+        let (mut frame, mut parser, mut inner) = (Vec::new(), Parser::default(), Anew::default());
+        write::request(&mut frame, &request.args().skip(at).collect::<Vec<_>>());
+        let Ok(Some(found)) = parser.find(&frame) else { return Entered::AsItCame };
+        let within = parser.request(&frame, found);
+        let spec = known.commands.find(&within).filter(|spec| spec.in_database == InDatabase::Keys);
+        if spec.is_none() || self.enter(&within, spec, known, &mut inner) != Entered::Anew {
+            return Entered::AsItCame;
+        }
+        anew.begin(request.len());
+        request.args().take(at).chain(inner.request().args()).for_each(|arg| anew.push(&[arg]));
+        Entered::Anew
+    }
+
     fn enter_scan(&self, request: &Request, anew: &mut Anew) -> Entered {
         let options = self.scan_options(request);
         anew.begin(request.len() + 2);
@@ -165,6 +216,24 @@ impl Database {
         Entered::Anew
     }
 }
+
+/// How many entries of a log are wanted; `None` where that is malformed.
+pub(super) fn entries_wanted(request: &Request) -> Option<usize> {
+    const BY_DEFAULT: usize = 10;
+    match request.get(2) {
+        None => Some(BY_DEFAULT),
+        Some(_) if request.len() > 3 => None,
+        Some(count) => match decimal(count)? {
+            -1 => Some(usize::MAX),
+            count => usize::try_from(count).ok(),
+        },
+    }
+}
+
+const ALL_LOGS: &str = "nodes have one log for all databases";
+
+/// The sections of INFO that have the numbers of keys, or have that section.
+const WITH_KEYSPACE: &[&str] = &["keyspace", "default", "all", "everything"];
 
 /// Whether an argument behind the name is such a one.
 fn has_arg(request: &Request, is: impl Fn(&[u8]) -> bool) -> bool {

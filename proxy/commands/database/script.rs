@@ -70,6 +70,8 @@ pub struct WrappedScripts {
     names: RefCell<HashMap<Sha, Name>>,
     /// The script that was entered last as a whole and has not been seen to run.
     not_run_yet: Cell<Option<Sha>>,
+    /// What servers know.
+    commands: RefCell<Option<Arc<CommandTable>>>,
     /// Where commands have their keys, written for the prologue, and of which table.
     rules: RefCell<Option<(Arc<CommandTable>, Rc<KeyRules>)>>,
 }
@@ -233,6 +235,22 @@ impl WrappedScripts {
         self.names.borrow().get(sha).is_some_and(|name| name.proven)
     }
 
+    /// The text that a client has said, of what a node is given.
+    pub(super) fn text_said(&self, kept: &[u8]) -> Option<Vec<u8>> {
+        let by_text = self.by_text.borrow();
+        by_text.values().find(|wrapped| *wrapped.kept == *kept).map(|wrapped| wrapped.said.to_vec())
+    }
+
+    /// The commands of servers: as they were known last.
+    pub(super) fn commands(&self) -> Arc<CommandTable> {
+        self.commands.borrow().clone().unwrap_or_else(CommandTable::builtin)
+    }
+
+    /// Servers have these commands.
+    pub fn know(&self, commands: &Arc<CommandTable>) {
+        self.commands.replace(Some(commands.clone()));
+    }
+
     /// A text of a node's with clients' names for scripts instead of its own.
     pub fn as_said(&self, text: &[u8]) -> Vec<u8> {
         let names = self.names.borrow();
@@ -284,6 +302,10 @@ fn rule(spec: &Spec) -> Option<String> {
         // Servers refuse it in scripts, and say so.
         _ if spec.flags.has(Flags::NOSCRIPT) => "-".to_owned(),
         InDatabase::Info
+        | InDatabase::ConfigSet
+        | InDatabase::Debug
+        | InDatabase::Inner(_)
+        | InDatabase::Log(_)
         | InDatabase::ShardChannels
         | InDatabase::AllFrom(_)
         | InDatabase::Script(_)

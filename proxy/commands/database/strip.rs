@@ -1,11 +1,17 @@
 //! Replies on their way out of a database: keys in them are named as the client knows them, piece by piece as they come.
 
+mod rewritten;
+
 use std::{rc::Rc, sync::Arc};
 
-use super::{Database, WrappedScripts};
+use self::rewritten::{rewritten, takes_all};
+use super::{Database, WrappedScripts, enter::entries_wanted};
 use crate::{
     commands::{scripts::Sha, table::in_database::ReplyKeys},
-    protocol::{resp::write, says},
+    protocol::{
+        resp::{Request, reply::Scanner, write},
+        says,
+    },
 };
 
 /// One reply, or as much of it as has come.
@@ -17,6 +23,8 @@ pub struct Strip {
     proves: Option<Sha>,
     /// What the whole reply tells.
     reply_keys: ReplyKeys,
+    /// How many entries of a log are wanted.
+    most: usize,
     /// What each element of a transaction's reply tells.
     replies: Vec<ReplyKeys>,
     /// The aggregates that have begun and not ended.
@@ -46,6 +54,8 @@ enum At {
     Key(usize),
     /// A script's digest.
     Digest,
+    /// A frame that is told once all of it has come.
+    All(Scanner, ReplyKeys),
 }
 
 /// How long a script's digest is.
@@ -60,6 +70,7 @@ impl Strip {
             scripts,
             proves: None,
             reply_keys,
+            most: usize::MAX,
             replies: Vec::new(),
             open: Vec::new(),
             at: At::Line,
@@ -89,11 +100,41 @@ impl Strip {
         self.proves = Some(script);
     }
 
+    /// The reply is to this.
+    pub fn is_of(&mut self, request: &Request) {
+        if takes_all(self.reply_keys) {
+            self.most = entries_wanted(request).unwrap_or(usize::MAX);
+        }
+    }
+
     /// What the client is given of the next piece.
     pub fn feed(&mut self, mut bytes: &[u8]) -> Vec<u8> {
         let mut out = Vec::with_capacity(bytes.len() + self.held.len());
         while !bytes.is_empty() {
-            match self.at {
+            if matches!(self.at, At::Line) && self.held.is_empty() && takes_all(self.next_reply_keys()) {
+                self.at = At::All(Scanner::default(), self.next_reply_keys());
+            }
+            match &mut self.at {
+                At::All(scanner, reply_keys) => {
+                    let (reply_keys, before) = (*reply_keys, self.held.len());
+                    self.held.extend_from_slice(bytes);
+                    match scanner.find(&self.held) {
+                        Ok(None) => break,
+                        Ok(Some(end)) => {
+                            let frame = std::mem::take(&mut self.held);
+                            bytes = &bytes[end - before..];
+                            out.extend(rewritten(
+                                &self.database,
+                                &self.scripts,
+                                (reply_keys, self.most),
+                                &frame[..end],
+                            ));
+                            self.ended();
+                        }
+                        // Nobody can tell where it ends: it ends here.
+                        Err(_) => return out,
+                    }
+                }
                 At::Line => {
                     let Some(end) = bytes.iter().position(|&byte| byte == b'\n') else {
                         self.held.extend_from_slice(bytes);
@@ -110,6 +151,7 @@ impl Strip {
                     }
                 }
                 At::Text(left) => {
+                    let left = *left;
                     let (text, rest) = bytes.split_at(left.min(bytes.len()));
                     out.extend_from_slice(text);
                     bytes = rest;
@@ -128,6 +170,7 @@ impl Strip {
                     }
                 }
                 At::Key(length) => {
+                    let length = *length;
                     let prefix = self.database.prefix().len();
                     let (front, rest) = bytes.split_at((prefix - self.held.len()).min(bytes.len()));
                     self.held.extend_from_slice(front);

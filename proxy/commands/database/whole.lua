@@ -80,6 +80,20 @@ function asks.count()
     local all = count()
     return all > few and all or #among(all)
 end
+-- Of many keys, some tell how many expire.
+function asks.keyspace()
+    local all, keys = asks.count(), among(math.min(count(), 1000))
+    local expire, left = 0, 0
+    for _, key in ipairs(keys) do
+        local ttl = call('PTTL', key)
+        if ttl >= 0 then
+            expire = expire + 1
+            left = left + ttl
+        end
+    end
+    local share = #keys > 0 and all > #keys and all / #keys or 1
+    return { all, math.floor(expire * share), expire > 0 and math.floor(left / expire) or 0 }
+end
 function asks.random()
     for _ = 1, 16 do
         local key = call('RANDOMKEY')

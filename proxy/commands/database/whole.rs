@@ -9,6 +9,27 @@ use crate::protocol::resp::{Request, request::Anew, write};
 /// The script, without comments and line ends.
 static SCRIPT: LazyLock<String> = LazyLock::new(|| script::compact(include_str!("whole.lua")));
 
+/// Whether a text, or as much of it as servers tell, is the script.
+pub(super) fn is_script(text: &[u8]) -> bool {
+    const TOLD: usize = 64;
+    text.len() >= TOLD && text[..TOLD] == SCRIPT.as_bytes()[..TOLD]
+}
+
+/// The command that the script is, by its arguments.
+pub(super) fn said<'a>(mut args: impl Iterator<Item = &'a [u8]>) -> Option<Vec<Vec<u8>>> {
+    let (what, mut behind) = (args.next()?, args.skip(2));
+    let words: Vec<&[u8]> = match what {
+        b"keys" => vec![b"KEYS", behind.next()?],
+        b"count" => vec![b"DBSIZE"],
+        b"random" => vec![b"RANDOMKEY"],
+        b"flush" => vec![b"FLUSHDB"],
+        b"scan" => vec![b"SCAN", behind.next()?],
+        b"keyspace" => vec![b"INFO", b"keyspace"],
+        _ => return None,
+    };
+    Some(words.into_iter().map(<[u8]>::to_vec).collect())
+}
+
 /// What the script is asked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Whole<'a> {
@@ -36,6 +57,24 @@ impl Database {
         let behind: Vec<&[u8]> = behind.iter().map(Vec::as_slice).collect();
         write_anew(&self.frame_args(name, &guards, word, &behind), anew);
         Entered::Anew
+    }
+
+    /// The frame that empties the database.
+    pub fn flush_frame(&self) -> Vec<u8> {
+        self.whole_frame(b"EVAL", b"flush")
+    }
+
+    /// The frame that asks for three numbers: of the database's keys, of those that expire, and of the milliseconds that these
+    /// have left on the average.
+    pub fn keyspace_frame(&self) -> Vec<u8> {
+        self.whole_frame(b"EVAL_RO", b"keyspace")
+    }
+
+    fn whole_frame(&self, name: &[u8], what: &[u8]) -> Vec<u8> {
+        let guards: Vec<&[u8]> = self.guards.iter().map(|guard| &**guard).collect();
+        let mut frame = Vec::new();
+        write::request(&mut frame, &self.frame_args(name, &guards, what, &[]));
+        frame
     }
 
     /// SCAN within a transaction: all that is left of a scan comes at once.

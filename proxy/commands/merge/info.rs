@@ -11,8 +11,8 @@ use super::{account::Ledger, commands, elements::Head};
 /// What the proxy knows better than any node: lines by name, `connected_clients` for one.
 pub type Facts = Vec<(&'static str, String)>;
 
-/// The fact that the client is to be told nothing of keys: nodes count those of others, too.
-pub const WITHOUT_KEYS: &str = "without keys";
+/// The fact that has the lines about keys: what nodes count is not only the client's.
+pub const KEYSPACE: &str = "lines of the keyspace";
 
 /// Appends the nodes' INFO replies as one; `None` where one of them is no text.
 pub fn fold(replies: &[&[u8]], facts: &Facts, account: Option<&Ledger>, out: &mut Vec<u8>) -> Option<()> {
@@ -109,8 +109,9 @@ fn together(texts: &[&str], facts: &Facts, account: Option<&Ledger>) -> String {
     }
     // A server outside of a cluster has nothing to say here.
     sections.iter_mut().filter(|section| section.name == "Cluster Info").for_each(|section| section.lines.clear());
-    if facts.iter().any(|(fact, _)| *fact == WITHOUT_KEYS) {
-        sections.retain(|section| !matches!(section.name, "Keyspace" | "Keysizes"));
+    let keyspace = facts.iter().find(|(fact, _)| *fact == KEYSPACE).map(|(_, lines)| lines);
+    if keyspace.is_some() {
+        sections.retain(|section| section.name != "Keysizes");
     }
     let mut text = String::new();
     for section in &sections {
@@ -118,6 +119,10 @@ fn together(texts: &[&str], facts: &Facts, account: Option<&Ledger>) -> String {
             text.push_str("\r\n");
         }
         text.push_str(&format!("# {}\r\n", section.name));
+        if let Some(lines) = keyspace.filter(|_| section.name == "Keyspace") {
+            text.push_str(lines);
+            continue;
+        }
         match (section.name, account) {
             ("Commandstats", Some(account)) => {
                 commands::stats(&section.folded(), account, &mut text);
@@ -336,8 +341,8 @@ mod tests {
 
     #[test]
     fn keys_of_others_are_not_told() {
-        let said = folded(&["# CPU\nx:1\n\n# Keyspace\ndb0:keys=1\n"], vec![(WITHOUT_KEYS, String::new())]);
-        assert_eq!(said, "$12\n# CPU\nx:1\n\n");
+        let said = folded(&["# CPU\nx:1\n\n# Keyspace\ndb0:keys=1\n"], vec![(KEYSPACE, "db2:keys=7\r\n".to_owned())]);
+        assert_eq!(said, "$38\n# CPU\nx:1\n\n# Keyspace\ndb2:keys=7\n\n");
     }
 
     #[test]

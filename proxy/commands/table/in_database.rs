@@ -39,8 +39,16 @@ pub enum InDatabase {
     Random,
     /// FLUSHDB: the keys of the slot are removed that are the database's.
     Flush,
-    /// FLUSHALL: likewise, where its client can reach no other.
+    /// FLUSHALL: likewise, in each database that its client can SELECT.
     FlushAll,
+    /// CONFIG SET: it changes nothing.
+    ConfigSet,
+    /// DEBUG: only of keys.
+    Debug,
+    /// From this argument on it has another command.
+    Inner(usize),
+    /// What nodes log is asked for by these words: the client is told of what is its own, as many entries as it says.
+    Log(&'static [&'static str]),
 }
 
 /// What a command does with scripts.
@@ -83,6 +91,16 @@ pub enum ReplyKeys {
     Digest,
     /// Nowhere, but an error may be that of a script that the client knows nothing of.
     Whole,
+    /// It is a sentence that may have one between quotes.
+    Sentence,
+    /// It is a list of channels, some of which may be of keyspace notifications.
+    Channels,
+    /// It is a log of commands, each with its keys.
+    Slowlog,
+    /// Likewise, of which only the number is wanted.
+    SlowlogLength,
+    /// It is a log of what was denied, some of it for its keys.
+    AclLog,
     /// The replies to what a transaction has queued do, each as its command has it.
     Replies,
 }
@@ -90,6 +108,29 @@ pub enum ReplyKeys {
 const NOT_YET: &str = "the proxy does not know yet how to keep it within the database";
 const SHOWS_ALL: &str = "it would show the keys of other databases";
 const CHANGES_ALL: &str = "it would act on all databases of the cluster";
+
+const NEEDS_TWO: &str =
+    "two databases are in two slots, and nothing is atomic over both; COPY and DEL do it in two steps";
+
+/// What shows what is others'.
+const SHOW_ALL: &[&str] = &["acl|getuser", "acl|list", "acl|users", "clusterscan", "commandlog|get", "commandlog|len"];
+
+/// What acts on all nodes, or on what all share.
+const CHANGE_ALL: &[&str] = &[
+    "bgrewriteaof",
+    "bgsave",
+    "commandlog|reset",
+    "config|resetstat",
+    "function|delete",
+    "function|flush",
+    "function|kill",
+    "function|load",
+    "function|restore",
+    "latency|reset",
+    "memory|purge",
+    "script|kill",
+    "slowlog|reset",
+];
 
 /// The columns of a row.
 pub fn of(spec: &Spec) -> (InDatabase, ReplyKeys) {
@@ -101,6 +142,10 @@ pub fn of(spec: &Spec) -> (InDatabase, ReplyKeys) {
         }
         // The container itself is what has an unknown subcommand.
         InDatabase::Refused(_) if spec.container && spec.name.find('|').is_none() => (InDatabase::AsItCame, tells),
+        // It may be that nobody is served it, wherever.
+        InDatabase::Refused(NOT_YET) => {
+            (InDatabase::Refused(super::refused::why(&spec.name).unwrap_or(NOT_YET)), tells)
+        }
         inside => (inside, tells),
     }
 }
@@ -130,6 +175,13 @@ fn by_name(name: &str) -> (InDatabase, ReplyKeys) {
         | "xgroup|setid"
         | "xinfo|consumers"
         | "xpending" => return (InDatabase::Keys, ReplyKeys::Group),
+        "acl|dryrun" => return (InDatabase::Inner(3), ReplyKeys::Sentence),
+        "acl|log" => return (InDatabase::Log(&["ACL", "LOG", "128"]), ReplyKeys::AclLog),
+        "pubsub|channels" => return (InDatabase::AsItCame, ReplyKeys::Channels),
+        "slowlog|get" => return (InDatabase::Log(&["SLOWLOG", "GET", "-1"]), ReplyKeys::Slowlog),
+        "slowlog|len" => return (InDatabase::Log(&["SLOWLOG", "GET", "-1"]), ReplyKeys::SlowlogLength),
+        "config|set" => InDatabase::ConfigSet,
+        "debug" => InDatabase::Debug,
         "eval" | "eval_ro" => return (InDatabase::Script(Code::Eval), ReplyKeys::Script),
         "evalsha" | "evalsha_ro" => return (InDatabase::Script(Code::Evalsha), ReplyKeys::Script),
         "script|load" => return (InDatabase::Script(Code::Load), ReplyKeys::Digest),
@@ -138,10 +190,9 @@ fn by_name(name: &str) -> (InDatabase, ReplyKeys) {
         _ if KEYED.contains(&name) => InDatabase::Keys,
         _ if KEYLESS.contains(&name) => InDatabase::AsItCame,
         _ if name == "cluster" || name.starts_with("cluster|") => InDatabase::NoCluster,
-        "monitor" | "slowlog|get" | "commandlog|get" | "acl|log" | "clusterscan" => InDatabase::Refused(SHOWS_ALL),
-        "swapdb" | "config|set" | "function|delete" | "function|flush" | "function|load" | "function|restore" => {
-            InDatabase::Refused(CHANGES_ALL)
-        }
+        _ if SHOW_ALL.contains(&name) => InDatabase::Refused(SHOWS_ALL),
+        _ if CHANGE_ALL.contains(&name) => InDatabase::Refused(CHANGES_ALL),
+        "move" | "swapdb" => InDatabase::Refused(NEEDS_TWO),
         _ => InDatabase::Refused(NOT_YET),
     };
     (inside, ReplyKeys::Nothing)
@@ -384,16 +435,26 @@ const KEYLESS: &[&str] = &[
     "config|help",
     "discard",
     "echo",
+    "function|dump",
     "function|help",
     "function|list",
     "function|stats",
     "hello",
     "lastsave",
+    "latency|doctor",
+    "latency|graph",
     "latency|help",
+    "latency|histogram",
+    "latency|history",
+    "latency|latest",
     "lolwut",
+    "memory|doctor",
     "memory|help",
+    "memory|malloc-stats",
+    "memory|stats",
     "module|help",
     "module|list",
+    "monitor",
     "multi",
     "object|help",
     "ping",
@@ -404,7 +465,6 @@ const KEYLESS: &[&str] = &[
     "proxy|nodes",
     "psubscribe",
     "publish",
-    "pubsub|channels",
     "pubsub|help",
     "pubsub|numpat",
     "pubsub|numsub",

@@ -2,6 +2,7 @@
 
 use std::{
     io::Write,
+    ops::Range,
     sync::atomic::Ordering::Relaxed,
     time::{SystemTime, UNIX_EPOCH},
 };
@@ -9,19 +10,17 @@ use std::{
 use crate::{
     clients::Client,
     commands::table::{CommandTable, Spec},
-    protocol::resp::Request,
 };
 
 /// A command of `client`. Where the line would have more than `most` bytes, it is cut: nobody can be shown it anyway.
-pub(super) fn line(client: &Client, request: &Request<'_>, spec: &Spec, most: usize) -> Vec<u8> {
+pub(super) fn line(client: &Client, words: &[Vec<u8>], secrets: &[Range<usize>], most: usize) -> Vec<u8> {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     let (seconds, micros) = (now.as_secs(), now.subsec_micros());
     let (database, peer) = (client.database.load(Relaxed), client.peer.in_monitor());
     let mut line = format!("+{seconds}.{micros:06} [{database} {peer}]").into_bytes();
-    let secrets = spec.secrets.within(request);
-    for (at, arg) in request.args().enumerate() {
+    for (at, arg) in words.iter().enumerate() {
         line.push(b' ');
-        let shown = if secrets.iter().any(|secret| secret.contains(&at)) { b"(redacted)" } else { arg };
+        let shown = if secrets.iter().any(|secret| secret.contains(&at)) { b"(redacted)" } else { arg.as_slice() };
         quote(&mut line, shown, most);
     }
     line.extend_from_slice(b"\r\n");
@@ -52,6 +51,10 @@ fn quote(out: &mut Vec<u8>, text: &[u8], most: usize) {
 
 /// What a node tells in a line.
 pub(super) struct MonitorLine<'a> {
+    /// When, as it stands in front of the rest.
+    time: &'a str,
+    /// In which database.
+    number: &'a str,
     /// By which address it knows who said it; `lua` for what a script calls.
     pub address: &'a str,
     /// The quoted words.
@@ -63,8 +66,9 @@ impl<'a> MonitorLine<'a> {
     pub fn of(line: &'a [u8]) -> Option<MonitorLine<'a>> {
         let from = line.windows(2).position(|part| part == b" [")? + 2;
         let end = from + line.get(from..)?.windows(3).position(|part| part == b"] \"")?;
-        let (_, address) = std::str::from_utf8(line.get(from..end)?).ok()?.split_once(' ')?;
-        Some(MonitorLine { address, words: line.get(end + 2..)? })
+        let (number, address) = std::str::from_utf8(line.get(from..end)?).ok()?.split_once(' ')?;
+        let time = std::str::from_utf8(&line[..from - 1]).ok()?;
+        Some(MonitorLine { time, number, address, words: line.get(end + 2..)? })
     }
 
     /// The address without its port.
@@ -74,6 +78,55 @@ impl<'a> MonitorLine<'a> {
 
     pub fn is_of_a_script(&self) -> bool {
         self.address == "lua"
+    }
+
+    /// The words, unquoted.
+    pub fn unquoted(&self) -> Vec<Vec<u8>> {
+        let (mut words, mut rest) = (Vec::new(), self.words);
+        while let Some(begun) = rest.iter().position(|&byte| byte == b'"') {
+            let (mut word, mut at) = (Vec::new(), begun + 1);
+            loop {
+                match rest.get(at..) {
+                    None | Some([] | [b'"', ..]) => break,
+                    Some([b'\\', b'x', high, low, ..]) => {
+                        let digits = [*high, *low];
+                        let byte = std::str::from_utf8(&digits).ok().and_then(|hex| u8::from_str_radix(hex, 16).ok());
+                        word.push(byte.unwrap_or_default());
+                        at += 4;
+                    }
+                    Some([b'\\', escaped, ..]) => {
+                        word.push(match escaped {
+                            b'n' => b'\n',
+                            b'r' => b'\r',
+                            b't' => b'\t',
+                            b'a' => 7,
+                            b'b' => 8,
+                            other => *other,
+                        });
+                        at += 2;
+                    }
+                    Some([byte, ..]) => {
+                        word.push(*byte);
+                        at += 1;
+                    }
+                }
+            }
+            words.push(word);
+            rest = rest.get(at + 1..).unwrap_or_default();
+        }
+        words
+    }
+
+    /// The line with other words, and another number for the database if there is one.
+    pub fn rewritten(&self, number: Option<u32>, words: &[Vec<u8>]) -> Vec<u8> {
+        let number = number.map_or_else(|| self.number.to_owned(), |number| number.to_string());
+        let mut line = format!("{}[{number} {}]", self.time, self.address).into_bytes();
+        for word in words {
+            line.push(b' ');
+            quote(&mut line, word, 0);
+        }
+        line.extend_from_slice(b"\r\n");
+        line
     }
 
     /// Whether it is HELLO with this name.

@@ -9,7 +9,7 @@ use super::{
 use crate::{
     cluster::topology::ServerKind,
     commands::{
-        plan::{self, Plan, Scripting},
+        plan::{self, Fold, Plan, Scripting},
         table::{
             Flags, Spec, Treatment,
             treatment::{ClientCommand, Local},
@@ -110,6 +110,8 @@ fn place(caller: &Caller, request: &Request<'_>, spec: &Spec, plan: Plan) -> Res
         // transaction's node passed on to it would come later than what others publish after EXEC.
         Plan::PubSub => own(ReplySource::PubSub),
         Plan::AnyRewritten(fold) => own(ReplySource::AnyRewritten(fold)),
+        // Of keys it says nothing there.
+        Plan::CountsKeys => own(ReplySource::Primaries(Fold::Info)),
         Plan::Unchanged(error) => own(ReplySource::Unchanged(error)),
         Plan::Primaries(fold) if spec.traits.about_servers => own(ReplySource::Primaries(fold)),
         Plan::Scripting(which, slot) if which != Scripting::Flush => {
@@ -126,6 +128,7 @@ fn place(caller: &Caller, request: &Request<'_>, spec: &Spec, plan: Plan) -> Res
         | Plan::Keys
         | Plan::Scripting(..)
         | Plan::OutOfBand(_)
+        | Plan::InTurn(_)
         | Plan::Scan(_)
         | Plan::AskServer => Err(says::not_in_transaction(&spec.name).into_bytes()),
     }
