@@ -242,6 +242,14 @@ pub const REFUSED_BY_CONFIGURATION: &str = "the proxy's configuration refuses it
 pub const TAKES_SCRIPTS: &str = "NOPERM proxy: in a database of its own this command is a script at the node, which your user may \
      not run; it takes EVAL, EVAL_RO, CLUSTER COUNTKEYSINSLOT and CLUSTER GETKEYSINSLOT, and the database's keys";
 
+/// What may touch any key of a database of its own, while its keys are at two nodes.
+pub fn half_moved(database: &str, slot: crate::protocol::slot::Slot) -> String {
+    format!(
+        "TRYAGAIN proxy: slot {slot} of the database '{database}' is on its way from one node to another; scripts and what is about \
+         all keys wait for that. It has not begun, ask again"
+    )
+}
+
 /// FLUSHDB in all of the cluster, where databases of their own are in it.
 pub const HOLDS_OTHERS: &str = "it would empty the databases that SELECT leads to as well, which FLUSHALL is for";
 

@@ -81,6 +81,18 @@ begun only when all of them listen.
 | --- | --- |
 ";
 
+/// What stands above the table of databases.
+const INSIDE: &str = "
+## In a database of its own
+
+Where `database` or SELECT gives a client a database in one slot, no key is in another slot, and what stands above about slots does
+not concern it: commands are as on one server, whole and at one moment, but for these. A command that is not on this page is
+refused there.
+
+| Command | In a database of its own |
+| --- | --- |
+";
+
 #[test]
 fn the_page_of_commands_is_what_servers_say() {
     let Some(page) = page_of_servers("the_page_of_commands_is_what_servers_say") else { return };
@@ -207,6 +219,13 @@ fn page_of_servers(test: &str) -> Option<String> {
                 let only = if servers.len() == 1 { servers[0] } else { "" };
                 page.push_str(&format!("| `{}`{only} | {words} |\n", name.to_ascii_uppercase()));
             }
+        }
+    }
+    page.push_str(INSIDE);
+    for (name, (spec, servers)) in rows.iter().filter(|(_, (spec, _))| spec.refused.is_none()) {
+        if let Some(words) = spec.in_database.words(spec) {
+            let only = if servers.len() == 1 { servers[0] } else { "" };
+            page.push_str(&format!("| `{}`{only} | {words} |\n", name.to_ascii_uppercase()));
         }
     }
     let strange: BTreeSet<&String> =

@@ -1,7 +1,14 @@
 //! A database of its own: what random commands (`differential/inside.rs`) do not come to. Its clients see one server, and
 //! nothing of what else is in the cluster; whoever works in all of the cluster sees how its keys are kept.
 
-use std::{collections::BTreeSet, thread};
+use std::{
+    collections::BTreeSet,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering::Relaxed},
+    },
+    thread,
+};
 
 use slotway::protocol::resp::Value;
 
@@ -310,6 +317,64 @@ fn a_slot_that_moves_takes_its_database_with_it() {
     assert_eq!(reply, "+OK\r\n");
     assert_eq!(client.line("MGET moved b c new").texts(), ["1", "2", "3", "4"]);
     assert_eq!(client.line("DBSIZE").integer(), 4);
+}
+
+/// Scripts run as a whole or not at all, however the slot moves: node by node as of old, or at once (Valkey 9).
+#[test]
+fn scripts_are_whole_while_the_slot_moves_under_load() {
+    for (flavour, at_once) in [(Flavour::Redis, false), (Flavour::Valkey, false), (Flavour::Valkey, true)] {
+        if !flavour.is_here("databases::scripts_are_whole_while_the_slot_moves_under_load") {
+            continue;
+        }
+        let cluster = Cluster::start(Shape { flavour, ..Shape::default() });
+        let proxy = in_database(&cluster, "moving");
+        let mut client = proxy.client();
+        let fill: Vec<Vec<String>> =
+            (0..500).map(|at| vec!["SET".into(), format!("key:{at}"), "v".repeat(100)]).collect();
+        client.pipeline(&fill);
+        let is_over = Arc::new(AtomicBool::new(false));
+        let workers: Vec<_> = (0..3)
+            .map(|worker: usize| {
+                let (mut client, is_over) = (proxy.client(), is_over.clone());
+                thread::spawn(move || {
+                    // Keys that are not declared, one of them in the midst of the move.
+                    let script = "redis.call('INCR','first:'..ARGV[1]) redis.call('APPEND','key:'..ARGV[2],'x') \
+                                  return redis.call('INCR','second:'..ARGV[1])";
+                    let (mut done, mut refused) = (0_i64, Vec::new());
+                    for round in 0.. {
+                        if is_over.load(Relaxed) {
+                            break;
+                        }
+                        let key = (round * 7 + worker) % 500;
+                        let reply = client.call(&["EVAL", script, "0", &worker.to_string(), &key.to_string()]);
+                        if reply.is_error() { refused.push(reply) } else { done += 1 }
+                    }
+                    (done, refused)
+                })
+            })
+            .collect();
+        let slot = client_slot(&cluster, "moving");
+        let mut from = cluster.home_of("{moving}");
+        for _ in 0..3 {
+            let to = (from + 1) % 3;
+            if at_once {
+                cluster.move_slot_whole(slot, from, to)
+            } else {
+                cluster.move_slot(slot, from, to)
+            }
+            from = to;
+        }
+        is_over.store(true, Relaxed);
+        for (worker, thread) in workers.into_iter().enumerate() {
+            let (done, refused) = thread.join().expect("a worker");
+            let [first, second] = ["first", "second"].map(|name| client.line(&format!("GET {name}:{worker}")).string());
+            assert_eq!((&*first, &*second), (&*done.to_string(), &*done.to_string()), "{flavour:?}, {refused:?}");
+            let has_not_begun = |reply: &Reply| reply.0.starts_with(b"-TRYAGAIN proxy: slot ");
+            assert!(done > 0 && refused.iter().all(has_not_begun), "{flavour:?}: {refused:?}");
+            assert!(!at_once || refused.is_empty(), "{refused:?}");
+        }
+        assert_eq!(client.line("DBSIZE").integer(), 506);
+    }
 }
 
 fn client_slot(cluster: &Cluster, tag: &str) -> usize {

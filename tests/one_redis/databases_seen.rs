@@ -205,3 +205,26 @@ fn what_looks_at_a_key_finds_it() {
         assert!(said.starts_with("-ERR proxy: ") && said.contains(why), "{line}: {said}");
     }
 }
+
+/// SCRIPT SHOW, which Valkey has: the text as its client said it.
+#[test]
+fn a_script_is_shown_as_it_was_said() {
+    if !Flavour::Valkey.is_here("databases_seen::a_script_is_shown_as_it_was_said") {
+        return;
+    }
+    let flavour = Flavour::Valkey;
+    let cluster = Cluster::start(Shape { flavour, ..Shape::default() });
+    let (shop, oracle) = (in_database(&cluster, "shop"), Node::start(&Setup { flavour, ..Setup::default() }));
+    let (mut ours, mut theirs) = (shop.client(), oracle.client());
+    let mut same = |request: &[&str]| {
+        let [ours, theirs] = [&mut ours, &mut theirs].map(|client| client.call(request));
+        assert_eq!(ours, theirs, "{request:?}");
+        ours.string()
+    };
+    let digest = same(&["SCRIPT", "LOAD", "return redis.call('GET', KEYS[1])"]);
+    same(&["SCRIPT", "SHOW", &digest]);
+    for other in ["f".repeat(40), "x".to_owned()] {
+        let [ours, theirs] = [&mut ours, &mut theirs].map(|client| client.call(&["SCRIPT", "SHOW", &other]));
+        assert_eq!(ours, theirs, "{other}");
+    }
+}

@@ -52,9 +52,10 @@ impl Database {
             InDatabase::NoCluster => Entered::Refused(says::NO_CLUSTER.into()),
             InDatabase::Keys => self.enter_keys(request, spec, anew),
             InDatabase::Sort => self.enter_sort(request, spec, anew),
-            InDatabase::Copy if (3..request.len()).any(|at| request.is(at, "DB")) => {
-                Entered::Refused(self.refusal(spec, "option DB: the other database is none of its own"))
-            }
+            InDatabase::Copy if (3..request.len()).any(|at| request.is(at, "DB")) => Entered::Refused(self.refusal(
+                spec,
+                "option DB: the other database is in another slot; DUMP here and RESTORE there copy a key",
+            )),
             InDatabase::Copy => self.enter_keys(request, spec, anew),
             InDatabase::Pattern | InDatabase::Scan if self.outgrows(request) => {
                 Entered::Refused(says::TOO_LONG_INSIDE.into())

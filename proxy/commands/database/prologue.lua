@@ -107,7 +107,7 @@ local redis, server, _G, load, loadstring = (function(P, Q, S, T)
         function special.c(a, m)
             for at = 3, m - 1 do
                 if option(a[at + 1]) == 'DB' then
-                    return "ERR proxy: COPY is not served in the database '@DATABASE@': option DB: the other database is none of its own"
+                    return "ERR proxy: COPY is not served in the database '@DATABASE@': option DB: the other database is in another slot; DUMP here and RESTORE there copy a key"
                 end
             end
             a[2], a[3] = key(a[2]), key(a[3])

@@ -126,6 +126,17 @@ impl Database {
                 anew.push(&[request.arg(1)]);
                 anew.push(&[&known.wrap(self, request.arg(2), Met::Loaded).kept]);
             }
+            Code::Show => match known.find(self, request.arg(2)) {
+                Some(wrapped) => {
+                    anew.begin(2);
+                    anew.push(&[b"ECHO"]);
+                    anew.push(&[&wrapped.said]);
+                }
+                None => {
+                    anew.begin(3);
+                    [request.name(), request.arg(1), NOBODYS].into_iter().for_each(|arg| anew.push(&[arg]));
+                }
+            },
             Code::Exists => {
                 anew.begin(request.len());
                 for (index, arg) in request.args().enumerate() {

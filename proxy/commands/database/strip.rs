@@ -196,6 +196,15 @@ impl Strip {
                 self.at = At::Key(length);
                 return;
             }
+            (b'-', _)
+                if line.starts_with(b"-TRYAGAIN Multiple keys request")
+                    && matches!(reply_keys, ReplyKeys::Script | ReplyKeys::Whole | ReplyKeys::Page) =>
+            {
+                out.extend_from_slice(&write::error_frame(says::half_moved(
+                    self.database.name(),
+                    self.database.slot(),
+                )));
+            }
             (b'-', _) if matches!(reply_keys, ReplyKeys::Script | ReplyKeys::Digest) => {
                 out.extend(self.scripts.as_said(line))
             }

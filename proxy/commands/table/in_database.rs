@@ -4,7 +4,10 @@
 //! This is a list of what is allowed. A command that is not on it is refused there, since it might reach what belongs to
 //! others: keys are kept apart by nothing but what is known of each command.
 
-use super::spec::{Finder, Spec};
+use super::{
+    spec::{Finder, Spec},
+    treatment::{Local, Scripting, Treatment},
+};
 
 /// What becomes of a command's requests in a database of its own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -62,6 +65,8 @@ pub enum Code {
     Load,
     /// SCRIPT EXISTS: it asks for what is kept.
     Exists,
+    /// SCRIPT SHOW: it asks for a text.
+    Show,
 }
 
 /// Where a reply names keys.
@@ -110,7 +115,7 @@ const SHOWS_ALL: &str = "it would show the keys of other databases";
 const CHANGES_ALL: &str = "it would act on all databases of the cluster";
 
 const NEEDS_TWO: &str =
-    "two databases are in two slots, and nothing is atomic over both; COPY and DEL do it in two steps";
+    "two databases are in two slots, and nothing is atomic over both; DUMP here and RESTORE there do it in steps";
 
 /// What shows what is others'.
 const SHOW_ALL: &[&str] = &["acl|getuser", "acl|list", "acl|users", "clusterscan", "commandlog|get", "commandlog|len"];
@@ -131,6 +136,50 @@ const CHANGE_ALL: &[&str] = &[
     "script|kill",
     "slowlog|reset",
 ];
+
+impl InDatabase {
+    /// What is otherwise for a client there than at one server, in a sentence for users; `None` where nothing is.
+    pub fn words(self, spec: &Spec) -> Option<String> {
+        let words = match self {
+            InDatabase::Refused(reason) => return Some(format!("refused: {reason}")),
+            InDatabase::NoCluster => "refused, as by a server that is in no cluster",
+            InDatabase::Keys if spec.treatment == Treatment::Scripting(Scripting::Fcall) => {
+                "functions belong to the whole cluster: they are given the keys as they are kept, with the prefix"
+            }
+            InDatabase::Copy => "without the option DB",
+            InDatabase::Count => "of more than 10,000 keys in its slot, those of others are counted, too",
+            InDatabase::Scan => "a database of few keys is one page, and so is what is left of any within MULTI",
+            InDatabase::Script(_) => {
+                "behind a prologue, so that scripts see the database's names; known by its digest only where it came by this proxy"
+            }
+            InDatabase::FlushAll => {
+                "all databases of its name, one after the other: not within MULTI, where there are several"
+            }
+            InDatabase::ConfigSet => {
+                "done where nothing changes by it, else refused: it would act on all databases of the cluster"
+            }
+            InDatabase::Debug => "only what looks at keys",
+            InDatabase::ShardChannels | InDatabase::AllFrom(_) => {
+                "shard channels are the database's own, each number's"
+            }
+            InDatabase::Log(_) => "what names keys of the database, and nothing else",
+            InDatabase::Info => {
+                "its keyspace lines are of the client's databases; of many keys how many expire is estimated"
+            }
+            InDatabase::AsItCame if spec.treatment == Treatment::Local(Local::Monitor) => {
+                "shows what is done in the client's databases; of others' connections, what has keys"
+            }
+            InDatabase::AsItCame
+            | InDatabase::Keys
+            | InDatabase::Sort
+            | InDatabase::Pattern
+            | InDatabase::Random
+            | InDatabase::Flush
+            | InDatabase::Inner(_) => return None,
+        };
+        Some(words.to_owned())
+    }
+}
 
 /// The columns of a row.
 pub fn of(spec: &Spec) -> (InDatabase, ReplyKeys) {
@@ -185,6 +234,7 @@ fn by_name(name: &str) -> (InDatabase, ReplyKeys) {
         "eval" | "eval_ro" => return (InDatabase::Script(Code::Eval), ReplyKeys::Script),
         "evalsha" | "evalsha_ro" => return (InDatabase::Script(Code::Evalsha), ReplyKeys::Script),
         "script|load" => return (InDatabase::Script(Code::Load), ReplyKeys::Digest),
+        "script|show" => InDatabase::Script(Code::Show),
         "script|exists" => InDatabase::Script(Code::Exists),
         "exec" => return (InDatabase::AsItCame, ReplyKeys::Replies),
         _ if KEYED.contains(&name) => InDatabase::Keys,
@@ -296,6 +346,7 @@ const KEYED: &[&str] = &[
     "pexpiretime",
     "pfadd",
     "pfcount",
+    "pfdebug",
     "pfmerge",
     "psetex",
     "pttl",
@@ -409,6 +460,7 @@ const KEYLESS: &[&str] = &[
     "client|getredir",
     "client|help",
     "client|id",
+    "client|import-source",
     "client|info",
     "client|kill",
     "client|list",
@@ -457,12 +509,14 @@ const KEYLESS: &[&str] = &[
     "monitor",
     "multi",
     "object|help",
+    "pfselftest",
     "ping",
     "proxy|databases",
     "proxy|explain",
     "proxy|help",
     "proxy|info",
     "proxy|nodes",
+    "proxy|reads",
     "psubscribe",
     "publish",
     "pubsub|help",
