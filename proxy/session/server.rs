@@ -74,13 +74,26 @@ pub(super) async fn config_as_it_is(caller: &Caller, request: &Request<'_>, erro
         };
         let is_name = |known: &Value| known.text().is_some_and(|known| known.eq_ignore_ascii_case(request.arg(at)));
         let mut pairs = now.items().chunks_exact(2);
-        let is_so =
-            pairs.any(|pair| matches!(pair, [known, value] if is_name(known) && value.text() == request.get(at + 1)));
+        let is_as_wanted = |now: &Value| {
+            let (now, wanted) = (now.text().unwrap_or_default(), request.get(at + 1));
+            wanted.is_some_and(|wanted| now == wanted || tells_all(request.arg(at), now, wanted))
+        };
+        let is_so = pairs.any(|pair| matches!(pair, [known, value] if is_name(known) && is_as_wanted(value)));
         if !is_so {
             return write::error_frame(error);
         }
     }
     Bytes::from_static(b"+OK\r\n")
+}
+
+/// Whether a parameter is which keyspace notifications there are, and those that are wanted are among them: servers write
+/// their letters in an order of their own, and many as `A`.
+fn tells_all(name: &[u8], now: &[u8], wanted: &[u8]) -> bool {
+    const ALL: &[u8] = b"g$lshzxetd";
+    let has =
+        |letters: &[u8], letter: u8| letters.contains(&letter) || ALL.contains(&letter) && letters.contains(&b'A');
+    let is_on = |&letter: &u8| if letter == b'A' { ALL.iter().all(|&each| has(now, each)) } else { has(now, letter) };
+    name.eq_ignore_ascii_case(b"notify-keyspace-events") && !wanted.is_empty() && wanted.iter().all(is_on)
 }
 
 fn info_facts(caller: &Caller) -> Facts {
@@ -133,4 +146,27 @@ fn config_facts(caller: &Caller) -> Facts {
     ];
     facts.extend(secrets.map(|secret| (secret, String::new())));
     facts
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn notifications_that_are_on_are_so_in_any_order() {
+        for (now, wanted, is_so) in [
+            ("AKE", "KEA", true),
+            ("AKE", "Ex", true),
+            ("g$lshzxetdKE", "KEA", true),
+            ("xE", "KEA", false),
+            ("xE", "Ex", true),
+            ("AKE", "KEAm", false),
+            ("AKE", "", false),
+            ("", "x", false),
+        ] {
+            let name = b"Notify-Keyspace-Events";
+            assert_eq!(tells_all(name, now.as_bytes(), wanted.as_bytes()), is_so, "{now} {wanted}");
+        }
+        assert!(!tells_all(b"save", b"AKE", b"KEA"));
+    }
 }

@@ -213,6 +213,7 @@ fn a_script_does_not_come_out_of_its_database() {
             "return redis.call('COPY', 'secret', 'mine', 'DB', 0)",
             "return redis.call('MIGRATE', '127.0.0.1', 1, 'secret', 0, 10)",
             "return redis.call('INFO', 'keyspace')",
+            "return redis.call('PUBSUB', 'CHANNELS')",
             "local k = redis.call('KEYS', '*') return #k > 0 and k or nil",
             "KEYS[1] = 'secret' return redis.call('GET', KEYS[1])",
             "return redis.call('XREAD', 'STREAMS\\0x', 'secret', 0)",

@@ -33,6 +33,9 @@ fn notifications_are_those_of_one_server() {
             all.line("PSUBSCRIBE *", 1);
             all.line("PSUBSCRIBE __key*@2__:?", 1);
             writer.line("SELECT 1", 1);
+            // Applications ask for what is on already.
+            writer.line("CONFIG SET notify-keyspace-events Ex", 1);
+            redis.line(ALL);
             for line in [
                 "SET a 1",
                 "SET b 1",

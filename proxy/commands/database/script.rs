@@ -299,6 +299,8 @@ fn has_one_key_first(spec: &Spec) -> bool {
 fn rule(spec: &Spec) -> Option<String> {
     let keys = match spec.in_database {
         _ if spec.container && !spec.name.contains('|') => "|".to_owned(),
+        // What is others' is left out of these replies, which scripts cannot.
+        _ if spec.reply_keys == ReplyKeys::Channels => return None,
         InDatabase::AsItCame => "-".to_owned(),
         InDatabase::Keys if spec.reads_streams() => "x".to_owned(),
         InDatabase::Keys => spec.rule_of_keys()?,
