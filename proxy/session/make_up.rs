@@ -61,3 +61,6 @@ async fn pay(router: &Rc<Router>, lane: &Rc<Lane>, node: &Arc<Node>, frame: &[u8
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

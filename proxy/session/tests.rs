@@ -1,5 +1,6 @@
 //! A session between a client and scripted nodes, with the clock paused: deadlines and back-off cost no time.
 
+mod ending;
 mod large;
 mod scripts;
 mod subscriptions;

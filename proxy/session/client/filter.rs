@@ -194,3 +194,6 @@ fn seconds(value: &[u8], what: &str) -> Result<u64, Vec<u8>> {
 fn positive(text: &[u8]) -> Option<u64> {
     u64::try_from(decimal(text)?).ok().filter(|&number| number > 0)
 }
+
+#[cfg(test)]
+mod tests;

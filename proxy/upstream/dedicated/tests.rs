@@ -7,6 +7,7 @@ use crate::{
     cluster::topology::Node,
     upstream::{
         router::scripted::{Scripted, frame, within_a_minute},
+        ticket::Line,
         transport::memory::Peer,
     },
 };
@@ -97,6 +98,27 @@ async fn what_is_given_back_serves_the_next_unless_it_has_spoken() {
         tokio::task::yield_now().await;
         drop(lane.pool().take(&node).await);
         assert_eq!(peer.hears_the_end().await, b"");
+    })
+    .await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_given_up_on_a_connection_is_in_doubt_for_its_client() {
+    with(async |mut nodes| {
+        let line = Line::new(nodes.router.tally().clone(), nodes.router.clock().clone(), 10);
+        let (connection, mut node) = take(&mut nodes).await;
+        let mut connection = connection.on_behalf_of(&line.doubts);
+        let asked = frame("INCR a");
+        let answers = async {
+            node.hears(&asked).await;
+            node.says(b":1\r\n").await;
+        };
+        let (replies, ()) = tokio::join!(connection.exchange(&asked, 1, PATIENCE), answers);
+        assert_eq!(replies.unwrap(), [":1\r\n"]);
+        assert!(line.doubts.is_empty());
+        drop(connection.send(&asked).await.unwrap());
+        drop(connection);
+        assert!(!line.doubts.is_empty(), "it may still run");
     })
     .await;
 }
