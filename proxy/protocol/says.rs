@@ -10,8 +10,6 @@ pub const NOAUTH: &str = "NOAUTH Authentication required.";
 pub const NAME_AT_NODES: &str = "slotway";
 /// A wrong user or password.
 pub const WRONGPASS: &str = "WRONGPASS invalid username-password pair or user is disabled.";
-/// AUTH with a password only, where none is set.
-pub const NO_PASSWORD_SET: &str = "ERR AUTH <password> called without any password configured for the default user. Are you sure your configuration is correct?";
 /// HELLO before AUTH.
 pub const HELLO_NOAUTH: &str = "NOAUTH HELLO must be called with the client already authenticated, otherwise the HELLO <proto> AUTH <user> <pass> option can be used to authenticate the client and select the RESP protocol version at the same time";
 /// HELLO with a version other than 2 and 3.
@@ -30,12 +28,8 @@ pub const SYNTAX: &str = "ERR syntax error";
 pub const TOO_LONG_INSIDE: &str = "ERR proxy: the request is too long for a database of its own";
 /// An argument that should be an integer.
 pub const NOT_INTEGER: &str = "ERR value is not an integer or out of range";
-/// A SCAN cursor that is no number.
-pub const INVALID_CURSOR: &str = "ERR invalid cursor";
 /// SELECT of a database that does not exist.
 pub const DB_OUT_OF_RANGE: &str = "ERR DB index is out of range";
-/// SELECT of another database than 0 where the cluster has one only.
-pub const SELECT_IN_CLUSTER: &str = "ERR SELECT is not allowed in cluster mode";
 /// A client name with a space or control character.
 pub const CLIENT_NAME: &str = "ERR Client names cannot contain spaces, newlines or special characters.";
 /// CLIENT UNBLOCK with another reason than TIMEOUT and ERROR.
@@ -100,8 +94,6 @@ pub const BEHIND_CONFIG_SET: &str =
 pub const ECHOED_IN_MULTI: &str = "ERR proxy: within MULTI, no backslash in the first line of a script, and no line break in an option of FUNCTION LIST";
 /// No topology yet, or a slot without an owner.
 pub const CLUSTERDOWN: &str = "CLUSTERDOWN The cluster is down";
-/// A slot without an owner.
-pub const SLOT_NOT_SERVED: &str = "CLUSTERDOWN Hash slot not served";
 /// CLUSTER at a server that is in none.
 pub const NO_CLUSTER: &str = "ERR This instance has cluster support disabled";
 /// PROXY READS with another word.
