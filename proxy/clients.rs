@@ -44,7 +44,7 @@ pub struct Clients {
     live: Mutex<BTreeMap<u64, Arc<Client>>>,
     /// Bytes held for all clients, and how many they may be.
     buffered: AtomicUsize,
-    most_buffered: usize,
+    most_buffered: AtomicUsize,
     /// Who may read on where memory is short: one client at a time.
     turn: Arc<Semaphore>,
     pause: Pause,
@@ -62,7 +62,7 @@ impl Clients {
             last_id: AtomicU64::new(0),
             live: Mutex::default(),
             buffered: AtomicUsize::new(0),
-            most_buffered,
+            most_buffered: AtomicUsize::new(most_buffered),
             turn: Arc::new(Semaphore::new(1)),
             pause: Pause::default(),
             monitors: Monitors::default(),
@@ -82,6 +82,11 @@ impl Clients {
         &self.pause
     }
 
+    /// From now on so many bytes may be held for all of them.
+    pub fn set_most_buffered(&self, most: usize) {
+        self.most_buffered.store(most, Relaxed);
+    }
+
     /// Bytes held for all clients: see [`Usage`].
     pub fn buffered(&self) -> usize {
         self.buffered.load(Relaxed)
@@ -90,7 +95,7 @@ impl Clients {
     /// Whether so much is held that only one client at a time may send more of a long request: each then comes to its
     /// end, where all together would come to none.
     pub fn is_short(&self) -> bool {
-        self.buffered() >= self.most_buffered / 4 * 3
+        self.buffered() >= self.most_buffered.load(Relaxed) / 4 * 3
     }
 
     /// The turn to read on where memory is short.
@@ -106,7 +111,7 @@ impl Clients {
             return;
         }
         let total = self.buffered.fetch_add(new - old, Relaxed) + new - old;
-        if total > self.most_buffered
+        if total > self.most_buffered.load(Relaxed)
             && let Some(dearest) = lock(&self.live).values().max_by_key(|client| client.cost())
         {
             dearest.tell(Order::Evict);
@@ -125,7 +130,7 @@ impl Clients {
     /// Counts so many more bytes as held for some client, where that is not too much for all; says whether it is not. They
     /// are given back by [`Clients::account`].
     fn hold(&self, more: usize) -> bool {
-        let fits = self.buffered.fetch_add(more, Relaxed) + more <= self.most_buffered;
+        let fits = self.buffered.fetch_add(more, Relaxed) + more <= self.most_buffered.load(Relaxed);
         if !fits {
             self.buffered.fetch_sub(more, Relaxed);
         }

@@ -26,6 +26,7 @@
 mod error;
 mod layer;
 mod listeners;
+mod live;
 mod read;
 mod secret;
 mod seeds;
@@ -53,6 +54,7 @@ use crate::{
 pub use error::ConfigError;
 pub use layer::Sources;
 pub use listeners::{ListenerConfig, NAMELESS};
+pub use live::Reloaded;
 pub use secret::Secret;
 pub use seeds::Seeds;
 pub use shown::{ShownKey, shown};

@@ -7,6 +7,7 @@ pub mod databases;
 pub mod discovery;
 pub mod doctor;
 pub mod passwords;
+pub mod reload;
 pub mod replication;
 pub mod server;
 pub mod watched;

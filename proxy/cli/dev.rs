@@ -7,12 +7,12 @@ mod nodes;
 use std::{
     net::{SocketAddr, TcpListener},
     path::{Path, PathBuf},
-    sync::Arc,
     time::{Duration, Instant},
 };
 
 use slotway::{
     config::{self, Config, ListenerConfig, Sources},
+    process::reload::Rereading,
     protocol::{address::Address, endpoint::ListenAddress, resp::Value},
     upstream::dial::{Control, Credentials, Dialer, Login},
 };
@@ -39,15 +39,17 @@ pub fn run(flags: &DevFlags) -> Result<(), Failure> {
     let sources = sources(flags, &plan);
     let mut config = Config::load(&sources)?;
     config.ready_to_serve()?;
-    if config::shown(&sources)?.iter().any(|shown| shown.key == "log" && shown.from == "default") {
+    let shown = config::shown(&sources)?;
+    if shown.iter().any(|shown| shown.key == "log" && shown.from == "default") {
         // What people see here is what we print.
         config.log = "warn".to_owned();
     }
-    log::start(&config);
+    let set_log = log::start(&config);
     let announced = Announced::of(&config, &sources)?;
     check_ports(&config, &plan)?;
     let program = program(flags.server.as_deref())?;
-    block_on(live(config, plan, program, announced))
+    let rereading = Rereading::new(sources, shown, set_log);
+    block_on(live(config, plan, program, rereading, announced))
 }
 
 /// The usual sources, with our own nodes as the cluster.
@@ -120,7 +122,13 @@ fn program(named: Option<&Path>) -> Result<PathBuf, Failure> {
     })
 }
 
-async fn live(config: Config, plan: Layout, program: PathBuf, announced: Announced) -> Result<(), Failure> {
+async fn live(
+    config: Config,
+    plan: Layout,
+    program: PathBuf,
+    rereading: Rereading,
+    announced: Announced,
+) -> Result<(), Failure> {
     let (shutdown, now) = (CancellationToken::new(), CancellationToken::new());
     watch_signals(Hangup::Ends, &shutdown, &now)?;
     let mut nodes = Nodes::start(&plan, program)?;
@@ -131,7 +139,7 @@ async fn live(config: Config, plan: Layout, program: PathBuf, announced: Announc
     };
     let outcome = match outcome {
         Ok(()) if !shutdown.is_cancelled() => {
-            let serving = serve(config.clone(), shutdown.clone(), now, Arc::default(), announced);
+            let serving = serve(config.clone(), shutdown.clone(), now, rereading, announced);
             let greeting = greet(&config, &plan, &shutdown);
             let watching = nodes.watch(&shutdown);
             let (served, (), survived) = tokio::join!(ending(serving, &shutdown), greeting, watching);

@@ -1,12 +1,12 @@
 //! `slotway serve`.
 
-use std::sync::Arc;
-
 use slotway::{
     config::{self, Config, Sources},
-    process::server::{self, ServeError},
+    process::{
+        reload::Rereading,
+        server::{self, ServeError},
+    },
 };
-use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
 use super::{
@@ -21,13 +21,14 @@ pub fn run(flags: &ServeFlags) -> Result<(), Failure> {
     let sources = flags.sources();
     let config = Config::load(&sources)?;
     config.ready_to_serve()?;
-    log::start(&config);
+    let set_log = log::start(&config);
+    let shown = config::shown(&sources)?;
     let announced = Announced::of(&config, &sources)?;
     block_on(async {
         let (shutdown, now) = (CancellationToken::new(), CancellationToken::new());
-        let reload = Arc::new(Notify::new());
-        watch_signals(Hangup::Reloads(reload.clone()), &shutdown, &now)?;
-        Ok(serve(config, shutdown, now, reload, announced).await?)
+        let rereading = Rereading::new(sources, shown, set_log);
+        watch_signals(Hangup::Reloads(rereading.reloads.clone()), &shutdown, &now)?;
+        Ok(serve(config, shutdown, now, rereading, announced).await?)
     })
 }
 
@@ -36,10 +37,10 @@ pub async fn serve(
     config: Config,
     shutdown: CancellationToken,
     now: CancellationToken,
-    reload: Arc<Notify>,
+    rereading: Rereading,
     announced: Announced,
 ) -> Result<(), ServeError> {
-    server::run(config, shutdown, now, reload, || announced.log()).await
+    server::run(config, shutdown, now, rereading, || announced.log()).await
 }
 
 /// What is logged at the start, once it is sure that there is one: which program, all that is in force, for whoever reads the

@@ -1,18 +1,16 @@
 //! SIGTERM and Ctrl-C: the first asks for an orderly end, the second for one at once.
 
-use std::{io, sync::Arc};
+use std::io;
 
-use tokio::{
-    signal::unix::{Signal, SignalKind, signal},
-    sync::Notify,
-};
+use slotway::upstream::router::Reloads;
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
 /// What SIGHUP means.
 #[derive(Clone, Debug)]
 pub enum Hangup {
-    /// Certificates are to be read again. A service's configuration is read once.
-    Reloads(Arc<Notify>),
+    /// The configuration is to be read again.
+    Reloads(Reloads),
     /// The terminal is gone, and with it whoever could end what runs in it.
     Ends,
 }
@@ -43,8 +41,10 @@ impl Signals {
                 _ = self.hangup.recv() => match &hangup {
                     Hangup::Ends => "SIGHUP",
                     Hangup::Reloads(reload) => {
-                        tracing::info!("SIGHUP: TLS files are read again; to change the rest of the configuration, restart");
-                        reload.notify_one();
+                        tracing::info!("SIGHUP: the configuration is read again");
+                        let reload = reload.clone();
+                        // What comes of it is logged where it is done.
+                        tokio::spawn(async move { reload.ask().await });
                         continue;
                     }
                 }

@@ -3,8 +3,8 @@
 use std::{
     collections::HashMap,
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed},
+        Arc, Mutex, MutexGuard, PoisonError, RwLock,
+        atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering::Relaxed},
     },
     time::{Duration, Instant},
 };
@@ -19,14 +19,13 @@ const BURST: Duration = Duration::from_secs(1);
 
 /// All of them.
 #[derive(Default)]
-pub struct Users(HashMap<Box<[u8]>, Arc<OwnUser>>);
+pub struct Users(RwLock<HashMap<Box<[u8]>, Arc<OwnUser>>>);
 
 /// One of them.
 pub struct OwnUser {
     /// The name.
     pub name: Box<str>,
-    /// The databases of its own that it works in, by their numbers; `None`: what its listener says.
-    pub databases: Option<Arc<Databases>>,
+    databases: Mutex<Option<Arc<Databases>>>,
     passwords: Mutex<Vec<Secret>>,
     limits: Limits,
     clients: AtomicUsize,
@@ -37,32 +36,59 @@ pub struct OwnUser {
 }
 
 /// How much a user may have; 0: as much as there is.
-#[derive(Clone, Copy, Debug)]
+#[derive(Debug)]
 struct Limits {
-    clients: usize,
-    requests: u32,
-    buffered: usize,
+    clients: AtomicUsize,
+    requests: AtomicU32,
+    buffered: AtomicUsize,
+}
+
+impl Limits {
+    fn of(config: &UserConfig) -> Limits {
+        Limits {
+            clients: config.max_clients.into(),
+            requests: config.max_requests_per_second.into(),
+            buffered: config.max_buffered.into(),
+        }
+    }
 }
 
 impl Users {
     /// Those of the configuration.
     pub fn of(config: &Config) -> Users {
+        let users = Users::default();
+        users.adopt(config);
+        users
+    }
+
+    /// From now on it is those of this configuration: who is in both keeps clients and counts, and works by the new limits and
+    /// passwords, and from the next login on in the new database. Returns the names of those who are gone.
+    pub fn adopt(&self, config: &Config) -> Vec<Box<str>> {
         let databases = config.own_databases().unwrap_or_default();
-        let users = config.users.iter().map(|(name, user)| {
-            let own = user.database.as_ref().and_then(|name| databases.get(name)).cloned();
-            (name.as_bytes().into(), Arc::new(OwnUser::new(name, user, own)))
-        });
-        Users(users.collect())
+        let mut all = self.0.write().unwrap_or_else(PoisonError::into_inner);
+        let mut former = std::mem::take(&mut *all);
+        for (name, settings) in &config.users {
+            let own = settings.database.as_ref().and_then(|name| databases.get(name)).cloned();
+            let user = match former.remove(name.as_bytes()) {
+                Some(user) => {
+                    user.adopt(settings, own);
+                    user
+                }
+                None => Arc::new(OwnUser::new(name, settings, own)),
+            };
+            all.insert(name.as_bytes().into(), user);
+        }
+        former.into_values().map(|user| user.name.clone()).collect()
     }
 
     /// The user of this name.
-    pub fn find(&self, name: &[u8]) -> Option<&Arc<OwnUser>> {
-        self.0.get(name)
+    pub fn find(&self, name: &[u8]) -> Option<Arc<OwnUser>> {
+        self.0.read().unwrap_or_else(PoisonError::into_inner).get(name).cloned()
     }
 
     /// Whether there are none.
     pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
+        self.0.read().unwrap_or_else(PoisonError::into_inner).is_empty()
     }
 }
 
@@ -70,18 +96,28 @@ impl OwnUser {
     fn new(name: &str, config: &UserConfig, databases: Option<Arc<Databases>>) -> OwnUser {
         OwnUser {
             name: name.into(),
-            databases,
+            databases: Mutex::new(databases),
             passwords: Mutex::new(config.passwords.clone()),
-            limits: Limits {
-                clients: config.max_clients,
-                requests: config.max_requests_per_second,
-                buffered: config.max_buffered,
-            },
+            limits: Limits::of(config),
             clients: AtomicUsize::new(0),
             buffered: AtomicUsize::new(0),
             since: Instant::now(),
             due: AtomicU64::new(0),
         }
+    }
+
+    fn adopt(&self, config: &UserConfig, databases: Option<Arc<Databases>>) {
+        *lock(&self.databases) = databases;
+        self.change_passwords(config.passwords.clone());
+        let (limits, new) = (&self.limits, Limits::of(config));
+        limits.clients.store(new.clients.into_inner(), Relaxed);
+        limits.requests.store(new.requests.into_inner(), Relaxed);
+        limits.buffered.store(new.buffered.into_inner(), Relaxed);
+    }
+
+    /// The databases of its own that it works in, by their numbers; `None`: what its listener says.
+    pub fn databases(&self) -> Option<Arc<Databases>> {
+        lock(&self.databases).clone()
     }
 
     /// Whether it is one of the user's passwords, in a time that does not tell how much of which is right.
@@ -96,18 +132,20 @@ impl OwnUser {
 
     /// A place among the user's clients; `None` where it has as many as it may.
     pub fn seat(self: &Arc<Self>) -> Option<Seat> {
-        let is_free = |count: usize| self.limits.clients == 0 || count < self.limits.clients;
+        let limit = self.limits.clients.load(Relaxed);
+        let is_free = |count: usize| limit == 0 || count < limit;
         let taken = self.clients.fetch_update(Relaxed, Relaxed, |count| is_free(count).then_some(count + 1));
         taken.is_ok().then(|| Seat { user: self.clone(), held: AtomicUsize::new(0) })
     }
 
     /// How many requests it may send in a second, where it has sent them by now; else one more is counted.
     pub fn counts(&self, now: Instant) -> Result<(), u32> {
-        let Some(each) = u64::from(1_000_000_000_u32).checked_div(self.limits.requests.into()) else { return Ok(()) };
+        let limit = self.limits.requests.load(Relaxed);
+        let Some(each) = u64::from(1_000_000_000_u32).checked_div(limit.into()) else { return Ok(()) };
         let now = u64::try_from(now.saturating_duration_since(self.since).as_nanos()).unwrap_or(u64::MAX);
         let latest = now.saturating_add(u64::try_from(BURST.as_nanos()).unwrap_or(u64::MAX));
         let one_more = |due: u64| Some(due.max(now) + each).filter(|due| *due <= latest);
-        self.due.fetch_update(Relaxed, Relaxed, one_more).map(drop).map_err(|_| self.limits.requests)
+        self.due.fetch_update(Relaxed, Relaxed, one_more).map(drop).map_err(|_| limit)
     }
 }
 
@@ -128,7 +166,8 @@ impl Seat {
             return false;
         }
         let total = all.fetch_add(held - before, Relaxed) + held - before;
-        self.user.limits.buffered > 0 && total > self.user.limits.buffered
+        let limit = self.user.limits.buffered.load(Relaxed);
+        limit > 0 && total > limit
     }
 }
 
@@ -151,9 +190,9 @@ mod tests {
     fn user(clients: usize, requests: u32, buffered: usize) -> Arc<OwnUser> {
         Arc::new(OwnUser {
             name: "celery".into(),
-            databases: None,
+            databases: Mutex::default(),
             passwords: Mutex::new(vec![Secret::new("old"), Secret::new("new")]),
-            limits: Limits { clients, requests, buffered },
+            limits: Limits { clients: clients.into(), requests: requests.into(), buffered: buffered.into() },
             clients: AtomicUsize::new(0),
             buffered: AtomicUsize::new(0),
             since: Instant::now(),

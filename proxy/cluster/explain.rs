@@ -79,7 +79,7 @@ impl Grounds<'_> {
             }
             (Some(_), _) => "refused by `deny` of the configuration",
             (None, Some(_)) => "refused by default, let through by `allow` of the configuration",
-            (None, None) if matches!(spec.treatment, Treatment::Split(_)) && self.policy.reject_cross_slot => {
+            (None, None) if matches!(spec.treatment, Treatment::Split(_)) && self.policy.rejects_cross_slot() => {
                 "cross_slot = reject: not split over slots"
             }
             (None, None) if matches!(spec.treatment, Treatment::Split(_)) => "cross_slot = split",

@@ -10,7 +10,10 @@ pub mod split;
 pub use self::{echo::is_echoed, long_split::LongSplit, special::all_entries, split::Split};
 pub use crate::commands::table::treatment::{ClientCommand, Fold, Local, ProxyCommand, Scripting};
 
-use std::collections::HashSet;
+use std::{
+    cell::{Cell, RefCell},
+    collections::HashSet,
+};
 
 use crate::{
     commands::database::Databases,
@@ -96,32 +99,56 @@ pub enum Unit {
     Milliseconds,
 }
 
-/// What an operator may choose.
+/// What an operator may choose, and change while it is read ([`Policy::adopt`]).
 #[derive(Clone, Debug, Default)]
 pub struct Policy {
-    /// Whether MGET, MSET, DEL and the like are refused where their keys are in several slots.
-    pub reject_cross_slot: bool,
+    reject_cross_slot: Cell<bool>,
+    /// Whether `names.deny` has any: that is asked for every request.
+    denies: Cell<bool>,
+    names: RefCell<Names>,
+}
+
+#[derive(Clone, Debug, Default)]
+struct Names {
     /// Commands refused beyond the built-in list: `flushall`, `config|get`, or `config` with all its subcommands.
-    pub deny: HashSet<String>,
+    deny: HashSet<String>,
     /// Commands of the built-in list that are served all the same.
-    pub allow: HashSet<String>,
+    allow: HashSet<String>,
     /// Databases of their own are within the one that is all of the cluster: what empties it would empty them.
-    pub holds_others: bool,
+    holds_others: bool,
 }
 
 impl Policy {
     /// A policy from names as people write them ([`canonical`]).
     pub fn new<T: AsRef<str>>(reject_cross_slot: bool, deny: &[T], allow: &[T]) -> Policy {
         let names = |names: &[T]| names.iter().map(|name| canonical(name.as_ref())).collect();
-        Policy { reject_cross_slot, deny: names(deny), allow: names(allow), holds_others: false }
+        Policy {
+            reject_cross_slot: Cell::new(reject_cross_slot),
+            denies: Cell::new(!deny.is_empty()),
+            names: RefCell::new(Names { deny: names(deny), allow: names(allow), holds_others: false }),
+        }
+    }
+
+    /// From now on it says what `new` says.
+    pub fn adopt(&self, new: Policy) {
+        self.reject_cross_slot.swap(&new.reject_cross_slot);
+        self.denies.swap(&new.denies);
+        self.names.swap(&new.names);
     }
 
     /// Where SELECT leads from all of the cluster into these, FLUSHDB must not reach them.
     pub fn keep_others(&mut self, databases: &Databases) {
-        self.holds_others = databases.get(0).is_none() && databases.is_any_own();
-        if self.holds_others {
-            self.deny.insert("flushdb".to_owned());
+        let names = self.names.get_mut();
+        names.holds_others = databases.get(0).is_none() && databases.is_any_own();
+        if names.holds_others {
+            names.deny.insert("flushdb".to_owned());
+            self.denies.set(true);
         }
+    }
+
+    /// Whether MGET, MSET, DEL and the like are refused where their keys are in several slots.
+    pub fn rejects_cross_slot(&self) -> bool {
+        self.reject_cross_slot.get()
     }
 
     /// Why `spec` is refused.
@@ -131,16 +158,17 @@ impl Policy {
                 && (names.contains(&*spec.name)
                     || spec.name.split_once('|').is_some_and(|(container, _)| names.contains(container)))
         };
-        if named(&self.deny) {
-            let holds_others = self.holds_others && spec.in_database == InDatabase::Flush;
+        let Names { deny, allow, holds_others } = &*self.names.borrow();
+        if named(deny) {
+            let holds_others = *holds_others && spec.in_database == InDatabase::Flush;
             return Some(if holds_others { says::HOLDS_OTHERS } else { says::REFUSED_BY_CONFIGURATION });
         }
-        spec.refused.filter(|_| !named(&self.allow))
+        spec.refused.filter(|_| !named(allow))
     }
 
     /// Whether the configuration lets `name` through.
     pub fn allows(&self, name: &str) -> bool {
-        self.allow.contains(name)
+        self.names.borrow().allow.contains(name)
     }
 }
 
@@ -169,7 +197,7 @@ impl Policy {
 /// ```
 pub fn plan(request: &Request, spec: Option<&Spec>, policy: &Policy) -> Plan {
     let Some(spec) = spec else { return Plan::Any };
-    if (spec.refused.is_some() || !policy.deny.is_empty())
+    if (spec.refused.is_some() || policy.denies.get())
         && let Some(reason) = policy.refuses(spec)
     {
         let error =
@@ -288,7 +316,7 @@ fn lacks_arguments(request: &Request, spec: &Spec) -> bool {
 
 fn split_or_one(request: &Request, spec: &Spec, fold: Fold, policy: &Policy) -> Plan {
     match slots(request, spec) {
-        Slots::Several if policy.reject_cross_slot || special::keeps_together(request, spec) => {
+        Slots::Several if policy.rejects_cross_slot() || special::keeps_together(request, spec) => {
             refuse_cross_slot(request, spec)
         }
         Slots::Several => match parts(request, spec, fold) {

@@ -5,7 +5,7 @@ use figment::value::{Dict, Value};
 use super::{ConfigError, Sources, layer::Origin};
 
 /// One key for `slotway check`.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ShownKey {
     /// The key, with dots.
     pub key: String,

@@ -91,15 +91,39 @@ impl Certificates {
         }
     }
 
-    /// Takes what has changed; or all of it, where somebody `asked`.
-    pub fn look(&mut self, asked: bool, metrics: &Metrics) {
+    /// Takes what has changed.
+    pub fn look(&mut self, metrics: &Metrics) {
         if let Some(kept) = &mut self.clients {
-            kept.look(asked, metrics);
+            kept.look(metrics);
         }
         if let Some(kept) = &mut self.nodes {
-            kept.look(asked, metrics);
+            kept.look(metrics);
         }
     }
+
+    /// Reads all of it again; nothing is taken before [`Certificates::take`].
+    ///
+    /// # Errors
+    /// Some of it is of no use, which has been counted.
+    pub fn read_again(&mut self, metrics: &Metrics) -> Result<ReadAgain, String> {
+        Ok(ReadAgain {
+            clients: self.clients.as_mut().map(|kept| kept.read_again(metrics)).transpose()?,
+            nodes: self.nodes.as_mut().map(|kept| kept.read_again(metrics)).transpose()?,
+        })
+    }
+
+    /// Takes what has been read, and says so in lines.
+    pub fn take(&mut self, new: ReadAgain, metrics: &Metrics) -> Vec<String> {
+        let clients = self.clients.as_mut().zip(new.clients).map(|(kept, new)| kept.take(new, metrics));
+        let nodes = self.nodes.as_mut().zip(new.nodes).map(|(kept, new)| kept.take(new, metrics));
+        clients.into_iter().chain(nodes).collect()
+    }
+}
+
+/// All certificates, read again and not yet taken.
+pub struct ReadAgain {
+    clients: Option<Loaded<Served>>,
+    nodes: Option<Loaded<Trusted>>,
 }
 
 /// What is read, and until when it is valid.
@@ -135,28 +159,38 @@ impl<T> Reloadable<T> {
         }
     }
 
-    fn look(&mut self, asked: bool, metrics: &Metrics) {
-        if !self.files.are_due(asked) {
+    fn look(&mut self, metrics: &Metrics) {
+        if !self.files.are_due(false) {
             return;
         }
-        match (self.load)() {
-            Ok((Some(until), _)) if until < SystemTime::now() => {
-                self.refuse(&format!("the certificate ended on {}", day(until)), metrics);
-            }
-            Ok((until, made)) => {
-                self.in_force.send_replace(Arc::new(made));
-                self.valid_until = until;
-                metrics.certificate(self.side, until);
-                let until = until.map_or_else(String::new, |until| format!(", valid until {}", day(until)));
-                tracing::info!("the TLS files for {} have been read again{until}", self.side.label());
-            }
-            Err(why) => self.refuse(&why.to_string(), metrics),
+        match self.read(metrics) {
+            Ok(new) => tracing::info!("{}", self.take(new, metrics)),
+            Err(why) => tracing::warn!("{why}"),
         }
     }
 
-    fn refuse(&self, why: &str, metrics: &Metrics) {
+    fn read_again(&mut self, metrics: &Metrics) -> Result<Loaded<T>, String> {
+        self.files.are_due(true);
+        self.read(metrics)
+    }
+
+    fn read(&self, metrics: &Metrics) -> Result<Loaded<T>, String> {
+        let why = match (self.load)() {
+            Ok((Some(until), _)) if until < SystemTime::now() => format!("the certificate ended on {}", day(until)),
+            Ok(new) => return Ok(new),
+            Err(why) => why.to_string(),
+        };
         metrics.certificate_refused(self.side);
-        tracing::warn!("the new TLS files for {} are not taken, the old ones serve on: {why}", self.side.label());
+        Err(format!("the new TLS files for {} are not taken, the old ones serve on: {why}", self.side.label()))
+    }
+
+    /// It is in force from now on; says so.
+    fn take(&mut self, (until, made): Loaded<T>, metrics: &Metrics) -> String {
+        self.in_force.send_replace(Arc::new(made));
+        self.valid_until = until;
+        metrics.certificate(self.side, until);
+        let until = until.map_or_else(String::new, |until| format!(", valid until {}", day(until)));
+        format!("the TLS files for {} have been read again{until}", self.side.label())
     }
 }
 

@@ -27,10 +27,10 @@ impl Passwords {
         Passwords(kept.collect())
     }
 
-    /// Takes what has changed; or all of it, where somebody `asked`. Where a file is of no use, its old passwords stay.
-    pub fn look(&mut self, asked: bool) {
+    /// Takes what has changed. Where a file is of no use, its old passwords stay.
+    pub fn look(&mut self) {
         for Kept { user, path, file } in &mut self.0 {
-            if !file.are_due(asked) {
+            if !file.are_due(false) {
                 continue;
             }
             match config::passwords_in(path) {

@@ -10,7 +10,7 @@ use std::{
 };
 
 use socket2::{Domain, Socket, Type};
-use tokio::sync::{Notify, watch};
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
@@ -27,8 +27,8 @@ use crate::{
         databases::Databases,
         discovery::Discovery,
         passwords::Passwords,
+        reload::{Reloader, Rereading},
         replication::Following,
-        watched,
         worker::{Blueprint, Worker},
     },
     protocol::endpoint::ListenAddress,
@@ -100,12 +100,12 @@ impl From<FileError> for ServeError {
 }
 
 /// Serves until `shutdown` is cancelled, then drains: what is in flight is answered. Cancelling `now` ends the drain.
-/// `reload` has certificates read again. `listening` is called once all ports are there.
+/// `rereading` says how the configuration is read again. `listening` is called once all ports are there.
 pub async fn run(
     config: Config,
     shutdown: CancellationToken,
     now: CancellationToken,
-    reload: Arc<Notify>,
+    rereading: Rereading,
     listening: impl FnOnce(),
 ) -> Result<(), ServeError> {
     let config = Arc::new(config);
@@ -144,6 +144,7 @@ pub async fn run(
             admissions: Arc::default(),
             users: users.clone(),
             replication,
+            reloads: rereading.reloads.clone(),
         },
         descriptors: descriptors.clone(),
         dialer: dialer.clone(),
@@ -163,7 +164,7 @@ pub async fn run(
     };
     let following = tokio::spawn(following.run(stop.clone()));
     let discovery =
-        tokio::spawn(Discovery::new(&config, dialer, publisher, hints_in, metrics.clone()).run(stop.clone()));
+        tokio::spawn(Discovery::new(&config, dialer.clone(), publisher, hints_in, metrics.clone()).run(stop.clone()));
     let admin = match config.admin {
         Some(address) => {
             let counted = clients.clone();
@@ -194,23 +195,38 @@ pub async fn run(
         spare: Cell::new(Socket::new(Domain::IPV4, Type::STREAM, None).ok()),
         complaint: Cell::new(None),
     };
+    let in_force = watch::Sender::new(config.clone());
+    let reloader = Reloader {
+        rereading,
+        config: &in_force,
+        certificates,
+        passwords: Passwords::of(&config, &users),
+        workers: &workers,
+        clients: &clients,
+        users: &users,
+        descriptors: &descriptors,
+        dialer: &dialer,
+        metrics: &metrics,
+    };
     tokio::select! {
         () = acceptor.run(&listeners) => {}
-        () = look_for_idle(&clients, config.client_idle_timeout) => {}
+        () = look_for_idle(&clients, in_force.subscribe()) => {}
         () = follow_nodes(&descriptors, topology) => {}
         () = databases.look_after() => {}
-        () = keep_files(certificates, Passwords::of(&config, &users), reload, metrics.clone()) => {}
+        () = reloader.run() => {}
         () = async {
             shutdown.cancelled().await;
             let text = format!("draining: {} clients have what they asked for answered, and are then closed", clients.count());
             metrics.events().info(EventKind::Process, text);
-            tokio::time::sleep(config.drain_delay).await;
+            let delay = in_force.borrow().drain_delay;
+            tokio::time::sleep(delay).await;
         } => {}
     }
     // Who is in the backlog already has been promised a connection.
     acceptor.accept_rest(&listeners).await;
     drop(listeners);
-    drain(&clients, config.drain_timeout, &now).await;
+    let patience = in_force.borrow().drain_timeout;
+    drain(&clients, patience, &now).await;
     stop.cancel();
     for worker in workers {
         let _ = tokio::task::spawn_blocking(|| worker.join()).await;
@@ -325,24 +341,13 @@ impl Acceptor<'_> {
 }
 
 /// Wakes the sessions of clients that have been silent for too long, again and again.
-async fn look_for_idle(clients: &Clients, limit: Option<Duration>) {
-    let Some(limit) = limit else { return std::future::pending().await };
+async fn look_for_idle(clients: &Clients, mut config: watch::Receiver<Arc<Config>>) {
     loop {
-        tokio::time::sleep(IDLE_LOOK).await;
-        clients.wake_idle(limit);
-    }
-}
-
-/// Reads files again when they change, and at once when `asked` says so. Never ends.
-async fn keep_files(mut certificates: Certificates, mut passwords: Passwords, asked: Arc<Notify>, metrics: Metrics) {
-    certificates.announce(&metrics);
-    loop {
-        let at_once = tokio::select! {
-            () = asked.notified() => true,
-            () = tokio::time::sleep(watched::LOOK) => false,
-        };
-        certificates.look(at_once, &metrics);
-        passwords.look(at_once);
+        let limit = config.borrow_and_update().client_idle_timeout;
+        tokio::select! {
+            Ok(()) = config.changed() => {}
+            () = tokio::time::sleep(IDLE_LOOK), if limit.is_some() => limit.into_iter().for_each(|limit| clients.wake_idle(limit)),
+        }
     }
 }
 

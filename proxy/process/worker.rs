@@ -16,7 +16,7 @@ use std::{
 
 use tokio::{
     runtime::{Builder, LocalOptions},
-    sync::{mpsc, watch},
+    sync::{mpsc, oneshot, watch},
     task::spawn_local,
     time::MissedTickBehavior,
 };
@@ -51,7 +51,7 @@ const READY_AT_ONCE: u32 = 1024;
 /// A running worker, as the acceptor sees it.
 pub struct Worker {
     thread: JoinHandle<()>,
-    arrivals: mpsc::UnboundedSender<Welcome>,
+    errands: mpsc::UnboundedSender<Errand>,
     sessions: Arc<AtomicUsize>,
 }
 
@@ -76,6 +76,14 @@ pub struct Blueprint {
     pub stop: CancellationToken,
 }
 
+/// What a worker is to do.
+enum Errand {
+    /// Serve a client.
+    Serve(Welcome),
+    /// Go by a new configuration from now on, and say when that is done.
+    Adopt(Arc<Config>, oneshot::Sender<()>),
+}
+
 struct Welcome {
     stream: Accepted,
     client: Arc<Client>,
@@ -85,7 +93,7 @@ struct Welcome {
 impl Worker {
     /// Starts the worker with this number.
     pub fn start(number: usize, blueprint: Blueprint) -> io::Result<Worker> {
-        let (arrivals, queue) = mpsc::unbounded_channel();
+        let (errands, queue) = mpsc::unbounded_channel();
         let sessions = Arc::new(AtomicUsize::new(0));
         let count = sessions.clone();
         let runtime = move || {
@@ -96,7 +104,7 @@ impl Worker {
             Ok(runtime) => runtime.block_on(run(blueprint, queue, count)),
             Err(error) => tracing::error!(%error, "a worker cannot start"),
         })?;
-        Ok(Worker { thread, arrivals, sessions })
+        Ok(Worker { thread, errands, sessions })
     }
 
     /// How many clients it serves.
@@ -107,29 +115,40 @@ impl Worker {
     /// Hands it a client, with the open file that it takes; false where the worker has ended.
     pub fn welcome(&self, stream: Accepted, client: Arc<Client>, descriptor: Descriptor) -> bool {
         self.sessions.fetch_add(1, Relaxed);
-        self.arrivals.send(Welcome { stream, client, descriptor }).is_ok()
+        self.errands.send(Errand::Serve(Welcome { stream, client, descriptor })).is_ok()
+    }
+
+    /// Has it go by this configuration. Resolves when it does; fails where it has ended.
+    pub fn adopt(&self, config: Arc<Config>) -> oneshot::Receiver<()> {
+        let (done, adopted) = oneshot::channel();
+        let _ = self.errands.send(Errand::Adopt(config, done));
+        adopted
     }
 
     /// Waits for its end.
     pub fn join(self) {
-        drop(self.arrivals);
+        drop(self.errands);
         if self.thread.join().is_err() {
             tracing::error!("a worker panicked");
         }
     }
 }
 
-async fn run(blueprint: Blueprint, mut arrivals: mpsc::UnboundedReceiver<Welcome>, sessions: Arc<AtomicUsize>) {
+async fn run(blueprint: Blueprint, mut errands: mpsc::UnboundedReceiver<Errand>, sessions: Arc<AtomicUsize>) {
     let router = build_router(&blueprint);
     let mut publish = tokio::time::interval(PUBLISH_EVERY);
     publish.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         tokio::select! {
-            arrival = arrivals.recv() => match arrival {
-                Some(Welcome { stream, client, descriptor }) => {
+            errand = errands.recv() => match errand {
+                Some(Errand::Serve(Welcome { stream, client, descriptor })) => {
                     let (clients, sessions) = (blueprint.common.clients.clone(), sessions.clone());
                     let seat = ClientGuard { client, clients, sessions, _descriptor: descriptor };
                     spawn_local(serve(router.clone(), stream, seat));
+                }
+                Some(Errand::Adopt(config, done)) => {
+                    router.adopt(&config);
+                    let _ = done.send(());
                 }
                 None => break,
             },

@@ -368,6 +368,11 @@ pub fn cross_slot_in_transaction(first: crate::protocol::slot::Slot, other: crat
 pub const PARTS_TOO_LARGE: &str = "ERR proxy: the replies from several slots are too large to be put together while writes \
                                    are sent behind the request; ask again, or for fewer keys at a time";
 
+/// For PROXY RELOAD where nothing has been taken.
+pub fn not_reloaded(why: &str) -> String {
+    format!("ERR proxy: the new configuration is not taken, the old one serves on: {why}")
+}
+
 /// For a client that is closed since all clients together hold more than they may, and it holds most.
 pub const EVICTED: &str = "ERR proxy: max_buffered is used up and this client holds most of it, so that it is closed; \
                            send or ask for less at a time, or raise max_buffered";

@@ -42,7 +42,7 @@ impl Caller {
     /// One request to the node at the other end of `link`, one reply. What the node refuses (MOVED, LOADING ...) is an
     /// error here: whoever asks one very node has no use for another's answer.
     pub(super) async fn ask(&self, link: &Link, frame: &[u8]) -> Result<Bytes, String> {
-        let (doubts, patience) = (&self.line.doubts, self.router.timeouts().recovery.timeout);
+        let (doubts, patience) = (&self.line.doubts, self.router.timeouts().recovery().timeout);
         doubts.settled(link.node(), Some(&link.connection()), patience).await?;
         try_ask(&self.router, link, frame, doubts.clone()).await.map_err(|why| why.text(link))
     }
@@ -58,7 +58,7 @@ impl Caller {
         loop {
             let unsent = match self.link(route) {
                 Some(link) => {
-                    let (doubts, patience) = (&self.line.doubts, self.router.timeouts().recovery.timeout);
+                    let (doubts, patience) = (&self.line.doubts, self.router.timeouts().recovery().timeout);
                     doubts.settled(link.node(), Some(&link.connection()), patience).await?;
                     match try_ask(&self.router, &link, frame, doubts.clone()).await {
                         Err(NoReply::Bounced(why @ (Why::Unsent(_) | Why::Later(..) | Why::Redirected(..)))) => {
@@ -69,7 +69,7 @@ impl Caller {
                 }
                 None => self.router.topology().down(),
             };
-            if begun.elapsed() >= self.router.timeouts().recovery.timeout {
+            if begun.elapsed() >= self.router.timeouts().recovery().timeout {
                 return Err(unsent);
             }
             tokio::time::sleep(backoff.pause()).await;

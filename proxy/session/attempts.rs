@@ -80,7 +80,7 @@ impl Attempts {
     /// Whether waiting is in vain: as for requests that share a connection, where others have waited long enough.
     fn is_given_up(&self, error: &DialError, node: &Node) -> bool {
         let since = self.router.node_tally(node).unreachable_since();
-        error.permanent || since.is_some_and(|since| since.elapsed() >= self.router.timeouts().recovery.timeout)
+        error.permanent || since.is_some_and(|since| since.elapsed() >= self.router.timeouts().recovery().timeout)
     }
 
     fn node(&self) -> Option<Arc<Node>> {
@@ -125,7 +125,7 @@ impl Attempts {
     pub(super) async fn again(&mut self, why: Why) -> Result<(), String> {
         self.router.refresh();
         let now = self.router.clock().tick();
-        let limits = self.router.timeouts().recovery;
+        let limits = self.router.timeouts().recovery();
         let target = match &why {
             Why::Redirected(redirect, from) => {
                 self.router.topology().target(redirect, from).map(|node| (node, redirect.kind))

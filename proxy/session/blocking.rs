@@ -182,7 +182,7 @@ impl<'a> BlockedCall<'a> {
     /// Sends the command and waits for its reply.
     async fn wait_on(&mut self, connection: &mut Dedicated) -> Attempt {
         let node = connection.node().clone();
-        let patience = self.attempts.router.timeouts().node_timeout;
+        let patience = self.attempts.router.timeouts().node_timeout();
         let asks_id = self.trusted && connection.id().is_none();
         let asks_news = self.trusted && self.news.iter().any(|news| news.id.is_none());
         if !self.trusted {
@@ -290,7 +290,9 @@ impl<'a> BlockedCall<'a> {
             let Ok(mut connection) = lane.pool().take(node).await else { return };
             let mut frames = prefix.to_vec();
             write::request::<&[u8]>(&mut frames, &[b"XINFO", b"STREAM", self.request.arg(news.key)]);
-            let Ok(replies) = connection.exchange(&frames, 1 + asking, timeouts.request_timeout).await else { return };
+            let Ok(replies) = connection.exchange(&frames, 1 + asking, timeouts.request_timeout()).await else {
+                return;
+            };
             connection.give_back();
             news.id = replies.last().and_then(|reply| last_id(reply));
         }
@@ -332,7 +334,7 @@ async fn unblock(router: Rc<Router>, node: Arc<Node>, id: i64, how: &'static str
     let Ok(mut connection) = lane.pool().take(&node).await else { return };
     let mut frame = Vec::new();
     write::request(&mut frame, &["CLIENT", "UNBLOCK", &id.to_string(), how]);
-    if connection.exchange(&frame, 1, timeouts.node_timeout).await.is_ok() {
+    if connection.exchange(&frame, 1, timeouts.node_timeout()).await.is_ok() {
         connection.give_back();
     }
 }

@@ -49,7 +49,7 @@ impl Caller {
     pub(super) fn new(router: Rc<Router>, client: Arc<Client>) -> Caller {
         let databases = router.settings().of_listener(client.listener).databases.clone();
         Caller {
-            line: Line::new(router.tally().clone(), router.clock().clone(), router.settings().client_window),
+            line: Line::new(router.tally().clone(), router.clock().clone(), router.settings().client_window.get()),
             lane: router.first_lane(),
             user: router.own_user().clone(),
             database: databases.get(0).map(|first| OwnDatabase::of(&router, first.clone())),
@@ -118,7 +118,7 @@ impl Caller {
 
     /// Whether the client has no more and no fewer rights than the proxy, by whose login scripts are loaded anew.
     pub(super) fn is_proxys_user(&self) -> bool {
-        self.lane.login().credentials == self.router.settings().login.credentials
+        self.lane.login().is_own()
     }
 
     /// Whether the client's user may do all, or is the proxy's own: what it asks for may be prepared in its name.

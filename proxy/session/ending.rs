@@ -49,7 +49,7 @@ impl Session {
 
     /// Whether the client has been silent for longer than it may. As in Redis, who listens may be silent.
     fn is_idle_too_long(&self) -> bool {
-        let limit = self.caller.router.settings().idle_timeout;
+        let limit = self.caller.router.settings().idle_timeout.get();
         let may_be = self.listening.may_be_silent();
         limit.is_some_and(|limit| !may_be && self.caller.line.is_idle() && self.caller.client.idle() >= limit)
     }

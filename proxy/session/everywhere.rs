@@ -73,7 +73,7 @@ async fn ask_until_all_listen(router: Rc<Router>, when_busy: WhenBusy, spares_lo
             }
             _ => return None,
         };
-        if begun.elapsed() >= router.timeouts().recovery.timeout {
+        if begun.elapsed() >= router.timeouts().recovery().timeout {
             return Some(lost);
         }
         // A replica may take its place.
@@ -108,7 +108,7 @@ async fn ask_all(router: &Rc<Router>, spares_lost: bool) -> Option<Attention> {
 
 /// By the proxy's own login: the client's user may not be allowed to ask.
 async fn ask_one(router: &Rc<Router>, node: &Arc<Node>) -> Attention {
-    let (lane, patience) = (router.first_lane(), router.timeouts().request_timeout);
+    let (lane, patience) = (router.first_lane(), router.timeouts().request_timeout());
     match ask_out_of_band(&lane, node, PING, &Rc::default(), patience).await {
         Ok(reply) if reply.starts_with(b"-BUSY ") => Attention::Busy(reply),
         // What is refused for a moment only is tried again.

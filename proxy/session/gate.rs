@@ -75,5 +75,5 @@ fn refusal(spec: &Spec, request: &Request<'_>, seat: &Seat) -> Option<String> {
     if spec.traits.about_users {
         return Some(says::about_other_users(&spec.name, &user.name));
     }
-    (spec.traits.acts_on_all && user.databases.is_some()).then(|| says::acts_on_others(&spec.name, &user.name))
+    (spec.traits.acts_on_all && user.databases().is_some()).then(|| says::acts_on_others(&spec.name, &user.name))
 }

@@ -89,7 +89,7 @@ impl Listening {
     }
 
     fn judge_owed(&mut self, cx: &mut Context<'_>, caller: &Caller) -> Option<Disconnect> {
-        let limits = caller.router.settings().pubsub;
+        let limits = caller.router.settings().pubsub.get();
         let owed = caller.line.owed();
         let above = |limit: usize| limit > 0 && owed > limit;
         let over = if above(limits.hard_limit) {
@@ -266,7 +266,7 @@ mod tests {
             let owed = |listening: &mut Listening| {
                 listening.poll_owed(&mut Context::from_waker(std::task::Waker::noop()), &caller)
             };
-            let limits = caller.router.settings().pubsub;
+            let limits = caller.router.settings().pubsub.get();
             caller.line.push(&vec![b'm'; limits.soft_limit + 1]);
             assert_eq!(owed(&mut listening), None, "nobody tells it anything");
             listening.is_told = true;

@@ -98,27 +98,29 @@ async fn log_in(
         return Err(says::WRONGPASS.to_owned());
     }
     let router = caller.router.clone();
-    let (gate, databases, credentials) = if let Some(own) = router.users().find(name) {
-        let seat = own_seat(caller, own, password)?;
-        let databases = own.databases.clone().unwrap_or_else(|| caller.listeners_databases());
-        (Gate::Guarded(seat), databases, router.settings().login.credentials.clone())
-    } else if let Some(own) = &router.settings().client_credentials {
+    let of_clients = router.settings().client_credentials.borrow().clone();
+    let (gate, databases, credentials, is_said) = if let Some(own) = router.users().find(name) {
+        let seat = own_seat(caller, &own, password)?;
+        let databases = own.databases().unwrap_or_else(|| caller.listeners_databases());
+        (Gate::Guarded(seat), databases, router.settings().login.credentials.clone(), false)
+    } else if let Some(own) = of_clients {
         let right_name = own.username.as_deref().unwrap_or(b"default") == name;
         if !(bool::from(own.secret.ct_eq(password)) & right_name) {
             return Err(says::WRONGPASS.to_owned());
         }
-        (Gate::Open, caller.listeners_databases(), router.settings().login.credentials.clone())
+        (Gate::Open, caller.listeners_databases(), router.settings().login.credentials.clone(), false)
     } else if !router.passes_on(name, caller.client.listener) {
         return Err(says::WRONGPASS.to_owned());
     } else {
         let credentials =
             Credentials { username: user.map(Bytes::copy_from_slice), secret: Bytes::copy_from_slice(password) };
-        let login = Login { credentials: Some(credentials.clone()), ..caller.lane.login().clone() };
+        let is_said = router.connector().dialer.were_own(&credentials);
+        let login = Login { credentials: Some(credentials.clone()), is_said, ..caller.lane.login().clone() };
         try_login(caller, &login).await?;
-        (Gate::Open, caller.listeners_databases(), Some(credentials))
+        (Gate::Open, caller.listeners_databases(), Some(credentials), is_said)
     };
     let moves = caller.databases != databases;
-    let login = caller.work_in(databases, Login { credentials, ..caller.lane.login().clone() });
+    let login = caller.work_in(databases, Login { credentials, is_said, ..caller.lane.login().clone() });
     change_lane(caller, listening, login);
     if moves {
         // What it was told of is not what it works in any more.

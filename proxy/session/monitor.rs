@@ -192,7 +192,7 @@ pub(super) fn show(caller: &Caller, request: &Request<'_>, spec: Option<&Spec>) 
     let clients = caller.router.clients();
     let is_shown = |spec: &&Spec| spec.takes(request.len()) && !spec.container && is_shown(spec);
     let Some(spec) = spec.filter(|spec| clients.is_monitored() && is_shown(spec)) else { return };
-    let most = caller.router.settings().pubsub.hard_limit;
+    let most = caller.router.settings().pubsub.get().hard_limit;
     let (mut at_nodes, mut inside) = (None, None);
     let line_for = |databases: &Databases| {
         let line = if databases.get(0).is_none() {
@@ -243,7 +243,7 @@ pub(super) async fn begin(caller: Caller) -> Result<Box<Monitor>, Bytes> {
     let router = &caller.router;
     router.refresh();
     let mut monitor = Box::new(Monitor::new(caller.lane.login(), router, &caller.client, &caller.databases));
-    let mut patience = Box::pin(tokio::time::sleep(router.timeouts().recovery.timeout));
+    let mut patience = Box::pin(tokio::time::sleep(router.timeouts().recovery().timeout));
     poll_fn(|cx| {
         if let Poll::Ready(error) = monitor.poll(cx, router) {
             return Poll::Ready(Err(error));

@@ -163,6 +163,7 @@ fn needed(spec: &Spec) -> Needed {
     match spec.treatment {
         Treatment::Local(Local::Proxy(ProxyCommand::Info | ProxyCommand::Databases)) => Needed::Other(&["INFO"]),
         Treatment::Local(Local::Proxy(ProxyCommand::Nodes)) => Needed::Other(&["CLUSTER", "NODES"]),
+        Treatment::Local(Local::Proxy(ProxyCommand::Reload)) => Needed::Other(&["CONFIG", "REWRITE"]),
         Treatment::Local(Local::Proxy(ProxyCommand::Explain)) => Needed::Other(&["COMMAND", "GETKEYS", "GET", "key"]),
         Treatment::Local(Local::Proxy(ProxyCommand::Node | ProxyCommand::Help | ProxyCommand::Unknown)) => {
             Needed::Nothing

@@ -56,6 +56,8 @@ const HELP: &[&str] = &[
     "    List the nodes: address, role, id, slots.",
     "READS (PRIMARY|REPLICA|NEAREST)",
     "    Choose who answers what this connection only reads.",
+    "RELOAD",
+    "    Read the configuration again. Says what has changed, and what needs a restart.",
     "HELP",
     "    Print this help.",
 ];
@@ -72,16 +74,29 @@ pub(super) fn answer(caller: &Caller, sub: ProxyCommand, request: &Request<'_>) 
         }),
         ProxyCommand::Info => lines(&glance(&caller.router)),
         ProxyCommand::Nodes => lines(&nodes(&caller.router)),
+        ProxyCommand::Reload => Answer::Work(Work::Reload),
         // It is about the session.
         ProxyCommand::Reads | ProxyCommand::Unknown => Answer::refused(says::unknown_subcommand(request)),
     }
 }
 
 fn lines(lines: &[String]) -> Answer {
-    Answer::with(|out| {
-        write::array(out, lines.len());
-        lines.iter().for_each(|line| write::bulk(out, line.as_bytes()));
-    })
+    Answer::with(|out| write_lines(out, lines))
+}
+
+fn write_lines(out: &mut Vec<u8>, lines: &[String]) {
+    write::array(out, lines.len());
+    lines.iter().for_each(|line| write::bulk(out, line.as_bytes()));
+}
+
+/// PROXY RELOAD: what has changed and what needs a restart; or why nothing has been taken.
+pub(super) async fn reload(caller: Caller) -> Bytes {
+    let mut out = Vec::new();
+    match caller.router.reloads().ask().await {
+        Ok(report) => write_lines(&mut out, &report),
+        Err(why) => write::error(&mut out, says::not_reloaded(&why).as_bytes()),
+    }
+    out.into()
 }
 
 fn explain(caller: &Caller, request: &Request<'_>) -> Vec<String> {
@@ -247,7 +262,7 @@ impl OneNode {
         // A replica answers reads of its slots to those only who have said that they want to read from it.
         let login = Login { readonly: self.node.role == Role::Replica, ..lane.login().clone() };
         if self.is_about_data {
-            line.doubts.settled(&self.node, None, router.timeouts().recovery.timeout).await?;
+            line.doubts.settled(&self.node, None, router.timeouts().recovery().timeout).await?;
         }
         let connection = router.pool(&login).take(&self.node).await;
         let connection = connection.map_err(|error| {
@@ -256,7 +271,7 @@ impl OneNode {
         })?;
         let mut connection = connection.on_behalf_of(&line.doubts);
         let timeouts = router.timeouts();
-        let patience = if self.waits { Duration::MAX } else { PATIENCE.max(timeouts.request_timeout) };
+        let patience = if self.waits { Duration::MAX } else { PATIENCE.max(timeouts.request_timeout()) };
         let _changed = self.changes_users.then(|| Changed(router.clone(), client.id));
         match connection.exchange(&self.frame, 1, patience).await {
             Ok(replies) => Ok(replies.into_iter().next()),

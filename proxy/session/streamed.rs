@@ -127,7 +127,7 @@ impl Streamed {
         }
         let Some(connection) = &mut self.rest else { return Ok((Bytes::new(), true)) };
         let node = connection.node().clone();
-        let patience = router.timeouts().node_timeout;
+        let patience = router.timeouts().node_timeout();
         // Only now is the node listened to, so that it can be silent.
         let why = match timeout(patience, connection.piece()).await {
             Ok(Ok((piece, last))) => {
@@ -246,7 +246,7 @@ async fn unless_silent<T>(
     work: impl Future<Output = T>,
 ) -> Result<T, Elapsed> {
     let (mut work, tally) = (pin!(work), router.node_tally(node));
-    let until = Instant::now() + router.timeouts().node_timeout;
+    let until = Instant::now() + router.timeouts().node_timeout();
     let mut deadline = Instant::now() + limit;
     loop {
         let silent = match timeout_at(deadline.into(), work.as_mut()).await {
@@ -274,7 +274,7 @@ enum Attempt {
 
 async fn attempt(attempts: &Attempts, mut connection: Dedicated, frame: &[u8]) -> Attempt {
     let router = &attempts.router;
-    let (node, limit) = (connection.node().clone(), router.timeouts().request_timeout);
+    let (node, limit) = (connection.node().clone(), router.timeouts().request_timeout());
     let front = async {
         let prefix = attempts.prefix();
         let asked = if prefix.is_empty() {

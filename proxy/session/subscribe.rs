@@ -148,7 +148,7 @@ struct Patience {
 
 impl Patience {
     fn begin(subscriber: &Subscriber, router: &Router) -> Patience {
-        let limit = router.timeouts().recovery.timeout;
+        let limit = router.timeouts().recovery().timeout;
         Patience { limit, end: Box::pin(tokio::time::sleep(limit)), confirmed: subscriber.confirmed() }
     }
 

@@ -197,7 +197,7 @@ impl Tracking {
         let invalidations = self.invalidations.clone()?;
         let owners: Vec<_> = caller.router.topology().owners().cloned().collect();
         let patience = match self.mode {
-            TrackingMode::Broadcast => caller.router.timeouts().recovery.timeout,
+            TrackingMode::Broadcast => caller.router.timeouts().recovery().timeout,
             _ => SHORT_WAIT,
         };
         Some(async move {

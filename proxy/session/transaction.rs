@@ -215,8 +215,8 @@ impl Session {
         // As on one Redis, it is about what was written before the transaction.
         let waits = waits_within(&self.caller, &transaction).await;
         let (transaction, line) = (Rc::new(transaction), self.caller.line.clone());
-        let patience = self.caller.router.timeouts().request_timeout;
-        let retry_timeout = self.caller.router.timeouts().recovery.timeout;
+        let patience = self.caller.router.timeouts().request_timeout();
+        let retry_timeout = self.caller.router.timeouts().recovery().timeout;
         let touched = self.caller.null_array();
         let reply = match self.multi.watch.take() {
             Some(watch) if !watch.fits(&self.caller.lane) => Some(Streamed::whole(touched)),
@@ -277,7 +277,7 @@ impl Session {
 /// Whether the client's user may use MULTI, where its lane has credentials: else its commands would run one by one at the
 /// node, while the client believes them queued. A node's error where it may not.
 pub(super) async fn try_multi(caller: Caller) -> Result<(), Bytes> {
-    let patience = caller.router.timeouts().request_timeout;
+    let patience = caller.router.timeouts().request_timeout();
     let mut connection = caller.attempts(None).connect().await.map_err(|text| write::error_frame(&text))?;
     let replies = connection.exchange(&[MULTI, DISCARD].concat(), 2, patience).await;
     let replies =

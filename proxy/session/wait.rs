@@ -129,7 +129,7 @@ pub(super) async fn server_says(caller: &Caller, request: &Request<'_>) -> Bytes
     let timeouts = caller.router.timeouts();
     let said = async {
         let mut connection = caller.lane.pool().take(&node).await?;
-        let mut replies = connection.exchange(request.frame(), 1, timeouts.request_timeout).await?;
+        let mut replies = connection.exchange(request.frame(), 1, timeouts.request_timeout()).await?;
         connection.give_back();
         Ok::<_, Box<dyn std::error::Error>>(replies.pop())
     };

@@ -80,7 +80,7 @@ pub(super) fn end(watch: Watch, caller: &Caller) {
         // It ends with its connection, and that takes no right.
         return;
     }
-    let patience = caller.router.timeouts().request_timeout;
+    let patience = caller.router.timeouts().request_timeout();
     tokio::task::spawn_local(async move {
         if let Ok(replies) = connection.exchange(UNWATCH, 1, patience).await
             && replies.first() == Some(&OK)
@@ -104,7 +104,7 @@ pub(super) async fn watch(
         }
         _ => return (write::error_frame(says::wrong_arity("watch")), watched),
     };
-    let patience = caller.router.timeouts().request_timeout;
+    let patience = caller.router.timeouts().request_timeout();
     match watched {
         Some(watch) if watch.slot != slot => {
             (write::error_frame(says::cross_slot_in_transaction(watch.slot, slot)), Some(watch))

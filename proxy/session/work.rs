@@ -9,7 +9,7 @@ use super::{
     ask::{BUSY_PATIENCE, out_of_band, plan_by_server},
     attend::Eof,
     blocking, called, database, everywhere, keys, login, monitor,
-    proxy::OneNode,
+    proxy::{self, OneNode},
     scan, scripts, server,
     subscriber::TopicKind,
     transaction::try_multi,
@@ -77,6 +77,8 @@ pub(super) enum Work {
     Keys,
     /// PROXY NODE.
     OneNode,
+    /// PROXY RELOAD: the main thread reads the configuration.
+    Reload,
     /// CONFIG SET of what is not to change: done where it is so already, else this error.
     ConfigAsItIs(Vec<u8>),
     /// Other requests instead, one after the other.
@@ -116,7 +118,8 @@ impl Work {
             | Work::Unsubscribe(_)
             | Work::Monitor
             | Work::Tracking
-            | Work::OneNode => MonitorTiming::After,
+            | Work::OneNode
+            | Work::Reload => MonitorTiming::After,
             Work::Block(_)
             | Work::Stream(..)
             | Work::StreamParts(_)
@@ -187,6 +190,7 @@ impl Session {
             Work::Scan(slot) => Some(scan::scan(&self.caller, request, slot).await),
             Work::Keys => self.stream_keys(request, spec).await,
             Work::OneNode => self.ask_one_node(request).await,
+            Work::Reload => self.attend_to(pin!(proxy::reload(self.caller.clone())), Eof::Waits).await,
             Work::ConfigAsItIs(error) => Some(server::config_as_it_is(&self.caller, request, &error).await),
             Work::InTurn(requests) => {
                 let asking = database::in_turn(self.caller.clone(), requests);

@@ -65,8 +65,10 @@ pub fn files_for(max_clients: usize, workers: usize, nodes: usize) -> usize {
 #[derive(Debug)]
 pub struct Descriptors {
     limit: usize,
-    wanted: usize,
+    wanted: AtomicUsize,
     workers: usize,
+    /// For how many nodes files are kept back.
+    nodes: AtomicUsize,
     max_clients: AtomicUsize,
     /// How many there are in `free` and in use. Only [`Descriptors::follow`] changes it.
     shared: AtomicUsize,
@@ -85,8 +87,9 @@ impl Descriptors {
     pub fn new(limit: usize, max_clients: usize, workers: usize) -> Arc<Descriptors> {
         Arc::new(Descriptors {
             limit: limit.min(Semaphore::MAX_PERMITS),
-            wanted: max_clients,
+            wanted: AtomicUsize::new(max_clients),
             workers,
+            nodes: AtomicUsize::new(0),
             max_clients: AtomicUsize::new(max_clients),
             shared: AtomicUsize::new(0),
             free: Arc::new(Semaphore::new(0)),
@@ -96,7 +99,9 @@ impl Descriptors {
 
     /// The cluster has so many primaries: each costs its links. Says so where `max_clients` has to be lowered.
     pub fn follow(&self, nodes: usize) {
-        let new = Shares::of(self.limit, self.wanted, self.workers, nodes);
+        self.nodes.store(nodes, Relaxed);
+        let wanted = self.wanted.load(Relaxed);
+        let new = Shares::of(self.limit, wanted, self.workers, nodes);
         let shared = self.shared.load(Relaxed);
         if new.shared >= shared {
             self.free.add_permits(new.shared - shared);
@@ -106,15 +111,21 @@ impl Descriptors {
             self.shared.store(shared - self.free.forget_permits(shared - new.shared), Relaxed);
         }
         let before = self.max_clients.swap(new.max_clients, Relaxed);
-        if new.max_clients < self.wanted && new.max_clients != before {
-            let needed = files_for(self.wanted, self.workers, nodes);
+        if new.max_clients < wanted && new.max_clients != before {
+            let needed = files_for(wanted, self.workers, nodes);
             tracing::warn!(
                 max_clients = new.max_clients,
-                configured = self.wanted,
+                configured = wanted,
                 files = self.limit,
                 "max_clients is lowered, since too few open files are allowed: raise `ulimit -n` to {needed}"
             );
         }
+    }
+
+    /// From now on so many clients are wanted. Who is here stays.
+    pub fn want(&self, max_clients: usize) {
+        self.wanted.store(max_clients, Relaxed);
+        self.follow(self.nodes.load(Relaxed));
     }
 
     /// How many clients there may be.

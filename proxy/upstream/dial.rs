@@ -6,8 +6,9 @@
 mod control;
 mod error;
 mod login;
+mod own;
 
-use std::{future::Future, io, net::SocketAddr, time::Duration};
+use std::{future::Future, io, net::SocketAddr, sync::Arc, time::Duration};
 
 use tokio::{
     io::AsyncWriteExt,
@@ -23,6 +24,7 @@ use self::{
     control::Replies,
     error::{another, is_permanent, plain},
     login::handshake,
+    own::InForce,
 };
 use crate::{
     config::Config,
@@ -40,12 +42,15 @@ const KEEPALIVE: Keepalive =
 pub struct Dialer {
     network: Network,
     tls: Option<ToNodes>,
-    patience: Duration,
+    /// Where it is not what the configuration says.
+    patience: Option<Duration>,
+    in_force: Arc<InForce>,
 }
 
 impl Default for Dialer {
     fn default() -> Dialer {
-        Dialer { network: Network::default(), tls: None, patience: Duration::from_secs(1) }
+        let in_force = Arc::new(InForce::new(Duration::from_secs(1), None));
+        Dialer { network: Network::default(), tls: None, patience: None, in_force }
     }
 }
 
@@ -62,12 +67,13 @@ pub struct Opened {
 impl Dialer {
     /// As the configuration says, by TLS where that is given.
     pub fn of(config: &Config, tls: Option<ToNodes>) -> Dialer {
-        Dialer { tls, ..Dialer::default().within(config.connect_timeout) }
+        let in_force = Arc::new(InForce::new(config.connect_timeout, Credentials::of(config)));
+        Dialer { tls, in_force, ..Dialer::default() }
     }
 
     /// To servers beside the cluster: with `patience` for a connection, by TLS where that is given.
     pub fn with(tls: Option<ToNodes>, patience: Duration) -> Dialer {
-        Dialer { tls, patience, ..Dialer::default() }
+        Dialer { tls, patience: Some(patience), ..Dialer::default() }
     }
 
     /// To scripted nodes.
@@ -78,7 +84,18 @@ impl Dialer {
 
     /// This one, with so much time for a connection: name, connection, login.
     pub fn within(&self, patience: Duration) -> Dialer {
-        Dialer { patience, ..self.clone() }
+        Dialer { patience: Some(patience), ..self.clone() }
+    }
+
+    /// From now on as this configuration says: how long connecting may take, and what the proxy's own credentials are. Who is
+    /// logged in stays so.
+    pub fn adopt(&self, config: &Config) {
+        self.in_force.adopt(config.connect_timeout, Credentials::of(config));
+    }
+
+    /// Whether these credentials have been the proxy's own, and are no more.
+    pub fn were_own(&self, credentials: &Credentials) -> bool {
+        self.in_force.were_own(credentials)
     }
 
     /// Whether a node that tells of `address` means a connection that was made by this dialer.
@@ -88,7 +105,7 @@ impl Dialer {
 
     /// How long a connection may take: name, connection, login.
     pub fn patience(&self) -> Duration {
-        self.patience
+        self.patience.unwrap_or_else(|| self.in_force.patience())
     }
 
     /// A connection to the node at `target`, logged in and with nothing left to read.
@@ -108,9 +125,9 @@ impl Dialer {
     }
 
     async fn log_in(&self, target: &Address, login: &Login, known: bool) -> Result<Opened, DialError> {
-        let deadline = Instant::now() + self.patience;
+        let deadline = Instant::now() + self.patience();
         let stream = self.connect(target, deadline).await?;
-        log_in(stream, target, login, known, deadline).await
+        log_in(stream, target, &self.in_force.login(login), known, deadline).await
     }
 
     /// Looks the name up and tries its addresses in turn, each with its share of the time that is left, so that one that

@@ -6,6 +6,7 @@
 mod admissions;
 mod lane;
 mod moving;
+mod reloads;
 #[cfg(test)]
 pub mod scripted;
 mod settings;
@@ -26,6 +27,7 @@ use self::moving::Moving;
 pub use self::{
     admissions::{Admission, Admissions},
     lane::Lane,
+    reloads::{ReloadRequest, Reloads},
     settings::{ListenerSettings, Settings},
 };
 use crate::{
@@ -43,6 +45,7 @@ use crate::{
         database::WrappedScripts,
         scripts::{ScriptCache, Scripts},
     },
+    config::Config,
     metrics::{ClientTally, DatabaseTallies, DatabaseTally, NodeTallies, NodeTally},
     upstream::{
         connector::Connector,
@@ -74,6 +77,8 @@ pub struct Registries {
     pub users: Arc<Users>,
     /// How far replicas have come.
     pub replication: ReplicationNews,
+    /// Who has the configuration read again.
+    pub reloads: Reloads,
 }
 
 /// How far replicas have come, where anybody wants to know.
@@ -116,6 +121,7 @@ pub struct Router {
     replication: ReplicationNews,
     rights: Arc<Rights>,
     users: Arc<Users>,
+    reloads: Reloads,
     /// Whom clients without credentials of their own work as.
     own_user: Arc<User>,
     /// What is to be done at nodes that have missed it, when they are back: at which, and what.
@@ -145,6 +151,7 @@ impl Router {
             own_user: common.rights.user(settings.login.user()),
             rights: common.rights,
             users: common.users,
+            reloads: common.reloads,
             settings: Rc::new(settings),
             tally,
             nodes: Rc::new(nodes),
@@ -228,7 +235,7 @@ impl Router {
         let mut lanes = self.lanes.borrow_mut();
         lanes.retain(|_, lane| lane.strong_count() > 0);
         lanes.insert(login.clone(), Rc::downgrade(&lane));
-        if login.credentials == self.settings.login.credentials && login.database == 0 {
+        if login.is_own() && login.database == 0 {
             self.kept.borrow_mut().push(lane.clone());
         }
         lane
@@ -254,6 +261,12 @@ impl Router {
     /// The node that serves a route now.
     pub fn node_for(&self, route: Route, affinity: usize) -> Option<Arc<Node>> {
         self.topology.borrow().node_for(route, affinity).cloned()
+    }
+
+    /// From now on the operator has decided this.
+    pub fn adopt(&self, config: &Config) {
+        self.settings.adopt(config);
+        self.context.timeouts.adopt(config);
     }
 
     /// What the operator has decided.
@@ -371,7 +384,7 @@ impl Router {
 
     /// Whether the clients of this listener have to log in before anything else.
     pub fn asks_who(&self, listener: usize) -> bool {
-        self.settings.client_credentials.is_some()
+        self.settings.client_credentials.borrow().is_some()
             || !self.users.is_empty()
             || !self.settings.of_listener(listener).users.is_empty()
     }
@@ -396,6 +409,11 @@ impl Router {
     /// The places at nodes for requests whose replies may be large.
     pub fn admissions(&self) -> &Arc<Admissions> {
         &self.admissions
+    }
+
+    /// Who has the configuration read again.
+    pub fn reloads(&self) -> &Reloads {
+        &self.reloads
     }
 
     /// All clients of the process.

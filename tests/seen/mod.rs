@@ -5,4 +5,5 @@ pub mod databases;
 pub mod doctor;
 pub mod lifecycle;
 pub mod observed;
+pub mod reload;
 pub mod told;

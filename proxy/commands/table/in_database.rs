@@ -517,6 +517,7 @@ const KEYLESS: &[&str] = &[
     "proxy|info",
     "proxy|nodes",
     "proxy|reads",
+    "proxy|reload",
     "psubscribe",
     "publish",
     "pubsub|help",

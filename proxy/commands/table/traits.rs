@@ -79,7 +79,7 @@ pub fn of(spec: &Spec) -> Traits {
                 | "acl|setuser"
                 | "acl|users"
         ),
-        acts_on_all: matches!(name, "client|pause" | "client|unpause" | "script|flush"),
+        acts_on_all: matches!(name, "client|pause" | "client|unpause" | "proxy|reload" | "script|flush"),
         counts_anew: name == "config|resetstat",
         about_servers: spec.treatment == Treatment::Primaries(Fold::Info)
             || container != name && matches!(container, "commandlog" | "config" | "latency" | "slowlog"),
@@ -117,7 +117,7 @@ mod tests {
             "acl|deluser acl|dryrun acl|getuser acl|list acl|load acl|log acl|save acl|setuser acl|users",
             |traits| traits.about_users,
         );
-        named("client|pause client|unpause script|flush", |traits| traits.acts_on_all);
+        named("client|pause client|unpause proxy|reload script|flush", |traits| traits.acts_on_all);
         named("psync replconf script|debug sync", |traits| traits.binds_connection);
     }
 }

@@ -241,6 +241,8 @@ pub enum ProxyCommand {
     Nodes,
     /// `PROXY READS primary|replica|nearest`: who answers what only reads.
     Reads,
+    /// `PROXY RELOAD`: the configuration is read again.
+    Reload,
     /// None of these.
     Unknown,
 }
@@ -377,6 +379,7 @@ fn local(name: &str) -> Option<Local> {
         "proxy|node" => Local::Proxy(ProxyCommand::Node),
         "proxy|nodes" => Local::Proxy(ProxyCommand::Nodes),
         "proxy|reads" => Local::Proxy(ProxyCommand::Reads),
+        "proxy|reload" => Local::Proxy(ProxyCommand::Reload),
         _ => return None,
     })
 }

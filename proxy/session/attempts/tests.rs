@@ -61,7 +61,7 @@ async fn what_never_ends_is_given_up_with_the_last_word() {
             }
         };
         assert_eq!(error, "LOADING Redis is loading the dataset in memory");
-        let limit = nodes.router.timeouts().recovery.timeout;
+        let limit = nodes.router.timeouts().recovery().timeout;
         assert!((limit..limit + Duration::from_secs(2)).contains(&since.elapsed()), "{:?}", since.elapsed());
         // A node that was content meanwhile has its time anew.
         attempts.fares_well();

@@ -164,7 +164,7 @@ async fn try_out(caller: &Caller, words: &[&[u8]], spec: &Spec) -> Option<Verdic
     if spec.flags.has(Flags::NO_MULTI) {
         return None;
     }
-    let patience = caller.router.timeouts().request_timeout;
+    let patience = caller.router.timeouts().request_timeout();
     let mut attempts = Attempts::new(caller.router.clone(), caller.lane.clone(), None, caller.affinity, Rc::default());
     let mut connection = attempts.connect().await.ok()?;
     let begun = connection.exchange(MULTI, 1, patience).await.ok()?.pop()?;

@@ -72,7 +72,7 @@ impl Invalidations {
             broadcast: tracking.mode == TrackingMode::Broadcast,
             database: tracking.database.clone(),
             redirect: Cell::new(tracking.redirect),
-            most_mail: router.settings().pubsub.hard_limit,
+            most_mail: router.settings().pubsub.get().hard_limit,
             closed: Cell::new(false),
             begun: Cell::new(false),
             opened: RefCell::default(),

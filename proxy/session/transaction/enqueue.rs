@@ -135,7 +135,8 @@ fn place(caller: &Caller, request: &Request<'_>, spec: &Spec, plan: Plan) -> Res
 }
 
 fn joins(caller: &Caller, local: Local, request: &Request<'_>) -> Joins {
-    let own_credentials = caller.router.settings().client_credentials.is_some() && caller.router.users().is_empty();
+    let own_credentials =
+        caller.router.settings().client_credentials.borrow().is_some() && caller.router.users().is_empty();
     match local {
         Local::Ping | Local::Echo | Local::ClusterKeyslot | Local::Unwatch => Joins::Wire,
         Local::Readonly | Local::Readwrite | Local::Asking | Local::AclWhoami => Joins::Own,

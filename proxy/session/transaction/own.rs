@@ -97,7 +97,7 @@ impl Session {
                 {
                     return Some(error);
                 }
-                let patience = self.caller.router.timeouts().request_timeout;
+                let patience = self.caller.router.timeouts().request_timeout();
                 let caller = self.caller.clone();
                 let reply = self.attend_to(pin!(out_of_band(&caller, request, fold, patience)), Eof::Waits).await?;
                 dispatch::tell_others(&self.caller, request, spec);

@@ -203,7 +203,7 @@ fn hurry(router: &Rc<Router>, node: &Arc<Node>) {
     tokio::task::spawn_local(async move {
         let timeouts = router.timeouts();
         let Ok(mut connection) = proxys_own(&router, &node).await else { return };
-        if connection.exchange(HURRY, 1, timeouts.request_timeout).await.is_ok() {
+        if connection.exchange(HURRY, 1, timeouts.request_timeout()).await.is_ok() {
             connection.give_back();
         }
     });
@@ -226,7 +226,7 @@ pub(super) async fn count_synced(
     known: Rc<Cell<Counts>>,
 ) -> Result<Counts, String> {
     let deadline = timeout.and_then(|timeout| Instant::now().checked_add(timeout));
-    let patience = router.timeouts().request_timeout;
+    let patience = router.timeouts().request_timeout();
     let mut connections = Vec::new();
     for target in meet(&router, &line).await? {
         let unsure = |why: String| says::wait_unsure(&target.node.label, &why);

@@ -62,6 +62,9 @@ pub struct Login {
     /// The proxy's own credentials: where another user is to log in, what the proxy itself has to know is asked first, by
     /// these.
     pub own: Option<Credentials>,
+    /// Whether a client has said the credentials, which have been the proxy's own before. They are no more, and nobody is let
+    /// in by them whom the nodes do not let in.
+    pub is_said: bool,
     /// Whether to say PING where there is nothing else to say: a server that turns connections away says so at once, and
     /// that must not be taken for the answer to the first request.
     pub greets: bool,
@@ -75,7 +78,7 @@ impl Login {
 
     /// Whether it is the proxy's own user who logs in.
     pub fn is_own(&self) -> bool {
-        self.credentials == self.own
+        self.credentials == self.own && !self.is_said
     }
 
     /// Bytes that a client has said for it.

@@ -66,24 +66,44 @@ impl WorkerContext {
     }
 }
 
-/// How long requests may take, and nodes.
+/// How long requests may take, and nodes. It may change while others read it: [`Timeouts::adopt`].
 #[derive(Debug)]
 pub struct Timeouts {
-    /// From a request's coming to its answer.
-    pub request_timeout: Duration,
-    /// How long a node that owes replies may be silent.
-    pub node_timeout: Duration,
-    /// How long requests are tried, and how often they are redirected.
-    pub recovery: recovery::Limits,
+    request: Cell<Duration>,
+    node: Cell<Duration>,
+    recovery: Cell<recovery::Limits>,
 }
 
 impl Timeouts {
     /// Those that the configuration sets.
     pub fn of(config: &Config) -> Timeouts {
         Timeouts {
-            request_timeout: config.request_timeout,
-            node_timeout: config.node_timeout,
-            recovery: config.recovery(),
+            request: Cell::new(config.request_timeout),
+            node: Cell::new(config.node_timeout),
+            recovery: Cell::new(config.recovery()),
         }
+    }
+
+    /// From now on those of this configuration.
+    pub fn adopt(&self, config: &Config) {
+        let Timeouts { request, node, recovery } = Timeouts::of(config);
+        self.request.swap(&request);
+        self.node.swap(&node);
+        self.recovery.swap(&recovery);
+    }
+
+    /// From a request's coming to its answer.
+    pub fn request_timeout(&self) -> Duration {
+        self.request.get()
+    }
+
+    /// How long a node that owes replies may be silent.
+    pub fn node_timeout(&self) -> Duration {
+        self.node.get()
+    }
+
+    /// How long requests are tried, and how often they are redirected.
+    pub fn recovery(&self) -> recovery::Limits {
+        self.recovery.get()
     }
 }

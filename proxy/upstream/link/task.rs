@@ -66,7 +66,7 @@ pub(super) async fn run(link: Rc<Link>) {
     while link.wanted(troubles.until).await {
         let now = link.context.clock.tick();
         if troubles.until.is_some_and(|until| now < until) {
-            link.refuse(&troubles.why(now, link.context.timeouts.recovery.timeout));
+            link.refuse(&troubles.why(now, link.context.timeouts.recovery().timeout));
             continue;
         }
         match link.dial().await {
@@ -114,7 +114,7 @@ pub(super) async fn run(link: Rc<Link>) {
                 // Others may have tried before.
                 troubles.since = troubles.since.or(link.tally.unreachable_since());
                 troubles.note(now, error.reply());
-                let why = troubles.why(now, link.context.timeouts.recovery.timeout);
+                let why = troubles.why(now, link.context.timeouts.recovery().timeout);
                 link.refuse(&if error.permanent { Why::Hopeless(error.reply()) } else { why });
             }
         }

@@ -180,8 +180,7 @@ impl Lane {
         let private = self.private.as_ref().map(|(tracking, audience)| (tracking.borrow().clone(), audience.clone()));
         let (tracking, audience) = private.unzip();
         let login = Login { tracking, ..self.login.clone() };
-        let own = &router.settings.login;
-        let is_kept_back = login.credentials == own.credentials && login.database == 0 && !login.readonly;
+        let is_kept_back = login.is_own() && login.database == 0 && !login.readonly;
         let purpose = match audience {
             Some(audience) => Purpose::Private(audience),
             None => Purpose::Shared { is_kept_back, sides: Sides::default() },

@@ -7,7 +7,7 @@ use tokio::{
     task::LocalSet,
 };
 
-use super::{Registries, ReplicationNews, Router, Settings};
+use super::{Registries, Reloads, ReplicationNews, Router, Settings};
 use crate::{
     clients::{Clients, rights::UserRules},
     cluster::{
@@ -77,6 +77,7 @@ impl Scripted {
             admissions: Arc::default(),
             users: Arc::default(),
             replication,
+            reloads: Reloads::default(),
         };
         let tally = Rc::new(metrics.client_tally());
         let router = Router::new(

@@ -1,6 +1,10 @@
 //! What the operator has decided about sessions.
 
-use std::sync::Arc;
+use std::{
+    cell::{Cell, RefCell},
+    sync::Arc,
+    time::Duration,
+};
 
 use bytes::Bytes;
 
@@ -11,7 +15,7 @@ use crate::{
     upstream::dial::{Credentials, Login},
 };
 
-/// What an operator has decided about sessions.
+/// What an operator has decided about sessions. What is in cells may change while it is read: [`Settings::adopt`].
 #[derive(Debug)]
 pub struct Settings {
     /// How each command is treated.
@@ -23,15 +27,15 @@ pub struct Settings {
     /// Whether what a client sends to a node waits for what it has under way at others.
     pub strict_order: bool,
     /// How long a client may send nothing.
-    pub idle_timeout: Option<std::time::Duration>,
+    pub idle_timeout: Cell<Option<Duration>>,
     /// Requests that one client may have in flight.
-    pub client_window: usize,
+    pub client_window: Cell<usize>,
     /// What a subscriber may owe.
-    pub pubsub: PubSubLimits,
+    pub pubsub: Cell<PubSubLimits>,
     /// How the proxy logs in for clients that have no credentials of their own.
     pub login: Login,
     /// What clients must say in AUTH; `None`: the nodes decide.
-    pub client_credentials: Option<Credentials>,
+    pub client_credentials: RefCell<Option<Credentials>>,
 }
 
 /// What is so for the clients of a listener.
@@ -55,6 +59,16 @@ impl Settings {
     pub fn of_listener(&self, number: usize) -> &ListenerSettings {
         // Each client has come by one.
         &self.listeners[number]
+    }
+
+    /// From now on what this configuration decides. Listeners, and how the proxy logs in, stay as they are.
+    pub fn adopt(&self, config: &Config) {
+        let new = Settings::of(config);
+        self.policy.adopt(new.policy);
+        self.idle_timeout.swap(&new.idle_timeout);
+        self.client_window.swap(&new.client_window);
+        self.pubsub.swap(&new.pubsub);
+        self.client_credentials.swap(&new.client_credentials);
     }
 
     /// What the configuration decides.
@@ -84,11 +98,11 @@ impl Settings {
             listeners,
             reads: config.reads_from(),
             strict_order: config.strict_order,
-            idle_timeout: config.client_idle_timeout,
-            client_window: config.client_window,
-            pubsub: config.pubsub,
+            idle_timeout: Cell::new(config.client_idle_timeout),
+            client_window: Cell::new(config.client_window),
+            pubsub: Cell::new(config.pubsub),
             login,
-            client_credentials: credentials(&config.client_username, &config.client_password),
+            client_credentials: RefCell::new(credentials(&config.client_username, &config.client_password)),
         }
     }
 }

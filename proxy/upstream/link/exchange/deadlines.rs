@@ -15,10 +15,7 @@ use crate::{
     metrics::NodeError,
     protocol::says,
     upstream::{
-        link::{
-            Timeouts,
-            queue::{Entry, Queue},
-        },
+        link::queue::{Entry, Queue},
         ticket::{Envelope, OWED_LIMIT},
     },
 };
@@ -113,7 +110,7 @@ impl Exchange {
             }
             let queue = self.link.queue.borrow();
             if queue.entries.front().is_some_and(|front| now >= self.sound_until(&queue, front)) {
-                return Poll::Ready(format!("silent for {:?}", timeouts.node_timeout));
+                return Poll::Ready(format!("silent for {:?}", timeouts.node_timeout()));
             }
         }
     }
@@ -127,7 +124,7 @@ impl Exchange {
         // Entries are in the order of their coming, so that no later deadline is earlier. What comes while only given-up
         // requests are there has its own no sooner than `unasked`.
         let oldest = queue.entries.iter().find(|entry| entry.envelope.is_some());
-        let unasked = self.link.context.clock.now() + timeouts.request_timeout;
+        let unasked = self.link.context.clock.now() + timeouts.request_timeout();
         let answered = oldest.map(|entry| self.answered_until(entry)).unwrap_or(unasked);
         let until = answered.min(self.sound_until(queue, front));
         // By then it may have nothing to do.
@@ -138,7 +135,7 @@ impl Exchange {
     /// How long nothing may be said on the connection: a node that is gone would be missed by nobody, and what it should
     /// tell with it; and one with a `timeout` closes connections that are idle, just when the next request comes perhaps.
     fn quiet(&self) -> Option<Duration> {
-        let missed = self.link.audience().is_some().then_some(self.link.context.timeouts.node_timeout);
+        let missed = self.link.audience().is_some().then_some(self.link.context.timeouts.node_timeout());
         missed.into_iter().chain(self.link.context.sizes.accepts.get().quiet()).min()
     }
 
@@ -146,7 +143,8 @@ impl Exchange {
     /// ahead of this one in the queue are on their way, and its turn comes. A node that speaks on other connections is
     /// busy; that this connection is sound is believed for `node_timeout`.
     fn answered_until(&self, entry: &Entry) -> Instant {
-        let Timeouts { request_timeout, node_timeout, .. } = *self.link.context.timeouts;
+        let timeouts = &self.link.context.timeouts;
+        let (request_timeout, node_timeout) = (timeouts.request_timeout(), timeouts.node_timeout());
         let last = self.last_heard.max(entry.since);
         let believed = last + node_timeout.saturating_sub(request_timeout);
         let heard = self.link.tally.heard().unwrap_or(last).min(believed);
@@ -156,12 +154,12 @@ impl Exchange {
     /// Until when it may be silent about the front of the queue, or take nothing of it.
     fn sound_until(&self, queue: &Queue, front: &Entry) -> Instant {
         let last = if queue.written < front.length { self.last_taken } else { self.last_heard };
-        last.max(front.since) + self.link.context.timeouts.node_timeout
+        last.max(front.since) + self.link.context.timeouts.node_timeout()
     }
 
     /// Answers the requests whose time is over. Their entries stay, to swallow the late replies by position.
     fn expire(&self, now: Instant) {
-        let limit = self.link.context.timeouts.request_timeout;
+        let limit = self.link.context.timeouts.request_timeout();
         let mut expired = Vec::new();
         {
             let Queue { entries, bytes, .. } = &mut *self.link.queue.borrow_mut();

@@ -1,0 +1,209 @@
+//! What of the configuration may change while the proxy serves, and what a changed one brings.
+
+use super::{Config, ConfigError, ShownKey, Sources, shown};
+
+/// The keys that may change; those of a table all do. All others need a restart.
+macro_rules! live {
+    ($($key:ident,)+) => {
+        const LIVE: &[&str] = &[$(stringify!($key)),+];
+
+        impl Config {
+            fn take(&mut self, new: &Config) {
+                $(self.$key.clone_from(&new.$key);)+
+            }
+        }
+    };
+}
+
+live! {
+    client_username,
+    client_password,
+    client_password_file,
+    allow_insecure_bind,
+    max_clients,
+    client_idle_timeout,
+    client_window,
+    max_buffered,
+    password,
+    password_file,
+    request_timeout,
+    connect_timeout,
+    node_timeout,
+    retry_timeout,
+    max_redirects,
+    cross_slot,
+    deny,
+    allow,
+    log,
+    drain_delay,
+    drain_timeout,
+    pubsub,
+    users,
+}
+
+/// What has come of reading the configuration again.
+#[derive(Debug)]
+pub struct Reloaded {
+    /// What is in force from now on: the old one, with what may change from the new one.
+    pub config: Config,
+    /// Its keys as they are shown.
+    pub shown: Vec<ShownKey>,
+    /// The keys that have changed, by name.
+    pub taken: Vec<String>,
+    /// The same for people: a line for each.
+    pub report: Vec<String>,
+}
+
+impl Config {
+    /// Reads the configuration again and takes what may change; `before` is what is in force by its keys.
+    ///
+    /// # Errors
+    /// The new one is of no use, by itself or with what cannot change. Then nothing of it is to be taken.
+    pub fn reload(&self, sources: &Sources, before: &[ShownKey]) -> Result<Reloaded, ConfigError> {
+        let new = Config::load(sources)?;
+        new.ready_to_serve()?;
+        let mut config = self.clone();
+        config.take(&new);
+        config.own_databases().map_err(|why| ConfigError::Database { why })?;
+        config.check_users()?;
+        config.ready_to_serve()?;
+        let mut changes = Changes::default();
+        for (key, was, is) in pairs(before, &shown(sources)?) {
+            changes.note(key, was, is);
+        }
+        for key in changed_secrets(self, &new) {
+            changes.note_secret(key);
+        }
+        Ok(Reloaded { config, shown: changes.shown, taken: changes.taken, report: changes.report })
+    }
+}
+
+#[derive(Default)]
+struct Changes {
+    shown: Vec<ShownKey>,
+    taken: Vec<String>,
+    report: Vec<String>,
+}
+
+impl Changes {
+    fn note(&mut self, key: &str, was: Option<&ShownKey>, is: Option<&ShownKey>) {
+        let may_change = LIVE.contains(&key.split('.').next().unwrap_or(key));
+        self.shown.extend((if may_change { is } else { was }).cloned());
+        let [was, is] = [was, is].map(|shown| shown.map_or("nothing", |shown| &*shown.value));
+        if was == is {
+            return;
+        }
+        if may_change {
+            self.taken.push(key.to_owned());
+            self.report.push(format!("{key} = {is} (it was {was})"));
+        } else {
+            self.report.push(format!("{key} = {is} needs a restart: it is still {was}"));
+        }
+    }
+
+    fn note_secret(&mut self, key: String) {
+        if !self.taken.contains(&key) {
+            self.report.push(format!("{key} has changed"));
+            self.taken.push(key);
+        }
+    }
+}
+
+/// The keys of both, in order, each with what it was and is.
+fn pairs<'a>(
+    before: &'a [ShownKey],
+    now: &'a [ShownKey],
+) -> Vec<(&'a str, Option<&'a ShownKey>, Option<&'a ShownKey>)> {
+    let mut keys: Vec<&str> = before.iter().chain(now).map(|shown| &*shown.key).collect();
+    keys.sort_unstable();
+    keys.dedup();
+    let find = |all: &'a [ShownKey], key: &str| all.iter().find(|shown| shown.key == key);
+    keys.into_iter().map(|key| (key, find(before, key), find(now, key))).collect()
+}
+
+/// The passwords that are others, which nobody is shown: they may have changed in their files alone.
+fn changed_secrets(old: &Config, new: &Config) -> Vec<String> {
+    let mut changed = Vec::new();
+    if old.password != new.password {
+        changed.push("password".to_owned());
+    }
+    if old.client_password != new.client_password {
+        changed.push("client_password".to_owned());
+    }
+    let others = new
+        .users
+        .iter()
+        .filter(|(name, user)| old.users.get(*name).is_some_and(|before| before.passwords != user.passwords));
+    changed.extend(others.map(|(name, _)| format!("users.{name}.password")));
+    changed
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{fs, time::Duration};
+
+    use super::*;
+
+    /// The configuration of this text, read again with the other.
+    fn reloaded(before: &str, after: &str) -> Result<Reloaded, ConfigError> {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("slotway.toml");
+        let sources = Sources { file: Some(file.clone()), ..Sources::default() };
+        fs::write(&file, format!("seeds = [\"a:1\"]\n{before}")).unwrap();
+        let (config, keys) = (Config::load(&sources).unwrap(), shown(&sources).unwrap());
+        fs::write(&file, format!("seeds = [\"a:1\"]\n{after}")).unwrap();
+        config.reload(&sources, &keys)
+    }
+
+    #[test]
+    fn every_live_key_is_one() {
+        let keys = shown(&Sources::default()).unwrap();
+        for live in LIVE.iter().filter(|live| **live != "users") {
+            assert!(keys.iter().any(|shown| shown.key.split('.').next() == Some(live)), "{live}");
+        }
+    }
+
+    #[test]
+    fn what_may_change_is_taken_and_the_rest_is_told() {
+        let new =
+            reloaded("workers = 2", "workers = 3\nrequest_timeout = \"1s\"\n[pubsub]\nsoft_time = \"1s\"").unwrap();
+        assert_eq!(
+            new.report,
+            [
+                "pubsub.soft_time = \"1s\" (it was \"60s\")",
+                "request_timeout = \"1s\" (it was \"3s\")",
+                "workers = 3 needs a restart: it is still 2",
+            ]
+        );
+        assert_eq!((new.config.request_timeout, new.config.workers), (Duration::from_secs(1), 2));
+        assert_eq!(new.taken, ["pubsub.soft_time", "request_timeout"]);
+        let workers = new.shown.iter().find(|shown| shown.key == "workers").unwrap();
+        assert_eq!(workers.value, "2", "what needs a restart is told again the next time");
+    }
+
+    #[test]
+    fn a_password_is_told_and_not_shown() {
+        let new = reloaded("client_password = \"one\"", "client_password = \"other\"").unwrap();
+        assert_eq!(new.report, ["client_password has changed"]);
+        assert_eq!(new.config.client_password.unwrap().reveal(), "other");
+        let new = reloaded("", "client_password = \"other\"").unwrap();
+        assert_eq!(new.report, ["client_password = \"****\" (it was \"\")"]);
+    }
+
+    #[test]
+    fn what_is_of_no_use_is_refused_whole() {
+        for (before, after, why) in [
+            ("", "request_timeout = \"soon\"\ndeny = [\"keys\"]", "request_timeout"),
+            ("", "seed = []", "there is no key `seed`"),
+            // Of no use with what cannot change: the listener stays open to all.
+            (
+                "listen = \"0.0.0.0:1\"\npassword = \"a\"\nclient_password = \"b\"",
+                "listen = \"127.0.0.1:1\"\npassword = \"a\"",
+                "without a password",
+            ),
+        ] {
+            let error = reloaded(before, after).map(|new| new.report).unwrap_err().to_string();
+            assert!(error.contains(why), "{after}: {error}");
+        }
+    }
+}

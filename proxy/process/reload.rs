@@ -1,0 +1,134 @@
+//! Changing the configuration while clients are served: all of it that may change, or nothing.
+//!
+//! What a new value reaches: sessions and links by their worker ([`Worker::adopt`]), connections to nodes by the dialer, and
+//! what the process has one of (users, limits, the log) from here. Nothing on the way of a request asks for changes.
+
+use std::sync::Arc;
+
+use tokio::sync::{mpsc, watch};
+
+use super::{certificates::Certificates, passwords::Passwords, watched, worker::Worker};
+use crate::{
+    clients::{Clients, Order, users::Users},
+    config::{Config, ShownKey, Sources},
+    metrics::{Metrics, events::EventKind},
+    upstream::{
+        descriptors::Descriptors,
+        dial::{Control, Credentials, DialStep, Dialer, Login},
+        router::{ReloadRequest, Reloads},
+    },
+};
+
+/// Where the configuration is read from again, and how what lies outside the library follows it.
+pub struct Rereading {
+    /// Where values come from.
+    pub sources: Sources,
+    /// What is in force, by its keys.
+    pub shown: Vec<ShownKey>,
+    /// Sets the log's filter.
+    pub set_log: Box<dyn Fn(&str) + Send>,
+    /// Who asks for it: signals, and clients by PROXY RELOAD.
+    pub reloads: Reloads,
+    /// What they ask.
+    pub requests: mpsc::Receiver<ReloadRequest>,
+}
+
+impl Rereading {
+    /// From these sources.
+    pub fn new(sources: Sources, shown: Vec<ShownKey>, set_log: Box<dyn Fn(&str) + Send>) -> Rereading {
+        let (reloads, requests) = Reloads::channel();
+        Rereading { sources, shown, set_log, reloads, requests }
+    }
+}
+
+/// What has a new configuration reach all that goes by it.
+pub(super) struct Reloader<'a> {
+    pub(super) rereading: Rereading,
+    /// The configuration in force.
+    pub(super) config: &'a watch::Sender<Arc<Config>>,
+    pub(super) certificates: Certificates,
+    pub(super) passwords: Passwords,
+    pub(super) workers: &'a [Worker],
+    pub(super) clients: &'a Clients,
+    pub(super) users: &'a Users,
+    pub(super) descriptors: &'a Descriptors,
+    pub(super) dialer: &'a Dialer,
+    pub(super) metrics: &'a Metrics,
+}
+
+impl Reloader<'_> {
+    /// Reloads whenever somebody asks, and takes certificates and passwords whose files have changed. Never ends.
+    pub(super) async fn run(mut self) {
+        self.certificates.announce(self.metrics);
+        loop {
+            tokio::select! {
+                Some(request) = self.rereading.requests.recv() => {
+                    let report = self.reload().await;
+                    match &report {
+                        Ok(lines) => self.metrics.events().info(EventKind::Process, format!("reloaded: {}", lines.join("; "))),
+                        Err(why) => tracing::warn!("the new configuration is not taken, the old one serves on: {why}"),
+                    }
+                    // Who asked may have gone.
+                    let _ = request.send(report);
+                }
+                () = tokio::time::sleep(watched::LOOK) => {
+                    self.certificates.look(self.metrics);
+                    self.passwords.look();
+                }
+            }
+        }
+    }
+
+    async fn reload(&mut self) -> Result<Vec<String>, String> {
+        let Rereading { sources, shown, .. } = &self.rereading;
+        let before = self.config.borrow().clone();
+        let new = before.reload(sources, shown).map_err(|error| error.to_string())?;
+        let certificates = self.certificates.read_again(self.metrics)?;
+        if before.password != new.config.password {
+            self.try_password(&new.config).await?;
+        }
+        // From here on nothing fails.
+        let config = Arc::new(new.config);
+        self.dialer.adopt(&config);
+        self.descriptors.want(config.max_clients);
+        self.clients.set_most_buffered(config.max_buffered);
+        for name in self.users.adopt(&config) {
+            let of_it = self.clients.all().into_iter().filter(|client| *client.about().user == *name);
+            of_it.for_each(|client| client.tell(Order::Drain));
+        }
+        self.passwords = Passwords::of(&config, self.users);
+        if new.taken.iter().any(|key| key == "log") {
+            (self.rereading.set_log)(&config.log);
+        }
+        let adopting: Vec<_> = self.workers.iter().map(|worker| worker.adopt(config.clone())).collect();
+        for adopted in adopting {
+            // A worker that has ended serves nobody.
+            let _ = adopted.await;
+        }
+        self.config.send_replace(config);
+        self.rereading.shown = new.shown;
+        let mut report = new.report;
+        report.extend(self.certificates.take(certificates, self.metrics));
+        if report.is_empty() {
+            report.push("nothing has changed".to_owned());
+        }
+        Ok(report)
+    }
+
+    /// Asks a node whether it lets the proxy in by a new password: else every connection that is made from now on would fail.
+    async fn try_password(&self, config: &Config) -> Result<(), String> {
+        // Said as it is, whatever has been in force before.
+        let login = Login { credentials: Credentials::of(config), is_said: true, ..Login::default() };
+        for seed in config.seeds.iter() {
+            match Control::open(seed, &login, self.dialer).await {
+                Ok(_) => return Ok(()),
+                Err(error) if error.step == DialStep::Login && error.permanent => {
+                    return Err(format!("`password`: {seed} does not take it: {}", error.why));
+                }
+                // Another may answer.
+                Err(_) => {}
+            }
+        }
+        Ok(())
+    }
+}
