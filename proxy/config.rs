@@ -224,6 +224,9 @@ pub struct Config {
     /// How long requests under way may take at shutdown.
     #[serde(deserialize_with = "read::delay")]
     pub drain_timeout: Duration,
+    /// Where a process that takes this one's place asks for its sockets; `None`: nowhere.
+    #[serde(deserialize_with = "read::path")]
+    pub takeover: Option<PathBuf>,
 
     /// Limits of subscribers.
     pub pubsub: PubSubLimits,

@@ -124,6 +124,8 @@ settings! {
     drain_delay,
     /// How long requests under way may take at shutdown [10s]
     drain_timeout,
+    /// Take the place of the process that serves with the same path, and let another take this one's
+    takeover,
     /// Share the port with other processes
     reuse_port @ true,
     /// Serve beyond loopback without a password, as is meant

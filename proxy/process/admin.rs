@@ -12,6 +12,7 @@ mod status;
 use std::{
     io,
     net::SocketAddr,
+    os::fd::{AsFd, BorrowedFd, OwnedFd},
     sync::Arc,
     thread::{self, JoinHandle},
     time::Instant,
@@ -25,6 +26,7 @@ use axum::{
     routing::get,
 };
 use serde_json::json;
+use socket2::Socket;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
@@ -59,14 +61,18 @@ pub struct AdminView {
 /// The running admin server.
 pub struct Admin {
     address: SocketAddr,
+    /// What it listens by.
+    socket: OwnedFd,
+    stop: CancellationToken,
     thread: JoinHandle<()>,
 }
 
 impl Admin {
-    /// Listens on `address`, which may be shared with other processes if `reuse_port` says so, by TLS where `tls` says how,
+    /// Listens by `inherited`, or on `address`, which may be shared with other processes if `reuse_port` says so, by TLS where `tls` says how,
     /// and serves until `stop` is cancelled.
     pub fn start(
         address: SocketAddr,
+        inherited: Option<Socket>,
         reuse_port: bool,
         tls: Option<ForClients>,
         view: AdminView,
@@ -75,10 +81,14 @@ impl Admin {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let bound = {
             let _runtime = runtime.enter();
-            Listener::bind_tcp(address, reuse_port, tls)
+            match inherited {
+                Some(socket) => Listener::tcp(socket, tls),
+                None => Listener::bind_tcp(address, reuse_port, tls),
+            }
         };
-        let listener = match bound {
-            Ok(listener) => listener,
+        let bound = bound.and_then(|listener| Ok((listener.as_fd().try_clone_to_owned()?, listener)));
+        let (socket, listener) = match bound {
+            Ok(bound) => bound,
             Err(error) => {
                 // The caller has a runtime of its own, within which another must not end by itself.
                 runtime.shutdown_background();
@@ -89,6 +99,8 @@ impl Admin {
             Endpoint::Tcp(chosen) => chosen,
             Endpoint::Unix(_) => address,
         };
+        let stop = stop.child_token();
+        let stopped = stop.clone();
         let thread = thread::Builder::new().name("admin".to_owned()).spawn(move || {
             runtime.block_on(async {
                 let served = axum::serve(Bounded::new(listener, view.descriptors.clone()), pages(view));
@@ -96,11 +108,22 @@ impl Admin {
                     served = async { served.await } => if let Err(error) = served {
                         tracing::error!(%error, "the admin server ended");
                     },
-                    () = stop.cancelled() => {}
+                    () = stopped.cancelled() => {}
                 }
             });
         })?;
-        Ok(Admin { address, thread })
+        Ok(Admin { address, socket, stop, thread })
+    }
+
+    /// The socket that it listens by.
+    pub fn socket(&self) -> BorrowedFd<'_> {
+        self.socket.as_fd()
+    }
+
+    /// Somebody else answers by its socket from now on.
+    pub fn step_down(self) {
+        self.stop.cancel();
+        self.join();
     }
 
     /// Where it listens: the port that the system chose, where 0 was asked for.

@@ -3,12 +3,14 @@
 use std::{
     cell::Cell,
     fmt, io,
+    os::fd::{AsFd, BorrowedFd},
     sync::Arc,
     task::Poll,
     thread,
     time::{Duration, Instant},
 };
 
+use sd_notify::NotifyState;
 use socket2::{Domain, Socket, Type};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
@@ -26,9 +28,11 @@ use crate::{
         certificates::Certificates,
         databases::Databases,
         discovery::Discovery,
+        inherited::Inherited,
         passwords::Passwords,
         reload::{Reloader, Rereading},
         replication::Following,
+        takeover::{self, Post, Predecessor, Successor},
         worker::{Blueprint, Worker},
     },
     protocol::endpoint::ListenAddress,
@@ -54,6 +58,10 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 const COMPLAIN_EVERY: Duration = Duration::from_secs(10);
 /// What every system allows.
 const FEW_FILES: u64 = 256;
+/// How long a successor may take to find the cluster.
+const BECOMING_READY: Duration = Duration::from_secs(30);
+/// How long a client has been silent that a process closes whose place another has taken.
+const FALLEN_IDLE: Duration = Duration::from_secs(1);
 /// How often a drain looks whether all clients have gone.
 const DRAIN_LOOK: Duration = Duration::from_millis(10);
 
@@ -110,12 +118,21 @@ pub async fn run(
 ) -> Result<(), ServeError> {
     let config = Arc::new(config);
     let certificates = Certificates::load(&config)?;
-    let listen = |address: &ListenAddress| {
-        Listener::bind(address, config.reuse_port, certificates.for_clients().as_ref())
-            .map_err(|error| ServeError::Bind(address.clone(), error))
+    let (mut inherited, predecessor) = inherit(&config)?;
+    let mut listen = |address: &ListenAddress| {
+        let tls = certificates.for_clients();
+        let listener = match inherited.take(address) {
+            Some(socket) => Listener::over(socket, address, tls.as_ref(), inherited.owns_files),
+            None => Listener::bind(address, config.reuse_port, tls.as_ref()),
+        };
+        listener.map_err(|error| ServeError::Bind(address.clone(), error))
     };
-    let listeners = config.addresses().map(listen);
-    let listeners = listeners.collect::<Result<Vec<_>, _>>()?;
+    let listeners = config.addresses().map(&mut listen).collect::<Result<Vec<_>, _>>()?;
+    let admin_socket = config.admin.and_then(|address| inherited.take(&ListenAddress::Tcp(address)));
+    for address in inherited.left() {
+        tracing::warn!("a socket at {address} has been passed that no listener names: it is closed");
+    }
+    drop(inherited);
     let count = match config.workers {
         0 => thread::available_parallelism().map_or(1, usize::from),
         count => count,
@@ -165,6 +182,15 @@ pub async fn run(
     let following = tokio::spawn(following.run(stop.clone()));
     let discovery =
         tokio::spawn(Discovery::new(&config, dialer.clone(), publisher, hints_in, metrics.clone()).run(stop.clone()));
+    if let Some(predecessor) = predecessor {
+        tokio::select! {
+            taken = succeed(predecessor, topology.clone()) => taken?,
+            // Nothing is served here yet: the running process serves on.
+            () = shutdown.cancelled() => return Ok(()),
+        }
+    }
+    let post = config.takeover.as_deref().map(Post::at).transpose();
+    let post = post.map_err(|error| ServeError::System("`takeover`: cannot listen there", error))?;
     let admin = match config.admin {
         Some(address) => {
             let counted = clients.clone();
@@ -176,7 +202,7 @@ pub async fn run(
                 buffered: Box::new(move || counted.buffered()),
             };
             let tls = certificates.for_clients().filter(|_| config.admin_tls).map(ForClients::for_visitors);
-            let admin = Admin::start(address, config.reuse_port, tls, view, stop.clone());
+            let admin = Admin::start(address, admin_socket, config.reuse_port, tls, view, stop.clone());
             Some(admin.map_err(|error| ServeError::Bind(ListenAddress::Tcp(address), error))?)
         }
         None => None,
@@ -208,7 +234,11 @@ pub async fn run(
         dialer: &dialer,
         metrics: &metrics,
     };
+    tell_manager(&[NotifyState::Ready]);
+    let handed_over: Vec<_> = listeners.iter().map(AsFd::as_fd).chain(admin.as_ref().map(Admin::socket)).collect();
+    let mut successor = None;
     tokio::select! {
+        found = hand_over(post.as_ref(), &handed_over) => successor = Some(found),
         () = acceptor.run(&listeners) => {}
         () = look_for_idle(&clients, in_force.subscribe()) => {}
         () = follow_nodes(&descriptors, topology) => {}
@@ -222,10 +252,32 @@ pub async fn run(
             tokio::time::sleep(delay).await;
         } => {}
     }
-    // Who is in the backlog already has been promised a connection.
-    acceptor.accept_rest(&listeners).await;
-    drop(listeners);
+    tell_manager(&[NotifyState::Stopping]);
     let patience = in_force.borrow().drain_timeout;
+    let mut admin = admin;
+    if let Some(successor) = successor {
+        // Who is in the backlog is the successor's client.
+        listeners.iter().for_each(Listener::is_handed_over);
+        drop((listeners, post));
+        if let Some(admin) = admin.take() {
+            let _ = tokio::task::spawn_blocking(|| admin.step_down()).await;
+        }
+        drop(successor);
+        let text = format!(
+            "a successor has the listening sockets: {} clients are served on until they fall idle",
+            clients.count()
+        );
+        metrics.events().info(EventKind::Process, text);
+        let config = in_force.borrow().clone();
+        tokio::select! {
+            () = retire(&clients, &workers, &config) => {}
+            () = shutdown.cancelled() => {}
+        }
+    } else {
+        // Who is in the backlog already has been promised a connection.
+        acceptor.accept_rest(&listeners).await;
+        drop((listeners, post));
+    }
     drain(&clients, patience, &now).await;
     stop.cancel();
     for worker in workers {
@@ -238,6 +290,64 @@ pub async fn run(
     }
     tracing::info!("stopped: every client has been answered or closed");
     Ok(())
+}
+
+/// The listening sockets that are there already, from the service manager or from the process whose place this one takes.
+fn inherit(config: &Config) -> Result<(Inherited, Option<Predecessor>), ServeError> {
+    let found = config.takeover.as_deref().map(takeover::ask).transpose();
+    let found = found.map_err(|error| ServeError::System("`takeover`: the running process gives no sockets", error))?;
+    match found.flatten() {
+        Some((inherited, predecessor)) => Ok((inherited, Some(predecessor))),
+        None => Inherited::from_service_manager()
+            .map(|inherited| (inherited, None))
+            .map_err(|error| ServeError::System("the service manager passes what is no listening socket", error)),
+    }
+}
+
+/// Takes the place of the running process once the cluster is known; where it is not in time, that one serves on.
+async fn succeed(predecessor: Predecessor, mut topology: watch::Receiver<Arc<Topology>>) -> Result<(), ServeError> {
+    let known = topology.wait_for(|topology| topology.reachable() > 0);
+    if !matches!(tokio::time::timeout(BECOMING_READY, known).await, Ok(Ok(_))) {
+        let why = io::Error::new(io::ErrorKind::TimedOut, "no slot is served; the running process serves on");
+        return Err(ServeError::System("the place of the running process is not taken", why));
+    }
+    let stepped = tokio::task::spawn_blocking(|| predecessor.step_down()).await;
+    if !matches!(stepped, Ok(Ok(()))) {
+        tracing::warn!("the process whose place this one takes has gone without a word");
+    }
+    tracing::info!("the place of the running process is taken");
+    Ok(())
+}
+
+/// Waits for a successor; for ever where none can come.
+async fn hand_over(post: Option<&Post>, sockets: &[BorrowedFd<'_>]) -> Successor {
+    match post {
+        Some(post) => post.hand_over(sockets).await,
+        None => std::future::pending().await,
+    }
+}
+
+/// Serves on whom there is, and closes those who fall idle, up to `drain_timeout`.
+async fn retire(clients: &Clients, workers: &[Worker], config: &Config) {
+    let limit = config.client_idle_timeout.unwrap_or(FALLEN_IDLE).min(FALLEN_IDLE);
+    let brief = Arc::new(Config { client_idle_timeout: Some(limit), ..config.clone() });
+    for adopted in workers.iter().map(|worker| worker.adopt(brief.clone())).collect::<Vec<_>>() {
+        let _ = adopted.await;
+    }
+    let gone = async {
+        while clients.count() > 0 {
+            clients.wake_idle(limit);
+            tokio::time::sleep(DRAIN_LOOK).await;
+        }
+    };
+    let _ = tokio::time::timeout(config.drain_timeout, gone).await;
+}
+
+/// Tells the service manager, where there is one that wants to know (`Type=notify`).
+fn tell_manager(state: &[NotifyState<'_>]) {
+    if let Err(error) = sd_notify::notify(state) {
+        tracing::warn!(%error, "the service manager cannot be told");
+    }
 }
 
 /// Accepts clients and hands each to the worker that has the fewest. SO_REUSEPORT instead would hash them: few and

@@ -184,3 +184,55 @@ fn the_dockerfile_builds_from_the_lock_file_for_any_processor() {
     assert!(!image.contains("RUN "), "{image}");
     assert_eq!(text.matches("FROM ").count(), 2, "{text}");
 }
+
+/// Everything that `kubernetes-validate`'s schemas, strictly, and Kubernetes' restricted pod security standard ask for.
+#[test]
+fn the_kubernetes_manifests_are_valid_and_restricted() {
+    const JUDGE: &str = r#"
+import sys, yaml, kubernetes_validate as judge
+for path in sys.argv[1:]:
+    for document in yaml.safe_load_all(open(path)):
+        judge.validate(document, "1.30", strict=True)
+        pod = document.get("spec", {}).get("template", {}).get("spec")
+        if not pod:
+            continue
+        common = pod["securityContext"]
+        assert common["runAsNonRoot"] and common["seccompProfile"]["type"] == "RuntimeDefault", path
+        for container in pod.get("initContainers", []) + pod["containers"]:
+            own, name = container["securityContext"], container["name"]
+            assert own["capabilities"]["drop"] == ["ALL"] and not own["allowPrivilegeEscalation"], name
+            assert own["readOnlyRootFilesystem"] and "memory" in container["resources"]["limits"], name
+"#;
+    let Some(python) = std::env::var_os("SLOTWAY_TEST_PYTHON") else {
+        eprintln!("SKIPPED: SLOTWAY_TEST_PYTHON names no Python with kubernetes-validate");
+        return;
+    };
+    let has_it = Command::new(&python).args(["-c", "import kubernetes_validate"]).output();
+    if !has_it.is_ok_and(|output| output.status.success()) {
+        eprintln!("SKIPPED: {} has no kubernetes-validate", python.display());
+        return;
+    }
+    let folder = repository().join("deploy/kubernetes");
+    let files = ["deployment.yaml", "sidecar.yaml"].map(|name| folder.join(name));
+    let judged = Command::new(&python).args(["-c", JUDGE]).args(files).output().expect("Python");
+    assert!(judged.status.success(), "{}", String::from_utf8_lossy(&judged.stderr));
+}
+
+/// systemd takes the units, and finds the service exposed less than 2.0 of 10.
+#[test]
+fn the_systemd_units_are_valid_and_hardened() {
+    let folder = reaper::folder("units");
+    // The program is not installed here.
+    let service = read("systemd/slotway.service").replace("/usr/bin/slotway", "/bin/true");
+    fs::write(folder.join("slotway.service"), service).expect("written");
+    fs::write(folder.join("slotway.socket"), read("systemd/slotway.socket")).expect("written");
+    let analyze = |args: &[&str]| Command::new("systemd-analyze").args(args).current_dir(&folder).output();
+    let Ok(verified) = analyze(&["verify", "./slotway.service", "./slotway.socket"]) else {
+        eprintln!("SKIPPED: there is no systemd-analyze here");
+        return;
+    };
+    let said = String::from_utf8_lossy(&verified.stderr).into_owned();
+    assert!(verified.status.success() && !said.contains("slotway."), "{said}");
+    let judged = analyze(&["security", "--offline=true", "--threshold=20", "./slotway.service"]).expect("it runs");
+    assert!(judged.status.success(), "{}", String::from_utf8_lossy(&judged.stdout));
+}

@@ -6,4 +6,5 @@ pub mod doctor;
 pub mod lifecycle;
 pub mod observed;
 pub mod reload;
+pub mod succession;
 pub mod told;

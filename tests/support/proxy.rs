@@ -25,6 +25,8 @@ pub struct Settings {
     pub expected: Vec<String>,
     /// A program that runs it, with its arguments: a profiler, say.
     pub under: Vec<String>,
+    /// Its ports for clients and for operators, where they are not to be free ones.
+    pub ports: Option<(u16, u16)>,
     /// Another build of it than the tests' own.
     pub binary: Option<PathBuf>,
 }
@@ -50,6 +52,12 @@ impl Settings {
     /// Run by another program, such as a profiler.
     pub fn under<T: Into<String>>(mut self, program: impl IntoIterator<Item = T>) -> Settings {
         self.under = program.into_iter().map(Into::into).collect();
+        self
+    }
+
+    /// At the ports of another.
+    pub fn at_ports_of(mut self, other: &Proxy) -> Settings {
+        self.ports = Some((other.port, other.admin));
         self
     }
 
@@ -125,7 +133,7 @@ impl Proxy {
     /// Starts a proxy and waits until it listens, ready or not.
     #[track_caller]
     pub fn launch(settings: Settings) -> Proxy {
-        let (port, admin) = (free_port(), free_port());
+        let (port, admin) = settings.ports.unwrap_or_else(|| (free_port(), free_port()));
         let folder = reaper::folder(&format!("proxy-{port}"));
         let log = folder.join("proxy.log");
         let out = File::create(&log).expect("a log file");

@@ -31,7 +31,7 @@ impl Stage {
             shutdown: shutdown.clone(),
             buffered: Box::new(|| 4096),
         };
-        let admin = Admin::start("127.0.0.1:0".parse().unwrap(), false, None, view, stop.clone()).unwrap();
+        let admin = Admin::start("127.0.0.1:0".parse().unwrap(), None, false, None, view, stop.clone()).unwrap();
         Stage { topology, metrics, shutdown, stop, admin }
     }
 

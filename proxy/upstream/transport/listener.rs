@@ -5,9 +5,15 @@ use std::{
     future::poll_fn,
     io,
     net::SocketAddr,
-    os::unix::fs::{FileTypeExt, PermissionsExt},
+    os::{
+        fd::{AsFd, BorrowedFd},
+        unix::fs::{FileTypeExt, PermissionsExt},
+    },
     path::Path,
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering::Relaxed},
+    },
     task::{Context, Poll, ready},
 };
 
@@ -38,7 +44,11 @@ pub enum Listener {
 
 /// The file of a unix socket that is listened on.
 #[derive(Debug)]
-pub struct SocketFile(Arc<str>);
+pub struct SocketFile {
+    path: Arc<str>,
+    /// Whether it goes when nobody listens any more: not where somebody else has made it, or listens on.
+    is_ours: AtomicBool,
+}
 
 /// A client, or a visitor of the admin port, that has connected.
 #[derive(Debug)]
@@ -77,6 +87,37 @@ impl Listener {
         }
     }
 
+    /// Goes on listening at this address by a socket that does already; the file of a unix socket is `ours` where it goes with
+    /// the listener.
+    ///
+    /// # Errors
+    /// As [`Listener::bind`].
+    pub fn over(socket: Socket, address: &ListenAddress, tls: Option<&ForClients>, ours: bool) -> io::Result<Listener> {
+        match address {
+            ListenAddress::Tcp(_) => Listener::tcp(socket, None),
+            ListenAddress::Tls(_) => Listener::tcp(socket, Some(tls.ok_or(io::ErrorKind::InvalidInput)?.clone())),
+            ListenAddress::Unix { path, .. } => {
+                let file = SocketFile { path: path.clone(), is_ours: AtomicBool::new(ours) };
+                UnixListener::from_std(socket.into()).map(|listener| Listener::Unix(listener, file))
+            }
+        }
+    }
+
+    /// By a TCP socket that listens already.
+    ///
+    /// # Errors
+    /// What the system says.
+    pub fn tcp(socket: Socket, tls: Option<ForClients>) -> io::Result<Listener> {
+        TcpListener::from_std(socket.into()).map(|listener| Listener::Tcp(listener, tls))
+    }
+
+    /// Somebody else listens on by the same socket: its file stays.
+    pub fn is_handed_over(&self) {
+        if let Listener::Unix(_, file) = self {
+            file.is_ours.store(false, Relaxed);
+        }
+    }
+
     /// Listens on a port; `[::]` serves IPv4 as well.
     ///
     /// # Errors
@@ -92,7 +133,7 @@ impl Listener {
         socket.set_nonblocking(true)?;
         socket.bind(&address.into())?;
         socket.listen(BACKLOG)?;
-        TcpListener::from_std(socket.into()).map(|listener| Listener::Tcp(listener, tls))
+        Listener::tcp(socket, tls)
     }
 
     fn bind_unix(path: &Arc<str>, mode: Option<u32>) -> io::Result<Listener> {
@@ -106,7 +147,7 @@ impl Listener {
         let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
         socket.set_nonblocking(true)?;
         socket.bind(&socket2::SockAddr::unix(file)?)?;
-        let removed_at_the_end = SocketFile(path.clone());
+        let removed_at_the_end = SocketFile { path: path.clone(), is_ours: AtomicBool::new(true) };
         if let Some(mode) = mode {
             // Nobody can connect before it is listened on.
             fs::set_permissions(file, fs::Permissions::from_mode(mode))?;
@@ -122,7 +163,7 @@ impl Listener {
     pub fn address(&self) -> io::Result<Endpoint> {
         match self {
             Listener::Tcp(listener, _) => listener.local_addr().map(Endpoint::Tcp),
-            Listener::Unix(_, file) => Ok(Endpoint::Unix(file.0.clone())),
+            Listener::Unix(_, file) => Ok(Endpoint::Unix(file.path.clone())),
         }
     }
 
@@ -145,16 +186,27 @@ impl Listener {
             }
             Listener::Unix(listener, file) => {
                 let (stream, _) = ready!(listener.poll_accept(cx))?;
-                let end = Endpoint::Unix(file.0.clone());
+                let end = Endpoint::Unix(file.path.clone());
                 Arrival { stream: Stream::over(Carrier::Unix(stream)), tls: None, peer: end.clone(), local: end }
             }
         }))
     }
 }
 
+impl AsFd for Listener {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        match self {
+            Listener::Tcp(listener, _) => listener.as_fd(),
+            Listener::Unix(listener, _) => listener.as_fd(),
+        }
+    }
+}
+
 impl Drop for SocketFile {
     fn drop(&mut self) {
-        let _ = fs::remove_file(&*self.0);
+        if self.is_ours.load(Relaxed) {
+            let _ = fs::remove_file(&*self.path);
+        }
     }
 }
 

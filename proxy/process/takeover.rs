@@ -1,0 +1,133 @@
+//! Upgrading without a gap: a new process takes the place of a running one, and its listening sockets.
+//!
+//! The running process listens at a unix socket. Who connects there gets the listening sockets (`SCM_RIGHTS`), makes itself
+//! ready, and says so; only then the running one accepts nobody more, and drains. The sockets are the same throughout, so that
+//! clients who connect meanwhile wait in their backlog at most. A successor that does not become ready changes nothing.
+
+use std::{
+    io::{self, IoSlice, IoSliceMut, Read, Write},
+    mem::MaybeUninit,
+    os::{
+        fd::{AsFd, BorrowedFd, OwnedFd},
+        unix::net::UnixStream,
+    },
+    path::Path,
+    time::Duration,
+};
+
+use rustix::{
+    cmsg_space,
+    net::{
+        RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage, SendFlags,
+        recvmsg, sendmsg,
+    },
+};
+use tokio::io::{AsyncReadExt, Interest};
+
+use super::inherited::Inherited;
+use crate::{protocol::endpoint::ListenAddress, upstream::transport::Listener};
+
+/// The most sockets that are handed over: as many as one message carries on Linux.
+const MOST: usize = 253;
+/// What the running process says with the sockets: another version of this protocol would say another.
+const GREETING: &[u8] = b"slotway takeover 1\n";
+/// What the successor says when it can serve.
+const READY: &[u8] = b"ready\n";
+/// How long the one waits for the other's next word, where nothing else has to be done first.
+const PATIENCE: Duration = Duration::from_secs(5);
+/// How long a successor may take to become ready.
+const SUCCESSION: Duration = Duration::from_secs(60);
+
+/// The running process, to whoever takes its place.
+#[derive(Debug)]
+pub struct Predecessor(UnixStream);
+
+/// Asks the process that runs for its sockets; `None` where none does.
+///
+/// # Errors
+/// It is there, and gives none: another user's, say, or another program.
+pub fn ask(path: &Path) -> io::Result<Option<(Inherited, Predecessor)>> {
+    let stream = match UnixStream::connect(path) {
+        Ok(stream) => stream,
+        Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused) => {
+            return Ok(None);
+        }
+        Err(error) => return Err(error),
+    };
+    stream.set_read_timeout(Some(PATIENCE))?;
+    let mut said = [0; GREETING.len()];
+    let mut space = [MaybeUninit::uninit(); cmsg_space!(ScmRights(MOST))];
+    let mut rights = RecvAncillaryBuffer::new(&mut space);
+    let received = recvmsg(&stream, &mut [IoSliceMut::new(&mut said)], &mut rights, RecvFlags::CMSG_CLOEXEC)?;
+    if said.get(..received.bytes) != Some(GREETING) {
+        return Err(io::Error::other("what answers there is no Slotway that hands over its sockets"));
+    }
+    let sockets = rights.drain().flat_map(|message| match message {
+        RecvAncillaryMessage::ScmRights(sockets) => sockets.collect::<Vec<OwnedFd>>(),
+        _ => Vec::new(),
+    });
+    Ok(Some((Inherited::from_predecessor(sockets.collect()), Predecessor(stream))))
+}
+
+impl Predecessor {
+    /// Has it accept nobody more: from here on it is this process's turn.
+    ///
+    /// # Errors
+    /// It is gone already, or does not answer.
+    pub fn step_down(mut self) -> io::Result<()> {
+        self.0.write_all(READY)?;
+        // It closes the connection once it has let go of everything.
+        self.0.read_to_end(&mut Vec::new()).map(drop)
+    }
+}
+
+/// Where a successor asks.
+#[derive(Debug)]
+pub struct Post(Listener);
+
+/// A successor that is ready; it goes on when this is dropped.
+#[derive(Debug)]
+pub struct Successor(#[expect(dead_code, reason = "it is kept open")] tokio::net::UnixStream);
+
+impl Post {
+    /// At this path; nobody but this user may connect.
+    ///
+    /// # Errors
+    /// What the system says: somebody else listens there, say.
+    pub fn at(path: &Path) -> io::Result<Post> {
+        let address = ListenAddress::Unix { path: path.to_string_lossy().into(), mode: Some(0o600) };
+        Listener::bind(&address, false, None).map(Post)
+    }
+
+    /// Waits until a successor has these sockets and is ready.
+    pub async fn hand_over(&self, sockets: &[BorrowedFd<'_>]) -> Successor {
+        loop {
+            match self.try_hand_over(sockets).await {
+                Ok(successor) => return successor,
+                Err(error) => {
+                    tracing::warn!(%error, "a successor came and did not become ready: this process serves on");
+                    tokio::time::sleep(Duration::from_millis(100)).await;
+                }
+            }
+        }
+    }
+
+    async fn try_hand_over(&self, sockets: &[BorrowedFd<'_>]) -> io::Result<Successor> {
+        let Listener::Unix(listener, _) = &self.0 else { return std::future::pending().await };
+        let (mut stream, _) = listener.accept().await?;
+        tracing::info!("a successor asks for the listening sockets");
+        stream
+            .async_io(Interest::WRITABLE, || {
+                let mut space = [MaybeUninit::uninit(); cmsg_space!(ScmRights(MOST))];
+                let mut rights = SendAncillaryBuffer::new(&mut space);
+                if !rights.push(SendAncillaryMessage::ScmRights(sockets)) {
+                    return Err(io::Error::other("there are too many listeners to hand over"));
+                }
+                Ok(sendmsg(stream.as_fd(), &[IoSlice::new(GREETING)], &mut rights, SendFlags::NOSIGNAL)?)
+            })
+            .await?;
+        let mut said = [0; READY.len()];
+        tokio::time::timeout(SUCCESSION, stream.read_exact(&mut said)).await.map_err(|_| io::ErrorKind::TimedOut)??;
+        if said == *READY { Ok(Successor(stream)) } else { Err(io::ErrorKind::InvalidData.into()) }
+    }
+}
