@@ -106,8 +106,7 @@ impl Tracking {
 
     /// A command has been carried out: CLIENT CACHING was for it.
     pub(super) fn caching_is_over(&mut self, spec: Option<&Spec>) {
-        let about_client = spec.is_some_and(|spec| spec.name.starts_with("client|"));
-        self.caching &= about_client;
+        self.caching &= spec.is_some_and(|spec| spec.traits.about_clients);
     }
 
     /// Something is read in a way that no node remembers: what the client keeps of it must go again.

@@ -19,6 +19,8 @@ pub struct Traits {
     pub about_users: bool,
     /// The command acts on clients or scripts of all databases.
     pub acts_on_all: bool,
+    /// One of CLIENT's: what CLIENT CACHING says of the next command is not about it.
+    pub about_clients: bool,
     /// The command begins CONFIG RESETSTAT's new count.
     pub counts_anew: bool,
     /// The command tells of servers or is for them, and not about keys: in a transaction that can be done when the
@@ -49,8 +51,9 @@ pub enum Echoes {
 /// The columns of a row.
 pub fn of(spec: &Spec) -> Traits {
     let name = &*spec.name;
-    let (container, _) = name.split_once('|').unwrap_or((name, ""));
+    let (container, sub) = name.split_once('|').unwrap_or((name, ""));
     Traits {
+        about_clients: container == "client" && !sub.is_empty(),
         while_subscribed: matches!(
             spec.treatment,
             Treatment::Local(
