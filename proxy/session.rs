@@ -375,7 +375,7 @@ impl Session {
         });
         let mut used = 0;
         let mut turn = None;
-        let inside = self.caller.database.clone();
+        let (router, inside) = (self.caller.router.clone(), self.caller.database.clone());
         self.reader.set_ready(true);
         while !self.busy.is_ending() {
             let rest = &bytes[used..];
@@ -400,15 +400,25 @@ impl Session {
             } else {
                 let request = parser.request(rest, found);
                 self.reader.set_behind(rest.len() - found.used);
+                let topology = router.topology();
                 let mut anew = inside.as_ref().map(|inside| inside.anew());
-                let request = match (&inside, &mut anew) {
+                let (request, spec) = match (&inside, &mut anew) {
                     (Some(inside), Some(anew)) => {
                         inside.count(self.caller.client.received(), self.reader.behind());
-                        database::enter(&self.caller, &self.listening, self.multi.queued(), request, anew)
+                        let queued = self.multi.queued();
+                        database::enter(
+                            inside,
+                            &self.caller,
+                            &self.listening,
+                            queued,
+                            &topology.commands,
+                            request,
+                            anew,
+                        )
                     }
-                    _ => request,
+                    _ => (request, topology.commands.find(&request)),
                 };
-                match self.dispatch(&request) {
+                match self.dispatch(&request, &topology, spec) {
                     Flow::Taken => {}
                     Flow::Full | Flow::Held => break,
                     Flow::Work(work) if self.caller.line.is_settled() => {

@@ -16,7 +16,10 @@ use crate::{
     commands::{
         database::{Database, Entered, KnownScripts, Strip},
         plan::Plan,
-        table::{self, CommandTable, Spec, in_database::ReplyKeys},
+        table::{
+            CommandTable, Spec,
+            in_database::{InDatabase, ReplyKeys},
+        },
     },
     metrics::DatabaseTally,
     protocol::{
@@ -65,11 +68,6 @@ impl OwnDatabase {
         }
     }
 
-    fn plans<'a>(&self, plan: Plan, request: Request<'a>) -> Request<'a> {
-        self.plan.set(Some(plan));
-        request
-    }
-
     /// The lines of INFO that tell how many keys there are, once.
     pub(super) fn take_keyspace(&self) -> Option<String> {
         self.keyspace.take()
@@ -88,24 +86,30 @@ impl Drop for OwnDatabase {
     }
 }
 
-/// The request as it goes on within the caller's database; `queued` is what an EXEC carries out.
-pub(super) fn enter<'a>(
+/// The request as it goes on within the caller's database, and its row in the table; `queued` is what an EXEC carries out.
+pub(super) fn enter<'a, 'c>(
+    inside: &OwnDatabase,
     caller: &Caller,
     listening: &Listening,
     queued: Option<&Transaction>,
+    commands: &'c Arc<CommandTable>,
     request: Request<'a>,
     anew: &'a mut Anew,
-) -> Request<'a> {
-    let Some(inside) = &caller.database else { return request };
-    let topology = caller.router.topology();
-    let spec = topology.commands.find(&request);
+) -> (Request<'a>, Option<&'c Spec>) {
+    let spec = commands.find(&request);
     caller.line.strip_next(None);
     inside.plan.set(None);
+    if let Some(spec) = spec
+        && !listening.only_subscribes(caller)
+        && inside.database.enter_plain(&request, spec, anew)
+    {
+        return (anew.request(), Some(spec));
+    }
     if listening.forbids(caller, &request, spec).is_some() {
         // It is refused by the name that the client said.
-        return request;
+        return (request, spec);
     }
-    let known = known(caller, &topology.commands, spec, queued.is_some());
+    let known = known(caller, commands, spec, queued.is_some());
     let entered = inside.database.enter(&request, spec, known, anew);
     let mut strip = strip_for(caller, queued, &inside.database, spec);
     if let Some(strip) = &mut strip {
@@ -116,19 +120,24 @@ pub(super) fn enter<'a>(
         strip.proves(script);
     }
     caller.line.strip_next(strip);
-    match entered {
-        Entered::AsItCame => request,
-        Entered::Anew => anew.request(),
-        Entered::Refused(error) => inside.plans(Plan::Refuse(error), request),
-        Entered::Unchanged(error) => inside.plans(Plan::Unchanged(error), request),
-        Entered::CountsKeys => inside.plans(Plan::CountsKeys, request),
+    let plan = match entered {
+        Entered::AsItCame => return (request, spec),
+        Entered::Anew if spec.is_some_and(|spec| matches!(spec.in_database, InDatabase::Keys)) => {
+            return (anew.request(), spec);
+        }
+        Entered::Anew => return (anew.request(), commands.find(&anew.request())),
+        Entered::Refused(error) => Plan::Refuse(error),
+        Entered::Unchanged(error) => Plan::Unchanged(error),
+        Entered::CountsKeys => Plan::CountsKeys,
         // Number 0 is all of the cluster, with the others in it.
-        Entered::InEach if caller.databases.get(0).is_none() => request,
+        Entered::InEach if caller.databases.get(0).is_none() => return (request, spec),
         Entered::InEach => {
             let each = |(_, database): (u32, &Arc<Database>)| (database.slot(), database.flush_frame());
-            inside.plans(Plan::InTurn(caller.databases.all().map(each).collect()), request)
+            Plan::InTurn(caller.databases.all().map(each).collect())
         }
-    }
+    };
+    inside.plan.set(Some(plan));
+    (request, spec)
 }
 
 /// What is known for a request of this row, which joins a transaction or not.
@@ -138,7 +147,7 @@ pub(super) fn known<'a>(
     spec: Option<&Spec>,
     is_queued: bool,
 ) -> KnownScripts<'a> {
-    let runs = spec.is_some_and(|spec| matches!(spec.in_database, table::in_database::InDatabase::Script(_)));
+    let runs = spec.is_some_and(|spec| matches!(spec.in_database, InDatabase::Script(_)));
     let router = &caller.router;
     KnownScripts {
         wrapped: router.wrapped(),

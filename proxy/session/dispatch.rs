@@ -22,7 +22,7 @@ use super::{
     work::Work,
 };
 use crate::{
-    cluster::topology::{Node, Route},
+    cluster::topology::{Node, Route, Topology},
     commands::{
         merge::Merge,
         plan::{self, Local, Plan, Split},
@@ -39,8 +39,8 @@ use crate::{
 };
 
 impl Session {
-    /// Answers a request or sends it on its way, unless it has to wait.
-    pub(super) fn dispatch(&mut self, request: &Request<'_>) -> Flow {
+    /// Answers a request or sends it on its way, unless it has to wait. `spec` is its row in the topology's table.
+    pub(super) fn dispatch(&mut self, request: &Request<'_>, topology: &Topology, spec: Option<&Spec>) -> Flow {
         if self.caller.line.has_bounced() {
             return Flow::Settle;
         }
@@ -55,8 +55,6 @@ impl Session {
             self.listening.follow(&self.caller);
         }
         let router = self.caller.router.clone();
-        let topology = router.topology();
-        let spec = topology.commands.find(request);
         if spec.is_none() && (request.is(0, "POST") || request.is(0, "HOST:")) {
             // As Redis does: some web page makes a browser talk to us.
             tracing::warn!(peer = %self.caller.client.peer, "possible SECURITY ATTACK: HTTP from a client; its connection is closed");

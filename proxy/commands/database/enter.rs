@@ -2,7 +2,11 @@
 
 use super::{Database, KnownScripts, whole::Whole};
 use crate::{
-    commands::table::{Keys, Spec, in_database::InDatabase, keys},
+    commands::table::{
+        Keys, Spec,
+        in_database::{InDatabase, ReplyKeys},
+        keys,
+    },
     protocol::{
         resp::{
             Request,
@@ -36,7 +40,6 @@ impl Database {
     pub fn enter(&self, request: &Request, spec: Option<&Spec>, known: KnownScripts, anew: &mut Anew) -> Entered {
         let Some(spec) = spec else { return Entered::Refused(says::unknown_command(request)) };
         if let (InDatabase::Keys, Some(key)) = (spec.in_database, spec.only_key()) {
-            // Nearly all are such ones.
             return self.enter_one(request, key, anew);
         }
         if !spec.takes(request.len()) {
@@ -112,7 +115,20 @@ impl Database {
         request.frame().len() + request.len() * (self.pattern.len() + HEAD) > Anew::LONGEST
     }
 
+    /// What [`Database::enter`] does for nearly all requests: those with one key, which their replies do not name. False for
+    /// all others, with which nothing has been done.
     #[inline]
+    pub fn enter_plain(&self, request: &Request, spec: &Spec, anew: &mut Anew) -> bool {
+        let is_plain = matches!(spec.in_database, InDatabase::Keys) && spec.reply_keys == ReplyKeys::Nothing;
+        match spec.only_key() {
+            Some(key) if is_plain && key < request.len() && !self.outgrows(request) => {
+                anew.put_before(request, key, &self.prefix);
+                true
+            }
+            _ => false,
+        }
+    }
+
     fn enter_one(&self, request: &Request, key: usize, anew: &mut Anew) -> Entered {
         if key >= request.len() {
             return Entered::AsItCame;

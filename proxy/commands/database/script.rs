@@ -36,6 +36,8 @@ const NOBODYS: &[u8] = b"ffffffffffffffffffffffffffffffffffffffff";
 
 /// The prologue without comments and line ends.
 static PROLOGUE: LazyLock<String> = LazyLock::new(|| compact(include_str!("prologue.lua")));
+/// Likewise, of that for simple scripts.
+static SIMPLE_PROLOGUE: LazyLock<String> = LazyLock::new(|| compact(include_str!("prologue_simple.lua")));
 
 /// A script of the proxy's own without comments and line ends.
 pub(super) fn compact(text: &str) -> String {
@@ -347,9 +349,10 @@ fn wrap(database: &Database, text: &[u8], rules: &KeyRules, commands: &CommandTa
         // There is no code.
         None => return text.to_vec(),
     };
+    let template = if is_simple(text, commands) { &*SIMPLE_PROLOGUE } else { &*PROLOGUE };
     let mut prologue = String::new();
     // Every other part is the name of what is put in.
-    for (index, part) in PROLOGUE.split('@').enumerate() {
+    for (index, part) in template.split('@').enumerate() {
         match (index % 2, part) {
             (1, "ONE") => prologue.push_str(&literal(rules.one.as_bytes())),
             (1, "SOME") => prologue.push_str(&literal(rules.some.as_bytes())),
@@ -363,6 +366,27 @@ fn wrap(database: &Database, text: &[u8], rules: &KeyRules, commands: &CommandTa
         }
     }
     [&text[..code], prologue.as_bytes(), &text[code..]].concat()
+}
+
+/// Whether all that a text has of `redis` are calls of named commands whose only key is their first argument, and nothing else
+/// leads to what it stands for: Lua has a name only by its letters.
+fn is_simple(text: &[u8], commands: &CommandTable) -> bool {
+    let is_there = |word: &[u8]| memchr::memmem::find(text, word).is_some();
+    ![&b"server"[..], b"_G", b"load", b"fenv"].into_iter().any(is_there)
+        && memchr::memmem::find_iter(text, b"redis").all(|at| is_simple_call(&text[at + b"redis".len()..], commands))
+}
+
+/// Whether this follows `redis` in a call such as `redis.call('GET', ...)`.
+fn is_simple_call(rest: &[u8], commands: &CommandTable) -> bool {
+    let call = || {
+        let rest = rest.strip_prefix(b".call").or_else(|| rest.strip_prefix(b".pcall"))?;
+        let rest = rest.trim_ascii_start().strip_prefix(b"(")?.trim_ascii_start();
+        let (quote, rest) = rest.split_first().filter(|(quote, _)| b"'\"".contains(quote))?;
+        let (name, rest) = rest.split_at(rest.iter().position(|byte| byte == quote)?);
+        let has_key = rest[1..].trim_ascii_start().starts_with(b",");
+        (has_key && name.iter().all(u8::is_ascii_alphanumeric)).then_some(name)
+    };
+    call().is_some_and(|name| commands.named(name, b"").is_some_and(has_one_key_first))
 }
 
 /// A string of Lua's.
@@ -391,4 +415,38 @@ fn names_in(text: &[u8], commands: &CommandTable) -> String {
     }
     let names: Vec<String> = names.into_iter().map(|name| format!("['{name}']=1")).collect();
     format!("{{{}}}", names.join(","))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn scripts_that_only_call_commands_with_one_key_are_simple() {
+        for (text, expected) in [
+            ("return redis.call('get', KEYS[1])", true),
+            ("redis.pcall( \"SET\" , KEYS[1], 'v') return redis.call('incr',KEYS[2])", true),
+            ("return 1", true),
+            ("local redis_key = KEYS[1] return 1", false),
+            ("return redis.call('mget', KEYS[1], KEYS[2])", false),
+            ("return redis.call('keys', '*')", false),
+            ("return redis.call('lmpop', 1, 'l', 'LEFT')", false),
+            ("return redis.call('nonesuch', KEYS[1])", false),
+            ("return redis.call('get')", false),
+            ("return redis.call(ARGV[1], KEYS[1])", false),
+            ("return redis.call('get'..'x', KEYS[1])", false),
+            ("return redis.call(('get'), KEYS[1])", false),
+            ("local call = redis.call return call('get', 'k')", false),
+            ("return redis.callx('get', 'k')", false),
+            ("return redis--[[]].call('get', 'k')", false),
+            ("return redis.sha1hex('')", false),
+            ("return redis.call('get', 'k') or redis.status_reply('OK')", false),
+            ("return server.call('get', KEYS[1])", false),
+            ("return _G['red'..'is'].call('get', 'k')", false),
+            ("return loadstring('return red'..'is.call(\"get\", \"k\")')()", false),
+            ("return getfenv(1)['red'..'is']", false),
+        ] {
+            assert_eq!(is_simple(text.as_bytes(), &CommandTable::builtin()), expected, "{text}");
+        }
+    }
 }

@@ -63,13 +63,14 @@ pub fn head_len(number: usize) -> usize {
 }
 
 /// Appends a frame's head: its kind and a number.
+#[inline]
 pub fn head(out: &mut Vec<u8>, kind: u8, number: i64) {
-    out.push(kind);
+    let digit = |number: i64| b'0' + number as u8;
     match number {
-        0..=9 => out.push(b'0' + number as u8),
-        10..=99 => out.extend_from_slice(&[b'0' + (number / 10) as u8, b'0' + (number % 10) as u8]),
+        // Nearly all are that short.
+        0..=9 => out.extend_from_slice(&[kind, digit(number), b'\r', b'\n']),
+        10..=99 => out.extend_from_slice(&[kind, digit(number / 10), digit(number % 10), b'\r', b'\n']),
         // Writing to a Vec cannot fail.
-        _ => drop(write!(out, "{number}")),
+        _ => drop(write!(out, "{}{number}\r\n", char::from(kind))),
     }
-    out.extend_from_slice(b"\r\n");
 }
