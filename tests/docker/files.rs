@@ -25,10 +25,16 @@ pub fn metrics_asked_for() -> BTreeSet<String> {
 
 #[test]
 fn the_images_are_those_the_tests_provide() {
-    let all: String =
-        ["compose.yaml", "compose.replicas.yaml", "compose.sidecar.yaml", "Dockerfile", "sidecar/Dockerfile"]
-            .map(read)
-            .concat();
+    let all: String = [
+        "compose.yaml",
+        "compose.replicas.yaml",
+        "compose.sidecar.yaml",
+        "compose.databases.yaml",
+        "Dockerfile",
+        "sidecar/Dockerfile",
+    ]
+    .map(read)
+    .concat();
     for image in PUBLIC_IMAGES {
         assert!(all.contains(image), "no file names {image}");
     }
@@ -115,9 +121,14 @@ fn the_dashboard_is_complete() {
 
 #[test]
 fn no_file_holds_a_secret_and_every_port_stays_on_this_machine() {
-    for file in
-        ["compose.yaml", "compose.replicas.yaml", "compose.sidecar.yaml", "compose.password.yaml", "compose.tls.yaml"]
-    {
+    for file in [
+        "compose.yaml",
+        "compose.replicas.yaml",
+        "compose.sidecar.yaml",
+        "compose.databases.yaml",
+        "compose.password.yaml",
+        "compose.tls.yaml",
+    ] {
         for line in read(file).lines().filter(|line| !line.trim_start().starts_with('#')) {
             let secret = line.to_ascii_lowercase().contains("password")
                 && !line.contains("/run/secrets/")

@@ -7,6 +7,7 @@
 //! `SLOTWAY_DOCKER_IMAGE` names an image of the proxy to test instead of the Dockerfile's.
 
 mod by_hand;
+mod databases;
 mod doctor;
 mod engine;
 mod everyday;
