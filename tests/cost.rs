@@ -54,7 +54,7 @@ impl Load {
         if counts && inside[0] > self.inside * instructions || inside[1] > self.allocations {
             verdict += &format!(
                 "  in a database {:.0} and {:.3}: more than {} times as many",
-                self.inside, inside[0], inside[1]
+                inside[0], inside[1], self.inside
             );
         }
         verdict
