@@ -83,10 +83,11 @@ impl Reloader<'_> {
         let Rereading { sources, shown, .. } = &self.rereading;
         let before = self.config.borrow().clone();
         let new = before.reload(sources, shown).map_err(|error| error.to_string())?;
-        let certificates = self.certificates.read_again(self.metrics)?;
         if before.password != new.config.password {
             self.try_password(&new.config).await?;
         }
+        // Last of what may fail: files that have been read count as known, and are looked at only when they change again.
+        let certificates = self.certificates.read_again(self.metrics)?;
         // From here on nothing fails.
         let config = Arc::new(new.config);
         self.dialer.adopt(&config);
