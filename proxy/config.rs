@@ -53,7 +53,7 @@ use crate::{
 
 pub use error::ConfigError;
 pub use layer::Sources;
-pub use listeners::{ListenerConfig, NAMELESS};
+pub use listeners::{ListenerConfig, NAMELESS, Present};
 pub use live::Reloaded;
 pub use secret::Secret;
 pub use seeds::Seeds;
@@ -303,6 +303,7 @@ impl Config {
         secret::read_file(&mut config.password, config.password_file.as_deref(), "password")?;
         config.own_databases().map_err(|why| ConfigError::Database { why })?;
         secret::read_file(&mut config.client_password, config.client_password_file.as_deref(), "client_password")?;
+        config.check_listeners()?;
         config.check_users()?;
         config.read_passwords()?;
         Ok(config)

@@ -23,6 +23,7 @@ mod busy;
 mod called;
 mod caller;
 mod client;
+mod cluster_view;
 mod database;
 mod dispatch;
 mod ending;

@@ -213,7 +213,10 @@ pub fn treatment(spec: &Spec) -> String {
         Treatment::Debug => "by key or every primary where it is harmless; else refused".to_owned(),
         Treatment::AnyRewritten(fold) => format!("any primary; its reply: {}", fold.words()),
         Treatment::AclLog => "every primary; the newest entries of all nodes".to_owned(),
-        Treatment::ClusterView => "answered as by a server that is in no cluster".to_owned(),
+        Treatment::ClusterView(_) => {
+            "the proxy itself, as a server that is in no cluster, or that is all of one where its listener says so"
+                .to_owned()
+        }
     }
 }
 

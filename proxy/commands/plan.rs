@@ -229,11 +229,11 @@ pub fn plan(request: &Request, spec: Option<&Spec>, policy: &Policy) -> Plan {
         Treatment::OutOfBand(fold) => Plan::OutOfBand(fold),
         Treatment::AnyRewritten(fold) => Plan::AnyRewritten(fold),
         Treatment::AclLog => special::acl_log(request),
-        Treatment::ClusterView if policy.allows(&spec.name) || policy.allows("cluster") => Plan::Any,
-        Treatment::ClusterView if !spec.takes(request.len()) => {
+        Treatment::ClusterView(_) if policy.allows(&spec.name) || policy.allows("cluster") => Plan::Any,
+        Treatment::ClusterView(_) if !spec.takes(request.len()) => {
             Plan::Refuse(says::wrong_arity(&spec.name).into_bytes())
         }
-        Treatment::ClusterView => Plan::Refuse(says::NO_CLUSTER.into()),
+        Treatment::ClusterView(view) => Plan::Local(Local::ClusterView(view)),
     }
 }
 

@@ -62,6 +62,13 @@ pub enum ConfigError {
         /// The later one.
         address: SocketAddr,
     },
+    /// What is said of a listener does not fit.
+    Listener {
+        /// Where it listens.
+        address: String,
+        /// What is wrong.
+        why: String,
+    },
     /// The path of a unix socket is another's, too.
     SharedSocket {
         /// The path.
@@ -162,6 +169,7 @@ impl fmt::Display for ConfigError {
             ConfigError::SharedPort { address } => {
                 write!(f, "two addresses of listeners and `admin` meet at {address}: each needs a port of its own")
             }
+            ConfigError::Listener { address, why } => write!(f, "the listener {address}: {why}"),
             ConfigError::SharedSocket { path } => {
                 write!(f, "the unix socket {path} is listened on twice: each listener needs a path of its own")
             }

@@ -5,7 +5,10 @@ use std::{collections::BTreeMap, net::SocketAddr, sync::Arc};
 use serde::Deserialize;
 
 use super::{AuthClients, Config, ConfigError, read};
-use crate::{commands::database::Databases, protocol::endpoint::ListenAddress};
+use crate::{
+    commands::database::Databases,
+    protocol::{address::Address, endpoint::ListenAddress},
+};
 
 /// A table of `[[listeners]]`, or an address of `listen`.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
@@ -20,6 +23,22 @@ pub struct ListenerConfig {
     /// Whom they may log in as, and must; empty: as anybody.
     #[serde(default, deserialize_with = "read::names")]
     pub users: Vec<String>,
+    /// What the proxy is to them.
+    #[serde(default, deserialize_with = "read::present")]
+    pub present: Present,
+    /// Where the only node of the cluster that it is to them is said to be; `None`: where they have found it.
+    #[serde(default, deserialize_with = "read::host_and_port")]
+    pub announce: Option<Address>,
+}
+
+/// What the proxy is to a client.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Present {
+    /// One server.
+    #[default]
+    Standalone,
+    /// A cluster that has one node, which owns all slots.
+    Cluster,
 }
 
 /// What stands for the name of those who work in all of the cluster, where SELECT may lead them into others.
@@ -31,7 +50,7 @@ const MOST_DATABASES: usize = 1024;
 impl ListenerConfig {
     /// An address of `listen`.
     fn plain(address: ListenAddress) -> ListenerConfig {
-        ListenerConfig { address, database: None, users: Vec::new() }
+        ListenerConfig { address, database: None, users: Vec::new(), present: Present::default(), announce: None }
     }
 }
 
@@ -65,6 +84,18 @@ impl Config {
         paths.sort_unstable();
         match paths.windows(2).find(|pair| pair[0] == pair[1]) {
             Some(pair) => Err(ConfigError::SharedSocket { path: pair[0].to_owned() }),
+            None => Ok(()),
+        }
+    }
+
+    /// An error where a listener is told what is of no use to it.
+    pub(super) fn check_listeners(&self) -> Result<(), ConfigError> {
+        let idle = |listener: &&ListenerConfig| listener.announce.is_some() && listener.present != Present::Cluster;
+        match self.listeners.iter().find(idle) {
+            Some(listener) => Err(ConfigError::Listener {
+                address: listener.address.to_string(),
+                why: "`announce` is for `present = \"cluster\"`".to_owned(),
+            }),
             None => Ok(()),
         }
     }

@@ -10,10 +10,13 @@ use serde::{
     de::{Error, SeqAccess, Visitor},
 };
 
-use super::{AuthClients, CrossSlot, LogFormat, ReadFrom, Secret, Seeds};
+use super::{AuthClients, CrossSlot, LogFormat, Present, ReadFrom, Secret, Seeds};
 use crate::{
     cluster::topology::AddressMap,
-    protocol::endpoint::{self, ListenAddress},
+    protocol::{
+        address::Address,
+        endpoint::{self, ListenAddress},
+    },
 };
 
 /// The longest time that can be set: any point in time and this are one too.
@@ -157,6 +160,17 @@ pub(super) fn listen<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<ListenAdd
 
 pub(super) fn address<'de, D: Deserializer<'de>>(from: D) -> Result<ListenAddress, D::Error> {
     Scalar::deserialize(from)?.0.parse().map_err(D::Error::custom)
+}
+
+/// Empty is `None`.
+pub(super) fn host_and_port<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Address>, D::Error> {
+    let parsed =
+        |text: String| text.parse().map_err(|_| D::Error::custom(format!("`{text}` is no address: write host:port")));
+    text(from)?.map(parsed).transpose()
+}
+
+pub(super) fn present<'de, D: Deserializer<'de>>(from: D) -> Result<Present, D::Error> {
+    one_of(from, &[("standalone", Present::Standalone), ("cluster", Present::Cluster)], "`standalone` or `cluster`")
 }
 
 /// Names, each once, and none empty.

@@ -18,7 +18,7 @@ use crate::{
     upstream::{
         dial::{Login, Version},
         link::Link,
-        router::{Lane, Router},
+        router::{Lane, ListenerSettings, Router},
         ticket::{Envelope, Line},
     },
 };
@@ -85,9 +85,24 @@ impl Caller {
         Login { database: 0, ..login }
     }
 
+    /// What is so for clients of its listener.
+    pub(super) fn listener(&self) -> &ListenerSettings {
+        self.router.settings().of_listener(self.client.listener)
+    }
+
     /// Where clients of its listener begin.
     pub(super) fn listeners_databases(&self) -> Arc<Databases> {
-        self.router.settings().of_listener(self.client.listener).databases.clone()
+        self.listener().databases.clone()
+    }
+
+    /// Whether it works where no key has a slot: in a database of its own, unless the proxy is a cluster to it.
+    pub(super) fn is_in_no_cluster(&self) -> bool {
+        self.database.is_some() && !self.presents_cluster()
+    }
+
+    /// Whether the proxy is a cluster to it, all by itself.
+    pub(super) fn presents_cluster(&self) -> bool {
+        self.listener().presents_cluster
     }
 
     /// How many databases SELECT may choose from.

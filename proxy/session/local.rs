@@ -5,8 +5,8 @@ use std::sync::atomic::Ordering::Relaxed;
 use bytes::Bytes;
 
 use super::{
-    Flow, Session, busy::Busy, caller::Caller, client, gate::Gate, listening::Listening, proxy, reads::Reads,
-    subscriber::TopicKind, work::Work,
+    Flow, Session, busy::Busy, caller::Caller, client, cluster_view, gate::Gate, listening::Listening, proxy,
+    reads::Reads, subscriber::TopicKind, work::Work,
 };
 use crate::{
     clients::{About, Mark},
@@ -64,10 +64,12 @@ impl Session {
             Local::Readonly => self.read_from(ReadFrom::Replica, spec),
             Local::Readwrite => self.read_from(ReadFrom::Primary, spec),
             Local::Asking => self.answer(spec, b"+OK\r\n"),
+            Local::ClusterKeyslot if self.caller.is_in_no_cluster() => self.refuse(spec, says::NO_CLUSTER.as_bytes()),
             Local::ClusterKeyslot => {
                 let slot = Slot::of(request.arg(2)).index();
                 self.say(Answer::with(|out| write::integer(out, slot as i64)), spec)
             }
+            Local::ClusterView(view) => self.say(cluster_view::answer(&self.caller, view, request), spec),
             Local::Multi => self.begin_multi(request, spec),
             Local::Exec => self.exec(request, spec),
             Local::Discard if !self.multi.is_open() => self.answer_error(spec, says::DISCARD_WITHOUT_MULTI),

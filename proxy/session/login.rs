@@ -94,7 +94,7 @@ async fn log_in(
     password: &[u8],
 ) -> Result<(), String> {
     let name = user.unwrap_or(b"default");
-    if !caller.router.settings().of_listener(caller.client.listener).takes(name) {
+    if !caller.listener().takes(name) {
         return Err(says::WRONGPASS.to_owned());
     }
     let router = caller.router.clone();
@@ -177,7 +177,8 @@ fn greeting(caller: &Caller) -> Bytes {
     write::integer(&mut out, if resp3 { 3 } else { 2 });
     write::bulk(&mut out, b"id");
     write::integer(&mut out, caller.client.id as i64);
-    for (key, value) in [("mode", "standalone"), ("role", "master")] {
+    let mode = if caller.presents_cluster() { "cluster" } else { "standalone" };
+    for (key, value) in [("mode", mode), ("role", "master")] {
         write::bulk(&mut out, key.as_bytes());
         write::bulk(&mut out, value.as_bytes());
     }

@@ -107,6 +107,9 @@ fn info_facts(caller: &Caller) -> Facts {
     };
     // Nodes count the keys of others, too.
     let keyspace = caller.database.as_ref().map(|inside| (info::KEYSPACE, inside.take_keyspace().unwrap_or_default()));
+    let modes = ["redis_mode", "server_mode", "valkey_mode"].map(|name| (name, "cluster".to_owned()));
+    let of_cluster = modes.into_iter().chain([("cluster_enabled", "1".to_owned())]);
+    let of_cluster = of_cluster.filter(|_| caller.presents_cluster());
     let facts = [
         ("tcp_port", caller.client.local.port().to_string()),
         ("process_id", std::process::id().to_string()),
@@ -123,7 +126,7 @@ fn info_facts(caller: &Caller) -> Facts {
         ("total_connections_received", clients.ever().to_string()),
         ("rejected_connections", totals.rejected.to_string()),
     ];
-    facts.into_iter().chain(keyspace).collect()
+    facts.into_iter().chain(keyspace).chain(of_cluster).collect()
 }
 
 /// Parameters that tell of one process among many. The nodes' passwords are not for the proxy's clients.
@@ -132,7 +135,7 @@ fn config_facts(caller: &Caller) -> Facts {
     let mut facts = vec![
         ("port", caller.client.local.port().to_string()),
         ("databases", databases.to_string()),
-        ("cluster-enabled", "no".to_owned()),
+        ("cluster-enabled", if caller.presents_cluster() { "yes" } else { "no" }.to_owned()),
         ("maxclients", caller.router.connector().descriptors.max_clients().to_string()),
     ];
     let secrets = [

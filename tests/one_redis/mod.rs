@@ -4,6 +4,7 @@ pub mod applications;
 pub mod blocking;
 pub mod client_command;
 pub mod clients;
+pub mod cluster_clients;
 pub mod copying;
 pub mod databases;
 pub mod databases_scripts;

@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::{
-    commands::table::CommandTable,
+    commands::table::{CommandTable, treatment::ClusterView},
     protocol::resp::{request::Parser, write},
 };
 
@@ -258,7 +258,6 @@ fn refusals_say_why() {
         ("DEBUG SLEEP 10", "ERR DEBUG is not served"),
         ("DEBUG RELOAD NOSAVE", "ERR DEBUG is not served"),
         ("MIGRATE a", "ERR wrong number of arguments for 'migrate' command"),
-        ("CLUSTER NODES", "ERR This instance has cluster support disabled"),
         ("CLUSTER NODES x", "ERR wrong number of arguments for 'cluster|nodes' command"),
         (
             "RENAME a b",
@@ -275,6 +274,8 @@ fn refusals_say_why() {
         let Plan::Refuse(text) = planned(line) else { panic!("{line}") };
         assert!(text.starts_with(start.as_bytes()), "{line}: {}", text.escape_ascii());
     }
+    // What the cluster is, the proxy says: its listener has what it is to its clients.
+    assert_eq!(planned("CLUSTER NODES"), Plan::Local(Local::ClusterView(ClusterView::Nodes)));
 }
 
 #[test]

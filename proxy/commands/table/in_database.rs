@@ -189,6 +189,8 @@ pub fn of(spec: &Spec) -> (InDatabase, ReplyKeys) {
         InDatabase::Keys if matches!(spec.finder, Finder::None | Finder::Server) => {
             (InDatabase::Refused(NOT_YET), tells)
         }
+        // The proxy answers, and says what it is to the client.
+        InDatabase::NoCluster if answers_for_cluster(spec.treatment) => (InDatabase::AsItCame, tells),
         // The container itself is what has an unknown subcommand.
         InDatabase::Refused(_) if spec.container && spec.name.find('|').is_none() => (InDatabase::AsItCame, tells),
         // It may be that nobody is served it, wherever.
@@ -197,6 +199,10 @@ pub fn of(spec: &Spec) -> (InDatabase, ReplyKeys) {
         }
         inside => (inside, tells),
     }
+}
+
+fn answers_for_cluster(treatment: Treatment) -> bool {
+    matches!(treatment, Treatment::ClusterView(_) | Treatment::Local(Local::ClusterKeyslot))
 }
 
 fn by_name(name: &str) -> (InDatabase, ReplyKeys) {

@@ -70,7 +70,7 @@ pub fn of(spec: &Spec) -> WhenLost {
         Treatment::Local(Local::Monitor | Local::Subscribe | Local::Psubscribe) => WhenLost::Joins,
         Treatment::Local(Local::Client(ClientCommand::Tracking)) => WhenLost::Joins,
         Treatment::Local(_) | Treatment::PubSub | Treatment::Debug => WhenLost::Keys,
-        Treatment::AnyRewritten(_) | Treatment::ClusterView => WhenLost::Another,
+        Treatment::AnyRewritten(_) | Treatment::ClusterView(_) => WhenLost::Another,
     }
 }
 

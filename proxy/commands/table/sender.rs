@@ -34,7 +34,7 @@ pub fn of(spec: &Spec) -> Sender {
         // These go to a node in the client's name, sooner or later.
         Treatment::Local(Local::Multi | Local::Exec | Local::Discard | Local::Watch) => Sender::Both,
         Treatment::Local(Local::Subscribe | Local::Psubscribe | Local::Ssubscribe) => Sender::Both,
-        Treatment::Local(_) | Treatment::ClusterView => Sender::Proxy,
+        Treatment::Local(_) | Treatment::ClusterView(_) => Sender::Proxy,
         _ => Sender::Both,
     }
 }

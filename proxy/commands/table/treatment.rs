@@ -41,8 +41,8 @@ pub enum Treatment {
     AnyRewritten(Fold),
     /// `ACL LOG [count|RESET]`: every primary has its own.
     AclLog,
-    /// What a node says of its cluster: as by a server that is in none, or tools would go to the nodes.
-    ClusterView,
+    /// What a node says of its cluster: the proxy is in none, or is all of one; else tools would go to the nodes.
+    ClusterView(ClusterView),
 }
 
 impl Treatment {
@@ -218,10 +218,35 @@ pub enum Local {
     Waitaof,
     /// `CLUSTER KEYSLOT key`.
     ClusterKeyslot,
+    /// `CLUSTER` and a question about the cluster.
+    ClusterView(ClusterView),
     /// `ACL WHOAMI`: whom the client has logged in as, here.
     AclWhoami,
     /// `PROXY` and a subcommand.
     Proxy(ProxyCommand),
+}
+
+/// A question about the cluster.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ClusterView {
+    /// `CLUSTER SLOTS`.
+    Slots,
+    /// `CLUSTER SHARDS`.
+    Shards,
+    /// `CLUSTER NODES`.
+    Nodes,
+    /// `CLUSTER INFO`.
+    Info,
+    /// `CLUSTER MYID` and `MYSHARDID`.
+    Id,
+    /// `CLUSTER LINKS`.
+    Links,
+    /// `CLUSTER REPLICAS node`.
+    Replicas,
+    /// `CLUSTER COUNT-FAILURE-REPORTS node`.
+    FailureReports,
+    /// Any other.
+    Other,
 }
 
 /// The subcommands of PROXY: the proxy's own.
@@ -336,9 +361,21 @@ fn by_name(name: &str) -> Option<Treatment> {
         "acl|log" => Treatment::AclLog,
         "config|get" => Treatment::AnyRewritten(Fold::Config),
         "role" => Treatment::AnyRewritten(Fold::Role),
-        _ if name.strip_prefix("cluster|").is_some_and(|sub| refused::CLUSTER_VIEWS.contains(&sub)) => {
-            Treatment::ClusterView
-        }
+        _ => return name.strip_prefix("cluster|").and_then(cluster_view).map(Treatment::ClusterView),
+    })
+}
+
+fn cluster_view(sub: &str) -> Option<ClusterView> {
+    Some(match sub {
+        "slots" => ClusterView::Slots,
+        "shards" => ClusterView::Shards,
+        "nodes" => ClusterView::Nodes,
+        "info" => ClusterView::Info,
+        "myid" | "myshardid" => ClusterView::Id,
+        "links" => ClusterView::Links,
+        "replicas" | "slaves" => ClusterView::Replicas,
+        "count-failure-reports" => ClusterView::FailureReports,
+        _ if refused::CLUSTER_VIEWS.contains(&sub) => ClusterView::Other,
         _ => return None,
     })
 }

@@ -119,6 +119,8 @@ fn place(caller: &Caller, request: &Request<'_>, spec: &Spec, plan: Plan) -> Res
         }
         Plan::Refuse(error) => Err(error),
         Plan::Split(_) | Plan::LongSplit(_) => Err(plan::cross_slot_error(request, spec)),
+        Plan::Local(Local::ClusterView(_)) if !caller.presents_cluster() => Err(says::NO_CLUSTER.into()),
+        Plan::Local(Local::ClusterKeyslot) if caller.is_in_no_cluster() => Err(says::NO_CLUSTER.into()),
         Plan::Local(local) => match joins(caller, local, request) {
             Joins::Wire => wire(None),
             Joins::Own => own(ReplySource::Local(local)),
@@ -139,7 +141,7 @@ fn joins(caller: &Caller, local: Local, request: &Request<'_>) -> Joins {
         caller.router.settings().client_credentials.borrow().is_some() && caller.router.users().is_empty();
     match local {
         Local::Ping | Local::Echo | Local::ClusterKeyslot | Local::Unwatch => Joins::Wire,
-        Local::Readonly | Local::Readwrite | Local::Asking | Local::AclWhoami => Joins::Own,
+        Local::Readonly | Local::Readwrite | Local::Asking | Local::AclWhoami | Local::ClusterView(_) => Joins::Own,
         // A reply that stays away would tear EXEC's reply apart.
         Local::Client(ClientCommand::Reply) => Joins::No,
         Local::Client(_) => Joins::Own,

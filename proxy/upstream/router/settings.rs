@@ -11,7 +11,8 @@ use bytes::Bytes;
 use crate::{
     cluster::replication::ReadPolicy,
     commands::{database::Databases, plan::Policy},
-    config::{Config, CrossSlot, NAMELESS, PubSubLimits, Secret},
+    config::{Config, CrossSlot, NAMELESS, Present, PubSubLimits, Secret},
+    protocol::address::Address,
     upstream::dial::{Credentials, Login},
 };
 
@@ -45,6 +46,10 @@ pub struct ListenerSettings {
     pub databases: Arc<Databases>,
     /// Whom they may log in as, and must; none: as anybody.
     pub users: Vec<String>,
+    /// Whether the proxy is a cluster to them, all by itself.
+    pub presents_cluster: bool,
+    /// Where that cluster's node is; `None`: where they have found it.
+    pub announce: Option<Address>,
 }
 
 impl ListenerSettings {
@@ -85,6 +90,8 @@ impl Settings {
         let listeners = config.all_listeners().into_iter().map(|listener| ListenerSettings {
             databases: database(listener.database.as_ref()),
             users: listener.users,
+            presents_cluster: listener.present == Present::Cluster,
+            announce: listener.announce,
         });
         let listeners = listeners.collect();
         let own = credentials(&config.username, &config.password);
