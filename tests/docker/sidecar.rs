@@ -27,7 +27,7 @@ fn an_application_with_its_sidecar() {
             .with("localhost:8000", shop.setting("SHOP_PORT")),
     );
     assert!(said.contains(r#""stock": 10"#) && said.contains(r#""stock": 9, "sold": 1"#), "{said}");
-    for (application, proxy) in [("shop", "shop-proxy"), ("kiosk", "kiosk-proxy")] {
+    for (application, proxy) in [("shop", "shop-proxy"), ("kiosk", "kiosk-proxy"), ("stall", "stall-proxy")] {
         let at = |format: &str, service: &str| docker(&["inspect", "--format", format, &shop.container(service)]);
         assert_eq!(at("{{.State.Health.Status}}", proxy), "healthy");
         assert!(at("{{.State.StartedAt}}", application) > at("{{.State.StartedAt}}", proxy), "{application} waits");
@@ -41,9 +41,11 @@ fn an_application_with_its_sidecar() {
     trade(shared, "coffee");
     let mode = docker(&["inspect", "--format", "{{.HostConfig.NetworkMode}}", &shop.container("kiosk")]);
     assert_eq!(mode, format!("container:{}", shop.container("kiosk-proxy")));
-    // Both see one store.
+    // By a unix socket in a volume of the two.
+    trade(shop.setting("STALL_PORT"), "cake");
+    // All see one store.
     let stock = curl("GET", by_name, "/products").expect("the stock");
-    assert_eq!(stock.trim(), r#"{"cocoa": 1, "coffee": 1, "tea": 9}"#);
+    assert_eq!(stock.trim(), r#"{"cake": 1, "cocoa": 1, "coffee": 1, "tea": 9}"#);
     // A sidecar listens for its own application alone.
     let address = shop.address("kiosk-proxy");
     let refused = cluster.ask_node("redis-7000", &["-h", &address, "-p", "6380", "ping"]);

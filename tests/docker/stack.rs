@@ -47,7 +47,7 @@ impl Stack {
         for node in 7000..=7005 {
             stack.publish(&format!("REDIS_{node}_PORT"));
         }
-        for name in ["PROMETHEUS_PORT", "GRAFANA_PORT", "SHOP_PORT", "KIOSK_PORT", "MARKET_PORT"] {
+        for name in ["PROMETHEUS_PORT", "GRAFANA_PORT", "SHOP_PORT", "KIOSK_PORT", "STALL_PORT", "MARKET_PORT"] {
             stack.publish(name);
         }
         // The engine may still be removing what was killed a moment ago.
