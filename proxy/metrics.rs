@@ -128,7 +128,7 @@ impl Metrics {
     }
 
     /// The databases of their own that there are, by the names of the configuration, with their slots. Said once.
-    pub fn know_databases(&self, names: Vec<Vec<(String, Slot)>>) {
+    pub fn know_databases(&self, names: Vec<(String, Vec<(String, Slot)>)>) {
         self.shared.databases.know(&self.shared.registry, names);
     }
 

@@ -75,11 +75,10 @@ struct Counts {
 
 impl Series {
     /// These names there are, and the databases of each, with their slots.
-    pub(super) fn know(&self, registry: &Registry, names: Vec<Vec<(String, Slot)>>) {
+    pub(super) fn know(&self, registry: &Registry, names: Vec<(String, Vec<(String, Slot)>)>) {
         let mut known = Known { databases: Vec::new(), names: Vec::new() };
-        for numbered in names {
-            let Some((name, _)) = numbered.first() else { continue };
-            let (label, first) = ([("database", &**name)], known.databases.len());
+        for (name, numbered) in names {
+            let (label, first) = ([("database", &*name)], known.databases.len());
             let requests = registry.counter(&names::DATABASE_REQUESTS, &label);
             let clients = registry.gauge(&names::DATABASE_CLIENTS, &label);
             let keys = registry.gauge(&names::DATABASE_KEYS, &label);

@@ -23,7 +23,7 @@ fn value(text: &str, series: &str) -> Option<f64> {
 #[test]
 fn everything_is_there_at_zero_from_the_start() {
     let metrics = Metrics::new();
-    metrics.know_databases(vec![vec![("shop".to_owned(), Slot::of(b"shop"))]]);
+    metrics.know_databases(vec![("shop".to_owned(), vec![("shop".to_owned(), Slot::of(b"shop"))])]);
     metrics.topology(1, ALL, vec![state(&label("a:1"), "primary", 16384)]);
     let text = metrics.render();
     for family in names::ALL {
@@ -51,7 +51,7 @@ fn everything_is_there_at_zero_from_the_start() {
 fn a_database_counts_for_its_name() {
     let metrics = Metrics::new();
     let slot = Slot::of(b"shop");
-    metrics.know_databases(vec![vec![("shop".to_owned(), slot), ("shop/1".to_owned(), slot)]]);
+    metrics.know_databases(vec![("shop".to_owned(), vec![("shop".to_owned(), slot), ("shop/1".to_owned(), slot)])]);
     let (one, other) = (metrics.database_tallies(), metrics.database_tallies());
     for (worker, name) in [(&one, "shop"), (&other, "shop"), (&other, "shop/1"), (&other, "made/up")] {
         worker.of(name).client_came();

@@ -12,7 +12,7 @@ use tokio::sync::watch;
 use crate::{
     cluster::topology::Topology,
     commands::database::Database,
-    config::Config,
+    config::{Config, NAMELESS},
     metrics::{DatabaseGlance, Metrics},
     protocol::{address::Address, resp::Value},
     upstream::dial::{Control, Credentials, Dialer, Login},
@@ -53,7 +53,11 @@ impl Databases {
     ) -> Databases {
         let names = config.own_databases().unwrap_or_default();
         let known = |(_, database): (u32, &Arc<Database>)| (database.name().to_owned(), database.slot());
-        metrics.know_databases(names.values().map(|numbered| numbered.all().map(known).collect()).collect());
+        // What SELECT chooses from without a name is called after its numbers: db/1, db/2 ...
+        let label = |name: &String| if name == NAMELESS { "db".to_owned() } else { name.clone() };
+        metrics.know_databases(
+            names.iter().map(|(name, numbered)| (label(name), numbered.all().map(known).collect())).collect(),
+        );
         let all: Vec<Arc<Database>> =
             names.values().flat_map(|numbered| numbered.all().map(|(_, database)| database.clone())).collect();
         Databases {

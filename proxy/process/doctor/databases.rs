@@ -13,12 +13,12 @@ use crate::{
 
 const DATABASES: &str = "databases";
 
-/// Looks at the first database of each name.
+/// Looks at the first database of each name of the configuration.
 pub async fn judge(exam: &Exam<'_>, report: &mut Report) {
     let Some(view) = &exam.view else { return };
     let names = exam.config.own_databases().unwrap_or_default();
     let mut at: BTreeMap<String, Vec<String>> = BTreeMap::new();
-    for (_, database) in names.values().filter_map(|numbered| numbered.all().next()) {
+    for database in names.values().filter_map(|numbered| numbered.get(0)) {
         let owner = view.slots[database.slot().index()];
         let owner = view.seen.get(usize::from(owner)).filter(|_| owner != NOBODY);
         let member = owner.and_then(|owner| exam.members.iter().find(|member| member.seen.id == owner.id));
