@@ -37,6 +37,7 @@ mod users;
 use std::{collections::BTreeMap, net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
 use figment::Figment;
+use ipnet::IpNet;
 use rustls::pki_types::ServerName;
 use serde::Deserialize;
 
@@ -73,6 +74,9 @@ pub struct Config {
     pub listen: Vec<ListenAddress>,
     /// Where clients connect, with what is so there.
     pub listeners: Vec<ListenerConfig>,
+    /// The networks of load balancers whose word is taken for who a client is.
+    #[serde(deserialize_with = "read::networks")]
+    pub trusted_proxies: Vec<IpNet>,
     /// The user that clients must name; `None` is `default`.
     #[serde(deserialize_with = "read::text")]
     pub client_username: Option<String>,

@@ -40,6 +40,8 @@ settings! {
     username,
     /// A file with the password that the nodes ask for
     password_file,
+    /// The networks of load balancers whose PROXY headers are believed
+    trusted_proxies,
     /// The user that clients must name
     client_username,
     /// A file with the password that clients must know

@@ -2,7 +2,7 @@
 
 use std::{
     sync::{
-        Mutex, MutexGuard,
+        Mutex, MutexGuard, OnceLock,
         atomic::{AtomicI64, AtomicU8, AtomicU16, AtomicU32, AtomicU64, AtomicUsize, Ordering::Relaxed},
     },
     task::Waker,
@@ -21,10 +21,9 @@ const NO_COMMAND: u16 = u16::MAX;
 pub struct Client {
     /// Its number, never used twice.
     pub id: u64,
-    /// Its own address.
-    pub peer: Endpoint,
-    /// The address it connected to.
-    pub local: Endpoint,
+    connected: Ends,
+    /// Those of the client that a load balancer has connected for.
+    stands_for: OnceLock<Ends>,
     /// The number of the listener that it came by.
     pub listener: usize,
     /// When it connected.
@@ -54,6 +53,12 @@ pub struct Client {
     order: AtomicU8,
     wait: AtomicU8,
     waker: Mutex<Option<Waker>>,
+}
+
+/// The two ends of a connection.
+struct Ends {
+    peer: Endpoint,
+    local: Endpoint,
 }
 
 /// What others may see of a client's state, as a flag.
@@ -135,8 +140,8 @@ impl Client {
     pub(super) fn new(id: u64, peer: Endpoint, local: Endpoint, listener: usize) -> Client {
         Client {
             id,
-            peer,
-            local,
+            connected: Ends { peer, local },
+            stands_for: OnceLock::new(),
             listener,
             since: Instant::now(),
             about: Mutex::new(About { user: "default".to_owned(), ..About::default() }),
@@ -161,6 +166,25 @@ impl Client {
     /// The texts, locked.
     pub fn about(&self) -> MutexGuard<'_, About> {
         lock(&self.about)
+    }
+
+    /// The client's own address.
+    pub fn peer(&self) -> &Endpoint {
+        &self.ends().peer
+    }
+
+    /// The address that the client connected to.
+    pub fn local(&self) -> &Endpoint {
+        &self.ends().local
+    }
+
+    /// This is a load balancer's connection, for a client that has connected from `peer` to `local`. Said once.
+    pub fn stands_for(&self, peer: Endpoint, local: Endpoint) {
+        let _ = self.stands_for.set(Ends { peer, local });
+    }
+
+    fn ends(&self) -> &Ends {
+        self.stands_for.get().unwrap_or(&self.connected)
     }
 
     /// Bytes that it has sent.

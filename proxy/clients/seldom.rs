@@ -10,7 +10,7 @@ use super::Client;
 /// How often.
 const EVERY: Duration = Duration::from_secs(60);
 
-/// What clients and the proxy do not come to speak TLS for.
+/// What clients and the proxy do not come to speak for.
 #[derive(Debug, Default)]
 pub struct Complaints {
     /// Plain text came where TLS is spoken.
@@ -19,6 +19,8 @@ pub struct Complaints {
     pub tls: Seldom,
     /// A certificate did not count, on either side.
     pub certificate: Seldom,
+    /// What should have come ahead of a client's bytes did not.
+    pub proxy_header: Seldom,
     /// Anything else.
     pub otherwise: Seldom,
 }
@@ -27,7 +29,7 @@ impl Complaints {
     /// A client speaks TLS where that is not spoken.
     pub fn of_tls(&self, client: &Client) {
         if self.tls.may_be_told() {
-            let (peer, local) = (&client.peer, &client.local);
+            let (peer, local) = (client.peer(), client.local());
             tracing::warn!(
                 "client {peer} speaks TLS to {local}, which speaks plain text: have it connect to a rediss:// port of `listen`, or \
                  without TLS (redis://)"

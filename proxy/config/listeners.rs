@@ -23,6 +23,9 @@ pub struct ListenerConfig {
     /// Whom they may log in as, and must; empty: as anybody.
     #[serde(default, deserialize_with = "read::names")]
     pub users: Vec<String>,
+    /// Whether a load balancer says ahead of their bytes who they are (PROXY protocol, version 2).
+    #[serde(default, deserialize_with = "read::switch")]
+    pub proxy_protocol: bool,
     /// What the proxy is to them.
     #[serde(default, deserialize_with = "read::present")]
     pub present: Present,
@@ -50,7 +53,14 @@ const MOST_DATABASES: usize = 1024;
 impl ListenerConfig {
     /// An address of `listen`.
     fn plain(address: ListenAddress) -> ListenerConfig {
-        ListenerConfig { address, database: None, users: Vec::new(), present: Present::default(), announce: None }
+        ListenerConfig {
+            address,
+            database: None,
+            users: Vec::new(),
+            proxy_protocol: false,
+            present: Present::default(),
+            announce: None,
+        }
     }
 }
 
@@ -90,14 +100,24 @@ impl Config {
 
     /// An error where a listener is told what is of no use to it.
     pub(super) fn check_listeners(&self) -> Result<(), ConfigError> {
-        let idle = |listener: &&ListenerConfig| listener.announce.is_some() && listener.present != Present::Cluster;
-        match self.listeners.iter().find(idle) {
-            Some(listener) => Err(ConfigError::Listener {
-                address: listener.address.to_string(),
-                why: "`announce` is for `present = \"cluster\"`".to_owned(),
-            }),
-            None => Ok(()),
+        let wrong = |listener: &ListenerConfig| {
+            let takes_word = listener.proxy_protocol && listener.address.tcp().is_some();
+            if listener.announce.is_some() && listener.present != Present::Cluster {
+                Some("`announce` is for `present = \"cluster\"`")
+            } else if takes_word && self.trusted_proxies.is_empty() {
+                Some(
+                    "`proxy_protocol` takes `trusted_proxies`: the networks of the load balancers, whose word is taken",
+                )
+            } else {
+                None
+            }
+        };
+        for listener in &self.listeners {
+            if let Some(why) = wrong(listener) {
+                return Err(ConfigError::Listener { address: listener.address.to_string(), why: why.to_owned() });
+            }
         }
+        Ok(())
     }
 
     /// The databases that clients work in, by name.

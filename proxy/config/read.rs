@@ -1,9 +1,17 @@
 //! One function per kind of value. The environment and flags bring everything as text, so each takes text too; each error
 //! says what was wrong and how it should look.
 
-use std::{fmt, net::SocketAddr, path::PathBuf, str::FromStr, sync::Arc, time::Duration};
+use std::{
+    fmt,
+    net::{IpAddr, SocketAddr},
+    path::PathBuf,
+    str::FromStr,
+    sync::Arc,
+    time::Duration,
+};
 
 use bytesize::ByteSize;
+use ipnet::IpNet;
 use rustls::pki_types::ServerName;
 use serde::{
     Deserialize, Deserializer,
@@ -171,6 +179,17 @@ pub(super) fn host_and_port<'de, D: Deserializer<'de>>(from: D) -> Result<Option
 
 pub(super) fn present<'de, D: Deserializer<'de>>(from: D) -> Result<Present, D::Error> {
     one_of(from, &[("standalone", Present::Standalone), ("cluster", Present::Cluster)], "`standalone` or `cluster`")
+}
+
+/// Networks, or addresses.
+pub(super) fn networks<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<IpNet>, D::Error> {
+    let network = |text: &String| {
+        let address = || text.parse::<IpAddr>().map(IpNet::from);
+        text.parse().or_else(|_| address()).map_err(|_| {
+            D::Error::custom(format!("`{text}` is no network: write it as 10.0.0.0/8, or one address as 10.1.2.3"))
+        })
+    };
+    List::deserialize(from)?.0.iter().map(network).collect()
 }
 
 /// Names, each once, and none empty.

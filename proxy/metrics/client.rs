@@ -44,6 +44,8 @@ labels! {
         Drain = "drain",
         /// The client had come to a port of TLS, and TLS was not agreed on.
         Handshake = "handshake",
+        /// A PROXY header should have come first, and did not.
+        ProxyHeader = "proxy_header",
         /// A bug in the proxy.
         Panic = "panic",
     }

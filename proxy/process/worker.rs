@@ -1,6 +1,7 @@
 //! One OS thread that owns its clients and its links: nothing of them is shared with other threads.
 
 mod handshake;
+mod proxy_header;
 
 use std::{
     cell::RefCell,
@@ -209,6 +210,12 @@ async fn serve(router: Rc<Router>, stream: Accepted, seat: ClientGuard) {
     let Ok(mut stream) = stream.attach() else { return };
     let tally = router.tally().clone();
     tally.client_came();
+    let settings = router.settings();
+    if settings.of_listener(seat.client.listener).proxy_protocol
+        && !proxy_header::is_read(&mut stream, &seat.client, &seat.clients, &settings.trusted_proxies).await
+    {
+        return tally.client_left(Disconnect::ProxyHeader);
+    }
     if !handshake::is_agreed(&mut stream, &seat.client, &seat.clients, &tally).await {
         return tally.client_left(Disconnect::Handshake);
     }

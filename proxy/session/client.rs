@@ -200,7 +200,7 @@ fn kill(caller: &Caller, request: &Request<'_>) -> Answer {
     let mut doomed = all(caller);
     if request.len() == 3 {
         let address = String::from_utf8_lossy(request.arg(2)).into_owned();
-        doomed.retain(|client| client.peer.to_string() == address);
+        doomed.retain(|client| client.peer().to_string() == address);
         if doomed.is_empty() {
             return Answer::refused(says::NO_SUCH_CLIENT.as_bytes());
         }

@@ -57,7 +57,7 @@ impl Place {
         match &caller.listener().announce {
             Some(announced) => Place { host: announced.host.clone(), port: announced.port },
             // Behind a load balancer or in a container, the proxy's own address is none that a client could reach.
-            None => Place { host: String::new(), port: caller.client.local.port() },
+            None => Place { host: String::new(), port: caller.client.local().port() },
         }
     }
 }

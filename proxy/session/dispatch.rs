@@ -57,7 +57,7 @@ impl Session {
         let router = self.caller.router.clone();
         if spec.is_none() && (request.is(0, "POST") || request.is(0, "HOST:")) {
             // As Redis does: some web page makes a browser talk to us.
-            tracing::warn!(peer = %self.caller.client.peer, "possible SECURITY ATTACK: HTTP from a client; its connection is closed");
+            tracing::warn!(peer = %self.caller.client.peer(), "possible SECURITY ATTACK: HTTP from a client; its connection is closed");
             self.caller.router.tally().protocol_error("http");
             self.caller.line.close();
             self.busy = Busy::Ending(Disconnect::Protocol);

@@ -71,7 +71,7 @@ impl Session {
     pub(super) fn say_why_evicted(&mut self) {
         let Usage { input, requests, queued, output, parked, named, .. } = self.account.held;
         let (owed, unread) = (output + parked, input + requests);
-        tracing::info!(peer = %self.caller.client.peer, owed, unread, queued, named, "max_buffered is used up: the client that holds most is closed");
+        tracing::info!(peer = %self.caller.client.peer(), owed, unread, queued, named, "max_buffered is used up: the client that holds most is closed");
         if self.caller.line.is_settled() && self.caller.line.nothing_to_write() {
             self.stream.say_at_once(&write::error_frame(says::EVICTED));
         }

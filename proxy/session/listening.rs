@@ -60,7 +60,7 @@ impl Listening {
         }
         if let Some(monitor) = &mut self.monitor {
             if monitor.poll(cx, &caller.router).is_ready() {
-                tracing::warn!(client = %caller.client.peer, "closed: a node does not allow it to MONITOR any more");
+                tracing::warn!(client = %caller.client.peer(), "closed: a node does not allow it to MONITOR any more");
                 return Some(Disconnect::NodeLost);
             }
             self.pass_on_shown(caller);
@@ -68,7 +68,7 @@ impl Listening {
         let subscriber = self.subscriber.as_mut()?;
         subscriber.poll(cx, &SubscriberContext::of(caller));
         if subscriber.is_forbidden() {
-            tracing::warn!(client = %caller.client.peer, "closed: a node does not allow its subscriptions any more");
+            tracing::warn!(client = %caller.client.peer(), "closed: a node does not allow its subscriptions any more");
             return Some(Disconnect::NodeLost);
         }
         None
@@ -103,7 +103,7 @@ impl Listening {
         };
         if over {
             let client = &caller.client;
-            tracing::warn!(client = %client.peer, id = client.id, owed, "closed: a subscriber that reads too slowly");
+            tracing::warn!(client = %client.peer(), id = client.id, owed, "closed: a subscriber that reads too slowly");
         }
         over.then_some(Disconnect::OutputLimit)
     }

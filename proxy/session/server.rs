@@ -111,7 +111,7 @@ fn info_facts(caller: &Caller) -> Facts {
     let of_cluster = modes.into_iter().chain([("cluster_enabled", "1".to_owned())]);
     let of_cluster = of_cluster.filter(|_| caller.presents_cluster());
     let facts = [
-        ("tcp_port", caller.client.local.port().to_string()),
+        ("tcp_port", caller.client.local().port().to_string()),
         ("process_id", std::process::id().to_string()),
         ("uptime_in_seconds", uptime.to_string()),
         ("uptime_in_days", (uptime / (24 * 3600)).to_string()),
@@ -133,7 +133,7 @@ fn info_facts(caller: &Caller) -> Facts {
 fn config_facts(caller: &Caller) -> Facts {
     let databases = caller.count_databases();
     let mut facts = vec![
-        ("port", caller.client.local.port().to_string()),
+        ("port", caller.client.local().port().to_string()),
         ("databases", databases.to_string()),
         ("cluster-enabled", if caller.presents_cluster() { "yes" } else { "no" }.to_owned()),
         ("maxclients", caller.router.connector().descriptors.max_clients().to_string()),

@@ -117,6 +117,30 @@ impl Stream {
         }
     }
 
+    /// Fills `buffer` with what comes first, TLS or not: before that is agreed on, and before anything else is read.
+    ///
+    /// # Errors
+    /// The stream is broken, or has ended before.
+    pub async fn read_ahead_of_tls(&mut self, buffer: &mut [u8]) -> io::Result<()> {
+        let mut filled = 0;
+        while filled < buffer.len() {
+            let rest = &mut buffer[filled..];
+            let read = match &self.carrier {
+                Carrier::Tcp(stream) => ready_to_read(stream.readable(), || stream.try_read(rest)).await?,
+                Carrier::Tls(tls) => ready_to_read(tls.socket().readable(), || tls.socket().try_read(rest)).await?,
+                Carrier::Unix(stream) => ready_to_read(stream.readable(), || stream.try_read(rest)).await?,
+                #[cfg(test)]
+                Carrier::Memory(_) => return Err(io::ErrorKind::Unsupported.into()),
+            };
+            match read {
+                Some(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
+                Some(count) => filled += count,
+                None => {}
+            }
+        }
+        Ok(())
+    }
+
     /// Whether TLS is spoken.
     pub fn is_secured(&self) -> bool {
         matches!(self.carrier, Carrier::Tls(_))
@@ -268,6 +292,19 @@ impl Carrier {
             #[cfg(test)]
             Carrier::Memory(pipe) => Pin::new(pipe).poll_write(cx, bytes),
         }
+    }
+}
+
+/// What `read` reads, once that may be done; nothing where it could not after all.
+async fn ready_to_read(
+    ready: impl Future<Output = io::Result<()>>,
+    read: impl FnOnce() -> io::Result<usize>,
+) -> io::Result<Option<usize>> {
+    ready.await?;
+    match read() {
+        Ok(count) => Ok(Some(count)),
+        Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(None),
+        Err(error) => Err(error),
     }
 }
 

@@ -19,6 +19,7 @@ pub mod monitor;
 pub mod pause;
 pub mod persistence;
 pub mod proxy_command;
+pub mod proxy_protocol;
 pub mod pubsub;
 pub mod sanity;
 pub mod scripts;

@@ -41,7 +41,7 @@ pub(super) async fn is_agreed(stream: &mut Stream, client: &Client, clients: &Cl
         Failed::Otherwise(_) => Handshake::Failed,
         Failed::Gone => Handshake::Gone,
     });
-    let (peer, local, complaints) = (&client.peer, &client.local, &clients.complaints);
+    let (peer, local, complaints) = (client.peer(), client.local(), &clients.complaints);
     match failed {
         Failed::PlainText => {
             stream.say_plainly(format!("-{}\r\n", says::SPEAKS_TLS).as_bytes());

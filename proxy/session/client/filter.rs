@@ -89,8 +89,8 @@ impl Filter {
                 let id = positive(value).ok_or(says::CLIENT_ID)?;
                 self.set("ID", not, move |client| client.id == id);
             }
-            "ADDR" => self.set("ADDR", not, move |client| client.peer.to_string() == text),
-            "LADDR" => self.set("LADDR", not, move |client| client.local.to_string() == text),
+            "ADDR" => self.set("ADDR", not, move |client| client.peer().to_string() == text),
+            "LADDR" => self.set("LADDR", not, move |client| client.local().to_string() == text),
             "TYPE" => {
                 let test = kind(&text, valkey).ok_or_else(|| format!("ERR Unknown client type '{text}'"))?;
                 self.set("TYPE", not, test);
@@ -113,7 +113,7 @@ impl Filter {
             "NAME" if valkey => self.set("NAME", not, move |client| client.about().name == bytes),
             "LIB-NAME" if valkey => self.set("LIB-NAME", not, move |client| client.about().library == bytes),
             "LIB-VER" if valkey => self.set("LIB-VER", not, move |client| client.about().library_version == bytes),
-            "IP" if valkey => self.set("IP", not, move |client| client.peer.host() == text),
+            "IP" if valkey => self.set("IP", not, move |client| client.peer().host() == text),
             "FLAGS" if valkey => {
                 if !text.chars().all(|flag| FLAGS.contains(flag)) {
                     return Err(unknown("flags", not, &text));

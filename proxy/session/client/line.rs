@@ -41,8 +41,8 @@ pub(super) fn line_of(client: &Client, usage: &Usage, dialect: Dialect) -> Strin
          multi={multi}{watch} qbuf={} qbuf-free={} argv-mem={} multi-mem={} rbs={buffer} rbp={} obl={in_buffer} \
          oll={elements} omem={in_list} tot-mem={total} events={events} cmd={} user={} redir={redirect} resp={}",
         client.id,
-        client.peer,
-        client.local,
+        client.peer(),
+        client.local(),
         text(&about.name),
         age.as_secs(),
         client.idle().as_secs(),
@@ -81,7 +81,7 @@ pub(super) fn flags(client: &Client) -> String {
         ('c', client.has(Mark::Closing)),
         ('e', client.has(Mark::NoEvict)),
         ('T', client.has(Mark::NoTouch)),
-        ('U', matches!(client.peer, Endpoint::Unix(_))),
+        ('U', matches!(client.peer(), Endpoint::Unix(_))),
     ];
     let set: String = flags.iter().filter(|(_, set)| *set).map(|(flag, _)| *flag).collect();
     if set.is_empty() { "N".to_owned() } else { set }

@@ -16,7 +16,7 @@ use crate::{
 pub(super) fn line(client: &Client, words: &[Vec<u8>], secrets: &[Range<usize>], most: usize) -> Vec<u8> {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     let (seconds, micros) = (now.as_secs(), now.subsec_micros());
-    let (database, peer) = (client.database.load(Relaxed), client.peer.in_monitor());
+    let (database, peer) = (client.database.load(Relaxed), client.peer().in_monitor());
     let mut line = format!("+{seconds}.{micros:06} [{database} {peer}]").into_bytes();
     for (at, arg) in words.iter().enumerate() {
         line.push(b' ');

@@ -112,7 +112,7 @@ impl Invalidations {
             return;
         }
         self.tally.tracking_flush();
-        tracing::info!(client = %self.client.peer, id = self.client.id, why, "a tracking client is told to drop what it has cached");
+        tracing::info!(client = %self.client.peer(), id = self.client.id, why, "a tracking client is told to drop what it has cached");
         self.pass_on(if self.resp3 { b"_\r\n" } else { b"$-1\r\n" });
     }
 

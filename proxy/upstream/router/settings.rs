@@ -7,6 +7,7 @@ use std::{
 };
 
 use bytes::Bytes;
+use ipnet::IpNet;
 
 use crate::{
     cluster::replication::ReadPolicy,
@@ -25,6 +26,8 @@ pub struct Settings {
     pub listeners: Vec<ListenerSettings>,
     /// Who answers what only reads.
     pub reads: ReadPolicy,
+    /// Whose word is taken for who a client is.
+    pub trusted_proxies: Vec<IpNet>,
     /// Whether what a client sends to a node waits for what it has under way at others.
     pub strict_order: bool,
     /// How long a client may send nothing.
@@ -46,6 +49,8 @@ pub struct ListenerSettings {
     pub databases: Arc<Databases>,
     /// Whom they may log in as, and must; none: as anybody.
     pub users: Vec<String>,
+    /// Whether a load balancer says ahead of their bytes who they are.
+    pub proxy_protocol: bool,
     /// Whether the proxy is a cluster to them, all by itself.
     pub presents_cluster: bool,
     /// Where that cluster's node is; `None`: where they have found it.
@@ -90,6 +95,7 @@ impl Settings {
         let listeners = config.all_listeners().into_iter().map(|listener| ListenerSettings {
             databases: database(listener.database.as_ref()),
             users: listener.users,
+            proxy_protocol: listener.proxy_protocol,
             presents_cluster: listener.present == Present::Cluster,
             announce: listener.announce,
         });
@@ -104,6 +110,7 @@ impl Settings {
             policy,
             listeners,
             reads: config.reads_from(),
+            trusted_proxies: config.trusted_proxies.clone(),
             strict_order: config.strict_order,
             idle_timeout: Cell::new(config.client_idle_timeout),
             client_window: Cell::new(config.client_window),
