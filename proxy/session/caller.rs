@@ -118,6 +118,11 @@ impl Caller {
         self.gate.seat().is_none_or(|seat| *client.about().user == *seat.user.name)
     }
 
+    /// The client with this number, where it may know of that.
+    pub(super) fn find_client(&self, id: u64) -> Option<Arc<Client>> {
+        self.router.clients().find(id).filter(|client| self.may_know(client))
+    }
+
     pub(super) fn speaks_resp3(&self) -> bool {
         self.lane.login().version == Version::Resp3
     }

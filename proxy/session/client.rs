@@ -149,11 +149,6 @@ fn all(caller: &Caller) -> Vec<Arc<Connected>> {
     all
 }
 
-/// The client of this number that the caller may see.
-fn find(caller: &Caller, id: u64) -> Option<Arc<Connected>> {
-    caller.router.clients().find(id).filter(|client| caller.may_know(client))
-}
-
 fn known(caller: &Caller, all: &[Arc<Connected>]) -> ServerFacts {
     let mut users: HashSet<String> = all.iter().map(|client| client.about().user.clone()).collect();
     users.insert("default".to_owned());
@@ -173,7 +168,7 @@ fn list(caller: &Caller, usage: &Usage, request: &Request<'_>) -> Answer {
         let ids: Option<Vec<i64>> = (3..request.len()).map(|at| decimal(request.arg(at))).collect();
         let ids = ids.map(|ids| ids.into_iter().filter_map(|id| u64::try_from(id).ok()).collect::<Vec<_>>());
         // In the order asked for, as often as asked for.
-        let found = ids.as_ref().map(|ids| ids.iter().filter_map(|id| find(caller, *id)).collect());
+        let found = ids.as_ref().map(|ids| ids.iter().filter_map(|id| caller.find_client(*id)).collect());
         listed = found.unwrap_or(listed);
         ids.as_deref().map(Filter::ids).ok_or_else(|| says::INVALID_CLIENT_ID.into())
     } else if request.len() == 2 || request.is(2, "TYPE") && request.len() == 4 {
@@ -227,7 +222,7 @@ fn unblock(caller: &Caller, request: &Request<'_>) -> Answer {
         _ => Unblock::Timeout,
     };
     let Some(id) = decimal(request.arg(2)) else { return Answer::refused(says::NOT_INTEGER.as_bytes()) };
-    let client = u64::try_from(id).ok().and_then(|id| find(caller, id));
+    let client = u64::try_from(id).ok().and_then(|id| caller.find_client(id));
     let waited = client.is_some_and(|client| client.unblock(how));
     Answer::with(|out| write::integer(out, i64::from(waited)))
 }

@@ -85,6 +85,8 @@ fn what_a_user_is_told_of_others_is_nothing() {
     assert_eq!(one.line(&format!("CLIENT KILL ID {id}")), ":0\r\n");
     assert_eq!(one.line("CLIENT KILL SKIPME yes TYPE normal"), ":0\r\n");
     assert_eq!(one.line(&format!("CLIENT UNBLOCK {id}")), ":0\r\n");
+    let stranger = one.line(&format!("CLIENT TRACKING ON REDIRECT {id}"));
+    assert_eq!(stranger, "-ERR The client ID you want redirect to does not exist\r\n");
     assert_eq!(two.line("PING"), "+PONG\r\n");
     for line in ["CLIENT PAUSE 1000", "CLIENT UNPAUSE", "SCRIPT FLUSH"] {
         let refused = one.line(line);

@@ -21,7 +21,7 @@ const OK: &[u8] = b"+OK\r\n";
 impl Session {
     /// `CLIENT TRACKING ON|OFF ...`; `None` where the client has gone.
     pub(in crate::session) async fn set_tracking(&mut self, request: &Request<'_>) -> Option<Bytes> {
-        let asked = Options::parse(request, self.caller.router.clients());
+        let asked = Options::parse(request, |id| self.caller.find_client(id).is_some());
         let checked = asked.and_then(|asked| {
             if request.is(2, "ON") {
                 asked.check(self.listening.tracking.as_deref())?;

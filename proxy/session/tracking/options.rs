@@ -9,7 +9,6 @@ use super::{
     overlap::{self, Overlap},
 };
 use crate::{
-    clients::Clients,
     protocol::{
         resp::{Request, request::decimal},
         says,
@@ -32,14 +31,15 @@ pub(super) struct Options {
 
 impl Options {
     /// Reads what stands behind ON or OFF.
-    pub fn parse(request: &Request<'_>, clients: &Clients) -> Result<Options, Vec<u8>> {
+    /// `knows` says whether the client may know of the one with this number.
+    pub fn parse(request: &Request<'_>, knows: impl Fn(u64) -> bool) -> Result<Options, Vec<u8>> {
         let mut options = Options::default();
         let mut at = 3;
         while at < request.len() {
             let more = at + 1 < request.len();
             if request.is(at, "REDIRECT") && more {
                 at += 1;
-                options.redirect(request.arg(at), clients)?;
+                options.redirect(request.arg(at), &knows)?;
             } else if request.is(at, "PREFIX") && more {
                 at += 1;
                 options.prefixes.push(Bytes::copy_from_slice(request.arg(at)));
@@ -65,13 +65,12 @@ impl Options {
         Ok(options)
     }
 
-    fn redirect(&mut self, id: &[u8], clients: &Clients) -> Result<(), Vec<u8>> {
+    fn redirect(&mut self, id: &[u8], knows: &impl Fn(u64) -> bool) -> Result<(), Vec<u8>> {
         if self.redirect != 0 {
             return Err(says::ONE_REDIRECT.into());
         }
         let id = decimal(id).ok_or(says::NOT_INTEGER)?;
-        let client = u64::try_from(id).ok().and_then(|id| clients.find(id)).ok_or(says::NO_REDIRECT)?;
-        self.redirect = client.id;
+        self.redirect = u64::try_from(id).ok().filter(|id| knows(*id)).ok_or(says::NO_REDIRECT)?;
         Ok(())
     }
 

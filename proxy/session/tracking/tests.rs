@@ -23,7 +23,8 @@ fn caller(nodes: &Scripted) -> Caller {
 }
 
 fn options(caller: &Caller, words: &str) -> Options {
-    Options::parse(&request(words).as_request(), caller.router.clients()).unwrap_or_else(|_| panic!("{words}"))
+    Options::parse(&request(words).as_request(), |id| caller.find_client(id).is_some())
+        .unwrap_or_else(|_| panic!("{words}"))
 }
 
 /// The node's end of a link that tracks.
