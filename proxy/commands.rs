@@ -5,4 +5,5 @@ pub mod database;
 pub mod merge;
 pub mod plan;
 pub mod scripts;
+pub mod shown;
 pub mod table;

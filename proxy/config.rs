@@ -222,6 +222,12 @@ pub struct Config {
     /// The log's form.
     #[serde(deserialize_with = "read::log_format")]
     pub log_format: LogFormat,
+    /// How long a request takes that PROXY SLOWLOG and the status page are to show.
+    #[serde(deserialize_with = "read::duration")]
+    pub slow_request: Duration,
+    /// Whether the status page and PROXY HOTKEYS show keys; else digests of them.
+    #[serde(deserialize_with = "read::switch")]
+    pub show_keys: bool,
     /// Time between "not ready" and the end of accepting.
     #[serde(deserialize_with = "read::delay")]
     pub drain_delay: Duration,
@@ -234,6 +240,9 @@ pub struct Config {
 
     /// Limits of subscribers.
     pub pubsub: PubSubLimits,
+    /// All of it, as people are shown it: filled where it is loaded from its sources.
+    #[serde(skip)]
+    pub shown: Arc<Vec<ShownKey>>,
     /// The proxy's own users, by name.
     pub users: BTreeMap<String, UserConfig>,
 }
@@ -274,7 +283,8 @@ pub enum LogFormat {
 impl Config {
     /// Reads, merges and checks all sources; password files are read here.
     pub fn load(sources: &Sources) -> Result<Config, ConfigError> {
-        Config::from_layers(&sources.merged()?)
+        let config = Config::from_layers(&sources.merged()?)?;
+        Ok(Config { shown: shown(sources)?.into(), ..config })
     }
 
     /// The built-in defaults.

@@ -22,12 +22,15 @@ mod command;
 mod database;
 pub mod events;
 pub mod histogram;
+pub mod history;
+pub mod hot;
 mod labels;
 pub mod names;
 pub mod node;
 mod process;
 mod refresh;
 mod series;
+pub mod slow;
 mod text;
 mod tls;
 
@@ -70,6 +73,9 @@ struct Shared {
     tls: tls::Series,
     databases: database::Series,
     events: events::Events,
+    history: history::History,
+    hot: Arc<hot::Hot>,
+    slow: Arc<slow::SlowLog>,
     nodes: Mutex<BTreeMap<Arc<str>, Weak<node::Series>>>,
 }
 
@@ -88,6 +94,8 @@ pub struct NodeGlance {
     pub connections: i64,
     /// Requests without a reply.
     pub inflight: i64,
+    /// Bytes that have not been written to it yet.
+    pub queued_bytes: i64,
 }
 
 impl Metrics {
@@ -109,7 +117,9 @@ impl Metrics {
         let tls = tls::Series::new(&registry);
         let events = events::Events::default();
         let (databases, nodes) = (database::Series::default(), Mutex::default());
-        Metrics { shared: Arc::new(Shared { registry, handle, client, refresh, tls, databases, events, nodes }) }
+        let (history, hot, slow) = Default::default();
+        let shared = Shared { registry, handle, client, refresh, tls, databases, events, history, hot, slow, nodes };
+        Metrics { shared: Arc::new(shared) }
     }
 
     /// What one worker counts of its clients.
@@ -160,6 +170,16 @@ impl Metrics {
     /// What has happened, for operators.
     pub fn events(&self) -> &events::Events {
         &self.shared.events
+    }
+
+    /// What is asked for most.
+    pub fn hot(&self) -> &Arc<hot::Hot> {
+        &self.shared.hot
+    }
+
+    /// Requests that took long.
+    pub fn slow(&self) -> &Arc<slow::SlowLog> {
+        &self.shared.slow
     }
 
     /// What discovery now knows: the topology's epoch, how many slots have an owner and how many of these owners can be

@@ -80,6 +80,10 @@ settings! {
     max_redirects,
     /// Time between looks at the cluster's layout [10s]
     refresh_interval,
+    /// How long a request takes that PROXY SLOWLOG shows [10ms]
+    slow_request,
+    /// The status page and PROXY HOTKEYS show keys, not digests [true]
+    show_keys @ true,
     /// Clients at one time [10000]
     max_clients,
     /// Close clients that are silent for this long [0s: never]

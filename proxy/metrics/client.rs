@@ -16,9 +16,12 @@ use metrics::{Counter, Gauge};
 use super::{
     CommandClass, CommandId, Metrics, NodeError, Registry,
     asked::{AllAsked, CallKind, WorkerAsked},
+    histogram,
+    history::Counted,
+    hot::Sampler,
     labels::labels,
     lock, names,
-    series::{Level, series},
+    series::{Level, Total, series},
 };
 
 labels! {
@@ -159,6 +162,8 @@ pub struct ClientTally {
     published: RefCell<Vec<[u64; 2]>>,
     command_series: RefCell<HashMap<CommandId, Arc<[Counter; 2]>>>,
     protocol_errors: RefCell<Vec<(&'static str, u64)>>,
+    /// Which keys are asked for.
+    pub sampler: Sampler,
 }
 
 impl ClientTally {
@@ -170,6 +175,7 @@ impl ClientTally {
             published: RefCell::default(),
             command_series: RefCell::default(),
             protocol_errors: RefCell::default(),
+            sampler: Sampler::default(),
         }
     }
 
@@ -282,6 +288,7 @@ impl ClientTally {
         let series = &*self.metrics.shared.client;
         let registry = &self.metrics.shared.registry;
         self.publish_commands(registry, series);
+        self.metrics.shared.hot.merge(&self.sampler);
         self.counts.publish(&series.totals);
         for (reason, count) in self.protocol_errors.borrow_mut().drain(..) {
             series.named(registry, &names::CLIENT_PROTOCOL_ERRORS, reason).increment(count);
@@ -306,6 +313,7 @@ impl ClientTally {
             counters[0].increment(well);
             counters[1].increment(failed);
             series.all_commands.fetch_add(well + failed, Relaxed);
+            series.all_failed.fetch_add(failed, Relaxed);
         }
     }
 }
@@ -340,6 +348,16 @@ pub struct Totals {
     pub clients: i64,
     /// Clients in a blocking command now.
     pub blocked: i64,
+    /// Redirects that were followed for clients.
+    pub redirects: u64,
+    /// Requests that were sent again for clients, redirected ones included.
+    pub retries: u64,
+    /// Requests that were sent again in vain.
+    pub given_up: u64,
+}
+
+fn sum(totals: &[Total]) -> u64 {
+    totals.iter().map(Total::sum).sum()
 }
 
 /// The clients' series, shared by all workers.
@@ -348,6 +366,7 @@ pub(super) struct Series {
     pub(super) asked: AllAsked,
     commands: Mutex<HashMap<CommandId, Arc<[Counter; 2]>>>,
     all_commands: AtomicU64,
+    all_failed: AtomicU64,
     /// Counters whose label values are not known beforehand.
     named: Mutex<HashMap<(&'static str, &'static str), Counter>>,
     all_rejected: AtomicU64,
@@ -366,6 +385,7 @@ impl Series {
             asked: AllAsked::default(),
             commands: Mutex::default(),
             all_commands: AtomicU64::default(),
+            all_failed: AtomicU64::default(),
             named: Mutex::default(),
             all_rejected: AtomicU64::default(),
             buffered: Level::new(registry.gauge(&names::CLIENT_BUFFERED, &[])),
@@ -410,7 +430,20 @@ impl Series {
             sent_bytes: self.totals.sent.sum(),
             clients: self.totals.connections.now(),
             blocked: self.totals.blocked.now(),
+            redirects: sum(&self.totals.absorbed),
+            retries: sum(&self.totals.retries),
+            given_up: sum(&self.totals.given_up),
         }
+    }
+
+    /// What was counted of all commands up to now.
+    pub(super) fn counted(&self) -> Counted {
+        let mut durations = histogram::Counts::default();
+        for class in &self.totals.durations {
+            durations.iter_mut().zip(class.counts()).for_each(|(sum, count)| *sum += count);
+        }
+        let (requests, errors) = (self.all_commands.load(Relaxed), self.all_failed.load(Relaxed));
+        Counted { requests, errors, durations }
     }
 
     /// Shows the recorder that all of these are still in use.

@@ -62,7 +62,8 @@ impl CommandId {
         lock(&COMMANDS).get(usize::from(index)).map(|name| name.to_string())
     }
 
-    pub(super) fn name(self) -> String {
+    /// The command's name, in lower case.
+    pub fn name(self) -> String {
         CommandId::name_at(self.0).unwrap_or_else(|| "other".to_owned())
     }
 }

@@ -16,6 +16,9 @@ pub const BOUNDS_MICROS: [u64; 16] = [
 /// The buckets, the unbounded one last.
 type Buckets<T> = [T; BOUNDS_MICROS.len() + 1];
 
+/// How many durations there were in each bucket.
+pub type Counts = Buckets<u64>;
+
 /// One worker's durations since the last publication.
 #[derive(Debug, Default)]
 pub(super) struct LocalHistogram {
@@ -25,6 +28,10 @@ pub(super) struct LocalHistogram {
 
 impl LocalHistogram {
     pub(super) fn observe(&self, took: Duration) {
+        if took.is_zero() {
+            self.counts.borrow_mut()[0] += 1;
+            return;
+        }
         let nanos = took.as_secs().saturating_mul(1_000_000_000).saturating_add(u64::from(took.subsec_nanos()));
         let bucket = BOUNDS_MICROS.iter().position(|bound| nanos <= bound * 1_000).unwrap_or(BOUNDS_MICROS.len());
         if let Some(count) = self.counts.borrow_mut().get_mut(bucket) {
@@ -56,6 +63,11 @@ impl SharedHistogram {
         let local = LocalHistogram::default();
         local.observe(took);
         local.publish(self);
+    }
+
+    /// How many there are in each bucket.
+    pub(super) fn counts(&self) -> Counts {
+        std::array::from_fn(|at| self.counts[at].load(Relaxed))
     }
 
     /// For each bound in seconds how many were no longer; then how many there are, and their sum in seconds.

@@ -115,6 +115,8 @@ families! {
         "Requests that ended in an error for the client since the node was lost, silent, or did not execute them to the end of retry_timeout.";
     NODE_DURATION = Histogram(Seconds) "slotway_node_request_duration_seconds" ["node"]
         "Time from a request's queueing for the node to its reply. Commands that wait as long as they are told to (BLPOP) do not count.";
+    NODE_QUEUE = Histogram(Seconds) "slotway_node_queue_seconds" ["node"]
+        "Time that a batch of requests for the node waited here until it was written: a node that takes no more, or a full socket.";
     NODE_LATE = Counter "slotway_node_late_replies_total" ["node"]
         "Replies that came after their request had timed out, and were dropped.";
     NODE_CONNECTIONS = Gauge "slotway_node_connections" ["node"]

@@ -15,9 +15,12 @@ use metrics::Counter;
 
 use super::{
     Metrics, Registry,
+    history::Counted,
+    hot::{Hot, Large},
     labels::labels,
     lock, names,
     series::{Count, Total, series},
+    slow::{Slow, SlowLog},
 };
 
 labels! {
@@ -64,8 +67,8 @@ impl NodeTallies {
     /// The tally of the node that is labelled so.
     pub fn of(&self, label: &Arc<str>) -> Rc<NodeTally> {
         let mut by_node = self.by_node.borrow_mut();
-        let tally =
-            by_node.entry(label.clone()).or_insert_with(|| Rc::new(NodeTally::new(self.metrics.node_series(label))));
+        let new = || Rc::new(NodeTally::new(self.metrics.node_series(label), &self.metrics));
+        let tally = by_node.entry(label.clone()).or_insert_with(new);
         tally.clone()
     }
 
@@ -102,6 +105,7 @@ series! {
     }
     durations {
         duration: NODE_DURATION;
+        queue: NODE_QUEUE;
     }
     durations by label {}
 }
@@ -113,6 +117,8 @@ series! {
 #[derive(Debug)]
 pub struct NodeTally {
     series: Arc<Series>,
+    slow: Arc<SlowLog>,
+    hot: Arc<Hot>,
     counts: Counts,
     requests: Count,
     /// When the worker has heard from the node last, on any connection.
@@ -125,9 +131,11 @@ pub struct NodeTally {
 const OUTAGE: Duration = Duration::from_secs(5);
 
 impl NodeTally {
-    fn new(series: Arc<Series>) -> NodeTally {
+    fn new(series: Arc<Series>, metrics: &Metrics) -> NodeTally {
         NodeTally {
             series,
+            slow: metrics.slow().clone(),
+            hot: metrics.hot().clone(),
             counts: Counts::default(),
             requests: Count::default(),
             heard: Cell::default(),
@@ -173,6 +181,26 @@ impl NodeTally {
     pub fn replied(&self, took: Duration) {
         self.counts.inflight.add(-1);
         self.counts.duration.observe(took);
+    }
+
+    /// The reply just counted took long.
+    pub fn slow(&self, slow: Slow) {
+        self.slow.note(slow);
+    }
+
+    /// The reply to the request in `frame` is large: at least so many bytes of it have come.
+    pub fn large_reply(&self, frame: &[u8], bytes: usize) {
+        self.hot.note_large(Large::of(true, bytes, frame, &self.series.label));
+    }
+
+    /// A large request goes to the node.
+    pub fn large_request(&self, frame: &[u8]) {
+        self.hot.note_large(Large::of(false, frame.len(), frame, &self.series.label));
+    }
+
+    /// What was queued is written, so long after it was there to be written.
+    pub fn left_queue(&self, after: Duration) {
+        self.counts.queue.observe(after);
     }
 
     /// The reply just counted came after its request's time.
@@ -264,6 +292,12 @@ impl Series {
     /// Requests that the node or its connections failed.
     pub(super) fn all_errors(&self) -> u64 {
         self.totals.errors.iter().map(Total::sum).sum()
+    }
+
+    /// What was counted up to now.
+    pub(super) fn counted(&self) -> Counted {
+        let requests = self.all_requests.load(Relaxed);
+        Counted { requests, errors: self.all_errors(), durations: self.totals.duration.counts() }
     }
 
     /// Requests count under this role from now on.

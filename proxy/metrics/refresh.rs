@@ -11,7 +11,7 @@ use std::{
 
 use metrics::{Counter, Gauge};
 
-use super::{NodeGlance, Registry, histogram, labels::labels, lock, names, node, text};
+use super::{NodeGlance, Registry, histogram, history::Counted, labels::labels, lock, names, node, text};
 
 labels! {
     /// Why the cluster is asked for its layout.
@@ -127,8 +127,14 @@ impl Series {
             failed: series.totals.failed.sum(),
             connections: series.totals.connections.now(),
             inflight: series.totals.inflight.now(),
+            queued_bytes: series.totals.queued_bytes.now(),
         };
         lock(&self.known).nodes.iter().map(glance).collect()
+    }
+
+    /// What was counted of each node.
+    pub(super) fn counted(&self) -> Vec<(Arc<str>, Counted)> {
+        lock(&self.known).nodes.iter().map(|(state, series)| (state.label.clone(), series.counted())).collect()
     }
 
     pub(super) fn touch(&self) {

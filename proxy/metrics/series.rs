@@ -154,8 +154,8 @@ macro_rules! series {
             $(pub(super) $counter: $crate::metrics::series::Total,)*
             $(pub(super) $group: [$crate::metrics::series::Total; $values::ALL.len()],)*
             $(pub(super) $level: $crate::metrics::series::Level,)*
-            $($duration: std::sync::Arc<$crate::metrics::histogram::SharedHistogram>,)*
-            $($class: [std::sync::Arc<$crate::metrics::histogram::SharedHistogram>; $classes::ALL.len()],)*
+            $(pub(super) $duration: std::sync::Arc<$crate::metrics::histogram::SharedHistogram>,)*
+            $(pub(super) $class: [std::sync::Arc<$crate::metrics::histogram::SharedHistogram>; $classes::ALL.len()],)*
         }
 
         impl $shared {

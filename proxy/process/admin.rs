@@ -4,45 +4,64 @@
 //! - `/metrics`: Prometheus.
 //! - `/livez`: 200 as long as this thread runs. It never depends on the nodes: their outage must not restart the proxy.
 //! - `/readyz`: 200 where the proxy can serve, else 503 and why.
-//! - `/api/status`: all of it as JSON. `/`: the same as a page.
+//! - `/api/status`: all of it as JSON; `/api/stream`: that each second, as server-sent events; `/api/history`: the last quarter
+//!   of an hour. `/`: the same as a page.
 
 mod bounded;
 mod status;
+mod vitals;
 
 use std::{
+    convert::Infallible,
     io,
     net::SocketAddr,
     os::fd::{AsFd, BorrowedFd, OwnedFd},
     sync::Arc,
     thread::{self, JoinHandle},
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use axum::{
     Json, Router,
     extract::State,
     http::{StatusCode, Uri, header},
-    response::{Html, IntoResponse},
+    response::{
+        Html, IntoResponse, Sse,
+        sse::{Event, KeepAlive},
+    },
     routing::get,
 };
+use futures_util::stream;
 use serde_json::json;
 use socket2::Socket;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-use self::bounded::Bounded;
+use self::{bounded::Bounded, vitals::Vitals};
 use crate::{
+    clients::Clients,
     cluster::topology::Topology,
     metrics::Metrics,
+    process::worker::Publisher,
     protocol::endpoint::Endpoint,
     upstream::{
         descriptors::Descriptors,
+        dial::{Dialer, Login},
         transport::{Listener, tls::for_clients::ForClients},
     },
 };
 
-/// The status page; it draws `/api/status`.
-const PAGE: &str = include_str!("admin/status.html");
+/// The status page: one file that asks nobody else for anything. It draws what `/api/stream` and `/api/history` tell.
+const PAGE: &str = concat!(
+    include_str!("admin/page/head.html"),
+    "<style>\n",
+    include_str!("admin/page/style.css"),
+    "</style>\n",
+    include_str!("admin/page/body.html"),
+    "<script>\n",
+    include_str!("admin/page/script.js"),
+    "</script>\n</body>\n</html>\n",
+);
 
 /// What the admin server shows.
 pub struct AdminView {
@@ -54,9 +73,22 @@ pub struct AdminView {
     pub metrics: Metrics,
     /// Cancelled where the proxy is about to stop.
     pub shutdown: CancellationToken,
-    /// Bytes held for all clients now.
-    pub buffered: Box<dyn Fn() -> usize + Send + Sync>,
+    /// All clients.
+    pub clients: Arc<Clients>,
+    /// How nodes are asked what they tell of themselves.
+    pub login: Login,
+    /// How they are connected to.
+    pub dialer: Dialer,
+    /// Who has the newest counts.
+    pub publishers: Vec<Publisher>,
+    /// Whether keys are shown.
+    pub show_keys: bool,
 }
+
+/// How long a scrape waits for workers to publish what they have counted.
+const PUBLISHED_WITHIN: Duration = Duration::from_millis(100);
+/// How often the page is told anew.
+const STREAM_EVERY: Duration = Duration::from_secs(1);
 
 /// The running admin server.
 pub struct Admin {
@@ -103,11 +135,14 @@ impl Admin {
         let stopped = stop.clone();
         let thread = thread::Builder::new().name("admin".to_owned()).spawn(move || {
             runtime.block_on(async {
-                let served = axum::serve(Bounded::new(listener, view.descriptors.clone()), pages(view));
+                let bounded = Bounded::new(listener, view.descriptors.clone());
+                let shown = Arc::new(Pages { view, vitals: Vitals::default(), since: Instant::now() });
+                let served = axum::serve(bounded, pages(shown.clone()));
                 tokio::select! {
                     served = async { served.await } => if let Err(error) = served {
                         tracing::error!(%error, "the admin server ended");
                     },
+                    () = shown.vitals.keep(&shown.view) => {}
                     () = stopped.cancelled() => {}
                 }
             });
@@ -142,18 +177,21 @@ impl Admin {
 /// What the pages are made from.
 struct Pages {
     view: AdminView,
+    vitals: Vitals,
     since: Instant,
 }
 
-fn pages(view: AdminView) -> Router {
+fn pages(shown: Arc<Pages>) -> Router {
     Router::new()
         .route("/", get(page))
         .route("/metrics", get(metrics))
         .route("/livez", get(async || "ok\n"))
         .route("/readyz", get(readyz))
         .route("/api/status", get(api_status))
+        .route("/api/stream", get(api_stream))
+        .route("/api/history", get(api_history))
         .fallback(not_found)
-        .with_state(Arc::new(Pages { view, since: Instant::now() }))
+        .with_state(shown)
 }
 
 async fn page() -> impl IntoResponse {
@@ -165,8 +203,9 @@ async fn page() -> impl IntoResponse {
 
 async fn metrics(State(shown): State<Arc<Pages>>) -> impl IntoResponse {
     let view = &shown.view;
+    publish(view).await;
     view.metrics.ready(readiness(view).is_ok());
-    view.metrics.client_buffered((view.buffered)());
+    view.metrics.client_buffered(view.clients.buffered());
     ([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], view.metrics.render())
 }
 
@@ -178,8 +217,35 @@ async fn readyz(State(shown): State<Arc<Pages>>) -> impl IntoResponse {
     }
 }
 
+async fn api_history(State(shown): State<Arc<Pages>>) -> impl IntoResponse {
+    Json(status::past(&shown.view))
+}
+
+/// The status each second, as long as somebody listens.
+async fn api_stream(State(shown): State<Arc<Pages>>) -> impl IntoResponse {
+    let mut ticks = tokio::time::interval(STREAM_EVERY);
+    ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    let events = stream::unfold((shown, ticks), async |(shown, mut ticks)| {
+        ticks.tick().await;
+        shown.vitals.watch();
+        let status = status::of(&shown, readiness(&shown.view));
+        let event = Event::default().json_data(status).unwrap_or_default();
+        Some((Ok::<_, Infallible>(event), (shown, ticks)))
+    });
+    Sse::new(events).keep_alive(KeepAlive::default())
+}
+
+/// Has workers publish what they have counted: a scrape counts all that was answered before it. One that is busy is not waited
+/// for.
+async fn publish(view: &AdminView) {
+    let published = view.publishers.iter().map(Publisher::ask);
+    let _ = tokio::time::timeout(PUBLISHED_WITHIN, futures_util::future::join_all(published)).await;
+}
+
 async fn api_status(State(shown): State<Arc<Pages>>) -> impl IntoResponse {
-    Json(status::of(&shown.view, readiness(&shown.view), shown.since.elapsed()))
+    shown.vitals.watch();
+    publish(&shown.view).await;
+    Json(status::of(&shown, readiness(&shown.view)))
 }
 
 /// Whether the proxy can serve, and if not, why: it can where at least one node that owns slots can be reached, and the nodes

@@ -193,13 +193,16 @@ pub async fn run(
     let post = post.map_err(|error| ServeError::System("`takeover`: cannot listen there", error))?;
     let admin = match config.admin {
         Some(address) => {
-            let counted = clients.clone();
             let view = AdminView {
                 topology: topology.clone(),
                 descriptors: descriptors.clone(),
                 metrics: metrics.clone(),
                 shutdown: shutdown.clone(),
-                buffered: Box::new(move || counted.buffered()),
+                clients: clients.clone(),
+                login: Login { credentials: Credentials::of(&config), ..Login::default() },
+                dialer: dialer.clone(),
+                publishers: workers.iter().map(Worker::publisher).collect(),
+                show_keys: config.show_keys,
             };
             let tls = certificates.for_clients().filter(|_| config.admin_tls).map(ForClients::for_visitors);
             let admin = Admin::start(address, admin_socket, config.reuse_port, tls, view, stop.clone());
@@ -243,6 +246,7 @@ pub async fn run(
         () = look_for_idle(&clients, in_force.subscribe()) => {}
         () = follow_nodes(&descriptors, topology) => {}
         () = databases.look_after() => {}
+        () = observe(&metrics) => {}
         () = reloader.run() => {}
         () = async {
             shutdown.cancelled().await;
@@ -458,6 +462,16 @@ async fn look_for_idle(clients: &Clients, mut config: watch::Receiver<Arc<Config
             Ok(()) = config.changed() => {}
             () = tokio::time::sleep(IDLE_LOOK), if limit.is_some() => limit.into_iter().for_each(|limit| clients.wake_idle(limit)),
         }
+    }
+}
+
+/// Takes note of how it goes, each second.
+async fn observe(metrics: &Metrics) {
+    let mut seconds = tokio::time::interval(Duration::from_secs(1));
+    seconds.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        seconds.tick().await;
+        metrics.observe();
     }
 }
 

@@ -83,6 +83,21 @@ enum Errand {
     Serve(Welcome),
     /// Go by a new configuration from now on, and say when that is done.
     Adopt(Arc<Config>, oneshot::Sender<()>),
+    /// Publish what has been counted, and then say so.
+    Publish(oneshot::Sender<()>),
+}
+
+/// Has a worker publish what it has counted.
+#[derive(Clone)]
+pub struct Publisher(mpsc::UnboundedSender<Errand>);
+
+impl Publisher {
+    /// Asks for it; ready once it has been done.
+    pub fn ask(&self) -> oneshot::Receiver<()> {
+        let (done, heard) = oneshot::channel();
+        let _ = self.0.send(Errand::Publish(done));
+        heard
+    }
 }
 
 struct Welcome {
@@ -126,6 +141,11 @@ impl Worker {
         adopted
     }
 
+    /// Whoever wants its newest counts.
+    pub fn publisher(&self) -> Publisher {
+        Publisher(self.errands.clone())
+    }
+
     /// Waits for its end.
     pub fn join(self) {
         drop(self.errands);
@@ -142,6 +162,10 @@ async fn run(blueprint: Blueprint, mut errands: mpsc::UnboundedReceiver<Errand>,
     loop {
         tokio::select! {
             errand = errands.recv() => match errand {
+                Some(Errand::Publish(done)) => {
+                    router.publish();
+                    let _ = done.send(());
+                }
                 Some(Errand::Serve(Welcome { stream, client, descriptor })) => {
                     let (clients, sessions) = (blueprint.common.clients.clone(), sessions.clone());
                     let seat = ClientGuard { client, clients, sessions, _descriptor: descriptor };

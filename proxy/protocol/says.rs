@@ -27,6 +27,10 @@ pub const SYNTAX: &str = "ERR syntax error";
 /// A request that would be too long with the prefixes of a database before its keys.
 pub const TOO_LONG_INSIDE: &str = "ERR proxy: the request is too long for a database of its own";
 /// An argument that should be an integer.
+pub const PROXY_CONFIG: &str = "ERR proxy: say PROXY CONFIG, or PROXY CONFIG GET <pattern>";
+/// PROXY SLOWLOG with other arguments than it takes.
+pub const PROXY_SLOWLOG: &str = "ERR proxy: say PROXY SLOWLOG GET [<count>], PROXY SLOWLOG LEN or PROXY SLOWLOG RESET";
+/// A number that is none.
 pub const NOT_INTEGER: &str = "ERR value is not an integer or out of range";
 /// SELECT of a database that does not exist.
 pub const DB_OUT_OF_RANGE: &str = "ERR DB index is out of range";

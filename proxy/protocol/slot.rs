@@ -32,6 +32,11 @@ impl Slot {
         (number < SLOTS as u64).then_some(Slot(number as u16))
     }
 
+    /// The slot's number.
+    pub fn number(self) -> u16 {
+        self.0
+    }
+
     /// The slot's number, to index an array of [`SLOTS`].
     pub fn index(self) -> usize {
         usize::from(self.0)

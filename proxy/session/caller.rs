@@ -48,8 +48,10 @@ impl Caller {
     /// A client that has said nothing yet.
     pub(super) fn new(router: Rc<Router>, client: Arc<Client>) -> Caller {
         let databases = router.settings().of_listener(client.listener).databases.clone();
+        let line = Line::new(router.tally().clone(), router.clock().clone(), router.settings().client_window.get());
+        line.client.set(client.id);
         Caller {
-            line: Line::new(router.tally().clone(), router.clock().clone(), router.settings().client_window.get()),
+            line,
             lane: router.first_lane(),
             user: router.own_user().clone(),
             database: databases.get(0).map(|first| OwnDatabase::of(&router, first.clone())),

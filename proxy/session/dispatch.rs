@@ -27,10 +27,13 @@ use crate::{
         merge::Merge,
         plan::{self, Local, Plan, Split},
         scripts::Script,
-        table::{Flags, Spec, Treatment, busy::WhenBusy, lost::WhenLost, treatment::Fold},
+        table::{Flags, Keys, Spec, Treatment, busy::WhenBusy, lost::WhenLost, treatment::Fold},
     },
-    metrics::{Disconnect, Transaction as Ended},
-    protocol::resp::{Request, write},
+    metrics::{Disconnect, Transaction as Ended, hot::Sample},
+    protocol::{
+        resp::{Request, write},
+        slot::Slot,
+    },
     upstream::{
         link::LARGEST_SHARED,
         router::Lane,
@@ -192,6 +195,9 @@ impl Session {
             }
             Plan::PubSub => self.forward(request, spec, Route::PubSub),
             Plan::Split(split) => {
+                if self.caller.router.tally().sampler.is_due() {
+                    sample(&self.caller, request, spec);
+                }
                 let envelope = self.open(request, spec, Route::Any);
                 split
                     .parts
@@ -239,6 +245,9 @@ impl Session {
 
     /// Sends a request on as it came.
     pub(super) fn forward(&mut self, request: &Request<'_>, spec: Option<&Spec>, route: Route) -> Flow {
+        if self.caller.router.tally().sampler.is_due() {
+            sample(&self.caller, request, spec);
+        }
         let envelope = self.open(request, spec, route);
         self.barrier.guard(&self.caller.router, spec, route);
         self.caller.send(request.frame(), envelope);
@@ -446,4 +455,21 @@ fn acts_at_once(plan: &Plan, spec: Option<&Spec>) -> bool {
         Plan::Local(Exec | Discard | Quit | Reset) => true,
         _ => false,
     }
+}
+
+/// Counts one of a request's keys as asked for, for all requests since the last one that was.
+#[cold]
+fn sample(caller: &Caller, request: &Request<'_>, spec: Option<&Spec>) {
+    let sampler = &caller.router.tally().sampler;
+    let mut keys = Vec::new();
+    let known = spec.is_some_and(|spec| spec.keys_of(request, &mut keys) == Keys::Known);
+    let chosen = if known && !keys.is_empty() { keys.get(sampler.random() % keys.len()) } else { None };
+    let sample = chosen.and_then(|at| request.get(*at)).zip(spec).map(|(key, spec)| Sample {
+        key,
+        keys: keys.len(),
+        slot: Slot::of(key),
+        writes: spec.is_write(),
+        command: spec.metric,
+    });
+    sampler.take(sample);
 }

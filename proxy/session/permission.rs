@@ -161,8 +161,17 @@ enum Needed {
 
 fn needed(spec: &Spec) -> Needed {
     match spec.treatment {
-        Treatment::Local(Local::Proxy(ProxyCommand::Info | ProxyCommand::Databases)) => Needed::Other(&["INFO"]),
-        Treatment::Local(Local::Proxy(ProxyCommand::Nodes)) => Needed::Other(&["CLUSTER", "NODES"]),
+        Treatment::Local(Local::Proxy(ProxyCommand::Info | ProxyCommand::Databases | ProxyCommand::Events)) => {
+            Needed::Other(&["INFO"])
+        }
+        Treatment::Local(Local::Proxy(ProxyCommand::Clients)) => Needed::Other(&["CLIENT", "LIST"]),
+        Treatment::Local(Local::Proxy(ProxyCommand::Config)) => Needed::Other(&["CONFIG", "GET", "*"]),
+        Treatment::Local(Local::Proxy(ProxyCommand::Hotkeys | ProxyCommand::Slowlog)) => {
+            Needed::Other(&["SLOWLOG", "GET"])
+        }
+        Treatment::Local(Local::Proxy(ProxyCommand::Slots | ProxyCommand::Nodes)) => {
+            Needed::Other(&["CLUSTER", "NODES"])
+        }
         Treatment::Local(Local::Proxy(ProxyCommand::Reload)) => Needed::Other(&["CONFIG", "REWRITE"]),
         Treatment::Local(Local::Proxy(ProxyCommand::Explain)) => Needed::Other(&["COMMAND", "GETKEYS", "GET", "key"]),
         Treatment::Local(Local::Proxy(ProxyCommand::Node | ProxyCommand::Help | ProxyCommand::Unknown)) => {

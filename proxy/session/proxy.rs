@@ -3,6 +3,8 @@
 //! PROXY NODE takes a new connection for each command and closes it afterwards: whatever the command does to its
 //! connection, nobody else is on it. What could not be answered by one reply is refused.
 
+pub mod told;
+
 use std::{rc::Rc, sync::Arc, time::Duration};
 
 use bytes::Bytes;
@@ -43,10 +45,18 @@ const BEFORE_COMMAND: usize = 3;
 
 const HELP: &[&str] = &[
     "PROXY <subcommand> [<arg> [value] [opt] ...]. Subcommands are:",
+    "CLIENTS",
+    "    List this proxy's clients, whoever holds most memory first.",
+    "CONFIG [GET <pattern>]",
+    "    Show the settings in force.",
     "DATABASES",
     "    List the databases of their own that are in use: slot, node, keys of the slot, clients, requests a second.",
+    "EVENTS [<count>]",
+    "    What has happened, the newest first: id, Unix time, severity, kind, text.",
     "EXPLAIN <command> [<arg> ...]",
     "    Say how a command would be served: its keys, slots, nodes and parts. It is not run.",
+    "HOTKEYS [<count>]",
+    "    The keys asked for most, estimated: key, slot, node, requests/s, percent of writes, last command.",
     "INFO",
     "    Show this proxy at a glance.",
     "NODE <node> <command> [<arg> ...]",
@@ -58,6 +68,11 @@ const HELP: &[&str] = &[
     "    Choose who answers what this connection only reads.",
     "RELOAD",
     "    Read the configuration again. Says what has changed, and what needs a restart.",
+    "SLOTS",
+    "    List ranges of slots: owner, replicas, requests/s.",
+    "SLOWLOG GET [<count>] | LEN | RESET",
+    "    Requests that took long: id, Unix time, microseconds, arguments, client, its name, node, slot,",
+    "    microseconds waiting here, microseconds at the node.",
     "HELP",
     "    Print this help.",
 ];
@@ -73,6 +88,12 @@ pub(super) fn answer(caller: &Caller, sub: ProxyCommand, request: &Request<'_>) 
             HELP.iter().for_each(|line| write::simple(out, line));
         }),
         ProxyCommand::Info => lines(&glance(&caller.router)),
+        ProxyCommand::Clients => lines(&told::clients(caller)),
+        ProxyCommand::Slots => lines(&told::slots(&caller.router)),
+        ProxyCommand::Config => told::config(caller, request),
+        ProxyCommand::Hotkeys => told::hotkeys(caller, request),
+        ProxyCommand::Slowlog => told::slowlog(caller, request),
+        ProxyCommand::Events => told::events(caller, request),
         ProxyCommand::Nodes => lines(&nodes(&caller.router)),
         ProxyCommand::Reload => Answer::Work(Work::Reload),
         // It is about the session.

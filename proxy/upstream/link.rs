@@ -204,6 +204,9 @@ impl Link {
             && !self.ended.get()
             && let Some(side) = self.side()
         {
+            if request.len() > LARGEST_SHARED {
+                self.tally.large_request(request);
+            }
             return side.enqueue(ahead, replies, request, envelope);
         }
         if self.ended.get() || beside || self.is_full() {

@@ -134,7 +134,7 @@ impl Ticket {
         self.duty.line().map_or(0, |line| line.unwritten())
     }
 
-    fn line(&self) -> Option<&Rc<Line>> {
+    pub(super) fn line(&self) -> Option<&Rc<Line>> {
         self.duty.line()
     }
 

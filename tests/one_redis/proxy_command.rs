@@ -220,7 +220,7 @@ fn malformed_and_in_a_transaction_it_is_an_error() {
     let proxy = Proxy::before(shared());
     let mut client = proxy.client();
     for (line, error) in [
-        ("PROXY", "-ERR wrong number of arguments for 'proxy' command\r\n"),
+        ("PROXY", "-ERR unknown subcommand ''. Try PROXY HELP.\r\n"),
         ("PROXY NODE a", "-ERR wrong number of arguments for 'proxy|node' command\r\n"),
         ("PROXY EXPLAIN", "-ERR wrong number of arguments for 'proxy|explain' command\r\n"),
         ("PROXY NODES x", "-ERR wrong number of arguments for 'proxy|nodes' command\r\n"),

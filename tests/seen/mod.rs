@@ -3,8 +3,10 @@
 pub mod cli;
 pub mod databases;
 pub mod doctor;
+pub mod hot_and_slow;
 pub mod lifecycle;
 pub mod observed;
+pub mod page;
 pub mod reload;
 pub mod succession;
 pub mod told;

@@ -82,7 +82,16 @@ pub fn of(spec: &Spec) -> Traits {
                 | "acl|setuser"
                 | "acl|users"
         ),
-        acts_on_all: matches!(name, "client|pause" | "client|unpause" | "proxy|reload" | "script|flush"),
+        acts_on_all: matches!(
+            name,
+            "client|pause"
+                | "client|unpause"
+                | "proxy|config"
+                | "proxy|hotkeys"
+                | "proxy|reload"
+                | "proxy|slowlog"
+                | "script|flush"
+        ),
         counts_anew: name == "config|resetstat",
         about_servers: spec.treatment == Treatment::Primaries(Fold::Info)
             || container != name && matches!(container, "commandlog" | "config" | "latency" | "slowlog"),

@@ -254,6 +254,18 @@ pub enum ClusterView {
 pub enum ProxyCommand {
     /// `PROXY DATABASES`: those of their own that are in use.
     Databases,
+    /// `PROXY CLIENTS`: who is connected, and costs most.
+    Clients,
+    /// `PROXY CONFIG [GET pattern]`: the settings in force.
+    Config,
+    /// `PROXY EVENTS [count]`: what has happened.
+    Events,
+    /// `PROXY HOTKEYS [count]`: what is asked for most.
+    Hotkeys,
+    /// `PROXY SLOTS`: who serves which.
+    Slots,
+    /// `PROXY SLOWLOG GET [count]`, `LEN`, `RESET`: what took long.
+    Slowlog,
     /// `PROXY EXPLAIN command...`: how it would be served.
     Explain,
     /// `PROXY HELP`.
@@ -409,6 +421,12 @@ fn local(name: &str) -> Option<Local> {
         "cluster|keyslot" => Local::ClusterKeyslot,
         "acl|whoami" => Local::AclWhoami,
         "proxy" => Local::Proxy(ProxyCommand::Unknown),
+        "proxy|clients" => Local::Proxy(ProxyCommand::Clients),
+        "proxy|config" => Local::Proxy(ProxyCommand::Config),
+        "proxy|events" => Local::Proxy(ProxyCommand::Events),
+        "proxy|hotkeys" => Local::Proxy(ProxyCommand::Hotkeys),
+        "proxy|slots" => Local::Proxy(ProxyCommand::Slots),
+        "proxy|slowlog" => Local::Proxy(ProxyCommand::Slowlog),
         "proxy|databases" => Local::Proxy(ProxyCommand::Databases),
         "proxy|explain" => Local::Proxy(ProxyCommand::Explain),
         "proxy|help" => Local::Proxy(ProxyCommand::Help),

@@ -24,12 +24,18 @@ impl Stage {
     fn set() -> Stage {
         let (topology, seen) = watch::channel(Arc::new(Topology::unknown("no seed has answered yet")));
         let (metrics, shutdown, stop) = (Metrics::new(), CancellationToken::new(), CancellationToken::new());
+        let clients = Arc::new(Clients::new(1 << 20));
+        clients.account(0, 4096);
         let view = AdminView {
             topology: seen,
             descriptors: Descriptors::new(100, 10, 1),
             metrics: metrics.clone(),
             shutdown: shutdown.clone(),
-            buffered: Box::new(|| 4096),
+            clients,
+            login: Login::default(),
+            dialer: Dialer::default(),
+            publishers: Vec::new(),
+            show_keys: true,
         };
         let admin = Admin::start("127.0.0.1:0".parse().unwrap(), None, false, None, view, stop.clone()).unwrap();
         Stage { topology, metrics, shutdown, stop, admin }

@@ -107,7 +107,8 @@ impl Discovery {
             let is_first = !std::mem::replace(&mut self.told.was_ready, true);
             if is_first {
                 let replicas = current.nodes.iter().filter(|node| node.role == Role::Replica).count();
-                let text = format!("ready: {}, with {replicas} replicas", current.served_text());
+                let replicas = if replicas == 1 { "1 replica".to_owned() } else { format!("{replicas} replicas") };
+                let text = format!("ready: {}, with {replicas}", current.served_text());
                 events.info(EventKind::Served, text);
             } else if !before.is_served_like(&current) {
                 events.info(EventKind::Served, format!("{} again", current.served_text()));

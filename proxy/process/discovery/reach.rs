@@ -251,6 +251,7 @@ async fn who(address: &Address, login: &Login, dialer: &Dialer) -> Who {
         Ok(control) => control,
         // It is there, and it will say the same to whoever dials it: the reason must reach the client.
         Err(error) if error.permanent && error.step != DialStep::Admission => return Who::Silent,
+        Err(error) if error.step == DialStep::Connect => return Who::Nobody(error.why),
         Err(error) => return Who::Nobody(error.to_string()),
     };
     match control.ask(&["CLUSTER", "MYID"]).await {

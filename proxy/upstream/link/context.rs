@@ -72,6 +72,8 @@ pub struct Timeouts {
     request: Cell<Duration>,
     node: Cell<Duration>,
     recovery: Cell<recovery::Limits>,
+    /// How long a request takes that is remembered as slow.
+    slow_request: Cell<Duration>,
 }
 
 impl Timeouts {
@@ -81,12 +83,14 @@ impl Timeouts {
             request: Cell::new(config.request_timeout),
             node: Cell::new(config.node_timeout),
             recovery: Cell::new(config.recovery()),
+            slow_request: Cell::new(config.slow_request),
         }
     }
 
     /// From now on those of this configuration.
     pub fn adopt(&self, config: &Config) {
-        let Timeouts { request, node, recovery } = Timeouts::of(config);
+        let Timeouts { request, node, recovery, slow_request } = Timeouts::of(config);
+        self.slow_request.swap(&slow_request);
         self.request.swap(&request);
         self.node.swap(&node);
         self.recovery.swap(&recovery);
@@ -100,6 +104,11 @@ impl Timeouts {
     /// How long a node that owes replies may be silent.
     pub fn node_timeout(&self) -> Duration {
         self.node.get()
+    }
+
+    /// How long a request takes that is remembered as slow.
+    pub fn slow_request(&self) -> Duration {
+        self.slow_request.get()
     }
 
     /// How long requests are tried, and how often they are redirected.

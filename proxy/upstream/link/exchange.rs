@@ -1,6 +1,7 @@
 //! The traffic of one established connection: requests out, replies to their tickets, messages to the audience.
 
 mod deadlines;
+mod slowness;
 
 use std::{
     pin::Pin,
@@ -15,8 +16,12 @@ use tokio::{
     time::Sleep,
 };
 
-use self::deadlines::Stall;
-use super::{Connected, Link, PushEvent, companion::Companion, queue::Entry};
+use self::{deadlines::Stall, slowness::Writes};
+use super::{
+    Connected, Link, PushEvent,
+    companion::Companion,
+    queue::{Entry, Queue},
+};
 use crate::{
     cluster::{
         recovery::{self, Why},
@@ -62,6 +67,7 @@ pub(super) struct Exchange {
     last_heard: Instant,
     /// When the node took bytes last.
     last_taken: Instant,
+    writes: Writes,
     pub heard_from: bool,
     stall: Option<Stall>,
     /// Bytes of the long reply that have been passed on.
@@ -96,6 +102,7 @@ impl Exchange {
             deadline_idle: false,
             last_heard: now,
             last_taken: now,
+            writes: Writes::default(),
             heard_from: false,
             stall: None,
             passed: 0,
@@ -155,6 +162,7 @@ impl Exchange {
         if queue.written == writable {
             return Poll::Pending;
         }
+        self.writes.begin(self.link.context.clock.now());
         while queue.written < writable {
             match ready!(Pin::new(&mut self.stream).poll_write(cx, &queue.bytes[queue.written..writable])) {
                 Ok(count) => {
@@ -172,6 +180,7 @@ impl Exchange {
             queue.loads.clear();
         }
         self.gathered = false;
+        self.link.tally.left_queue(self.writes.end(queue, self.link.context.clock.now()));
         Poll::Pending
     }
 
@@ -284,6 +293,7 @@ impl Exchange {
         let front = queue.entries.front().filter(|front| front.prelude + front.swallow == 0);
         let Some(envelope) = front.and_then(|front| front.envelope.as_ref()) else { return };
         self.link.context.note_large(envelope, queue.front_frame());
+        self.link.tally.large_reply(queue.front_frame(), LARGE_REPLY);
     }
 
     /// Passes on the front of a long reply, where its ticket takes it so; else says how much of it is there.
@@ -342,7 +352,9 @@ impl Exchange {
             }
             return Ok(());
         }
-        self.link.tally.replied(self.link.context.clock.now() - front.since);
+        let took = self.link.context.clock.now() - front.since;
+        self.link.tally.replied(took);
+        let is_slow = took >= self.link.context.timeouts.slow_request();
         let by_replica = front.envelope.as_ref().is_some_and(Envelope::is_for_replica);
         let reloads = front.envelope.as_ref().is_some_and(|envelope| envelope.traits.needs.reloads);
         let verdict = match &front.fault {
@@ -364,6 +376,9 @@ impl Exchange {
                 .filter(|refusal| refusal.fits(front.envelope.as_ref().and_then(Envelope::slot)))
                 .map(|refusal| (NotExecuted::Refused(refusal), Bytes::copy_from_slice(reply))),
         };
+        if is_slow {
+            self.note_slow(&queue, took);
+        }
         let request = verdict.as_ref().map(|_| queue.front_request());
         let Some(entry) = queue.pop() else { return Ok(()) };
         drop(queue);

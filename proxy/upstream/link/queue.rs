@@ -174,6 +174,16 @@ impl Queue {
         Some(entry)
     }
 
+    /// How many bytes have been written, counted from the first byte that was ever queued.
+    pub fn reached(&self) -> u64 {
+        self.gone + self.written as u64
+    }
+
+    /// Where the front entry ends, likewise.
+    pub fn front_end(&self) -> u64 {
+        self.gone + self.entries.front().map_or(0, |front| front.length as u64)
+    }
+
     /// Whether no reply is missing that anybody waits for.
     pub fn owes_nothing(&self) -> bool {
         self.entries.iter().all(|entry| entry.envelope.is_none() || entry.is_abandoned())

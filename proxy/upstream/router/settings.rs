@@ -12,7 +12,7 @@ use ipnet::IpNet;
 use crate::{
     cluster::replication::ReadPolicy,
     commands::{database::Databases, plan::Policy},
-    config::{Config, CrossSlot, NAMELESS, Present, PubSubLimits, Secret},
+    config::{Config, CrossSlot, NAMELESS, Present, PubSubLimits, Secret, ShownKey},
     protocol::address::Address,
     upstream::dial::{Credentials, Login},
 };
@@ -36,6 +36,10 @@ pub struct Settings {
     pub client_window: Cell<usize>,
     /// What a subscriber may owe.
     pub pubsub: Cell<PubSubLimits>,
+    /// Whether operators are shown keys.
+    pub show_keys: bool,
+    /// Every key of the configuration, as people are shown it.
+    pub shown: Arc<Vec<ShownKey>>,
     /// How the proxy logs in for clients that have no credentials of their own.
     pub login: Login,
     /// What clients must say in AUTH; `None`: the nodes decide.
@@ -115,6 +119,8 @@ impl Settings {
             idle_timeout: Cell::new(config.client_idle_timeout),
             client_window: Cell::new(config.client_window),
             pubsub: Cell::new(config.pubsub),
+            show_keys: config.show_keys,
+            shown: config.shown.clone(),
             login,
             client_credentials: RefCell::new(credentials(&config.client_username, &config.client_password)),
         }

@@ -50,6 +50,8 @@ pub struct Line {
     written: RefCell<Vec<(Arc<Node>, Instant)>>,
     /// What was given up and may still run.
     pub doubts: Rc<Doubts>,
+    /// The id of the client whose line it is; 0: it is nobody's.
+    pub client: Cell<u64>,
 }
 
 impl Line {
@@ -72,6 +74,7 @@ impl Line {
             is_aside: Cell::default(),
             written: RefCell::default(),
             doubts,
+            client: Cell::new(0),
         })
     }
 

@@ -264,6 +264,7 @@ pub(super) const KEYLESS: &[&str] = &[
     "pfselftest",
     "ping",
     "proxy|databases",
+    "proxy|events",
     "proxy|explain",
     "proxy|help",
     "proxy|info",

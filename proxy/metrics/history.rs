@@ -1,0 +1,281 @@
+//! How it has gone of late: rates and latencies of all and of each node, for a quarter of an hour, and which nodes are slow.
+
+use std::{
+    collections::{BTreeMap, VecDeque},
+    sync::{Arc, Mutex},
+    time::{Duration, Instant, SystemTime},
+};
+
+use super::{
+    Metrics,
+    events::EventKind,
+    histogram::{self, BOUNDS_MICROS},
+    lock,
+};
+
+/// Seconds in one point of the history.
+pub const STEP: u64 = 5;
+/// How many points there are: a quarter of an hour.
+pub const POINTS: usize = 180;
+/// Seconds that the present is the mean of.
+const PRESENT: usize = 5;
+/// A node half of whose requests take this long is slow, and no more so once they take half of that.
+const SLOW: Duration = Duration::from_millis(50);
+/// Fewer requests within [`PRESENT`] seconds tell nothing.
+const FEW: u64 = 5;
+
+/// What was counted up to a moment.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Counted {
+    pub(super) requests: u64,
+    pub(super) errors: u64,
+    pub(super) durations: histogram::Counts,
+}
+
+impl Counted {
+    fn since(&self, before: &Counted) -> Counted {
+        let mut durations = self.durations;
+        durations.iter_mut().zip(before.durations).for_each(|(now, then)| *now = now.saturating_sub(then));
+        let requests = self.requests.saturating_sub(before.requests);
+        Counted { requests, errors: self.errors.saturating_sub(before.errors), durations }
+    }
+
+    fn add(&mut self, more: &Counted) {
+        self.requests += more.requests;
+        self.errors += more.errors;
+        self.durations.iter_mut().zip(more.durations).for_each(|(sum, more)| *sum += more);
+    }
+}
+
+/// How it goes, or went at some time.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Pace {
+    /// Requests a second.
+    pub rate: f64,
+    /// Those of them that end in an error.
+    pub errors: f64,
+    /// Half of them take this long at most, in seconds; `None`: there were none.
+    pub p50: Option<f64>,
+    /// Of a hundred 99.
+    pub p99: Option<f64>,
+}
+
+/// The paces of one thing, the present one and those of the last quarter of an hour.
+#[derive(Debug, Default)]
+struct Track {
+    before: Option<Counted>,
+    seconds: VecDeque<(Counted, f64)>,
+    step: Counted,
+    points: VecDeque<Pace>,
+    is_slow: bool,
+}
+
+impl Track {
+    fn second(&mut self, now: Counted, took: f64) {
+        let new = now.since(&self.before.replace(now).unwrap_or(now));
+        self.step.add(&new);
+        self.seconds.push_back((new, took));
+        if self.seconds.len() > PRESENT {
+            self.seconds.pop_front();
+        }
+    }
+
+    fn end_step(&mut self, took: f64) {
+        self.points.push_back(pace(&std::mem::take(&mut self.step), took));
+        if self.points.len() > POINTS {
+            self.points.pop_front();
+        }
+    }
+
+    fn present(&self) -> (Pace, u64) {
+        let (mut sum, mut time) = (Counted::default(), 0.0);
+        for (second, took) in &self.seconds {
+            sum.add(second);
+            time += took;
+        }
+        (pace(&sum, time), sum.durations.iter().sum())
+    }
+}
+
+fn pace(counted: &Counted, took: f64) -> Pace {
+    if took <= 0.0 {
+        return Pace::default();
+    }
+    Pace {
+        rate: counted.requests as f64 / took,
+        errors: counted.errors as f64 / took,
+        p50: quantile(&counted.durations, 0.5),
+        p99: quantile(&counted.durations, 0.99),
+    }
+}
+
+/// How long this part of the requests took at most, in seconds: within a bucket they are taken to be spread evenly.
+fn quantile(counts: &histogram::Counts, part: f64) -> Option<f64> {
+    let all: u64 = counts.iter().sum();
+    let mut left = (all > 0).then_some(all as f64 * part)?;
+    let mut from = 0;
+    for (bound, &count) in BOUNDS_MICROS.iter().chain([&(2 * BOUNDS_MICROS[BOUNDS_MICROS.len() - 1])]).zip(counts) {
+        if left <= count as f64 && count > 0 {
+            return Some((from as f64 + (bound - from) as f64 * left / count as f64) / 1e6);
+        }
+        left -= count as f64;
+        from = *bound;
+    }
+    Some(from as f64 / 1e6)
+}
+
+/// The last quarter of an hour.
+#[derive(Debug, Default)]
+pub struct History(Mutex<Kept>);
+
+#[derive(Debug, Default)]
+struct Kept {
+    last: Option<Instant>,
+    step: u64,
+    step_since: Option<Instant>,
+    all: Track,
+    nodes: BTreeMap<Arc<str>, Track>,
+}
+
+/// A copy of the history, oldest point first.
+#[derive(Debug, Default)]
+pub struct Points {
+    /// Of all requests of clients.
+    pub all: Vec<Pace>,
+    /// Of each node's, by its label; those of a node that came later are fewer.
+    pub nodes: Vec<(Arc<str>, Vec<Pace>)>,
+}
+
+/// How it goes now.
+#[derive(Debug, Default)]
+pub struct Present {
+    /// Of all requests of clients.
+    pub all: Pace,
+    /// Of each node's, by its label, and whether it is slow.
+    pub nodes: Vec<(Arc<str>, Pace, bool)>,
+}
+
+impl History {
+    /// Takes note of what was counted up to now; to be called once a second. What is to be told of slow nodes.
+    pub(super) fn second(&self, all: Counted, nodes: Vec<(Arc<str>, Counted)>, now: Instant) -> Vec<String> {
+        let kept = &mut *lock(&self.0);
+        let took = kept.last.replace(now).map_or(0.0, |last| (now - last).as_secs_f64());
+        let since = *kept.step_since.get_or_insert(now);
+        kept.all.second(all, took);
+        kept.nodes.retain(|label, _| nodes.iter().any(|(known, _)| known == label));
+        for (label, counted) in nodes {
+            kept.nodes.entry(label).or_default().second(counted, took);
+        }
+        kept.step += 1;
+        if kept.step >= STEP {
+            let took = (now - since).as_secs_f64();
+            (kept.step, kept.step_since) = (0, Some(now));
+            kept.all.end_step(took);
+            kept.nodes.values_mut().for_each(|track| track.end_step(took));
+        }
+        kept.nodes.iter_mut().filter_map(|(label, track)| news_of(label, track)).collect()
+    }
+
+    /// All points.
+    pub fn points(&self) -> Points {
+        let kept = lock(&self.0);
+        let points = |track: &Track| track.points.iter().copied().collect();
+        let nodes = kept.nodes.iter().map(|(label, track)| (label.clone(), points(track)));
+        Points { all: points(&kept.all), nodes: nodes.collect() }
+    }
+
+    /// How it goes now.
+    pub fn present(&self) -> Present {
+        let kept = lock(&self.0);
+        let nodes = kept.nodes.iter().map(|(label, track)| (label.clone(), track.present().0, track.is_slow));
+        Present { all: kept.all.present().0, nodes: nodes.collect() }
+    }
+}
+
+fn news_of(label: &str, track: &mut Track) -> Option<String> {
+    let (pace, replies) = track.present();
+    let (p50, p99) = (pace.p50?, pace.p99?);
+    let limit = SLOW.as_secs_f64();
+    let millis = |seconds: f64| format!("{:.0} ms", seconds * 1000.0);
+    if !track.is_slow && replies >= FEW && p50 >= limit {
+        track.is_slow = true;
+        return Some(format!(
+            "node {label} is slow: half of its requests take {} or more (p99 {})",
+            millis(p50),
+            millis(p99)
+        ));
+    }
+    if track.is_slow && p50 < limit / 2.0 {
+        track.is_slow = false;
+        return Some(format!("node {label} is slow no more: half of its requests take {} at most", millis(p50)));
+    }
+    None
+}
+
+impl Metrics {
+    /// Takes note of how it goes; to be called once a second.
+    pub fn observe(&self) {
+        let shared = &self.shared;
+        let news = shared.history.second(shared.client.counted(), shared.refresh.counted(), Instant::now());
+        for text in news {
+            match text.contains("no more") {
+                true => shared.events.info(EventKind::NodeSlow, text),
+                false => shared.events.warn(EventKind::NodeSlow, text),
+            }
+        }
+    }
+
+    /// How it has gone of late.
+    pub fn history(&self) -> &History {
+        &self.shared.history
+    }
+}
+
+/// The time of a point that is so many steps before the last one.
+pub fn point_time(steps_before: usize) -> SystemTime {
+    SystemTime::now() - Duration::from_secs(STEP * steps_before as u64)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn counted(requests: u64, bucket: usize) -> Counted {
+        let mut durations = histogram::Counts::default();
+        durations[bucket] = requests;
+        Counted { requests, errors: requests / 10, durations }
+    }
+
+    #[test]
+    fn rates_and_latencies_of_seconds_and_steps() {
+        let (history, start, label) = (History::default(), Instant::now(), Arc::<str>::from("a:1"));
+        for second in 0..=10u64 {
+            // From 500 µs to 1 ms.
+            let now = counted(100 * second, 4);
+            let at = start + Duration::from_secs(second);
+            assert!(history.second(now, vec![(label.clone(), now)], at).is_empty());
+        }
+        let present = history.present();
+        assert_eq!((present.all.rate, present.all.errors), (100.0, 10.0));
+        assert!((present.all.p50.unwrap() - 0.00075).abs() < 1e-5, "{present:?}");
+        let points = history.points();
+        assert_eq!((points.all.len(), points.nodes[0].1.len()), (2, 2));
+        assert_eq!(points.all[1].rate, 100.0);
+    }
+
+    #[test]
+    fn a_slow_node_is_told_once_and_when_it_is_over() {
+        let (history, start, label) = (History::default(), Instant::now(), Arc::<str>::from("a:1"));
+        let mut told = Vec::new();
+        let mut sum = Counted::default();
+        for second in 0..40u64 {
+            // 100 to 250 ms, and then 100 µs.
+            let more = counted(10, if second < 10 { 11 } else { 1 });
+            sum.add(&more);
+            told.extend(history.second(sum, vec![(label.clone(), sum)], start + Duration::from_secs(second)));
+        }
+        assert_eq!(told.len(), 2, "{told:?}");
+        assert!(told[0].starts_with("node a:1 is slow: half of its requests take "), "{told:?}");
+        assert!(told[1].starts_with("node a:1 is slow no more"), "{told:?}");
+    }
+}
