@@ -420,7 +420,7 @@ fn top_clients(mut all: Vec<std::sync::Arc<Client>>) -> Vec<TopClient> {
         let about = client.about().clone();
         TopClient {
             id: client.id,
-            address: client.peer.to_string(),
+            address: client.peer().to_string(),
             name: String::from_utf8_lossy(&about.name).into_owned(),
             user: about.user,
             library: library(client),
@@ -504,7 +504,7 @@ fn slow_request(view: &AdminView, topology: &Topology, slow: &Slow) -> SlowReque
     let args: Vec<String> = args.iter().map(|arg| arg.escape_ascii().to_string()).collect();
     let client = view.clients.find(slow.client);
     let client = client.map(|client| match client.about().name.clone() {
-        name if name.is_empty() => client.peer.to_string(),
+        name if name.is_empty() => client.peer().to_string(),
         name => String::from_utf8_lossy(&name).into_owned(),
     });
     SlowRequest {

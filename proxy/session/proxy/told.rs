@@ -37,7 +37,7 @@ pub(super) fn clients(caller: &Caller) -> Vec<String> {
             "id={} addr={} name={} user={} lib-name={} lib-ver={} db={} age={} idle={} tot-mem={} tot-net-in={received} \
              tot-net-out={sent} tot-cmds={} cmd={}",
             client.id,
-            client.peer,
+            client.peer(),
             text(&about.name),
             about.user,
             text(&about.library),
@@ -165,7 +165,7 @@ fn write_slow(caller: &Caller, topology: &Topology, slow: &Slow, shows: bool, ou
     write::array(out, args.len());
     args.iter().for_each(|arg| write::bulk(out, arg));
     let (address, name) =
-        client.map_or_else(Default::default, |client| (client.peer.to_string(), client.about().name.clone()));
+        client.map_or_else(Default::default, |client| (client.peer().to_string(), client.about().name.clone()));
     write::bulk(out, address.as_bytes());
     write::bulk(out, &name);
     write::bulk(out, slow.node.as_bytes());

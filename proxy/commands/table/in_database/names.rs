@@ -270,6 +270,8 @@ pub(super) const KEYLESS: &[&str] = &[
     "proxy|info",
     "proxy|nodes",
     "proxy|reads",
+    "proxy|reload",
+    "proxy|slots",
     "psubscribe",
     "publish",
     "pubsub|help",
