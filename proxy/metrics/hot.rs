@@ -39,27 +39,65 @@ struct Count {
     command: Option<CommandId>,
 }
 
-/// The most frequent keys, by space-saving.
+/// The most frequent keys, by space-saving. A key that gives place leaves its memory to the next one, so that workers
+/// allocate nothing for samples once their tables are full.
 #[derive(Debug, Default)]
-struct Sketch(HashMap<Box<[u8]>, Count>);
+struct Sketch {
+    places: Vec<(Vec<u8>, Count)>,
+    /// How many of them are taken.
+    used: usize,
+}
 
 impl Sketch {
-    fn add(&mut self, key: &[u8], more: Count) {
-        if let Some(count) = self.0.get_mut(key) {
+    fn add(&mut self, key: &[u8], mut more: Count) {
+        if let Some((_, count)) = self.places[..self.used].iter_mut().find(|(known, _)| known == key) {
             count.requests += more.requests;
             count.writes += more.writes;
             count.command = more.command.or(count.command);
             return;
         }
-        let mut count = more;
-        if self.0.len() >= MOST_KEYS {
-            let least = self.0.iter().min_by(|(_, one), (_, other)| one.requests.total_cmp(&other.requests));
-            let Some((key, least)) = least.map(|(key, count)| (key.clone(), *count)) else { return };
-            self.0.remove(&key);
+        let place = if self.used < MOST_KEYS {
+            if self.used == self.places.len() {
+                self.places.push(Default::default());
+            }
+            self.used += 1;
+            self.places.get_mut(self.used - 1)
+        } else {
+            let least = self.places.iter_mut().min_by(|(_, one), (_, other)| one.requests.total_cmp(&other.requests));
             // It may have been there before, as often as whatever makes room for it.
-            count.requests += least.requests;
+            more.requests += least.as_ref().map_or(0.0, |(_, count)| count.requests);
+            least
+        };
+        if let Some((known, count)) = place {
+            known.clear();
+            known.extend_from_slice(key);
+            *count = more;
         }
-        self.0.insert(key.into(), count);
+    }
+
+    fn counts(&self) -> &[(Vec<u8>, Count)] {
+        &self.places[..self.used]
+    }
+
+    fn clear(&mut self) {
+        self.used = 0;
+    }
+
+    /// All counts are worth so much less; what is worth hardly anything goes.
+    fn fade(&mut self, left: f64) {
+        for (_, count) in &mut self.places[..self.used] {
+            count.requests *= left;
+            count.writes *= left;
+        }
+        let mut at = 0;
+        while at < self.used {
+            if self.places[at].1.requests > 0.5 {
+                at += 1;
+            } else {
+                self.used -= 1;
+                self.places.swap(at, self.used);
+            }
+        }
     }
 }
 
@@ -218,7 +256,8 @@ impl Hot {
         let (mut keys, mut slots) = (sampler.keys.borrow_mut(), sampler.slots.borrow_mut());
         let mut all = lock(&self.0);
         all.fade();
-        keys.0.drain().for_each(|(key, count)| all.keys.add(&key, count));
+        keys.counts().iter().for_each(|(key, count)| all.keys.add(key, *count));
+        keys.clear();
         for (slot, count) in slots.drain() {
             if let Some(sum) = all.slots.get_mut(usize::from(slot)) {
                 *sum += count as f32;
@@ -230,8 +269,8 @@ impl Hot {
     pub fn keys(&self, most: usize) -> Vec<HotKey> {
         let mut all = lock(&self.0);
         all.fade();
-        let hot = all.keys.0.iter().map(|(key, count)| HotKey {
-            key: key.to_vec(),
+        let hot = all.keys.counts().iter().map(|(key, count)| HotKey {
+            key: key.clone(),
             rate: rate(count.requests),
             writes: if count.requests > 0.0 { (count.writes / count.requests).min(1.0) } else { 0.0 },
             command: count.command.unwrap_or(CommandId::OTHER),
@@ -280,11 +319,7 @@ impl All {
         }
         self.faded = Instant::now();
         let left = 0.5_f64.powf(passed.as_secs_f64() / HALF_LIFE.as_secs_f64());
-        for count in self.keys.0.values_mut() {
-            count.requests *= left;
-            count.writes *= left;
-        }
-        self.keys.0.retain(|_, count| count.requests > 0.5);
+        self.keys.fade(left);
         self.slots.iter_mut().for_each(|count| *count *= left as f32);
     }
 }
@@ -340,7 +375,7 @@ mod tests {
     fn memory_is_bounded_and_what_is_large_is_told_once() {
         let (sampler, hot) = (Sampler::default(), Hot::default());
         (0..1_000_000u32).for_each(|number| ask(&sampler, &number.to_be_bytes()));
-        assert_eq!(sampler.keys.borrow().0.len(), MOST_KEYS);
+        assert_eq!(sampler.keys.borrow().counts().len(), MOST_KEYS);
         hot.merge(&sampler);
         hot.merge(&sampler);
         assert!(hot.keys(usize::MAX).len() <= MOST_KEYS);

@@ -129,7 +129,10 @@ mod tests {
             "acl|deluser acl|dryrun acl|getuser acl|list acl|load acl|log acl|save acl|setuser acl|users",
             |traits| traits.about_users,
         );
-        named("client|pause client|unpause proxy|config proxy|hotkeys proxy|reload proxy|slowlog script|flush", |traits| traits.acts_on_all);
+        named(
+            "client|pause client|unpause proxy|config proxy|hotkeys proxy|reload proxy|slowlog script|flush",
+            |traits| traits.acts_on_all,
+        );
         named("psync replconf script|debug sync", |traits| traits.binds_connection);
     }
 }
