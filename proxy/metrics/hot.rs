@@ -1,4 +1,4 @@
-//! What is asked for most, and what is large: estimated from about one request in a hundred, since looking at each would cost
+//! What is asked for most, and what is large: estimated from about one request in two hundred, since looking at each would cost
 //! every request something.
 //!
 //! A worker counts down to its next sample, whose distance is random so that no rhythm of a client's hides from it. What it
@@ -9,9 +9,12 @@
 use std::{
     cell::{Cell, RefCell},
     collections::HashMap,
+    hash::BuildHasher,
     sync::Mutex,
     time::{Duration, Instant, SystemTime},
 };
+
+use foldhash::fast::FixedState;
 
 use super::{CommandId, lock};
 use crate::protocol::{
@@ -20,7 +23,7 @@ use crate::protocol::{
 };
 
 /// The mean distance between samples, in requests.
-const GAP: u32 = 100;
+const GAP: u32 = 200;
 /// Keys that a table has room for.
 const MOST_KEYS: usize = 128;
 /// The longest part of a key that is kept.
@@ -43,14 +46,24 @@ struct Count {
 /// allocate nothing for samples once their tables are full.
 #[derive(Debug, Default)]
 struct Sketch {
-    places: Vec<(Vec<u8>, Count)>,
+    places: Vec<Place>,
     /// How many of them are taken.
     used: usize,
 }
 
+/// A key and its count. Hashes are compared first: few keys are compared at all.
+#[derive(Debug, Default)]
+struct Place {
+    hash: u64,
+    key: Vec<u8>,
+    count: Count,
+}
+
 impl Sketch {
     fn add(&mut self, key: &[u8], mut more: Count) {
-        if let Some((_, count)) = self.places[..self.used].iter_mut().find(|(known, _)| known == key) {
+        let hash = FixedState::default().hash_one(key);
+        let is_it = |place: &&mut Place| place.hash == hash && place.key == key;
+        if let Some(Place { count, .. }) = self.places[..self.used].iter_mut().find(is_it) {
             count.requests += more.requests;
             count.writes += more.writes;
             count.command = more.command.or(count.command);
@@ -58,24 +71,24 @@ impl Sketch {
         }
         let place = if self.used < MOST_KEYS {
             if self.used == self.places.len() {
-                self.places.push(Default::default());
+                self.places.push(Place::default());
             }
             self.used += 1;
             self.places.get_mut(self.used - 1)
         } else {
-            let least = self.places.iter_mut().min_by(|(_, one), (_, other)| one.requests.total_cmp(&other.requests));
+            let least = self.places.iter_mut().min_by(|one, other| one.count.requests.total_cmp(&other.count.requests));
             // It may have been there before, as often as whatever makes room for it.
-            more.requests += least.as_ref().map_or(0.0, |(_, count)| count.requests);
+            more.requests += least.as_ref().map_or(0.0, |least| least.count.requests);
             least
         };
-        if let Some((known, count)) = place {
-            known.clear();
-            known.extend_from_slice(key);
-            *count = more;
+        if let Some(place) = place {
+            place.key.clear();
+            place.key.extend_from_slice(key);
+            (place.hash, place.count) = (hash, more);
         }
     }
 
-    fn counts(&self) -> &[(Vec<u8>, Count)] {
+    fn counts(&self) -> &[Place] {
         &self.places[..self.used]
     }
 
@@ -85,13 +98,13 @@ impl Sketch {
 
     /// All counts are worth so much less; what is worth hardly anything goes.
     fn fade(&mut self, left: f64) {
-        for (_, count) in &mut self.places[..self.used] {
+        for Place { count, .. } in &mut self.places[..self.used] {
             count.requests *= left;
             count.writes *= left;
         }
         let mut at = 0;
         while at < self.used {
-            if self.places[at].1.requests > 0.5 {
+            if self.places[at].count.requests > 0.5 {
                 at += 1;
             } else {
                 self.used -= 1;
@@ -256,7 +269,7 @@ impl Hot {
         let (mut keys, mut slots) = (sampler.keys.borrow_mut(), sampler.slots.borrow_mut());
         let mut all = lock(&self.0);
         all.fade();
-        keys.counts().iter().for_each(|(key, count)| all.keys.add(key, *count));
+        keys.counts().iter().for_each(|place| all.keys.add(&place.key, place.count));
         keys.clear();
         for (slot, count) in slots.drain() {
             if let Some(sum) = all.slots.get_mut(usize::from(slot)) {
@@ -269,7 +282,7 @@ impl Hot {
     pub fn keys(&self, most: usize) -> Vec<HotKey> {
         let mut all = lock(&self.0);
         all.fade();
-        let hot = all.keys.counts().iter().map(|(key, count)| HotKey {
+        let hot = all.keys.counts().iter().map(|Place { key, count, .. }| HotKey {
             key: key.clone(),
             rate: rate(count.requests),
             writes: if count.requests > 0.0 { (count.writes / count.requests).min(1.0) } else { 0.0 },
