@@ -1,4 +1,4 @@
-//! `/api/status`: the proxy and its nodes now. The page and `slotway top` show it; it has all that they need.
+//! `/api/status`: the proxy and its nodes now. The page shows it; it has all that the page needs.
 
 use std::{
     collections::BTreeMap,
