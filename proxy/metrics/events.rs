@@ -1,5 +1,5 @@
 //! What has happened, for operators: each change of state is one line in the log, and the latest are remembered for the status
-//! page, and PROXY EVENTS. A request is no event.
+//! page and PROXY EVENTS. A request is no event.
 
 use std::{
     collections::VecDeque,

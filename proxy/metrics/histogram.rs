@@ -33,7 +33,7 @@ impl LocalHistogram {
             return;
         }
         let nanos = took.as_secs().saturating_mul(1_000_000_000).saturating_add(u64::from(took.subsec_nanos()));
-        let bucket = BOUNDS_MICROS.iter().position(|bound| nanos <= bound * 1_000).unwrap_or(BOUNDS_MICROS.len());
+        let bucket = BOUNDS_MICROS.partition_point(|bound| bound * 1_000 < nanos);
         if let Some(count) = self.counts.borrow_mut().get_mut(bucket) {
             *count = count.saturating_add(1);
         }
