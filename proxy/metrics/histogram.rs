@@ -13,6 +13,16 @@ pub const BOUNDS_MICROS: [u64; 16] = [
     5_000_000,
 ];
 
+/// The same in nanoseconds.
+const BOUNDS_NANOS: [u64; BOUNDS_MICROS.len()] = {
+    let (mut bounds, mut at) = (BOUNDS_MICROS, 0);
+    while at < bounds.len() {
+        bounds[at] *= 1_000;
+        at += 1;
+    }
+    bounds
+};
+
 /// The buckets, the unbounded one last.
 type Buckets<T> = [T; BOUNDS_MICROS.len() + 1];
 
@@ -32,8 +42,12 @@ impl LocalHistogram {
             self.counts.borrow_mut()[0] += 1;
             return;
         }
-        let nanos = took.as_secs().saturating_mul(1_000_000_000).saturating_add(u64::from(took.subsec_nanos()));
-        let bucket = BOUNDS_MICROS.partition_point(|bound| bound * 1_000 < nanos);
+        let nanos = match took.as_secs() {
+            0 => u64::from(took.subsec_nanos()),
+            secs => secs.saturating_mul(1_000_000_000).saturating_add(u64::from(took.subsec_nanos())),
+        };
+        // Most are short: by halves it would take longer.
+        let bucket = BOUNDS_NANOS.iter().position(|bound| nanos <= *bound).unwrap_or(BOUNDS_NANOS.len());
         if let Some(count) = self.counts.borrow_mut().get_mut(bucket) {
             *count = count.saturating_add(1);
         }
