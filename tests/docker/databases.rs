@@ -11,7 +11,8 @@ fn three_applications_share_a_cluster() {
     let Some(_turn) = turn() else { return };
     let cluster = Stack::new("databases-cluster", &["compose.yaml"]);
     cluster.form();
-    let town = Stack::new("databases", &["compose.databases.yaml"]);
+    let mut town = Stack::new("databases", &["compose.databases.yaml"]);
+    town.set("REDIS_NETWORK", &cluster.network());
     let told = town.run(
         block_after("## Several applications")
             .with("docker compose -p town", "docker compose")
