@@ -210,6 +210,9 @@ impl Looks {
     }
 }
 
+/// What HSCAN, SSCAN and ZSCAN say of a key that is not there.
+const LAST_EMPTY_PAGE: &[u8] = b"*2\r\n$1\r\n0\r\n*0\r\n";
+
 /// Whether a replica's reply may mean that there is no such key. A key of a slot that is on its way to another node may
 /// already be there: the replicas of the old one have lost it, and only their primary can tell (ASK). So a replica is
 /// believed what it has, and its primary is asked about what it has not.
@@ -220,15 +223,12 @@ pub fn may_be_missing(reply: &[u8]) -> bool {
             b"$-1" | b"_" | b"*-1" | b"*0" | b"%0" | b"~0" | b":0" | b":-1" | b":-2" | b"$0" | b"+none" | b"#f" | b""
         )
     };
-    match reply.first() {
+    let mut lines = reply.split(|&byte| byte == b'\n').map(trim);
+    let head = lines.next().unwrap_or_default();
+    match head.first() {
         Some(b'-' | b'!') | None => true,
-        Some(b'*' | b'~' | b'%') => {
-            reply.split(|&byte| byte == b'\n').skip(1).all(|line| is_nothing(trim(line))) || {
-                let head = reply.split(|&byte| byte == b'\n').next().unwrap_or_default();
-                is_nothing(trim(head))
-            }
-        }
-        _ => is_nothing(trim(reply.split(|&byte| byte == b'\n').next().unwrap_or_default())),
+        Some(b'*' | b'~' | b'%') => is_nothing(head) || reply == LAST_EMPTY_PAGE || lines.all(is_nothing),
+        _ => is_nothing(head),
     }
 }
 
@@ -350,6 +350,7 @@ mod tests {
             "-ERR no such key\r\n",
             "*2\r\n$-1\r\n$-1\r\n",
             "*2\r\n:0\r\n:0\r\n",
+            "*2\r\n$1\r\n0\r\n*0\r\n",
         ] {
             assert!(may_be_missing(reply.as_bytes()), "{reply}");
         }

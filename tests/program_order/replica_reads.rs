@@ -90,14 +90,19 @@ fn keys_on_their_way_are_found(flavour: Flavour) {
     let slot = slotway::protocol::slot::Slot::of(tag.as_bytes()).index();
     let keys: Vec<String> = (0..40).map(|number| format!("{{{tag}}}{number}")).collect();
     keys.iter().for_each(|key| assert_eq!(client.call(&["SET", key, key]).0, b"+OK\r\n"));
+    let hash = format!("{{{tag}}}hash");
+    assert_eq!(client.call(&["HSET", &hash, "f", "v"]).integer(), 1);
     wait_for_replicas(&proxy, &mut client, &keys[0]);
     let mut all_are_found = |when: &str| {
         for key in &keys {
             assert_eq!(client.call(&["GET", key]).string(), *key, "{when}");
             assert_eq!(client.call(&["TTL", key]).integer(), -1, "{when}");
         }
+        let page = client.call(&["HSCAN", &hash, "0"]);
+        assert!(page == "*2\r\n$1\r\n0\r\n*2\r\n$1\r\nf\r\n$1\r\nv\r\n", "{when}: {page:?}");
     };
     cluster.open_slot(slot, 0, 1);
+    cluster.move_keys(&[&hash], 0, 1);
     for half in keys.chunks(10) {
         cluster.move_keys(half, 0, 1);
         all_are_found("half moved");
