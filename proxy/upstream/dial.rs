@@ -32,7 +32,7 @@ use crate::{
     upstream::transport::{Keepalive, Network, Stream, tls::to_nodes::ToNodes},
 };
 
-/// When the kernel gives up a node that has gone without a word.
+/// When the kernel gives up a node that has gone without a word, where the configuration does not say.
 const KEEPALIVE: Keepalive =
     Keepalive { idle: Some(Duration::from_secs(60)), unacknowledged: Some(Duration::from_secs(10)) };
 
@@ -42,6 +42,7 @@ const KEEPALIVE: Keepalive =
 pub struct Dialer {
     network: Network,
     tls: Option<ToNodes>,
+    keepalive: Keepalive,
     /// Where it is not what the configuration says.
     patience: Option<Duration>,
     in_force: Arc<InForce>,
@@ -50,7 +51,7 @@ pub struct Dialer {
 impl Default for Dialer {
     fn default() -> Dialer {
         let in_force = Arc::new(InForce::new(Duration::from_secs(1), None));
-        Dialer { network: Network::default(), tls: None, patience: None, in_force }
+        Dialer { network: Network::default(), tls: None, keepalive: KEEPALIVE, patience: None, in_force }
     }
 }
 
@@ -68,7 +69,8 @@ impl Dialer {
     /// As the configuration says, by TLS where that is given.
     pub fn of(config: &Config, tls: Option<ToNodes>) -> Dialer {
         let in_force = Arc::new(InForce::new(config.connect_timeout, Credentials::of(config)));
-        Dialer { tls, in_force, ..Dialer::default() }
+        let keepalive = Keepalive { idle: config.tcp_keepalive, ..KEEPALIVE };
+        Dialer { tls, keepalive, in_force, ..Dialer::default() }
     }
 
     /// To servers beside the cluster: with `patience` for a connection, by TLS where that is given.
@@ -148,7 +150,7 @@ impl Dialer {
                     continue;
                 }
             };
-            stream.tune(KEEPALIVE).map_err(|why| failed(DialStep::Connect, plain(&why)))?;
+            stream.tune(self.keepalive).map_err(|why| failed(DialStep::Connect, plain(&why)))?;
             match self.secure(stream, target, until).await {
                 Ok(stream) => return Ok(stream),
                 Err(why) => last = failed(DialStep::Secure, why),

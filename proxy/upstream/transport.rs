@@ -57,6 +57,9 @@ enum Carrier {
     Memory(tokio::io::DuplexStream),
 }
 
+/// After so many probes without an answer, a third of the idle time apart, a peer has gone: as in Redis' `anetKeepAlive`.
+const UNANSWERED_PROBES: u32 = 3;
+
 /// When the kernel finds out that a peer has gone without a word.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Keepalive {
@@ -81,7 +84,9 @@ impl Stream {
         stream.set_nodelay(true)?;
         let socket = SockRef::from(stream);
         if let Some(idle) = keepalive.idle {
-            socket.set_tcp_keepalive(&TcpKeepalive::new().with_time(idle))?;
+            let again = (idle / 3).max(Duration::from_secs(1));
+            let asked = TcpKeepalive::new().with_time(idle).with_interval(again).with_retries(UNANSWERED_PROBES);
+            socket.set_tcp_keepalive(&asked)?;
         }
         #[cfg(target_os = "linux")]
         if keepalive.unacknowledged.is_some() {

@@ -2,5 +2,6 @@
 
 pub mod busy;
 pub mod deadlines;
+pub mod half_open;
 pub mod lost_node;
 pub mod turned_away;

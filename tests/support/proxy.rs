@@ -244,6 +244,11 @@ impl Proxy {
         fs::read_dir(format!("/proc/{}/fd", self.pid())).map_or(0, Iterator::count)
     }
 
+    /// How many threads it has.
+    pub fn threads(&self) -> usize {
+        fs::read_dir(format!("/proc/{}/task", self.pid())).map_or(0, Iterator::count)
+    }
+
     /// [`Proxy::open_files`] once every worker has its links to all nodes.
     pub fn open_files_with_links(&self) -> usize {
         let mut clients: Vec<Client> = (0..8).map(|_| self.client()).collect();
