@@ -15,7 +15,7 @@ mod usage;
 pub mod users;
 
 pub use self::{
-    client::{About, Client, Mark, Order, Unblock},
+    client::{About, ChangeOfUsers, Client, Mark, Order, Unblock},
     held::Held,
     mail::Mail,
     monitors::Monitoring,

@@ -2,7 +2,7 @@
 
 use std::{
     sync::{
-        Mutex, MutexGuard, OnceLock,
+        Arc, Mutex, MutexGuard, OnceLock,
         atomic::{AtomicI64, AtomicU8, AtomicU16, AtomicU32, AtomicU64, AtomicUsize, Ordering::Relaxed},
     },
     task::Waker,
@@ -46,6 +46,8 @@ pub struct Client {
     pub commands: AtomicU64,
     /// To whom its invalidation messages go (CLIENT TRACKING ... REDIRECT); 0: to itself.
     pub redirect: AtomicI64,
+    /// How many changes of users it has begun whose end is not seen yet.
+    changes_of_users: AtomicU32,
     usage: Mutex<Usage>,
     inbox: Mailbox,
     command: AtomicU16,
@@ -81,6 +83,15 @@ pub enum Mark {
     Closing = 64,
     /// The client monitors.
     Monitor = 128,
+}
+
+/// A change of users that a client has begun. As long as this lives, the client has a reply due, even where its own user goes.
+pub struct ChangeOfUsers(Arc<Client>);
+
+impl Drop for ChangeOfUsers {
+    fn drop(&mut self) {
+        self.0.changes_of_users.fetch_sub(1, Relaxed);
+    }
 }
 
 /// How a blocked client's wait is ended (CLIENT UNBLOCK).
@@ -153,6 +164,7 @@ impl Client {
             traffic: Default::default(),
             commands: AtomicU64::new(0),
             redirect: AtomicI64::new(0),
+            changes_of_users: AtomicU32::new(0),
             usage: Mutex::default(),
             inbox: Mailbox::default(),
             command: AtomicU16::new(NO_COMMAND),
@@ -248,6 +260,17 @@ impl Client {
         lock(&self.about).login.as_deref() == Some(user)
     }
 
+    /// It begins to change users.
+    pub fn changes_users(self: &Arc<Client>) -> ChangeOfUsers {
+        self.changes_of_users.fetch_add(1, Relaxed);
+        ChangeOfUsers(self.clone())
+    }
+
+    /// Its user is gone: it leaves, as at Redis, but has its reply first where it is about that.
+    pub fn loses_its_user(&self) {
+        self.tell(if self.changes_of_users.load(Relaxed) > 0 { Order::Drain } else { Order::Leave });
+    }
+
     /// Sets a flag, or takes it away.
     pub fn mark(&self, mark: Mark, set: bool) {
         if set {
@@ -336,5 +359,27 @@ impl Client {
     /// Who is to be woken by an order.
     pub fn wake_with(&self, waker: &Waker) {
         *lock(&self.waker) = Some(waker.clone());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn client() -> Arc<Client> {
+        let end = || Endpoint::Tcp("127.0.0.1:1".parse().expect("an address"));
+        Arc::new(Client::new(1, end(), end(), 0))
+    }
+
+    #[test]
+    fn who_loses_its_user_leaves_but_has_the_reply_to_its_own_change_first() {
+        let client = client();
+        let (first, second) = (client.changes_users(), client.changes_users());
+        drop(first);
+        client.loses_its_user();
+        assert_eq!(client.order(), Order::Drain);
+        drop(second);
+        client.loses_its_user();
+        assert_eq!(client.order(), Order::Leave);
     }
 }

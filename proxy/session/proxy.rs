@@ -12,6 +12,7 @@ use tokio::{net::lookup_host, time::timeout};
 
 use super::{caller::Caller, database, local::Answer, names, permission, work::Work};
 use crate::{
+    clients::ChangeOfUsers,
     cluster::{
         explain::Grounds,
         topology::{Named, Node, Role, Topology},
@@ -228,11 +229,11 @@ fn nodes(router: &Router) -> Vec<String> {
 }
 
 /// The nodes' users may have changed when this goes.
-struct Changed(Rc<Router>, u64);
+struct Changed(Rc<Router>, Option<ChangeOfUsers>);
 
 impl Drop for Changed {
     fn drop(&mut self) {
-        permission::look_after_change(&self.0, self.1);
+        self.1.take().into_iter().for_each(|change| permission::look_after_change(&self.0, change));
     }
 }
 
@@ -293,7 +294,7 @@ impl OneNode {
         let mut connection = connection.on_behalf_of(&line.doubts);
         let timeouts = router.timeouts();
         let patience = if self.waits { Duration::MAX } else { PATIENCE.max(timeouts.request_timeout()) };
-        let _changed = self.changes_users.then(|| Changed(router.clone(), client.id));
+        let _changed = self.changes_users.then(|| Changed(router.clone(), Some(client.changes_users())));
         match connection.exchange(&self.frame, 1, patience).await {
             Ok(replies) => Ok(replies.into_iter().next()),
             Err(why) => {

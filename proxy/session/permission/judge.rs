@@ -66,7 +66,7 @@ pub(super) async fn rules(caller: &Caller) -> KnownRules {
         Answered::Answer(None) | Answered::MayNot => KnownRules::Nothing,
         Answered::NoUser if caller.is_proxys_user() => KnownRules::Nothing,
         Answered::NoUser => {
-            end_clients(&caller.router, &caller.user.name, None);
+            end_clients(&caller.router, &caller.user.name);
             KnownRules::Judged(Judged::NoUser)
         }
         Answered::Silence(why) => {

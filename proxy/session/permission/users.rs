@@ -6,7 +6,7 @@ use tokio::time::timeout;
 
 use super::{PATIENCE, is_closed_to_us, value};
 use crate::{
-    clients::Order,
+    clients::ChangeOfUsers,
     commands::table::Spec,
     protocol::resp::Value,
     session::{ask::ask, caller::Caller},
@@ -21,20 +21,21 @@ const LOOKS: usize = 20;
 /// those that are gone.
 pub(in crate::session) fn users_change(caller: &Caller, spec: Option<&Spec>) -> Option<OnSuccess> {
     spec.filter(|spec| spec.traits.changes_users)?;
-    let (router, issuer) = (caller.router.clone(), caller.client.id);
-    Some(OnSuccess::new(move || look_after_change(&router, issuer)))
+    let (router, change) = (caller.router.clone(), caller.client.changes_users());
+    Some(OnSuccess::new(move || look_after_change(&router, change)))
 }
 
 /// Users have changed: what is known is forgotten, again once all nodes have heard; clients of deleted users end.
-pub(in crate::session) fn look_after_change(router: &Rc<Router>, issuer: u64) {
+pub(in crate::session) fn look_after_change(router: &Rc<Router>, change: ChangeOfUsers) {
     router.rights().forget();
     let router = router.clone();
     tokio::task::spawn_local(async move {
         for _ in 0..LOOKS {
             tokio::time::sleep(LOOK).await;
             router.rights().forget();
-            sweep(&router, Some(issuer)).await;
+            sweep(&router).await;
         }
+        drop(change);
     });
 }
 
@@ -45,15 +46,15 @@ pub fn look_after_users(router: &Rc<Router>) {
         return;
     }
     let router = router.clone();
-    tokio::task::spawn_local(async move { sweep(&router, None).await });
+    tokio::task::spawn_local(async move { sweep(&router).await });
 }
 
 fn has_foreign_users(router: &Router) -> bool {
     router.rights().in_use().iter().any(|name| *name != router.own_user().name)
 }
 
-/// Ends the clients of users that no primary has any more. `issuer` has its reply first.
-async fn sweep(router: &Rc<Router>, issuer: Option<u64>) {
+/// Ends the clients of users that no primary has any more.
+async fn sweep(router: &Rc<Router>) {
     let mut missing = router.rights().in_use();
     missing.retain(|name| *name != router.own_user().name);
     let (mut asked, mut silent) = (0, 0);
@@ -77,15 +78,11 @@ async fn sweep(router: &Rc<Router>, issuer: Option<u64>) {
     }
     // One that does not answer may have them; where most do not, nothing is known.
     if silent * 2 < asked {
-        missing.iter().for_each(|name| end_clients(router, name, issuer));
+        missing.iter().for_each(|name| end_clients(router, name));
     }
 }
 
 /// Ends all clients that work as a user that is gone, as Redis does.
-pub(super) fn end_clients(router: &Router, user: &[u8], issuer: Option<u64>) {
-    for client in router.clients().all() {
-        if client.works_as(user) {
-            client.tell(if issuer == Some(client.id) { Order::Drain } else { Order::Leave });
-        }
-    }
+pub(super) fn end_clients(router: &Router, user: &[u8]) {
+    router.clients().all().iter().filter(|client| client.works_as(user)).for_each(|client| client.loses_its_user());
 }
