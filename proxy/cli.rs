@@ -25,7 +25,7 @@ use flags::{AdminFlags, DevFlags, DoctorFlags, ServeFlags};
 
 /// One port in front of a whole Redis or Valkey Cluster.
 #[derive(Parser)]
-#[command(version, args_conflicts_with_subcommands = true, max_term_width = 110)]
+#[command(version = slotway::LONG_VERSION, args_conflicts_with_subcommands = true, max_term_width = 110)]
 #[command(
     after_help = "Every setting can also stand in a TOML file (--config) or in the environment (SLOTWAY_SEEDS=...)."
 )]

@@ -70,3 +70,11 @@ pub mod process;
 pub mod protocol;
 pub mod session;
 pub mod upstream;
+
+/// The version, as the metrics, the status and PROXY INFO tell it.
+pub const VERSION: &str = env!("CARGO_PKG_VERSION");
+/// The commit that this is built from, with `-dirty` behind it where the sources were otherwise; `unknown` where the build knew of
+/// none: that of a tarball, and a debug build. `build.rs` finds it out.
+pub const REVISION: &str = env!("SLOTWAY_REVISION");
+/// Both, and the day of the commit, where they are known: what `slotway --version` tells.
+pub const LONG_VERSION: &str = env!("SLOTWAY_LONG_VERSION");

@@ -63,7 +63,7 @@ impl Announced {
     }
 
     fn log(self) {
-        tracing::info!("slotway {} starts", env!("CARGO_PKG_VERSION"));
+        tracing::info!("slotway {} starts", slotway::LONG_VERSION);
         tracing::debug!("settings: {}", self.settings);
         self.warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
     }

@@ -376,10 +376,7 @@ pub(super) struct Series {
 
 impl Series {
     pub(super) fn new(registry: &Registry) -> Series {
-        let build = [
-            ("version", env!("CARGO_PKG_VERSION")),
-            ("revision", option_env!("SLOTWAY_REVISION").unwrap_or("unknown")),
-        ];
+        let build = [("version", crate::VERSION), ("revision", crate::REVISION)];
         let series = Series {
             totals: ClientTotals::new(registry, &[]),
             asked: AllAsked::default(),

@@ -169,7 +169,8 @@ fn glance(router: &Router) -> Vec<String> {
     let totals = router.tally().metrics().totals();
     let clients = router.clients();
     let mut lines = vec![
-        format!("version:{}", env!("CARGO_PKG_VERSION")),
+        format!("version:{}", crate::VERSION),
+        format!("revision:{}", crate::REVISION),
         format!("uptime_in_seconds:{}", clients.since.elapsed().as_secs()),
         format!("connected_clients:{}", clients.count()),
         format!("maxclients:{}", router.connector().descriptors.max_clients()),

@@ -39,7 +39,9 @@ fn is_one_static_binary_for_an_ordinary_user() {
 fn says_what_is_wrong_and_ends() {
     let Some(_turn) = turn() else { return };
     let image = &images().proxy;
-    assert!(docker(&["run", "--rm", "--read-only", "--user", "1234:1234", image, "--version"]).contains("slotway"));
+    let version = docker(&["run", "--rm", "--read-only", "--user", "1234:1234", image, "--version"]);
+    let revision = inspect(r#"{{index .Config.Labels "org.opencontainers.image.revision"}}"#);
+    assert!(version.starts_with("slotway ") && version.ends_with(&format!(" ({revision})")), "{version}, {revision}");
     let refused = try_docker(&["run", "--rm", "-e", "SLOTWAY_SEED=a:1", image]).expect_err("an unknown key");
     assert!(refused.contains("SLOTWAY_SEEDS"), "no suggestion in: {refused}");
     assert!(refused.contains("exit status: 1"), "{refused}");

@@ -7,6 +7,7 @@ pub mod hot_and_slow;
 pub mod lifecycle;
 pub mod observed;
 pub mod page;
+pub mod release;
 pub mod reload;
 pub mod succession;
 pub mod told;

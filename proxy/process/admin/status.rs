@@ -220,8 +220,8 @@ pub(super) fn of(stage: &Pages, readiness: Result<Option<String>, String>) -> St
     let heat = view.metrics.hot().slots();
     let ready = readiness.is_ok();
     Status {
-        version: env!("CARGO_PKG_VERSION"),
-        revision: option_env!("SLOTWAY_REVISION").unwrap_or("unknown"),
+        version: crate::VERSION,
+        revision: crate::REVISION,
         uptime_seconds: uptime.as_secs(),
         time: unix(SystemTime::now()),
         sentence: sentence(&topology, &readiness, &present),
