@@ -20,6 +20,9 @@ pub const PROTO_NOT_INTEGER: &str = "ERR Protocol version is not an integer or o
 pub const MAX_CLIENTS: &str = "ERR max number of clients reached";
 /// Plain text came to a port of TLS, which Redis would close without a word.
 pub const SPEAKS_TLS: &str = "ERR proxy: this port speaks TLS: connect to it with rediss://, or redis-cli --tls";
+/// The same to a visitor of the admin port.
+pub const ADMIN_SPEAKS_TLS: &str = "HTTP/1.1 400 Bad Request\r\nContent-Type: text/plain\r\nConnection: close\r\n\r\n\
+                                    This port speaks TLS: ask it by https://\n";
 /// Why a connection of a client's own cannot be had.
 pub const TOO_FEW_FILES: &str = "all open files that the proxy is allowed are in use, raise its `ulimit -n`";
 /// An option that is none.

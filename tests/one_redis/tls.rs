@@ -1,19 +1,22 @@
 //! Clients by TLS, which is the same to them as with one server: promise 1.
 
 use std::{
+    fs,
     io::{Read, Write},
     net::{Shutdown, TcpStream},
+    path::Path,
     process::Command,
     sync::Arc,
     time::Duration,
 };
 
+use redis::{ClientTlsConfig, TlsCertificates};
 use rustls::ClientConfig;
 
 use crate::{
     one_redis::clients::{python, run, said, script},
     support::{
-        Authority, Client, Issued, Node, Proxy, Settings, Setup, TlsProxy, cluster::shared, eventually,
+        Authority, Client, Issued, Node, Proxy, Settings, Setup, TlsProxy, cluster::shared, eventually, http,
         ports::free_port, proxy::only_set_here, wire::Wire,
     },
 };
@@ -167,6 +170,43 @@ fn redis_py_comes_in() {
     }
 }
 
+/// redis-rs over rustls, without a certificate of its own and with one.
+#[test]
+fn redis_rs_comes_in() {
+    let pem = |path: &Path| fs::read(path).expect("PEM");
+    let (mutual, own) = start_with_ca("redis-rs-mutual", "yes", &[]);
+    let one_sided = start("redis-rs", &["it does not accept our certificate"]);
+    let shown = ClientTlsConfig { client_cert: pem(&own.certificate), client_key: pem(&own.key) };
+    for (tls, client_tls) in [(&one_sided, None), (&mutual, Some(shown))] {
+        let known = TlsCertificates { client_tls, root_cert: Some(pem(&tls.authority.certificate)) };
+        let client =
+            redis::Client::build_with_tls(format!("rediss://localhost:{}", tls.port), known).expect("a client");
+        let mut connection = client.get_connection().expect("a connection");
+        let value = "x".repeat(100_000);
+        let told: (String, Vec<Option<String>>, i64) = redis::pipe()
+            .cmd("SET")
+            .arg("tls:rs")
+            .arg(&value)
+            .cmd("MGET")
+            .arg("tls:rs")
+            .arg("tls:rs:none")
+            .cmd("DEL")
+            .arg("tls:rs")
+            .query(&mut connection)
+            .expect("replies");
+        assert_eq!(told, ("OK".to_owned(), vec![Some(value), None], 1));
+        let mut listening = client.get_connection().expect("a connection");
+        let mut listening = listening.as_pubsub();
+        listening.subscribe("tls:rs").expect("subscribed");
+        let heard: i64 = redis::cmd("PUBLISH").arg("tls:rs").arg("word").query(&mut connection).expect("a count");
+        assert_eq!((heard, listening.get_message().expect("a message").get_payload_bytes()), (1, &b"word"[..]));
+    }
+    let stranger = TlsCertificates { client_tls: None, root_cert: Some(pem(&mutual.authority.certificate)) };
+    let client =
+        redis::Client::build_with_tls(format!("rediss://localhost:{}", one_sided.port), stranger).expect("a client");
+    assert!(client.get_connection().is_err(), "a certificate of another CA");
+}
+
 #[test]
 fn no_certificate_is_asked_for_unless_a_ca_is_named() {
     let (tls, own) = start_with_ca("no", "no", &[]);
@@ -235,6 +275,19 @@ fn who_speaks_tls_to_a_plain_port_is_in_the_log_once() {
 }
 
 #[test]
+fn who_speaks_tls_to_a_plain_admin_port_is_in_the_log_once() {
+    let line = "which speaks plain HTTP: have it use http://";
+    let proxy = Proxy::start(Settings::new(shared().seeds()).expecting(line));
+    for _ in 0..2 {
+        let mut greeting = TcpStream::connect(format!("127.0.0.1:{}", proxy.admin)).expect("a connection");
+        greeting.write_all(b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03").expect("sent");
+        // What is no HTTP is answered, with an error, and closed.
+        let _ = greeting.read_to_end(&mut Vec::new());
+    }
+    assert_eq!(proxy.log().matches(line).count(), 1, "{}", proxy.log());
+}
+
+#[test]
 fn a_client_that_says_nothing_holds_up_neither_others_nor_the_end() {
     let tls = start("silent", &[]);
     let silent = TcpStream::connect(tls.address()).expect("a connection");
@@ -294,6 +347,7 @@ fn files_that_are_of_no_use_are_named_with_what_to_do() {
 
 #[test]
 fn the_admin_port_speaks_tls_where_that_is_said() {
+    const PLAIN: &str = "speaks plain HTTP to the admin port";
     // Clients must show a certificate; visitors have none.
     let ca = Authority::new("admin-clients");
     let authority = Authority::new("admin");
@@ -302,7 +356,8 @@ fn the_admin_port_speaks_tls_where_that_is_said() {
         .with("TLS_CERT_FILE", own.certificate.display())
         .with("TLS_KEY_FILE", own.key.display())
         .with("TLS_CA_CERT_FILE", ca.certificate.display())
-        .with("ADMIN_TLS", true);
+        .with("ADMIN_TLS", true)
+        .expecting(PLAIN);
     let proxy = Proxy::launch(settings);
     let admin = format!("127.0.0.1:{}", proxy.admin);
     let healthcheck = |more: &[&str]| {
@@ -311,6 +366,9 @@ fn the_admin_port_speaks_tls_where_that_is_said() {
     };
     eventually("it to be ready", || healthcheck(&["--admin-tls"]).status.success());
     assert!(!healthcheck(&[]).status.success(), "by plain HTTP");
+    let (status, told) = http::fetch(&admin, "/readyz").expect("an answer");
+    assert!(status == 400 && told.contains("https://"), "{status} {told}");
+    assert_eq!(proxy.log().matches(PLAIN).count(), 1, "{}", proxy.log());
     let socket = TcpStream::connect(&admin).expect("a connection");
     let mut page = Wire::secured(socket, "localhost", authority.trusting(None)).expect("TLS");
     page.write_all(b"GET /metrics HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").expect("sent");

@@ -1,4 +1,5 @@
-//! The admin port's listener: a few open files are kept back for it, and it takes no more than are free beyond them.
+//! The admin port's listener: a few open files are kept back for it, and it takes no more than are free beyond them. Who
+//! speaks TLS to a plain port, or plain HTTP to one of TLS, gets a line in the log that says so.
 
 use std::{
     io,
@@ -13,14 +14,19 @@ use tokio::{
     sync::{OwnedSemaphorePermit, Semaphore},
 };
 
-use crate::protocol::endpoint::Endpoint;
-use crate::upstream::{
-    descriptors::{Descriptor, Descriptors},
-    transport::{Listener, Stream},
+use crate::{
+    clients::Complaints,
+    protocol::{endpoint::Endpoint, says},
+    upstream::{
+        descriptors::{Descriptor, Descriptors},
+        transport::{Listener, Stream, tls::for_clients::Failed},
+    },
 };
 
 /// Connections that always find a place: probes, a scrape, somebody who looks what is wrong.
 const KEPT_BACK: usize = 8;
+/// What TLS begins with, and no method of HTTP.
+const TLS_HANDSHAKE: u8 = 0x16;
 /// How long a full file table is left alone before the next connection is accepted.
 const ACCEPT_PAUSE: Duration = Duration::from_secs(1);
 
@@ -29,11 +35,15 @@ pub struct Bounded {
     listener: Listener,
     kept_back: Arc<Semaphore>,
     descriptors: Arc<Descriptors>,
+    complaints: Arc<Complaints>,
 }
 
 /// A connection to the admin port.
 pub struct AdminStream {
     stream: Stream,
+    /// From where, to where: until its first bytes have come.
+    is_new: Option<[Endpoint; 2]>,
+    complaints: Arc<Complaints>,
     _file: OpenFile,
 }
 
@@ -46,7 +56,7 @@ enum OpenFile {
 
 impl Bounded {
     pub fn new(listener: Listener, descriptors: Arc<Descriptors>) -> Bounded {
-        Bounded { listener, kept_back: Arc::new(Semaphore::new(KEPT_BACK)), descriptors }
+        Bounded { listener, kept_back: Arc::new(Semaphore::new(KEPT_BACK)), descriptors, complaints: Arc::default() }
     }
 
     async fn place(&self) -> OpenFile {
@@ -73,9 +83,10 @@ impl axum::serve::Listener for Bounded {
         loop {
             match self.listener.accept().await {
                 Ok(arrival) => {
-                    let peer = arrival.peer.clone();
+                    let (peer, local) = (arrival.peer.clone(), arrival.local.clone());
                     if let Ok(stream) = arrival.into_stream() {
-                        return (AdminStream { stream, _file: place }, peer);
+                        let (is_new, complaints) = (Some([peer.clone(), local]), self.complaints.clone());
+                        return (AdminStream { stream, is_new, complaints, _file: place }, peer);
                     }
                 }
                 Err(error) if matches!(error.kind(), io::ErrorKind::ConnectionAborted | io::ErrorKind::Interrupted) => {
@@ -93,9 +104,41 @@ impl axum::serve::Listener for Bounded {
     }
 }
 
+impl AdminStream {
+    /// What the first bytes, or the end of the handshake in their place, say of who sends them.
+    fn begins(&mut self, begun: Result<&[u8], &io::Error>) {
+        let Some([peer, local]) = self.is_new.take() else { return };
+        match begun {
+            Err(error) if matches!(Failed::of(error), Failed::PlainText) => {
+                self.stream.say_plainly(says::ADMIN_SPEAKS_TLS.as_bytes());
+                if self.complaints.plain_text.may_be_told() {
+                    tracing::warn!(
+                        "visitor {peer} speaks plain HTTP to the admin port {local}, which speaks TLS (`admin_tls`): have it use \
+                         https://"
+                    );
+                }
+            }
+            Ok([TLS_HANDSHAKE, ..]) if !self.stream.is_secured() && self.complaints.tls.may_be_told() => {
+                tracing::warn!(
+                    "visitor {peer} speaks TLS to the admin port {local}, which speaks plain HTTP: have it use http://, or set \
+                     `admin_tls`"
+                );
+            }
+            _ => {}
+        }
+    }
+}
+
 impl AsyncRead for AdminStream {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_read(cx, buffer)
+        let before = buffer.filled().len();
+        let read = Pin::new(&mut self.stream).poll_read(cx, buffer);
+        match &read {
+            Poll::Ready(Ok(())) => self.begins(Ok(&buffer.filled()[before..])),
+            Poll::Ready(Err(error)) => self.begins(Err(error)),
+            Poll::Pending => {}
+        }
+        read
     }
 }
 
