@@ -46,9 +46,10 @@ impl fmt::Display for Endpoint {
     }
 }
 
+/// Of IPv4 that came by a socket of IPv6 (`[::]`, which is every address of both) the IPv4 address, as clients know it.
 impl From<SocketAddr> for Endpoint {
     fn from(address: SocketAddr) -> Endpoint {
-        Endpoint::Tcp(address)
+        Endpoint::Tcp(SocketAddr::new(address.ip().to_canonical(), address.port()))
     }
 }
 

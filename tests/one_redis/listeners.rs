@@ -1,6 +1,6 @@
 //! `[[listeners]]`: each port with a database of its own, and with those who may log in there.
 
-use std::{fs, process::Command};
+use std::{fs, net::TcpListener, process::Command};
 
 use crate::support::{
     Client, Cluster, Node, Proxy, Settings, cluster::shared, ports::free_port, proxy::only_set_here, reaper,
@@ -64,6 +64,33 @@ fn each_listener_leads_to_its_database() {
     assert_eq!(whole.line("DBSIZE").integer(), 0);
     assert_eq!(jobs.line("RESET"), "+RESET\r\n");
     assert_eq!(jobs.line("GET a").string(), "job");
+}
+
+/// `--listen` may be said again, as a URL or not, by IPv4 or IPv6; `[::]` is every address of both.
+#[test]
+fn addresses_are_of_either_version_of_ip() {
+    if TcpListener::bind("[::1]:0").is_err() {
+        eprintln!("SKIPPED addresses_are_of_either_version_of_ip: no IPv6 here");
+        return;
+    }
+    let [first, second, third] = [(); 3].map(|()| free_port());
+    let mut settings = Settings::new(shared().seeds()).expecting("is open to everyone who can reach it");
+    settings.flags = [format!("redis://[::1]:{first}"), format!("[::]:{second},127.0.0.1:{third}")]
+        .map(|at| format!("--listen={at}"))
+        .into();
+    let proxy = Proxy::start(settings);
+    for (address, shown) in [
+        (format!("[::1]:{first}"), format!(" laddr=[::1]:{first} ")),
+        (format!("[::1]:{second}"), format!(" laddr=[::1]:{second} ")),
+        (format!("127.0.0.1:{second}"), format!(" laddr=127.0.0.1:{second} ")),
+        (format!("127.0.0.1:{third}"), format!(" laddr=127.0.0.1:{third} ")),
+    ] {
+        let mut client = Client::connect(&address);
+        assert_eq!(client.line("SET listeners:ip 1"), "+OK\r\n");
+        let info = client.line("CLIENT INFO").string();
+        assert!(info.contains(&shown), "{address}: {info}");
+        assert!(proxy.client().line("CLIENT LIST").string().contains(&shown), "{address}");
+    }
 }
 
 /// What a listener says of who may log in is said of the nodes' users, too.
