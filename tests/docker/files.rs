@@ -128,6 +128,7 @@ fn no_file_holds_a_secret_and_every_port_stays_on_this_machine() {
         "compose.databases.yaml",
         "compose.password.yaml",
         "compose.tls.yaml",
+        "compose.tls.replicas.yaml",
     ] {
         for line in read(file).lines().filter(|line| !line.trim_start().starts_with('#')) {
             let secret = line.to_ascii_lowercase().contains("password")

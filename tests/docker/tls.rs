@@ -9,6 +9,8 @@ use super::{
     support::reaper,
 };
 
+const REPLICAS: [&str; 3] = ["redis-7003", "redis-7004", "redis-7005"];
+
 #[test]
 fn tls_is_all_that_is_spoken_and_new_certificates_are_taken() {
     let Some(_turn) = turn() else { return };
@@ -52,4 +54,27 @@ fn tls_is_all_that_is_spoken_and_new_certificates_are_taken() {
     });
     assert_eq!(cli(&["get", "a"]), "1");
     assert!(docker(&["inspect", "--format", "{{.RestartCount}}", &proxy]) == "0");
+
+    // Replicas later, and a node is lost: one of them takes over.
+    stack.add("compose.replicas.yaml");
+    stack.add("compose.tls.replicas.yaml");
+    stack.up(&[]);
+    stack.formed();
+    let at_node = |node: &str, command: &str| {
+        let files =
+            "--tls --cacert /run/secrets/tls/ca.crt --cert /run/secrets/tls/node.crt --key /run/secrets/tls/node.key";
+        stack.inside(node, &["sh", "-c", &format!("redis-cli {files} -p {} {command}", &node["redis-".len()..])])
+    };
+    until("the replicas to follow", Duration::from_secs(30), || {
+        let follows = |node| at_node(node, "info replication").contains("master_link_status:up");
+        REPLICAS.into_iter().all(follows).then_some(())
+    });
+    docker(&["kill", &stack.container("redis-7000")]);
+    until("a replica to take over", Duration::from_secs(30), || {
+        let promoted = |node| at_node(node, "role").starts_with("master");
+        REPLICAS.into_iter().any(promoted).then_some(())
+    });
+    until("all slots to be served", Duration::from_secs(10), || {
+        (cli(&["mget", "a", "b", "c"]).split_whitespace().collect::<Vec<_>>() == ["1", "2", "3"]).then_some(())
+    });
 }

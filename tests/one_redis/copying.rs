@@ -4,17 +4,19 @@ use std::process::Command;
 
 use super::listeners::{at, with_file};
 use crate::support::{
-    Client, Cluster, Node, Proxy, Settings, Setup,
+    Authority, Client, Cluster, Node, Proxy, Settings, Setup, TlsProxy,
     cluster::{Shape, shared},
     eventually,
     node::Flavour,
+    ports::free_port,
     proxy::only_set_here,
     random::Random,
 };
 
 /// What `slotway copy` says, on either stream, and whether it ended well.
 fn copy(from: &str, to: &str, more: &[&str]) -> (bool, String) {
-    let (from, to) = (format!("redis://{from}"), format!("redis://{to}"));
+    let [from, to] =
+        [from, to].map(|place| if place.contains("://") { place.to_owned() } else { format!("redis://{place}") });
     let mut command = Command::new(env!("CARGO_BIN_EXE_slotway"));
     let done = only_set_here(&mut command).args(["copy", "--from", &from, "--to", &to]).args(more).output();
     let done = done.expect("slotway copy");
@@ -224,6 +226,41 @@ fn servers_are_of_many_kinds() {
     assert!(!well && said.contains("NOAUTH"), "{said}");
     let (well, said) = copy("127.0.0.1:1", &new.address(), &[]);
     assert!(!well && said.contains("127.0.0.1:1: "), "{said}");
+}
+
+/// `rediss://` on both sides; whoever shows no certificate of the CA that is named gets nothing.
+#[test]
+fn both_may_speak_tls() {
+    let authority = Authority::new("copying");
+    let issued = authority.issue("both", &["localhost"]);
+    let port = free_port();
+    let config = [
+        format!("tls-port {port}"),
+        format!("tls-cert-file {}", issued.certificate.display()),
+        format!("tls-key-file {}", issued.key.display()),
+        format!("tls-ca-cert-file {}", authority.certificate.display()),
+        "tls-auth-clients no".to_owned(),
+    ];
+    let old = Node::start(&Setup { config: config.to_vec(), ..Setup::default() });
+    // The cluster's keys are those of other tests, too.
+    let value = "x".repeat(300_000);
+    for number in 0..50 {
+        assert_eq!(old.client().call(&["SET", &format!("copied:tls:{number}"), &value]), "+OK\r\n");
+    }
+    let tls = TlsProxy::start(authority, issued, &[], &["which speaks TLS"]);
+    let (from, to) = (format!("rediss://localhost:{port}"), format!("rediss://localhost:{}", tls.port));
+    let ca = tls.authority.certificate.display().to_string();
+    let (well, said) =
+        copy(&from, &to, &["--tls-ca-cert-file", &Authority::new("other").certificate.display().to_string()]);
+    assert!(!well && said.contains(&from[9..]) && said.contains("certificate"), "{said}");
+    let (well, said) = copy(&from, &format!("localhost:{}", tls.port), &["--tls-ca-cert-file", &ca]);
+    assert!(!well && said.contains("rediss://"), "{said}");
+    let said = copies(&from, &to, &["--tls-ca-cert-file", &ca, "--verify"]);
+    assert!(said.contains("all 50 keys are alike"), "{said}");
+    assert_eq!(tls.client().call(&["GET", "copied:tls:49"]).string(), value);
+    let keys: Vec<String> = (0..50).map(|number| format!("copied:tls:{number}")).collect();
+    let all: Vec<&str> = ["DEL"].into_iter().chain(keys.iter().map(String::as_str)).collect();
+    assert_eq!(tls.client().call(&all), ":50\r\n");
 }
 
 /// Servers of two kinds write the same values in two ways: they are compared by what they hold.
