@@ -125,7 +125,7 @@ impl Topology {
     pub fn from_slots(slots: &Value, asked: &Address, map: Arc<AddressMap>) -> Result<Topology, view::BadView> {
         let view = View::parse(slots, None, None, asked)?;
         let reach = |seen: &Seen| map.apply(&seen.announced);
-        let (nodes, slots) = (view.nodes(&[], reach), view.slots);
+        let (nodes, slots) = (view.nodes(&[], reach, |seen| seen.announced.clone()), view.slots);
         Ok(Topology { epoch: 1, nodes, slots, trouble: None, ..Topology::unknown("") })
     }
 

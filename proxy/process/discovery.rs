@@ -11,8 +11,10 @@ mod functions;
 mod identity;
 mod known_cluster;
 mod moves;
+mod names;
 mod publish;
 pub mod reach;
+mod strays;
 mod survey;
 
 use std::{
@@ -35,6 +37,7 @@ use self::{
     identity::ClusterIdentity,
     known_cluster::KnownCluster,
     moves::Moves,
+    names::Resolved,
     publish::Told,
     reach::ReachedNode,
     survey::{NodeAnswer, Survey},
@@ -44,7 +47,7 @@ use crate::{
     config::Config,
     metrics::{Metrics, Trigger, events::EventKind},
     protocol::{address::Address, slot::SLOTS},
-    upstream::dial::{Credentials, DialStep, Dialer, Login},
+    upstream::dial::{Credentials, DialError, DialStep, Dialer, Login},
 };
 
 /// The least time between two refreshes. It doubles while hints keep coming.
@@ -98,6 +101,8 @@ pub struct Discovery {
     former: Vec<Address>,
     /// Two nodes at one address, as last complained of.
     clash: Option<String>,
+    /// When seeds that lead nowhere were looked for.
+    strays_looked: Option<Instant>,
     /// Whether nobody answered last time.
     alone: bool,
     /// What the operator has been told of what is not served.
@@ -127,6 +132,8 @@ pub struct Discovery {
 enum Done {
     Surveyed(Survey),
     Searched(Vec<ReachedNode>),
+    /// Seeds that lead nowhere.
+    Strays(Vec<DialError>),
     /// A primary was looked after; whether it was for the first time.
     LookedAfter(Outcome, bool),
 }
@@ -158,6 +165,7 @@ impl Discovery {
             former: Vec::new(),
             witness: None,
             clash: None,
+            strays_looked: None,
             alone: false,
             told: Told::default(),
             moves: Moves::default(),
@@ -184,6 +192,7 @@ impl Discovery {
                 Some(done) = self.jobs.join_next() => match done {
                     Ok(Done::Surveyed(survey)) => self.surveyed(survey),
                     Ok(Done::Searched(found)) => self.searched(found),
+                    Ok(Done::Strays(failures)) => self.tell_strays(&failures),
                     Ok(Done::LookedAfter(outcome, first)) => self.looked_after(outcome, first),
                     Err(fault) => self.job_failed(&fault),
                 },
@@ -284,8 +293,12 @@ impl Discovery {
             (self.candidates(), ClusterIdentity::of(&self.current()), self.known_cluster.known_servers());
         let asks_limits = self.secretive.is_none_or(|since| now - since >= ASK_AGAIN);
         let (login, dialer) = (self.login.clone(), self.dialer.clone());
+        let resolving = names::resolve(self.seeds.clone(), dialer.clone());
         let survey = survey::survey(candidates, identity, login, dialer, known, asks_limits);
-        self.jobs.spawn(async { Done::Surveyed(survey.await) });
+        self.jobs.spawn(async {
+            let (survey, resolved) = tokio::join!(survey, resolving);
+            Done::Surveyed(Survey { resolved, ..survey })
+        });
     }
 
     /// Whom to ask, the best first: who has named a stranger, nodes that are well, seeds, nodes that failed lately, former
@@ -323,12 +336,16 @@ impl Discovery {
         self.note_secretive(&survey.answers, now);
         let (failures, remedy) = (survey.failures_text(), survey.remedy());
         let here = self.known_cluster.meet(&survey);
+        let resolved = std::mem::take(&mut survey.resolved);
         let well = match View::merge(survey.answers.into_iter().map(|answer| answer.view).collect()) {
             None => self.nobody_answered(&failures, remedy),
             Some(view) if self.known_cluster.is_stale(&view, now) => false,
-            Some(view) => self.believe(view, &here),
+            Some(view) => self.believe(view, &here, &resolved),
         };
         let current = self.current();
+        if well && current.covered() > 0 {
+            self.look_for_strays(now);
+        }
         if !well || current.trouble.is_some() {
             let why = if current.nodes.is_empty() { Trigger::Start } else { Trigger::Uncovered };
             self.look_again(UNEASY_INTERVAL, why, now);
@@ -387,9 +404,9 @@ impl Discovery {
         false
     }
 
-    fn believe(&mut self, view: View, here: &[(String, Address)]) -> bool {
+    fn believe(&mut self, view: View, here: &[(String, Address)], resolved: &Resolved) -> bool {
         self.alone = false;
-        self.known_cluster.believe(view, here);
+        self.known_cluster.believe(view, here, resolved);
         self.told.remedy = publish::NOT_FORMED;
         self.search();
         self.publish_layout();

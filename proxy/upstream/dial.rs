@@ -110,6 +110,14 @@ impl Dialer {
         self.patience.unwrap_or_else(|| self.in_force.patience())
     }
 
+    /// The addresses that a name leads to, as the system's resolver says.
+    ///
+    /// # Errors
+    /// It does not say.
+    pub async fn resolve(&self, target: &Address) -> io::Result<Vec<SocketAddr>> {
+        self.network.resolve(target).await
+    }
+
     /// A connection to the node at `target`, logged in and with nothing left to read.
     ///
     /// # Errors

@@ -73,6 +73,8 @@ fn down_and_up_keeps_the_data() {
     stack.healthy("proxy");
     let sample = Sample::write(&mut stack.client(), 60);
     let before = NODES.map(|node| stack.address(node));
+    let names = ["redis-7000:7000", "redis-7001:7001", "redis-7002:7002"];
+    assert_eq!(stack.labels(), names);
     stack.compose(&["down", "-t", "2"]);
 
     // The proxy first, then the nodes in another order, after somebody who takes an address away from them.
@@ -88,4 +90,5 @@ fn down_and_up_keeps_the_data() {
     let mut client = stack.client();
     sample.served_after(&stack.proxy(), &mut client, SOON);
     stack.healthy("proxy");
+    assert_eq!(stack.labels(), names, "their series go on, though their addresses are others");
 }

@@ -32,6 +32,8 @@ fn replicas_join_and_take_over() {
         view.lines().filter(|line| line.contains("slave")).filter_map(|line| line.split(' ').nth(3)).collect();
     assert_eq!(masters.len(), 3, "one replica for each master: {view}");
     sample.is_whole(&mut client).expect("every key, with replicas");
+    let names: Vec<String> = (7000..=7005).map(|port| format!("redis-{port}:{port}")).collect();
+    until("the proxy to know them by their names", Duration::from_secs(20), || (stack.labels() == names).then_some(()));
 
     let in_sync = |node: &str| {
         stack.ask_node(node, &["info", "replication"]).is_ok_and(|info| info.contains("master_link_status:up"))

@@ -180,6 +180,16 @@ impl Stack {
         })
     }
 
+    /// What the proxy calls the nodes in its metrics.
+    #[track_caller]
+    pub fn labels(&self) -> Vec<String> {
+        let (_, page) = self.page("/metrics").expect("/metrics");
+        let series = page.lines().filter_map(|line| line.strip_prefix("slotway_node_up{node=\""));
+        let mut labels: Vec<String> = series.filter_map(|rest| Some(rest.split_once('"')?.0.to_owned())).collect();
+        labels.sort();
+        labels
+    }
+
     /// Waits for the cluster's own recovery.
     #[track_caller]
     pub fn whole(&self, nodes: &[&str]) {

@@ -32,7 +32,8 @@ pub struct Node {
     pub announced: Address,
     /// The address to dial.
     pub reach: Address,
-    /// `host:port` as announced, to name the node in metrics and errors.
+    /// `host:port` by which people know it, to name the node in metrics and errors: by the host name that it announces,
+    /// or a seed's name that leads to it, where there is one, else as announced.
     pub label: Arc<str>,
     /// What it does.
     pub role: Role,

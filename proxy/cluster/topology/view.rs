@@ -38,6 +38,8 @@ pub struct Seen {
     pub implied: bool,
     /// Other hosts it goes by.
     pub aliases: Vec<String>,
+    /// The host name that it announces, where it does (`cluster-announce-hostname`).
+    pub hostname: Option<String>,
     /// What it does.
     pub role: Role,
     /// Whose replica it is.
@@ -84,7 +86,7 @@ impl View {
             if let Some(line) = lines.get(seen.id.as_str()) {
                 seen.epoch = line.epoch;
                 seen.alias(line.host);
-                seen.alias(line.hostname);
+                seen.is_called(line.hostname);
             }
             let zone =
                 cards.get(seen.id.as_str()).and_then(|card| card.field("availability-zone")).and_then(Value::str);
@@ -130,13 +132,19 @@ impl View {
         self.slots.iter().filter(|&&index| index != NOBODY).count()
     }
 
-    /// The nodes of a snapshot, each dialled where `reach` says. A node that is as it was `before` keeps its `Arc`.
-    pub fn nodes(&self, before: &[Arc<Node>], reach: impl Fn(&Seen) -> Address) -> Vec<Arc<Node>> {
+    /// The nodes of a snapshot, each dialled where `reach` says, and called what `label` says. A node that is as it was
+    /// `before` keeps its `Arc`.
+    pub fn nodes(
+        &self,
+        before: &[Arc<Node>],
+        reach: impl Fn(&Seen) -> Address,
+        label: impl Fn(&Seen) -> Address,
+    ) -> Vec<Arc<Node>> {
         let before: HashMap<&str, &Arc<Node>> = before.iter().map(|node| (node.id.as_str(), node)).collect();
         let node = |seen: &Seen| {
             let node = Node {
                 id: seen.id.clone(),
-                label: seen.announced.to_string().into(),
+                label: label(seen).to_string().into(),
                 announced: seen.announced.clone(),
                 reach: reach(seen),
                 role: seen.role,
@@ -160,10 +168,19 @@ impl Seen {
             announced,
             implied: false,
             aliases: Vec::new(),
+            hostname: None,
             role: Role::Primary,
             replicates: None,
             zone: None,
             epoch: 0,
+        }
+    }
+
+    /// Notes the host name that it announces, if that is one.
+    fn is_called(&mut self, hostname: &str) {
+        if !matches!(hostname, "" | "?") {
+            self.hostname = Some(hostname.to_owned());
+            self.alias(hostname);
         }
     }
 
@@ -317,7 +334,8 @@ fn read_place(
     let announced = Address::new(host, port);
     let id = id.map_or_else(|| announced.to_string(), str::to_owned);
     let mut seen = Seen { implied: endpoint.is_empty(), ..Seen::bare(&id, announced) };
-    [ip, hostname].into_iter().flatten().for_each(|host| seen.alias(host));
+    ip.into_iter().for_each(|host| seen.alias(host));
+    hostname.into_iter().for_each(|host| seen.is_called(host));
     Some(seen)
 }
 

@@ -8,11 +8,12 @@ use tracing::{debug, info};
 
 use super::{
     failing::{self, Failing},
+    names::{Names, Resolved},
     reach::{News, ReachedNode, SoughtNode},
     survey::Survey,
 };
 use crate::{
-    cluster::topology::{Accepts, AddressMap, Lost, ServerInfo, Topology, View},
+    cluster::topology::{Accepts, AddressMap, Lost, Seen, ServerInfo, Topology, View},
     commands::table::CommandTable,
     protocol::{
         address::Address,
@@ -37,6 +38,8 @@ pub struct KnownCluster {
     newest: Option<(u64, Instant)>,
     /// Where nodes are reached, by node id.
     reached: HashMap<String, ReachedNode>,
+    /// What to call nodes.
+    names: Names,
     /// Slots that MOVED has moved lately.
     moved: HashMap<Slot, (Address, Instant)>,
     /// The server of each node that has been asked, by node id.
@@ -63,6 +66,7 @@ impl KnownCluster {
             view: None,
             newest: None,
             reached: HashMap::new(),
+            names: Names::default(),
             moved: HashMap::new(),
             servers: HashMap::new(),
             accepts: HashMap::new(),
@@ -123,8 +127,8 @@ impl KnownCluster {
         self.newest.is_none_or(|(_, since)| now - since >= STALE_COUNTS)
     }
 
-    /// Takes a view for true. `here`: nodes that were met in person.
-    pub fn believe(&mut self, mut view: View, here: &[(String, Address)]) {
+    /// Takes a view for true. `here`: nodes that were met in person; `resolved`: where seeds' names lead.
+    pub fn believe(&mut self, mut view: View, here: &[(String, Address)], resolved: &Resolved) {
         self.newest = Some((view.epoch(), Instant::now()));
         // An address that was only guessed does not replace one that was given: node labels must not flap.
         for seen in view.seen.iter_mut().filter(|seen| seen.implied) {
@@ -148,6 +152,7 @@ impl KnownCluster {
                 self.settle(ReachedNode::announced(seen));
             }
         }
+        self.names.learn(&view, resolved, here);
         self.view = Some(view);
     }
 
@@ -198,6 +203,18 @@ impl KnownCluster {
         self.reached.values().any(|found| !found.sure)
     }
 
+    /// Whether an address is that of a node: where it announces, where it is reached, or a seed's name for it.
+    pub fn is_node_at(&self, address: &Address) -> bool {
+        let view = self.view.iter().flat_map(|view| &view.seen);
+        let mut goes_by = view.map(|seen| (&seen.announced, &seen.aliases, self.names.label(seen)));
+        self.reached.values().any(|found| found.reach == *address)
+            || goes_by.any(|(announced, aliases, label)| {
+                *announced == *address
+                    || label == *address
+                    || announced.port == address.port && aliases.contains(&address.host)
+            })
+    }
+
     /// Whether a node can be reached, as far as is known.
     pub fn is_up(&self, id: &str) -> bool {
         self.reached.get(id).is_none_or(|found| found.sure)
@@ -215,10 +232,11 @@ impl KnownCluster {
         if view.seen.iter().any(|seen| self.place(&seen.id, &seen.announced).is_none()) {
             return None;
         }
-        let nodes = view.nodes(&current.nodes, |seen| match self.place(&seen.id, &seen.announced) {
+        let reach = |seen: &Seen| match self.place(&seen.id, &seen.announced) {
             Some(found) => found.reach.clone(),
             None => seen.announced.clone(),
-        });
+        };
+        let nodes = view.nodes(&current.nodes, reach, |seen| self.names.label(seen));
         let mut next = current.with_layout(nodes, view.slots.clone());
         (next.server, next.commands) = self.newest_server(current);
         next.accepts = self.accepts.values().copied().reduce(Accepts::strictest).unwrap_or_default();

@@ -1,7 +1,11 @@
 //! Who has taken which slots from whom: told at once where a replica took over, and once it is over where slots move one by
 //! one, since a reshard moves thousands.
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::Arc,
+    time::Duration,
+};
 
 use tokio::time::Instant;
 
@@ -18,10 +22,16 @@ const AGAIN: Duration = Duration::from_secs(60);
 /// Slots by who had them and who has them, as labels.
 type Taken = BTreeMap<(Arc<str>, Arc<str>), Vec<usize>>;
 
+/// How long it is remembered whose replica a node was. In a planned fail-over the two sides change their roles one after the
+/// other, and MOVED tells of slots one by one: what is seen in between is a primary that takes slots from another.
+const REMEMBERED: Duration = Duration::from_secs(30);
+
 /// Slots that have moved and of which nobody has been told.
 #[derive(Debug, Default)]
 pub struct Moves {
     slots: Taken,
+    /// Whose replica each node was, and when last, by ids.
+    followed: HashMap<String, (String, Instant)>,
     since: Option<Instant>,
     last: Option<Instant>,
 }
@@ -43,6 +53,7 @@ impl Moves {
             }
             taken.entry((before, after)).or_default().push(slot);
         }
+        self.remember(current, now);
         let mut takeovers = Vec::new();
         for ((before, after), slots) in taken {
             let (Some(old), Some(new)) = (current.nodes.get(usize::from(before)), next.nodes.get(usize::from(after)))
@@ -52,9 +63,15 @@ impl Moves {
             if old.id == new.id {
                 continue;
             }
-            let was_replica = current.node(&new.id).is_none_or(|node| node.role == Role::Replica);
+            let was_replica = current.node(&new.id).is_none()
+                || self.followed.get(&new.id).is_some_and(|(primary, _)| *primary == old.id);
             let has_none = next.owners().all(|owner| owner.id != old.id);
             if was_replica && has_none {
+                // Those of which MOVED told beforehand were the first of them.
+                let mut slots = slots;
+                slots.extend(self.slots.remove(&(old.label.clone(), new.label.clone())).unwrap_or_default());
+                slots.sort_unstable();
+                slots.dedup();
                 let fate = match next.node(&old.id) {
                     Some(node) if node.replicates.as_deref() == Some(&*new.id) => "which is its replica now",
                     _ if next.is_failing(&old.id) => "which does not answer",
@@ -71,8 +88,20 @@ impl Moves {
         Takeovers(takeovers)
     }
 
+    fn remember(&mut self, current: &Topology, now: Instant) {
+        self.followed.retain(|_, (_, since)| now - *since < REMEMBERED);
+        for node in &current.nodes {
+            if let (Role::Replica, Some(primary)) = (node.role, &node.replicates) {
+                self.followed.insert(node.id.clone(), (primary.clone(), now));
+            }
+        }
+    }
+
     /// When there may be something to tell.
     pub fn due(&self) -> Option<Instant> {
+        if self.slots.is_empty() {
+            return None;
+        }
         Some((self.last? + QUIET).min(self.since? + AGAIN))
     }
 
@@ -151,6 +180,35 @@ mod tests {
         assert_eq!(moves.note(&before, &gone, now), Takeovers(vec![text.into()]));
         assert_eq!(moves.due(), None);
         assert_eq!(moves.note(&before, &before, now), Takeovers::default());
+    }
+
+    #[test]
+    fn a_planned_takeover_is_one_however_it_is_seen() {
+        let now = Instant::now();
+        let half = |slot| u16::from(slot >= 8192);
+        let by_c = |slot| if slot < 8192 { 2 } else { 1 };
+        let before = topology(&[("a", None), ("b", None), ("c", Some("a"))], half);
+        let text = ["fail-over: c:1 took over slots 0-8191 from a:1, which owns no slot now".to_owned()];
+
+        // MOVED tells of two slots, then the map comes; the former primary calls itself one all the time.
+        let mut moves = Moves::default();
+        let moved = |slot| if slot == 7 || slot == 9 { 2 } else { half(slot) };
+        let two = topology(&[("a", None), ("b", None), ("c", Some("a"))], moved);
+        assert_eq!(moves.note(&before, &two, now), Takeovers::default());
+        let both = topology(&[("a", None), ("b", None), ("c", None)], by_c);
+        assert_eq!(moves.note(&two, &both, now).0, text);
+        assert!(moves.take(now + QUIET).is_empty(), "it is told once");
+
+        // The replica calls itself a primary before it has a slot.
+        let mut moves = Moves::default();
+        let promoted = topology(&[("a", None), ("b", None), ("c", None)], half);
+        assert_eq!(moves.note(&before, &promoted, now), Takeovers::default());
+        assert_eq!(moves.note(&promoted, &both, now + Duration::from_secs(1)).0, text);
+
+        // Who was its replica long ago, or another's, takes slots as anybody.
+        let later = now + Duration::from_secs(2) + REMEMBERED;
+        assert_eq!(moves.note(&promoted, &both, later), Takeovers::default());
+        assert_eq!(moves.take(later + QUIET), ["8192 slots moved from a:1 to c:1: slots 0-8191, within 0 ms"]);
     }
 
     #[test]

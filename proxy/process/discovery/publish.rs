@@ -83,16 +83,17 @@ impl Discovery {
                     Some(ranges) => format!("; {} answer errors", slots_text(&ranges)),
                     None => "; no slot depends on it".to_owned(),
                 };
-                events.warn(EventKind::NodeLost, format!("node {announced} cannot be reached: {why}{what}"));
+                let label = current.node(&id).map_or_else(|| announced.to_string(), |node| node.label.to_string());
+                events.warn(EventKind::NodeLost, format!("node {label} cannot be reached: {why}{what}"));
             }
             News::Back { id, announced, since } => {
-                let label = current.node(&id).map(|node| node.label.clone());
-                let failed = glances.iter().find(|glance| Some(&glance.state.label) == label.as_ref());
+                let label = current.node(&id).map_or_else(|| announced.to_string(), |node| node.label.to_string());
+                let failed = glances.iter().find(|glance| *glance.state.label == *label);
                 let failed = failed.map_or(0, |glance| glance.failed);
                 let away = length(since.elapsed().unwrap_or_default());
                 events.info(
                     EventKind::NodeBack,
-                    format!("node {announced} is back after {away}; {failed} requests to it have failed so far"),
+                    format!("node {label} is back after {away}; {failed} requests to it have failed so far"),
                 );
             }
         }

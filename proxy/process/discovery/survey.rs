@@ -12,7 +12,7 @@ use tokio::{
 };
 use tracing::{info, warn};
 
-use super::{failing, framing, identity::ClusterIdentity};
+use super::{failing, framing, identity::ClusterIdentity, names::Resolved};
 use crate::{
     cluster::topology::{Accepts, ServerInfo, View},
     commands::table::CommandTable,
@@ -41,6 +41,8 @@ pub struct Survey {
     pub strangers: Vec<NodeAnswer>,
     /// Who could not be asked, and why.
     pub failures: Vec<DialError>,
+    /// Where the seeds' names lead.
+    pub resolved: Resolved,
     /// A server not met before, and its commands.
     pub learnt: Option<(ServerInfo, Arc<CommandTable>)>,
 }
@@ -107,7 +109,8 @@ pub async fn survey(
     let dialer = dialer.within(dialer.patience().min(PATIENCE));
     let mut waiting = VecDeque::from(candidates);
     let mut asking = JoinSet::new();
-    let mut survey = Survey { answers: Vec::new(), strangers: Vec::new(), failures: Vec::new(), learnt: None };
+    let mut survey =
+        Survey { answers: Vec::new(), strangers: Vec::new(), failures: Vec::new(), resolved: Vec::new(), learnt: None };
     let mut wanted = ENOUGH;
     let mut until = Instant::now() + HEDGE;
     loop {

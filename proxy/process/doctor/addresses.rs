@@ -164,7 +164,10 @@ fn without_endpoint(exam: &Exam, report: &mut Report) {
 /// Two nodes that would be dialled at one address.
 fn clash(exam: &Exam, view: &View) -> Option<String> {
     let place = |id: &str| exam.members.iter().find(|member| member.found.id == id);
-    let nodes =
-        view.nodes(&[], |seen| place(&seen.id).map_or(seen.announced.clone(), |member| member.found.reach.clone()));
+    let nodes = view.nodes(
+        &[],
+        |seen| place(&seen.id).map_or(seen.announced.clone(), |member| member.found.reach.clone()),
+        |seen| seen.announced.clone(),
+    );
     Topology::unknown("").with_layout(nodes, view.slots.clone()).clash()
 }

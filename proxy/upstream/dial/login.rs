@@ -89,7 +89,7 @@ impl Login {
     /// This login, at this very node.
     pub fn at(&self, node: &Node) -> Login {
         // Some servers tell no ids.
-        let is_known = node.id != *node.label;
+        let is_known = node.id != node.announced.to_string();
         Login { node: is_known.then(|| node.id.clone()), greets: true, ..self.clone() }
     }
 }

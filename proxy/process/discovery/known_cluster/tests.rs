@@ -8,6 +8,7 @@ fn view(nodes: &[(&str, &str, u64)]) -> View {
         announced: Address::new(host, 7000),
         implied: false,
         aliases: Vec::new(),
+        hostname: None,
         role: Role::Primary,
         replicates: None,
         zone: None,
@@ -21,7 +22,7 @@ fn view(nodes: &[(&str, &str, u64)]) -> View {
 /// What is known of a cluster that has found each node of a view where it announces.
 fn known_cluster(view: &View) -> KnownCluster {
     let mut known_cluster = KnownCluster::new(Arc::default());
-    known_cluster.believe(view.clone(), &[]);
+    known_cluster.believe(view.clone(), &[], &Vec::new());
     view.seen.iter().for_each(|seen| known_cluster.settle(ReachedNode::announced(seen)));
     known_cluster
 }
@@ -38,7 +39,7 @@ fn owner(topology: &Topology, slot: u64) -> &str {
 fn a_node_is_searched_before_it_is_served() {
     let seen = view(&[("10.0.0.1", "a", 1), ("10.0.0.2", "b", 2)]);
     let mut known_cluster = KnownCluster::new(Arc::default());
-    known_cluster.believe(seen.clone(), &[("a".to_owned(), Address::new("10.0.0.1", 7000))]);
+    known_cluster.believe(seen.clone(), &[("a".to_owned(), Address::new("10.0.0.1", 7000))], &Vec::new());
     assert!(known_cluster.layout(&unknown(), Instant::now()).is_none());
     let lost: Vec<String> = known_cluster.lost().iter().map(|wanted| wanted.id.clone()).collect();
     assert_eq!(lost, ["b"], "a was met where it announces");
@@ -69,7 +70,7 @@ fn a_moved_outweighs_views_until_gossip_has_spread() {
     let behind = view(&[("10.0.0.1", "a", 1), ("10.0.0.2", "b", 2)]);
     let mut known_cluster = known_cluster(&behind);
     known_cluster.moved(Slot::new(5).unwrap(), Address::new("10.0.0.2", 7000), now);
-    known_cluster.believe(behind.clone(), &[]);
+    known_cluster.believe(behind.clone(), &[], &Vec::new());
     let topology = known_cluster.layout(&unknown(), now).unwrap();
     assert_eq!((owner(&topology, 4), owner(&topology, 5), owner(&topology, 6)), ("a", "b", "a"));
     let later = known_cluster.layout(&topology, now + MOVED_COUNTS + Duration::from_secs(1)).unwrap();
@@ -91,7 +92,7 @@ fn a_doubted_node_serves_on_while_it_is_searched() {
 #[test]
 fn what_the_operator_has_mapped_is_looked_for_there_alone() {
     let mut known_cluster = KnownCluster::new(Arc::new("10.0.0.0/8=127.0.0.1".parse().unwrap()));
-    known_cluster.believe(view(&[("10.0.0.1", "a", 1)]), &[]);
+    known_cluster.believe(view(&[("10.0.0.1", "a", 1)]), &[], &Vec::new());
     assert!(known_cluster.lost().is_empty());
     let topology = known_cluster.layout(&unknown(), Instant::now()).unwrap();
     let node = topology.owner(Slot::new(0).unwrap()).unwrap();
@@ -106,7 +107,7 @@ fn a_guessed_address_does_not_replace_a_given_one() {
     let mut known_cluster = known_cluster(&given);
     let mut guessed = view(&[("seed", "a", 1)]);
     guessed.seen[0].implied = true;
-    known_cluster.believe(guessed, &[]);
+    known_cluster.believe(guessed, &[], &Vec::new());
     let topology = known_cluster.layout(&unknown(), Instant::now()).unwrap();
     assert_eq!(&*topology.nodes[0].label, "10.0.0.1:7000");
     assert_eq!(topology.nodes[0].aliases, ["seed"]);
@@ -115,7 +116,7 @@ fn a_guessed_address_does_not_replace_a_given_one() {
 #[test]
 fn a_node_that_moves_is_searched_anew() {
     let mut known_cluster = known_cluster(&view(&[("10.0.0.1", "a", 1)]));
-    known_cluster.believe(view(&[("10.0.0.9", "a", 1)]), &[]);
+    known_cluster.believe(view(&[("10.0.0.9", "a", 1)]), &[], &Vec::new());
     assert!(known_cluster.layout(&unknown(), Instant::now()).is_none());
     assert_eq!(known_cluster.lost().len(), 1);
 }
