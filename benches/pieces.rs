@@ -152,3 +152,48 @@ mod merge {
         });
     }
 }
+
+mod scrape {
+    use std::{sync::Arc, time::Duration};
+
+    use slotway::{
+        clients::Clients,
+        metrics::{CommandClass, CommandId, Library, Metrics, NodeState, RequestClass, Slots},
+        protocol::endpoint::Endpoint,
+    };
+
+    use super::*;
+
+    /// Such a page of /metrics is written anew for each scrape.
+    #[divan::bench(args = [(3, 50), (100, 10_000)])]
+    fn page(bencher: Bencher, (nodes, clients): (usize, usize)) {
+        let metrics = Metrics::new();
+        let label = |number| -> Arc<str> { format!("redis-{number}.example.internal:7000").into() };
+        let state =
+            |number| NodeState { label: label(number), address: label(number), role: "primary", up: true, slots: 163 };
+        metrics.topology(1, Slots { assigned: 16384, reachable: 16384 }, (0..nodes).map(state).collect());
+        let (of_clients, of_nodes) = (metrics.client_tally(), metrics.node_tallies());
+        for spec in CommandTable::builtin().rows() {
+            let took = Duration::from_micros(300);
+            of_clients.command(CommandId::of(&spec.name), CommandClass::Read, false, took);
+        }
+        for number in 0..nodes {
+            let tally = of_nodes.of(&label(number));
+            tally.queued(30);
+            tally.replied(RequestClass::Read, Duration::from_micros(300));
+        }
+        of_clients.publish();
+        of_nodes.publish(|_| true);
+        let registry = Clients::new(usize::MAX);
+        let end = Endpoint::Tcp(([127, 0, 0, 1], 1).into());
+        for _ in 0..clients {
+            registry.join(end.clone(), end.clone(), 0).about().library = b"redis-py".to_vec();
+        }
+        println!("{nodes} nodes, {clients} clients: {} bytes", metrics.render().len());
+        bencher.bench_local(|| {
+            let libraries = registry.all().iter().map(|client| Library::of(&client.about().library)).collect();
+            metrics.client_libraries(libraries);
+            metrics.render()
+        });
+    }
+}

@@ -25,12 +25,14 @@ pub mod histogram;
 pub mod history;
 pub mod hot;
 mod labels;
+mod libraries;
 pub mod names;
 pub mod node;
 mod process;
 mod refresh;
 mod series;
 pub mod slow;
+pub mod spans;
 mod text;
 mod tls;
 
@@ -48,7 +50,8 @@ pub use asked::{CommandCalls, Snapshot};
 pub use client::{ClientTally, Disconnect, Handshake, Transaction};
 pub use command::{CommandClass, CommandId};
 pub use database::{DatabaseGlance, DatabaseTallies, DatabaseTally};
-pub use node::{NodeError, NodeTallies, NodeTally};
+pub use libraries::{Libraries, Library};
+pub use node::{NodeError, NodeTallies, NodeTally, RequestClass};
 pub use refresh::{NodeState, Slots, Trigger};
 pub use tls::Side;
 
@@ -76,7 +79,9 @@ struct Shared {
     history: history::History,
     hot: Arc<hot::Hot>,
     slow: Arc<slow::SlowLog>,
+    spans: Arc<spans::Spans>,
     nodes: Mutex<BTreeMap<Arc<str>, Weak<node::Series>>>,
+    libraries: Mutex<Libraries>,
 }
 
 /// What is counted of one node, for the status page and INFO.
@@ -117,8 +122,22 @@ impl Metrics {
         let tls = tls::Series::new(&registry);
         let events = events::Events::default();
         let (databases, nodes) = (database::Series::default(), Mutex::default());
-        let (history, hot, slow) = Default::default();
-        let shared = Shared { registry, handle, client, refresh, tls, databases, events, history, hot, slow, nodes };
+        let (history, hot, slow, spans, libraries) = Default::default();
+        let shared = Shared {
+            registry,
+            handle,
+            client,
+            refresh,
+            tls,
+            databases,
+            events,
+            history,
+            hot,
+            slow,
+            spans,
+            nodes,
+            libraries,
+        };
         Metrics { shared: Arc::new(shared) }
     }
 
@@ -162,6 +181,11 @@ impl Metrics {
         self.shared.client.buffered.set(bytes as i64);
     }
 
+    /// The libraries of the clients that are connected now.
+    pub fn client_libraries(&self, libraries: Libraries) {
+        *lock(&self.shared.libraries) = libraries;
+    }
+
     /// Discovery has asked the cluster for its layout, because of `trigger`, which took so long.
     pub fn refreshed(&self, trigger: Trigger, well: bool, took: Duration) {
         self.shared.refresh.refreshed(trigger, well, took);
@@ -180,6 +204,11 @@ impl Metrics {
     /// Requests that took long.
     pub fn slow(&self) -> &Arc<slow::SlowLog> {
         &self.shared.slow
+    }
+
+    /// Requests that are worth a span.
+    pub fn spans(&self) -> &Arc<spans::Spans> {
+        &self.shared.spans
     }
 
     /// What discovery now knows: the topology's epoch, how many slots have an owner and how many of these owners can be
@@ -246,7 +275,7 @@ impl Metrics {
 
     /// All metrics in the Prometheus text format, sorted by name.
     pub fn render(&self) -> String {
-        let Shared { registry, handle, client, refresh, tls, databases, nodes, .. } = &*self.shared;
+        let Shared { registry, handle, client, refresh, tls, databases, nodes, libraries, .. } = &*self.shared;
         // A node that comes back must not find its series between "not touched" and "dropped": its counts would be lost.
         let mut nodes = lock(nodes);
         nodes.retain(|_, series| series.strong_count() > 0);
@@ -259,6 +288,7 @@ impl Metrics {
         drop(nodes);
         text::histograms(&mut text, &registry.histograms());
         refresh.write_nodes(&mut text);
+        lock(libraries).write(&mut text);
         process::write(&mut text);
         text::sorted(&text)
     }
@@ -295,12 +325,9 @@ impl Registry {
         self.recorder.register_gauge(&key(family, labels), &METADATA)
     }
 
-    fn histogram(
-        &self,
-        family: &'static Family,
-        label: Option<(&'static str, &str)>,
-    ) -> Arc<histogram::SharedHistogram> {
-        let place = text::SeriesKey { family, label: label.map(|(name, value)| (name, value.to_owned())) };
+    fn histogram(&self, family: &'static Family, labels: &[(&'static str, &str)]) -> Arc<histogram::SharedHistogram> {
+        let labels = labels.iter().map(|(name, value)| (*name, (*value).to_owned())).collect();
+        let place = text::SeriesKey { family, labels };
         lock(&self.histograms).entry(place).or_default().histogram.clone()
     }
 

@@ -435,12 +435,9 @@ impl Series {
 
     /// What was counted of all commands up to now.
     pub(super) fn counted(&self) -> Counted {
-        let mut durations = histogram::Counts::default();
-        for class in &self.totals.durations {
-            durations.iter_mut().zip(class.counts()).for_each(|(sum, count)| *sum += count);
-        }
+        let durations = histogram::sum(&self.totals.durations);
         let (requests, errors) = (self.all_commands.load(Relaxed), self.all_failed.load(Relaxed));
-        Counted { requests, errors, durations }
+        Counted { requests, errors, failed: 0, durations }
     }
 
     /// Shows the recorder that all of these are still in use.

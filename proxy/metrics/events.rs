@@ -4,13 +4,16 @@
 use std::{
     collections::VecDeque,
     sync::Mutex,
-    time::{Duration, SystemTime, UNIX_EPOCH},
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
 use super::{labels::labels, lock};
 
 /// How many events are remembered.
 const MOST_KEPT: usize = 500;
+/// Lines in the log for events of one kind within a minute: a node that comes and goes each second fills no disk.
+const MOST_LINES: u32 = 30;
+const MINUTE: Duration = Duration::from_secs(60);
 
 labels! {
     /// What an event is about.
@@ -80,6 +83,30 @@ pub struct Events(Mutex<Recent>);
 struct Recent {
     last: u64,
     kept: VecDeque<Event>,
+    lines: [Lines; EventKind::ALL.len()],
+}
+
+/// What the log has been told of one kind within the present minute.
+#[derive(Clone, Copy, Debug, Default)]
+struct Lines {
+    since: Option<Instant>,
+    told: u32,
+    untold: u64,
+}
+
+impl Lines {
+    /// Whether there may be one more, and how many there were not in the minute before.
+    fn one_more(&mut self, now: Instant) -> (bool, u64) {
+        let mut untold = 0;
+        if self.since.is_none_or(|since| now - since >= MINUTE) {
+            untold = self.untold;
+            *self = Lines { since: Some(now), ..Lines::default() };
+        }
+        self.told += 1;
+        let may = self.told <= MOST_LINES;
+        self.untold += u64::from(!may);
+        (may, untold)
+    }
 }
 
 impl Events {
@@ -99,12 +126,17 @@ impl Events {
     }
 
     fn tell(&self, severity: Severity, kind: EventKind, text: String) {
+        let mut recent = lock(&self.0);
+        let (may, untold) = recent.lines[kind as usize].one_more(Instant::now());
+        if untold > 0 {
+            tracing::info!("{untold} more lines of the kind {} would have been too many for a minute", kind.label());
+        }
         match severity {
+            _ if !may => {}
             Severity::Info => tracing::info!("{text}"),
             Severity::Warning => tracing::warn!("{text}"),
             Severity::Error => tracing::error!("{text}"),
         }
-        let mut recent = lock(&self.0);
         recent.last += 1;
         let event = Event { id: recent.last, at: SystemTime::now(), severity, kind, text };
         recent.kept.push_back(event);
@@ -158,6 +190,15 @@ mod tests {
         assert_eq!(two.iter().map(|event| event.id).collect::<Vec<_>>(), [509, 510]);
         events.clear();
         assert!(events.after(0, 9).is_empty());
+    }
+
+    #[test]
+    fn so_many_lines_of_a_kind_are_enough_for_a_minute() {
+        let (mut lines, now) = (Lines::default(), Instant::now());
+        let told = (0..MOST_LINES + 5).filter(|_| lines.one_more(now).0).count();
+        assert_eq!(told, MOST_LINES as usize);
+        assert_eq!(lines.one_more(now + MINUTE), (true, 5));
+        assert_eq!(lines.one_more(now + MINUTE), (true, 0));
     }
 
     #[test]

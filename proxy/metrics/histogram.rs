@@ -2,7 +2,10 @@
 
 use std::{
     cell::{Cell, RefCell},
-    sync::atomic::{AtomicU64, Ordering::Relaxed},
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
     time::Duration,
 };
 
@@ -96,4 +99,13 @@ impl SharedHistogram {
         let total = cumulated.last().copied().unwrap_or(0);
         (bounds.zip(cumulated).collect(), total, self.nanos.load(Relaxed) as f64 / 1e9)
     }
+}
+
+/// How many durations there are in each bucket of all of these.
+pub(super) fn sum(all: &[Arc<SharedHistogram>]) -> Counts {
+    let mut sum = Counts::default();
+    for one in all {
+        sum.iter_mut().zip(one.counts()).for_each(|(sum, count)| *sum += count);
+    }
+    sum
 }

@@ -29,6 +29,8 @@ const FEW: u64 = 5;
 pub(super) struct Counted {
     pub(super) requests: u64,
     pub(super) errors: u64,
+    /// Of a node: requests that ended in an error for the client. Those to a node that is lost are no errors of its own.
+    pub(super) failed: u64,
     pub(super) durations: histogram::Counts,
 }
 
@@ -37,12 +39,15 @@ impl Counted {
         let mut durations = self.durations;
         durations.iter_mut().zip(before.durations).for_each(|(now, then)| *now = now.saturating_sub(then));
         let requests = self.requests.saturating_sub(before.requests);
-        Counted { requests, errors: self.errors.saturating_sub(before.errors), durations }
+        let failed = self.failed.saturating_sub(before.failed);
+        let errors = self.errors.saturating_sub(before.errors).max(failed);
+        Counted { requests, errors, failed, durations }
     }
 
     fn add(&mut self, more: &Counted) {
         self.requests += more.requests;
         self.errors += more.errors;
+        self.failed += more.failed;
         self.durations.iter_mut().zip(more.durations).for_each(|(sum, more)| *sum += more);
     }
 }
@@ -243,7 +248,7 @@ mod tests {
     fn counted(requests: u64, bucket: usize) -> Counted {
         let mut durations = histogram::Counts::default();
         durations[bucket] = requests;
-        Counted { requests, errors: requests / 10, durations }
+        Counted { requests, errors: requests / 10, failed: requests / 20, durations }
     }
 
     #[test]
@@ -261,6 +266,15 @@ mod tests {
         let points = history.points();
         assert_eq!((points.all.len(), points.nodes[0].1.len()), (2, 2));
         assert_eq!(points.all[1].rate, 100.0);
+    }
+
+    #[test]
+    fn what_failed_for_clients_is_an_error_of_its_node() {
+        let before = Counted { requests: 9, errors: 1000, failed: 5, ..Counted::default() };
+        for (errors, failed, shown) in [(1002, 5, 2), (1002, 45, 40), (1050, 45, 50)] {
+            let now = Counted { requests: 60, errors, failed, ..Counted::default() };
+            assert_eq!(now.since(&before).errors, shown, "{errors} {failed}");
+        }
     }
 
     #[test]

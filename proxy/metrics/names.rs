@@ -1,6 +1,6 @@
 //! Every metric's name, kind, labels and help: the one place that knows them.
 //!
-//! A node is always the label `node="host:port"`, as the cluster announces it. No label ever holds a key, a client's
+//! A node is always the label `node="host:port"`: the name by which people know it, else the address that the cluster announces. No label ever holds a key, a client's
 //! address, or a command name that is not a server's.
 
 use metrics::Unit;
@@ -61,6 +61,8 @@ families! {
 
     CLIENT_CONNECTIONS = Gauge "slotway_client_connections" []
         "Clients connected now.";
+    CLIENTS_BY_LIBRARY = Gauge "slotway_clients" ["library"]
+        "Clients connected now, by the library that they name (CLIENT SETINFO): one that is widely used, other, or none.";
     CLIENT_CONNECTIONS_TOTAL = Counter "slotway_client_connections_total" []
         "Clients accepted.";
     CLIENT_REJECTED = Counter "slotway_client_connections_rejected_total" ["reason"]
@@ -113,7 +115,7 @@ families! {
         "Requests that the node, or a connection to it, did not serve.";
     NODE_FAILED = Counter "slotway_node_failed_requests_total" ["node"]
         "Requests that ended in an error for the client since the node was lost, silent, or did not execute them to the end of retry_timeout.";
-    NODE_DURATION = Histogram(Seconds) "slotway_node_request_duration_seconds" ["node"]
+    NODE_DURATION = Histogram(Seconds) "slotway_node_request_duration_seconds" ["node", "class"]
         "Time from a request's queueing for the node to its reply. Commands that wait as long as they are told to (BLPOP) do not count.";
     NODE_QUEUE = Histogram(Seconds) "slotway_node_queue_seconds" ["node"]
         "Time that a batch of requests for the node waited here until it was written: a node that takes no more, or a full socket.";
@@ -135,6 +137,8 @@ families! {
         "Bytes read from the node.";
     NODE_UP = Gauge "slotway_node_up" ["node", "role"]
         "1 where the node can be reached.";
+    NODE_INFO = Gauge "slotway_node_info" ["node", "role", "address"]
+        "Always 1; the labels say what the node is now and where it announces itself.";
     NODE_SLOTS = Gauge "slotway_node_slots" ["node", "role"]
         "Slots that the node owns.";
 

@@ -14,13 +14,14 @@ use std::{
 use metrics::Counter;
 
 use super::{
-    Metrics, Registry,
+    Metrics, Registry, histogram,
     history::Counted,
     hot::{Hot, Large},
     labels::labels,
     lock, names,
     series::{Count, Total, series},
     slow::{Slow, SlowLog},
+    spans::{Span, Spans},
 };
 
 labels! {
@@ -49,6 +50,18 @@ labels! {
         /// The connection could not be made, or was lost.
         Connection = "connection",
         /// Anything else.
+        Other = "other",
+    }
+}
+
+labels! {
+    /// What a request does, as far as its duration at the node is concerned.
+    RequestClass {
+        /// It only reads.
+        Read = "read",
+        /// It may write.
+        Write = "write",
+        /// Anything else, and what goes on a connection of its own.
         Other = "other",
     }
 }
@@ -104,10 +117,11 @@ series! {
         queued_bytes: NODE_QUEUED;
     }
     durations {
-        duration: NODE_DURATION;
         queue: NODE_QUEUE;
     }
-    durations by label {}
+    durations by label {
+        duration: NODE_DURATION by "class" in RequestClass;
+    }
 }
 
 /// What one worker has counted of one node since it last published.
@@ -118,6 +132,7 @@ series! {
 pub struct NodeTally {
     series: Arc<Series>,
     slow: Arc<SlowLog>,
+    spans: Arc<Spans>,
     hot: Arc<Hot>,
     counts: Counts,
     requests: Count,
@@ -135,6 +150,7 @@ impl NodeTally {
         NodeTally {
             series,
             slow: metrics.slow().clone(),
+            spans: metrics.spans().clone(),
             hot: metrics.hot().clone(),
             counts: Counts::default(),
             requests: Count::default(),
@@ -178,13 +194,14 @@ impl NodeTally {
     }
 
     /// A queued request was answered, so long after it was queued.
-    pub fn replied(&self, took: Duration) {
+    pub fn replied(&self, class: RequestClass, took: Duration) {
         self.counts.inflight.add(-1);
-        self.counts.duration.observe(took);
+        self.counts.duration[class as usize].observe(took);
     }
 
     /// The reply just counted took long.
     pub fn slow(&self, slow: Slow) {
+        self.spans.note(|| slow.span());
         self.slow.note(slow);
     }
 
@@ -219,9 +236,10 @@ impl NodeTally {
         self.counts.errors[error as usize].add(1);
     }
 
-    /// So many requests ended in an error for the client on the node's account.
-    pub fn failed(&self, requests: u64) {
-        self.counts.failed.add(requests);
+    /// A request ended in an error for the client on the node's account; `tell` says more of it, if anybody asks.
+    pub fn failed(&self, tell: impl FnOnce(Arc<str>) -> Span) {
+        self.counts.failed.add(1);
+        self.spans.note(|| tell(self.series.label.clone()));
     }
 
     /// A connection is ready for use.
@@ -297,7 +315,8 @@ impl Series {
     /// What was counted up to now.
     pub(super) fn counted(&self) -> Counted {
         let requests = self.all_requests.load(Relaxed);
-        Counted { requests, errors: self.all_errors(), durations: self.totals.duration.counts() }
+        let (errors, failed) = (self.all_errors(), self.totals.failed.sum());
+        Counted { requests, errors, failed, durations: histogram::sum(&self.totals.duration) }
     }
 
     /// Requests count under this role from now on.

@@ -38,8 +38,10 @@ labels! {
 /// A node as discovery knows it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NodeState {
-    /// `host:port` as announced.
+    /// `host:port` by which people know it.
     pub label: Arc<str>,
+    /// `host:port` as the cluster announces it.
+    pub address: Arc<str>,
     /// `primary`, `replica`, or `empty`: no slots, and nobody's replica.
     pub role: &'static str,
     /// Whether it can be reached.
@@ -88,7 +90,7 @@ impl Series {
         };
         Series {
             outcomes: Trigger::ALL.map(outcomes),
-            duration: registry.histogram(&names::REFRESH_DURATION, None),
+            duration: registry.histogram(&names::REFRESH_DURATION, &[]),
             functions_given: registry.counter(&names::FUNCTIONS_GIVEN, &[]),
             last_success: registry.gauge(&names::LAST_SUCCESS, &[]),
             epoch: registry.gauge(&names::EPOCH, &[]),
@@ -161,5 +163,12 @@ impl Series {
         };
         write(&names::NODE_UP, |state| usize::from(state.up));
         write(&names::NODE_SLOTS, |state| state.slots);
+        text::head(text, &names::NODE_INFO);
+        for (state, _) in &known.nodes {
+            let (node, address) = (text::escaped(&state.label), text::escaped(&state.address));
+            let name = names::NODE_INFO.name;
+            let _ = writeln!(text, "{name}{{node=\"{node}\",role=\"{}\",address=\"{address}\"}} 1", state.role);
+        }
+        text.push('\n');
     }
 }

@@ -108,7 +108,7 @@ impl Level {
 /// - `counters by label`: `name: FAMILY by "label" in Values;`, one for each value of an enum that [`super::labels`] made;
 ///   with `and "label" = "value"` where the family has a label more;
 /// - `levels`: `name: FAMILY;`
-/// - `durations`: `name: FAMILY;`, and `durations by label` as above.
+/// - `durations`: `name: FAMILY;`, and `durations by label` as `counters by label`.
 macro_rules! series {
     (
         $(#[$local_doc:meta])* worker $local:ident;
@@ -159,7 +159,7 @@ macro_rules! series {
         }
 
         impl $shared {
-            /// At zero. Every series has these labels beside its own; a histogram has one at most.
+            /// At zero. Every series has these labels beside its own.
             fn new(registry: &$crate::metrics::Registry, labels: &[(&'static str, &str)]) -> $shared {
                 use $crate::metrics::{names, series::{Level, Total}};
                 $shared {
@@ -171,9 +171,11 @@ macro_rules! series {
                         Total::new(registry.counter(&names::$group_family, &labels))
                     }),)*
                     $($level: Level::new(registry.gauge(&names::$level_family, labels)),)*
-                    $($duration: registry.histogram(&names::$duration_family, labels.first().copied()),)*
+                    $($duration: registry.histogram(&names::$duration_family, labels),)*
                     $($class: $classes::ALL.map(|value| {
-                        registry.histogram(&names::$class_family, Some(($class_word, value.label())))
+                        let mut labels = labels.to_vec();
+                        labels.push(($class_word, value.label()));
+                        registry.histogram(&names::$class_family, &labels)
                     }),)*
                 }
             }

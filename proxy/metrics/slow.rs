@@ -8,8 +8,8 @@ use std::{
 
 use bytes::Bytes;
 
-use super::lock;
-use crate::protocol::slot::Slot;
+use super::{RequestClass, lock, spans::Span};
+use crate::protocol::{resp::request::Parser, slot::Slot};
 
 /// How many are remembered (`slowlog-max-len`).
 const MOST_KEPT: usize = 128;
@@ -25,6 +25,8 @@ pub struct Slow {
     pub node: Arc<str>,
     /// Its slot, where it has one.
     pub slot: Option<Slot>,
+    /// What it does.
+    pub class: RequestClass,
     /// The front of its frame: enough for its name and some arguments.
     pub frame: Bytes,
     /// The client's id; 0: none is known.
@@ -33,6 +35,25 @@ pub struct Slow {
     pub here: Duration,
     /// And from then on until its reply had come: the network and the node.
     pub there: Duration,
+}
+
+impl Slow {
+    /// The span that shows it: with its command's name, and none of its arguments.
+    pub(super) fn span(&self) -> Span {
+        let mut parser = Parser::default();
+        let name = parser.find_front(&self.frame, 1).and_then(|request| request.get(0).map(<[u8]>::to_vec));
+        Span {
+            end: self.at,
+            took: self.here + self.there,
+            node: self.node.clone(),
+            slot: self.slot,
+            class: self.class,
+            command: name.map(|name| String::from_utf8_lossy(&name).to_uppercase()),
+            client: self.client,
+            parts: Some((self.here, self.there)),
+            error: None,
+        }
+    }
 }
 
 /// The latest of them.
@@ -76,6 +97,7 @@ mod tests {
             at: SystemTime::now(),
             node: "a:1".into(),
             slot: None,
+            class: RequestClass::Read,
             frame: Bytes::new(),
             client: 0,
             here: Duration::ZERO,

@@ -9,7 +9,7 @@ fn label(text: &str) -> Arc<str> {
 const ALL: Slots = Slots { assigned: 16384, reachable: 16384 };
 
 fn state(label: &Arc<str>, role: &'static str, slots: usize) -> NodeState {
-    NodeState { label: label.clone(), role, up: true, slots }
+    NodeState { label: label.clone(), address: label.clone(), role, up: true, slots }
 }
 
 /// The value of the one series that starts like this.
@@ -81,7 +81,7 @@ fn all_workers_count_into_the_same_series() {
         for _ in 0..1000 {
             node.queued(30);
             node.sent(30);
-            node.replied(Duration::from_micros(70));
+            node.replied(RequestClass::Read, Duration::from_micros(70));
             clients.command(CommandId::of("get"), CommandClass::Read, false, Duration::from_millis(2));
         }
         node.queued(30);
@@ -106,11 +106,11 @@ fn all_workers_count_into_the_same_series() {
         ("slotway_node_requests_total{node=\"a:1\",role=\"primary\"}", 4004.0),
         ("slotway_node_request_errors_total{node=\"a:1\",error=\"moved\"}", 4.0),
         ("slotway_node_sent_bytes_total{node=\"a:1\"}", 120_000.0),
-        ("slotway_node_request_duration_seconds_bucket{node=\"a:1\",le=\"0.00005\"}", 0.0),
-        ("slotway_node_request_duration_seconds_bucket{node=\"a:1\",le=\"0.0001\"}", 4000.0),
-        ("slotway_node_request_duration_seconds_bucket{node=\"a:1\",le=\"+Inf\"}", 4000.0),
-        ("slotway_node_request_duration_seconds_count{node=\"a:1\"}", 4000.0),
-        ("slotway_node_request_duration_seconds_sum{node=\"a:1\"}", 0.28),
+        ("slotway_node_request_duration_seconds_bucket{node=\"a:1\",class=\"read\",le=\"0.00005\"}", 0.0),
+        ("slotway_node_request_duration_seconds_bucket{node=\"a:1\",class=\"read\",le=\"0.0001\"}", 4000.0),
+        ("slotway_node_request_duration_seconds_bucket{node=\"a:1\",class=\"read\",le=\"+Inf\"}", 4000.0),
+        ("slotway_node_request_duration_seconds_count{node=\"a:1\",class=\"read\"}", 4000.0),
+        ("slotway_node_request_duration_seconds_sum{node=\"a:1\",class=\"read\"}", 0.28),
         ("slotway_command_duration_seconds_sum{class=\"read\"}", 8.0),
         ("slotway_commands_total{command=\"get\",result=\"ok\"}", 4000.0),
         ("slotway_redirects_total{type=\"moved\",outcome=\"absorbed\"}", 4.0),

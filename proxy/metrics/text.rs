@@ -13,7 +13,7 @@ use super::{
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct SeriesKey {
     pub(super) family: &'static Family,
-    pub(super) label: Option<(&'static str, String)>,
+    pub(super) labels: Vec<(&'static str, String)>,
 }
 
 /// A histogram, and when somebody last had it.
@@ -24,8 +24,8 @@ pub(super) struct KeptHistogram {
 }
 
 impl SeriesKey {
-    fn order(&self) -> (&'static str, &Option<(&'static str, String)>) {
-        (self.family.name, &self.label)
+    fn order(&self) -> (&'static str, &[(&'static str, String)]) {
+        (self.family.name, &self.labels)
     }
 }
 
@@ -82,8 +82,8 @@ pub(super) fn histograms(out: &mut String, all: &BTreeMap<SeriesKey, KeptHistogr
             out.push('\n');
             head(out, place.family);
         }
-        let label =
-            place.label.as_ref().map_or_else(String::new, |(name, value)| format!("{name}=\"{}\"", escaped(value)));
+        let shown = |(name, value): &(&str, String)| format!("{name}=\"{}\"", escaped(value));
+        let label = place.labels.iter().map(shown).collect::<Vec<_>>().join(",");
         let comma = if label.is_empty() { "" } else { "," };
         let braced = if label.is_empty() { String::new() } else { format!("{{{label}}}") };
         let (buckets, count, sum) = kept.histogram.snapshot();

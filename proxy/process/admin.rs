@@ -206,6 +206,7 @@ async fn metrics(State(shown): State<Arc<Pages>>) -> impl IntoResponse {
     publish(view).await;
     view.metrics.ready(readiness(view).is_ok());
     view.metrics.client_buffered(view.clients.buffered());
+    view.metrics.client_libraries(status::client_libraries(&view.clients));
     ([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], view.metrics.render())
 }
 

@@ -136,7 +136,8 @@ impl Resend<'_> {
                     if let Some(owner) =
                         bounced.envelope.slot().and_then(|slot| self.caller.router.topology().owner(slot).cloned())
                     {
-                        self.caller.router.node_tally(&owner).failed(1);
+                        let span = |node| bounced.envelope.span(node, now, &error);
+                        self.caller.router.node_tally(&owner).failed(span);
                     }
                     bounced.envelope.fail(&error);
                     continue;

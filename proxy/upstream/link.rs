@@ -421,7 +421,7 @@ impl Link {
     fn give_up(&self, lost: &str) {
         let connection =
             self.connection.replace(Connection::new(self.node.clone(), self.context.connector.ender.clone()));
-        let mut failed = 0;
+        let now = self.context.clock.now();
         for (envelope, request) in self.take_all() {
             let Some(mut envelope) = envelope else { continue };
             let error = || format!("ERR proxy: connection to {} lost ({lost})", self.node.label);
@@ -438,11 +438,11 @@ impl Link {
             } else {
                 envelope.wrote(&self.node);
                 envelope.in_doubt(&connection);
-                envelope.fail(&format!("{}, the command may have run", error()));
-                failed += 1;
+                let error = format!("{}, the command may have run", error());
+                self.tally.failed(|node| envelope.span(node, now, &error));
+                envelope.fail(&error);
             }
         }
-        self.tally.failed(failed);
         connection.is_lost();
     }
 }

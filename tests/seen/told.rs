@@ -104,6 +104,52 @@ fn who_has_just_joined_is_no_primary() {
     assert!(proxy_lines(&proxy, "PROXY NODES").contains(&format!("{label} primary ")));
 }
 
+#[test]
+fn a_seed_that_leads_nowhere_is_told_though_others_serve() {
+    let cluster = Cluster::three();
+    let (dead, bad) = (free_port(), "no-such-name.invalid:7000");
+    let seeds = format!("{},127.0.0.1:{dead},{bad}", cluster.node(0).address());
+    let proxy = Proxy::start(Settings::new(seeds).expecting("cannot be reached, the others serve"));
+    let lines = [
+        format!(
+            "WARN seed 127.0.0.1:{dead} cannot be reached, the others serve: connection refused; is the node running"
+        ),
+        format!("WARN seed {bad} cannot be reached, the others serve: "),
+    ];
+    for line in &lines {
+        eventually("it to be told", || proxy.log().contains(line));
+    }
+    assert_eq!(proxy.log().matches("the others serve").count(), 2, "{}", proxy.log());
+    assert_eq!(proxy.page("/readyz").1, "{\"ready\":true}");
+}
+
+#[test]
+fn a_node_is_called_by_the_host_name_that_it_announces() {
+    let mut cluster = Cluster::three();
+    let port = cluster.node(0).port;
+    for node in &cluster.nodes {
+        assert_eq!(node.line("CONFIG SET cluster-announce-hostname red-a.example"), "+OK\r\n");
+    }
+    let proxy = Proxy::start(settings(&cluster));
+    let (name, address) = (format!("red-a.example:{port}"), cluster.node(0).address());
+    until("the name to be known", Duration::from_secs(30), || {
+        proxy_lines(&proxy, "PROXY NODES").contains(&format!("{name} primary ")).then_some(())
+    });
+    // It is reached where it is all the same, and found by either.
+    let (mut client, key) = (proxy.client(), cluster.key_on(0, "named:"));
+    assert_eq!(client.line(&format!("SET {key} v")), "+OK\r\n");
+    for known in [&name, &address] {
+        assert_eq!(client.line(&format!("PROXY NODE {known} GET {key}")), "$1\r\nv\r\n");
+    }
+    let labels = [format!("node=\"{name}\""), format!("address=\"{address}\"")];
+    assert_eq!(proxy.metric("slotway_node_info", &[&labels[0], &labels[1]]), 1.0);
+    assert!(proxy.metric("slotway_node_requests_total", &[&labels[0]]) > 0.0);
+    cluster.nodes[0].kill();
+    let line = format!("node {name} cannot be reached: connection refused; slots 0-5461 answer errors");
+    eventually("it to be told by its name", || proxy.log().contains(&line));
+    assert!(proxy.page("/readyz").1.contains(&format!("{name} does not answer since ")));
+}
+
 /// Says what a web server says to whatever comes.
 fn web_server() -> u16 {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a port");

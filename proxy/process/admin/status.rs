@@ -10,11 +10,11 @@ use serde::Serialize;
 
 use super::{AdminView, Pages, vitals::NodeVitals};
 use crate::{
-    clients::Client,
+    clients::{Client, Clients},
     cluster::topology::{NOBODY, Topology},
     commands::shown::{shown_args, shown_key},
     metrics::{
-        DatabaseGlance, NodeGlance,
+        DatabaseGlance, Libraries, Library, NodeGlance,
         history::{Pace, Present},
         slow::Slow,
     },
@@ -396,6 +396,11 @@ fn library(client: &Client) -> String {
         (name, version) if !name.is_empty() && !version.is_empty() => format!("{name} {version}"),
         (name, _) => name,
     }
+}
+
+/// How many clients name which library, as the metrics tell them apart.
+pub(super) fn client_libraries(clients: &Clients) -> Libraries {
+    clients.all().iter().map(|client| Library::of(&client.about().library)).collect()
 }
 
 fn libraries(all: &[std::sync::Arc<Client>]) -> BTreeMap<String, usize> {

@@ -48,7 +48,11 @@ impl Stage {
         let topology = Topology::from_slots(&slots, &Address::new("127.0.0.1", 7000), Arc::default()).unwrap();
         let label = topology.nodes[0].label.clone();
         let slots = Slots { assigned: 16384, reachable: if up { 16384 } else { 0 } };
-        self.metrics.topology(1, slots, vec![NodeState { label, role: "primary", up, slots: 16384 }]);
+        self.metrics.topology(
+            1,
+            slots,
+            vec![NodeState { address: label.clone(), label, role: "primary", up, slots: 16384 }],
+        );
         let since = std::time::SystemTime::UNIX_EPOCH;
         let lost = Lost { id: topology.nodes[0].id.clone(), since, why: "connection refused".into() };
         let mut topology = topology;

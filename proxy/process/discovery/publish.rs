@@ -203,6 +203,7 @@ impl Discovery {
         let states = topology.nodes.iter().enumerate().zip(topology.slot_counts());
         let states = states.map(|((index, node), slots)| NodeState {
             label: node.label.clone(),
+            address: node.announced.to_string().into(),
             role: topology.role_of(index),
             up: topology.lost(&node.id).is_none(),
             slots,

@@ -2,7 +2,7 @@
 
 use std::{rc::Rc, time::Instant};
 
-use crate::metrics::NodeTally;
+use crate::metrics::{NodeTally, RequestClass};
 
 /// A request in the counts of its node: answered, or, where nobody times its reply, dropped with this.
 pub struct CountedRequest {
@@ -27,7 +27,7 @@ impl CountedRequest {
     /// The reply is there, or so much of it that the node has done its work.
     pub fn answered(mut self) {
         self.answered = true;
-        self.tally.replied(self.since.elapsed());
+        self.tally.replied(RequestClass::Other, self.since.elapsed());
     }
 }
 

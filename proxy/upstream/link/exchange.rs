@@ -28,7 +28,7 @@ use crate::{
         refusal::{self, Refusal},
         replication,
     },
-    metrics::NodeError,
+    metrics::{NodeError, RequestClass},
     protocol::resp::reply::Scanner,
     upstream::{sizes::LARGE_REPLY, ticket::Envelope, transport::Stream},
 };
@@ -353,7 +353,8 @@ impl Exchange {
             return Ok(());
         }
         let took = self.link.context.clock.now() - front.since;
-        self.link.tally.replied(took);
+        let class = front.envelope.as_ref().map_or(RequestClass::Other, |envelope| envelope.traits.class());
+        self.link.tally.replied(class, took);
         let is_slow = took >= self.link.context.timeouts.slow_request();
         let by_replica = front.envelope.as_ref().is_some_and(Envelope::is_for_replica);
         let reloads = front.envelope.as_ref().is_some_and(|envelope| envelope.traits.needs.reloads);

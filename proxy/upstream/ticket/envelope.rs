@@ -3,7 +3,12 @@
 //! The request's bytes travel beside the envelope and are never copied for it: they stand in the session's input first, then
 //! in the link's queue. Only a request that has come back ([`Bounced`]) owns them.
 
-use std::{cell::Cell, rc::Rc, sync::Arc};
+use std::{
+    cell::Cell,
+    rc::Rc,
+    sync::Arc,
+    time::{Duration, Instant, SystemTime},
+};
 
 use bytes::Bytes;
 use tokio::sync::OwnedSemaphorePermit;
@@ -15,6 +20,7 @@ use crate::{
         topology::{Node, Route},
     },
     commands::merge::Merge,
+    metrics::{RequestClass, spans::Span},
     protocol::slot::Slot,
     upstream::doubt,
 };
@@ -126,6 +132,17 @@ impl std::fmt::Debug for Extras {
     }
 }
 
+impl RequestTraits {
+    /// Under which class its duration at the node is counted.
+    pub fn class(&self) -> RequestClass {
+        match self {
+            RequestTraits { writes: true, .. } => RequestClass::Write,
+            RequestTraits { repeatable: true, .. } => RequestClass::Read,
+            _ => RequestClass::Other,
+        }
+    }
+}
+
 impl Bounced {
     /// Gives the request back to its session once more, for the same reason.
     pub fn bounce(self) {
@@ -210,6 +227,23 @@ impl Envelope {
     #[inline]
     pub fn doubts(&self) -> Option<&doubt::Doubts> {
         self.ticket.line().map(|line| &*line.doubts).filter(|doubts| !doubts.is_empty())
+    }
+
+    /// The span of a request that ends in this error on a node's account.
+    pub fn span(&self, node: Arc<str>, now: Instant, error: &str) -> Span {
+        let line = self.ticket.line();
+        let opened = line.and_then(|line| line.opened(self.ticket.place()));
+        Span {
+            end: SystemTime::now(),
+            took: opened.map_or(Duration::ZERO, |opened| now.saturating_duration_since(opened)),
+            node,
+            slot: self.slot(),
+            class: self.traits.class(),
+            command: None,
+            client: line.map_or(0, |line| line.client.get()),
+            parts: None,
+            error: Some(error.to_owned()),
+        }
     }
 
     /// Passes on the front of a reply whose end has not come yet. Only where [`Ticket::streams`].

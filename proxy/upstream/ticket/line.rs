@@ -403,6 +403,13 @@ impl Line {
         index.and_then(|index| state.places.get(index)).is_some_and(|place| place.length > 0)
     }
 
+    /// When the request of a place came.
+    pub(super) fn opened(&self, number: u64) -> Option<Instant> {
+        let state = self.state.borrow();
+        let index = number.checked_sub(state.front).map(|index| index as usize);
+        index.and_then(|index| state.places.get(index)).map(|place| place.opened)
+    }
+
     /// Whether the client has gone.
     pub(super) fn is_closed(&self) -> bool {
         self.state.borrow().closed

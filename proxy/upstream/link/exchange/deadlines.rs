@@ -185,11 +185,12 @@ impl Exchange {
                 envelope.bounce(request, Why::Unsent(says::no_answer(&self.link.node.label, limit)));
                 continue;
             }
-            self.link.tally.failed(1);
+            let error = says::no_answer(&self.link.node.label, limit);
+            self.link.tally.failed(|node| envelope.span(node, now, &error));
             envelope.wrote(&self.link.node);
             connection.gives_up_one();
             envelope.in_doubt(&connection);
-            envelope.fail(&says::no_answer(&self.link.node.label, limit));
+            envelope.fail(&error);
         }
         self.link.context.hints.tell(Hint::Timeout { node: self.link.node.id.clone() });
     }

@@ -60,6 +60,7 @@ impl Exchange {
             at: SystemTime::now(),
             node: self.link.node.label.clone(),
             slot: envelope.slot(),
+            class: envelope.traits.class(),
             frame: Bytes::copy_from_slice(&frame[..frame.len().min(LONGEST_FRONT)]),
             client: envelope.ticket.line().map_or(0, |line| line.client.get()),
             here: took - there,
