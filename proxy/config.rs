@@ -49,7 +49,7 @@ use crate::{
         topology::AddressMap,
     },
     commands::table::{self, CommandTable},
-    protocol::endpoint::ListenAddress,
+    protocol::{address::Address, endpoint::ListenAddress},
 };
 
 pub use error::ConfigError;
@@ -228,6 +228,15 @@ pub struct Config {
     /// Whether the status page and PROXY HOTKEYS show keys; else digests of them.
     #[serde(deserialize_with = "read::switch")]
     pub show_keys: bool,
+    /// The OTLP collector; `None`: nothing is exported.
+    #[serde(deserialize_with = "read::collector")]
+    pub otlp: Option<Address>,
+    /// How often it is sent the metrics.
+    #[serde(deserialize_with = "read::duration")]
+    pub otlp_interval: Duration,
+    /// Which part of the slow and failed requests it is sent a span of, from 0 to 1.
+    #[serde(deserialize_with = "read::part")]
+    pub otlp_sample: f64,
     /// Time between "not ready" and the end of accepting.
     #[serde(deserialize_with = "read::delay")]
     pub drain_delay: Duration,
@@ -328,6 +337,9 @@ impl Config {
         self.no_address_twice()?;
         self.client_tls()?;
         self.node_tls()?;
+        if self.otlp.is_some() && !cfg!(feature = "otlp") {
+            return Err(ConfigError::NoOtlp);
+        }
         if self.seeds.is_empty() {
             return Err(ConfigError::NoSeeds);
         }

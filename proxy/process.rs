@@ -7,6 +7,8 @@ pub mod databases;
 pub mod discovery;
 pub mod doctor;
 pub mod inherited;
+#[cfg(feature = "otlp")]
+pub mod otlp;
 pub mod passwords;
 pub mod reload;
 pub mod replication;

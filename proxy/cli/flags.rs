@@ -84,6 +84,12 @@ settings! {
     slow_request,
     /// The status page and PROXY HOTKEYS show keys, not digests [true]
     show_keys @ true,
+    /// Export metrics and traces by OTLP to the collector at host:port
+    otlp,
+    /// How often a collector is sent the metrics [10s]
+    otlp_interval,
+    /// Which part of slow and failed requests it is sent a span of [1.0]
+    otlp_sample,
     /// Clients at one time [10000]
     max_clients,
     /// Close clients that are silent for this long [0s: never]

@@ -103,6 +103,8 @@ pub enum ConfigError {
     },
     /// Certificates of clients are judged by a CA.
     NoCa,
+    /// This build cannot export by OTLP.
+    NoOtlp,
     /// Serving needs seeds.
     NoSeeds,
 }
@@ -192,6 +194,9 @@ impl fmt::Display for ConfigError {
                 f,
                 "`tls_auth_clients` asks clients for certificates: name the file with the CA that they are of, \
                  `tls_ca_cert_file` (PEM), or say `tls_auth_clients = \"no\"`"
+            ),
+            ConfigError::NoOtlp => f.write_str(
+                "`otlp` is set, and this program was built without it: build it with `cargo build --release --features otlp`",
             ),
             ConfigError::NoSeeds => write!(
                 f,

@@ -177,6 +177,25 @@ pub(super) fn host_and_port<'de, D: Deserializer<'de>>(from: D) -> Result<Option
     text(from)?.map(parsed).transpose()
 }
 
+/// Where a collector listens, by HTTP. Empty is `None`.
+pub(super) fn collector<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Address>, D::Error> {
+    let wrong = |text: &str| {
+        format!("`{text}` is no collector: write host:port, as in 127.0.0.1:4318, where it takes OTLP by plain HTTP")
+    };
+    let parsed = |text: String| {
+        let bare = text.trim().strip_prefix("http://").unwrap_or(text.trim()).trim_end_matches('/');
+        bare.parse().map_err(|_| D::Error::custom(wrong(&text)))
+    };
+    text(from)?.map(parsed).transpose()
+}
+
+/// A part of a whole.
+pub(super) fn part<'de, D: Deserializer<'de>>(from: D) -> Result<f64, D::Error> {
+    let text = Scalar::deserialize(from)?.0;
+    let part = text.trim().parse().ok().filter(|part| (0.0..=1.0).contains(part));
+    part.ok_or_else(|| D::Error::custom(format!("`{text}` is no number from 0 to 1, such as 0.1")))
+}
+
 pub(super) fn present<'de, D: Deserializer<'de>>(from: D) -> Result<Present, D::Error> {
     one_of(from, &[("standalone", Present::Standalone), ("cluster", Present::Cluster)], "`standalone` or `cluster`")
 }

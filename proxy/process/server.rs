@@ -237,6 +237,8 @@ pub async fn run(
         dialer: &dialer,
         metrics: &metrics,
     };
+    #[cfg(feature = "otlp")]
+    let exporting = tokio::spawn(super::otlp::export(config.clone(), metrics.clone(), stop.clone()));
     tell_manager(&[NotifyState::Ready]);
     let handed_over: Vec<_> = listeners.iter().map(AsFd::as_fd).chain(admin.as_ref().map(Admin::socket)).collect();
     let mut successor = None;
@@ -289,6 +291,8 @@ pub async fn run(
     }
     let _ = discovery.await;
     let _ = following.await;
+    #[cfg(feature = "otlp")]
+    let _ = exporting.await;
     if let Some(admin) = admin {
         admin.join();
     }
