@@ -1,7 +1,7 @@
 //! Every metric's name, kind, labels and help: the one place that knows them.
 //!
-//! A node is always the label `node="host:port"`: the name by which people know it, else the address that the cluster announces. No label ever holds a key, a client's
-//! address, or a command name that is not a server's.
+//! A node is always the label `node="host:port"`: the name by which people know it, else the address that the cluster
+//! announces. No label ever holds a key, a client's address, or a command name that is not a server's.
 
 use metrics::Unit;
 
