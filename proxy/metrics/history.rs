@@ -21,6 +21,9 @@ pub const POINTS: usize = 180;
 const PRESENT: usize = 5;
 /// A node half of whose requests take this long is slow, and no more so once they take half of that.
 const SLOW: Duration = Duration::from_millis(50);
+/// Likewise one that takes so many times as long as the others do in the middle, from this long on.
+const SLOWER: f64 = 10.0;
+const SLOW_BESIDE_OTHERS: Duration = Duration::from_millis(20);
 /// Fewer requests within [`PRESENT`] seconds tell nothing.
 const FEW: u64 = 5;
 
@@ -178,7 +181,12 @@ impl History {
             kept.all.end_step(took);
             kept.nodes.values_mut().for_each(|track| track.end_step(took));
         }
-        kept.nodes.iter_mut().filter_map(|(label, track)| news_of(label, track)).collect()
+        let middles: Vec<(Arc<str>, f64)> = kept.nodes.iter().filter_map(middle_of).collect();
+        let news = |(label, track): (&Arc<str>, &mut Track)| {
+            let others = middles.iter().filter(|(other, _)| other != label).map(|(_, p50)| *p50);
+            news_of(label, track, limit_beside(others.collect()))
+        };
+        kept.nodes.iter_mut().filter_map(news).collect()
     }
 
     /// All points.
@@ -197,10 +205,22 @@ impl History {
     }
 }
 
-fn news_of(label: &str, track: &mut Track) -> Option<String> {
+/// What half of a node's requests take, where there are enough.
+fn middle_of((label, track): (&Arc<str>, &Track)) -> Option<(Arc<str>, f64)> {
+    let (pace, replies) = track.present();
+    Some((label.clone(), pace.p50.filter(|_| replies >= FEW)?))
+}
+
+/// From when on a node is slow, given what half of the requests of each other node take.
+fn limit_beside(mut others: Vec<f64>) -> f64 {
+    others.sort_by(f64::total_cmp);
+    let usual = others.get(others.len() / 2).map_or(f64::INFINITY, |middle| middle * SLOWER);
+    usual.clamp(SLOW_BESIDE_OTHERS.as_secs_f64(), SLOW.as_secs_f64())
+}
+
+fn news_of(label: &str, track: &mut Track, limit: f64) -> Option<String> {
     let (pace, replies) = track.present();
     let (p50, p99) = (pace.p50?, pace.p99?);
-    let limit = SLOW.as_secs_f64();
     let millis = |seconds: f64| format!("{:.0} ms", seconds * 1000.0);
     if !track.is_slow && replies >= FEW && p50 >= limit {
         track.is_slow = true;
@@ -266,6 +286,19 @@ mod tests {
         let points = history.points();
         assert_eq!((points.all.len(), points.nodes[0].1.len()), (2, 2));
         assert_eq!(points.all[1].rate, 100.0);
+    }
+
+    #[test]
+    fn who_takes_far_longer_than_the_others_is_slow() {
+        for (others, limit) in [
+            (vec![], 0.05),
+            (vec![0.0003], 0.02),
+            (vec![0.0003, 0.0004, 0.03], 0.02),
+            (vec![0.003, 0.003], 0.03),
+            (vec![0.0002, 0.02, 0.02], 0.05),
+        ] {
+            assert_eq!(limit_beside(others.clone()), limit, "{others:?}");
+        }
     }
 
     #[test]
