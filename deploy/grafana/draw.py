@@ -67,6 +67,9 @@ def draw(axes, panel, server, variables, times):
         value = lines[0][2][-1] if lines else math.nan
         axes.text(0.5, 0.4, shown(value, unit), ha="center", va="center", fontsize=18, transform=axes.transAxes)
         return
+    if len(lines) > 6:
+        # What is nothing all the time only hides the rest.
+        lines = [line for line in lines if any(value and not math.isnan(value) for value in line[2])] or lines[:1]
     for name, at, values in lines:
         axes.plot([second / 60 for second in at], values, linewidth=1, label=name)
     axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: shown(value, unit)))

@@ -82,7 +82,8 @@ fn clients_are_counted_by_their_libraries() {
     if !Flavour::Valkey.is_here("clients by their libraries") {
         return;
     }
-    let proxy = Proxy::before(&Cluster::start(Shape { flavour: Flavour::Valkey, ..Shape::default() }));
+    let cluster = Cluster::start(Shape { flavour: Flavour::Valkey, ..Shape::default() });
+    let proxy = Proxy::before(&cluster);
     let mut clients: Vec<_> = (0..4).map(|_| proxy.client()).collect();
     for (client, name) in clients.iter_mut().zip(["redis-py", "redis-py(django-redis_v5)", "homemade"]) {
         assert_eq!(client.line(&format!("CLIENT SETINFO LIB-NAME {name}")), "+OK\r\n");

@@ -46,7 +46,7 @@ fn every_alert_is_unit_tested_both_ways() {
     }
     let (alerts, tests) = (deployed("prometheus/alerts.yml"), deployed("prometheus/alerts.test.yml"));
     for name in after(&alerts, "- alert: ") {
-        assert!(include_str!("alerts.rs").contains(&format!("{name} ")), "{name}: that it fires for a real fault");
+        assert!(include_str!("alerts.rs").contains(&format!("\"{name}")), "{name}: that it fires for a real fault");
         assert!(tests.contains(&format!("alertname: {name}, exp_alerts: []")), "{name}: when it does not fire");
         assert!(
             tests.contains(&format!("alertname: {name}\n        exp_alerts:\n          - ")),

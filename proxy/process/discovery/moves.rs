@@ -74,7 +74,7 @@ impl Moves {
                 slots.dedup();
                 let fate = match next.node(&old.id) {
                     Some(node) if node.replicates.as_deref() == Some(&*new.id) => "which is its replica now",
-                    _ if next.is_failing(&old.id) => "which does not answer",
+                    _ if next.is_failing(&old.id) || current.lost(&old.id).is_some() => "which does not answer",
                     _ => "which owns no slot now",
                 };
                 let slots = slots_text(&ranges(&slots));

@@ -186,7 +186,7 @@ impl Discovery {
                 events.info(EventKind::Member, format!("node {} has joined: {}", node.label, part(next, index)));
             }
             for node in &current.nodes {
-                events_of_member(node, next).into_iter().for_each(|text| events.info(EventKind::Member, text));
+                events_of_member(node, current, next).into_iter().for_each(|text| events.info(EventKind::Member, text));
             }
         }
         self.former.extend(current.departed(next).map(|gone| gone.reach.clone()));
@@ -224,9 +224,14 @@ fn part(topology: &Topology, index: usize) -> String {
 }
 
 /// What has become of a node that was there before.
-fn events_of_member(before: &Node, next: &Topology) -> Vec<String> {
+fn events_of_member(before: &Node, current: &Topology, next: &Topology) -> Vec<String> {
     let Some(index) = next.nodes.iter().position(|node| node.id == before.id) else {
-        return vec![format!("node {} has left ({})", before.label, before.id)];
+        // The others keep a node that they hold for failing, but nobody is told of it once it owns no slot.
+        let why = match current.lost(&before.id) {
+            Some(_) => "owns no slot now, and is not shown until it answers again",
+            None => "has left",
+        };
+        return vec![format!("node {} {why} ({})", before.label, before.id)];
     };
     let now = &next.nodes[index];
     let mut texts = Vec::new();
