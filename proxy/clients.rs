@@ -9,6 +9,7 @@ mod held;
 mod mail;
 mod monitors;
 mod pause;
+pub mod refused;
 pub mod rights;
 mod seldom;
 mod usage;

@@ -4,6 +4,7 @@
 pub mod database;
 pub mod merge;
 pub mod plan;
+pub mod rules;
 pub mod scripts;
 pub mod shown;
 pub mod table;

@@ -13,6 +13,7 @@
 //! requests waits to be sent again. Otherwise `SET k 1`, on its way to the old owner, could be overtaken by `SET k 2`.
 
 mod account;
+mod acl;
 mod apart;
 mod ask;
 mod attempts;
@@ -387,6 +388,7 @@ impl Session {
                     if rest.starts_with(TLS_GREETING) {
                         self.caller.router.clients().complaints.of_tls(&self.caller.client);
                     }
+        let is_guarded = self.caller.gate.seat().is_some();
                     break;
                 }
                 Err(wrong) => {
@@ -413,7 +415,12 @@ impl Session {
                             &self.listening,
                             queued,
                             &topology.commands,
+                let is_stopped = is_guarded && self.is_stopped(&topology.commands, &request);
                             request,
+                    (Some(inside), _) if is_stopped => {
+                        database::stay_out(inside, &self.caller);
+                        (request, topology.commands.find(&request))
+                    }
                             anew,
                         )
                     }

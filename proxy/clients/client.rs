@@ -148,6 +148,11 @@ pub enum Order {
 }
 
 impl Client {
+    /// Whether it has subscriptions of any kind.
+    pub fn is_subscribed(&self) -> bool {
+        self.subscriptions.iter().any(|count| count.load(Relaxed) > 0)
+    }
+
     pub(super) fn new(id: u64, peer: Endpoint, local: Endpoint, listener: usize) -> Client {
         Client {
             id,

@@ -1,16 +1,27 @@
-//! The proxy's own users, who are none of the nodes': their passwords, where they work, and how much they may have.
+//! The proxy's own users, who are none of the nodes': their passwords, where they work, what they may do, and how much they may
+//! have.
 
 use std::{
+    cell::RefCell,
     collections::HashMap,
+    rc::Rc,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError, RwLock,
-        atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering::Relaxed},
+        atomic::{
+            AtomicU32, AtomicU64, AtomicUsize,
+            Ordering::{Acquire, Relaxed, Release},
+        },
     },
     time::{Duration, Instant},
 };
 
+use super::refused::RefusedLog;
 use crate::{
-    commands::database::Databases,
+    commands::{
+        database::Databases,
+        rules::{Rights, Rules},
+        table::CommandTable,
+    },
     config::{Config, Secret, UserConfig},
 };
 
@@ -21,12 +32,27 @@ const BURST: Duration = Duration::from_secs(1);
 #[derive(Default)]
 pub struct Users(RwLock<HashMap<Box<[u8]>, Arc<OwnUser>>>);
 
+/// Users whose clients a new configuration concerns at once.
+#[derive(Debug, Default)]
+pub struct Adopted {
+    /// Those who are none any more.
+    pub gone: Vec<Box<str>>,
+    /// Those who may not use all channels any more that they might: as by servers, their subscribers have to go.
+    pub with_fewer_channels: Vec<Box<str>>,
+}
+
 /// One of them.
 pub struct OwnUser {
     /// The name.
     pub name: Box<str>,
     databases: Mutex<Option<Arc<Databases>>>,
     passwords: Mutex<Vec<Secret>>,
+    /// `None`: it may do everything.
+    rules: Mutex<Option<Arc<Rules>>>,
+    /// Grows when the rules change.
+    rules_version: AtomicU64,
+    /// What it was refused by its rules.
+    pub refused: RefusedLog,
     limits: Limits,
     clients: AtomicUsize,
     buffered: AtomicUsize,
@@ -61,9 +87,10 @@ impl Users {
         users
     }
 
-    /// From now on it is those of this configuration: who is in both keeps clients and counts, and works by the new limits and
-    /// passwords, and from the next login on in the new database. Returns the names of those who are gone.
-    pub fn adopt(&self, config: &Config) -> Vec<Box<str>> {
+    /// From now on it is those of this configuration: who is in both keeps clients and counts, and works by the new rules,
+    /// limits and passwords, and from the next login on in the new database.
+    pub fn adopt(&self, config: &Config) -> Adopted {
+        let mut adopted = Adopted::default();
         let databases = config.own_databases().unwrap_or_default();
         let mut all = self.0.write().unwrap_or_else(PoisonError::into_inner);
         let mut former = std::mem::take(&mut *all);
@@ -71,14 +98,17 @@ impl Users {
             let own = settings.database.as_ref().and_then(|name| databases.get(name)).cloned();
             let user = match former.remove(name.as_bytes()) {
                 Some(user) => {
-                    user.adopt(settings, own);
+                    if user.adopt(settings, own) {
+                        adopted.with_fewer_channels.push(user.name.clone());
+                    }
                     user
                 }
                 None => Arc::new(OwnUser::new(name, settings, own)),
             };
             all.insert(name.as_bytes().into(), user);
         }
-        former.into_values().map(|user| user.name.clone()).collect()
+        adopted.gone = former.into_values().map(|user| user.name.clone()).collect();
+        adopted
     }
 
     /// The user of this name.
@@ -98,6 +128,9 @@ impl OwnUser {
             name: name.into(),
             databases: Mutex::new(databases),
             passwords: Mutex::new(config.passwords.clone()),
+            rules: Mutex::new(config.rules.clone()),
+            rules_version: AtomicU64::new(0),
+            refused: RefusedLog::default(),
             limits: Limits::of(config),
             clients: AtomicUsize::new(0),
             buffered: AtomicUsize::new(0),
@@ -106,13 +139,31 @@ impl OwnUser {
         }
     }
 
-    fn adopt(&self, config: &UserConfig, databases: Option<Arc<Databases>>) {
+    /// Says whether it has lost channels.
+    fn adopt(&self, config: &UserConfig, databases: Option<Arc<Databases>>) -> bool {
         *lock(&self.databases) = databases;
+        let mut own = lock(&self.rules);
+        let loses_channels = match (&*own, &config.rules) {
+            (_, None) => false,
+            (Some(before), Some(rules)) => before.lose_channels(rules),
+            (None, Some(rules)) => Rules::all().lose_channels(rules),
+        };
+        if *own != config.rules {
+            own.clone_from(&config.rules);
+            self.rules_version.fetch_add(1, Release);
+        }
+        drop(own);
         self.change_passwords(config.passwords.clone());
         let (limits, new) = (&self.limits, Limits::of(config));
         limits.clients.store(new.clients.into_inner(), Relaxed);
         limits.requests.store(new.requests.into_inner(), Relaxed);
         limits.buffered.store(new.buffered.into_inner(), Relaxed);
+        loses_channels
+    }
+
+    /// What it may do; `None`: everything.
+    pub fn rules(&self) -> Option<Arc<Rules>> {
+        lock(&self.rules).clone()
     }
 
     /// The databases of its own that it works in, by their numbers; `None`: what its listener says.
@@ -135,7 +186,7 @@ impl OwnUser {
         let limit = self.limits.clients.load(Relaxed);
         let is_free = |count: usize| limit == 0 || count < limit;
         let taken = self.clients.fetch_update(Relaxed, Relaxed, |count| is_free(count).then_some(count + 1));
-        taken.is_ok().then(|| Seat { user: self.clone(), held: AtomicUsize::new(0) })
+        taken.is_ok().then(|| Seat { user: self.clone(), held: AtomicUsize::new(0), rights: RefCell::default() })
     }
 
     /// How many requests it may send in a second, where it has sent them by now; else one more is counted.
@@ -154,9 +205,30 @@ pub struct Seat {
     /// Whose it is.
     pub user: Arc<OwnUser>,
     held: AtomicUsize,
+    rights: RefCell<KnownRights>,
+}
+
+/// What the user's rules of this version mean.
+#[derive(Default)]
+struct KnownRights {
+    /// One more than the version; 0: nothing is known.
+    next_version: u64,
+    rights: Option<Rc<Rights>>,
 }
 
 impl Seat {
+    /// What the user may do with the commands of `table`; `None`: everything.
+    pub fn rights(&self, table: &Arc<CommandTable>) -> Option<Rc<Rights>> {
+        let next_version = self.user.rules_version.load(Acquire) + 1;
+        let mut known = self.rights.borrow_mut();
+        let is_fresh = known.rights.as_ref().is_none_or(|rights| rights.are_of(table));
+        if known.next_version != next_version || !is_fresh {
+            let rights = self.user.rules().map(|rules| Rc::new(Rights::of(&rules, table)));
+            *known = KnownRights { next_version, rights };
+        }
+        known.rights.clone()
+    }
+
     /// So many bytes are held for the client now. Whether that is too much for all clients of the user.
     pub fn account(&self, held: usize) -> bool {
         let before = self.held.swap(held, Relaxed);
@@ -192,6 +264,9 @@ mod tests {
             name: "celery".into(),
             databases: Mutex::default(),
             passwords: Mutex::new(vec![Secret::new("old"), Secret::new("new")]),
+            rules: Mutex::default(),
+            rules_version: AtomicU64::new(0),
+            refused: RefusedLog::default(),
             limits: Limits { clients: clients.into(), requests: requests.into(), buffered: buffered.into() },
             clients: AtomicUsize::new(0),
             buffered: AtomicUsize::new(0),

@@ -4,6 +4,7 @@
 //! reply is of no use (`commands/table/table.txt`; `tests/every_command/keys.rs` says how it is made). Nobody keeps a list of commands by
 //! hand: only what a command *means* for a proxy is written down, in [`treatment`].
 
+pub mod access;
 mod aliases;
 pub mod busy;
 pub mod differences;
@@ -99,6 +100,7 @@ impl CommandTable {
         rows.sort_by(|a, b| a.name.cmp(&b.name));
         rows.dedup_by(|a, b| a.name == b.name);
         rows.truncate(usize::from(EMPTY));
+        rows.iter_mut().enumerate().for_each(|(index, spec)| spec.place = index as u16);
         let mut places = vec![EMPTY; (rows.len() * 4).next_power_of_two()].into_boxed_slice();
         let mask = places.len() - 1;
         for (index, spec) in rows.iter().enumerate() {

@@ -1,10 +1,14 @@
 //! The proxy's own users: `[users.celery]`.
 
-use std::path::{Path, PathBuf};
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
-use serde::Deserialize;
+use serde::{Deserialize, Deserializer, de::Error};
 
 use super::{Config, ConfigError, Secret, read, secret};
+use crate::commands::rules::Rules;
 
 /// A table of `[users]`.
 #[derive(Clone, Debug, Deserialize)]
@@ -18,6 +22,9 @@ pub struct UserConfig {
     /// The database of its own that the user works in; `None`: what its listener says.
     #[serde(default, deserialize_with = "read::text")]
     pub database: Option<String>,
+    /// What it may do, as ACL SETUSER says it; `None`: everything.
+    #[serde(default, deserialize_with = "rules")]
+    pub rules: Option<Arc<Rules>>,
     /// Its clients at one time; 0: no limit.
     #[serde(default, deserialize_with = "read::number")]
     pub max_clients: usize,
@@ -27,6 +34,11 @@ pub struct UserConfig {
     /// Bytes held for all its clients together; 0: no limit.
     #[serde(default, deserialize_with = "read::size")]
     pub max_buffered: usize,
+}
+
+fn rules<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Arc<Rules>>, D::Error> {
+    let text = String::deserialize(from)?;
+    Rules::parse(&text).map(|rules| Some(Arc::new(rules))).map_err(D::Error::custom)
 }
 
 /// The passwords in a file: one a line, as many as are valid at a time. Empty lines do not count.

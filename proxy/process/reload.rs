@@ -9,7 +9,10 @@ use tokio::sync::{mpsc, watch};
 
 use super::{certificates::Certificates, passwords::Passwords, watched, worker::Worker};
 use crate::{
-    clients::{Clients, Order, users::Users},
+    clients::{
+        Clients, Order,
+        users::{Adopted, Users},
+    },
     config::{Config, ShownKey, Sources},
     metrics::{Metrics, events::EventKind},
     upstream::{
@@ -93,9 +96,12 @@ impl Reloader<'_> {
         self.dialer.adopt(&config);
         self.descriptors.want(config.max_clients);
         self.clients.set_most_buffered(config.max_buffered);
-        for name in self.users.adopt(&config) {
-            let of_it = self.clients.all().into_iter().filter(|client| *client.about().user == *name);
-            of_it.for_each(|client| client.tell(Order::Drain));
+        let Adopted { gone, with_fewer_channels } = self.users.adopt(&config);
+        for client in self.clients.all() {
+            let is_of = |names: &[Box<str>]| names.iter().any(|name| *client.about().user == **name);
+            if is_of(&gone) || client.is_subscribed() && is_of(&with_fewer_channels) {
+                client.tell(Order::Drain);
+            }
         }
         self.passwords = Passwords::of(&config, self.users);
         if new.taken.iter().any(|key| key == "log") {

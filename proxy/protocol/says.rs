@@ -108,8 +108,8 @@ pub const READ_FROM: &str = "ERR proxy: READS takes primary, replica or nearest"
 /// What a split of one request could not put together.
 pub const ODD_REPLIES: &str = "ERR proxy: the nodes' replies do not fit together";
 
-/// What is about the nodes' users, from a user of the proxy's own.
-pub fn about_other_users(command: &str, user: &str) -> String {
+/// What would change the nodes' users, from a user of the proxy's own.
+pub fn changes_users(command: &str, user: &str) -> String {
     format!(
         "ERR proxy: {} is about the nodes' users, and '{user}' is a user of the proxy's own: the proxy's configuration says \
          what it may do",

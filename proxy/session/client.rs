@@ -5,10 +5,8 @@ mod line;
 
 use std::{collections::HashSet, sync::Arc};
 
-use self::{
-    filter::{Filter, ServerFacts},
-    line::line_of,
-};
+use self::filter::{Filter, ServerFacts};
+pub(super) use self::line::line_of;
 use super::{
     caller::Caller,
     local::Answer,

@@ -140,6 +140,12 @@ pub(super) fn enter<'a, 'c>(
     (request, spec)
 }
 
+/// The request goes no further: nothing is left of what was decided about one before.
+pub(super) fn stay_out(inside: &OwnDatabase, caller: &Caller) {
+    caller.line.strip_next(None);
+    inside.plan.set(None);
+}
+
 /// What is known for a request of this row, which joins a transaction or not.
 pub(super) fn known<'a>(
     caller: &'a Caller,

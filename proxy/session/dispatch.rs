@@ -67,7 +67,7 @@ impl Session {
             return Flow::Taken;
         }
         if !matches!(self.caller.gate, Gate::Open)
-            && let Some(flow) = self.stop_at_gate(request, spec)
+            && let Some(flow) = self.stop_at_gate(spec)
         {
             return flow;
         }

@@ -3,13 +3,15 @@
 
 use tokio::sync::OwnedSemaphorePermit;
 
-use super::permission::Judgment;
+use super::{gate::Stop, permission::Judgment};
 
 /// What has been found out about the request at the front of the input.
 #[derive(Default)]
 pub(super) struct Front {
     /// What a node has said of it.
     pub(super) judgment: Option<Judgment>,
+    /// Why it goes no further, where its client works as a user of the proxy's own.
+    pub(super) stop: Option<Stop>,
     /// The request has its place among the requests whose replies may be large; or it has waited too long, and goes
     /// without.
     place: Option<Option<OwnedSemaphorePermit>>,

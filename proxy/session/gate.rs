@@ -1,12 +1,17 @@
 //! What a client has to pass that may not simply do all: it has to log in first, or works as a user of the proxy's own, who
-//! has limits. For all others the gate is open, and asks nothing.
+//! has rules and limits. For all others the gate is open, and asks nothing.
 
-use std::rc::Rc;
+use std::{rc::Rc, sync::Arc};
 
-use super::{Flow, Session};
+use bytes::Bytes;
+
+use super::{Flow, Session, acl, caller::Caller, client::line_of};
 use crate::{
-    clients::users::Seat,
-    commands::table::{Flags, Spec},
+    clients::{Usage, refused::Refused, users::Seat},
+    commands::{
+        rules::Told,
+        table::{CommandTable, Flags, Spec, traits::AboutUsers},
+    },
     protocol::{resp::Request, says},
 };
 
@@ -19,6 +24,14 @@ pub(super) enum Gate {
     Closed,
     /// The client works as a user of the proxy's own.
     Guarded(Rc<Seat>),
+}
+
+/// Why a request of a user of the proxy's own goes no further.
+pub(super) enum Stop {
+    /// The user may not say this: the error, and what is noted of it.
+    Refused(Vec<u8>, Option<Refused>),
+    /// It is about the user itself: the reply.
+    Answered(Bytes),
 }
 
 impl Gate {
@@ -42,18 +55,26 @@ impl Gate {
 }
 
 impl Session {
+    /// Looks at a request as its client has said it, before anything in it is named otherwise. Whether it goes no further: then
+    /// it is not to be named anew, and [`Session::stop_at_gate`] ends it.
+    #[cold]
+    pub(super) fn is_stopped(&mut self, commands: &Arc<CommandTable>, request: &Request<'_>) -> bool {
+        let Gate::Guarded(seat) = &self.caller.gate else { return false };
+        let stop = stop(&self.caller, seat, self.multi.is_open(), commands, request);
+        self.front.stop = stop;
+        self.front.stop.is_some()
+    }
+
     /// The end of a request that does not pass; nothing where it goes on.
     #[cold]
-    pub(super) fn stop_at_gate(&mut self, request: &Request<'_>, spec: Option<&Spec>) -> Option<Flow> {
+    pub(super) fn stop_at_gate(&mut self, spec: Option<&Spec>) -> Option<Flow> {
         let is_for_all = spec.is_some_and(|spec| spec.flags.has(Flags::NO_AUTH));
         let seat = match &self.caller.gate {
             Gate::Open => return None,
             Gate::Closed => return (!is_for_all).then(|| self.reject(spec, says::NOAUTH.as_bytes())),
             Gate::Guarded(seat) => seat.clone(),
         };
-        if let Some(error) = spec.and_then(|spec| refusal(spec, request, &seat)) {
-            return Some(self.reject(spec, error.as_bytes()));
-        }
+        let stop = self.front.stop.take();
         let is_new = self.front.is_counted_first(self.caller.client.received(), self.reader.behind());
         if is_new
             && !is_for_all
@@ -61,19 +82,55 @@ impl Session {
         {
             return Some(self.reject(spec, says::too_many_requests(&seat.user.name, limit).as_bytes()));
         }
-        None
+        match stop? {
+            Stop::Refused(error, what) => {
+                if let Some(what) = what {
+                    let line = line_of(&self.caller.client, &Usage::default(), self.caller.dialect());
+                    seat.user.refused.note(what, line.trim_end().into());
+                }
+                Some(self.reject(spec, &error))
+            }
+            Stop::Answered(reply) => Some(self.answer(spec, &reply)),
+        }
     }
 }
 
-/// Why a user of the proxy's own may not say this.
-fn refusal(spec: &Spec, request: &Request<'_>, seat: &Seat) -> Option<String> {
+/// What keeps a request of the user in this seat from going on.
+fn stop(
+    caller: &Caller,
+    seat: &Seat,
+    in_transaction: bool,
+    commands: &Arc<CommandTable>,
+    request: &Request<'_>,
+) -> Option<Stop> {
+    let (user, rights) = (&seat.user, seat.rights(commands));
+    let Some(spec) = commands.find(request) else {
+        // Some node may know it all the same, and nobody knows what it does.
+        let is_to_be_asked = rights.is_none() || commands.is_open(request.name());
+        return (!is_to_be_asked).then(|| Stop::Refused(says::unknown_command(request), None));
+    };
     if !spec.takes(request.len()) {
         // A server looks at that first.
         return None;
     }
-    let user = &seat.user;
-    if spec.traits.about_users {
-        return Some(says::about_other_users(&spec.name, &user.name));
+    if spec.container && rights.is_some() {
+        return Some(Stop::Refused(says::unknown_subcommand(request), None));
     }
-    (spec.traits.acts_on_all && user.databases().is_some()).then(|| says::acts_on_others(&spec.name, &user.name))
+    if let Some(refusal) = rights.and_then(|rights| rights.refusal(spec, request)) {
+        let error =
+            refusal.error(Told { user: &user.name, command: &spec.name, is_old: !caller.dialect().since((7, 2)) });
+        let (reason, object) = refusal.logged(&spec.name);
+        let context = if in_transaction { "multi" } else { "toplevel" };
+        return Some(Stop::Refused(error.into_bytes(), Some(Refused { reason, context, object })));
+    }
+    let refused = |error: String| Some(Stop::Refused(error.into_bytes(), None));
+    match spec.traits.about_users {
+        AboutUsers::Nothing if spec.traits.acts_on_all && user.databases().is_some() => {
+            refused(says::acts_on_others(&spec.name, &user.name))
+        }
+        AboutUsers::Nothing => None,
+        AboutUsers::Changes => refused(says::changes_users(&spec.name, &user.name)),
+        _ if in_transaction => refused(says::not_in_transaction(&spec.name)),
+        about => acl::answer(caller, seat, about, commands, request).map(Stop::Answered),
+    }
 }

@@ -104,7 +104,7 @@ fn can_be_compared(spec: &Spec) -> bool {
 
 /// A request of this command. Those that end their options with a keyword are well formed, since COMMAND GETKEYS takes the
 /// first such word for it, wherever it stands, while the server's routing does not.
-fn request_of(spec: &Spec, random: &mut Random) -> Vec<String> {
+pub fn request_of(spec: &Spec, random: &mut Random) -> Vec<String> {
     let options: &[&[&str]] = match &*spec.name {
         "xread" => &[&[], &["COUNT 1", "BLOCK 5"], &["STREAMS a 0", "streams a b 0 $"]],
         "xreadgroup" => &[&["GROUP g c"], &["COUNT 1", "block 5", "NOACK"], &["STREAMS a >", "STREAMS a b {c}d > > 0"]],

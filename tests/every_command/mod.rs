@@ -2,3 +2,4 @@
 
 pub mod commands_page;
 pub mod keys;
+pub mod rules;

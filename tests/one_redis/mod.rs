@@ -33,5 +33,6 @@ pub mod tracking;
 pub mod transactions;
 pub mod unix_socket;
 pub mod users;
+pub mod users_rules;
 pub mod wait;
 pub mod witness;

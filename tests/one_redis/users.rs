@@ -93,13 +93,15 @@ fn what_a_user_is_told_of_others_is_nothing() {
         let expected = "would act on clients of other users than 'one'";
         assert!(String::from_utf8_lossy(&refused.0).contains(expected), "{line}: {refused:?}");
     }
-    for line in ["ACL LIST", "ACL USERS", "ACL GETUSER default", "ACL DRYRUN one GET a", "ACL LOG", "ACL SETUSER x on"]
-    {
+    for line in ["ACL SETUSER x on", "ACL DELUSER one", "ACL LOAD", "ACL SAVE"] {
         for client in [&mut one, &mut free] {
             let refused = client.line(line);
             assert!(String::from_utf8_lossy(&refused.0).contains("is about the nodes' users"), "{line}: {refused:?}");
         }
     }
+    assert_eq!(one.line("ACL USERS").texts(), ["one"]);
+    assert_eq!(one.line("ACL GETUSER two"), "*-1\r\n");
+    assert_eq!(one.line("ACL DRYRUN two GET a"), "-ERR User 'two' not found\r\n");
     // In MULTI it is refused when it is queued.
     free.line("MULTI");
     assert!(free.line("ACL LIST").is_error());

@@ -124,6 +124,13 @@ fn before_streams(request: &Request) -> Option<(usize, Option<usize>)> {
     None
 }
 
+impl KeySpec {
+    /// As [`Spec::visit_keys`], of the keys that this spec tells.
+    pub(super) fn visit(&self, arity: i32, request: &Request, mut visit: impl FnMut(usize)) -> Keys {
+        if by_spec(self, arity, request, &mut visit).is_some() { Keys::Known } else { Keys::Malformed }
+    }
+}
+
 fn one(request: &Request, index: usize, visit: &mut impl FnMut(usize)) -> Option<()> {
     (index < request.len()).then(|| visit(index))
 }

@@ -1,7 +1,8 @@
 //! Making rows: from a server's reply to `COMMAND`, and from and to the text in which the built-in table is kept.
 //!
-//! One line of that text is one command, its parts set apart by tabs: name, arity, flags, key specs, policies. A key
-//! spec reads `flags/begin/find`, as in `RO/index:1/range:-1,1,0`; empty flags and key specs are `-`, empty policies `,`.
+//! One line of that text is one command, its parts set apart by tabs: name, arity, flags, key specs, policies, ACL
+//! categories. A key spec reads `flags/begin/find`, as in `RO/index:1/range:-1,1,0`; empty flags, key specs and categories are
+//! `-`, empty policies `,`.
 
 use std::fmt::{self, Write};
 
@@ -62,8 +63,11 @@ fn add_rows(row: &Value, builtin: &CommandTable, rows: &mut Vec<Spec>) {
     if keys.is_empty() {
         keys = legacy_keys([first, last, step]);
     }
+    let categories = rest.first().map_or(&[][..], Value::items);
+    let categories: Vec<&str> =
+        categories.iter().filter_map(Value::str).map(|name| name.trim_start_matches('@')).collect();
     let policy = |kind: &str| tips.items().iter().filter_map(Value::str).find_map(|tip| tip.strip_prefix(kind));
-    rows.push(Spec::new(
+    let mut spec = Spec::new(
         name,
         arity as i32,
         set,
@@ -71,7 +75,9 @@ fn add_rows(row: &Value, builtin: &CommandTable, rows: &mut Vec<Spec>) {
         policy("request_policy:").map_or(RequestPolicy::None, RequestPolicy::named),
         policy("response_policy:").map_or(ResponsePolicy::None, ResponsePolicy::named),
         !subcommands.items().is_empty(),
-    ));
+    );
+    spec.categories = categories.join(",").into();
+    rows.push(spec);
     subcommands.items().iter().for_each(|sub| add_rows(sub, builtin, rows));
 }
 
@@ -146,12 +152,13 @@ fn text_of_row(spec: &Spec) -> String {
         flags.push("container");
     }
     format!(
-        "{}\t{}\t{}\t{}\t{}",
+        "{}\t{}\t{}\t{}\t{}\t{}",
         spec.name,
         spec.arity,
         joined(flags),
         if keys.is_empty() { "-".to_owned() } else { keys.join(" ") },
         joined(vec![spec.request_policy.name(), spec.response_policy.name()]),
+        if spec.categories.is_empty() { "-" } else { &spec.categories },
     )
 }
 
@@ -176,7 +183,7 @@ fn text_of_keys(spec: &KeySpec) -> String {
 pub fn row_of_text(line: &str) -> Option<Spec> {
     let mut parts = line.split('\t');
     let (name, arity, flags) = (parts.next()?, parts.next()?, parts.next()?);
-    let (keys, policies) = (parts.next()?, parts.next()?);
+    let (keys, policies, categories) = (parts.next()?, parts.next()?, parts.next()?);
     let mut set = Flags::default();
     flags.split(',').for_each(|flag| set.set_named(flag));
     let container = flags.split(',').any(|flag| flag == "container");
@@ -184,7 +191,9 @@ pub fn row_of_text(line: &str) -> Option<Spec> {
     let (request, response) = policies.split_once(',')?;
     let request = if request.is_empty() { RequestPolicy::None } else { RequestPolicy::named(request) };
     let response = if response.is_empty() { ResponsePolicy::None } else { ResponsePolicy::named(response) };
-    Some(Spec::new(name, arity.parse().ok()?, set, keys, request, response, container))
+    let mut spec = Spec::new(name, arity.parse().ok()?, set, keys, request, response, container);
+    spec.categories = categories.trim_matches('-').into();
+    Some(spec)
 }
 
 fn keys_of_text(text: &str) -> Option<KeySpec> {

@@ -1,6 +1,7 @@
 //! A command's row: what the server says of it, and what becomes of it here.
 
 use super::{
+    access::{self, Varies},
     busy::{self, WhenBusy},
     in_database::{self, InDatabase, ReplyKeys},
     lost::{self, WhenLost},
@@ -53,6 +54,12 @@ pub struct Spec {
     pub reply_keys: ReplyKeys,
     /// Whether it has subcommands.
     pub container: bool,
+    /// The server's ACL categories of it, set apart by commas: `read,string,fast`.
+    pub categories: Box<str>,
+    /// What it may do with its keys where that depends on its arguments.
+    pub(super) varies: Varies,
+    /// Its place in its table.
+    pub(super) place: u16,
     /// How its keys are found.
     pub(super) finder: Finder,
 }
@@ -111,8 +118,12 @@ impl Spec {
             in_database: InDatabase::AsItCame,
             reply_keys: ReplyKeys::Nothing,
             container,
+            categories: Box::default(),
+            varies: Varies::No,
+            place: 0,
             finder,
         };
+        spec.varies = access::of(&spec.name);
         spec.treatment = treatment::of(&spec);
         spec.when_lost = lost::of(&spec);
         spec.when_busy = busy::of(&spec);
@@ -130,6 +141,16 @@ impl Spec {
     pub fn takes(&self, count: usize) -> bool {
         let arity = self.arity.unsigned_abs() as usize;
         if self.arity < 0 { count >= arity } else { count == arity }
+    }
+
+    /// Its place in its table: no other row there has it.
+    pub fn place(&self) -> usize {
+        usize::from(self.place)
+    }
+
+    /// Whether the server counts it among these commands (`ACL CAT`).
+    pub fn is_in_category(&self, name: &str) -> bool {
+        self.categories.split(',').any(|own| own == name)
     }
 
     /// Whether it is the proxy's own, which no server has.
@@ -351,6 +372,14 @@ bits! {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum RequestPolicy {
     /// The keys' slot; any primary where there are none.
+    /// The command tells of the value, or copies it.
+    ACCESS = 7 "access",
+    /// The command changes the value.
+    UPDATE = 8 "update",
+    /// The command adds to what is there.
+    INSERT = 9 "insert",
+    /// The command deletes some of the value, on purpose.
+    DELETE = 10 "delete",
     #[default]
     None,
     /// Primaries and replicas.

@@ -3,7 +3,7 @@
 
 use super::{
     spec::Spec,
-    treatment::{Fold, Local, Treatment},
+    treatment::{Fold, Local, ProxyCommand, Scripting, Treatment},
 };
 
 /// What a session has to know of a command.
@@ -15,8 +15,16 @@ pub struct Traits {
     pub propagates: bool,
     /// The command changes the nodes' users.
     pub changes_users: bool,
-    /// The command is about the nodes' users, whom those of the proxy's own do not know.
-    pub about_users: bool,
+    /// What the command tells or changes of users.
+    pub about_users: AboutUsers,
+    /// Its first argument is a channel, where something is published.
+    pub publishes: bool,
+    /// It is there to change when keys have been used last.
+    pub touches: bool,
+    /// It tells how others of its container are used.
+    pub helps: bool,
+    /// It runs what its client, or another, has programmed, as whatever user.
+    pub runs_code: bool,
     /// The command acts on clients or scripts of all databases.
     pub acts_on_all: bool,
     /// One of CLIENT's: what CLIENT CACHING says of the next command is not about it.
@@ -32,6 +40,26 @@ pub struct Traits {
     pub whole_with: &'static [&'static str],
     /// Its connection is another one afterwards, or it is answered by other than one reply.
     pub binds_connection: bool,
+}
+
+/// What a command tells or changes of users. The nodes' users are not those of the proxy's own.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum AboutUsers {
+    /// Nothing.
+    #[default]
+    Nothing,
+    /// Their rules, each in a line.
+    List,
+    /// Their names.
+    Names,
+    /// One's rules.
+    Rules,
+    /// Whether one may run a command.
+    Dryrun,
+    /// What they were refused.
+    Log,
+    /// It changes them.
+    Changes,
 }
 
 /// What a server may echo in an error.
@@ -70,17 +98,22 @@ pub fn of(spec: &Spec) -> Traits {
         ),
         propagates: matches!(name, "pfcount" | "publish" | "spublish"),
         changes_users: matches!(name, "acl|setuser" | "acl|deluser" | "acl|load"),
-        about_users: matches!(
-            name,
-            "acl|deluser"
-                | "acl|dryrun"
-                | "acl|getuser"
-                | "acl|list"
-                | "acl|load"
-                | "acl|log"
-                | "acl|save"
-                | "acl|setuser"
-                | "acl|users"
+        about_users: match name {
+            "acl|dryrun" => AboutUsers::Dryrun,
+            "acl|getuser" => AboutUsers::Rules,
+            "acl|list" => AboutUsers::List,
+            "acl|log" => AboutUsers::Log,
+            "acl|users" => AboutUsers::Names,
+            "acl|deluser" | "acl|load" | "acl|save" | "acl|setuser" => AboutUsers::Changes,
+            _ => AboutUsers::Nothing,
+        },
+        publishes: matches!(name, "publish" | "spublish"),
+        touches: name == "touch",
+        helps: sub == "help",
+        runs_code: matches!(
+            spec.treatment,
+            Treatment::Scripting(Scripting::Eval | Scripting::Evalsha | Scripting::Fcall)
+                | Treatment::Local(Local::Proxy(ProxyCommand::Node))
         ),
         acts_on_all: matches!(
             name,
@@ -127,12 +160,15 @@ mod tests {
         named("acl|deluser acl|load acl|setuser", |traits| traits.changes_users);
         named(
             "acl|deluser acl|dryrun acl|getuser acl|list acl|load acl|log acl|save acl|setuser acl|users",
-            |traits| traits.about_users,
+            |traits| traits.about_users != super::AboutUsers::Nothing,
         );
         named(
             "client|pause client|unpause proxy|config proxy|hotkeys proxy|reload proxy|slowlog script|flush",
             |traits| traits.acts_on_all,
         );
+        named("touch", |traits| traits.touches);
+        named("publish spublish", |traits| traits.publishes);
+        named("eval eval_ro evalsha evalsha_ro fcall fcall_ro proxy|node", |traits| traits.runs_code);
         named("psync replconf script|debug sync", |traits| traits.binds_connection);
     }
 }

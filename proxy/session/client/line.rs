@@ -14,7 +14,7 @@ use crate::{
 const REPLY_BUFFER: usize = 16 * 1024;
 
 /// The line, with the fields that the servers behind have. What is told of memory is about the proxy's.
-pub(super) fn line_of(client: &Client, usage: &Usage, dialect: Dialect) -> String {
+pub(in crate::session) fn line_of(client: &Client, usage: &Usage, dialect: Dialect) -> String {
     let about = client.about().clone();
     // Servers write them up to a NUL.
     let text =
