@@ -119,6 +119,7 @@ pub async fn run(
     let config = Arc::new(config);
     let certificates = Certificates::load(&config)?;
     let (mut inherited, predecessor) = inherit(&config)?;
+    let succeeds = predecessor.is_some();
     let mut listen = |address: &ListenAddress| {
         let tls = certificates.for_clients();
         let listener = match inherited.take(address) {
@@ -239,7 +240,12 @@ pub async fn run(
     };
     #[cfg(feature = "otlp")]
     let exporting = tokio::spawn(super::otlp::export(config.clone(), metrics.clone(), stop.clone()));
-    tell_manager(&[NotifyState::Ready]);
+    if succeeds {
+        // The manager has started the other.
+        tell_manager(&[NotifyState::MainPid(std::process::id()), NotifyState::Ready]);
+    } else {
+        tell_manager(&[NotifyState::Ready]);
+    }
     let handed_over: Vec<_> = listeners.iter().map(AsFd::as_fd).chain(admin.as_ref().map(Admin::socket)).collect();
     let mut successor = None;
     tokio::select! {
@@ -258,7 +264,10 @@ pub async fn run(
             tokio::time::sleep(delay).await;
         } => {}
     }
-    tell_manager(&[NotifyState::Stopping]);
+    if successor.is_none() {
+        // Else the service goes on, by another process.
+        tell_manager(&[NotifyState::Stopping]);
+    }
     let patience = in_force.borrow().drain_timeout;
     let mut admin = admin;
     if let Some(successor) = successor {

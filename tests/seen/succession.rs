@@ -120,3 +120,29 @@ fn a_service_manager_passes_sockets_and_is_told_when_they_are_served() {
     // The socket is the manager's: whoever connects meanwhile waits for the next.
     assert!(Client::try_connect(&address).is_ok());
 }
+
+/// Who takes the place of a service's process tells the manager that it is the service now; the one before does not tell it that the
+/// service stops.
+#[test]
+fn the_manager_is_told_who_the_service_is() {
+    let folder = reaper::folder("manager-takeover");
+    let told = UnixDatagram::bind(folder.join("notify")).expect("a socket");
+    told.set_read_timeout(Some(Duration::from_secs(10))).expect("a timeout");
+    let hears = || {
+        let mut said = [0; 256];
+        let length = told.recv(&mut said).expect("news");
+        String::from_utf8_lossy(&said[..length]).into_owned()
+    };
+    let settings = || {
+        let mut settings = Settings::new(shared().seeds()).with("TAKEOVER", folder.join("takeover.sock").display());
+        settings.env.push(("NOTIFY_SOCKET".into(), folder.join("notify").display().to_string()));
+        settings
+    };
+    let mut old = Proxy::start(settings());
+    assert_eq!(hears(), "READY=1\n");
+    let new = Proxy::start(settings().at_ports_of(&old));
+    assert_eq!(hears(), format!("MAINPID={}\nREADY=1\n", new.pid()));
+    assert_eq!(old.wait_for_end(Duration::from_secs(20)).code(), Some(0), "{}", old.log());
+    new.shut_down();
+    assert_eq!(hears(), "STOPPING=1\n", "of the new one alone");
+}
