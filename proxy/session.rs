@@ -88,6 +88,7 @@ use self::{
 };
 use crate::{
     clients::Client,
+    cluster::replication::ReadFrom,
     metrics::Disconnect,
     protocol::resp::request::OwnedRequest,
     upstream::{router::Router, ticket::Bounced, transport::Stream},
@@ -111,6 +112,10 @@ pub struct Session {
     multi: Multi,
     /// Its reads from replicas, where it wants them.
     reads: Option<Box<Reads>>,
+    /// Where it has said that it reads from.
+    reads_from: Option<ReadFrom>,
+    /// Which of the operator's decisions about reads and order it goes by.
+    order_version: u32,
     /// What the client is told unasked.
     listening: Listening,
     account: Account,
@@ -169,12 +174,14 @@ impl Session {
         let caller = Caller::new(router, client);
         Session {
             reader: Reader::default(),
-            barrier: Barrier::new(caller.router.epoch()),
+            barrier: Barrier::new(caller.router.epoch(), caller.router.settings().strict_order.get()),
             retry: None,
             busy: Busy::default(),
             front: Front::default(),
             multi: Multi::default(),
-            reads: Reads::at_first(&caller),
+            reads: Reads::as_chosen(&caller, None),
+            reads_from: None,
+            order_version: caller.router.settings().order_version(),
             listening: Listening::default(),
             account: Account::default(),
             caller,
@@ -369,6 +376,9 @@ impl Session {
     /// that. The reader stays ready where a request had to be held back.
     fn take_bytes(&mut self, bytes: &[u8]) -> (usize, Option<Turn>) {
         self.caller.router.refresh();
+        if self.order_version != self.caller.router.settings().order_version() {
+            self.follow_operator();
+        }
         let Caller { router, gate, .. } = &self.caller;
         let authenticated = gate.is_passed();
         let mut parser = self.reader.take_parser(router.epoch(), authenticated, || {
@@ -378,6 +388,7 @@ impl Session {
         let mut used = 0;
         let mut turn = None;
         let (router, inside) = (self.caller.router.clone(), self.caller.database.clone());
+        let is_guarded = self.caller.gate.seat().is_some();
         self.reader.set_ready(true);
         while !self.busy.is_ending() {
             let rest = &bytes[used..];
@@ -388,7 +399,6 @@ impl Session {
                     if rest.starts_with(TLS_GREETING) {
                         self.caller.router.clients().complaints.of_tls(&self.caller.client);
                     }
-        let is_guarded = self.caller.gate.seat().is_some();
                     break;
                 }
                 Err(wrong) => {
@@ -405,7 +415,12 @@ impl Session {
                 self.reader.set_behind(rest.len() - found.used);
                 let topology = router.topology();
                 let mut anew = inside.as_ref().map(|inside| inside.anew());
+                let is_stopped = is_guarded && self.is_stopped(&topology.commands, &request);
                 let (request, spec) = match (&inside, &mut anew) {
+                    (Some(inside), _) if is_stopped => {
+                        database::stay_out(inside, &self.caller);
+                        (request, topology.commands.find(&request))
+                    }
                     (Some(inside), Some(anew)) => {
                         inside.count(self.caller.client.received(), self.reader.behind());
                         let queued = self.multi.queued();
@@ -415,12 +430,7 @@ impl Session {
                             &self.listening,
                             queued,
                             &topology.commands,
-                let is_stopped = is_guarded && self.is_stopped(&topology.commands, &request);
                             request,
-                    (Some(inside), _) if is_stopped => {
-                        database::stay_out(inside, &self.caller);
-                        (request, topology.commands.find(&request))
-                    }
                             anew,
                         )
                     }
@@ -448,6 +458,18 @@ impl Session {
         }
         self.reader.put_parser(parser);
         (used, turn)
+    }
+
+    /// Goes by what the operator has decided anew about reads and order, once nothing is under way by the old.
+    #[cold]
+    fn follow_operator(&mut self) {
+        if !self.caller.line.is_settled() {
+            return;
+        }
+        let settings = self.caller.router.settings();
+        self.order_version = settings.order_version();
+        self.barrier.be_strict(settings.strict_order.get());
+        self.reads = Reads::as_chosen(&self.caller, self.reads_from);
     }
 
     fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {

@@ -40,7 +40,7 @@ impl ReadFrom {
 }
 
 /// What an operator has decided about reads.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ReadPolicy {
     /// Whom clients read from that have not said otherwise.
     pub from: ReadFrom,

@@ -25,6 +25,8 @@ pub(super) struct Barrier {
     epoch: u64,
     /// Where something is under way that may have to go again.
     may_go_again: Option<Route>,
+    /// Everybody is to see its client's commands take effect in their order.
+    is_strict: bool,
     /// Where all that is in flight goes, where order is strict.
     under_way: Target,
 }
@@ -52,8 +54,20 @@ impl Target {
 
 impl Barrier {
     /// Of a session that has nothing in flight, under this topology.
-    pub(super) fn new(epoch: u64) -> Barrier {
-        Barrier { epoch, may_go_again: None, under_way: Target::Here }
+    pub(super) fn new(epoch: u64, is_strict: bool) -> Barrier {
+        Barrier { epoch, may_go_again: None, is_strict, under_way: Target::Here }
+    }
+
+    /// Order is strict from now on, or not. Nothing is in flight.
+    pub(super) fn be_strict(&mut self, is_strict: bool) {
+        self.is_strict = is_strict;
+        self.under_way = Target::Here;
+    }
+
+    /// Whether order is strict.
+    #[inline]
+    pub(super) fn is_strict(&self) -> bool {
+        self.is_strict
     }
 
     /// Whether requests in flight go by this topology.
@@ -162,7 +176,7 @@ mod tests {
     fn what_goes_to_the_same_place_waits_for_what_may_go_again() {
         let (foo, bar) = (Slot::of(b"foo"), Slot::of(b"bar"));
         let one = |slot| Plan::One(slot);
-        let mut barrier = Barrier::new(1);
+        let mut barrier = Barrier::new(1, true);
         barrier.hold_behind(Route::Slot(foo));
         assert!(barrier.holds(&one(foo), false) && !barrier.holds(&one(bar), false));
         assert!(barrier.holds(&Plan::Any, false) && barrier.holds(&Plan::Keys, false));
@@ -174,7 +188,7 @@ mod tests {
 
     #[test]
     fn strict_order_waits_between_nodes_and_not_at_one() {
-        let mut barrier = Barrier::new(1);
+        let mut barrier = Barrier::new(1, true);
         assert!(!barrier.holds_strictly(at("a"), true));
         assert!(!barrier.holds_strictly(at("a"), false), "one node's are pipelined");
         assert!(!barrier.holds_strictly(Target::Here, false), "nobody else sees it");

@@ -111,7 +111,7 @@ impl Session {
         if self.barrier.is_up() && self.barrier.holds(&plan, self.caller.line.is_settled()) {
             return Flow::Settle;
         }
-        if router.settings().strict_order
+        if self.barrier.is_strict()
             && self
                 .barrier
                 .holds_strictly(target_of(&self.caller, self.multi.queued(), &plan), self.caller.line.is_settled())

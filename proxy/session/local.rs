@@ -129,6 +129,7 @@ impl Session {
 
     /// The client reads from there from now on.
     fn read_from(&mut self, from: ReadFrom, spec: Option<&Spec>) -> Flow {
+        self.reads_from = Some(from);
         self.reads = Reads::from(&self.caller, from);
         self.answer(spec, b"+OK\r\n")
     }
@@ -144,7 +145,8 @@ impl Session {
             self.caller.client.mark(mark, false);
         }
         self.caller.line.mute.reset();
-        self.reads = Reads::at_first(&self.caller);
+        self.reads_from = None;
+        self.reads = Reads::as_chosen(&self.caller, None);
         self.caller.gate = Gate::at_first(self.caller.router.asks_who(self.caller.client.listener));
         self.caller.databases = self.caller.listeners_databases();
         self.caller.lane = self.caller.router.first_lane();

@@ -55,7 +55,7 @@ pub(super) enum ReadWay {
 impl Reads {
     /// Of a client that reads from there; nothing where it reads from primaries, as ever.
     pub(super) fn from(caller: &Caller, from: ReadFrom) -> Option<Box<Reads>> {
-        if from == ReadFrom::Primary || caller.router.settings().strict_order {
+        if from == ReadFrom::Primary || caller.router.settings().strict_order.get() {
             return None;
         }
         caller.router.watch_replicas();
@@ -64,9 +64,9 @@ impl Reads {
         Some(Box::new(Reads { from, lane: None, last: None, written: HashMap::new(), written_anywhere: before }))
     }
 
-    /// Of a client that has not said where it reads from.
-    pub(super) fn at_first(caller: &Caller) -> Option<Box<Reads>> {
-        Reads::from(caller, caller.router.settings().reads.from)
+    /// Of a client that has `chosen` where it reads from, or not.
+    pub(super) fn as_chosen(caller: &Caller, chosen: Option<ReadFrom>) -> Option<Box<Reads>> {
+        Reads::from(caller, chosen.unwrap_or(caller.router.settings().reads.borrow().from))
     }
 
     /// What becomes of a request; `alone` says that its session has asked for something that only the primary can do

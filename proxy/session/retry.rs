@@ -105,7 +105,7 @@ impl Resend<'_> {
             return None;
         }
         let now = self.caller.router.clock().now();
-        let (limits, strict) = (self.caller.router.timeouts().recovery(), self.caller.router.settings().strict_order);
+        let (limits, strict) = (self.caller.router.timeouts().recovery(), self.barrier.is_strict());
         let begin = || Retry { history: History::begin(now), reached: None, held: None };
         let retry = retry.get_or_insert_with(begin);
         self.caller.router.refresh();

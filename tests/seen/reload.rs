@@ -3,7 +3,7 @@
 use std::{fs, path::PathBuf, process::Command, time::Duration};
 
 use crate::support::{
-    Client, Cluster, Node, Proxy, Settings, cluster::shared, eventually, ports::free_port, reaper, until,
+    Client, Cluster, Node, Proxy, Settings, Shape, cluster::shared, eventually, ports::free_port, reaper, until,
 };
 
 /// A proxy whose settings stand in a file.
@@ -74,6 +74,40 @@ fn what_may_change_changes_for_those_who_are_served() {
         filed.proxy.log().contains("reloaded: cross_slot = \"split\" (it was \"reject\")")
     });
     eventually("MGET to be split", || !client.line("MGET a b c").is_error());
+}
+
+#[test]
+fn reads_and_order_follow_for_those_who_are_served() {
+    let cluster = Cluster::start(Shape { replicas: 1, ..Shape::default() });
+    let filed = Filed::before(&cluster, "", |settings| settings.with("WORKERS", 1).expecting_warnings());
+    let (mut client, mut chosen) = (filed.proxy.client(), filed.proxy.client());
+    let reads = || filed.proxy.metric("slotway_replica_reads_total", &[]);
+    let key = cluster.key_on(0, "reload:");
+    client.call(&["SET", &key, "v"]);
+    assert_eq!(chosen.line("READWRITE"), "+OK\r\n");
+    (0..20).for_each(|_| assert_eq!(client.call(&["GET", &key]).string(), "v"));
+    assert_eq!(reads(), 0.0);
+    let report = filed.reload(&mut client, "reads = \"replica\"\nmax_replica_lag = \"5s\"");
+    assert_eq!(report, ["max_replica_lag = \"5s\" (it was \"10s\")", "reads = \"replica\" (it was \"primary\")"]);
+    eventually("a read at a replica", || {
+        assert_eq!(client.call(&["GET", &key]).string(), "v");
+        reads() > 0.0
+    });
+    // Where order is strict, primaries alone answer; and so they do for who has chosen them.
+    for text in ["strict_order = true\nreads = \"replica\"", "reads = \"replica\"", ""] {
+        let report = filed.reload(&mut client, text);
+        assert!(report.iter().any(|line| line.starts_with("strict_order") || line.starts_with("reads")), "{report:?}");
+        let asks = if text == "reads = \"replica\"" { &mut chosen } else { &mut client };
+        // What was counted before is published by now.
+        eventually("what was sent to be counted", || {
+            let once = reads();
+            asks.line("PING");
+            once == reads()
+        });
+        let so_far = reads();
+        (0..20).for_each(|_| assert_eq!(asks.call(&["GET", &key]).string(), "v"));
+        assert_eq!(reads(), so_far, "{text}");
+    }
 }
 
 #[test]

@@ -22,7 +22,7 @@ impl Sent {
         let route = Route::Slot(Slot::of(b"foo"));
         let ticket = caller.line.open(None, 1, route);
         caller.send(&frame("INCR foo"), Envelope::new(ticket, route, RequestTraits::default()));
-        let barrier = Barrier::new(caller.router.epoch());
+        let barrier = Barrier::new(caller.router.epoch(), false);
         Sent { caller, barrier, listening: Listening::default(), retry: None }
     }
 

@@ -118,7 +118,7 @@ impl Lane {
         let topology = router.topology.borrow();
         self.follow(&topology);
         let known = router.replication.progress.borrow();
-        let policy = &router.settings.reads;
+        let policy = &router.settings.reads.borrow();
         let index = known.pick(&topology, read, policy, affinity, |index| self.is_well(index))?;
         Some(Route::Replica(read.slot, u16::try_from(index).ok()?))
     }

@@ -25,11 +25,13 @@ pub struct Settings {
     /// What is so for the clients of each listener, by its number; never empty.
     pub listeners: Vec<ListenerSettings>,
     /// Who answers what only reads.
-    pub reads: ReadPolicy,
+    pub reads: RefCell<ReadPolicy>,
     /// Whose word is taken for who a client is.
     pub trusted_proxies: Vec<IpNet>,
     /// Whether what a client sends to a node waits for what it has under way at others.
-    pub strict_order: bool,
+    pub strict_order: Cell<bool>,
+    /// Grows when one of the two changes: sessions have to follow.
+    order_version: Cell<u32>,
     /// How long a client may send nothing.
     pub idle_timeout: Cell<Option<Duration>>,
     /// Requests that one client may have in flight.
@@ -83,6 +85,17 @@ impl Settings {
         self.client_window.swap(&new.client_window);
         self.pubsub.swap(&new.pubsub);
         self.client_credentials.swap(&new.client_credentials);
+        if *self.reads.borrow() != *new.reads.borrow() || self.strict_order.get() != new.strict_order.get() {
+            self.reads.swap(&new.reads);
+            self.strict_order.swap(&new.strict_order);
+            self.order_version.set(self.order_version.get().wrapping_add(1));
+        }
+    }
+
+    /// Another number than before where `reads` or `strict_order` have changed.
+    #[inline]
+    pub fn order_version(&self) -> u32 {
+        self.order_version.get()
     }
 
     /// What the configuration decides.
@@ -113,9 +126,10 @@ impl Settings {
         Settings {
             policy,
             listeners,
-            reads: config.reads_from(),
+            reads: RefCell::new(config.reads_from()),
             trusted_proxies: config.trusted_proxies.clone(),
-            strict_order: config.strict_order,
+            strict_order: Cell::new(config.strict_order),
+            order_version: Cell::new(0),
             idle_timeout: Cell::new(config.client_idle_timeout),
             client_window: Cell::new(config.client_window),
             pubsub: Cell::new(config.pubsub),
