@@ -215,8 +215,12 @@ const LAST_EMPTY_PAGE: &[u8] = b"*2\r\n$1\r\n0\r\n*0\r\n";
 
 /// Whether a replica's reply may mean that there is no such key. A key of a slot that is on its way to another node may
 /// already be there: the replicas of the old one have lost it, and only their primary can tell (ASK). So a replica is
-/// believed what it has, and its primary is asked about what it has not.
-pub fn may_be_missing(reply: &[u8]) -> bool {
+/// believed what it has, and its primary is asked about what it has not. Of several `keys`, all have to be there: the reply
+/// tells of each, or how many there are.
+pub fn may_be_missing(reply: &[u8], keys: u32) -> bool {
+    if keys > 1 {
+        return !has_all(reply, keys);
+    }
     let is_nothing = |line: &[u8]| {
         matches!(
             line,
@@ -229,6 +233,27 @@ pub fn may_be_missing(reply: &[u8]) -> bool {
         Some(b'-' | b'!') | None => true,
         Some(b'*' | b'~' | b'%') => is_nothing(head) || reply == LAST_EMPTY_PAGE || lines.all(is_nothing),
         _ => is_nothing(head),
+    }
+}
+
+/// Whether a reply counts all of so many keys, or has a text for each.
+fn has_all(reply: &[u8], keys: u32) -> bool {
+    let Some(end) = reply.iter().position(|&byte| byte == b'\n') else { return false };
+    let (head, mut rest) = (trim(&reply[..end]), &reply[end + 1..]);
+    let number = |line: &[u8]| std::str::from_utf8(line).ok()?.parse::<usize>().ok();
+    match head.split_first() {
+        Some((b':', count)) => number(count) == Some(keys as usize),
+        Some((b'*', count)) if number(count) == Some(keys as usize) => {
+            while let Some((b'$', text)) = rest.split_first()
+                && let Some(end) = text.iter().position(|&byte| byte == b'\n')
+                && let Some(length) = number(trim(&text[..end]))
+                && let Some(behind) = text.get(end + 1 + length + 2..)
+            {
+                rest = behind;
+            }
+            rest.is_empty()
+        }
+        _ => false,
     }
 }
 
@@ -352,7 +377,7 @@ mod tests {
             "*2\r\n:0\r\n:0\r\n",
             "*2\r\n$1\r\n0\r\n*0\r\n",
         ] {
-            assert!(may_be_missing(reply.as_bytes()), "{reply}");
+            assert!(may_be_missing(reply.as_bytes(), 0), "{reply}");
         }
         for reply in [
             "$1\r\n0\r\n",
@@ -362,7 +387,25 @@ mod tests {
             "%1\r\n$1\r\na\r\n$1\r\nb\r\n",
             "#t\r\n",
         ] {
-            assert!(!may_be_missing(reply.as_bytes()), "{reply}");
+            assert!(!may_be_missing(reply.as_bytes(), 1), "{reply}");
+        }
+    }
+
+    #[test]
+    fn of_several_keys_all_have_to_be_there() {
+        for reply in [":3\r\n", "*3\r\n$1\r\na\r\n$0\r\n\r\n$7\r\n\r\n$-1\r\n\r\n"] {
+            assert!(!may_be_missing(reply.as_bytes(), 3), "{reply}");
+        }
+        for reply in [
+            ":2\r\n",
+            ":0\r\n",
+            "*3\r\n$1\r\na\r\n$-1\r\n$1\r\nb\r\n",
+            "*3\r\n$1\r\na\r\n$1\r\nb\r\n_\r\n",
+            "*2\r\n$1\r\na\r\n$1\r\nb\r\n",
+            "*3\r\n$1\r\na\r\n*0\r\n$1\r\nb\r\n",
+            "-ERR no such key\r\n",
+        ] {
+            assert!(may_be_missing(reply.as_bytes(), 3), "{reply}");
         }
     }
 }

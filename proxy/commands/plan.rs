@@ -294,6 +294,12 @@ pub fn by_key(request: &Request, spec: &Spec) -> Option<Split> {
     (!special::keeps_together(request, spec)).then(|| Split::by_key(request, spec, fold)).flatten()
 }
 
+/// A request whose keys are in one slot, as one part; `None` where its command is not split.
+pub fn one_part(request: &Request, spec: &Spec) -> Option<Split> {
+    let Treatment::Split(fold) = spec.treatment else { return None };
+    Split::by_slot(request, spec, fold)
+}
+
 fn keyed(request: &Request, spec: &Spec) -> Plan {
     match slots(request, spec) {
         Slots::One(slot) => Plan::One(slot),

@@ -118,11 +118,10 @@ impl Session {
         {
             return Flow::Settle;
         }
-        let replica = match self.way_to_read(&plan, spec) {
-            ReadWay::AsEver => None,
-            ReadWay::Replica(lane, route) => Some((lane, route)),
-            ReadWay::Waits => return Flow::Settle,
-        };
+        let way = self.way_to_read(&plan, spec);
+        if matches!(way, ReadWay::Waits) {
+            return Flow::Settle;
+        }
         if apart::is_careful(&self.caller) {
             plan = match apart::goes_apart(&self.caller, self.listening.caching(), plan, request, spec) {
                 Ok(work) => return Flow::work(work),
@@ -144,9 +143,10 @@ impl Session {
         if beside && !self.caller.line.is_settled() {
             return Flow::Settle;
         }
-        let flow = match replica {
-            None => self.carry_out(plan, request, spec),
-            Some((lane, route)) => self.read_at_replica(&lane, route, request, spec),
+        let flow = match way {
+            ReadWay::AsEver | ReadWay::Waits => self.carry_out(plan, request, spec),
+            ReadWay::Replica(lane, route) => self.read_at_replica(&lane, route, request, spec),
+            ReadWay::Parts(lane, routes) => self.read_parts_at_replicas(&lane, &routes, plan, request, spec),
         };
         if is_apart && matches!(flow, Flow::Taken) {
             monitor::show(&self.caller, request, spec);
@@ -262,6 +262,45 @@ impl Session {
         Flow::Taken
     }
 
+    /// Sends what only reads key by key in parts, those with a route to a replica.
+    fn read_parts_at_replicas(
+        &mut self,
+        lane: &Lane,
+        routes: &[Option<Route>],
+        plan: Plan,
+        request: &Request<'_>,
+        spec: Option<&Spec>,
+    ) -> Flow {
+        let split = match plan {
+            Plan::Split(split) => split,
+            // Keys of one slot are one part: what it lacks, the primary is asked for as a whole.
+            plan => match spec.and_then(|spec| plan::one_part(request, spec)) {
+                Some(split) => Box::new(split),
+                None => return self.carry_out(plan, request, spec),
+            },
+        };
+        let envelope = self.open(request, spec, Route::Any);
+        let mut frame = Vec::new();
+        let parts = parts_of(&self.caller, request, spec, &split, envelope).into_iter().enumerate();
+        for ((index, mut envelope), route) in parts.zip(routes) {
+            envelope.traits.keys = split.keys_of(index).len() as u32;
+            match route {
+                Some(route) => {
+                    frame.clear();
+                    split.encode(index, request, &mut frame);
+                    envelope.route = *route;
+                    self.caller.router.tally().read_at_replica();
+                    lane.send(&self.caller.router, self.caller.affinity, &frame, envelope);
+                }
+                None => {
+                    self.barrier.guard(&self.caller.router, spec, Route::Slot(split.parts[index].slot));
+                    send_part(&self.caller, &split, index, request, envelope, &mut frame);
+                }
+            }
+        }
+        Flow::Taken
+    }
+
     /// What becomes of a request, as far as replicas are concerned.
     #[inline]
     fn way_to_read(&mut self, plan: &Plan, spec: Option<&Spec>) -> ReadWay {
@@ -280,6 +319,7 @@ impl Session {
             unknown: spec.is_none(),
             caching: self.listening.caching(),
             needs: Needs::default(),
+            keys: 0,
         };
         let mut envelope = Envelope::new(ticket, route, traits);
         if self.front.has_place() {

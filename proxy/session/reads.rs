@@ -46,6 +46,8 @@ struct Write {
 pub(super) enum ReadWay {
     /// The request goes to a replica.
     Replica(Rc<Lane>, Route),
+    /// The request goes in parts, by slot: those with a route to replicas, the others as they would.
+    Parts(Rc<Lane>, Vec<Option<Route>>),
     /// The request goes where it would.
     AsEver,
     /// The request waits until the reads at replicas are answered.
@@ -72,26 +74,44 @@ impl Reads {
     /// What becomes of a request; `alone` says that its session has asked for something that only the primary can do
     /// (WATCH, tracking).
     pub(super) fn way(&mut self, caller: &Caller, plan: &Plan, spec: Option<&Spec>, alone: bool) -> ReadWay {
-        let slot = match plan {
-            Plan::One(slot) if !alone && spec.is_some_and(Spec::reads_one_key) => *slot,
-            _ if self.is_under_way(&caller.line) => return ReadWay::Waits,
+        let (by_key, one_key) = (Spec::reads_key_by_key, Spec::reads_one_key);
+        match plan {
+            Plan::One(slot) if !alone && spec.is_some_and(one_key) => {
+                self.replica(caller, *slot).map_or(ReadWay::AsEver, |(lane, route)| ReadWay::Replica(lane, route))
+            }
+            Plan::One(slot) if !alone && spec.is_some_and(by_key) => self.parts(caller, [*slot].into_iter()),
+            Plan::Split(split) if !alone && spec.is_some_and(by_key) => {
+                self.parts(caller, split.parts.iter().map(|part| part.slot))
+            }
+            _ if self.is_under_way(&caller.line) => ReadWay::Waits,
             _ => {
                 self.note(plan, spec, &caller.line);
-                return ReadWay::AsEver;
+                ReadWay::AsEver
             }
-        };
+        }
+    }
+
+    fn parts(&mut self, caller: &Caller, slots: impl Iterator<Item = Slot>) -> ReadWay {
+        let mut any = None;
+        let routes = slots.map(|slot| {
+            let (lane, route) = self.replica(caller, slot)?;
+            any = Some(lane);
+            Some(route)
+        });
+        let routes: Vec<Option<Route>> = routes.collect();
+        any.map_or(ReadWay::AsEver, |lane| ReadWay::Parts(lane, routes))
+    }
+
+    /// The replica that a read of the slot goes to, and the lane by which; `None` where that is the primary.
+    fn replica(&mut self, caller: &Caller, slot: Slot) -> Option<(Rc<Lane>, Route)> {
         let now = caller.router.clock().now();
-        let Ok(written) = self.written(slot, &caller.line, now) else { return ReadWay::AsEver };
+        let written = self.written(slot, &caller.line, now).ok()?;
         let lane = self.lane(caller);
         let read = Read { slot, from: self.from, written, now };
-        match lane.replica_for(&caller.router, &read, caller.affinity) {
-            Some(route) => {
-                self.last = Some(caller.line.next());
-                self.written.remove(&slot);
-                ReadWay::Replica(lane, route)
-            }
-            None => ReadWay::AsEver,
-        }
+        let route = lane.replica_for(&caller.router, &read, caller.affinity)?;
+        self.last = Some(caller.line.next());
+        self.written.remove(&slot);
+        Some((lane, route))
     }
 
     fn is_under_way(&self, line: &Line) -> bool {
@@ -182,10 +202,19 @@ mod tests {
             let caller = caller(&nodes);
             let table = caller.router.topology().commands.clone();
             let (get, set) = (table.named(b"get", b""), table.named(b"set", b""));
+            let (mget, sinter, touch) =
+                (table.named(b"mget", b""), table.named(b"sinter", b""), table.named(b"touch", b""));
             let mut reads = Reads::from(&caller, ReadFrom::Replica).expect("it reads from replicas");
             let plan = Plan::One(Slot::of(b"foo"));
             let now = |reads: &mut Reads, spec, alone| match reads.way(&caller, &plan, spec, alone) {
                 ReadWay::Replica(..) => "replica",
+                ReadWay::Parts(_, routes) => {
+                    if routes.len() == 1 {
+                        "one part"
+                    } else {
+                        "parts"
+                    }
+                }
                 ReadWay::AsEver => "as ever",
                 ReadWay::Waits => "waits",
             };
@@ -193,12 +222,16 @@ mod tests {
             assert_eq!(now(&mut reads, get, false), "as ever", "nobody knows how far the replica is");
             note(&nodes, start);
             assert_eq!(now(&mut reads, get, true), "as ever", "it watches, or tracks");
+            assert_eq!(now(&mut reads, mget, true), "as ever");
+            assert_eq!(now(&mut reads, sinter, false), "as ever", "nothing tells what of it is missing");
+            assert_eq!(now(&mut reads, touch, false), "as ever");
             let place = |route| caller.line.open(None, 1, route);
             assert_eq!(now(&mut reads, get, false), "replica");
             let read = place(Route::Replica(Slot::of(b"foo"), 1));
             assert_eq!(now(&mut reads, get, false), "replica", "reads do not wait for each other");
             let other = place(Route::Replica(Slot::of(b"foo"), 1));
             assert_eq!(now(&mut reads, set, false), "waits", "the read could find it");
+            assert_eq!(now(&mut reads, mget, false), "one part");
             read.fill(b"$-1\r\n");
             assert_eq!(now(&mut reads, set, false), "waits");
             other.fill(b"$-1\r\n");

@@ -9,7 +9,7 @@ use super::{
     secrets::{self, Secrets},
     sender::{self, Sender},
     traits::{self, Traits},
-    treatment::{self, Local, Treatment},
+    treatment::{self, Fold, Local, Treatment},
 };
 use crate::metrics::CommandId;
 
@@ -166,6 +166,12 @@ impl Spec {
     /// Whether it only reads, and one key alone, whose place among its arguments does not depend on them.
     pub fn reads_one_key(&self) -> bool {
         self.is_readonly() && self.only_key().is_some()
+    }
+
+    /// Whether it only reads, and tells of each of its keys by itself.
+    pub fn reads_key_by_key(&self) -> bool {
+        let is_split = matches!(self.treatment, Treatment::Split(Fold::KeyOrder | Fold::Sum));
+        is_split && self.is_readonly() && !self.traits.touches
     }
 
     /// Whether its reply to a request of so many arguments may be as long as what is stored.
@@ -366,12 +372,6 @@ bits! {
     INCOMPLETE = 5 "incomplete",
     /// What it does depends on its arguments.
     VARIABLE = 6 "variable_flags",
-}
-
-/// Which nodes to ask (`request_policy`).
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum RequestPolicy {
-    /// The keys' slot; any primary where there are none.
     /// The command tells of the value, or copies it.
     ACCESS = 7 "access",
     /// The command changes the value.
@@ -380,6 +380,12 @@ pub enum RequestPolicy {
     INSERT = 9 "insert",
     /// The command deletes some of the value, on purpose.
     DELETE = 10 "delete",
+}
+
+/// Which nodes to ask (`request_policy`).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum RequestPolicy {
+    /// The keys' slot; any primary where there are none.
     #[default]
     None,
     /// Primaries and replicas.

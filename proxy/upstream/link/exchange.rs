@@ -357,6 +357,7 @@ impl Exchange {
         self.link.tally.replied(class, took);
         let is_slow = took >= self.link.context.timeouts.slow_request();
         let by_replica = front.envelope.as_ref().is_some_and(Envelope::is_for_replica);
+        let keys = front.envelope.as_ref().map_or(0, |envelope| envelope.traits.keys);
         let reloads = front.envelope.as_ref().is_some_and(|envelope| envelope.traits.needs.reloads);
         let verdict = match &front.fault {
             // The end of a long value may read like an error.
@@ -365,7 +366,7 @@ impl Exchange {
             Some(fault) if reply.starts_with(b"-EXECABORT") => {
                 Refusal::of(fault).map(|refusal| (NotExecuted::Refused(refusal), Bytes::clone(fault)))
             }
-            _ if by_replica && replication::may_be_missing(reply) => {
+            _ if by_replica && replication::may_be_missing(reply, keys) => {
                 let why = Refusal::of(reply).map_or(NotExecuted::Missing, NotExecuted::Refused);
                 Some((why, Bytes::copy_from_slice(reply)))
             }

@@ -41,7 +41,7 @@ pub struct Envelope {
     extras: Option<Box<Extras>>,
 }
 
-/// What distinguishes a request on its way. All parts of a split one have the same.
+/// What distinguishes a request on its way. All parts of a split one have the same, but for the number of their keys.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct RequestTraits {
     /// The request only reads, so that it may be sent once more though it may have run.
@@ -56,6 +56,8 @@ pub struct RequestTraits {
     pub caching: Caching,
     /// What it runs.
     pub needs: Needs,
+    /// How many keys it has, where a replica's reply tells of each whether it is there; 0: it has one at most.
+    pub keys: u32,
 }
 
 /// What a request runs that its node may lack.
