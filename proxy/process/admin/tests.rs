@@ -119,3 +119,47 @@ fn the_status_shows_every_node() {
     stage.stop.cancel();
     stage.admin.join();
 }
+
+/// What a scrape costs with many nodes and clients: `cargo test --lib -- --nocapture a_scrape`. The limit is that of a build
+/// without optimisation, on a machine that has other things to do.
+#[test]
+fn a_scrape_of_a_hundred_nodes_and_ten_thousand_clients_is_quick() {
+    use crate::{
+        commands::table::CommandTable,
+        metrics::{CommandClass, CommandId, RequestClass},
+        protocol::endpoint::Endpoint,
+    };
+
+    let metrics = Metrics::new();
+    let label = |number: usize| -> Arc<str> { format!("redis-{number}.example.internal:7000").into() };
+    let state = |number| {
+        let (label, address) = (label(number), label(number));
+        NodeState { label, address, role: "primary", up: true, slots: 163 }
+    };
+    metrics.topology(1, Slots { assigned: 16384, reachable: 16384 }, (0..100).map(state).collect());
+    let (clients, nodes) = (metrics.client_tally(), metrics.node_tallies());
+    for spec in CommandTable::builtin().rows() {
+        clients.command(CommandId::of(&spec.name), CommandClass::Read, false, Duration::from_micros(300));
+    }
+    for number in 0..100 {
+        let tally = nodes.of(&label(number));
+        tally.queued(30);
+        tally.replied(RequestClass::Read, Duration::from_micros(300));
+    }
+    clients.publish();
+    nodes.publish(|_| true);
+    let registry = Clients::new(usize::MAX);
+    let end = Endpoint::Tcp(([127, 0, 0, 1], 1).into());
+    for _ in 0..10_000 {
+        registry.join(end.clone(), end.clone(), 0).about().library = b"redis-py".to_vec();
+    }
+    let scrape = || {
+        let start = std::time::Instant::now();
+        metrics.client_libraries(status::client_libraries(&registry));
+        (start.elapsed(), metrics.render().len(), start.elapsed())
+    };
+    let (libraries, bytes, took) = (0..5).map(|_| scrape()).min_by_key(|(_, _, took)| *took).expect("a scrape");
+    let series = metrics.render().lines().filter(|line| !line.starts_with('#')).count();
+    println!("{series} series, {bytes} bytes: {took:?}, of which the clients {libraries:?}");
+    assert!(took < Duration::from_millis(500), "{took:?}");
+}

@@ -88,6 +88,11 @@ impl Moves {
         Takeovers(takeovers)
     }
 
+    /// Whether a node was the other's replica a moment ago: to be so again is no news.
+    pub fn has_followed(&self, id: &str, primary: &str) -> bool {
+        self.followed.get(id).is_some_and(|(known, _)| known == primary)
+    }
+
     fn remember(&mut self, current: &Topology, now: Instant) {
         self.followed.retain(|_, (_, since)| now - *since < REMEMBERED);
         for node in &current.nodes {
@@ -198,6 +203,7 @@ mod tests {
         let both = topology(&[("a", None), ("b", None), ("c", None)], by_c);
         assert_eq!(moves.note(&two, &both, now).0, text);
         assert!(moves.take(now + QUIET).is_empty(), "it is told once");
+        assert!(moves.has_followed("c", "a") && !moves.has_followed("a", "c"));
 
         // The replica calls itself a primary before it has a slot.
         let mut moves = Moves::default();

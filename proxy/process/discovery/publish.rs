@@ -5,7 +5,7 @@ use std::{collections::HashSet, sync::Arc, time::Duration};
 use tokio::time::Instant;
 use tracing::{debug, error, info};
 
-use super::{Discovery, MOST_FORMER, WATCHFUL_INTERVAL, reach::News};
+use super::{Discovery, MOST_FORMER, WATCHFUL_INTERVAL, moves::Moves, reach::News};
 use crate::{
     cluster::topology::{Node, Role, Topology, slots_text},
     metrics::{
@@ -186,7 +186,9 @@ impl Discovery {
                 events.info(EventKind::Member, format!("node {} has joined: {}", node.label, part(next, index)));
             }
             for node in &current.nodes {
-                events_of_member(node, current, next).into_iter().for_each(|text| events.info(EventKind::Member, text));
+                events_of_member(node, current, next, &self.moves)
+                    .into_iter()
+                    .for_each(|text| events.info(EventKind::Member, text));
             }
         }
         self.former.extend(current.departed(next).map(|gone| gone.reach.clone()));
@@ -224,7 +226,7 @@ fn part(topology: &Topology, index: usize) -> String {
 }
 
 /// What has become of a node that was there before.
-fn events_of_member(before: &Node, current: &Topology, next: &Topology) -> Vec<String> {
+fn events_of_member(before: &Node, current: &Topology, next: &Topology, moves: &Moves) -> Vec<String> {
     let Some(index) = next.nodes.iter().position(|node| node.id == before.id) else {
         // The others keep a node that they hold for failing, but nobody is told of it once it owns no slot.
         let why = match current.lost(&before.id) {
@@ -238,7 +240,11 @@ fn events_of_member(before: &Node, current: &Topology, next: &Topology) -> Vec<S
     if now.label != before.label {
         texts.push(format!("node {} goes by {} now", before.label, now.label));
     }
-    if now.role == Role::Replica && now.replicates != before.replicates {
+    let follows_anew = |primary: &String| !moves.has_followed(&now.id, primary);
+    if now.role == Role::Replica
+        && now.replicates != before.replicates
+        && now.replicates.as_ref().is_some_and(follows_anew)
+    {
         texts.push(format!("node {} is {} now", now.label, part(next, index)));
     }
     texts

@@ -21,8 +21,8 @@ with sync_playwright() as player:
     page.on("console", lambda message: errors.append(message.text) if message.type in ("error", "warning") else None)
     page.on("request", lambda request: elsewhere.append(request.url) if not request.url.startswith(page_at) else None)
     page.goto(page_at)
-    page.wait_for_selector(".node", timeout=20_000)
-    page.wait_for_function("document.querySelectorAll('#events li').length > 0", timeout=20_000)
+    page.wait_for_selector(".node", timeout=60_000)
+    page.wait_for_function("document.querySelectorAll('#events li').length > 0", timeout=60_000)
     print(page.inner_text("body"))
     beyond = page.evaluate("document.documentElement.scrollWidth - innerWidth")
     if beyond > 0:
