@@ -50,6 +50,9 @@ fn is_name(host: &str) -> bool {
 pub struct Names {
     /// By node id.
     of: HashMap<String, Address>,
+    /// The host name that each node announces, by its id. Nodes learn each other's by and by: who asks one of them after
+    /// another would see names come and go.
+    announced: HashMap<String, String>,
     /// The ids of the nodes that were met by each name.
     met: HashMap<Address, HashSet<String>>,
 }
@@ -62,6 +65,10 @@ impl Names {
     pub fn learn(&mut self, view: &View, resolved: &Resolved, met: &[(String, Address)]) {
         let is_there = |id: &String| view.seen.iter().any(|seen| seen.id == *id);
         self.of.retain(|id, _| is_there(id));
+        self.announced.retain(|id, _| is_there(id));
+        for seen in &view.seen {
+            self.announced.extend(seen.hostname.iter().map(|name| (seen.id.clone(), name.clone())));
+        }
         self.met.values_mut().for_each(|ids| ids.retain(is_there));
         for (seed, at) in resolved {
             let ids = self.met.entry(seed.clone()).or_default();
@@ -85,7 +92,7 @@ impl Names {
     /// What to call a node: `host:port`.
     pub fn label(&self, seen: &Seen) -> Address {
         let given = !seen.implied && is_name(&seen.announced.host);
-        match (&seen.hostname, self.of.get(&seen.id)) {
+        match (self.announced.get(&seen.id), self.of.get(&seen.id)) {
             (Some(hostname), _) => Address::new(hostname.clone(), seen.announced.port),
             (None, Some(name)) if !given => name.clone(),
             _ => seen.announced.clone(),
@@ -171,6 +178,11 @@ mod tests {
         nodes.seen[2] = Seen { implied: true, ..seen("c", "red-b") };
         let seeds = resolved(&[("seed-a", &["10.0.0.1"]), ("red-b", &["10.0.0.2"]), ("seed-c", &["10.0.0.3"])]);
         names.learn(&nodes, &seeds, &[("c".into(), Address::new("seed-c", 7000))]);
-        assert_eq!(labels(&names, &nodes), ["red-a.example:7000", "red-b:7000", "seed-c:7000", "localhost:7000"]);
+        let expected = ["red-a.example:7000", "red-b:7000", "seed-c:7000", "localhost:7000"];
+        assert_eq!(labels(&names, &nodes), expected);
+        // Who was asked now has not heard of it.
+        nodes.seen[0].hostname = None;
+        names.learn(&nodes, &seeds, &[]);
+        assert_eq!(labels(&names, &nodes), expected);
     }
 }
