@@ -62,7 +62,7 @@ mod work;
 use std::{
     future::poll_fn,
     io,
-    pin::{Pin, pin},
+    pin::Pin,
     rc::Rc,
     sync::Arc,
     task::{Context, Poll},
@@ -169,10 +169,10 @@ impl Flow {
 }
 
 impl Session {
-    /// A session for a client that has just connected.
-    pub fn new(router: Rc<Router>, stream: Stream, client: Arc<Client>) -> Session {
+    /// A session for a client that has just connected: boxed, since futures hold what moves into them several times.
+    pub fn new(router: Rc<Router>, stream: Stream, client: Arc<Client>) -> Box<Session> {
         let caller = Caller::new(router, client);
-        Session {
+        Box::new(Session {
             reader: Reader::default(),
             barrier: Barrier::new(caller.router.epoch(), caller.router.settings().strict_order.get()),
             retry: None,
@@ -186,11 +186,12 @@ impl Session {
             account: Account::default(),
             caller,
             stream,
-        }
+        })
     }
 
-    /// Serves the client until it leaves or has to go; says why.
-    pub async fn run(mut self) -> Disconnect {
+    /// Serves the client until it leaves or has to go; says why. What awaits more than the next turn has its memory for as long
+    /// as it does so: thousands of clients are idle.
+    pub async fn run(mut self: Box<Self>) -> Disconnect {
         poll_fn(|cx| {
             self.caller.client.wake_with(cx.waker());
             Poll::Ready(())
@@ -202,7 +203,7 @@ impl Session {
                     let arguments = request.as_request().args().map(<[u8]>::len).sum();
                     self.busy = Busy::Work { arguments, held: request.held() };
                     self.keep_account();
-                    self.work(request, *work).await;
+                    Box::pin(self.work(request, *work)).await;
                     if !self.busy.is_ending() {
                         self.busy = Busy::Serving;
                     }
@@ -210,15 +211,15 @@ impl Session {
                 }
                 Turn::Ask(request) => {
                     let asking = ask_about(self.caller.clone(), request);
-                    match self.attend_to(pin!(asking), Eof::Waits).await {
+                    match Box::pin(self.attend_to(asking, Eof::Waits)).await {
                         Some(None) => self.busy = Busy::Ending(Disconnect::Killed),
                         said => self.front.judgment = said.flatten(),
                     }
                 }
-                Turn::Again(bounced) => self.stream_again(*bounced).await,
+                Turn::Again(bounced) => Box::pin(self.stream_again(*bounced)).await,
                 Turn::Ended(reason) => {
                     if reason == Disconnect::OutputLimit {
-                        self.linger().await;
+                        Box::pin(self.linger()).await;
                     }
                     return reason;
                 }
@@ -389,6 +390,7 @@ impl Session {
         let mut turn = None;
         let (router, inside) = (self.caller.router.clone(), self.caller.database.clone());
         let is_guarded = self.caller.gate.seat().is_some();
+        let mut anew = inside.as_ref().map(|inside| inside.anew());
         self.reader.set_ready(true);
         while !self.busy.is_ending() {
             let rest = &bytes[used..];
@@ -414,9 +416,8 @@ impl Session {
                 let request = parser.request(rest, found);
                 self.reader.set_behind(rest.len() - found.used);
                 let topology = router.topology();
-                let mut anew = inside.as_ref().map(|inside| inside.anew());
                 let is_stopped = is_guarded && self.is_stopped(&topology.commands, &request);
-                let (request, spec) = match (&inside, &mut anew) {
+                let (request, spec) = match (&inside, anew.as_deref_mut()) {
                     (Some(inside), _) if is_stopped => {
                         database::stay_out(inside, &self.caller);
                         (request, topology.commands.find(&request))

@@ -7,6 +7,7 @@
 //! like the prefix is the client's own.
 
 mod enter;
+mod lua;
 mod notified;
 mod said;
 mod script;
@@ -22,7 +23,7 @@ pub use self::{
     several::Databases,
     strip::Strip,
 };
-use crate::protocol::slot::Slot;
+use crate::protocol::{resp::request::Prefix, slot::Slot};
 
 /// A database of its own.
 #[derive(Debug, PartialEq, Eq)]
@@ -30,6 +31,8 @@ pub struct Database {
     name: Box<str>,
     /// What stands before each of its keys.
     prefix: Box<[u8]>,
+    /// The same, as requests are written anew with it.
+    headed: Prefix,
     /// The prefix as the beginning of a pattern.
     pattern: Box<[u8]>,
     /// Keys that scripts declare beside their own, and that nobody has: while the slot is half moved, no node runs what names
@@ -64,7 +67,16 @@ impl Database {
         });
         let (pattern, slot) = (escaped.collect(), Slot::of(&prefix));
         let guards = GUARDS.map(|guard| [&*prefix, guard].concat().into());
-        Ok(Database { name: name.into(), prefix: prefix.into(), pattern, guards, slot, is_one_of_several: false })
+        let headed = Prefix::new(&prefix);
+        Ok(Database {
+            name: name.into(),
+            prefix: prefix.into(),
+            headed,
+            pattern,
+            guards,
+            slot,
+            is_one_of_several: false,
+        })
     }
 
     /// Whether a database may have this name.

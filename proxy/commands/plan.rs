@@ -237,6 +237,12 @@ pub fn plan(request: &Request, spec: Option<&Spec>, policy: &Policy) -> Plan {
     }
 }
 
+/// Whether requests of this row go to the slot of their keys whatever else is in them, where all keys are in one.
+#[inline]
+pub fn goes_by_keys_alone(spec: &Spec, policy: &Policy) -> bool {
+    matches!(spec.treatment, Treatment::Keyed) && spec.refused.is_none() && !policy.denies.get()
+}
+
 /// What is known of the slots of a request's keys.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Slots {

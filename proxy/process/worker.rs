@@ -236,11 +236,12 @@ async fn serve(router: Rc<Router>, stream: Accepted, seat: ClientGuard) {
     tally.client_came();
     let settings = router.settings();
     if settings.of_listener(seat.client.listener).proxy_protocol
-        && !proxy_header::is_read(&mut stream, &seat.client, &seat.clients, &settings.trusted_proxies).await
+        && !Box::pin(proxy_header::is_read(&mut stream, &seat.client, &seat.clients, &settings.trusted_proxies)).await
     {
         return tally.client_left(Disconnect::ProxyHeader);
     }
-    if !handshake::is_agreed(&mut stream, &seat.client, &seat.clients, &tally).await {
+    // Boxed, so that its memory is given back when it is over.
+    if !Box::pin(handshake::is_agreed(&mut stream, &seat.client, &seat.clients, &tally)).await {
         return tally.client_left(Disconnect::Handshake);
     }
     let session = Session::new(router, stream, seat.client.clone());

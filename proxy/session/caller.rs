@@ -19,7 +19,7 @@ use crate::{
         dial::{Login, Version},
         link::Link,
         router::{Lane, ListenerSettings, Router},
-        ticket::{Envelope, Line},
+        ticket::{Envelope, Label, Line},
     },
 };
 #[cfg(test)]
@@ -67,6 +67,12 @@ impl Caller {
     pub(super) fn attempts(&self, slot: Option<Slot>) -> Attempts {
         let (router, lane) = (self.router.clone(), self.lane.clone());
         Attempts::new(router, lane, slot, self.affinity, self.line.doubts.clone())
+    }
+
+    /// What the request that is being dispatched counts as, where its database has nodes do something else for it.
+    #[inline]
+    pub(super) fn said(&self) -> Option<Label> {
+        self.database.as_ref()?.said()
     }
 
     /// The client works in the database of its own of this number from now on, where there are any.

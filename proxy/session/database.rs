@@ -15,7 +15,7 @@ use crate::{
     cluster::topology::Route,
     commands::{
         database::{Database, Entered, KnownScripts, Strip},
-        plan::Plan,
+        plan::{self, Plan, Policy},
         table::{
             CommandTable, Spec,
             in_database::{InDatabase, ReplyKeys},
@@ -26,7 +26,7 @@ use crate::{
         resp::{Request, Value, request::Anew, write},
         slot::Slot,
     },
-    upstream::router::Router,
+    upstream::{router::Router, ticket::Label},
 };
 
 /// The database, and what entering it takes.
@@ -39,7 +39,11 @@ pub(super) struct OwnDatabase {
     /// Where a request is written anew.
     anew: RefCell<Anew>,
     /// What becomes of the request that is about to be dispatched, where that is not for its row to say.
-    plan: Cell<Option<Plan>>,
+    plan: Cell<Option<Box<Plan>>>,
+    /// The request that is about to be dispatched has one key, written anew, and so is about the database's slot.
+    is_plain: Cell<bool>,
+    /// What the request that is about to be dispatched counts as, where nodes are sent another command than the client said.
+    said: Cell<Option<Label>>,
     /// The lines of INFO that tell how many keys there are, for the INFO that is about to be carried out.
     keyspace: Cell<Option<String>>,
 }
@@ -55,6 +59,8 @@ impl OwnDatabase {
             counted: Cell::default(),
             anew: RefCell::default(),
             plan: Cell::default(),
+            is_plain: Cell::default(),
+            said: Cell::default(),
             keyspace: Cell::default(),
         })
     }
@@ -66,6 +72,26 @@ impl OwnDatabase {
         if self.counted.replace(end) != end {
             self.tally.asked();
         }
+    }
+
+    /// What becomes of the request that is being dispatched: what its database has decided, else what its row says.
+    #[inline]
+    pub(super) fn plan(&self, request: &Request, spec: Option<&Spec>, policy: &Policy) -> Plan {
+        if let Some(plan) = self.plan.take() {
+            return *plan;
+        }
+        match spec {
+            Some(spec) if self.is_plain.get() && plan::goes_by_keys_alone(spec, policy) => {
+                Plan::One(self.database.slot())
+            }
+            _ => plan::plan(request, spec, policy),
+        }
+    }
+
+    /// What the request that is being dispatched counts as, where that is not for its row to say.
+    #[inline]
+    pub(super) fn said(&self) -> Option<Label> {
+        if self.is_plain.get() { None } else { self.said.get() }
     }
 
     /// The lines of INFO that tell how many keys there are, once.
@@ -87,6 +113,7 @@ impl Drop for OwnDatabase {
 }
 
 /// The request as it goes on within the caller's database, and its row in the table; `queued` is what an EXEC carries out.
+#[inline]
 pub(super) fn enter<'a, 'c>(
     inside: &OwnDatabase,
     caller: &Caller,
@@ -103,8 +130,24 @@ pub(super) fn enter<'a, 'c>(
         && !listening.only_subscribes(caller)
         && inside.database.enter_plain(&request, spec, anew)
     {
+        inside.is_plain.set(true);
         return (anew.request(), Some(spec));
     }
+    inside.is_plain.set(false);
+    inside.said.set(None);
+    enter_otherwise(inside, caller, listening, queued, commands, (request, spec), anew)
+}
+
+/// What [`enter`] does for other requests than nearly all.
+fn enter_otherwise<'a, 'c>(
+    inside: &OwnDatabase,
+    caller: &Caller,
+    listening: &Listening,
+    queued: Option<&Transaction>,
+    commands: &'c Arc<CommandTable>,
+    (request, spec): (Request<'a>, Option<&'c Spec>),
+    anew: &'a mut Anew,
+) -> (Request<'a>, Option<&'c Spec>) {
     if listening.forbids(caller, &request, spec).is_some() {
         // It is refused by the name that the client said.
         return (request, spec);
@@ -125,7 +168,10 @@ pub(super) fn enter<'a, 'c>(
         Entered::Anew if spec.is_some_and(|spec| matches!(spec.in_database, InDatabase::Keys)) => {
             return (anew.request(), spec);
         }
-        Entered::Anew => return (anew.request(), commands.find(&anew.request())),
+        Entered::Anew => {
+            inside.said.set(spec.map(|spec| Label::of(Some(spec))));
+            return (anew.request(), commands.find(&anew.request()));
+        }
         Entered::Refused(error) => Plan::Refuse(error),
         Entered::Unchanged(error) => Plan::Unchanged(error),
         Entered::CountsKeys => Plan::CountsKeys,
@@ -136,7 +182,7 @@ pub(super) fn enter<'a, 'c>(
             Plan::InTurn(caller.databases.all().map(each).collect())
         }
     };
-    inside.plan.set(Some(plan));
+    inside.plan.set(Some(Box::new(plan)));
     (request, spec)
 }
 
@@ -144,6 +190,8 @@ pub(super) fn enter<'a, 'c>(
 pub(super) fn stay_out(inside: &OwnDatabase, caller: &Caller) {
     caller.line.strip_next(None);
     inside.plan.set(None);
+    inside.is_plain.set(false);
+    inside.said.set(None);
 }
 
 /// What is known for a request of this row, which joins a transaction or not.
@@ -188,12 +236,6 @@ fn strip_for(
         }
         reply_keys => Strip::new(database, scripts, reply_keys),
     }
-}
-
-/// What becomes of the request that is being dispatched, where its database has decided that.
-#[inline]
-pub(super) fn plan(caller: &Caller) -> Option<Plan> {
-    caller.database.as_ref()?.plan.take()
 }
 
 /// Sends each request to its slot, one after the other, until one fails.

@@ -11,7 +11,6 @@ use super::{
     busy::Busy,
     called,
     caller::Caller,
-    database,
     everywhere::{self, asks_first},
     gate::Gate,
     make_up, monitor, pause,
@@ -90,10 +89,13 @@ impl Session {
             return Flow::Held;
         }
         if let Some(spec) = spec {
-            self.caller.client.says(spec.metric);
+            self.caller.client.says(self.caller.said().map_or(spec.metric, |said| said.command));
         }
-        let mut plan =
-            database::plan(&self.caller).unwrap_or_else(|| plan::plan(request, spec, &router.settings().policy));
+        let policy = &router.settings().policy;
+        let mut plan = match &self.caller.database {
+            None => plan::plan(request, spec, policy),
+            Some(inside) => inside.plan(request, spec, policy),
+        };
         if let (Plan::Refuse(error), true) = (&plan, is_exec(spec)) {
             return self.reject(spec, error);
         }
@@ -311,7 +313,8 @@ impl Session {
 
     /// Opens the place of a request's reply, and says what the request is.
     pub(super) fn open(&mut self, request: &Request<'_>, spec: Option<&Spec>, route: Route) -> Envelope {
-        let ticket = self.caller.line.open(Some(Label::of(spec)), request.frame().len(), route);
+        let label = self.caller.said().unwrap_or_else(|| Label::of(spec));
+        let ticket = self.caller.line.open(Some(label), request.frame().len(), route);
         let traits = RequestTraits {
             repeatable: spec.is_some_and(Spec::is_readonly),
             writes: spec.is_none_or(|spec| spec.is_write() || !spec.is_readonly() && spec.has_keys()),

@@ -122,7 +122,7 @@ impl Database {
         let is_plain = matches!(spec.in_database, InDatabase::Keys) && spec.reply_keys == ReplyKeys::Nothing;
         match spec.only_key() {
             Some(key) if is_plain && key < request.len() && !self.outgrows(request) => {
-                anew.put_before(request, key, &self.prefix);
+                anew.put_before(request, key, &self.headed);
                 true
             }
             _ => false,
@@ -136,7 +136,7 @@ impl Database {
         if self.outgrows(request) {
             return Entered::Refused(says::TOO_LONG_INSIDE.into());
         }
-        anew.put_before(request, key, &self.prefix);
+        anew.put_before(request, key, &self.headed);
         Entered::Anew
     }
 

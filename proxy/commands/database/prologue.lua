@@ -138,7 +138,8 @@ local redis, server, _G, load, loadstring = (function(P, Q, S, T)
         function whole.d(f, a, m)
             if m > 1 then local r = f(unpack(a, 1, m)) return r end
             local count = f('CLUSTER', 'COUNTKEYSINSLOT', S)
-            return count > 10000 and count or #within(count)
+            local own = #within(math.min(count, 10000))
+            return count > 10000 and floor(count * own / 10000 + 0.5) or own
         end
         function whole.r(f, a, m)
             if m > 1 then local r = f(unpack(a, 1, m)) return r end

@@ -1,6 +1,6 @@
 //! What nodes tell of what they have run, in the words of a database's client: the way back from [`Database::enter`].
 
-use super::{Database, WrappedScripts, whole};
+use super::{Database, GUARDS, WrappedScripts, whole};
 use crate::{
     commands::table::{
         CommandTable, Keys,
@@ -72,21 +72,26 @@ impl Database {
 
     fn said_by_script(&self, request: &Request, code: Code, scripts: &WrappedScripts) -> Said {
         let number = decimal(request.arg(2)).and_then(|number| usize::try_from(number).ok());
-        let number = number.filter(|&number| number >= self.guards.len() && number + 3 <= request.len());
+        let number = number.filter(|&number| number + 3 <= request.len());
         let Some(number) = number else { return Said::Others };
         let (keys, behind) = (3..3 + number, 3 + number);
         let Some(keys) = keys.map(|at| self.own(request.arg(at))).collect::<Option<Vec<_>>>() else {
             return Said::Others;
         };
-        let (keys, guards) = keys.split_at(number - self.guards.len());
-        if !guards.iter().zip(&self.guards).all(|(&guard, own)| self.own(own) == Some(guard)) {
+        let (own, guards) = keys.split_at(number.saturating_sub(self.guards.len()));
+        let is_guarded = guards.len() == GUARDS.len()
+            && guards.iter().zip(&self.guards).all(|(key, guard)| self.own(guard) == Some(key));
+        // Without, nothing but its keys tells whose it is.
+        if !is_guarded && keys.is_empty() && !scripts.is_said(&self.prefix, request.arg(1)) {
             return Said::Others;
         }
+        let keys = if is_guarded { own } else { &keys[..] };
         if whole::is_script(request.arg(1)) {
             return whole::said(request.args().skip(behind)).map_or(Said::Others, Said::Own);
         }
         let script = match code {
             Code::Evalsha => scripts.as_said(request.arg(1)),
+            _ if !is_guarded => request.arg(1).to_vec(),
             _ => scripts.text_said(request.arg(1)).unwrap_or_else(|| b"(a script)".to_vec()),
         };
         let mut words = vec![request.name().to_vec(), script, keys.len().to_string().into_bytes()];

@@ -1,8 +1,8 @@
 //! Scripts in a database: a prologue on their first line shows them the database's world (`prologue.lua`). They are kept at
 //! nodes by the digests of what nodes are given, and known to clients by those of what clients said.
 //!
-//! No text of a client's goes to a node without the prologue, and no digest but that of a text that has it: a script
-//! without it could reach the keys of all databases.
+//! No text of a client's goes to a node without the prologue, and no digest but that of a text that has it, unless the text
+//! itself shows that it only hands its declared keys on ([`Reach::Declared`]): any other could reach the keys of all databases.
 
 use std::{
     cell::{Cell, RefCell},
@@ -13,7 +13,10 @@ use std::{
     sync::{Arc, LazyLock},
 };
 
-use super::{Database, Entered};
+use super::{
+    Database, Entered,
+    lua::{self, Reach},
+};
 use crate::{
     commands::{
         scripts::{Met, ScriptCache, Sha, is_kept},
@@ -36,7 +39,7 @@ const NOBODYS: &[u8] = b"ffffffffffffffffffffffffffffffffffffffff";
 
 /// The prologue without comments and line ends.
 static PROLOGUE: LazyLock<String> = LazyLock::new(|| compact(include_str!("prologue.lua")));
-/// Likewise, of that for simple scripts.
+/// Likewise, of that for scripts that only call commands with one key.
 static SIMPLE_PROLOGUE: LazyLock<String> = LazyLock::new(|| compact(include_str!("prologue_simple.lua")));
 
 /// A script of the proxy's own without comments and line ends.
@@ -53,6 +56,8 @@ struct Wrapped {
     sha_said: Sha,
     kept: Box<[u8]>,
     sha_kept: Sha,
+    /// The text itself is kept, and needs no guards: it touches no keys but those that are declared.
+    is_bare: bool,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -115,12 +120,12 @@ impl Database {
                     (true, false) => (b"EVALSHA", wrapped.sha_kept.digits()),
                     (true, true) => (b"EVALSHA_RO", wrapped.sha_kept.digits()),
                 };
-                self.enter_call(request, name, script, anew);
+                self.enter_call(request, name, script, self.guards_of(Some(&wrapped)), anew);
             }
             Code::Evalsha => {
                 let wrapped = known.find(self, request.arg(1));
                 let digest = wrapped.as_ref().map_or(NOBODYS, |wrapped| wrapped.sha_kept.digits());
-                self.enter_call(request, request.name(), digest, anew);
+                self.enter_call(request, request.name(), digest, self.guards_of(wrapped.as_deref()), anew);
             }
             Code::Load => {
                 anew.begin(3);
@@ -154,9 +159,14 @@ impl Database {
         Entered::Anew
     }
 
+    /// What a call of the script declares besides its keys.
+    fn guards_of(&self, script: Option<&Wrapped>) -> &[Box<[u8]>] {
+        if script.is_some_and(|script| script.is_bare) { &[] } else { &self.guards }
+    }
+
     /// The script's keys are named as they are kept; the guards stand behind them, so that one without keys goes to where the
     /// database is.
-    fn enter_call(&self, request: &Request, name: &[u8], script: &[u8], anew: &mut Anew) {
+    fn enter_call(&self, request: &Request, name: &[u8], script: &[u8], guards: &[Box<[u8]>], anew: &mut Anew) {
         let number = decimal(request.arg(2)).and_then(|number| usize::try_from(number).ok());
         let Some(number) = number.filter(|number| *number <= request.len() - 3) else {
             // A server says so, and nothing runs.
@@ -165,11 +175,11 @@ impl Database {
             anew.push(&[script]);
             return request.args().skip(2).for_each(|arg| anew.push(&[arg]));
         };
-        anew.begin(request.len() + self.guards.len());
+        anew.begin(request.len() + guards.len());
         anew.push(&[name]);
         anew.push(&[script]);
-        anew.push(&[(number + self.guards.len()).to_string().as_bytes()]);
-        let (mut args, guards) = (request.args().skip(3), &self.guards);
+        anew.push(&[(number + guards.len()).to_string().as_bytes()]);
+        let mut args = request.args().skip(3);
         args.by_ref().take(number).for_each(|key| anew.push(&[&self.prefix, key]));
         guards.iter().for_each(|guard| anew.push(&[guard]));
         args.for_each(|arg| anew.push(&[arg]));
@@ -199,12 +209,15 @@ impl WrappedScripts {
             return known.clone();
         }
         let kept = wrap(database, text, &rules, commands);
+        let is_bare = kept.is_none();
+        let kept = kept.unwrap_or_else(|| text.to_vec());
         let wrapped = Rc::new(Wrapped {
             prefix: database.prefix.clone(),
             said: text.into(),
             sha_said: Sha::of(text),
             sha_kept: Sha::of(&kept),
             kept: kept.into(),
+            is_bare,
         });
         let (by_text, names) = (&mut *self.by_text.borrow_mut(), &mut *self.names.borrow_mut());
         if names.len() >= MOST {
@@ -254,6 +267,12 @@ impl WrappedScripts {
         by_text.values().find(|wrapped| *wrapped.kept == *kept).map(|wrapped| wrapped.said.to_vec())
     }
 
+    /// Whether a database's clients have said a script that nodes are given as it is, by its text or digest.
+    pub(super) fn is_said(&self, prefix: &[u8], script: &[u8]) -> bool {
+        let is_it = |known: &Wrapped| *known.kept == *script || known.sha_kept.digits() == script;
+        self.by_text.borrow().values().any(|known| known.is_bare && *known.prefix == *prefix && is_it(known))
+    }
+
     /// The commands of servers: as they were known last.
     pub(super) fn commands(&self) -> Arc<CommandTable> {
         self.commands.borrow().clone().unwrap_or_else(CommandTable::builtin)
@@ -293,7 +312,7 @@ impl KeyRules {
     }
 }
 
-fn has_one_key_first(spec: &Spec) -> bool {
+pub(super) fn has_one_key_first(spec: &Spec) -> bool {
     spec.in_database == InDatabase::Keys && spec.only_key() == Some(1) && spec.reply_keys == ReplyKeys::Nothing
 }
 
@@ -341,15 +360,19 @@ fn rule(spec: &Spec) -> Option<String> {
     Some(keys + reply_keys)
 }
 
-/// The text with the prologue in front of its first line of code.
-fn wrap(database: &Database, text: &[u8], rules: &KeyRules, commands: &CommandTable) -> Vec<u8> {
+/// The text with the prologue in front of its first line of code; `None` where it needs none.
+fn wrap(database: &Database, text: &[u8], rules: &KeyRules, commands: &CommandTable) -> Option<Vec<u8>> {
     let code = match text.iter().position(|&byte| byte == b'\n') {
         _ if !text.starts_with(b"#!") => 0,
         Some(end) => end + 1,
         // There is no code.
-        None => return text.to_vec(),
+        None => return None,
     };
-    let template = if is_simple(text, commands) { &*SIMPLE_PROLOGUE } else { &*PROLOGUE };
+    let template = match lua::reach(&text[code..], commands) {
+        Reach::Declared => return None,
+        Reach::Named => &*SIMPLE_PROLOGUE,
+        Reach::Any => &*PROLOGUE,
+    };
     let mut prologue = String::new();
     // Every other part is the name of what is put in.
     for (index, part) in template.split('@').enumerate() {
@@ -365,28 +388,7 @@ fn wrap(database: &Database, text: &[u8], rules: &KeyRules, commands: &CommandTa
             _ => prologue.push_str(part),
         }
     }
-    [&text[..code], prologue.as_bytes(), &text[code..]].concat()
-}
-
-/// Whether all that a text has of `redis` are calls of named commands whose only key is their first argument, and nothing else
-/// leads to what it stands for: Lua has a name only by its letters.
-fn is_simple(text: &[u8], commands: &CommandTable) -> bool {
-    let is_there = |word: &[u8]| memchr::memmem::find(text, word).is_some();
-    ![&b"server"[..], b"_G", b"load", b"fenv"].into_iter().any(is_there)
-        && memchr::memmem::find_iter(text, b"redis").all(|at| is_simple_call(&text[at + b"redis".len()..], commands))
-}
-
-/// Whether this follows `redis` in a call such as `redis.call('GET', ...)`.
-fn is_simple_call(rest: &[u8], commands: &CommandTable) -> bool {
-    let call = || {
-        let rest = rest.strip_prefix(b".call").or_else(|| rest.strip_prefix(b".pcall"))?;
-        let rest = rest.trim_ascii_start().strip_prefix(b"(")?.trim_ascii_start();
-        let (quote, rest) = rest.split_first().filter(|(quote, _)| b"'\"".contains(quote))?;
-        let (name, rest) = rest.split_at(rest.iter().position(|byte| byte == quote)?);
-        let has_key = rest[1..].trim_ascii_start().starts_with(b",");
-        (has_key && name.iter().all(u8::is_ascii_alphanumeric)).then_some(name)
-    };
-    call().is_some_and(|name| commands.named(name, b"").is_some_and(has_one_key_first))
+    Some([&text[..code], prologue.as_bytes(), &text[code..]].concat())
 }
 
 /// A string of Lua's.
@@ -415,38 +417,4 @@ fn names_in(text: &[u8], commands: &CommandTable) -> String {
     }
     let names: Vec<String> = names.into_iter().map(|name| format!("['{name}']=1")).collect();
     format!("{{{}}}", names.join(","))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn scripts_that_only_call_commands_with_one_key_are_simple() {
-        for (text, expected) in [
-            ("return redis.call('get', KEYS[1])", true),
-            ("redis.pcall( \"SET\" , KEYS[1], 'v') return redis.call('incr',KEYS[2])", true),
-            ("return 1", true),
-            ("local redis_key = KEYS[1] return 1", false),
-            ("return redis.call('mget', KEYS[1], KEYS[2])", false),
-            ("return redis.call('keys', '*')", false),
-            ("return redis.call('lmpop', 1, 'l', 'LEFT')", false),
-            ("return redis.call('nonesuch', KEYS[1])", false),
-            ("return redis.call('get')", false),
-            ("return redis.call(ARGV[1], KEYS[1])", false),
-            ("return redis.call('get'..'x', KEYS[1])", false),
-            ("return redis.call(('get'), KEYS[1])", false),
-            ("local call = redis.call return call('get', 'k')", false),
-            ("return redis.callx('get', 'k')", false),
-            ("return redis--[[]].call('get', 'k')", false),
-            ("return redis.sha1hex('')", false),
-            ("return redis.call('get', 'k') or redis.status_reply('OK')", false),
-            ("return server.call('get', KEYS[1])", false),
-            ("return _G['red'..'is'].call('get', 'k')", false),
-            ("return loadstring('return red'..'is.call(\"get\", \"k\")')()", false),
-            ("return getfenv(1)['red'..'is']", false),
-        ] {
-            assert_eq!(is_simple(text.as_bytes(), &CommandTable::builtin()), expected, "{text}");
-        }
-    }
 }

@@ -298,29 +298,41 @@ fn scripts_are_given_the_prologue_and_their_keys() {
         let (_, kept, rest) = called(words);
         assert_eq!((rest.as_str(), &kept), (expected, &text), "{words:?}");
     }
-    let (_, with_flags, _) = called(&["EVAL", "#!lua flags=no-writes\nreturn 1", "0"]);
-    assert!(with_flags.starts_with(b"#!lua flags=no-writes\nlocal redis") && with_flags.ends_with(b";return 1"));
+    let (_, with_flags, _) = called(&["EVAL", "#!lua flags=no-writes\nreturn KEYS", "0"]);
+    assert!(with_flags.starts_with(b"#!lua flags=no-writes\nlocal redis") && with_flags.ends_with(b";return KEYS"));
     assert_eq!(called(&["EVAL", "#!lua", "0"]).1, b"#!lua");
+}
+
+#[test]
+fn a_script_that_only_hands_on_its_declared_keys_is_kept_as_it_is() {
+    let (scripts, wrapped) = (ScriptCache::new(Arc::default()), WrappedScripts::default());
+    let text = "return redis.call('get', KEYS[1])";
+    let (name, kept, rest) = called(&scripts, &wrapped, &["EVAL", text, "1", "a", "b"]);
+    assert_eq!((&*name, kept, &*rest), ("EVAL", text.as_bytes().to_vec(), "1 {shop}a b"));
+    let digest = String::from_utf8(Sha::of(text.as_bytes()).digits().to_vec()).unwrap();
+    let (name, kept, rest) = called(&scripts, &wrapped, &["EVALSHA", &digest, "1", "a", "b"]);
+    assert_eq!((&*name, kept, &*rest), ("EVALSHA", digest.into_bytes(), "1 {shop}a b"));
+    assert!(wrapped.is_said(b"{shop}", text.as_bytes()) && !wrapped.is_said(b"{other}", text.as_bytes()));
 }
 
 #[test]
 fn digests_are_changed_both_ways() {
     let (scripts, wrapped) = (ScriptCache::new(Arc::default()), Rc::new(WrappedScripts::default()));
-    let said = Sha::of(b"return 1");
+    let said = Sha::of(b"return KEYS");
     let digits = |sha: &Sha| String::from_utf8(sha.digits().to_vec()).unwrap();
     let nobodys = "f".repeat(40);
     assert_eq!(called(&scripts, &wrapped, &["EVALSHA", &digits(&said), "0"]).1, nobodys.as_bytes());
-    let text = called(&scripts, &wrapped, &["EVAL", "return 1", "0"]).1;
+    let text = called(&scripts, &wrapped, &["EVAL", "return KEYS", "0"]).1;
     let kept = Sha::of(&text);
     assert_eq!(called(&scripts, &wrapped, &["EVALSHA", &digits(&said), "0"]).1, kept.digits());
     // By its digest only once it has run, and a node can be given it.
-    assert_eq!(called(&scripts, &wrapped, &["EVAL", "return 1", "0"]).0, "EVAL");
+    assert_eq!(called(&scripts, &wrapped, &["EVAL", "return KEYS", "0"]).0, "EVAL");
     let mut strip = Strip::new(&shop(), &wrapped, ReplyKeys::Script).unwrap();
     strip.proves(kept);
     assert_eq!(strip.feed(b":1\r\n"), b":1\r\n");
     scripts.learn(&text, Met::Evaluated);
-    assert_eq!(called(&scripts, &wrapped, &["EVAL", "return 1", "0"]).0, "EVALSHA");
-    assert_eq!(called(&scripts, &wrapped, &["EVAL_RO", "return 1", "0"]).0, "EVALSHA_RO");
+    assert_eq!(called(&scripts, &wrapped, &["EVAL", "return KEYS", "0"]).0, "EVALSHA");
+    assert_eq!(called(&scripts, &wrapped, &["EVAL_RO", "return KEYS", "0"]).0, "EVALSHA_RO");
     let error = format!("-ERR no script: {}, on @user_script:1.\r\n", digits(&kept));
     for (reply_keys, reply, expected) in [
         (ReplyKeys::Script, error.clone(), error.replace(&digits(&kept), &digits(&said))),

@@ -2,7 +2,7 @@
 -- asked, the slot, the prefix, and what belongs to what is asked.
 local what, slot, prefix = ARGV[1], ARGV[2], ARGV[3]
 local call, sub, byte, n = redis.call, string.sub, string.byte, #ARGV[3]
--- Up to so many keys of a slot are looked at one by one, so that those of others are not counted.
+-- So many keys of a slot are looked at, so that those of others are not counted: beyond, these tell how many of all are others'.
 local few = 10000
 local function count() return call('CLUSTER', 'COUNTKEYSINSLOT', slot) end
 -- The database's among so many keys of the slot, which may have others.
@@ -78,7 +78,8 @@ function asks.keys()
 end
 function asks.count()
     local all = count()
-    return all > few and all or #among(all)
+    local own = #among(math.min(all, few))
+    return all > few and math.floor(all * own / few + 0.5) or own
 end
 -- Of many keys, some tell how many expire.
 function asks.keyspace()

@@ -120,36 +120,45 @@ impl Anew {
     /// `request` with `prefix` before its argument at `index`. All else is copied as it stands.
     ///
     /// ```
-    /// use slotway::protocol::resp::request::{Anew, Parser};
+    /// use slotway::protocol::resp::request::{Anew, Parser, Prefix};
     ///
     /// let frame = b"*3\r\n$3\r\nSET\r\n$3\r\nkey\r\n$1\r\nv\r\n";
     /// let mut parser = Parser::default();
     /// let found = parser.find(frame)?.unwrap();
     /// let mut anew = Anew::default();
-    /// anew.put_before(&parser.request(frame, found), 1, b"{shop}");
+    /// anew.put_before(&parser.request(frame, found), 1, &Prefix::new(b"{shop}"));
     /// assert_eq!(anew.request().frame(), b"*3\r\n$3\r\nSET\r\n$9\r\n{shop}key\r\n$1\r\nv\r\n");
     /// assert_eq!((anew.request().arg(1), anew.request().arg(2)), (&b"{shop}key"[..], &b"v"[..]));
     /// # Ok::<(), slotway::protocol::resp::request::ProtocolError>(())
     /// ```
     #[inline]
-    pub fn put_before(&mut self, request: &Request, index: usize, prefix: &[u8]) {
+    pub fn put_before(&mut self, request: &Request, index: usize, prefix: &Prefix) {
         let Request { frame, spans } = *request;
-        let (start, length) = (spans[index].start as usize, (spans[index].end - spans[index].start) as usize);
-        // Frames are canonical: this is how its head is written.
-        let head = start - write::head_len(length);
+        let start = spans[index].start as usize;
+        let length = spans[index].end as usize - start;
         self.frame.clear();
-        self.frame.extend_from_slice(&frame[..head]);
-        write::head(&mut self.frame, b'$', (length + prefix.len()) as i64);
-        self.frame.extend_from_slice(prefix);
+        match prefix.heads.get(length) {
+            Some(headed) => {
+                // Frames are canonical: this is how long its head is.
+                let head = start - head_len(length);
+                self.frame.reserve(frame.len() + headed.len());
+                self.frame.extend_from_slice(&frame[..head]);
+                self.frame.extend_from_slice(headed);
+            }
+            None => {
+                self.frame.extend_from_slice(&frame[..start - write::head_len(length)]);
+                write::head(&mut self.frame, b'$', (length + prefix.text.len()) as i64);
+                self.frame.extend_from_slice(&prefix.text);
+            }
+        }
         self.frame.extend_from_slice(&frame[start..]);
         let grown = (self.frame.len() - frame.len()) as u32;
         self.spans.clear();
-        self.spans.extend_from_slice(spans);
-        for span in &mut self.spans[index..] {
-            span.start += grown;
-            span.end += grown;
-        }
-        self.spans[index].start -= prefix.len() as u32;
+        self.spans.extend(spans.iter().enumerate().map(|(at, &Span { start, end })| match at >= index {
+            false => Span { start, end },
+            true => Span { start: start.wrapping_add(grown), end: end.wrapping_add(grown) },
+        }));
+        self.spans[index].start -= prefix.text.len() as u32;
     }
 
     /// The request, once all its arguments are there.
@@ -163,6 +172,35 @@ impl Anew {
             *self = Anew::default();
         }
     }
+}
+
+/// What is put before arguments, and the heads of those that come of it: nearly all are short.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Prefix {
+    text: Box<[u8]>,
+    /// By the length of the argument, how the new one begins: its head and the prefix.
+    heads: Box<[Box<[u8]>]>,
+}
+
+impl Prefix {
+    /// Arguments below this length have their heads written ahead.
+    const SHORT: usize = 100;
+
+    /// The prefix with this text.
+    pub fn new(text: &[u8]) -> Prefix {
+        let headed = |length: usize| {
+            let mut headed = Vec::new();
+            write::head(&mut headed, b'$', (length + text.len()) as i64);
+            headed.extend_from_slice(text);
+            headed.into_boxed_slice()
+        };
+        Prefix { text: text.into(), heads: (0..Prefix::SHORT).map(headed).collect() }
+    }
+}
+
+/// How long the head of a short argument is, with at most two digits.
+fn head_len(length: usize) -> usize {
+    if length < 10 { 4 } else { 5 }
 }
 
 /// Whether an argument is an option's `word`, as servers see it: in any case, and no further than to a NUL (`strcasecmp`).
