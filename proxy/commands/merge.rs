@@ -307,11 +307,15 @@ impl Merge {
     }
 
     fn key_order(&self, out: &mut Vec<u8>) -> Option<()> {
-        let mut parts = self.replies.iter().map(|reply| Elements::of(reply)).collect::<Option<Vec<_>>>()?;
+        let mut parts = Vec::with_capacity(self.replies.len());
+        for reply in &self.replies {
+            parts.push(Elements::of(reply)?);
+        }
         if parts.iter().map(|part| part.head.count).sum::<usize>() != self.order.len() {
             return None;
         }
-        out.reserve(self.held());
+        const HEAD: usize = 16;
+        out.reserve(HEAD + self.held());
         write::array(out, self.order.len());
         for &part in &self.order {
             out.extend_from_slice(parts.get_mut(part as usize)?.next()?);

@@ -362,7 +362,7 @@ pub(super) fn send_split(
     split: &Split,
     envelope: Envelope,
 ) {
-    let mut frame = Vec::new();
+    let mut frame = Vec::with_capacity(request.frame().len());
     for (index, envelope) in parts_of(caller, request, spec, split, envelope).into_iter().enumerate() {
         send_part(caller, split, index, request, envelope, &mut frame);
     }

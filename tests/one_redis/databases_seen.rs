@@ -93,6 +93,24 @@ fn slow_commands_are_told_in_the_clients_words() {
 }
 
 #[test]
+fn calls_are_counted_as_what_clients_said() {
+    let cluster = Cluster::three();
+    let proxy = in_database(&cluster, "counted");
+    let mut client = proxy.client();
+    for request in [&["DBSIZE"][..], &["DBSIZE"], &["KEYS", "*"]] {
+        client.call(request);
+    }
+    for _ in 0..3 {
+        client.call(&["EVAL", "return KEYS", "0"]);
+    }
+    let told = client.line("INFO commandstats").string();
+    for (command, calls) in [("dbsize", 2), ("keys", 1), ("eval", 3)] {
+        assert!(told.contains(&format!("cmdstat_{command}:calls={calls},")), "{command}: {told}");
+    }
+    assert!(!told.contains("cmdstat_eval_ro:") && !told.contains("cmdstat_evalsha:"), "{told}");
+}
+
+#[test]
 fn monitor_shows_what_is_done_in_the_database() {
     let cluster = Cluster::three();
     let (shop, again, other) =

@@ -10,7 +10,11 @@ use super::{
     elements::{self, Elements},
 };
 use crate::{
-    commands::table::{Treatment, sender::Sender, treatment::Fold},
+    commands::table::{
+        Treatment,
+        sender::Sender,
+        treatment::{Fold, Scripting},
+    },
     protocol::{
         resp::{Value, write},
         says,
@@ -92,6 +96,10 @@ fn read<'a>(entry: &'a [u8], node: usize, account: Option<&Ledger>) -> Option<Op
             Sender::Clients | Sender::ClientsInParts => true,
             // It is how nodes are asked for their logs, and in no other interest.
             Sender::Both if matches!(spec.treatment, Treatment::Primaries(Fold::Newest(_))) => true,
+            // Scripts are run for clients, also where these have said another command.
+            Sender::Both if matches!(spec.treatment, Treatment::Scripting(Scripting::Eval | Scripting::Evalsha)) => {
+                true
+            }
             // On a connection of the proxy's, what no client has ever asked for is its own doing.
             Sender::Both => account.metrics.ever_asked(spec.metric).answered > 0 || !account.is_own(&address),
             Sender::Proxy => false,

@@ -64,12 +64,7 @@ impl Split {
         let (shape, mut keys) = shape(request, spec)?;
         // Stable: within a slot, keys stay in the request's order.
         keys.sort_by_key(|(slot, _)| *slot);
-        let parts = keys.chunk_by(|a, b| a.0 == b.0).scan(0, |start, part| {
-            let keys = *start..*start + part.len() as u32;
-            *start = keys.end;
-            Some(Part { slot: part[0].0, keys })
-        });
-        Some(Split { parts: parts.collect(), fold, keys: keys.iter().map(|(_, index)| *index).collect(), shape })
+        Some(Split::of(&keys, |a, b| a.0 == b.0, fold, shape))
     }
 
     /// Cuts `request` key by key. A key that comes again stays with its first place, so that what is said of it last
@@ -77,13 +72,25 @@ impl Split {
     pub fn by_key(request: &Request, spec: &Spec, fold: Fold) -> Option<Split> {
         let (shape, mut keys) = shape(request, spec)?;
         keys.sort_by(|a, b| request.arg(a.1 as usize).cmp(request.arg(b.1 as usize)));
-        let parts =
-            keys.chunk_by(|a, b| request.arg(a.1 as usize) == request.arg(b.1 as usize)).scan(0, |start, part| {
-                let keys = *start..*start + part.len() as u32;
-                *start = keys.end;
-                Some(Part { slot: part[0].0, keys })
-            });
-        Some(Split { parts: parts.collect(), fold, keys: keys.iter().map(|(_, index)| *index).collect(), shape })
+        let is_same = |a: &(Slot, u32), b: &(Slot, u32)| request.arg(a.1 as usize) == request.arg(b.1 as usize);
+        Some(Split::of(&keys, is_same, fold, shape))
+    }
+
+    /// Cuts between keys that do not belong together.
+    fn of(
+        keys: &[(Slot, u32)],
+        are_together: impl FnMut(&(Slot, u32), &(Slot, u32)) -> bool,
+        fold: Fold,
+        shape: Shape,
+    ) -> Split {
+        // Most have a part for each key.
+        let (mut parts, mut start) = (Vec::with_capacity(keys.len()), 0);
+        for part in keys.chunk_by(are_together) {
+            let end = start + part.len() as u32;
+            parts.push(Part { slot: part[0].0, keys: start..end });
+            start = end;
+        }
+        Split { parts, fold, keys: keys.iter().map(|(_, index)| *index).collect(), shape }
     }
 
     /// Appends the request of a part.
@@ -124,7 +131,7 @@ impl Split {
 
 /// The request's shape, and each key's slot and index.
 fn shape(request: &Request, spec: &Spec) -> Option<(Shape, Vec<(Slot, u32)>)> {
-    let mut keys = Vec::new();
+    let mut keys = Vec::with_capacity(request.len());
     let found = spec.visit_keys(request, |index| keys.push((Slot::of(request.arg(index)), index as u32)));
     let (first, last) = (keys.first()?.1 as usize, keys.last()?.1 as usize);
     // Keys must lie evenly, or the rest of the request could not be told from them.
