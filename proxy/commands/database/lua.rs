@@ -192,7 +192,7 @@ impl<'a> Script<'a> {
         self.all(b"redis").all(|at| {
             let call = self.call(at).filter(|call| has_one_key_first(call.spec));
             // What is one value for sure: the prologue takes it as the second of several.
-            call.is_some_and(|call| !call.args.is_empty() && !(call.is_open && call.args.len() == 1))
+            call.is_some_and(|call| !(call.args.is_empty() || call.is_open && call.args.len() == 1))
         })
     }
 
@@ -312,11 +312,12 @@ impl<'a> Script<'a> {
         }
         let Some(Word::Quoted(name)) = self.words.get(at + 4) else { return None };
         let spec = self.commands.named(name, b"").filter(|_| name.iter().all(u8::is_ascii_alphanumeric))?;
-        let (mut depth, mut begin, mut args) = (0, at + 6, Vec::new());
+        let (first, mut depth, mut args) = (at + 6, 0, Vec::new());
+        let mut begin = first;
         if !self.is(at + 5, b",") {
             return None;
         }
-        for at in begin..self.words.len() {
+        for at in first..self.words.len() {
             match self.words[at] {
                 Word::Sign(b"(" | b"[" | b"{") => depth += 1,
                 Word::Sign(b")") if depth == 0 => {
