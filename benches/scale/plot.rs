@@ -25,7 +25,7 @@ pub fn svg(title: &str, panels: &[Panel]) -> String {
     );
     for (index, panel) in panels.iter().enumerate() {
         let (x, y) = ((index % COLUMNS) as f64 * WIDTH, (index / COLUMNS) as f64 * HEIGHT + 30.0);
-        let _ = write!(out, "<g transform=\"translate({x} {y})\">\n{}</g>\n", panel.drawn());
+        let _ = writeln!(out, "<g transform=\"translate({x} {y})\">\n{}</g>", panel.drawn());
     }
     out + "</svg>\n"
 }
@@ -37,18 +37,18 @@ impl Panel {
         let mut out = format!("<text x=\"{}\" y=\"12\" text-anchor=\"middle\">{}</text>\n", WIDTH / 2.0, self.name);
         for (at, label) in xs.ticks() {
             let (top, bottom) = (16.0, HEIGHT - MARGIN);
-            let _ = write!(
+            let _ = writeln!(
                 out,
                 "<line x1=\"{at:.1}\" x2=\"{at:.1}\" y1=\"{top}\" y2=\"{bottom}\" stroke=\"#ddd\"/>\
-                 <text x=\"{at:.1}\" y=\"{}\" text-anchor=\"middle\">{label}</text>\n",
+                 <text x=\"{at:.1}\" y=\"{}\" text-anchor=\"middle\">{label}</text>",
                 bottom + 13.0
             );
         }
         for (at, label) in ys.ticks() {
-            let _ = write!(
+            let _ = writeln!(
                 out,
                 "<line x1=\"{MARGIN}\" x2=\"{}\" y1=\"{at:.1}\" y2=\"{at:.1}\" stroke=\"#ddd\"/>\
-                 <text x=\"{}\" y=\"{:.1}\" text-anchor=\"end\">{label}</text>\n",
+                 <text x=\"{}\" y=\"{:.1}\" text-anchor=\"end\">{label}</text>",
                 WIDTH - 12.0,
                 MARGIN - 4.0,
                 at + 3.0
