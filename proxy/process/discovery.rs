@@ -472,6 +472,7 @@ impl Discovery {
         let id = outcome.task.id.clone();
         self.metrics.functions_given(outcome.given);
         let look_again = !outcome.gifts.is_empty() && (first || !outcome.complete);
+        let late = outcome.late;
         self.functions.done(outcome);
         if self.functions.is_behind(&id) {
             return self.make_alike(&id, GAP);
@@ -481,8 +482,13 @@ impl Discovery {
             next.unready.retain(|unready| *unready != id);
             self.publish(next);
         }
-        if look_again && let Some(again) = self.functions.again(&id, &self.current()) {
-            self.look_after(again, self.request_timeout + CALM, false);
+        if (look_again || late.is_some())
+            && let Some(again) = self.functions.again(&id, &self.current())
+        {
+            match late {
+                Some(late) => self.look_after(again.late(late), GAP, first),
+                None => self.look_after(again, self.request_timeout + CALM, false),
+            }
         }
     }
 }

@@ -25,6 +25,8 @@ use crate::{
 
 /// The most time that giving may take: FCALL waits for it.
 const PATIENCE: Duration = Duration::from_secs(2);
+/// How often it is tried where nodes take longer; FCALL waits for the first try alone.
+const TRIES: u32 = 4;
 
 /// A library, as FUNCTION LIST WITHCODE tells it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -65,6 +67,8 @@ pub struct Task {
     gifts: Vec<Library>,
     /// The node has missed a change: all that it has counts as a gift.
     is_behind: bool,
+    /// How often it took too long.
+    late: u32,
 }
 
 /// How it went.
@@ -77,6 +81,8 @@ pub struct Outcome {
     pub given: u64,
     /// All other primaries have been heard.
     pub complete: bool,
+    /// It took too long, and may be tried again: how often that was so.
+    pub late: Option<u32>,
     /// All that was to be done has been.
     done: bool,
     off: bool,
@@ -157,7 +163,15 @@ impl Functions {
             others: others.map(|other| other.reach.clone()).collect(),
             is_behind: self.is_behind(&node.id),
             gifts: self.gifts.get(&node.id).cloned().unwrap_or_default(),
+            late: 0,
         }
+    }
+}
+
+impl Task {
+    /// The same task, of which it is known how often it took too long.
+    pub fn late(self, late: u32) -> Task {
+        Task { late, ..self }
     }
 }
 
@@ -171,7 +185,8 @@ enum NotDone {
 /// Does the work for a primary, after a while.
 pub async fn look_after(task: Task, after: Duration, login: Login, dialer: Dialer) -> Outcome {
     tokio::time::sleep(after).await;
-    let mut outcome = Outcome { gifts: task.gifts.clone(), task, given: 0, complete: false, done: false, off: false };
+    let gifts = task.gifts.clone();
+    let mut outcome = Outcome { gifts, task, given: 0, complete: false, late: None, done: false, off: false };
     let work = reconcile(&mut outcome, &login, &dialer);
     match tokio::time::timeout(PATIENCE, work).await {
         Ok(Ok(())) => outcome.done = outcome.complete,
@@ -180,6 +195,7 @@ pub async fn look_after(task: Task, after: Duration, login: Login, dialer: Diale
             outcome.off = true;
         }
         Ok(Err(NotDone::Now(why))) => debug!("functions for {}: {why}", outcome.task.label),
+        Err(_) if outcome.task.late + 1 < TRIES => outcome.late = Some(outcome.task.late + 1),
         Err(_) => warn!("node {} may lack functions: it took too long to compare them", outcome.task.label),
     }
     outcome

@@ -1,6 +1,6 @@
 //! Databases of their own: which node each is at, and whether keys bear its prefix already.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, time::Duration};
 
 use super::{Report, exam::Exam, some_of};
 use crate::{
@@ -12,6 +12,8 @@ use crate::{
 };
 
 const DATABASES: &str = "databases";
+/// How long a node may take to tell of the keys of a slot: longer than it may take to say who it is.
+const PATIENCE: Duration = Duration::from_secs(5);
 
 /// Looks at the first database of each name of the configuration.
 pub async fn judge(exam: &Exam<'_>, report: &mut Report) {
@@ -26,13 +28,13 @@ pub async fn judge(exam: &Exam<'_>, report: &mut Report) {
         let node = member.found.announced.to_string();
         at.entry(node.clone()).or_default().push(database.name().to_owned());
         match sample(exam, &member.found.reach, database).await {
-            Some((0, others)) => {
+            Ok((0, others)) => {
                 let others =
                     if others > 0 { format!("; {others} keys of others are in it, too") } else { String::new() };
                 let (name, slot) = (database.name(), database.slot());
                 report.ok(DATABASES, format!("{name} is in slot {slot}, at {node}, and has no keys yet{others}"));
             }
-            Some((own, _)) => {
+            Ok((own, _)) => {
                 let (name, prefix) = (database.name(), String::from_utf8_lossy(database.prefix()));
                 report.warning(
                     DATABASES,
@@ -40,18 +42,26 @@ pub async fn judge(exam: &Exam<'_>, report: &mut Report) {
                     "nothing, where its clients wrote them; else another name, or another `database_prefix`",
                 );
             }
-            None => {}
+            Err(why) => report.warning(
+                DATABASES,
+                format!(
+                    "what keys {} has cannot be seen: {node} did not tell within {PATIENCE:?} ({why})",
+                    database.name()
+                ),
+                "ask again once that node is less busy",
+            ),
         }
     }
     crowded(exam, &at, report);
 }
 
-/// How many keys of its slot are its own, and others', of some that are looked at.
-async fn sample(exam: &Exam<'_>, node: &Address, database: &Database) -> Option<(usize, usize)> {
+/// How many keys of its slot are its own, and others', of some that are looked at; why nobody knows.
+async fn sample(exam: &Exam<'_>, node: &Address, database: &Database) -> Result<(usize, usize), String> {
     let login = Login { credentials: Credentials::of(exam.config), ..Login::default() };
-    let mut node = Control::open(node, &login, &exam.dialer).await.ok()?;
-    let said = node.ask_all(&[&getkeys(&database.slot().to_string())]).await.ok()?;
-    Some(told_apart(database, said.first()?))
+    let dialer = exam.dialer.within(PATIENCE);
+    let mut node = Control::open(node, &login, &dialer).await.map_err(|why| why.to_string())?;
+    let said = node.ask_all(&[&getkeys(&database.slot().to_string())]).await.map_err(|why| why.to_string())?;
+    Ok(said.first().map_or((0, 0), |said| told_apart(database, said)))
 }
 
 /// Several at one node, while others have none.
