@@ -78,7 +78,7 @@ pub(super) fn answer(
         ClientCommand::Setinfo => set_info(caller, request),
         ClientCommand::Info => {
             let line = line_of(&caller.client, usage, caller.dialect());
-            Answer::with(|out| text(caller, out, &line))
+            Answer::with(|out| write::text(out, &line, caller.speaks_resp3()))
         }
         ClientCommand::List => list(caller, usage, request),
         ClientCommand::Kill => kill(caller, request),
@@ -185,7 +185,7 @@ fn list(caller: &Caller, usage: &Usage, request: &Request<'_>) -> Answer {
         false => line_of(client, &client.usage(), dialect),
     };
     let lines: String = listed.iter().map(line).collect();
-    Answer::with(|out| text(caller, out, &lines))
+    Answer::with(|out| write::text(out, &lines, caller.speaks_resp3()))
 }
 
 /// `CLIENT KILL addr` and `CLIENT KILL filter value ...`.
@@ -254,18 +254,6 @@ fn reply_mode(caller: &Caller, request: &Request<'_>) -> Answer {
 fn is_printable(caller: &Caller, name: &[u8]) -> bool {
     let end = name.iter().position(|&byte| byte == 0).filter(|_| caller.dialect().since((7, 2)));
     name[..end.unwrap_or(name.len())].iter().all(|byte| (b'!'..=b'~').contains(byte))
-}
-
-/// A text that RESP3 marks as one.
-fn text(caller: &Caller, out: &mut Vec<u8>, text: &str) {
-    if caller.speaks_resp3() {
-        write::head(out, b'=', text.len() as i64 + 4);
-        out.extend_from_slice(b"txt:");
-        out.extend_from_slice(text.as_bytes());
-        out.extend_from_slice(b"\r\n");
-    } else {
-        write::bulk(out, text.as_bytes());
-    }
 }
 
 #[cfg(test)]

@@ -28,11 +28,11 @@ pub(super) fn answer(caller: &Caller, view: ClusterView, request: &Request<'_>) 
             let Place { host, port } = &place;
             let bus = u32::from(*port) + 10_000;
             let line = format!("{ID} {host}:{port}@{bus} myself,master - 0 0 1 connected 0-{}\n", SLOTS - 1);
-            Answer::with(|out| verbatim(out, &line, resp3))
+            Answer::with(|out| write::text(out, &line, resp3))
         }
         ClusterView::Info => {
             let text = info(caller);
-            Answer::with(|out| verbatim(out, &text, resp3))
+            Answer::with(|out| write::text(out, &text, resp3))
         }
         ClusterView::Id => Answer::with(|out| write::bulk(out, ID.as_bytes())),
         ClusterView::Links => Answer::with(|out| write::array(out, 0)),
@@ -67,17 +67,6 @@ fn map(out: &mut Vec<u8>, pairs: usize, resp3: bool) {
         write::head(out, b'%', pairs as i64);
     } else {
         write::array(out, 2 * pairs);
-    }
-}
-
-fn verbatim(out: &mut Vec<u8>, text: &str, resp3: bool) {
-    if resp3 {
-        write::head(out, b'=', text.len() as i64 + 4);
-        out.extend_from_slice(b"txt:");
-        out.extend_from_slice(text.as_bytes());
-        out.extend_from_slice(b"\r\n");
-    } else {
-        write::bulk(out, text.as_bytes());
     }
 }
 

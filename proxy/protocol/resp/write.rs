@@ -24,6 +24,17 @@ pub fn bulk(out: &mut Vec<u8>, text: &[u8]) {
     out.extend_from_slice(b"\r\n");
 }
 
+/// Appends a text for people, which RESP3 marks as one.
+pub fn text(out: &mut Vec<u8>, text: &str, resp3: bool) {
+    if !resp3 {
+        return bulk(out, text.as_bytes());
+    }
+    head(out, b'=', text.len() as i64 + 4);
+    out.extend_from_slice(b"txt:");
+    out.extend_from_slice(text.as_bytes());
+    out.extend_from_slice(b"\r\n");
+}
+
 /// Appends `:number`.
 pub fn integer(out: &mut Vec<u8>, number: i64) {
     head(out, b':', number);
