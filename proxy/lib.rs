@@ -38,7 +38,8 @@
 //! - **Pub/sub node**: the primary that all classic pub/sub goes through.
 //!
 //! A session:
-//! - **Work**: what needs the session for itself: nothing else of it is in flight.
+//! - **Dispatcher**: decides on requests and carries them out. **Work**: what needs the session for itself: nothing else of it
+//!   is in flight. **Job**: a request at work.
 //! - **Judgment**: what a node has said of a client's right to a request; a **denial** is why a request does not go on.
 //! - **Database of its own**: a part of the keys that its clients take for a whole server. Requests **enter** it (their keys
 //!   are named as they are kept), replies are **stripped** of that.

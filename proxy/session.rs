@@ -3,11 +3,11 @@
 //! The session reads requests, decides with [`crate::commands::plan`] what becomes of each, sends them to their nodes' links and
 //! writes the replies that its line has ready. Everything that can be pipelined happens in one poll function, so that a
 //! turn of the event loop costs one read and one write however many requests it carries. What needs the connection for
-//! itself (logging in, waiting in BLPOP) leaves the poll function as a `Turn::Work` once the line has settled.
+//! itself (logging in, waiting in BLPOP) leaves the poll function as a `Turn::Work` once the line has settled, and is carried out by a `Job`.
 //!
-//! What it consists of are types that know nothing of it: who asks (`caller`), what it is busy with (`busy`), what MULTI has
-//! queued (`transaction`), what the client is told unasked (`listening`), what goes again (`retry`). Commands are
-//! functions of what they need, most of them of the caller alone.
+//! What it consists of are types that know nothing of it: who decides on requests and carries them out (`dispatch`), what has
+//! come (`reader`), what goes again (`retry`), what it is busy with (`busy`). Commands are functions of what they need, most of
+//! them of the caller alone.
 //!
 //! The order rule: a session never has requests in flight under two topologies, and sends nothing new while one of its
 //! requests waits to be sent again. Otherwise `SET k 1`, on its way to the old owner, could be overtaken by `SET k 2`.
@@ -29,6 +29,7 @@ mod database;
 mod dispatch;
 mod ending;
 mod everywhere;
+mod fan_out;
 mod front;
 mod gate;
 mod intake;
@@ -72,23 +73,17 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 pub use self::permission::look_after_users;
 use self::{
-    account::Account,
     attend::{Eof, poll_sent_ahead},
-    barrier::Barrier,
     busy::Busy,
     caller::Caller,
-    front::Front,
-    listening::Listening,
+    dispatch::{Dispatcher, Flow},
     permission::ask_about,
     reader::Reader,
-    reads::Reads,
     retry::{Again, Resend, Retry},
-    transaction::Multi,
     work::Work,
 };
 use crate::{
     clients::Client,
-    cluster::replication::ReadFrom,
     metrics::Disconnect,
     protocol::resp::request::OwnedRequest,
     upstream::{router::Router, ticket::Bounced, transport::Stream},
@@ -99,26 +94,13 @@ const TLS_GREETING: &[u8] = b"\x16\x03";
 
 /// One client connection and all its state.
 pub struct Session {
-    caller: Caller,
+    dispatcher: Dispatcher,
     stream: Stream,
     /// What has come and has not been dispatched.
     reader: Reader,
-    /// What keeps requests in their order.
-    barrier: Barrier,
     /// What comes back, and has to go again.
     retry: Option<Retry>,
     busy: Busy,
-    front: Front,
-    multi: Multi,
-    /// Its reads from replicas, where it wants them.
-    reads: Option<Box<Reads>>,
-    /// Where it has said that it reads from.
-    reads_from: Option<ReadFrom>,
-    /// Which of the operator's decisions about reads and order it goes by.
-    order_version: u32,
-    /// What the client is told unasked.
-    listening: Listening,
-    account: Account,
 }
 
 /// What the poll function cannot do itself.
@@ -133,22 +115,6 @@ enum Turn {
     Ended(Disconnect),
 }
 
-/// What became of a request.
-enum Flow {
-    /// The request has been answered or sent.
-    Taken,
-    /// The request must wait until every earlier request has been answered.
-    Settle,
-    /// The request must wait until there is room.
-    Full,
-    /// The request must wait for what the session is busy with by now.
-    Held,
-    /// The request needs the session for itself, for this.
-    Work(Box<Work>),
-    /// The request must wait until a node has told whether the client's user may run it.
-    Ask,
-}
-
 /// Why reading has stopped.
 enum Stop {
     /// The socket has no more; it will wake the session.
@@ -161,31 +127,15 @@ enum Stop {
     Broken(io::Error),
 }
 
-impl Flow {
-    /// The request needs the session for itself.
-    fn work(work: Work) -> Flow {
-        Flow::Work(Box::new(work))
-    }
-}
-
 impl Session {
     /// A session for a client that has just connected: boxed, since futures hold what moves into them several times.
     pub fn new(router: Rc<Router>, stream: Stream, client: Arc<Client>) -> Box<Session> {
-        let caller = Caller::new(router, client);
         Box::new(Session {
+            dispatcher: Dispatcher::new(Caller::new(router, client)),
+            stream,
             reader: Reader::default(),
-            barrier: Barrier::new(caller.router.epoch(), caller.router.settings().strict_order.get()),
             retry: None,
             busy: Busy::default(),
-            front: Front::default(),
-            multi: Multi::default(),
-            reads: Reads::as_chosen(&caller, None),
-            reads_from: None,
-            order_version: caller.router.settings().order_version(),
-            listening: Listening::default(),
-            account: Account::default(),
-            caller,
-            stream,
         })
     }
 
@@ -193,30 +143,30 @@ impl Session {
     /// as it does so: thousands of clients are idle.
     pub async fn run(mut self: Box<Self>) -> Disconnect {
         poll_fn(|cx| {
-            self.caller.client.wake_with(cx.waker());
+            self.dispatcher.caller.client.wake_with(cx.waker());
             Poll::Ready(())
         })
         .await;
         loop {
             match poll_fn(|cx| self.poll(cx)).await {
                 Turn::Work(request, work) => {
-                    let arguments = request.as_request().args().map(<[u8]>::len).sum();
-                    self.busy = Busy::Work { arguments, held: request.held() };
+                    self.busy = Busy::Work;
+                    self.dispatcher.account.begin_work(&request);
                     self.keep_account();
-                    Box::pin(self.work(request, *work)).await;
+                    Box::pin(work::carry_out(&mut self, *work, &request)).await;
                     if !self.busy.is_ending() {
                         self.busy = Busy::Serving;
                     }
-                    self.account.count_names(&self.caller, &self.listening);
+                    self.dispatcher.end_work();
                 }
                 Turn::Ask(request) => {
-                    let asking = ask_about(self.caller.clone(), request);
+                    let asking = ask_about(self.dispatcher.caller.clone(), request);
                     match Box::pin(self.attend_to(asking, Eof::Waits)).await {
                         Some(None) => self.busy = Busy::Ending(Disconnect::Killed),
-                        said => self.front.judgment = said.flatten(),
+                        said => self.dispatcher.front.judgment = said.flatten(),
                     }
                 }
-                Turn::Again(bounced) => Box::pin(self.stream_again(*bounced)).await,
+                Turn::Again(bounced) => Box::pin(parts::stream_again(&mut self, *bounced)).await,
                 Turn::Ended(reason) => {
                     if reason == Disconnect::OutputLimit {
                         Box::pin(self.linger()).await;
@@ -229,14 +179,14 @@ impl Session {
 
     /// One turn: sends again what came back, reads and dispatches what has come, writes what is ready.
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Turn> {
-        self.caller.line.awake();
+        self.dispatcher.caller.line.awake();
         loop {
             let (mut stop, mut too_large) = (Stop::Held, None);
-            let way = Resend { caller: &mut self.caller, barrier: &mut self.barrier, listening: &mut self.listening };
-            match way.poll(&mut self.retry, cx) {
+            let Dispatcher { caller, barrier, listening, .. } = &mut self.dispatcher;
+            match (Resend { caller, barrier, listening }).poll(&mut self.retry, cx) {
                 Again::Done => {
-                    if let Some(tracking) = &mut self.listening.tracking {
-                        tracking.pay_flush(&self.caller.line);
+                    if let Some(tracking) = &mut listening.tracking {
+                        tracking.pay_flush(&caller.line);
                     }
                     stop = self.read_requests(cx);
                 }
@@ -244,7 +194,7 @@ impl Session {
                 Again::TooLarge(bounced) => too_large = Some(bounced),
             }
             let unfit = self.poll_listening(cx);
-            if self.account.held.input + self.account.held.requests > self.reader.len() {
+            if self.dispatcher.account.held.input + self.dispatcher.account.held.requests > self.reader.len() {
                 // Whoever has its reply is not seen to have sent more.
                 self.keep_account();
             }
@@ -255,7 +205,7 @@ impl Session {
             if let Some(bounced) = too_large {
                 return Poll::Ready(Turn::Again(bounced));
             }
-            if let Some(reason) = unfit.or_else(|| self.listening.poll_owed(cx, &self.caller)) {
+            if let Some(reason) = unfit.or_else(|| self.dispatcher.listening.poll_owed(cx, &self.dispatcher.caller)) {
                 return Poll::Ready(Turn::Ended(reason));
             }
             let _ = self.reader.poll_turn(cx);
@@ -275,20 +225,20 @@ impl Session {
                 }
                 Stop::Drained => true,
             };
-            if self.retry.is_none() && self.caller.line.only_bounces_left() {
+            if self.retry.is_none() && self.dispatcher.caller.line.only_bounces_left() {
                 // They came back at once, while nobody could be woken by them.
                 continue;
             }
             if let Busy::Paused(wait) = &mut self.busy
                 && let Poll::Ready(reason) =
-                    poll_sent_ahead(&self.caller, &mut self.stream, &mut self.reader, cx, &mut wait.look)
+                    poll_sent_ahead(&self.dispatcher.caller, &mut self.stream, &mut self.reader, cx, &mut wait.look)
             {
                 return Poll::Ready(Turn::Ended(reason));
             }
             if let Some(reason) = self.ended(drained) {
                 return Poll::Ready(Turn::Ended(reason));
             }
-            self.caller.line.wake_with(cx.waker());
+            self.dispatcher.caller.line.wake_with(cx.waker());
             return Poll::Pending;
         }
     }
@@ -296,22 +246,23 @@ impl Session {
     /// Passes on what the client is told unasked. Says why it has to go, where it has.
     #[inline(always)]
     fn poll_listening(&mut self, cx: &mut Context<'_>) -> Option<Disconnect> {
+        let Dispatcher { caller, listening, .. } = &mut self.dispatcher;
         if self.busy.is_ending() {
-            self.listening.end(&self.caller);
+            listening.end(caller);
         }
-        self.listening.poll(cx, &self.caller)
+        listening.poll(cx, caller)
     }
 
     /// The request at the front has the place that it has waited for; or the client has gone meanwhile.
     fn poll_place(&mut self, cx: &mut Context<'_>) -> Option<Disconnect> {
         let Poll::Ready(Some(place)) = self.busy.poll_place(cx) else { return None };
-        self.front.give_place(place);
+        self.dispatcher.front.give_place(place);
         // As far as the kernel knows by now.
         self.stream.error().map(|error| Disconnect::of(&error))
     }
 
     fn may_go_on(&self) -> bool {
-        let line = &self.caller.line;
+        let line = &self.dispatcher.caller.line;
         self.busy.may_go_on(line)
             && !line.is_broken()
             && !self.reader.awaits_turn()
@@ -321,14 +272,14 @@ impl Session {
 
     /// Dispatches what has come and reads more, until something stops it.
     fn read_requests(&mut self, cx: &mut Context<'_>) -> Stop {
-        let buffer = self.caller.router.buffer().clone();
+        let buffer = self.dispatcher.caller.router.buffer().clone();
         loop {
-            let line = &self.caller.line;
+            let line = &self.dispatcher.caller.line;
             if self.busy.holds(line) || line.is_broken() || self.reader.awaits_turn() {
                 return Stop::Held;
             }
             if self.reader.is_ready() {
-                self.caller.router.clock().tick();
+                self.dispatcher.caller.router.clock().tick();
                 let input = self.reader.take();
                 let (used, turn) = self.take_bytes(&input);
                 self.reader.put_back(input, used);
@@ -339,7 +290,9 @@ impl Session {
                     return Stop::Held;
                 }
             }
-            if self.caller.line.is_full() || !self.reader.may_read_on(self.caller.router.clients()) {
+            if self.dispatcher.caller.line.is_full()
+                || !self.reader.may_read_on(self.dispatcher.caller.router.clients())
+            {
                 return Stop::Held;
             }
             let buffer = &mut *buffer.borrow_mut();
@@ -355,9 +308,9 @@ impl Session {
                 self.busy = Busy::Ending(Disconnect::Eof);
                 return Stop::Held;
             }
-            self.caller.client.heard(self.caller.router.clock().tick());
-            self.caller.router.tally().received(bytes.len());
-            self.caller.client.count_traffic(0, bytes.len());
+            self.dispatcher.caller.client.heard(self.dispatcher.caller.router.clock().tick());
+            self.dispatcher.caller.router.tally().received(bytes.len());
+            self.dispatcher.caller.client.count_traffic(0, bytes.len());
             if self.reader.is_empty() {
                 let (used, turn) = self.take_bytes(bytes);
                 self.reader.keep(&bytes[used..]);
@@ -376,11 +329,9 @@ impl Session {
     /// Dispatches the requests at the front of `bytes`; says how many bytes that took, and which request needs more than
     /// that. The reader stays ready where a request had to be held back.
     fn take_bytes(&mut self, bytes: &[u8]) -> (usize, Option<Turn>) {
-        self.caller.router.refresh();
-        if self.order_version != self.caller.router.settings().order_version() {
-            self.follow_operator();
-        }
-        let Caller { router, gate, .. } = &self.caller;
+        self.dispatcher.caller.router.refresh();
+        self.dispatcher.follow_operator();
+        let Caller { router, gate, .. } = &self.dispatcher.caller;
         let authenticated = gate.is_passed();
         let mut parser = self.reader.take_parser(router.epoch(), authenticated, || {
             let topology = router.topology();
@@ -388,8 +339,8 @@ impl Session {
         });
         let mut used = 0;
         let mut turn = None;
-        let (router, inside) = (self.caller.router.clone(), self.caller.database.clone());
-        let is_guarded = self.caller.gate.seat().is_some();
+        let (router, inside) = (self.dispatcher.caller.router.clone(), self.dispatcher.caller.database.clone());
+        let is_guarded = self.dispatcher.caller.gate.seat().is_some();
         let mut anew = inside.as_ref().map(|inside| inside.anew());
         self.reader.set_ready(true);
         while !self.busy.is_ending() {
@@ -399,7 +350,7 @@ impl Session {
                 Ok(None) => {
                     self.reader.set_ready(false);
                     if rest.starts_with(TLS_GREETING) {
-                        self.caller.router.clients().complaints.of_tls(&self.caller.client);
+                        self.dispatcher.caller.router.clients().complaints.of_tls(&self.dispatcher.caller.client);
                     }
                     break;
                 }
@@ -411,36 +362,34 @@ impl Session {
             };
             if found.blank {
                 // As in Redis, it is the next request for CLIENT REPLY SKIP.
-                self.caller.line.mute.take();
+                self.dispatcher.caller.line.mute.take();
             } else {
                 let request = parser.request(rest, found);
-                self.reader.set_behind(rest.len() - found.used);
+                let dispatcher = &mut self.dispatcher;
+                dispatcher.front.set_behind(rest.len() - found.used);
                 let topology = router.topology();
-                let is_stopped = is_guarded && self.is_stopped(&topology.commands, &request);
+                let is_stopped = is_guarded && dispatcher.is_stopped(&topology.commands, &request);
                 let (request, spec) = match (&inside, anew.as_deref_mut()) {
                     (Some(inside), _) if is_stopped => {
-                        database::stay_out(inside, &self.caller);
+                        database::stay_out(inside, &dispatcher.caller);
                         (request, topology.commands.find(&request))
                     }
                     (Some(inside), Some(anew)) => {
-                        inside.count(self.caller.client.received(), self.reader.behind());
-                        let queued = self.multi.queued();
-                        database::enter(
-                            inside,
-                            &self.caller,
-                            &self.listening,
-                            queued,
-                            &topology.commands,
-                            request,
-                            anew,
-                        )
+                        let Dispatcher { caller, listening, multi, front, .. } = &*dispatcher;
+                        inside.count(caller.client.received(), front.behind());
+                        database::enter(inside, caller, listening, multi.queued(), &topology.commands, request, anew)
                     }
                     _ => (request, topology.commands.find(&request)),
                 };
-                match self.dispatch(&request, &topology, spec) {
+                match dispatcher.dispatch(&request, &topology, spec) {
                     Flow::Taken => {}
-                    Flow::Full | Flow::Held => break,
-                    Flow::Work(work) if self.caller.line.is_settled() => {
+                    Flow::Ends(reason) => self.busy = Busy::Ending(reason),
+                    Flow::Full => break,
+                    Flow::Waits(busy) => {
+                        self.busy = *busy;
+                        break;
+                    }
+                    Flow::Work(work) if dispatcher.caller.line.is_settled() => {
                         turn = Some(Turn::Work(request.to_owned(), work));
                         used += found.used;
                         break;
@@ -461,28 +410,16 @@ impl Session {
         (used, turn)
     }
 
-    /// Goes by what the operator has decided anew about reads and order, once nothing is under way by the old.
-    #[cold]
-    fn follow_operator(&mut self) {
-        if !self.caller.line.is_settled() {
-            return;
-        }
-        let settings = self.caller.router.settings();
-        self.order_version = settings.order_version();
-        self.barrier.be_strict(settings.strict_order.get());
-        self.reads = Reads::as_chosen(&self.caller, self.reads_from);
-    }
-
     fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        while !self.caller.line.nothing_to_write() {
+        while !self.dispatcher.caller.line.nothing_to_write() {
             let stream = Pin::new(&mut self.stream);
-            let written = self.caller.line.write_out(|bytes| match stream.poll_write(cx, bytes) {
+            let written = self.dispatcher.caller.line.write_out(|bytes| match stream.poll_write(cx, bytes) {
                 Poll::Ready(Ok(count)) => (count, Poll::Ready(Ok(count))),
                 other => (0, other),
             });
             let count = std::task::ready!(written)?;
-            self.caller.router.tally().sent(count);
-            self.caller.client.count_traffic(1, count);
+            self.dispatcher.caller.router.tally().sent(count);
+            self.dispatcher.caller.client.count_traffic(1, count);
         }
         Poll::Ready(Ok(()))
     }

@@ -1,5 +1,7 @@
 //! How a request would be served, for people: what `slotway explain` prints and `PROXY EXPLAIN` answers. Nothing is run.
 
+use std::rc::Rc;
+
 use crate::{
     cluster::topology::Topology,
     commands::{
@@ -48,7 +50,7 @@ impl Grounds<'_> {
     pub fn lines(self, request: &Request) -> Vec<(&'static str, String)> {
         let spec = self.commands.find(request);
         let plan = match plan::plan(request, spec, self.policy) {
-            Plan::LongSplit(cut) => Plan::Split(Box::new(cut.finish(request))),
+            Plan::LongSplit(cut) => Plan::Split(Rc::new(cut.finish(request))),
             plan => plan,
         };
         let mut lines = vec![("command", spec.map_or_else(|| "not known: nodes may know it".to_owned(), command))];

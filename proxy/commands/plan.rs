@@ -13,6 +13,7 @@ pub use crate::commands::table::treatment::{ClientCommand, Fold, Local, ProxyCom
 use std::{
     cell::{Cell, RefCell},
     collections::HashSet,
+    rc::Rc,
 };
 
 use crate::{
@@ -36,7 +37,7 @@ pub enum Plan {
     /// As it came, to the one primary that all publishing goes through.
     PubSub,
     /// In parts, to several slots.
-    Split(Box<Split>),
+    Split(Rc<Split>),
     /// In parts, and of so many keys that others go on while it is cut and sent.
     LongSplit(Box<LongSplit>),
     /// As it came, to every primary.
@@ -70,13 +71,35 @@ pub enum Plan {
 }
 
 impl Plan {
+    /// The slot that the request goes to as it came.
+    #[inline]
+    pub fn one_slot(&self) -> Option<Slot> {
+        if let Plan::One(slot) = self { Some(*slot) } else { None }
+    }
+
+    /// Whether a node may be made to write something.
+    pub fn may_write(&self) -> bool {
+        match self {
+            Plan::Refuse(_) => false,
+            Plan::Local(local) => *local == Local::Exec,
+            Plan::One(_) | Plan::Any | Plan::PubSub | Plan::Split(_) | Plan::LongSplit(_) | Plan::Primaries(_) => true,
+            Plan::AnyRewritten(_) | Plan::Scan(_) | Plan::Keys | Plan::Blocking(_) | Plan::Scripting(..) => true,
+            Plan::OutOfBand(_) | Plan::Unchanged(_) | Plan::InTurn(_) | Plan::CountsKeys | Plan::AskServer => true,
+        }
+    }
+
     /// How the replies become one, where it goes to every primary on shared connections.
     pub fn fold_of_all(&self) -> Option<Fold> {
         match self {
             Plan::Primaries(fold) => Some(*fold),
             Plan::Scripting(Scripting::Load | Scripting::Flush, _) => Some(Fold::AllSucceeded),
             Plan::Scripting(Scripting::Exists, _) => Some(Fold::And),
-            _ => None,
+            Plan::Scripting(Scripting::Eval | Scripting::Evalsha | Scripting::Fcall | Scripting::Show, _) => None,
+            Plan::One(_) | Plan::Any | Plan::PubSub | Plan::Split(_) | Plan::LongSplit(_) | Plan::AnyRewritten(_) => {
+                None
+            }
+            Plan::Scan(_) | Plan::Keys | Plan::Local(_) | Plan::Blocking(_) | Plan::OutOfBand(_) => None,
+            Plan::Unchanged(_) | Plan::InTurn(_) | Plan::CountsKeys | Plan::Refuse(_) | Plan::AskServer => None,
         }
     }
 }
@@ -273,7 +296,7 @@ pub fn slots(request: &Request, spec: &Spec) -> Slots {
         slots = match slots {
             Slots::None => Slots::One(slot),
             Slots::One(first) if first == slot => slots,
-            _ => Slots::Several,
+            Slots::One(_) | Slots::Several | Slots::Malformed | Slots::AskServer => Slots::Several,
         };
     });
     match keys {
@@ -348,7 +371,7 @@ fn parts(request: &Request, spec: &Spec, fold: Fold) -> Option<Plan> {
     if request.len() > long_split::LONG {
         return LongSplit::begin(request, spec, fold).map(|cut| Plan::LongSplit(Box::new(cut)));
     }
-    Split::by_slot(request, spec, fold).map(|split| Plan::Split(Box::new(split)))
+    Split::by_slot(request, spec, fold).map(|split| Plan::Split(Rc::new(split)))
 }
 
 fn blocking(request: &Request, spec: &Spec, timeout: Timeout) -> Plan {

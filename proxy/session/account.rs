@@ -1,7 +1,10 @@
 //! The account of what a session holds for its client, whatever that is: memory is bounded by it, and CLIENT LIST shows it.
 
-use super::{Session, busy::Busy, caller::Caller, listening::Listening};
-use crate::{clients::Usage, protocol::resp::Request};
+use super::{Session, busy::Busy, caller::Caller, dispatch::Dispatcher, listening::Listening};
+use crate::{
+    clients::Usage,
+    protocol::resp::{Request, request::OwnedRequest},
+};
 
 /// What a session has in the process's account.
 #[derive(Default)]
@@ -11,6 +14,9 @@ pub(super) struct Account {
     named: usize,
     /// The shape of the line where nothing was held but that and the names.
     at_rest: Option<u32>,
+    /// While one request has the session for itself: bytes of its arguments, and of all that it takes.
+    arguments: usize,
+    work: usize,
 }
 
 impl Account {
@@ -35,10 +41,48 @@ impl Account {
         self.at_rest = None;
     }
 
+    /// This request has the session for itself from now on.
+    pub(super) fn begin_work(&mut self, request: &OwnedRequest) {
+        self.arguments = request.as_request().args().map(<[u8]>::len).sum();
+        self.work = request.held();
+    }
+
+    /// So many bytes more are held while it has.
+    pub(super) fn add_to_work(&mut self, more: usize) {
+        self.work += more;
+    }
+
     /// The client is no longer known by any name.
     pub(super) fn forget_names(&mut self) {
         self.named = 0;
         self.at_rest = None;
+    }
+}
+
+impl Dispatcher {
+    /// What is held for the client, but for what is in its session's hands.
+    fn usage(&self) -> Usage {
+        let mut usage = self.caller.line.usage();
+        usage.queued = self.multi.size();
+        usage.named = self.account.named + self.listening.size();
+        usage
+    }
+
+    /// What is held while a request is being answered, of which a server's query buffer still has the bytes. (Newer servers
+    /// read into a buffer that clients share, as the proxy does.)
+    pub(super) fn usage_with(&self, request: &Request<'_>) -> Usage {
+        let shares = self.caller.dialect().shares_its_buffer();
+        let mut usage = self.usage();
+        usage.requests += self.account.work;
+        usage.input = if shares { 0 } else { request.frame().len() + self.front.behind() };
+        usage.arguments = request.args().map(<[u8]>::len).sum();
+        usage
+    }
+
+    /// The request that had the session for itself is done; it may have named something.
+    pub(super) fn end_work(&mut self) {
+        (self.account.arguments, self.account.work) = (0, 0);
+        self.account.count_names(&self.caller, &self.listening);
     }
 }
 
@@ -47,7 +91,7 @@ impl Session {
     #[inline(always)]
     pub(super) fn keep_account(&mut self) {
         if self.is_at_rest() {
-            debug_assert_eq!(self.usage(), self.account.held);
+            debug_assert_eq!(self.usage(), self.dispatcher.account.held);
         } else {
             self.count_anew();
         }
@@ -55,50 +99,35 @@ impl Session {
 
     fn count_anew(&mut self) {
         let usage = self.usage();
-        self.account.set(usage, &self.caller);
+        let Dispatcher { caller, account, .. } = &mut self.dispatcher;
+        account.set(usage, caller);
     }
 
     /// Whether nothing is held but what was held at rest: so it is in nearly every turn.
     #[inline(always)]
     fn is_at_rest(&self) -> bool {
+        let Dispatcher { caller, multi, listening, account, .. } = &self.dispatcher;
         let holds_something = self.retry.is_some()
-            || matches!(self.busy, Busy::Work { .. })
-            || self.multi.is_open()
-            || self.listening.subscriber.is_some()
+            || matches!(self.busy, Busy::Work)
+            || multi.is_open()
+            || listening.subscriber.is_some()
             || self.reader.holds_something();
-        !holds_something && self.account.at_rest.is_some_and(|shape| self.caller.line.rests_in(shape))
+        !holds_something && account.at_rest.is_some_and(|shape| caller.line.rests_in(shape))
     }
 
     /// What is held now.
     fn usage(&self) -> Usage {
-        let mut usage = self.caller.line.usage();
+        let Dispatcher { caller, account, .. } = &self.dispatcher;
+        let mut usage = self.dispatcher.usage();
         // What has come back is kept by the session until it can go again.
-        if self.retry.is_some() || self.caller.line.has_bounced() {
-            usage.requests = self.caller.line.asked();
+        if self.retry.is_some() || caller.line.has_bounced() {
+            usage.requests = caller.line.asked();
         }
         self.reader.account(&mut usage);
-        if let Busy::Work { arguments, held } = self.busy {
-            usage.arguments = arguments;
-            usage.requests += held;
+        if matches!(self.busy, Busy::Work) {
+            usage.arguments = account.arguments;
+            usage.requests += account.work;
         }
-        usage.queued = self.multi.size();
-        usage.named = self.account.named + self.listening.size();
         usage
-    }
-
-    /// The same while a request is being answered, of which a server's query buffer still has the bytes. (Newer servers
-    /// read into a buffer that clients share, as the proxy does.)
-    pub(super) fn usage_with(&self, request: &Request<'_>) -> Usage {
-        let input =
-            if self.caller.dialect().shares_its_buffer() { 0 } else { request.frame().len() + self.reader.behind() };
-        Usage { input, arguments: request.args().map(<[u8]>::len).sum(), ..self.usage() }
-    }
-
-    /// So many bytes more are held while a request keeps the session waiting.
-    pub(super) fn waits_with(&mut self, more: usize) {
-        if let Busy::Work { held, .. } = &mut self.busy {
-            *held += more;
-        }
-        self.keep_account();
     }
 }

@@ -48,27 +48,30 @@ fn slot_of_reply(plan: &Plan, queued: Option<Slot>) -> Option<Slot> {
         Plan::Split(split) if split.fold == Fold::KeyOrder => split.parts.first().map(|part| part.slot),
         Plan::Scripting(which, slot) if *which != Scripting::Flush => *slot,
         Plan::Local(Local::Exec) => queued,
-        _ => None,
+        // They are small, or their sizes are looked at on their way.
+        Plan::Any | Plan::PubSub | Plan::Split(_) | Plan::LongSplit(_) | Plan::Primaries(_) | Plan::AnyRewritten(_) => {
+            None
+        }
+        Plan::Scan(_) | Plan::Keys | Plan::Local(_) | Plan::Blocking(_) | Plan::Scripting(..) | Plan::OutOfBand(_) => {
+            None
+        }
+        Plan::Unchanged(_) | Plan::InTurn(_) | Plan::CountsKeys | Plan::Refuse(_) | Plan::AskServer => None,
     }
 }
 
-/// The work that a request is on a connection of the session's own, where its reply is likely to be large; else its
-/// plan.
+/// The work that a request is on a connection of the session's own, where its reply is likely to be large; nothing where it
+/// goes as it would.
 pub(super) fn goes_apart(
     caller: &Caller,
     caching: Caching,
-    plan: Plan,
+    plan: &Plan,
     request: &Request<'_>,
     spec: Option<&Spec>,
-) -> Result<Work, Plan> {
+) -> Option<Work> {
+    let spec = spec.filter(|spec| may_go_apart(caller, caching, request, spec))?;
     let large = caller.router.large();
-    let was_large = caller.line.reply_size() == ReplySize::Large;
-    let Some(spec) = spec.filter(|spec| spec.may_reply_at_length(request.len())) else { return Err(plan) };
-    if caller.lane.is_private() || caching != Caching::AsEver {
-        return Err(plan);
-    }
     let is_large = |slot: Slot| {
-        let mut is_known = was_large || large.may_be_too_large(request.frame());
+        let mut is_known = is_large_anyway(caller, request);
         spec.visit_keys(request, |index| is_known |= large.knows(slot, request.name(), request.arg(index)));
         is_known
     };
@@ -81,21 +84,45 @@ pub(super) fn goes_apart(
                 None => is_large(Slot::of(name)) || large.knows(Slot::of(name), request.name(), name),
             }
     };
-    let are_large = |split: &Split| {
-        let is_known = |part: usize, slot| {
-            let mut keys = split.keys_of(part).iter().map(|&key| request.arg(key as usize));
-            keys.any(|key| large.knows(slot, request.name(), key))
-        };
-        was_large
-            || large.may_be_too_large(request.frame())
-            || split.parts.iter().enumerate().any(|(index, part)| is_known(index, part.slot))
-    };
-    match plan {
-        Plan::One(slot) if is_large(slot) => Ok(Work::Stream(Some(slot), None)),
-        Plan::Scripting(which, slot) if which.runs() && is_large_code(slot) => Ok(Work::Stream(slot, Some(which))),
-        Plan::Split(split) if split.fold == Fold::KeyOrder && are_large(&split) => Ok(Work::StreamParts(split)),
-        plan => Err(plan),
+    if let Plan::One(slot) = plan {
+        return is_large(*slot).then_some(Work::Stream(Some(*slot), None));
     }
+    if let Plan::Scripting(which, slot) = plan {
+        return (which.runs() && is_large_code(*slot)).then_some(Work::Stream(*slot, Some(*which)));
+    }
+    let Plan::Split(split) = plan else { return None };
+    are_parts_large(caller, split, request).then(|| Work::StreamParts(split.clone()))
+}
+
+/// Whether a split request goes that way.
+pub(super) fn split_goes_apart(
+    caller: &Caller,
+    caching: Caching,
+    split: &Split,
+    request: &Request<'_>,
+    spec: Option<&Spec>,
+) -> bool {
+    spec.is_some_and(|spec| may_go_apart(caller, caching, request, spec)) && are_parts_large(caller, split, request)
+}
+
+fn may_go_apart(caller: &Caller, caching: Caching, request: &Request<'_>, spec: &Spec) -> bool {
+    spec.may_reply_at_length(request.len()) && !caller.lane.is_private() && caching == Caching::AsEver
+}
+
+/// Whether a reply is taken for large whatever its keys are.
+fn is_large_anyway(caller: &Caller, request: &Request<'_>) -> bool {
+    caller.line.reply_size() == ReplySize::Large || caller.router.large().may_be_too_large(request.frame())
+}
+
+fn are_parts_large(caller: &Caller, split: &Split, request: &Request<'_>) -> bool {
+    let large = caller.router.large();
+    let is_known = |part: usize, slot| {
+        let mut keys = split.keys_of(part).iter().map(|&key| request.arg(key as usize));
+        keys.any(|key| large.knows(slot, request.name(), key))
+    };
+    split.fold == Fold::KeyOrder
+        && (is_large_anyway(caller, request)
+            || split.parts.iter().enumerate().any(|(index, part)| is_known(index, part.slot)))
 }
 
 /// Whether EXEC takes one.

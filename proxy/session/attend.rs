@@ -58,12 +58,12 @@ impl Session {
                 if let Poll::Ready(done) = work.as_mut().poll(cx) {
                     return Poll::Ready(Ok(done));
                 }
-                let unwritten = self.caller.line.unwritten();
+                let unwritten = self.dispatcher.caller.line.unwritten();
                 if let Poll::Ready(reason) = self.poll_client(cx, eof, &mut ahead) {
                     return Poll::Ready(Err(reason));
                 }
                 // Work may wait for just this: that the client has read on.
-                if self.caller.line.unwritten() >= unwritten {
+                if self.dispatcher.caller.line.unwritten() >= unwritten {
                     return Poll::Pending;
                 }
             }
@@ -94,7 +94,7 @@ impl Session {
 
     /// Ready when the client has gone or has to go.
     fn poll_client(&mut self, cx: &mut Context<'_>, eof: Eof, ahead: &mut Ahead) -> Poll<Disconnect> {
-        match self.caller.client.order() {
+        match self.dispatcher.caller.client.order() {
             Order::Leave => return Poll::Ready(Disconnect::Killed),
             Order::Evict => {
                 self.say_why_evicted();
@@ -106,13 +106,13 @@ impl Session {
         if let Poll::Ready(Err(error)) = self.poll_flush(cx) {
             return Poll::Ready(Disconnect::of(&error));
         }
-        if let Some(reason) = unfit.or_else(|| self.listening.poll_owed(cx, &self.caller)) {
+        if let Some(reason) = unfit.or_else(|| self.dispatcher.listening.poll_owed(cx, &self.dispatcher.caller)) {
             return Poll::Ready(reason);
         }
         if eof != Eof::Waits
             && !ahead.is_closed
             && let Poll::Ready(reason) =
-                poll_sent_ahead(&self.caller, &mut self.stream, &mut self.reader, cx, &mut ahead.look)
+                poll_sent_ahead(&self.dispatcher.caller, &mut self.stream, &mut self.reader, cx, &mut ahead.look)
         {
             ahead.is_closed = reason == Disconnect::Eof;
             if eof == Eof::Leaves || !ahead.is_closed {
@@ -126,7 +126,7 @@ impl Session {
             }
         }
         self.keep_account();
-        self.caller.line.wake_with(cx.waker());
+        self.dispatcher.caller.line.wake_with(cx.waker());
         Poll::Pending
     }
 }

@@ -47,7 +47,7 @@ impl Target {
     fn keeps_order_with(&self, there: &Target) -> bool {
         match (self, there) {
             (Target::Node(one), Target::Node(other)) => one.id == other.id,
-            _ => false,
+            (Target::Here | Target::Several | Target::Node(_), _) => false,
         }
     }
 }
@@ -116,7 +116,10 @@ impl Barrier {
             Plan::One(slot) | Plan::Scripting(_, Some(slot)) => {
                 may_go_again == Route::Any || may_go_again == Route::Slot(*slot)
             }
-            _ => true,
+            Plan::Any | Plan::PubSub | Plan::Scripting(_, None) | Plan::Split(_) | Plan::LongSplit(_) => true,
+            Plan::Primaries(_) | Plan::AnyRewritten(_) | Plan::Scan(_) | Plan::Keys | Plan::OutOfBand(_) => true,
+            Plan::Local(_) | Plan::Blocking(_) | Plan::Unchanged(_) | Plan::InTurn(_) | Plan::CountsKeys => true,
+            Plan::Refuse(_) | Plan::AskServer => true,
         }
     }
 

@@ -32,8 +32,8 @@ pub(super) enum Busy {
     Queueing(Admission),
     /// The next request waits until clients are no longer paused.
     Paused(Box<PauseWait>),
-    /// One request has the session for itself: bytes of its arguments, and of all that it takes.
-    Work { arguments: usize, held: usize },
+    /// One request has the session for itself.
+    Work,
     /// Nothing more is dispatched: it ends once everything is answered and written, for this reason.
     Ending(Disconnect),
 }
@@ -44,13 +44,13 @@ impl Busy {
         if matches!(self, Busy::Settling) && line.is_settled() {
             *self = Busy::Serving;
         }
-        !matches!(self, Busy::Serving | Busy::Work { .. })
+        !matches!(self, Busy::Serving | Busy::Work)
     }
 
     /// Whether it may be time to go on with the input, after that had stopped.
     pub(super) fn may_go_on(&self, line: &Line) -> bool {
         match self {
-            Busy::Serving | Busy::Work { .. } => !line.is_full(),
+            Busy::Serving | Busy::Work => !line.is_full(),
             Busy::Settling => line.is_settled(),
             Busy::Queueing(_) | Busy::Paused(_) | Busy::Ending(_) => false,
         }

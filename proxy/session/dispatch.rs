@@ -1,32 +1,33 @@
-//! Requests on their way out: each plan carried out.
+//! What becomes of a request, from its row to its way out: whether it may go, must wait, is queued or is carried out.
 
-use std::sync::Arc;
-
-use bytes::Bytes;
+use std::rc::Rc;
 
 use super::{
-    Flow, Session, apart,
-    ask::ask,
+    account::Account,
+    apart,
     barrier::{Barrier, target_of},
     busy::Busy,
     called,
     caller::Caller,
-    everywhere::{self, asks_first},
+    everywhere::asks_first,
+    fan_out::{parts_of, send_part, send_split, send_to_be_amended, send_to_primaries},
+    front::Front,
     gate::Gate,
-    make_up, monitor, pause,
+    listening::Listening,
+    monitor, pause,
     permission::{self, Denial, is_judged_by_node},
-    reads::ReadWay,
-    scripts, server,
-    transaction::aborted_for,
+    reads::{ReadWay, Reads},
+    transaction::{Multi, aborted_for},
     work::Work,
 };
 use crate::{
-    cluster::topology::{Node, Route, Topology},
+    cluster::{
+        replication::ReadFrom,
+        topology::{Route, Topology},
+    },
     commands::{
-        merge::Merge,
-        plan::{self, Local, Plan, Split},
-        scripts::Script,
-        table::{Flags, Keys, Spec, Treatment, busy::WhenBusy, lost::WhenLost, treatment::Fold},
+        plan::{self, Local, Plan},
+        table::{Flags, Keys, Spec, Treatment, treatment::WithinMulti},
     },
     metrics::{Disconnect, Transaction as Ended, hot::Sample},
     protocol::{
@@ -40,7 +41,86 @@ use crate::{
     },
 };
 
-impl Session {
+/// Decides on a client's requests and carries them out: all that a session is but its connection.
+pub(super) struct Dispatcher {
+    pub(super) caller: Caller,
+    /// What keeps requests in their order.
+    pub(super) barrier: Barrier,
+    pub(super) front: Front,
+    pub(super) multi: Multi,
+    /// The client's reads from replicas, where it wants them.
+    pub(super) reads: Option<Box<Reads>>,
+    /// Where it has said that it reads from.
+    pub(super) reads_from: Option<ReadFrom>,
+    /// Which of the operator's decisions about reads and order it goes by.
+    order_version: u32,
+    /// What the client is told unasked.
+    pub(super) listening: Listening,
+    pub(super) account: Account,
+}
+
+/// What became of a request.
+pub(super) enum Flow {
+    /// The request has been answered or sent.
+    Taken,
+    /// The request has been answered, and the session ends for this reason.
+    Ends(Disconnect),
+    /// The request must wait until every earlier request has been answered.
+    Settle,
+    /// The request must wait until there is room.
+    Full,
+    /// The request must wait for what the session is busy with from now on.
+    Waits(Box<Busy>),
+    /// The request needs the session for itself, for this.
+    Work(Box<Work>),
+    /// The request must wait until a node has told whether the client's user may run it.
+    Ask,
+}
+
+impl Flow {
+    /// The request needs the session for itself.
+    pub(super) fn work(work: Work) -> Flow {
+        Flow::Work(Box::new(work))
+    }
+
+    /// Whether the request has been answered or sent.
+    fn is_taken(&self) -> bool {
+        matches!(self, Flow::Taken | Flow::Ends(_))
+    }
+}
+
+impl Dispatcher {
+    /// For a client that has just connected.
+    pub(super) fn new(caller: Caller) -> Dispatcher {
+        Dispatcher {
+            barrier: Barrier::new(caller.router.epoch(), caller.router.settings().strict_order.get()),
+            front: Front::default(),
+            multi: Multi::default(),
+            reads: Reads::as_chosen(&caller, None),
+            reads_from: None,
+            order_version: caller.router.settings().order_version(),
+            listening: Listening::default(),
+            account: Account::default(),
+            caller,
+        }
+    }
+
+    /// Goes by what the operator has decided anew about reads and order, once nothing is under way by the old.
+    #[inline]
+    pub(super) fn follow_operator(&mut self) {
+        if self.order_version != self.caller.router.settings().order_version() && self.caller.line.is_settled() {
+            self.choose_anew();
+        }
+    }
+
+    #[cold]
+    fn choose_anew(&mut self) {
+        let settings = self.caller.router.settings();
+        self.order_version = settings.order_version();
+        self.barrier.be_strict(settings.strict_order.get());
+        self.reads = Reads::as_chosen(&self.caller, self.reads_from);
+    }
+
     /// Answers a request or sends it on its way, unless it has to wait. `spec` is its row in the topology's table.
     pub(super) fn dispatch(&mut self, request: &Request<'_>, topology: &Topology, spec: Option<&Spec>) -> Flow {
         if self.caller.line.has_bounced() {
@@ -62,8 +142,7 @@ impl Session {
             tracing::warn!(peer = %self.caller.client.peer(), "possible SECURITY ATTACK: HTTP from a client; its connection is closed");
             self.caller.router.tally().protocol_error("http");
             self.caller.line.close();
-            self.busy = Busy::Ending(Disconnect::Protocol);
-            return Flow::Taken;
+            return Flow::Ends(Disconnect::Protocol);
         }
         if !matches!(self.caller.gate, Gate::Open)
             && let Some(flow) = self.stop_at_gate(spec)
@@ -85,14 +164,13 @@ impl Session {
             && router.clients().pause().is_on()
             && let Some(wait) = pause::wait_of(&self.caller, self.multi.queued(), request, spec)
         {
-            self.busy = Busy::Paused(wait);
-            return Flow::Held;
+            return Flow::Waits(Box::new(Busy::Paused(wait)));
         }
         if let Some(spec) = spec {
             self.caller.client.says(self.caller.said().map_or(spec.metric, |said| said.command));
         }
         let policy = &router.settings().policy;
-        let mut plan = match &self.caller.database {
+        let plan = match &self.caller.database {
             None => plan::plan(request, spec, policy),
             Some(inside) => inside.plan(request, spec, policy),
         };
@@ -125,17 +203,15 @@ impl Session {
             return Flow::Settle;
         }
         if apart::is_careful(&self.caller) {
-            plan = match apart::goes_apart(&self.caller, self.listening.caching(), plan, request, spec) {
-                Ok(work) => return Flow::work(work),
-                Err(plan) => plan,
-            };
+            if let Some(work) = apart::goes_apart(&self.caller, self.listening.caching(), &plan, request, spec) {
+                return Flow::work(work);
+            }
             if self.caller.line.reply_size() != ReplySize::Small && !self.front.has_place() {
                 match apart::place_for(&self.caller, &plan, self.multi.slot()) {
                     None => {}
                     Some(Ok(place)) => self.front.give_place(Some(place)),
                     Some(Err(admission)) => {
-                        self.busy = Busy::Queueing(admission);
-                        return Flow::Held;
+                        return Flow::Waits(Box::new(Busy::Queueing(admission)));
                     }
                 }
             }
@@ -150,13 +226,13 @@ impl Session {
             ReadWay::Replica(lane, route) => self.read_at_replica(&lane, route, request, spec),
             ReadWay::Parts(lane, routes) => self.read_parts_at_replicas(&lane, &routes, plan, request, spec),
         };
-        if is_apart && matches!(flow, Flow::Taken) {
+        if is_apart && flow.is_taken() {
             monitor::show(&self.caller, request, spec);
         }
-        if beside && matches!(flow, Flow::Taken) {
+        if beside && flow.is_taken() {
             self.barrier.hold_behind(Route::Any);
         }
-        if matches!(flow, Flow::Taken)
+        if flow.is_taken()
             && !self.multi.is_open()
             && let Some(tracking) = &mut self.listening.tracking
         {
@@ -200,7 +276,7 @@ impl Session {
                 if self.caller.router.tally().sampler.is_due() {
                     sample(&self.caller, request, spec);
                 }
-                let envelope = self.open(request, spec, Route::Any);
+                let envelope = self.open_split(request, spec);
                 split
                     .parts
                     .iter()
@@ -228,7 +304,7 @@ impl Session {
             Plan::Local(local) => self.answer_locally(local, request, spec),
             Plan::Scripting(which, slot) => {
                 let flow = self.script(which, slot, request, spec);
-                if matches!(flow, Flow::Taken) {
+                if flow.is_taken() {
                     called::count_malformed(&self.caller.router, request, spec);
                 }
                 flow
@@ -273,15 +349,15 @@ impl Session {
         request: &Request<'_>,
         spec: Option<&Spec>,
     ) -> Flow {
-        let split = match plan {
-            Plan::Split(split) => split,
+        let split = if let Plan::Split(split) = plan {
+            split
+        } else if let Some(split) = spec.and_then(|spec| plan::one_part(request, spec)) {
             // Keys of one slot are one part: what it lacks, the primary is asked for as a whole.
-            plan => match spec.and_then(|spec| plan::one_part(request, spec)) {
-                Some(split) => Box::new(split),
-                None => return self.carry_out(plan, request, spec),
-            },
+            Rc::new(split)
+        } else {
+            return self.carry_out(plan, request, spec);
         };
-        let envelope = self.open(request, spec, Route::Any);
+        let envelope = self.open_split(request, spec);
         let mut frame = Vec::new();
         let parts = parts_of(&self.caller, request, spec, &split, envelope).into_iter().enumerate();
         for ((index, mut envelope), route) in parts.zip(routes) {
@@ -313,7 +389,16 @@ impl Session {
 
     /// Opens the place of a request's reply, and says what the request is.
     pub(super) fn open(&mut self, request: &Request<'_>, spec: Option<&Spec>, route: Route) -> Envelope {
-        let label = self.caller.said().unwrap_or_else(|| Label::of(spec));
+        self.open_as(self.caller.said().unwrap_or_else(|| Label::of(spec)), request, spec, route)
+    }
+
+    /// As [`Dispatcher::open`], for a request that goes in parts.
+    pub(super) fn open_split(&mut self, request: &Request<'_>, spec: Option<&Spec>) -> Envelope {
+        self.open_as(Label::of(spec).in_parts(), request, spec, Route::Any)
+    }
+
+    #[inline]
+    fn open_as(&mut self, label: Label, request: &Request<'_>, spec: Option<&Spec>, route: Route) -> Envelope {
         let ticket = self.caller.line.open(Some(label), request.frame().len(), route);
         let traits = RequestTraits {
             repeatable: spec.is_some_and(Spec::is_readonly),
@@ -347,142 +432,16 @@ impl Session {
         self.answer(spec, &write::error_frame(error))
     }
 
+    /// Answers with an error that does not spoil a transaction.
+    pub(super) fn answer_error(&self, spec: Option<&Spec>, error: &str) -> Flow {
+        self.answer(spec, &write::error_frame(error))
+    }
+
     /// Answers a request on the spot.
     pub(super) fn answer(&self, spec: Option<&Spec>, reply: &[u8]) -> Flow {
         self.caller.line.answer(Label::of(spec), reply);
         Flow::Taken
     }
-}
-
-/// Sends each part of a split request to the owner of its slot.
-pub(super) fn send_split(
-    caller: &Caller,
-    request: &Request<'_>,
-    spec: Option<&Spec>,
-    split: &Split,
-    envelope: Envelope,
-) {
-    let mut frame = Vec::with_capacity(request.frame().len());
-    for (index, envelope) in parts_of(caller, request, spec, split, envelope).into_iter().enumerate() {
-        send_part(caller, split, index, request, envelope, &mut frame);
-    }
-}
-
-/// The parts of a split request.
-pub(super) fn parts_of(
-    caller: &Caller,
-    request: &Request<'_>,
-    spec: Option<&Spec>,
-    split: &Split,
-    envelope: Envelope,
-) -> Vec<Envelope> {
-    called::count_parts(&caller.router, spec, split.parts.len().saturating_sub(1));
-    let merge = Merge::of_split(split, written(spec), caller.speaks_resp3());
-    let parts = envelope.split(merge, split.parts.len());
-    if split.fold == Fold::KeyOrder
-        && spec.is_some_and(Spec::is_readonly)
-        && !caller.lane.is_private()
-        && let Some(part) = parts.first()
-    {
-        part.ticket.may_go_again(Bytes::copy_from_slice(request.frame()));
-    }
-    parts
-}
-
-/// Sends one part of a request, written into `frame`.
-pub(super) fn send_part(
-    caller: &Caller,
-    split: &Split,
-    index: usize,
-    request: &Request<'_>,
-    mut envelope: Envelope,
-    frame: &mut Vec<u8>,
-) {
-    frame.clear();
-    split.encode(index, request, frame);
-    envelope.route = Route::Slot(split.parts[index].slot);
-    caller.send(frame, envelope);
-}
-
-/// Sends a request, and ahead of it the scripts that it names, to every primary that owns slots; and to the other nodes
-/// where it concerns them.
-pub(super) fn send_to_primaries(
-    caller: &Caller,
-    barrier: &mut Barrier,
-    (request, spec): (&Request<'_>, Option<&Spec>),
-    fold: Fold,
-    named: &[Script],
-    mut envelope: Envelope,
-) {
-    // It is about all that its nodes have, and part of it may have to go again: FLUSHALL, for one, must not find what
-    // comes behind it.
-    barrier.hold_behind(Route::Any);
-    let topology = caller.router.topology().clone();
-    let slots = topology.first_slots();
-    if slots.is_empty() {
-        envelope.route = Route::All;
-        return caller.send(request.frame(), envelope);
-    }
-    let mut merge = Merge::new(fold, slots.len(), written(spec), caller.speaks_resp3());
-    merge.know(server::facts(caller, fold));
-    merge.keep_account(server::account_for(caller, fold, request));
-    let asked = plan::all_entries(request, spec, fold);
-    let when_lost = spec.map_or(WhenLost::Fails, |spec| scripts::when_lost(spec, request));
-    if when_lost.is_spared() {
-        merge.spare_lost();
-    }
-    let make_up = match spec.map(|spec| spec.when_busy) {
-        Some(WhenBusy::Alike) => Some(everywhere::make_alike(&caller.router)),
-        _ => (when_lost == WhenLost::MadeUp).then(|| make_up::make_up(caller, request)),
-    };
-    if make_up.is_some() {
-        merge.follow();
-    }
-    let parts = envelope.split_among(merge, topology.owners().cloned().collect(), make_up);
-    for (slot, mut envelope) in slots.iter().zip(parts) {
-        // By slot, so that where the node fails, the one that takes its place answers.
-        envelope.route = Route::Slot(*slot);
-        scripts::send_ready(caller, named, asked.as_deref().unwrap_or(request.frame()), envelope);
-    }
-    tell_others(caller, request, spec);
-}
-
-/// Sends a request to the nodes without slots as well, where it concerns them. The client waits for the others alone:
-/// one Redis has no replicas that could refuse.
-pub(super) fn tell_others(caller: &Caller, request: &Request<'_>, spec: Option<&Spec>) {
-    let Some(spec) = spec.filter(|spec| spec.replicas_too) else { return };
-    let others: Vec<Arc<Node>> = {
-        let topology = caller.router.topology();
-        let owns = |node: &Arc<Node>| topology.owners().any(|owner| Arc::ptr_eq(owner, node));
-        topology.nodes.iter().filter(|node| !owns(node)).cloned().collect()
-    };
-    for node in others {
-        let (router, link) = (caller.router.clone(), caller.lane.link_to(&caller.router, &node));
-        let (name, frame) = (spec.name.clone(), request.frame().to_vec());
-        tokio::task::spawn_local(async move {
-            let why = match ask(&router, &link, &frame).await {
-                Ok(reply) if reply.first() != Some(&b'-') => return,
-                // Its text may have a secret in it.
-                Ok(_) => "it answered an error".to_owned(),
-                Err(why) => why,
-            };
-            tracing::warn!(node = %node.label, "a replica is not like its primary: {name} failed ({why})");
-        });
-    }
-}
-
-/// Sends a request to any primary, whose reply is amended on its way back.
-fn send_to_be_amended(caller: &Caller, request: &Request<'_>, fold: Fold, envelope: Envelope) {
-    let mut merge = Merge::new(fold, 1, None, caller.speaks_resp3());
-    merge.know(server::facts(caller, fold));
-    for envelope in envelope.split(merge, 1) {
-        caller.send(request.frame(), envelope);
-    }
-}
-
-/// The name of a command that changes something: an error in one part of it has to say what the others did.
-fn written(spec: Option<&Spec>) -> Option<&str> {
-    spec.filter(|spec| spec.is_write() || spec.when_busy.asks_first()).map(|spec| &*spec.name)
 }
 
 fn is_exec(spec: Option<&Spec>) -> bool {
@@ -491,12 +450,12 @@ fn is_exec(spec: Option<&Spec>) -> bool {
 
 /// Whether a command is carried out within MULTI, not queued.
 fn acts_at_once(plan: &Plan, spec: Option<&Spec>) -> bool {
-    use Local::{Discard, Exec, Multi, Quit, Reset, Watch};
-    match plan {
-        // Newer servers count these two against the transaction, as they do all that is not allowed within one.
-        Plan::Local(Multi | Watch) => !spec.is_some_and(|spec| spec.flags.has(Flags::NO_MULTI)),
-        Plan::Local(Exec | Discard | Quit | Reset) => true,
-        _ => false,
+    let Plan::Local(local) = plan else { return false };
+    match local.within_multi() {
+        WithinMulti::ActsAtOnce => true,
+        // Newer servers count it against the transaction, as they do all that is not allowed within one.
+        WithinMulti::IsRefused => !spec.is_some_and(|spec| spec.flags.has(Flags::NO_MULTI)),
+        WithinMulti::IsQueued => false,
     }
 }
 
@@ -516,3 +475,6 @@ fn sample(caller: &Caller, request: &Request<'_>, spec: Option<&Spec>) {
     });
     sampler.take(sample);
 }
+
+#[cfg(test)]
+mod tests;

@@ -5,7 +5,12 @@ use std::{rc::Rc, sync::Arc};
 
 use bytes::Bytes;
 
-use super::{Flow, Session, acl, caller::Caller, client::line_of};
+use super::{
+    acl,
+    caller::Caller,
+    client::line_of,
+    dispatch::{Dispatcher, Flow},
+};
 use crate::{
     clients::{Usage, refused::Refused, users::Seat},
     commands::{
@@ -54,9 +59,9 @@ impl Gate {
     }
 }
 
-impl Session {
+impl Dispatcher {
     /// Looks at a request as its client has said it, before anything in it is named otherwise. Whether it goes no further: then
-    /// it is not to be named anew, and [`Session::stop_at_gate`] ends it.
+    /// it is not to be named anew, and [`Dispatcher::stop_at_gate`] ends it.
     #[cold]
     pub(super) fn is_stopped(&mut self, commands: &Arc<CommandTable>, request: &Request<'_>) -> bool {
         let Gate::Guarded(seat) = &self.caller.gate else { return false };
@@ -75,7 +80,7 @@ impl Session {
             Gate::Guarded(seat) => seat.clone(),
         };
         let stop = self.front.stop.take();
-        let is_new = self.front.is_counted_first(self.caller.client.received(), self.reader.behind());
+        let is_new = self.front.is_counted_first(self.caller.client.received());
         if is_new
             && !is_for_all
             && let Err(limit) = seat.user.counts(self.caller.router.clock().now())

@@ -5,8 +5,15 @@ use std::sync::atomic::Ordering::Relaxed;
 use bytes::Bytes;
 
 use super::{
-    Flow, Session, busy::Busy, caller::Caller, client, cluster_view, gate::Gate, listening::Listening, proxy,
-    reads::Reads, subscriber::TopicKind, work::Work,
+    caller::Caller,
+    client, cluster_view,
+    dispatch::{Dispatcher, Flow},
+    gate::Gate,
+    listening::Listening,
+    proxy,
+    reads::Reads,
+    subscriber::TopicKind,
+    work::Work,
 };
 use crate::{
     clients::{About, Mark},
@@ -51,14 +58,14 @@ impl Answer {
     }
 }
 
-impl Session {
+impl Dispatcher {
     pub(super) fn answer_locally(&mut self, local: Local, request: &Request<'_>, spec: Option<&Spec>) -> Flow {
         match local {
             Local::Ping => self.say(ping(&self.caller, &self.listening, request), spec),
             Local::Echo => self.say(Answer::with(|out| write::bulk(out, request.arg(1))), spec),
             Local::Quit => {
-                self.busy = Busy::Ending(Disconnect::Quit);
-                self.answer(spec, b"+OK\r\n")
+                self.answer(spec, b"+OK\r\n");
+                Flow::Ends(Disconnect::Quit)
             }
             // Whoever sends these knows of the cluster.
             Local::Readonly => self.read_from(ReadFrom::Replica, spec),
@@ -87,10 +94,8 @@ impl Session {
                 let (usage, tracking) = (self.usage_with(request), &mut self.listening.tracking);
                 let answer = client::answer(&self.caller, tracking, &usage, sub, request);
                 self.account.count_names(&self.caller, &self.listening);
-                if self.caller.client.has(Mark::Closing) {
-                    self.busy = Busy::Ending(Disconnect::Killed);
-                }
-                self.say(answer, spec)
+                let flow = self.say(answer, spec);
+                if self.caller.client.has(Mark::Closing) { Flow::Ends(Disconnect::Killed) } else { flow }
             }
             // What changes the lane waits until nothing is in flight on the old one.
             Local::Hello => Flow::work(Work::Hello),

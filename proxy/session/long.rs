@@ -1,19 +1,21 @@
 //! Requests with very many keys: while they are cut and sent, the others of the worker go on.
 
+use std::rc::Rc;
+
 use bytes::Bytes;
 use tokio::task::yield_now;
 
 use super::{
-    Session,
     apart::{self, place_at},
-    dispatch,
-    work::Work,
+    dispatch::Dispatcher,
+    fan_out,
+    work::Job,
 };
 use crate::{
     cluster::topology::Route,
     commands::{
-        plan::{LongSplit, Plan, Split},
-        table::{Spec, treatment::Fold},
+        plan::{LongSplit, Split},
+        table::treatment::Fold,
     },
     protocol::resp::Request,
     upstream::ticket::ReplySize,
@@ -22,38 +24,32 @@ use crate::{
 /// How many keys go between two looks at the others: about half a millisecond of work.
 const PORTION: usize = 2048;
 
-impl Session {
+impl Job<'_> {
     /// Cuts a long request, and sends its parts. Nothing of its session is under way.
-    pub(super) async fn send_long(
-        &mut self,
-        cut: LongSplit,
-        request: &Request<'_>,
-        spec: Option<&Spec>,
-    ) -> Option<Bytes> {
-        let mut plan = Plan::Split(Box::new(cut_up(cut, request).await));
-        if apart::is_careful(&self.caller) {
-            match apart::goes_apart(&self.caller, self.listening.caching(), plan, request, spec) {
-                Ok(Work::StreamParts(split)) => return self.stream_parts(&split, request, spec).await,
-                Ok(_) => return None,
-                Err(same) => plan = same,
-            }
+    pub(super) async fn send_long(&mut self, cut: LongSplit) -> Option<Bytes> {
+        let split = Rc::new(cut_up(cut, self.request).await);
+        let Job { request, spec, .. } = *self;
+        let caching = self.listening().caching();
+        if apart::is_careful(self.caller()) && apart::split_goes_apart(self.caller(), caching, &split, request, spec) {
+            return self.stream_parts(&split).await;
         }
-        let Plan::Split(split) = plan else { return None };
-        let unknown = split.fold == Fold::KeyOrder && self.caller.line.reply_size() != ReplySize::Small;
+        let caller = self.caller().clone();
+        let unknown = split.fold == Fold::KeyOrder && caller.line.reply_size() != ReplySize::Small;
         let place = match split.parts.first().filter(|_| unknown) {
-            Some(part) => place_at(&self.caller.router, Some(part.slot), self.caller.affinity).await,
+            Some(part) => place_at(&caller.router, Some(part.slot), caller.affinity).await,
             None => None,
         };
-        self.caller.router.refresh();
-        self.barrier.follow(self.caller.router.epoch());
-        self.listening.follow(&self.caller);
-        let mut envelope = self.open(request, spec, Route::Any);
-        envelope.hold(place);
+        caller.router.refresh();
+        let Dispatcher { barrier, listening, .. } = &mut self.session.dispatcher;
+        barrier.follow(caller.router.epoch());
+        listening.follow(&caller);
         // Some of it may have to go again, and nothing must overtake that.
-        self.barrier.hold_behind(Route::Any);
+        barrier.hold_behind(Route::Any);
+        let mut envelope = self.session.dispatcher.open_split(request, spec);
+        envelope.hold(place);
         let (mut frame, mut sent) = (Vec::new(), Portion::default());
-        for (index, part) in dispatch::parts_of(&self.caller, request, spec, &split, envelope).into_iter().enumerate() {
-            dispatch::send_part(&self.caller, &split, index, request, part, &mut frame);
+        for (index, part) in fan_out::parts_of(&caller, request, spec, &split, envelope).into_iter().enumerate() {
+            fan_out::send_part(&caller, &split, index, request, part, &mut frame);
             sent.add(split.keys_of(index).len()).await;
         }
         None

@@ -16,15 +16,15 @@ use super::{
     attend::Eof,
     called,
     caller::Caller,
-    long::{Portion, cut_up},
+    long::Portion,
     streamed::{self, ErrorReply, Streamed, has_room},
+    work::Job,
 };
 use crate::{
-    cluster::topology::Route,
+    cluster::recovery::Why,
     commands::{
         merge::elements::{self, Head},
-        plan::{self, Plan, Split},
-        table::Spec,
+        plan::Split,
     },
     protocol::{
         resp::{Request, reply::Scanner, request::Parser, write},
@@ -69,40 +69,33 @@ struct ElementStream {
     scanner: Scanner,
 }
 
-impl Session {
+impl Job<'_> {
     /// Answers a split request that only reads.
-    pub(super) async fn stream_parts(
-        &mut self,
-        split: &Split,
-        request: &Request<'_>,
-        spec: Option<&Spec>,
-    ) -> Option<Bytes> {
-        let envelope = self.open(request, spec, Route::Any);
-        called::count_parts(&self.caller.router, spec, split.parts.len().saturating_sub(1));
-        let caller = self.caller.clone();
-        self.stream(envelope, async |envelope| pass_on(caller, split, request, envelope).await, Eof::IsNoted).await;
+    pub(super) async fn stream_parts(&mut self, split: &Split) -> Option<Bytes> {
+        let envelope = self.session.dispatcher.open_split(self.request, self.spec);
+        let (caller, request) = (self.caller().clone(), self.request);
+        called::count_parts(&caller.router, self.spec, split.parts.len().saturating_sub(1));
+        let work = async |envelope: &mut Envelope| pass_on(caller, split, request, envelope).await;
+        self.session.stream(envelope, work, Eof::IsNoted).await;
         None
     }
+}
 
-    /// Answers a split request anew, whose parts have turned out to be too large to be put together here.
-    pub(super) async fn stream_again(&mut self, Bounced { envelope, request: frame, .. }: Bounced) {
-        let topology = self.caller.router.topology().clone();
-        let mut parser = Parser::default();
-        let Ok(Some(found)) = parser.find(&frame) else { return envelope.fail(says::ODD_REPLIES) };
-        let request = parser.request(&frame, found);
-        let spec = topology.commands.find(&request);
-        let split = match plan::plan(&request, spec, &self.caller.router.settings().policy) {
-            Plan::Split(split) => *split,
-            Plan::LongSplit(cut) => cut_up(*cut, &request).await,
-            _ => return envelope.fail(says::ODD_REPLIES),
-        };
-        if split.parts.iter().any(|part| self.caller.line.ran_behind(&envelope.ticket, part.slot)) {
-            return envelope.fail(says::PARTS_TOO_LARGE);
-        }
-        called::count_parts(&self.caller.router, spec, split.parts.len());
-        let caller = self.caller.clone();
-        self.stream(envelope, async |envelope| pass_on(caller, &split, &request, envelope).await, Eof::IsNoted).await;
+/// Answers a split request anew, whose parts have turned out to be too large to be put together here.
+pub(super) async fn stream_again(session: &mut Session, bounced: Bounced) {
+    let Bounced { envelope, request: frame, why } = bounced;
+    let mut parser = Parser::default();
+    let (Why::TooLarge(split), Ok(Some(found))) = (why, parser.find(&frame)) else {
+        return envelope.fail(says::ODD_REPLIES);
+    };
+    let caller = session.dispatcher.caller.clone();
+    if split.parts.iter().any(|part| caller.line.ran_behind(&envelope.ticket, part.slot)) {
+        return envelope.fail(says::PARTS_TOO_LARGE);
     }
+    let request = parser.request(&frame, found);
+    called::count_parts(&caller.router, caller.router.topology().commands.find(&request), split.parts.len());
+    let work = async |envelope: &mut Envelope| pass_on(caller, &split, &request, envelope).await;
+    session.stream(envelope, work, Eof::IsNoted).await;
 }
 
 /// Gives the client the elements of a split request's reply.

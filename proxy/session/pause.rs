@@ -58,7 +58,7 @@ impl WhilePaused {
         match (self, other) {
             (WhilePaused::Waits, _) | (_, WhilePaused::Waits) => WhilePaused::Waits,
             (WhilePaused::Ask, _) | (_, WhilePaused::Ask) => WhilePaused::Ask,
-            _ => WhilePaused::Runs,
+            (WhilePaused::Runs, WhilePaused::Runs) => WhilePaused::Runs,
         }
     }
 }
@@ -134,18 +134,20 @@ fn judge(spec: &Spec, request: &Request<'_>, scripts: &ScriptCache, pause: &Paus
     };
     // EVAL_RO, EVALSHA_RO and FCALL_RO only read.
     let may_write = !spec.is_readonly();
-    match spec.treatment {
-        Treatment::Scripting(Scripting::Eval) => by_script(request.get(1), may_write),
-        Treatment::Scripting(Scripting::Evalsha) => {
+    let otherwise = || WhilePaused::waits_if(spec.is_write() || spec.traits.propagates);
+    let Treatment::Scripting(which) = spec.treatment else { return otherwise() };
+    match which {
+        Scripting::Eval => by_script(request.get(1), may_write),
+        Scripting::Evalsha => {
             let script = scripts.find(request.arg(1));
             by_script(script.as_ref().map(|script| &*script.text), may_write)
         }
-        Treatment::Scripting(Scripting::Fcall) => match pause.function(request.arg(1)) {
+        Scripting::Fcall => match pause.function(request.arg(1)) {
             Function::NotAsked => WhilePaused::Ask,
             Function::None => WhilePaused::waits_if(may_write),
             Function::Known { no_writes } => WhilePaused::waits_if(!no_writes),
         },
-        _ => WhilePaused::waits_if(spec.is_write() || spec.traits.propagates),
+        Scripting::Load | Scripting::Exists | Scripting::Show | Scripting::Flush => otherwise(),
     }
 }
 

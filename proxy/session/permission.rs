@@ -18,7 +18,7 @@ use super::{caller::Caller, names};
 use crate::{
     clients::rights::{UserRules, Verdict},
     commands::{
-        plan::{Plan, Scripting},
+        plan::Plan,
         table::{
             Flags, Spec, Treatment,
             treatment::{Local, ProxyCommand},
@@ -144,8 +144,9 @@ pub(super) fn is_judged_by_node(plan: &Plan) -> bool {
         }
         // Where all nodes are busy, none could be asked.
         Plan::OutOfBand(_) => true,
-        Plan::Scripting(which, _) => matches!(which, Scripting::Eval | Scripting::Evalsha | Scripting::Fcall),
-        _ => false,
+        Plan::Scripting(which, _) => which.runs(),
+        Plan::Split(_) | Plan::LongSplit(_) | Plan::Primaries(_) | Plan::AnyRewritten(_) | Plan::Local(_) => false,
+        Plan::Unchanged(_) | Plan::InTurn(_) | Plan::CountsKeys | Plan::Refuse(_) => false,
     }
 }
 
@@ -160,24 +161,17 @@ enum Needed {
 }
 
 fn needed(spec: &Spec) -> Needed {
-    match spec.treatment {
-        Treatment::Local(Local::Proxy(ProxyCommand::Info | ProxyCommand::Databases | ProxyCommand::Events)) => {
-            Needed::Other(&["INFO"])
-        }
-        Treatment::Local(Local::Proxy(ProxyCommand::Clients)) => Needed::Other(&["CLIENT", "LIST"]),
-        Treatment::Local(Local::Proxy(ProxyCommand::Config)) => Needed::Other(&["CONFIG", "GET", "*"]),
-        Treatment::Local(Local::Proxy(ProxyCommand::Hotkeys | ProxyCommand::Slowlog)) => {
-            Needed::Other(&["SLOWLOG", "GET"])
-        }
-        Treatment::Local(Local::Proxy(ProxyCommand::Slots | ProxyCommand::Nodes)) => {
-            Needed::Other(&["CLUSTER", "NODES"])
-        }
-        Treatment::Local(Local::Proxy(ProxyCommand::Reload)) => Needed::Other(&["CONFIG", "REWRITE"]),
-        Treatment::Local(Local::Proxy(ProxyCommand::Explain)) => Needed::Other(&["COMMAND", "GETKEYS", "GET", "key"]),
-        Treatment::Local(Local::Proxy(ProxyCommand::Node | ProxyCommand::Help | ProxyCommand::Unknown)) => {
-            Needed::Nothing
-        }
-        _ => Needed::Itself,
+    let Treatment::Local(Local::Proxy(command)) = spec.treatment else { return Needed::Itself };
+    match command {
+        ProxyCommand::Info | ProxyCommand::Databases | ProxyCommand::Events => Needed::Other(&["INFO"]),
+        ProxyCommand::Clients => Needed::Other(&["CLIENT", "LIST"]),
+        ProxyCommand::Config => Needed::Other(&["CONFIG", "GET", "*"]),
+        ProxyCommand::Hotkeys | ProxyCommand::Slowlog => Needed::Other(&["SLOWLOG", "GET"]),
+        ProxyCommand::Slots | ProxyCommand::Nodes => Needed::Other(&["CLUSTER", "NODES"]),
+        ProxyCommand::Reload => Needed::Other(&["CONFIG", "REWRITE"]),
+        ProxyCommand::Explain => Needed::Other(&["COMMAND", "GETKEYS", "GET", "key"]),
+        ProxyCommand::Node | ProxyCommand::Help | ProxyCommand::Unknown => Needed::Nothing,
+        ProxyCommand::Reads => Needed::Itself,
     }
 }
 

@@ -333,15 +333,16 @@ fn is_refused(command: &Request<'_>, spec: &Spec, policy: &Policy) -> bool {
 /// Whether a command is about its connection, or is answered by other than one reply, so that a connection of one
 /// command and one reply would serve it untruly.
 fn needs_its_connection(spec: &Spec) -> bool {
-    match spec.treatment {
-        Treatment::Local(Local::Client(sub)) => {
-            matches!(sub, ClientCommand::Reply | ClientCommand::Tracking | ClientCommand::Caching)
-        }
-        Treatment::Local(
-            Local::Ping | Local::Echo | Local::ClusterKeyslot | Local::AclWhoami | Local::Wait | Local::Waitaof,
-        ) => false,
-        Treatment::Local(_) => true,
-        _ => spec.traits.binds_connection,
+    let Treatment::Local(local) = spec.treatment else { return spec.traits.binds_connection };
+    match local {
+        Local::Client(sub) => matches!(sub, ClientCommand::Reply | ClientCommand::Tracking | ClientCommand::Caching),
+        Local::Ping | Local::Echo | Local::ClusterKeyslot | Local::AclWhoami | Local::Wait | Local::Waitaof => false,
+        Local::Hello | Local::Auth | Local::Select | Local::Quit | Local::Reset => true,
+        Local::Readonly | Local::Readwrite | Local::Asking => true,
+        Local::Multi | Local::Exec | Local::Discard | Local::Watch | Local::Unwatch => true,
+        Local::Subscribe | Local::Psubscribe | Local::Ssubscribe => true,
+        Local::Unsubscribe | Local::Punsubscribe | Local::Sunsubscribe => true,
+        Local::Monitor | Local::ClusterView(_) | Local::Proxy(_) => true,
     }
 }
 

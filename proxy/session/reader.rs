@@ -24,8 +24,6 @@ pub(super) struct Reader {
     intake: Intake,
     /// There may be a whole request among the bytes.
     is_ready: bool,
-    /// Bytes that were read behind the request that is being dispatched.
-    behind: usize,
 }
 
 impl Reader {
@@ -47,16 +45,6 @@ impl Reader {
     /// Takes note whether there may be one.
     pub(super) fn set_ready(&mut self, is_ready: bool) {
         self.is_ready = is_ready;
-    }
-
-    /// How many bytes were read behind the request that is being dispatched.
-    pub(super) fn behind(&self) -> usize {
-        self.behind
-    }
-
-    /// So many bytes were read behind the request that is being dispatched.
-    pub(super) fn set_behind(&mut self, behind: usize) {
-        self.behind = behind;
     }
 
     /// The parser, for a while; [`Reader::put_parser`] brings it back. It holds to `rules`, which are asked for only where

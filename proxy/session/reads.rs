@@ -12,10 +12,7 @@ use crate::{
         replication::{Read, ReadFrom},
         topology::Route,
     },
-    commands::{
-        plan::Plan,
-        table::{Spec, treatment::Local},
-    },
+    commands::{plan::Plan, table::Spec},
     protocol::slot::Slot,
     upstream::{dial::Login, router::Lane, ticket::Line},
 };
@@ -74,21 +71,24 @@ impl Reads {
     /// What becomes of a request; `alone` says that its session has asked for something that only the primary can do
     /// (WATCH, tracking).
     pub(super) fn way(&mut self, caller: &Caller, plan: &Plan, spec: Option<&Spec>, alone: bool) -> ReadWay {
-        let (by_key, one_key) = (Spec::reads_key_by_key, Spec::reads_one_key);
-        match plan {
-            Plan::One(slot) if !alone && spec.is_some_and(one_key) => {
-                self.replica(caller, *slot).map_or(ReadWay::AsEver, |(lane, route)| ReadWay::Replica(lane, route))
+        let reads = |columns: fn(&Spec) -> bool| !alone && spec.is_some_and(columns);
+        let slot = plan.one_slot();
+        if let Some(slot) = slot.filter(|_| reads(Spec::reads_one_key)) {
+            return self.replica(caller, slot).map_or(ReadWay::AsEver, |(lane, route)| ReadWay::Replica(lane, route));
+        }
+        if reads(Spec::reads_key_by_key) {
+            if let Some(slot) = slot {
+                return self.parts(caller, [slot].into_iter());
             }
-            Plan::One(slot) if !alone && spec.is_some_and(by_key) => self.parts(caller, [*slot].into_iter()),
-            Plan::Split(split) if !alone && spec.is_some_and(by_key) => {
-                self.parts(caller, split.parts.iter().map(|part| part.slot))
-            }
-            _ if self.is_under_way(&caller.line) => ReadWay::Waits,
-            _ => {
-                self.note(plan, spec, &caller.line);
-                ReadWay::AsEver
+            if let Plan::Split(split) = plan {
+                return self.parts(caller, split.parts.iter().map(|part| part.slot));
             }
         }
+        if self.is_under_way(&caller.line) {
+            return ReadWay::Waits;
+        }
+        self.note(plan, spec, &caller.line);
+        ReadWay::AsEver
     }
 
     fn parts(&mut self, caller: &Caller, slots: impl Iterator<Item = Slot>) -> ReadWay {
@@ -133,14 +133,14 @@ impl Reads {
     /// Takes note of what may write.
     fn note(&mut self, plan: &Plan, spec: Option<&Spec>, line: &Line) {
         let write = Write { place: line.next(), answered: None };
-        match plan {
-            Plan::Refuse(_) => {}
-            Plan::Local(local) if *local != Local::Exec => {}
-            _ if spec.is_some_and(Spec::is_readonly) => {}
-            Plan::One(slot) if self.written.len() < MOST_SLOTS || self.written.contains_key(slot) => {
-                self.written.insert(*slot, write);
+        if !plan.may_write() || spec.is_some_and(Spec::is_readonly) {
+            return;
+        }
+        match plan.one_slot() {
+            Some(slot) if self.written.len() < MOST_SLOTS || self.written.contains_key(&slot) => {
+                self.written.insert(slot, write);
             }
-            _ => {
+            Some(_) | None => {
                 self.written.clear();
                 self.written_anywhere = Some(write);
             }

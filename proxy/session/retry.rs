@@ -11,7 +11,7 @@ use std::{
 use super::{
     barrier::Barrier,
     caller::Caller,
-    dispatch,
+    fan_out,
     listening::Listening,
     scripts::{self, awaits_functions, make_ready, scripts_of},
 };
@@ -190,7 +190,7 @@ impl Resend<'_> {
             }
             Why::Later(Later::TryAgain, _) => send_by_key(self.caller, &request, envelope),
             Why::NoScript(..) | Why::ByReplica(_) => self.caller.send(&request, envelope),
-            Why::Later(..) | Why::Unsent(_) | Why::Hopeless(_) | Why::TooLarge => {
+            Why::Later(..) | Why::Unsent(_) | Why::Hopeless(_) | Why::TooLarge(_) => {
                 if envelope.route == Route::All {
                     return self.send_to_all(&request, envelope);
                 }
@@ -217,14 +217,7 @@ impl Resend<'_> {
             let spec = topology.commands.find(&request);
             if let Some(fold) = plan::plan(&request, spec, &self.caller.router.settings().policy).fold_of_all() {
                 let named = if self.caller.is_trusted() { scripts_of(&self.caller.router, frame) } else { Vec::new() };
-                return dispatch::send_to_primaries(
-                    self.caller,
-                    self.barrier,
-                    (&request, spec),
-                    fold,
-                    &named,
-                    envelope,
-                );
+                return fan_out::send_to_primaries(self.caller, self.barrier, (&request, spec), fold, &named, envelope);
             }
         }
         // The server, whose own table is known by now, has other ideas of it.
@@ -235,7 +228,7 @@ impl Resend<'_> {
 
 /// Takes out the first request where it is too large for its way; else the others go before one that is.
 fn take_too_large(bounced: &mut Vec<Bounced>) -> Option<Box<Bounced>> {
-    let at = bounced.iter().position(|bounced| matches!(bounced.why, Why::TooLarge))?;
+    let at = bounced.iter().position(|bounced| matches!(bounced.why, Why::TooLarge(_)))?;
     let mut later = bounced.split_off(at);
     let first = bounced.is_empty().then(|| Box::new(later.remove(0)));
     later.into_iter().for_each(Bounced::bounce);
@@ -253,7 +246,7 @@ fn send_by_key(caller: &Caller, frame: &[u8], envelope: Envelope) {
         let request = parser.request(frame, found);
         let spec = topology.commands.find(&request);
         if let Some(split) = spec.and_then(|spec| plan::by_key(&request, spec)) {
-            return dispatch::send_split(caller, &request, spec, &split, envelope);
+            return fan_out::send_split(caller, &request, spec, &Rc::new(split), envelope);
         }
     }
     caller.send(frame, envelope);

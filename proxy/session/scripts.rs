@@ -14,7 +14,14 @@ use bytes::Bytes;
 use tokio::{task::JoinSet, time::timeout};
 
 use super::{
-    Flow, Session, ask::ask, attend::Eof, caller::Caller, dispatch::send_to_primaries, long::Portion, retry, work::Work,
+    ask::ask,
+    attend::Eof,
+    caller::Caller,
+    dispatch::{Dispatcher, Flow},
+    fan_out::send_to_primaries,
+    long::Portion,
+    retry,
+    work::{Job, Work},
 };
 use crate::{
     cluster::{
@@ -47,7 +54,7 @@ const MANY: usize = 1024;
 /// How long SCRIPT EXISTS waits for nodes that are given what it asks for.
 const PATIENCE: Duration = Duration::from_millis(500);
 
-impl Session {
+impl Dispatcher {
     /// Carries out what has to do with scripts.
     pub(super) fn script(
         &mut self,
@@ -76,7 +83,7 @@ impl Session {
             }
             Scripting::Evalsha => return self.evalsha(request, spec, route),
             Scripting::Show | Scripting::Exists if !self.caller.is_trusted() || request.len() > MANY => {
-                return Flow::work(Work::AskOfScripts(which));
+                return Flow::work(Work::AskOfScripts { all_nodes: which == Scripting::Exists });
             }
             Scripting::Show => {
                 let named = scripts.find(request.arg(2)).into_iter().collect::<Vec<_>>();
@@ -105,38 +112,13 @@ impl Session {
         Flow::Taken
     }
 
-    /// SCRIPT SHOW and EXISTS of a client whose user may not load what the proxy remembers, to whom the nodes are given it by
-    /// the proxy's own login; and EXISTS of very many.
-    pub(super) async fn ask_of_scripts(
-        &mut self,
-        which: Scripting,
-        request: &Request<'_>,
-        spec: Option<&Spec>,
-    ) -> Option<Bytes> {
-        let named: Rc<[Script]> = named_by(&self.caller.router, request).await.into();
-        let is_trusted = self.caller.is_trusted();
-        if !is_trusted && !named.is_empty() {
-            let giving = give_all(&self.caller, which, named.clone());
-            self.attend_to(pin!(giving), Eof::Waits).await?;
-        }
-        let ahead = if is_trusted { &*named } else { &[] };
-        let envelope = self.open(request, spec, Route::Any);
-        match which {
-            Scripting::Exists => {
-                send_to_primaries(&self.caller, &mut self.barrier, (request, spec), Fold::And, ahead, envelope)
-            }
-            _ => send_ready(&self.caller, ahead, request.frame(), envelope),
-        }
-        None
-    }
-
     /// EVALSHA. Where the script is not known here, it is as if the node had been asked directly.
     fn evalsha(&mut self, request: &Request<'_>, spec: Option<&Spec>, route: Route) -> Flow {
         let Some(script) = self.caller.router.scripts().find(request.arg(1)) else {
             return self.forward(request, spec, route);
         };
         // By the client's own connection only what its user may do.
-        let ahead = self.caller.is_trusted() && (self.reader.behind() > 0 || !self.caller.line.is_settled());
+        let ahead = self.caller.is_trusted() && (self.front.behind() > 0 || !self.caller.line.is_settled());
         let mut envelope = self.open(request, spec, route);
         envelope.traits.needs.scripts = true;
         let Some(link) = self.caller.link(route) else {
@@ -156,20 +138,45 @@ impl Session {
     }
 }
 
+impl Job<'_> {
+    /// SCRIPT SHOW and EXISTS of a client whose user may not load what the proxy remembers, to whom the nodes are given it by
+    /// the proxy's own login; and EXISTS of very many.
+    pub(super) async fn ask_of_scripts(&mut self, all_nodes: bool) -> Option<Bytes> {
+        let caller = self.caller().clone();
+        let named: Rc<[Script]> = named_by(&caller.router, self.request).await.into();
+        let is_trusted = caller.is_trusted();
+        if !is_trusted && !named.is_empty() {
+            let giving = give_all(&caller, all_nodes, named.clone());
+            self.session.attend_to(pin!(giving), Eof::Waits).await?;
+        }
+        let ahead = if is_trusted { &*named } else { &[] };
+        let envelope = self.open(Route::Any);
+        if all_nodes {
+            let barrier = &mut self.session.dispatcher.barrier;
+            send_to_primaries(&caller, barrier, (self.request, self.spec), Fold::And, ahead, envelope);
+        } else {
+            send_ready(&caller, ahead, self.request.frame(), envelope);
+        }
+        None
+    }
+}
+
 /// What the envelope of a request that runs code has to say, where it goes by a connection of its own.
 pub(super) fn prepare(caller: &Caller, which: Scripting, request: &Request<'_>, envelope: &mut Envelope) {
     match which {
         Scripting::Eval => envelope.set_on_success(learn(caller, request.arg(1), Met::Evaluated)),
         Scripting::Fcall => envelope.traits.needs.functions = true,
-        _ => envelope.traits.needs.scripts = caller.router.scripts().find(request.arg(1)).is_some(),
+        Scripting::Evalsha => envelope.traits.needs.scripts = caller.router.scripts().find(request.arg(1)).is_some(),
+        // They run nothing.
+        Scripting::Load | Scripting::Exists | Scripting::Show | Scripting::Flush => {}
     }
 }
 
 /// Loads scripts, by the proxy's own login, where a request about them goes.
-fn give_all(caller: &Caller, which: Scripting, named: Rc<[Script]>) -> impl Future<Output = ()> + use<> {
-    let nodes: Vec<_> = match which {
-        Scripting::Exists => caller.router.topology().owners().cloned().collect(),
-        _ => caller.router.node_for(Route::Any, caller.affinity).into_iter().collect(),
+fn give_all(caller: &Caller, all_nodes: bool, named: Rc<[Script]>) -> impl Future<Output = ()> + use<> {
+    let nodes: Vec<_> = match all_nodes {
+        true => caller.router.topology().owners().cloned().collect(),
+        false => caller.router.node_for(Route::Any, caller.affinity).into_iter().collect(),
     };
     let router = caller.router.clone();
     async move {
@@ -289,7 +296,7 @@ pub(super) fn learn_all(router: &Router, frames: &[u8]) {
     visit(router, frames, |which, request| match which {
         Scripting::Eval => router.scripts().learn(request.arg(1), Met::Evaluated),
         Scripting::Load => router.scripts().learn(request.arg(2), Met::Loaded),
-        _ => {}
+        Scripting::Evalsha | Scripting::Fcall | Scripting::Exists | Scripting::Show | Scripting::Flush => {}
     });
 }
 

@@ -12,38 +12,33 @@ use bytes::Bytes;
 use tokio::time::Sleep;
 
 use super::{
-    Session,
     attend::Eof,
+    dispatch::Dispatcher,
     subscriber::{Subscriber, SubscriberContext, TopicKind},
+    work::Job,
 };
-use crate::{
-    protocol::resp::{Request, write},
-    upstream::router::Router,
-};
+use crate::{protocol::resp::write, upstream::router::Router};
 
 /// How many names are dealt with before the worker's other clients get their turn.
 const STEP: usize = 1024;
 
-impl Session {
+impl Job<'_> {
     /// SUBSCRIBE and UNSUBSCRIBE and the like: each name is confirmed by itself. What is returned is an error, or nothing;
     /// `None` where the client has gone.
-    pub(super) async fn change_subscriptions(
-        &mut self,
-        kind: TopicKind,
-        begins: bool,
-        request: &Request<'_>,
-    ) -> Option<Bytes> {
-        let names = match &self.listening.subscriber {
-            subscriber if !begins && request.len() == 1 => {
-                subscriber.as_ref().map_or_else(Vec::new, |subscriber| subscriber.names(kind))
-            }
-            _ => request.args().skip(1).map(Bytes::copy_from_slice).collect(),
+    pub(super) async fn change_subscriptions(&mut self, kind: TopicKind, begins: bool) -> Option<Bytes> {
+        let Dispatcher { caller, listening, account, .. } = &mut self.session.dispatcher;
+        let names = match &listening.subscriber {
+            Some(subscriber) if !begins && self.request.len() == 1 => subscriber.names(kind),
+            Some(_) | None => self.request.args().skip(1).map(Bytes::copy_from_slice).collect(),
         };
         if begins {
-            self.waits_with(2 * names.iter().map(Bytes::len).sum::<usize>());
+            account.add_to_work(2 * names.iter().map(Bytes::len).sum::<usize>());
         }
-        let (subscriber, caller) = (self.listening.lend_subscriber(&self.caller), self.caller.clone());
-        let work = async move {
+        let (subscriber, caller) = (listening.lend_subscriber(caller), caller.clone());
+        // Whoever subscribes may owe no more than a subscriber, though the session has no subscriptions to look at.
+        let is_told = std::mem::replace(&mut listening.is_told, true);
+        self.session.keep_account();
+        let work = async {
             let context = SubscriberContext::of(&caller);
             if begins {
                 caller.router.refresh();
@@ -52,18 +47,17 @@ impl Session {
                 (end(subscriber, kind, &names, &context).await, Bytes::new())
             }
         };
-        // Whoever subscribes may owe no more than a subscriber, though the session has no subscriptions to look at.
-        let is_told = std::mem::replace(&mut self.listening.is_told, true);
-        let done = self.attend_to(pin!(work), Eof::Lingers).await;
-        self.listening.is_told = is_told;
+        let done = self.session.attend_to(pin!(work), Eof::Lingers).await;
+        let listening = self.listening();
+        listening.is_told = is_told;
         match done {
             Some((subscriber, reply)) => {
-                self.listening.keep(subscriber, &self.caller);
+                listening.keep(subscriber, &caller);
                 Some(reply)
             }
             // They go where the client does.
             None => {
-                self.listening.drop_subscriptions(&self.caller);
+                listening.drop_subscriptions(&caller);
                 None
             }
         }

@@ -13,20 +13,22 @@ mod run;
 use std::{pin::pin, rc::Rc};
 
 use bytes::Bytes;
+use tokio::sync::OwnedSemaphorePermit;
 
 pub(super) use self::multi::Multi;
 use self::own::{OwnRequest, waits_within};
 use self::run::{exec_apart, exec_watched, stand_ins};
 use super::{
-    Flow, Session,
     apart::{self, place_at},
     attend::Eof,
     called,
     caller::Caller,
+    dispatch::{Dispatcher, Flow},
     monitor,
     scripts::{self, learn_all, scripts_of},
     streamed::{ErrorReply, Streamed},
-    work::Work,
+    watch::Watch,
+    work::{Job, Work},
 };
 use crate::{
     cluster::topology::Route,
@@ -39,6 +41,7 @@ use crate::{
     },
     upstream::{
         link::LARGEST_SHARED,
+        router::Router,
         ticket::{Envelope, Label, Needs, RequestTraits},
     },
 };
@@ -136,7 +139,7 @@ const STAND_IN: &[u8] = b"*1\r\n$4\r\nPING\r\n";
 /// Takes that place where the client's user may not PING: HELLO takes no right.
 const RIGHTLESS_STAND_IN: &[u8] = b"*1\r\n$5\r\nHELLO\r\n";
 
-impl Session {
+impl Dispatcher {
     pub(super) fn begin_multi(&mut self, request: &Request<'_>, spec: Option<&Spec>) -> Flow {
         if self.multi.is_open() {
             // Redis does not count this one against the transaction.
@@ -197,80 +200,93 @@ impl Session {
         }
         Flow::Taken
     }
+}
 
+impl Job<'_> {
     /// EXEC that needs a connection of its own, since keys are watched there, or has answers of the proxy's own.
-    pub(super) async fn exec_by_dedicated(&mut self, request: &Request<'_>, spec: Option<&Spec>) -> Option<Bytes> {
-        let mut transaction = self.multi.take(&self.caller)?;
-        transaction.close(request);
-        self.waits_with(transaction.size());
+    pub(super) async fn exec(&mut self) -> Option<Bytes> {
+        let Dispatcher { caller, multi, listening, front, account, .. } = &mut self.session.dispatcher;
+        let caller = caller.clone();
+        let mut transaction = multi.take(&caller)?;
+        transaction.close(self.request);
+        account.add_to_work(transaction.size());
         if transaction.reads {
-            self.listening.reads_untracked();
+            listening.reads_untracked();
         }
-        let (place, may_be_large) =
-            (self.front.take_place(), apart::exec_goes_apart(&self.caller, self.listening.caching(), &transaction));
-        let giver = (transaction.scripts && !self.caller.is_trusted()).then(|| self.caller.router.clone());
+        let (place, watch) = (front.take_place(), multi.watch.take());
+        let may_be_large = apart::exec_goes_apart(&caller, listening.caching(), &transaction);
+        self.session.keep_account();
+        let giver = (transaction.scripts && !caller.is_trusted()).then(|| caller.router.clone());
         if transaction.scripts && giver.is_none() {
-            transaction.loads = scripts_of(&self.caller.router, &transaction.frames);
+            transaction.loads = scripts_of(&caller.router, &transaction.frames);
         }
         // As on one Redis, it is about what was written before the transaction.
-        let waits = waits_within(&self.caller, &transaction).await;
-        let (transaction, line) = (Rc::new(transaction), self.caller.line.clone());
-        let patience = self.caller.router.timeouts().request_timeout();
-        let retry_timeout = self.caller.router.timeouts().recovery().timeout;
-        let touched = self.caller.null_array();
-        let reply = match self.multi.watch.take() {
-            Some(watch) if !watch.fits(&self.caller.lane) => Some(Streamed::whole(touched)),
-            Some(watch) => {
-                let run = exec_watched(watch, transaction.clone(), line, touched, patience, retry_timeout, giver);
-                self.attend_to(pin!(run), Eof::Waits).await
-            }
-            None if !transaction.needs_node(false) => Some(Streamed::whole(stand_ins(transaction.queued))),
-            None => {
-                let attempts = self.caller.attempts(transaction.slot);
-                let (router, slot, affinity) = (self.caller.router.clone(), transaction.slot, self.caller.affinity);
-                let work = async {
-                    // Until the reply has begun.
-                    let _place = match place {
-                        None if may_be_large => place_at(&router, slot, affinity).await,
-                        place => place,
-                    };
-                    exec_apart(attempts, transaction.clone(), line, patience, giver).await
-                };
-                self.attend_to(pin!(work), Eof::Waits).await
-            }
-        };
-        let reply = reply?;
-        if transaction.scripts && reply.front().first() == Some(&b'*') {
-            learn_all(&self.caller.router, &transaction.frames);
-        }
-        self.caller.router.tally().transaction(match reply.front().first() {
-            Some(b'-') => Ended::Aborted,
-            _ if *reply.front() == self.caller.null_array() => Ended::Dirty,
-            _ => Ended::Executed,
-        });
-        if reply.front().first() == Some(&b'*') && *reply.front() != self.caller.null_array() {
-            monitor::show_queued(&self.caller, &transaction);
-        } else {
-            called::count_not_called(&self.caller.router, &transaction);
-        }
-        monitor::show(&self.caller, request, spec);
+        let waits = waits_within(&caller, &transaction).await;
+        let transaction = Rc::new(transaction);
+        let running = carry_out(caller.clone(), transaction.clone(), watch, place, may_be_large, giver);
+        let reply = self.session.attend_to(pin!(running), Eof::Waits).await?;
+        count(&caller, &transaction, reply.front());
+        monitor::show(&caller, self.request, self.spec);
         if transaction.own.is_empty() {
-            self.deliver(Label::of(spec), reply, Eof::IsNoted).await;
+            self.session.deliver(Label::of(self.spec), reply, Eof::IsNoted).await;
             return None;
         }
-        let router = self.caller.router.clone();
-        let (Ok(reply) | Err(ErrorReply(reply))) = self.attend_to(pin!(reply.collect(&router)), Eof::Waits).await?;
+        let collecting = reply.collect(&caller.router);
+        let (Ok(reply) | Err(ErrorReply(reply))) = self.session.attend_to(pin!(collecting), Eof::Waits).await?;
         let reply = self.put_in_own(reply, &transaction.own, waits).await?;
         if transaction.reads {
             // CLIENT TRACKING or CACHING may have been among them, in front of what was read.
-            self.listening.reads_untracked();
+            self.listening().reads_untracked();
         }
         Some(reply)
     }
+}
 
-    /// An error that does not spoil a transaction.
-    pub(super) fn answer_error(&self, spec: Option<&Spec>, error: &str) -> Flow {
-        self.answer(spec, &write::error_frame(error))
+/// Runs a transaction on a connection of its own: the one that watches, or else one of any. Where nothing of it is a
+/// node's to do, there is none.
+async fn carry_out(
+    caller: Caller,
+    transaction: Rc<Transaction>,
+    watch: Option<Watch>,
+    place: Option<OwnedSemaphorePermit>,
+    may_be_large: bool,
+    giver: Option<Rc<Router>>,
+) -> Streamed {
+    let (line, touched) = (caller.line.clone(), caller.null_array());
+    let patience = caller.router.timeouts().request_timeout();
+    match watch {
+        Some(watch) if !watch.fits(&caller.lane) => Streamed::whole(touched),
+        Some(watch) => {
+            let retry_timeout = caller.router.timeouts().recovery().timeout;
+            exec_watched(watch, transaction, line, touched, patience, retry_timeout, giver).await
+        }
+        None if !transaction.needs_node(false) => Streamed::whole(stand_ins(transaction.queued)),
+        None => {
+            // Until the reply has begun.
+            let _place = match place {
+                None if may_be_large => place_at(&caller.router, transaction.slot, caller.affinity).await,
+                place => place,
+            };
+            exec_apart(caller.attempts(transaction.slot), transaction, line, patience, giver).await
+        }
+    }
+}
+
+/// Counts what became of a transaction, by how its reply begins, and tells who listens.
+fn count(caller: &Caller, transaction: &Transaction, front: &Bytes) {
+    let (ran, touched) = (front.first() == Some(&b'*'), *front == caller.null_array());
+    if transaction.scripts && ran {
+        learn_all(&caller.router, &transaction.frames);
+    }
+    caller.router.tally().transaction(match front.first() {
+        Some(b'-') => Ended::Aborted,
+        Some(_) | None if touched => Ended::Dirty,
+        Some(_) | None => Ended::Executed,
+    });
+    if ran && !touched {
+        monitor::show_queued(caller, transaction);
+    } else {
+        called::count_not_called(&caller.router, transaction);
     }
 }
 
@@ -302,3 +318,6 @@ pub(super) fn aborted_for(error: &[u8]) -> Vec<u8> {
 pub(super) fn may_write(spec: &Spec) -> bool {
     spec.is_write() || spec.traits.propagates || !spec.is_readonly() && spec.has_keys()
 }
+
+#[cfg(test)]
+mod tests;

@@ -12,6 +12,7 @@ mod envelope;
 mod gather;
 mod label;
 mod line;
+mod writes;
 
 use std::{cell::Cell, rc::Rc, sync::Arc};
 
@@ -24,8 +25,9 @@ pub use self::{
     gather::MakeUp,
     label::Label,
     line::{Line, OWED_LIMIT, ReplySize},
+    writes::Writes,
 };
-use crate::{cluster::topology::Node, protocol::resp::write};
+use crate::{cluster::topology::Node, commands::plan::Split, protocol::resp::write};
 
 /// The duty to answer one request, or one part of it.
 #[derive(Debug)]
@@ -92,9 +94,9 @@ impl Ticket {
 
     /// The whole of which this is a part only reads: where the parts are too large to be put together, the request comes
     /// back ([`crate::cluster::recovery::Why::TooLarge`]).
-    pub fn may_go_again(&self, request: Bytes) {
+    pub fn may_go_again(&self, request: Bytes, split: Rc<Split>) {
         if let Duty::Part { gather, .. } = &self.duty {
-            gather.may_go_again(request);
+            gather.may_go_again(request, split);
         }
     }
 

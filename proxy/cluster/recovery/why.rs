@@ -1,6 +1,6 @@
 //! Why a request came back to its session: as its retry judges it, as it is counted, as its client is told in the end.
 
-use std::sync::Arc;
+use std::{rc::Rc, sync::Arc};
 
 use bytes::Bytes;
 
@@ -9,6 +9,7 @@ use crate::{
         refusal::{self, Later},
         topology::{Node, Redirect},
     },
+    commands::plan::Split,
     metrics::NodeError,
     protocol::says,
 };
@@ -28,8 +29,9 @@ pub enum Why {
     Hopeless(String),
     /// The request only reads, and a replica did not answer it, or not so that it is to be believed: why.
     ByReplica(String),
-    /// The request only reads, and its parts' replies are too large to be put together from what others share.
-    TooLarge,
+    /// The request only reads, and the replies to its parts are too large to be put together from what others share: how it
+    /// was cut.
+    TooLarge(Rc<Split>),
 }
 
 impl Why {
@@ -40,7 +42,7 @@ impl Why {
             Why::Later(later, _) => NodeError::from(*later),
             Why::NoScript(..) => NodeError::NoScript,
             Why::ByReplica(_) => NodeError::Replica,
-            Why::Unsent(_) | Why::Hopeless(_) | Why::TooLarge => NodeError::Connection,
+            Why::Unsent(_) | Why::Hopeless(_) | Why::TooLarge(_) => NodeError::Connection,
         }
     }
 
@@ -53,7 +55,7 @@ impl Why {
             }
             Why::Later(_, error) | Why::NoScript(_, error) => refusal::lossy_text(error),
             Why::Unsent(error) | Why::Hopeless(error) | Why::ByReplica(error) => error.clone(),
-            Why::TooLarge => says::PARTS_TOO_LARGE.to_owned(),
+            Why::TooLarge(_) => says::PARTS_TOO_LARGE.to_owned(),
         }
     }
 }

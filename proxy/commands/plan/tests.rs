@@ -314,7 +314,7 @@ fn parts(line: &str, cut: impl FnOnce(&Request, &Spec) -> Option<Split>) -> Vec<
 
 fn by_slot(request: &Request, spec: &Spec) -> Option<Split> {
     match plan(request, Some(spec), &Policy::default()) {
-        Plan::Split(split) => Some(*split),
+        Plan::Split(split) => Some((*split).clone()),
         _ => None,
     }
 }

@@ -49,7 +49,11 @@ pub fn of(spec: &Spec) -> WhenBusy {
         // ACL LOG RESET.
         Treatment::AclLog | Treatment::Scripting(Scripting::Flush) => WhenBusy::Nothing,
         // A script that is loaded at some nodes only is given to the others when they are to run it.
-        _ => WhenBusy::Says,
+        Treatment::Scripting(_) => WhenBusy::Says,
+        Treatment::Keyed | Treatment::Split(_) | Treatment::Primaries(_) | Treatment::KeysPattern => WhenBusy::Says,
+        Treatment::Scan | Treatment::SlotNumber | Treatment::PubSub | Treatment::Local(_) => WhenBusy::Says,
+        Treatment::Blocking(_) | Treatment::BlockingStreams | Treatment::OutOfBand(_) => WhenBusy::Says,
+        Treatment::AnyRewritten(_) | Treatment::ClusterView(_) => WhenBusy::Says,
     }
 }
 

@@ -35,7 +35,9 @@ pub fn of(spec: &Spec) -> Sender {
         Treatment::Local(Local::Multi | Local::Exec | Local::Discard | Local::Watch) => Sender::Both,
         Treatment::Local(Local::Subscribe | Local::Psubscribe | Local::Ssubscribe) => Sender::Both,
         Treatment::Local(_) | Treatment::ClusterView(_) => Sender::Proxy,
-        _ => Sender::Both,
+        Treatment::Keyed | Treatment::Primaries(_) | Treatment::KeysPattern | Treatment::Scan => Sender::Both,
+        Treatment::ConfigSet | Treatment::Debug | Treatment::Scripting(_) | Treatment::OutOfBand(_) => Sender::Both,
+        Treatment::AnyRewritten(_) | Treatment::AclLog => Sender::Both,
     }
 }
 

@@ -226,6 +226,35 @@ pub enum Local {
     Proxy(ProxyCommand),
 }
 
+impl Local {
+    /// What becomes of it between MULTI and EXEC.
+    pub fn within_multi(self) -> WithinMulti {
+        match self {
+            Local::Exec | Local::Discard | Local::Quit | Local::Reset => WithinMulti::ActsAtOnce,
+            Local::Multi | Local::Watch => WithinMulti::IsRefused,
+            Local::Ping | Local::Echo | Local::Hello | Local::Auth | Local::Select => WithinMulti::IsQueued,
+            Local::Readonly | Local::Readwrite | Local::Asking | Local::Client(_) | Local::Unwatch => {
+                WithinMulti::IsQueued
+            }
+            Local::Subscribe | Local::Psubscribe | Local::Ssubscribe => WithinMulti::IsQueued,
+            Local::Unsubscribe | Local::Punsubscribe | Local::Sunsubscribe => WithinMulti::IsQueued,
+            Local::Monitor | Local::Wait | Local::Waitaof | Local::AclWhoami | Local::Proxy(_) => WithinMulti::IsQueued,
+            Local::ClusterKeyslot | Local::ClusterView(_) => WithinMulti::IsQueued,
+        }
+    }
+}
+
+/// What becomes of what the proxy answers itself, between MULTI and EXEC.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum WithinMulti {
+    /// It is carried out at once.
+    ActsAtOnce,
+    /// It is refused at once.
+    IsRefused,
+    /// It is queued, where it may be part of a transaction at all.
+    IsQueued,
+}
+
 /// A question about the cluster.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ClusterView {

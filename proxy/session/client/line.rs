@@ -90,3 +90,50 @@ pub(super) fn flags(client: &Client) -> String {
 pub(super) fn subscribes(client: &Client) -> bool {
     client.subscriptions.iter().any(|count| count.load(Relaxed) > 0)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        session::caller::Caller,
+        upstream::router::scripted::{Scripted, within_a_minute},
+    };
+
+    #[tokio::test(start_paused = true)]
+    async fn a_line_tells_what_the_client_has_said_and_holds() {
+        within_a_minute(async {
+            let caller = Caller::of(&Scripted::new(1));
+            let client = &caller.client;
+            let line = |usage| line_of(client, &usage, caller.dialect());
+            let field = |line: &str, name: &str| {
+                let fields: Vec<String> = line.split_whitespace().map(str::to_owned).collect();
+                fields.iter().find_map(|field| Some(field.strip_prefix(name)?.strip_prefix('=')?.to_owned()))
+            };
+            let fresh = line(Usage::default());
+            for (name, value) in
+                [("flags", "N"), ("sub", "0"), ("multi", "-1"), ("redir", "-1"), ("events", "r"), ("resp", "2")]
+            {
+                assert_eq!(field(&fresh, name).as_deref(), Some(value), "{name} in {fresh}");
+            }
+            client.about().name = b"shop\0hidden".to_vec();
+            client.queued.store(3, Relaxed);
+            client.subscriptions[1].store(2, Relaxed);
+            client.mark(Mark::Tracking, true);
+            let busy = line(Usage { output: 20_000, output_capacity: 32_768, queued: 5, ..Usage::default() });
+            for (name, value) in [
+                ("name", "shop"),
+                ("multi", "3"),
+                ("psub", "2"),
+                ("flags", "Pxt"),
+                ("multi-mem", "5"),
+                ("obl", "16384"),
+                ("oll", "1"),
+                ("omem", "3616"),
+                ("events", "rw"),
+            ] {
+                assert_eq!(field(&busy, name).as_deref(), Some(value), "{name} in {busy}");
+            }
+        })
+        .await;
+    }
+}

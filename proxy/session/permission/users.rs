@@ -86,3 +86,32 @@ async fn sweep(router: &Rc<Router>) {
 pub(super) fn end_clients(router: &Router, user: &[u8]) {
     router.clients().all().iter().filter(|client| client.works_as(user)).for_each(|client| client.loses_its_user());
 }
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+
+    use super::*;
+    use crate::{
+        clients::{Client, Order},
+        upstream::router::scripted::{Scripted, within_a_minute},
+    };
+
+    fn client_of(nodes: &Scripted, user: &'static str) -> std::sync::Arc<Client> {
+        let client = Caller::of(nodes).client.clone();
+        client.about().login = Some(Bytes::from(user));
+        client
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_clients_of_a_user_that_is_gone_end() {
+        within_a_minute(async {
+            let nodes = Scripted::new(1);
+            let (issuer, gone, other) = (client_of(&nodes, "eve"), client_of(&nodes, "eve"), client_of(&nodes, "bob"));
+            let _change = issuer.changes_users();
+            end_clients(&nodes.router, b"eve");
+            assert_eq!([issuer, gone, other].map(|client| client.order()), [Order::Drain, Order::Leave, Order::Serve]);
+        })
+        .await;
+    }
+}

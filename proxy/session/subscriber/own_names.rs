@@ -152,3 +152,47 @@ fn message(words: &[&[u8]]) -> Bytes {
     write::request(&mut frame, words);
     frame.into()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn names(name: &str) -> OwnNames {
+        OwnNames::of(&Arc::new(Databases::new(Some(name), "{%}", 1).unwrap()))
+    }
+
+    #[test]
+    fn who_has_no_database_of_its_own_asks_for_what_it_names() {
+        let channel = Bytes::from("__keyspace@0__:a");
+        let none = OwnNames::default();
+        assert!(!none.is_any() && none.asks(TopicKind::Channel, &channel).is_none());
+    }
+
+    #[test]
+    fn notifications_are_asked_for_as_nodes_name_them_and_told_as_the_client_does() {
+        let (mut names, channel) = (names("shop"), Bytes::from("__keyspace@0__:a"));
+        assert!(names.asks(TopicKind::Channel, &Bytes::from("news")).is_none(), "what is published is nobody's");
+        let asked = names.asks(TopicKind::Channel, &channel).expect("it is known otherwise");
+        let kept = Bytes::from("__keyspace@0__:{shop}a");
+        assert_eq!(asked.len(), 1, "nothing of it can be published");
+        assert_eq!((asked[0].kind, &asked[0].name), (TopicKind::Channel, &kept));
+        assert_eq!(asked[0].place, Place::Slot(Slot::of(b"{shop}")));
+
+        names.add(TopicKind::Channel, &channel);
+        assert!(names.is_asked(TopicKind::Channel, &kept));
+        let frame = message(&[b"message", &kept, b"set"]);
+        let told = names.told(TopicKind::Channel, &kept, &frame);
+        assert_eq!(told, [(TopicKind::Channel, channel.clone(), message(&[b"message", &channel, b"set"]))]);
+        assert_eq!(names.remove(TopicKind::Channel, &channel), [(TopicKind::Channel, kept.clone())]);
+        assert!(!names.is_asked(TopicKind::Channel, &kept));
+    }
+
+    #[test]
+    fn shard_channels_are_told_without_the_prefix() {
+        let (names, kept) = (names("shop"), Bytes::from("{shop}orders"));
+        assert_eq!(names.shown(TopicKind::Shard, &kept), b"orders");
+        assert_eq!(names.shown(TopicKind::Channel, &kept), &kept[..]);
+        let published = message(&[b"smessage", &kept, b"new"]);
+        assert_eq!(names.shown_message(TopicKind::Shard, &kept, published), message(&[b"smessage", b"orders", b"new"]));
+    }
+}

@@ -12,33 +12,26 @@ use crate::{
         resp::{Request, write},
         says,
     },
-    session::{Session, ask::ask, attend::Eof, caller::Caller},
+    session::{ask::ask, attend::Eof, caller::Caller, dispatch::Dispatcher, work::Job},
     upstream::dial::{self, TrackingMode},
 };
 
 const OK: &[u8] = b"+OK\r\n";
 
-impl Session {
+impl Job<'_> {
     /// `CLIENT TRACKING ON|OFF ...`; `None` where the client has gone.
     pub(in crate::session) async fn set_tracking(&mut self, request: &Request<'_>) -> Option<Bytes> {
-        let asked = Options::parse(request, |id| self.caller.find_client(id).is_some());
-        let checked = asked.and_then(|asked| {
-            if request.is(2, "ON") {
-                asked.check(self.listening.tracking.as_deref())?;
-            } else if !request.is(2, "OFF") {
-                return Err(says::SYNTAX.into());
-            }
-            Ok(asked)
-        });
-        let begun = match checked {
-            Ok(_) if request.is(2, "OFF") => {
-                self.listening.end_tracking(&mut self.caller);
+        let Dispatcher { caller, listening, .. } = &mut self.session.dispatcher;
+        let begun = match asked(caller, listening.tracking.as_deref(), request) {
+            Ok(None) => {
+                listening.end_tracking(caller);
                 Ok(())
             }
-            Ok(asked) => match self.begin_tracking(asked).await? {
+            Ok(Some(asked)) => match self.begin_tracking(asked).await? {
                 Ok(()) => Ok(()),
                 Err(error) => {
-                    self.listening.end_tracking(&mut self.caller);
+                    let Dispatcher { caller, listening, .. } = &mut self.session.dispatcher;
+                    listening.end_tracking(caller);
                     Err(error.into_bytes())
                 }
             },
@@ -52,33 +45,50 @@ impl Session {
 
     /// Begins; an error of a node's. `None` where the client has gone.
     async fn begin_tracking(&mut self, asked: Options) -> Option<Result<(), String>> {
-        self.caller.router.refresh();
+        let Dispatcher { caller, listening, account, .. } = &mut self.session.dispatcher;
+        caller.router.refresh();
         // Here, and in what each node is being told.
-        let copies = 1 + self.caller.router.topology().owners().count();
-        self.waits_with(copies * asked.prefixes.iter().map(Bytes::len).sum::<usize>());
-        let change = tracking_changes(&mut self.listening.tracking, &self.caller, asked);
+        let copies = 1 + caller.router.topology().owners().count();
+        account.add_to_work(copies * asked.prefixes.iter().map(Bytes::len).sum::<usize>());
+        let change = tracking_changes(&mut listening.tracking, caller, asked);
+        self.session.keep_account();
         let keeps = match change.lane {
             LaneChange::Kept => true,
             LaneChange::Asked(all, new) => {
-                let consent = ask_for_more(&self.caller, &all, &new);
-                self.attend_to(pin!(consent), Eof::Lingers).await?
+                let consent = ask_for_more(self.caller(), &all, &new);
+                self.session.attend_to(pin!(consent), Eof::Lingers).await?
             }
             LaneChange::New => false,
         };
+        let Dispatcher { caller, listening, .. } = &mut self.session.dispatcher;
         if keeps {
-            self.listening.follow(&self.caller);
+            listening.follow(caller);
         } else {
-            self.listening.lay_lane(&mut self.caller, change.forgets.then_some("its tracking has changed"));
+            listening.lay_lane(caller, change.forgets.then_some("its tracking has changed"));
         }
         self.await_tracking().await
     }
 
     /// Waits until nodes tell what the client tracks; a node's error. `None` where the client has gone.
     pub(in crate::session) async fn await_tracking(&mut self) -> Option<Result<(), String>> {
-        match self.listening.tracking.as_ref().and_then(|tracking| tracking.opening(&self.caller)) {
-            Some(opening) => self.attend_to(pin!(opening), Eof::Lingers).await,
+        let Dispatcher { caller, listening, .. } = &self.session.dispatcher;
+        match listening.tracking.as_ref().and_then(|tracking| tracking.opening(caller)) {
+            Some(opening) => self.session.attend_to(pin!(opening), Eof::Lingers).await,
             None => Some(Ok(())),
         }
+    }
+}
+
+/// What a client asks to track from now on; `None` for OFF. The error of what cannot be.
+fn asked(caller: &Caller, before: Option<&Tracking>, request: &Request<'_>) -> Result<Option<Options>, Vec<u8>> {
+    let asked = Options::parse(request, |id| caller.find_client(id).is_some())?;
+    if request.is(2, "ON") {
+        asked.check(before)?;
+        Ok(Some(asked))
+    } else if request.is(2, "OFF") {
+        Ok(None)
+    } else {
+        Err(says::SYNTAX.into())
     }
 }
 

@@ -105,3 +105,32 @@ impl Options {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::upstream::router::scripted::request;
+
+    #[test]
+    fn options_are_read_and_checked_as_a_server_does() {
+        for (words, expected) in [
+            ("ON", Ok(TrackingMode::Read)),
+            ("ON NOLOOP OPTIN", Ok(TrackingMode::OptIn)),
+            ("ON OPTOUT REDIRECT 7", Ok(TrackingMode::OptOut)),
+            ("ON BCAST PREFIX a PREFIX b", Ok(TrackingMode::Broadcast)),
+            ("ON PREFIX a", Err(says::PREFIX_WITHOUT_BCAST)),
+            ("ON BCAST OPTIN", Err(says::OPT_AND_BCAST)),
+            ("ON OPTIN OPTOUT", Err(says::OPTIN_AND_OPTOUT)),
+            ("ON REDIRECT 7 REDIRECT 7", Err(says::ONE_REDIRECT)),
+            ("ON REDIRECT 8", Err(says::NO_REDIRECT)),
+            ("ON REDIRECT many", Err(says::NOT_INTEGER)),
+            ("ON REDIRECT", Err(says::SYNTAX)),
+            ("ON NOSUCH", Err(says::SYNTAX)),
+        ] {
+            let words = request(&format!("CLIENT TRACKING {words}"));
+            let read = Options::parse(&words.as_request(), |id| id == 7);
+            let checked = read.and_then(|options| options.check(None).map(|()| options.mode));
+            assert_eq!(checked, expected.map_err(|error| error.as_bytes().to_vec()), "{words:?}");
+        }
+    }
+}

@@ -29,6 +29,8 @@ enum Joins {
     Wire,
     /// Nowhere: the proxy answers.
     Own,
+    /// Nowhere: the proxy looks before the transaction runs, and answers.
+    Ahead,
     /// Not at all.
     No,
 }
@@ -124,6 +126,7 @@ fn place(caller: &Caller, request: &Request<'_>, spec: &Spec, plan: Plan) -> Res
         Plan::Local(local) => match joins(caller, local, request) {
             Joins::Wire => wire(None),
             Joins::Own => own(ReplySource::Local(local)),
+            Joins::Ahead => own(ReplySource::Wait),
             Joins::No => Err(says::not_in_transaction(&spec.name).into_bytes()),
         },
         Plan::Primaries(_)
@@ -151,12 +154,17 @@ fn joins(caller: &Caller, local: Local, request: &Request<'_>) -> Joins {
         Local::Hello => match Hello::parse(request) {
             Ok(hello) if hello.version.is_some_and(|version| version != caller.lane.login().version) => Joins::No,
             Ok(Hello { credentials: Some(_), .. }) if !own_credentials => Joins::No,
-            _ => Joins::Own,
+            Ok(_) | Err(_) => Joins::Own,
         },
         // Malformed, it changes nothing.
         Local::Auth if own_credentials || request.len() > 3 => Joins::Own,
-        Local::Wait => Joins::Own,
-        _ => Joins::No,
+        Local::Auth => Joins::No,
+        Local::Wait => Joins::Ahead,
+        Local::Waitaof | Local::Monitor | Local::Proxy(_) => Joins::No,
+        Local::Subscribe | Local::Psubscribe | Local::Ssubscribe => Joins::No,
+        Local::Unsubscribe | Local::Punsubscribe | Local::Sunsubscribe => Joins::No,
+        // They are carried out at once, or refused by a server that does not allow them.
+        Local::Multi | Local::Exec | Local::Discard | Local::Watch | Local::Quit | Local::Reset => Joins::No,
     }
 }
 

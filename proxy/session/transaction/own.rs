@@ -6,10 +6,11 @@ use bytes::Bytes;
 
 use super::Transaction;
 use crate::{
-    commands::table::treatment::{ClientCommand, Fold, Local},
+    commands::table::treatment::{Fold, Local},
     protocol::resp::{reply::Scanner, request::OwnedRequest, write},
     session::{
-        Session, ask::out_of_band, attend::Eof, called, caller::Caller, dispatch, everywhere, login, server, wait,
+        ask::out_of_band, attend::Eof, busy::Busy, called, caller::Caller, dispatch::Flow, everywhere, fan_out, server,
+        wait, work::Job,
     },
 };
 
@@ -25,6 +26,8 @@ pub(super) struct OwnRequest {
 pub(super) enum ReplySource {
     /// The proxy itself.
     Local(Local),
+    /// The proxy, which has looked before the transaction ran.
+    Wait,
     /// The node that all publishing goes through.
     PubSub,
     /// Any primary, whose reply is amended.
@@ -35,7 +38,7 @@ pub(super) enum ReplySource {
     Unchanged(Vec<u8>),
 }
 
-impl Session {
+impl Job<'_> {
     /// Puts the proxy's own answers in the places that stand-ins hold.
     pub(super) async fn put_in_own(
         &mut self,
@@ -67,46 +70,49 @@ impl Session {
     /// `None` where the client has gone.
     async fn answer_own(&mut self, own: &OwnRequest, waits: &mut VecDeque<Bytes>) -> Option<Bytes> {
         let request = &own.request.as_request();
-        let topology = self.caller.router.topology().clone();
+        let caller = self.caller().clone();
+        let topology = caller.router.topology().clone();
         let spec = topology.commands.find(request);
         Some(match own.answer {
-            ReplySource::Local(local) => match local {
-                Local::Hello => login::hello(&mut self.caller, &mut self.listening, request).await,
-                Local::Auth => login::auth(&mut self.caller, &mut self.listening, request).await,
-                Local::Select => login::select(&mut self.caller, &mut self.listening, request),
-                Local::Wait => waits.pop_front().unwrap_or_default(),
-                Local::Client(ClientCommand::Tracking) => self.set_tracking(request).await?,
-                local => {
-                    let line = self.caller.line.clone();
-                    let answered = line.capture(|| {
-                        let _ = self.answer_locally(local, request, spec);
-                    });
-                    answered.into()
+            ReplySource::Local(local) => {
+                let (line, dispatcher) = (&caller.line, &mut self.session.dispatcher);
+                let (flow, said) = line.capture(|| dispatcher.answer_locally(local, request, spec));
+                match flow {
+                    Flow::Work(work) => {
+                        let mut job = Job { session: &mut *self.session, request, spec };
+                        Box::pin(job.run(*work)).await?
+                    }
+                    Flow::Ends(reason) => {
+                        self.session.busy = Busy::Ending(reason);
+                        said.into()
+                    }
+                    // Nothing of it goes to a node, and nothing is in flight.
+                    Flow::Taken | Flow::Settle | Flow::Full | Flow::Waits(_) | Flow::Ask => said.into(),
                 }
-            },
-            ReplySource::PubSub => {
-                self.caller.ask_pubsub_node(request).await.unwrap_or_else(|text| write::error_frame(&text))
             }
-            ReplySource::AnyRewritten(fold) => server::ask_amended(&self.caller, &self.caller.lane, request, fold)
+            ReplySource::Wait => waits.pop_front().unwrap_or_default(),
+            ReplySource::PubSub => {
+                caller.ask_pubsub_node(request).await.unwrap_or_else(|text| write::error_frame(&text))
+            }
+            ReplySource::AnyRewritten(fold) => server::ask_amended(&caller, &caller.lane, request, fold)
                 .await
                 .unwrap_or_else(|text| write::error_frame(&text)),
             ReplySource::Primaries(fold) => {
-                let counts_anew = called::counts_anew(&self.caller.router, spec);
-                if let Some(error) =
-                    self.attend_to(pin!(everywhere::deaf(self.caller.router.clone(), spec)), Eof::Waits).await?
-                {
+                let counts_anew = called::counts_anew(&caller.router, spec);
+                let deaf = everywhere::deaf(caller.router.clone(), spec);
+                if let Some(error) = self.session.attend_to(pin!(deaf), Eof::Waits).await? {
                     return Some(error);
                 }
-                let patience = self.caller.router.timeouts().request_timeout();
-                let caller = self.caller.clone();
-                let reply = self.attend_to(pin!(out_of_band(&caller, request, fold, patience)), Eof::Waits).await?;
-                dispatch::tell_others(&self.caller, request, spec);
+                let patience = caller.router.timeouts().request_timeout();
+                let asking = out_of_band(&caller, request, fold, patience);
+                let reply = self.session.attend_to(pin!(asking), Eof::Waits).await?;
+                fan_out::tell_others(&caller, request, spec);
                 if let Some(on_success) = counts_anew.filter(|_| reply.first() == Some(&b'+')) {
                     on_success.act();
                 }
                 reply
             }
-            ReplySource::Unchanged(ref error) => server::config_as_it_is(&self.caller, request, error).await,
+            ReplySource::Unchanged(ref error) => server::config_as_it_is(&caller, request, error).await,
         })
     }
 }
@@ -115,7 +121,7 @@ impl Session {
 pub(super) async fn waits_within(caller: &Caller, transaction: &Transaction) -> VecDeque<Bytes> {
     let mut replies = VecDeque::new();
     for own in &transaction.own {
-        if matches!(own.answer, ReplySource::Local(Local::Wait)) {
+        if matches!(own.answer, ReplySource::Wait) {
             replies.push_back(wait::wait_in_transaction(caller, &own.request.as_request()).await);
         }
     }

@@ -51,7 +51,7 @@ struct NodeOffset {
 /// The nodes that the client has written to; all that own slots where it has written nothing.
 fn targets(router: &Router, line: &Line) -> Result<Vec<NodeOffset>, String> {
     let target = |node, written| NodeOffset { node, written, stream: String::new(), offset: 0, acknowledged: 0 };
-    let written = line.written();
+    let written = line.writes.all();
     if !written.is_empty() {
         return Ok(written.into_iter().map(|(node, since)| target(node, Some(since))).collect());
     }
@@ -122,7 +122,7 @@ async fn look_all(
             Ok(()) => {}
             Err(Unsure::Lost(why)) => {
                 // Said once: what is written from now on counts anew.
-                line.forget_writes(&target.node.id);
+                line.writes.forget(&target.node.id);
                 error = Some(says::wait_lost(&target.node.label, &why));
             }
             Err(Unsure::Silent(why)) => {

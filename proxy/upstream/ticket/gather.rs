@@ -12,7 +12,7 @@ use bytes::Bytes;
 use super::{Bounced, Envelope, Line, OWED_LIMIT, OnSuccess};
 use crate::{
     cluster::{recovery::Why, topology::Node},
-    commands::merge::Merge,
+    commands::{merge::Merge, plan::Split},
 };
 
 /// How long those that have not answered are waited for, once the others suffice without them.
@@ -38,8 +38,8 @@ pub(super) struct Gather {
     put_off: RefCell<Vec<Bounced>>,
     /// Parts that are under way.
     under_way: Cell<usize>,
-    /// The request, where it can go again by another way once its parts turn out to be too large.
-    request: RefCell<Option<Bytes>>,
+    /// The request and how it was cut, where it can go again by another way once its parts turn out to be too large.
+    request: RefCell<Option<(Bytes, Rc<Split>)>>,
     /// The whole has been answered, or has gone by another way: the parts that still come are for nobody.
     is_given_up: Cell<bool>,
     /// Where the whole has its place, and which.
@@ -162,8 +162,8 @@ impl Gather {
     }
 
     /// The request may go again by another way.
-    pub fn may_go_again(&self, request: Bytes) {
-        self.request.replace(Some(request));
+    pub fn may_go_again(&self, request: Bytes, split: Rc<Split>) {
+        self.request.replace(Some((request, split)));
     }
 
     /// Gives the request back where its parts are too large and it may go another way.
@@ -171,7 +171,7 @@ impl Gather {
         if self.line.gathered() < MOST_GATHERED {
             return;
         }
-        let Some(request) = self.request.take() else { return };
+        let Some((request, split)) = self.request.take() else { return };
         let Some(whole) = self.whole.take() else { return };
         let (held, missing) = {
             let merge = &mut *self.merge.borrow_mut();
@@ -182,7 +182,7 @@ impl Gather {
         self.line.gather(held, 0);
         // The parts that are missing stand for nothing any more.
         self.line.open_tickets.set(self.line.open_tickets.get() + 1 - missing);
-        whole.bounce(request, Why::TooLarge);
+        whole.bounce(request, Why::TooLarge(split));
     }
 }
 

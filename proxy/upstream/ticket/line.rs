@@ -20,7 +20,7 @@ use self::{
     mute::Mute,
     state::{FIRST_WINDOW, KEPT_OUTPUT, KEPT_PLACES, LineState, Place},
 };
-use super::{Bounced, Clock, Duty, Envelope, Label, Ticket};
+use super::{Bounced, Clock, Duty, Envelope, Label, Ticket, writes::Writes};
 use crate::{
     cluster::topology::{Node, Route},
     commands::database::Strip,
@@ -46,8 +46,8 @@ pub struct Line {
     next_strip: Cell<Option<Box<Strip>>>,
     /// What is answered is not for the client: see [`Line::capture`].
     is_aside: Cell<bool>,
-    /// The nodes that have been written to, and since when.
-    written: RefCell<Vec<(Arc<Node>, Instant)>>,
+    /// Where its client has written.
+    pub writes: Writes,
     /// What was given up and may still run.
     pub doubts: Rc<Doubts>,
     /// The id of the client whose line it is; 0: it is nobody's.
@@ -72,7 +72,7 @@ impl Line {
             mute: Mute::default(),
             next_strip: Cell::default(),
             is_aside: Cell::default(),
-            written: RefCell::default(),
+            writes: Writes::default(),
             doubts,
             client: Cell::new(0),
         })
@@ -138,34 +138,17 @@ impl Line {
 
     /// What is answered within `answer`, for the caller instead of the client. Only while nothing is in flight. It has been
     /// counted before, when it was queued.
-    pub fn capture(&self, answer: impl FnOnce()) -> Vec<u8> {
+    pub fn capture<T>(&self, answer: impl FnOnce() -> T) -> (T, BytesMut) {
         let kept = std::mem::take(&mut self.state.borrow_mut().out);
         self.is_aside.set(true);
-        answer();
+        let done = answer();
         self.is_aside.set(false);
-        std::mem::replace(&mut self.state.borrow_mut().out, kept).to_vec()
+        (done, std::mem::replace(&mut self.state.borrow_mut().out, kept))
     }
 
     /// A node has executed a request that may write.
     pub fn wrote(&self, node: &Arc<Node>) {
-        let mut written = self.written.borrow_mut();
-        // Nearly always it is a known one, by the same link.
-        if written.iter().any(|(known, _)| Arc::ptr_eq(known, node))
-            || written.iter().any(|(known, _)| known.id == node.id)
-        {
-            return;
-        }
-        written.push((node.clone(), self.clock.now()));
-    }
-
-    /// The nodes that have been written to, each with the time of the first write.
-    pub fn written(&self) -> Vec<(Arc<Node>, Instant)> {
-        self.written.borrow().clone()
-    }
-
-    /// What was written to the node counts no more: the client has been told what became of it.
-    pub fn forget_writes(&self, node: &str) {
-        self.written.borrow_mut().retain(|(known, _)| known.id != node);
+        self.writes.note(node, || self.clock.now());
     }
 
     /// Whether the next request must wait: too much is on its way or owed.

@@ -5,9 +5,13 @@ use std::rc::Rc;
 use super::*;
 use crate::{
     cluster::topology::Route,
-    commands::merge::{Fold, Merge},
+    commands::{
+        merge::{Fold, Merge},
+        plan::{Plan, Policy, Split, plan},
+        table::CommandTable,
+    },
     upstream::{
-        router::scripted::{Scripted, within_a_minute},
+        router::scripted::{Scripted, request, within_a_minute},
         ticket::RequestTraits,
     },
 };
@@ -91,12 +95,13 @@ async fn what_is_too_large_to_be_put_together_comes_back_as_a_whole() {
         let scene = Scene::new();
         let mut parts = scene.whole().split(sum(2), 2);
         let (first, second) = (parts.remove(0), parts.remove(0));
-        first.ticket.may_go_again(Bytes::from_static(b"WHOLE"));
+        first.ticket.may_go_again(Bytes::from_static(b"WHOLE"), two_slots());
         first.ticket.holds(MOST_GATHERED - 1);
         assert!(!scene.line.has_bounced());
         first.ticket.holds(MOST_GATHERED);
         let back = scene.line.take_bounced();
-        assert!(matches!(&back[..], [Bounced { why: Why::TooLarge, request, .. }] if request == "WHOLE"));
+        let [Bounced { why: Why::TooLarge(split), request, .. }] = &back[..] else { panic!("{back:?}") };
+        assert_eq!((&request[..], split), (&b"WHOLE"[..], &two_slots()), "it need not be planned again");
         assert!(first.ticket.is_abandoned() && second.ticket.is_abandoned(), "the parts are for nobody");
         first.fill(b":1\r\n");
         second.fill(b":1\r\n");
@@ -105,4 +110,14 @@ async fn what_is_too_large_to_be_put_together_comes_back_as_a_whole() {
         assert_eq!((scene.told().as_str(), scene.line.is_settled()), (":9\r\n", true));
     })
     .await;
+}
+
+/// How a request of two keys is cut.
+fn two_slots() -> Rc<Split> {
+    let words = request("MGET foo bar");
+    let words = words.as_request();
+    match plan(&words, CommandTable::builtin().find(&words), &Policy::default()) {
+        Plan::Split(split) => split,
+        other => panic!("{other:?}"),
+    }
 }

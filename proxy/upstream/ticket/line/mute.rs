@@ -48,3 +48,26 @@ impl Mute {
         unwanted != Unwanted::None
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_client_does_not_want_is_the_next_reply_or_all() {
+        let mute = Mute::default();
+        let taken = || [mute.take(), mute.take()];
+        assert_eq!(taken(), [false, false]);
+        mute.next();
+        mute.reset();
+        assert_eq!(taken(), [true, false], "RESET leaves SKIP");
+        mute.all();
+        mute.next();
+        assert_eq!(taken(), [true, true], "SKIP changes nothing where all are off");
+        mute.reset();
+        assert_eq!(taken(), [false, false]);
+        mute.all();
+        mute.off();
+        assert_eq!(taken(), [false, false]);
+    }
+}

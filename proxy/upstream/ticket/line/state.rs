@@ -9,7 +9,6 @@ use crate::{
     clients::PEAK_RESET,
     cluster::topology::Route,
     commands::database::Strip,
-    metrics::CommandClass,
     protocol::slot::Slot,
     upstream::{
         sizes::LARGE_REPLY,
@@ -150,7 +149,7 @@ impl LineState {
             Route::Any | Route::All => true,
             Route::PubSub => false,
         };
-        let may_write = |place: &Place| place.label.is_some_and(|label| writes || label.class != CommandClass::Read);
+        let may_write = |place: &Place| place.label.is_some_and(|label| writes || label.may_write);
         let behind = self.places.iter().zip(self.front..).skip_while(|(_, other)| *other <= number);
         behind.into_iter().any(|(place, _)| place.touched && may_write(place) && is_about(place))
     }
