@@ -7,3 +7,4 @@ pub mod refusal;
 pub mod replication;
 pub mod scan;
 pub mod topology;
+pub mod zones;

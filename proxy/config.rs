@@ -47,6 +47,7 @@ use crate::{
         recovery,
         replication::{ReadFrom, ReadPolicy},
         topology::AddressMap,
+        zones::ZoneMap,
     },
     commands::table::{self, CommandTable},
     protocol::{address::Address, endpoint::ListenAddress},
@@ -191,6 +192,9 @@ pub struct Config {
     /// Whether a client's commands take effect in order across nodes, too.
     #[serde(deserialize_with = "read::switch")]
     pub strict_order: bool,
+    /// The availability zones of nodes, where it is not for them to say.
+    #[serde(deserialize_with = "read::zones")]
+    pub node_zones: ZoneMap,
     /// The database of its own that clients work in; `None`: all of the cluster.
     #[serde(deserialize_with = "read::text")]
     pub database: Option<String>,
@@ -317,6 +321,7 @@ impl Config {
         }
     }
 
+            zones: self.node_zones.clone(),
     fn from_layers(layers: &Figment) -> Result<Config, ConfigError> {
         let mut config: Config = layers.extract().map_err(|error| ConfigError::of(error, layers))?;
         if !config.listeners.is_empty() && Origin::of(layers.find_metadata("listen")) == Origin::Default {

@@ -110,6 +110,8 @@ settings! {
     read_your_writes,
     /// The availability zone of this proxy, for --reads nearest
     zone,
+    /// The zones of nodes that do not tell theirs: 10.0.1.0/24=a,redis-1=b
+    node_zones,
     /// Keep a client's order across nodes, too
     strict_order @ true,
     /// A database of its own for all clients of this proxy, in one slot: its name

@@ -10,7 +10,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::topology::{Node, Topology};
+use super::{
+    topology::{Node, Topology},
+    zones::ZoneMap,
+};
 use crate::protocol::slot::Slot;
 
 /// Looks at a primary that are remembered: a replica that is further behind has caught up with none of them.
@@ -50,6 +53,8 @@ pub struct ReadPolicy {
     pub unproven: Duration,
     /// The zone of the proxy.
     pub zone: Option<String>,
+    /// The zones of nodes.
+    pub zones: ZoneMap,
 }
 
 /// How far a node has come.
@@ -121,7 +126,7 @@ impl Replication {
             ReadFrom::Replica => fit().nth(affinity.checked_rem(fit().count())?)?.0,
             ReadFrom::Nearest => {
                 let mut near: Vec<(usize, &Arc<Node>)> = [(owner, primary)].into_iter().chain(fit()).collect();
-                self.keep_nearest(&mut near, policy.zone.as_deref());
+                self.keep_nearest(&mut near, policy);
                 near.get(affinity.checked_rem(near.len())?)?.0
             }
         };
@@ -141,9 +146,10 @@ impl Replication {
         read.now.saturating_duration_since(with) <= policy.max_lag && read.written.is_none_or(|written| with >= written)
     }
 
-    fn keep_nearest(&self, fit: &mut Vec<(usize, &Arc<Node>)>, zone: Option<&str>) {
-        if zone.is_some() && fit.iter().any(|(_, node)| node.zone.as_deref() == zone) {
-            fit.retain(|(_, node)| node.zone.as_deref() == zone);
+    fn keep_nearest(&self, fit: &mut Vec<(usize, &Arc<Node>)>, policy: &ReadPolicy) {
+        let is_here = |node: &Node| policy.zones.of(node) == policy.zone.as_deref();
+        if policy.zone.is_some() && fit.iter().any(|(_, node)| is_here(node)) {
+            fit.retain(|(_, node)| is_here(node));
         }
         let takes = |node: &Node| self.nodes.get(&*node.id).map_or(Duration::MAX, |progress| progress.round_trip);
         let least = fit.iter().map(|(_, node)| takes(node)).min().unwrap_or_default();

@@ -36,6 +36,7 @@ live! {
     read_your_writes,
     zone,
     strict_order,
+    node_zones,
     cross_slot,
     deny,
     allow,

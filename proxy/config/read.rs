@@ -20,7 +20,7 @@ use serde::{
 
 use super::{AuthClients, CrossSlot, LogFormat, Present, ReadFrom, Secret, Seeds};
 use crate::{
-    cluster::topology::AddressMap,
+    cluster::{topology::AddressMap, zones::ZoneMap},
     protocol::{
         address::Address,
         endpoint::{self, ListenAddress},
@@ -238,6 +238,10 @@ fn parse_socket(text: &str) -> Result<SocketAddr, String> {
 pub(super) fn address_map<'de, D: Deserializer<'de>>(from: D) -> Result<Arc<AddressMap>, D::Error> {
     let list = List::deserialize(from)?.0;
     AddressMap::parse(&list).map(Arc::new).map_err(D::Error::custom)
+}
+
+pub(super) fn zones<'de, D: Deserializer<'de>>(from: D) -> Result<ZoneMap, D::Error> {
+    ZoneMap::parse(&List::deserialize(from)?.0).map_err(D::Error::custom)
 }
 
 pub(super) fn commands<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<String>, D::Error> {

@@ -274,3 +274,41 @@ fn a_client_chooses_for_itself() {
     let refused = client.line("PROXY READS somewhere");
     assert_eq!(refused.0, b"-ERR proxy: READS takes primary, replica or nearest\r\n");
 }
+
+#[test]
+fn the_nearest_is_the_one_of_the_zone() {
+    if !Flavour::Valkey.is_here("the_nearest_is_the_one_of_the_zone") {
+        return;
+    }
+    let cluster = Cluster::start(shape(Flavour::Valkey));
+    assert_eq!(cluster.node(3).line("CONFIG SET availability-zone b"), "+OK\r\n");
+    eventually("all to know the zone", || {
+        let knows = |node: usize| cluster.node(node).line("CLUSTER SHARDS").0;
+        let zone = b"availability-zone\r\n$1\r\nb\r\n";
+        (0..6).all(|node| knows(node).windows(zone.len()).any(|bytes| bytes == zone))
+    });
+    reads_go_to_the_replica_of_zone_b(&cluster, "");
+}
+
+#[test]
+fn the_nearest_is_the_one_of_the_zone_that_is_said_here() {
+    let cluster = Cluster::start(shape(Flavour::Redis));
+    let zones = format!("127.0.0.0/8=a,{}=b", cluster.node(3).address());
+    reads_go_to_the_replica_of_zone_b(&cluster, &zones);
+}
+
+fn reads_go_to_the_replica_of_zone_b(cluster: &Cluster, zones: &str) {
+    let settings = Settings::new(cluster.seeds()).with("READS", "nearest").with("ZONE", "b").with("WORKERS", 1);
+    let proxy = Proxy::start(settings.with("NODE_ZONES", zones));
+    let mut client = proxy.client();
+    let key = cluster.key_on(0, "zone:");
+    client.call(&["SET", &key, "v"]);
+    wait_for_replicas(&proxy, &mut client, &key);
+    let (at_replica, at_primary) = (calls_of_get(cluster, 3), calls_of_get(cluster, 0));
+    for _ in 0..50 {
+        assert_eq!(client.call(&["GET", &key]).string(), "v");
+    }
+    // A replica that is slow for a moment gives place to the primary.
+    let asked = calls_of_get(cluster, 3) - at_replica;
+    assert!(asked >= 25, "{asked} at the replica, {} at the primary", calls_of_get(cluster, 0) - at_primary);
+}
