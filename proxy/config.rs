@@ -90,6 +90,9 @@ pub struct Config {
     /// Whether it is meant that clients beyond loopback need no password, even where the proxy has one for the nodes.
     #[serde(deserialize_with = "read::switch")]
     pub allow_insecure_bind: bool,
+    /// Whether those are refused who come from elsewhere to a port beyond loopback that is open to everyone.
+    #[serde(deserialize_with = "read::switch")]
+    pub protected_mode: bool,
     /// The certificate of `rediss://` listeners.
     #[serde(deserialize_with = "read::path")]
     pub tls_cert_file: Option<PathBuf>,
@@ -189,12 +192,12 @@ pub struct Config {
     /// The availability zone of the proxy.
     #[serde(deserialize_with = "read::text")]
     pub zone: Option<String>,
-    /// Whether a client's commands take effect in order across nodes, too.
-    #[serde(deserialize_with = "read::switch")]
-    pub strict_order: bool,
     /// The availability zones of nodes, where it is not for them to say.
     #[serde(deserialize_with = "read::zones")]
     pub node_zones: ZoneMap,
+    /// Whether a client's commands take effect in order across nodes, too.
+    #[serde(deserialize_with = "read::switch")]
+    pub strict_order: bool,
     /// The database of its own that clients work in; `None`: all of the cluster.
     #[serde(deserialize_with = "read::text")]
     pub database: Option<String>,
@@ -318,10 +321,10 @@ impl Config {
             max_lag: self.max_replica_lag,
             unproven: self.read_your_writes,
             zone: self.zone.clone(),
+            zones: self.node_zones.clone(),
         }
     }
 
-            zones: self.node_zones.clone(),
     fn from_layers(layers: &Figment) -> Result<Config, ConfigError> {
         let mut config: Config = layers.extract().map_err(|error| ConfigError::of(error, layers))?;
         if !config.listeners.is_empty() && Origin::of(layers.find_metadata("listen")) == Origin::Default {

@@ -11,7 +11,7 @@ use super::{
     Failure,
     flags::ServeFlags,
     say,
-    serve::{UNCHECKED, lent, strange},
+    serve::{UNCHECKED, lent, open_to_all, strange},
 };
 
 /// Prints every key, its value and where that came from; fails where `serve` would.
@@ -25,7 +25,7 @@ pub fn run(flags: &ServeFlags) -> Result<(), Failure> {
         say(format_args!("{:keys$} = {:values$}  # {}", line.key, line.value, line.from));
     }
     for address in config.insecure_binds() {
-        eprintln!("warning: {address} is open to everyone who can reach it: no client_password is set");
+        eprintln!("warning: {}", open_to_all(&address, config.protected_mode));
     }
     if let Some(user) = config.lent_user() {
         eprintln!("warning: {}", lent(user));

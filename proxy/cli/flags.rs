@@ -144,6 +144,8 @@ settings! {
     reuse_port @ true,
     /// Serve beyond loopback without a password, as is meant
     allow_insecure_bind @ true,
+    /// Refuse clients from other machines where a port is open to everyone
+    protected_mode @ true,
 }
 
 /// The configuration, by flags.

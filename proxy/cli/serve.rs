@@ -55,7 +55,8 @@ impl Announced {
     pub fn of(config: &Config, sources: &Sources) -> Result<Announced, Failure> {
         let shown = config::shown(sources)?;
         let values: Vec<String> = shown.into_iter().map(|shown| format!("{}={}", shown.key, shown.value)).collect();
-        let mut warnings: Vec<String> = config.insecure_binds().iter().map(open_to_all).collect();
+        let open = |address| open_to_all(address, config.protected_mode);
+        let mut warnings: Vec<String> = config.insecure_binds().iter().map(open).collect();
         warnings.extend(config.lent_user().map(lent));
         warnings.extend(config.speaks_unchecked_tls().then(|| UNCHECKED.to_owned()));
         warnings.extend(config.strange_commands().into_iter().map(strange));
@@ -69,10 +70,15 @@ impl Announced {
     }
 }
 
-fn open_to_all(address: &std::net::SocketAddr) -> String {
+/// A port without a password, which is protected or not.
+pub fn open_to_all(address: &std::net::SocketAddr, is_protected: bool) -> String {
+    let so = if is_protected {
+        "asks nobody for a password, and serves this machine alone (protected_mode)"
+    } else {
+        "is open to everyone who can reach it"
+    };
     format!(
-        "{address} is open to everyone who can reach it: set client_password or client_password_file, or say \
-         allow_insecure_bind where the network is closed"
+        "{address} {so}: set client_password or client_password_file, or say allow_insecure_bind where the network is closed"
     )
 }
 

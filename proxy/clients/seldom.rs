@@ -21,11 +21,24 @@ pub struct Complaints {
     pub certificate: Seldom,
     /// What should have come ahead of a client's bytes did not.
     pub proxy_header: Seldom,
+    /// A client came from elsewhere to a port that is open to everyone.
+    pub protected: Seldom,
     /// Anything else.
     pub otherwise: Seldom,
 }
 
 impl Complaints {
+    /// A client is refused by `protected_mode`.
+    pub fn of_protected(&self, client: &Client) {
+        if self.protected.may_be_told() {
+            let (peer, local) = (client.peer(), client.local());
+            tracing::warn!(
+                "client {peer} is refused: {local} is open to everyone and serves this machine alone (protected_mode): give clients a \
+                 password, or say allow_insecure_bind where the network is closed"
+            );
+        }
+    }
+
     /// A client speaks TLS where that is not spoken.
     pub fn of_tls(&self, client: &Client) {
         if self.tls.may_be_told() {

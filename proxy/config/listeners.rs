@@ -169,15 +169,26 @@ impl Config {
 
     /// The listening addresses that anybody on the network can use without a password, and that nobody has allowed.
     pub fn insecure_binds(&self) -> Vec<SocketAddr> {
-        if self.allow_insecure_bind || self.asks_all() {
-            return Vec::new();
-        }
+        let all = self.all_listeners();
+        let addresses = all.iter().zip(self.are_insecure()).filter(|(_, is_insecure)| *is_insecure);
+        addresses.filter_map(|(listener, _)| listener.address.tcp()).collect()
+    }
+
+    /// Of each listener, whether anybody on the network can use it without a password, and nobody has allowed that.
+    fn are_insecure(&self) -> Vec<bool> {
         // Who must show a certificate has said who it is.
         let certified = self.auth_clients() == AuthClients::Yes;
-        let all = self.all_listeners().into_iter().filter(|listener| {
-            listener.users.is_empty() && !(certified && matches!(listener.address, ListenAddress::Tls(_)))
-        });
-        let all = all.filter_map(|listener| listener.address.tcp());
-        all.filter(|address| !address.ip().to_canonical().is_loopback()).collect()
+        let allowed = self.allow_insecure_bind || self.asks_all();
+        let is_insecure = |listener: &ListenerConfig| {
+            let is_far = listener.address.tcp().is_some_and(|address| !address.ip().to_canonical().is_loopback());
+            let asks = !listener.users.is_empty() || certified && matches!(listener.address, ListenAddress::Tls(_));
+            is_far && !asks && !allowed
+        };
+        self.all_listeners().iter().map(is_insecure).collect()
+    }
+
+    /// Of each listener, whether it serves its own machine alone: it is open to everyone, and nobody has said that this is meant.
+    pub fn are_protected(&self) -> Vec<bool> {
+        self.are_insecure().into_iter().map(|is_insecure| is_insecure && self.protected_mode).collect()
     }
 }

@@ -269,6 +269,14 @@ fn open_ports_without_a_password_are_pointed_out() {
     assert_eq!(open(&[]), ["0.0.0.0:2".parse().unwrap()]);
     assert!(open(&[("client_password", "x")]).is_empty());
     assert!(open(&[("allow_insecure_bind", "true")]).is_empty());
+    let protected = |more: &[(&str, &str)]| {
+        let flags = [&[("listen", "127.0.0.1:1,0.0.0.0:2,unix:///s")][..], more].concat();
+        Config::load(&sources(&[], &flags)).unwrap().are_protected()
+    };
+    assert_eq!(protected(&[]), [false, true, false]);
+    for meant in [("client_password", "x"), ("allow_insecure_bind", "true"), ("protected_mode", "no")] {
+        assert_eq!(protected(&[meant]), [false; 3], "{meant:?}");
+    }
 }
 
 #[test]

@@ -47,6 +47,8 @@ labels! {
         Drain = "drain",
         /// The client had come to a port of TLS, and TLS was not agreed on.
         Handshake = "handshake",
+        /// The client came from another machine to a port that is open to everyone (`protected_mode`).
+        Protected = "protected_mode",
         /// A PROXY header should have come first, and did not.
         ProxyHeader = "proxy_header",
         /// A bug in the proxy.

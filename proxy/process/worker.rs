@@ -16,10 +16,11 @@ use std::{
 };
 
 use tokio::{
+    io::AsyncWriteExt,
     runtime::{Builder, LocalOptions},
     sync::{mpsc, oneshot, watch},
     task::spawn_local,
-    time::MissedTickBehavior,
+    time::{MissedTickBehavior, timeout},
 };
 use tokio_util::sync::CancellationToken;
 
@@ -28,6 +29,7 @@ use crate::{
     cluster::topology::{Hints, Topology},
     config::Config,
     metrics::{Disconnect, Metrics},
+    protocol::says,
     session::{self, Session},
     upstream::{
         connector::Connector,
@@ -43,6 +45,8 @@ use crate::{
 
 /// The read buffer that everything on a worker shares: large enough for a deep pipeline, small enough for the cache.
 const READ_BUFFER: usize = 64 * 1024;
+/// How long a client that is refused may take to be told why.
+const LAST_WORDS: Duration = Duration::from_secs(1);
 /// How often what a worker has counted is published.
 const PUBLISH_EVERY: Duration = Duration::from_secs(1);
 /// How many tasks that are ready get their turn before the worker looks for events anew: all sessions of a busy worker, so
@@ -243,6 +247,11 @@ async fn serve(router: Rc<Router>, stream: Accepted, seat: ClientGuard) {
     // Boxed, so that its memory is given back when it is over.
     if !Box::pin(handshake::is_agreed(&mut stream, &seat.client, &seat.clients, &tally)).await {
         return tally.client_left(Disconnect::Handshake);
+    }
+    if settings.is_protected(seat.client.listener) && !seat.client.peer().is_here() {
+        seat.clients.complaints.of_protected(&seat.client);
+        let _ = timeout(LAST_WORDS, stream.write_all(format!("-{}\r\n", says::PROTECTED).as_bytes())).await;
+        return tally.client_left(Disconnect::Protected);
     }
     let session = Session::new(router, stream, seat.client.clone());
     // A panic ends this client alone, and is counted as what it is.

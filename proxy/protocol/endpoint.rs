@@ -20,6 +20,14 @@ impl Endpoint {
         }
     }
 
+    /// Whether it is on this machine, as far as its address says.
+    pub fn is_here(&self) -> bool {
+        match self {
+            Endpoint::Tcp(address) => address.ip().to_canonical().is_loopback(),
+            Endpoint::Unix(_) => true,
+        }
+    }
+
     /// The port; 0 of a unix socket.
     pub fn port(&self) -> u16 {
         match self {

@@ -119,3 +119,34 @@ fn whose_word_is_taken_must_be_said() {
         assert!(said.contains(error), "{text}: {said}");
     }
 }
+
+#[test]
+fn a_port_that_is_open_to_everyone_serves_its_own_machine_alone() {
+    let listener = LISTENER.replace("127.0.0.1", "0.0.0.0");
+    let denied = |reply: Reply| reply.0.starts_with(b"-DENIED Slotway is running in protected mode: ");
+    let (far, near) = (header([192, 0, 2, 7], 4711), header([127, 0, 0, 1], 4711));
+    let run = |more: &str, warns: bool| {
+        let (mut settings, ports) = with_file(shared(), &format!("{more}\n{TRUSTED}{listener}"));
+        if warns {
+            settings = settings.expecting("0.0.0.0").expecting("is refused");
+        }
+        (Proxy::start(settings), ports[0])
+    };
+    let (proxy, port) = run("", true);
+    let mut refused = after(port, &far);
+    assert!(denied(refused.reply()), "before it has said anything");
+    assert_eq!(refused.read_to_end().expect("the end"), b"");
+    assert_eq!(after(port, &near).line("PING"), "+PONG\r\n");
+    eventually("it to be counted", || {
+        proxy.metric("slotway_client_disconnects_total", &["reason=\"protected_mode\""]) == 1.0
+    });
+    let (_proxy, port) = run("allow_insecure_bind = true", false);
+    assert_eq!(after(port, &far).line("PING"), "+PONG\r\n");
+    let (_proxy, port) = run("protected_mode = false", true);
+    assert_eq!(after(port, &far).line("PING"), "+PONG\r\n");
+    let (_proxy, port) = run("client_password = \"secret\"", false);
+    let mut asked = after(port, &far);
+    assert!(asked.line("PING").0.starts_with(b"-NOAUTH "));
+    assert_eq!(asked.line("AUTH secret"), "+OK\r\n");
+    assert_eq!(asked.line("PING"), "+PONG\r\n");
+}

@@ -40,7 +40,11 @@ fn open_ports(config: &Config, report: &mut Report) {
     let open = config.insecure_binds();
     match (config.lent_user(), &*open) {
         (None, open) => open.iter().for_each(|address| {
-            report.warning(PROXY, format!("{address} is open to everyone who can reach it"), remedy);
+            let so = match config.protected_mode {
+                true => "asks nobody for a password, and serves this machine alone (protected_mode)",
+                false => "is open to everyone who can reach it",
+            };
+            report.warning(PROXY, format!("{address} {so}"), remedy);
         }),
         (Some(user), []) => report.warning(PROXY, lent(user), "--client-password-file FILE, unless this is a sidecar"),
         (Some(user), open) => open.iter().for_each(|address| {

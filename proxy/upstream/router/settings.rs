@@ -24,6 +24,8 @@ pub struct Settings {
     pub policy: Policy,
     /// What is so for the clients of each listener, by its number; never empty.
     pub listeners: Vec<ListenerSettings>,
+    /// Of each listener, whether it serves this machine alone.
+    protected: RefCell<Vec<bool>>,
     /// Who answers what only reads.
     pub reads: RefCell<ReadPolicy>,
     /// Whose word is taken for who a client is.
@@ -85,11 +87,17 @@ impl Settings {
         self.client_window.swap(&new.client_window);
         self.pubsub.swap(&new.pubsub);
         self.client_credentials.swap(&new.client_credentials);
+        self.protected.swap(&new.protected);
         if *self.reads.borrow() != *new.reads.borrow() || self.strict_order.get() != new.strict_order.get() {
             self.reads.swap(&new.reads);
             self.strict_order.swap(&new.strict_order);
             self.order_version.set(self.order_version.get().wrapping_add(1));
         }
+    }
+
+    /// Whether the listener with this number serves this machine alone.
+    pub fn is_protected(&self, listener: usize) -> bool {
+        self.protected.borrow().get(listener).is_some_and(|is_protected| *is_protected)
     }
 
     /// Another number than before where `reads` or `strict_order` have changed.
@@ -126,6 +134,7 @@ impl Settings {
         Settings {
             policy,
             listeners,
+            protected: RefCell::new(config.are_protected()),
             reads: RefCell::new(config.reads_from()),
             trusted_proxies: config.trusted_proxies.clone(),
             strict_order: Cell::new(config.strict_order),
