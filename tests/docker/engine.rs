@@ -16,10 +16,14 @@ use std::{
 /// Images of the compose files and Dockerfiles. `files.rs` checks that these are the names they use.
 pub const PUBLIC_IMAGES: [&str; 4] =
     ["redis:7", "rust:1.95-slim-bookworm", "python:3.11-slim-bookworm", "prom/prometheus:v3.5.0"];
+/// Where the package is installed.
+pub const DEBIAN: &str = "debian:12-slim";
 const APPLICATION: &str = "slotway-shop:test";
 /// The Dockerfile as it stands, but with a compiler in a hurry: all else about the image is as users get it, and its size
 /// only larger.
-const QUICK: [&str; 6] = [
+const QUICK: [&str; 8] = [
+    "--build-arg",
+    "REVISION=0123456789ab",
     "--build-arg",
     "CARGO_PROFILE_RELEASE_LTO=off",
     "--build-arg",
@@ -123,7 +127,7 @@ fn look_for_an_engine() -> Result<(), String> {
 }
 
 /// Has `image` here: as it is, pulled, or as a stand-in.
-fn provide(image: &str) {
+pub fn provide(image: &str) {
     let made_here = r#"{{index .Config.Labels "slotway.stand-in"}}"#;
     let present = try_docker(&["image", "inspect", "--format", made_here, image]);
     let stand_in = present.as_ref().is_ok_and(|label| !label.is_empty() && label != "<no value>");

@@ -4,7 +4,8 @@
 //! project under its own names and ports, and takes it down again. Without an engine they say so and pass;
 //! `SLOTWAY_DOCKER=required` makes that a failure. Public images are pulled where that is possible, else
 //! `stand_ins.py` makes local ones under the same names; `SLOTWAY_DOCKER_PULL=never` does not try.
-//! `SLOTWAY_DOCKER_IMAGE` names an image of the proxy to test instead of the Dockerfile's.
+//! `SLOTWAY_DOCKER_IMAGE` names an image of the proxy to test instead of the Dockerfile's, `SLOTWAY_TEST_RELEASE` a folder
+//! that `deploy/release` has made.
 
 mod by_hand;
 mod databases;
@@ -16,6 +17,7 @@ mod host;
 mod image;
 mod losses;
 mod new_addresses;
+mod package;
 mod password;
 mod readme;
 mod replicas;

@@ -217,7 +217,20 @@ def python(image, fingerprint):
     tree.import_as(image, fingerprint, "ENV PIP_NO_INDEX=1 PATH=/usr/local/bin:/usr/bin", 'CMD ["python3"]')
 
 
-RECIPES = {"redis": redis, "valkey/valkey": redis, "rust": rust, "prom/prometheus": prometheus, "python": python}
+def debian(image, fingerprint):
+    """dpkg with a database of no packages, and what it calls."""
+    tree = Tree()
+    tree.packages("dpkg")
+    tree.programs("tar", "diff", "ldconfig", "start-stop-daemon", "gzip", "sha256sum")
+    for name in ("info", "updates", "parts", "alternatives", "triggers"):
+        tree.directory(f"/var/lib/dpkg/{name}")
+    tree.text("/var/lib/dpkg/status", "")
+    tree.directory("/var/log")
+    tree.text("/etc/debian_version", "12\n")
+    tree.import_as(image, fingerprint, 'CMD ["sh"]')
+
+
+RECIPES = {"redis": redis, "valkey/valkey": redis, "rust": rust, "prom/prometheus": prometheus, "python": python, "debian": debian}
 INGREDIENTS = {"rust": ["Cargo.lock"], "python": ["deploy/sidecar/requirements.txt"]}
 
 
