@@ -72,7 +72,8 @@ const SCALES: &[Scale] = &[
             let load = Load { clients: if size > 1024 * 1024 { 1 } else { 50 }, size, ..USUAL };
             let figures = bench.measure(&bench.usual, load);
             let per_mib = figures.cpu / (size as f64 / 1048576.0);
-            (figures, format!("{per_mib:.0} µs/MiB, {:.1} MiB resident", mib(&bench.usual)))
+            let per_mib = if size < 16 * 1024 { String::new() } else { format!("{per_mib:.0} µs/MiB, ") };
+            (figures, format!("{per_mib}{:.1} MiB resident", mib(&bench.usual)))
         },
     },
     Scale {
@@ -93,8 +94,9 @@ const SCALES: &[Scale] = &[
 
 struct Bench {
     release: PathBuf,
-    cluster: Cluster,
+    // Before the cluster: it ends first.
     usual: Proxy,
+    cluster: Cluster,
 }
 
 fn main() {
@@ -158,7 +160,11 @@ fn workers(bench: &Bench, count: usize) -> (Figures, String) {
 
 fn clients(bench: &Bench, count: usize) -> (Figures, String) {
     let proxy = Proxy::start(
-        Settings::new(bench.cluster.seeds()).of(bench.release.clone()).with("WORKERS", 1).with("MAX_CLIENTS", 20_000),
+        Settings::new(bench.cluster.seeds())
+            .of(bench.release.clone())
+            .with("WORKERS", 1)
+            .with("MAX_CLIENTS", 11_000)
+            .expecting_warnings(),
     );
     let before = proxy.resident();
     let mut connections = connect(&proxy, count);

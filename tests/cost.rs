@@ -12,6 +12,7 @@ mod support;
 
 use std::{collections::BTreeMap, fs, path::Path, process::Command};
 
+use slotway::commands::scripts::Sha;
 use support::{Client, Cluster, Proxy, Settings, client::frame};
 
 /// What a load sends, over how many connections, how deep each pipeline is, and how many instructions and allocations a
@@ -21,15 +22,23 @@ use support::{Client, Cluster, Proxy, Settings, client::frame};
 const LIMITS: &[Load] = &[
     Load { name: "GET", clients: 1, depth: 1, instructions: 10_850.0, allocations: 0.01, inside: 1.05 },
     Load { name: "SET", clients: 1, depth: 1, instructions: 11_000.0, allocations: 0.01, inside: 1.05 },
-    Load { name: "GET", clients: 50, depth: 1, instructions: 6_000.0, allocations: 0.01, inside: 1.05 },
+    Load { name: "GET", clients: 50, depth: 1, instructions: 5_900.0, allocations: 0.01, inside: 1.05 },
     Load { name: "GET", clients: 1, depth: 16, instructions: 3_800.0, allocations: 0.01, inside: 1.05 },
     Load { name: "SET", clients: 1, depth: 16, instructions: 3_890.0, allocations: 0.01, inside: 1.05 },
-    Load { name: "GET", clients: 50, depth: 16, instructions: 3_040.0, allocations: 0.01, inside: 1.13 },
+    Load { name: "GET", clients: 50, depth: 16, instructions: 3_040.0, allocations: 0.01, inside: 1.05 },
     Load { name: "MGET", clients: 1, depth: 1, instructions: 38_500.0, allocations: 23.5, inside: 1.05 },
+    Load { name: "INCR", clients: 1, depth: 1, instructions: 10_950.0, allocations: 0.01, inside: 1.05 },
+    Load { name: "HSET", clients: 1, depth: 1, instructions: 11_150.0, allocations: 0.01, inside: 1.05 },
+    Load { name: "ZADD", clients: 1, depth: 1, instructions: 11_150.0, allocations: 0.01, inside: 1.05 },
+    Load { name: "LPUSH", clients: 1, depth: 1, instructions: 11_050.0, allocations: 0.01, inside: 1.05 },
+    Load { name: "EVALSHA", clients: 1, depth: 1, instructions: 11_950.0, allocations: 3.01, inside: 1.26 },
+    Load { name: "MULTI", clients: 1, depth: 1, instructions: 23_600.0, allocations: 7.1, inside: 1.23 },
 ];
 /// Requests of one load. Timers and the refresh of the map add what does not matter among so many.
 const REQUESTS: usize = 20_000;
 const KEYS: usize = 10_000;
+/// What EVALSHA runs.
+const SCRIPT: &str = "return redis.call('get', KEYS[1])";
 /// How often a load is run until a run is within its limits.
 const TRIES: usize = 3;
 
@@ -73,7 +82,7 @@ fn main() {
     let spread = Counted::start(&cluster, &release, "");
     let inside = Counted::start(&cluster, &release, "shop");
     println!(
-        "{:<6} {:>7} {:>8} {:>20} {:>20} {:>15}",
+        "{:<7} {:>7} {:>8} {:>20} {:>20} {:>15}",
         "", "clients", "pipeline", "instructions/request", "allocations/request", "in a database"
     );
     let mut dearer = 0;
@@ -95,7 +104,7 @@ fn main() {
         dearer += usize::from(!verdict.is_empty());
         let (Load { name, clients, depth, .. }, [instructions, allocations]) = (load, least);
         let ratio = least_inside[0] / instructions;
-        println!("{name:<6} {clients:>7} {depth:>8} {instructions:>20.0} {allocations:>20.3} {ratio:>15.3}{verdict}");
+        println!("{name:<7} {clients:>7} {depth:>8} {instructions:>20.0} {allocations:>20.3} {ratio:>15.3}{verdict}");
     }
     drop((spread, inside));
     assert!(dearer == 0, "{dearer} kinds of request cost more than tests/cost.rs allows");
@@ -150,22 +159,41 @@ fn run(clients: &mut [Client], load: &Load, count: usize) {
         key = (key + 7919) % KEYS;
         format!("key:{key:012}")
     };
+    if load.name == "EVALSHA" {
+        clients[0].call(&["SCRIPT", "LOAD", SCRIPT]);
+    }
+    let digest = Sha::of(SCRIPT.as_bytes());
     for _ in 0..count / (clients.len() * load.depth) {
         for client in &mut *clients {
             let request = |_| match load.name {
                 "GET" => frame(&["GET", &next()]),
                 "SET" => frame(&["SET", &next(), "xxx"]),
-                _ => frame(&["MGET", &next(), &next(), &next(), &next(), &next()]),
+                "MGET" => frame(&["MGET", &next(), &next(), &next(), &next(), &next()]),
+                "INCR" => frame(&["INCR", &format!("n{}", next())]),
+                "HSET" => frame(&["HSET", &format!("h{}", next()), "f", "v"]),
+                "ZADD" => frame(&["ZADD", &format!("z{}", next()), "1", "v"]),
+                "LPUSH" => frame(&["LPUSH", &format!("l{}", next()), "v"]),
+                "EVALSHA" => frame(&[&b"EVALSHA"[..], digest.digits(), b"1", next().as_bytes()]),
+                _ => transaction(&next()),
             };
             client.send_raw(&(0..load.depth).flat_map(request).collect::<Vec<u8>>());
         }
+        let replies = if load.name == "MULTI" { 7 } else { 1 };
         for client in &mut *clients {
-            for _ in 0..load.depth {
+            for _ in 0..load.depth * replies {
                 let reply = client.reply();
                 assert!(!reply.is_error(), "{reply:?}");
             }
         }
     }
+}
+
+/// Five commands about one slot.
+fn transaction(tag: &str) -> Vec<u8> {
+    let [a, b, c] = ["a", "b", "c"].map(|name| format!("{{{tag}}}{name}"));
+    let commands: [&[&str]; 7] =
+        [&["MULTI"], &["SET", &a, "1"], &["GET", &a], &["INCR", &b], &["SET", &c, "1"], &["GET", &c], &["EXEC"]];
+    commands.into_iter().flat_map(frame).collect()
 }
 
 /// The files of each part, one for each thread.
