@@ -120,6 +120,8 @@ impl Counted {
             Settings::new(cluster.seeds())
                 .of(release.to_owned())
                 .with("WORKERS", 1)
+                // What a busy machine takes long for would be noted, which costs.
+                .with("SLOW_REQUEST", "1m")
                 .with("DATABASE", database)
                 .under(callgrind.into_iter().map(str::to_owned).chain([out]))
                 .expecting_warnings(),
