@@ -311,10 +311,12 @@ impl Proxy {
 
     fn unexpected_lines(&self) -> Vec<String> {
         let bad = |line: &&str| [" WARN ", " ERROR ", "panicked at"].iter().any(|mark| line.contains(mark));
-        // That a node is slow is the machine's doing, and no test's but those that ask for it.
-        let slow = " is slow: half of its requests take ";
-        let expected =
-            |line: &str| line.contains(slow) || self.settings.expected.iter().any(|part| line.contains(part));
+        // That a node is slow is the machine's doing, and a fail-over the test's own.
+        let usual = [" is slow: half of its requests take ", " WARN fail-over: "];
+        let expected = |line: &str| {
+            usual.iter().any(|part| line.contains(part))
+                || self.settings.expected.iter().any(|part| line.contains(part))
+        };
         self.log().lines().filter(bad).filter(|line| !expected(line)).map(str::to_owned).collect()
     }
 }
