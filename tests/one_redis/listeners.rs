@@ -74,7 +74,7 @@ fn addresses_are_of_either_version_of_ip() {
         return;
     }
     let [first, second, third] = [(); 3].map(|()| free_port());
-    let mut settings = Settings::new(shared().seeds()).expecting("is open to everyone who can reach it");
+    let mut settings = Settings::new(shared().seeds()).expecting("asks nobody for a password");
     settings.flags = [format!("redis://[::1]:{first}"), format!("[::]:{second},127.0.0.1:{third}")]
         .map(|at| format!("--listen={at}"))
         .into();
