@@ -8,6 +8,7 @@ mod client;
 mod held;
 mod mail;
 mod monitors;
+mod patterns;
 mod pause;
 pub mod refused;
 pub mod rights;
@@ -20,6 +21,7 @@ pub use self::{
     held::Held,
     mail::Mail,
     monitors::Monitoring,
+    patterns::Patterns,
     pause::{Function, Pause, Paused},
     seldom::{Complaints, Seldom},
     usage::{PEAK_RESET, Usage},
@@ -49,6 +51,8 @@ pub struct Clients {
     /// Who may read on where memory is short: one client at a time.
     turn: Arc<Semaphore>,
     pause: Pause,
+    /// Patterns of those who have channels of their own.
+    pub patterns: Patterns,
     monitors: Monitors,
     /// What the log has been told of clients and TLS.
     pub complaints: Complaints,
@@ -66,6 +70,7 @@ impl Clients {
             most_buffered: AtomicUsize::new(most_buffered),
             turn: Arc::new(Semaphore::new(1)),
             pause: Pause::default(),
+            patterns: Patterns::default(),
             monitors: Monitors::default(),
             complaints: Complaints::default(),
             since: Instant::now(),

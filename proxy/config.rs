@@ -207,6 +207,9 @@ pub struct Config {
     /// What its keys begin with, with `%` for its name.
     #[serde(deserialize_with = "read::text")]
     pub database_prefix: Option<String>,
+    /// Whether clients of a database of its own have channels of their own.
+    #[serde(deserialize_with = "read::switch")]
+    pub isolate_channels: bool,
     /// Commands refused beyond the built-in list, in lower case.
     #[serde(deserialize_with = "read::commands")]
     pub deny: Vec<String>,

@@ -120,6 +120,8 @@ settings! {
     databases,
     /// What the keys of such a database begin with, % for its name [{%}]
     database_prefix,
+    /// Give clients of such a database channels of their own, for PUBLISH and SUBSCRIBE
+    isolate_channels @ true,
     /// Commands to refuse
     deny,
     /// Commands to let through that are refused by default

@@ -1,10 +1,11 @@
-//! CLIENT PAUSE: all clients of the process wait, or those that would write.
+//! CLIENT PAUSE: clients wait, or those that would write: all of the process, where one of them says so that works in all of
+//! the cluster; else those who have the same database, or another number of its name.
 //!
 //! Whether there is a pause, or anybody monitors, is one relaxed load for each request; everything else costs only while
 //! there is one.
 
 use std::{
-    collections::HashMap,
+    collections::{BTreeMap, HashMap},
     future::Future,
     sync::Mutex,
     time::{Duration, Instant},
@@ -13,6 +14,7 @@ use std::{
 use tokio::sync::watch;
 
 use super::{apart::Apart, lock};
+use crate::commands::database::Scope;
 
 /// What is longer is as good as for ever, and no clock overflows.
 const LONGEST: Duration = Duration::from_secs(10 * 365 * 24 * 3600);
@@ -26,12 +28,12 @@ pub enum Paused {
     All,
 }
 
-/// The pause of the process's clients, where there is one.
+/// The pauses of the process's clients, where there are any.
 #[derive(Debug)]
 pub struct Pause {
-    /// Whether it is on is asked for each request, together with others.
+    /// Whether there is one is asked for each request, together with others.
     pub(super) apart: Apart,
-    state: watch::Sender<Option<(Paused, Instant)>>,
+    state: watch::Sender<BTreeMap<Scope, (Paused, Instant)>>,
     /// The nodes' functions, once somebody has asked: whether each promises not to write. None is loaded during a pause.
     functions: Mutex<Option<HashMap<Vec<u8>, bool>>>,
 }
@@ -52,30 +54,31 @@ pub enum Function {
 
 impl Default for Pause {
     fn default() -> Pause {
-        Pause { apart: Apart::default(), state: watch::Sender::new(None), functions: Mutex::default() }
+        Pause { apart: Apart::default(), state: watch::Sender::default(), functions: Mutex::default() }
     }
 }
 
 impl Pause {
-    /// Begins a pause. One under way is neither shortened nor narrowed.
-    pub fn begin(&self, who: Paused, time: Duration) {
+    /// Begins a pause of this scope's clients. One under way is neither shortened nor narrowed.
+    pub fn begin(&self, scope: Scope, who: Paused, time: Duration) {
         let now = Instant::now();
         let until = now + time.min(LONGEST);
         self.state.send_modify(|state| {
-            let under_way = state.filter(|(_, end)| *end > now);
-            if under_way.is_none() {
+            state.retain(|_, (_, end)| *end > now);
+            if state.is_empty() {
                 *lock(&self.functions) = None;
             }
-            *state = Some(under_way.map_or((who, until), |(old, end)| (old.max(who), end.max(until))));
+            let pause = state.entry(scope).or_insert((who, until));
+            *pause = (pause.0.max(who), pause.1.max(until));
             self.apart.pause(true);
         });
     }
 
-    /// Ends it.
-    pub fn end(&self) {
+    /// Ends that of this scope's clients.
+    pub fn end(&self, scope: Scope) {
         self.state.send_modify(|state| {
-            *state = None;
-            self.apart.pause(false);
+            state.remove(&scope);
+            self.apart.pause(!state.is_empty());
         });
     }
 
@@ -98,31 +101,28 @@ impl Pause {
         self.apart.is_paused()
     }
 
-    /// Who is paused, and how long still.
-    pub fn now(&self) -> Option<(Paused, Duration)> {
+    /// Who of this scope's clients is paused, and how long still.
+    pub fn now(&self, scope: Scope) -> Option<(Paused, Duration)> {
         if !self.is_on() {
             return None;
         }
-        let (who, until) = (*self.state.borrow())?;
-        let left = until.saturating_duration_since(Instant::now());
-        if left.is_zero() {
-            self.state.send_if_modified(|state| {
-                let over = state.is_some_and(|(_, until)| until <= Instant::now());
-                if over {
-                    *state = None;
-                    self.apart.pause(false);
-                }
-                over
-            });
-            return None;
-        }
-        Some((who, left))
+        let now = Instant::now();
+        self.state.send_if_modified(|state| {
+            let before = state.len();
+            state.retain(|_, (_, until)| *until > now);
+            self.apart.pause(!state.is_empty());
+            state.len() != before
+        });
+        let state = self.state.borrow();
+        let (who, until) = concerns(&state, scope).max_by_key(|(who, until)| (*who, *until))?;
+        Some((who, until.saturating_duration_since(now)))
     }
 
-    /// Ready when the pause is over or has changed: then it is to be looked at again.
-    pub fn over(&self) -> impl Future<Output = ()> + use<> {
+    /// Ready when a pause of this scope's clients is over, or any has changed: then it is to be looked at again.
+    pub fn over(&self, scope: Scope) -> impl Future<Output = ()> + use<> {
         let mut news = self.state.subscribe();
-        let until = news.borrow_and_update().map_or_else(Instant::now, |(_, until)| until);
+        let until = concerns(&news.borrow_and_update(), scope).map(|(_, until)| until).min();
+        let until = until.unwrap_or_else(Instant::now);
         async move {
             tokio::select! {
                 () = tokio::time::sleep_until(until.into()) => {}
@@ -132,23 +132,48 @@ impl Pause {
     }
 }
 
+/// The pauses that this scope's clients are in.
+fn concerns(
+    state: &BTreeMap<Scope, (Paused, Instant)>,
+    scope: Scope,
+) -> impl Iterator<Item = (Paused, Instant)> + use<'_> {
+    let of_all = state.get(&Scope::CLUSTER).filter(|_| scope != Scope::CLUSTER);
+    state.get(&scope).into_iter().chain(of_all).copied()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::commands::database::Databases;
 
     #[test]
     fn a_pause_is_neither_shortened_nor_narrowed() {
-        let pause = Pause::default();
-        assert_eq!((pause.is_on(), pause.now()), (false, None));
-        pause.begin(Paused::Writes, Duration::from_secs(100));
-        assert!(matches!(pause.now(), Some((Paused::Writes, left)) if left > Duration::from_secs(90)));
-        pause.begin(Paused::All, Duration::from_secs(1));
-        assert!(matches!(pause.now(), Some((Paused::All, left)) if left > Duration::from_secs(90)));
-        pause.end();
-        assert_eq!((pause.is_on(), pause.now()), (false, None));
-        pause.begin(Paused::All, Duration::ZERO);
-        assert_eq!((pause.now(), pause.is_on()), (None, false));
-        pause.begin(Paused::Writes, Duration::from_millis(u64::MAX));
-        assert!(matches!(pause.now(), Some((Paused::Writes, _))), "what is over leaves nothing behind");
+        let (pause, all) = (Pause::default(), Scope::CLUSTER);
+        assert_eq!((pause.is_on(), pause.now(all)), (false, None));
+        pause.begin(all, Paused::Writes, Duration::from_secs(100));
+        assert!(matches!(pause.now(all), Some((Paused::Writes, left)) if left > Duration::from_secs(90)));
+        pause.begin(all, Paused::All, Duration::from_secs(1));
+        assert!(matches!(pause.now(all), Some((Paused::All, left)) if left > Duration::from_secs(90)));
+        pause.end(all);
+        assert_eq!((pause.is_on(), pause.now(all)), (false, None));
+        pause.begin(all, Paused::All, Duration::ZERO);
+        assert_eq!((pause.now(all), pause.is_on()), (None, false));
+        pause.begin(all, Paused::Writes, Duration::from_millis(u64::MAX));
+        assert!(matches!(pause.now(all), Some((Paused::Writes, _))), "what is over leaves nothing behind");
+    }
+
+    #[test]
+    fn a_databases_pause_holds_nobody_elses_clients() {
+        let scope = |name| Databases::new(Some(name), "{%}", 2).unwrap().scope();
+        let (pause, all, shop, blog) = (Pause::default(), Scope::CLUSTER, scope("shop"), scope("blog"));
+        pause.begin(shop, Paused::All, Duration::from_secs(100));
+        let who = |scope| pause.now(scope).map(|(who, _)| who);
+        assert_eq!([all, shop, blog].map(who), [None, Some(Paused::All), None]);
+        pause.begin(all, Paused::Writes, Duration::from_secs(100));
+        assert_eq!([all, shop, blog].map(who), [Some(Paused::Writes), Some(Paused::All), Some(Paused::Writes)]);
+        pause.end(shop);
+        assert_eq!([all, shop, blog].map(who), [Some(Paused::Writes); 3]);
+        pause.end(all);
+        assert!(!pause.is_on());
     }
 }

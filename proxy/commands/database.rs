@@ -6,6 +6,7 @@
 //! before the client is given them ([`Strip`]). What a reply contains beside keys passes as it is: a value that begins
 //! like the prefix is the client's own.
 
+mod channels;
 mod enter;
 mod lua;
 mod notified;
@@ -16,6 +17,7 @@ mod strip;
 mod whole;
 
 pub use self::{
+    channels::{ChannelUse, OwnChannels},
     enter::Entered,
     notified::Notified,
     said::Said,
@@ -24,6 +26,10 @@ pub use self::{
     strip::Strip,
 };
 use crate::protocol::{resp::request::Prefix, slot::Slot};
+use std::{
+    hash::{DefaultHasher, Hash, Hasher},
+    sync::Arc,
+};
 
 /// A database of its own.
 #[derive(Debug, PartialEq, Eq)]
@@ -41,6 +47,25 @@ pub struct Database {
     slot: Slot,
     /// Its clients can SELECT others.
     is_one_of_several: bool,
+    /// How its channels are kept, where they are its clients' own.
+    channels: Option<Arc<OwnChannels>>,
+}
+
+/// Whose clients, of all that a process has, work on what is one server to them: those of the databases of one name. What is
+/// a server's own besides its keys is theirs together, and nobody else's: scripts that it knows, a pause.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Scope(u64);
+
+impl Scope {
+    /// All of the cluster, and what is known to its nodes.
+    pub const CLUSTER: Scope = Scope(0);
+
+    /// That of the database whose keys have this prefix, and of those that are numbered after it.
+    pub(super) fn of(prefix: &[u8]) -> Scope {
+        let mut hasher = DefaultHasher::new();
+        prefix.hash(&mut hasher);
+        Scope(hasher.finish().max(1))
+    }
 }
 
 /// What stands for the name in the form of a prefix.
@@ -76,6 +101,7 @@ impl Database {
             guards,
             slot,
             is_one_of_several: false,
+            channels: None,
         })
     }
 

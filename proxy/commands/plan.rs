@@ -144,11 +144,11 @@ struct Names {
 impl Policy {
     /// A policy from names as people write them ([`canonical`]).
     pub fn new<T: AsRef<str>>(reject_cross_slot: bool, deny: &[T], allow: &[T]) -> Policy {
-        let names = |names: &[T]| names.iter().map(|name| canonical(name.as_ref())).collect();
+        let set = |names: &[T]| names.iter().map(|name| canonical(name.as_ref())).collect();
         Policy {
             reject_cross_slot: Cell::new(reject_cross_slot),
             denies: Cell::new(!deny.is_empty()),
-            names: RefCell::new(Names { deny: names(deny), allow: names(allow), holds_others: false }),
+            names: RefCell::new(Names { deny: set(deny), allow: set(allow), holds_others: false }),
         }
     }
 
@@ -176,23 +176,29 @@ impl Policy {
 
     /// Why `spec` is refused.
     pub fn refuses(&self, spec: &Spec) -> Option<&'static str> {
-        let named = |names: &HashSet<String>| {
-            !names.is_empty()
-                && (names.contains(&*spec.name)
-                    || spec.name.split_once('|').is_some_and(|(container, _)| names.contains(container)))
-        };
         let Names { deny, allow, holds_others } = &*self.names.borrow();
-        if named(deny) {
+        if names(deny, spec) {
             let holds_others = *holds_others && spec.in_database == InDatabase::Flush;
             return Some(if holds_others { says::HOLDS_OTHERS } else { says::REFUSED_BY_CONFIGURATION });
         }
-        spec.refused.filter(|_| !named(allow))
+        spec.refused.filter(|_| !names(allow, spec))
+    }
+
+    /// Whether the configuration lets `spec` through, by its own name or by that of its container.
+    pub fn lifts(&self, spec: &Spec) -> bool {
+        names(&self.names.borrow().allow, spec)
     }
 
     /// Whether the configuration lets `name` through.
     pub fn allows(&self, name: &str) -> bool {
         self.names.borrow().allow.contains(name)
     }
+}
+
+/// Whether a command is among these, by its own name or by that of its container.
+fn names(list: &HashSet<String>, spec: &Spec) -> bool {
+    let is_container_named = || spec.name.split_once('|').is_some_and(|(container, _)| list.contains(container));
+    !list.is_empty() && (list.contains(&*spec.name) || is_container_named())
 }
 
 /// What becomes of `request`, whose row is `spec` ([`crate::commands::table::CommandTable::find`]).

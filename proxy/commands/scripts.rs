@@ -2,7 +2,8 @@
 //!
 //! EVALSHA names a script by its digest. A node that has restarted, was promoted or has just joined does not have it,
 //! where one Redis would. What clients say in EVAL and SCRIPT LOAD is therefore remembered for the whole process, within
-//! bounds, until SCRIPT FLUSH. Workers look into their own [`ScriptCache`] first: a script in use costs neither a digest nor a
+//! bounds, until SCRIPT FLUSH. What clients of a database of its own say is known to them alone ([`Scope`]), beside what nodes
+//! are given for it. Workers look into their own [`ScriptCache`] first: a script in use costs neither a digest nor a
 //! lock.
 
 use std::{
@@ -19,6 +20,7 @@ use std::{
 use bytes::Bytes;
 use sha1::{Digest, Sha1};
 
+use super::database::Scope;
 use crate::protocol::resp::write;
 
 /// A text that is longer is not kept.
@@ -133,23 +135,23 @@ pub type Shas = HashSet<Sha, foldhash::quality::RandomState>;
 
 #[derive(Debug, Default)]
 struct Generation {
-    texts: HashMap<Sha, Bytes>,
+    texts: HashMap<(Scope, Sha), Bytes>,
     bytes: usize,
 }
 
 impl Scripts {
-    fn learn(&self, text: &[u8], met: Met) {
-        let sha = Sha::of(text);
+    fn learn(&self, scope: Scope, text: &[u8], met: Met) {
+        let name = (scope, Sha::of(text));
         self.with_kept(|kept| {
             let era = if met == Met::Loaded { &mut kept.loaded } else { &mut kept.evaluated };
-            if era.find(&sha).is_none() {
-                era.put(sha, Bytes::copy_from_slice(text));
+            if era.find(&name).is_none() {
+                era.put(name, Bytes::copy_from_slice(text));
             }
         });
     }
 
-    fn find(&self, sha: &Sha) -> Option<Bytes> {
-        self.with_kept(|kept| kept.loaded.find(sha).or_else(|| kept.evaluated.find(sha)))
+    fn find(&self, name: &(Scope, Sha)) -> Option<Bytes> {
+        self.with_kept(|kept| kept.loaded.find(name).or_else(|| kept.evaluated.find(name)))
     }
 
     fn with_kept<T>(&self, act: impl FnOnce(&mut KeptText) -> T) -> T {
@@ -163,16 +165,23 @@ impl Scripts {
         done
     }
 
-    /// The digests of all that are known: for who has very many to look up.
+    /// The digests of all that nodes are given: for who has very many to look up.
     pub fn known(&self) -> Shas {
         let kept = &*self.lock();
         let generations = [&kept.loaded.young, &kept.loaded.old, &kept.evaluated.young, &kept.evaluated.old];
-        generations.into_iter().flat_map(|generation| generation.texts.keys().copied()).collect()
+        let of_nodes = |(scope, sha): &(Scope, Sha)| (*scope == Scope::CLUSTER).then_some(*sha);
+        generations.into_iter().flat_map(|generation| generation.texts.keys().filter_map(of_nodes)).collect()
     }
 
-    /// Forgets all of them, as SCRIPT FLUSH does.
-    pub fn forget(&self) {
-        *self.lock() = KeptText::default();
+    /// Forgets all that have been said by clients of this scope, as SCRIPT FLUSH does.
+    pub fn forget(&self, scope: Scope) {
+        let kept = &mut *self.lock();
+        for generations in [&mut kept.loaded, &mut kept.evaluated] {
+            [&mut generations.young, &mut generations.old].into_iter().for_each(|half| half.forget(scope));
+        }
+        if scope == Scope::CLUSTER {
+            kept.given.clear();
+        }
         self.losses.fetch_add(1, Relaxed);
     }
 
@@ -202,23 +211,30 @@ impl Scripts {
 
 impl Generations {
     /// The text; what is found is young again.
-    fn find(&mut self, sha: &Sha) -> Option<Bytes> {
-        if let Some(text) = self.young.texts.get(sha) {
+    fn find(&mut self, name: &(Scope, Sha)) -> Option<Bytes> {
+        if let Some(text) = self.young.texts.get(name) {
             return Some(text.clone());
         }
-        let text = self.old.texts.remove(sha)?;
+        let text = self.old.texts.remove(name)?;
         self.old.bytes -= text.len();
-        self.put(*sha, text.clone());
+        self.put(*name, text.clone());
         Some(text)
     }
 
-    fn put(&mut self, sha: Sha, text: Bytes) {
+    fn put(&mut self, name: (Scope, Sha), text: Bytes) {
         if self.young.texts.len() >= MOST || self.young.bytes + text.len() > MOST_BYTES {
             self.old = std::mem::take(&mut self.young);
             self.turns += 1;
         }
         self.young.bytes += text.len();
-        self.young.texts.insert(sha, text);
+        self.young.texts.insert(name, text);
+    }
+}
+
+impl Generation {
+    fn forget(&mut self, scope: Scope) {
+        self.texts.retain(|(of, _), _| *of != scope);
+        self.bytes = self.texts.values().map(Bytes::len).sum();
     }
 }
 
@@ -230,7 +246,7 @@ pub struct ScriptCache {
     hasher: foldhash::quality::RandomState,
     /// Texts that are known to be kept, by hash: where two have one hash, one of them may not be.
     seen: RefCell<HashSet<(u64, Met), foldhash::fast::RandomState>>,
-    texts: RefCell<HashMap<Sha, Bytes, foldhash::fast::RandomState>>,
+    texts: RefCell<HashMap<(Scope, Sha), Bytes, foldhash::fast::RandomState>>,
 }
 
 impl ScriptCache {
@@ -250,38 +266,52 @@ impl ScriptCache {
         &self.all
     }
 
-    /// A client has said a text.
+    /// Nodes have been given a text.
     pub fn learn(&self, text: &[u8], met: Met) {
-        if self.knows(text, met) {
+        self.learn_in(Scope::CLUSTER, text, met);
+    }
+
+    /// A client of this scope has said a text.
+    pub fn learn_in(&self, scope: Scope, text: &[u8], met: Met) {
+        if self.knows_in(scope, text, met) {
             return;
         }
-        self.all.learn(text, met);
+        self.all.learn(scope, text, met);
         let mut seen = self.seen.borrow_mut();
         if seen.len() >= MOST_SEEN {
             seen.clear();
         }
-        seen.insert((self.hasher.hash_one(text), met));
+        seen.insert((self.hasher.hash_one((scope, text)), met));
     }
 
     /// Whether there is nothing to learn from a text: it is kept, or never will be.
     pub fn knows(&self, text: &[u8], met: Met) -> bool {
-        self.keep_up();
-        !is_kept(text) || self.seen.borrow().contains(&(self.hasher.hash_one(text), met))
+        self.knows_in(Scope::CLUSTER, text, met)
     }
 
-    /// The script that a client names, where its text is known.
+    fn knows_in(&self, scope: Scope, text: &[u8], met: Met) -> bool {
+        self.keep_up();
+        !is_kept(text) || self.seen.borrow().contains(&(self.hasher.hash_one((scope, text)), met))
+    }
+
+    /// The script that nodes know by this name, where its text is known.
     pub fn find(&self, digits: &[u8]) -> Option<Script> {
+        self.find_in(Scope::CLUSTER, digits)
+    }
+
+    /// The script that a client of this scope names, where its text is known.
+    pub fn find_in(&self, scope: Scope, digits: &[u8]) -> Option<Script> {
         self.keep_up();
         let sha = Sha::parse(digits)?;
-        if let Some(text) = self.texts.borrow().get(&sha) {
+        if let Some(text) = self.texts.borrow().get(&(scope, sha)) {
             return Some(Script { sha, text: text.clone() });
         }
-        let text = self.all.find(&sha)?;
+        let text = self.all.find(&(scope, sha))?;
         let mut texts = self.texts.borrow_mut();
         if texts.len() >= MOST {
             texts.clear();
         }
-        texts.insert(sha, text.clone());
+        texts.insert((scope, sha), text.clone());
         Some(Script { sha, text })
     }
 
@@ -346,11 +376,27 @@ mod tests {
         one.learn(b"return 1", Met::Loaded);
         assert!(one.find(sha.digits()).is_some() && other.find(sha.digits()).is_some());
         assert!(all.known().into_iter().eq([sha]));
-        all.forget();
+        all.forget(Scope::CLUSTER);
         assert!(all.known().is_empty());
         assert!(one.find(sha.digits()).is_none() && other.find(sha.digits()).is_none());
         one.learn(b"return 1", Met::Loaded);
         assert_eq!(other.find(sha.digits()).unwrap().text, "return 1");
+    }
+
+    #[test]
+    fn what_is_said_in_one_scope_is_known_and_flushed_there_alone() {
+        let one = ScriptCache::new(Arc::default());
+        let (shop, blog, sha) = (Scope::of(b"{shop}"), Scope::of(b"{blog}"), Sha::of(b"return 1"));
+        let known = |scopes: [Scope; 3]| scopes.map(|scope| one.find_in(scope, sha.digits()).is_some());
+        one.learn_in(shop, b"return 1", Met::Evaluated);
+        assert_eq!(known([Scope::CLUSTER, shop, blog]), [false, true, false]);
+        one.learn_in(blog, b"return 1", Met::Loaded);
+        one.learn(b"return 1", Met::Loaded);
+        one.all().forget(shop);
+        assert_eq!(known([Scope::CLUSTER, shop, blog]), [true, false, true]);
+        one.learn_in(shop, b"return 1", Met::Evaluated);
+        one.all().forget(Scope::CLUSTER);
+        assert_eq!(known([Scope::CLUSTER, shop, blog]), [false, true, true]);
     }
 
     #[test]

@@ -131,7 +131,9 @@ impl Config {
         let names = self.database.iter().chain(of_listeners).chain(of_users);
         let mut all = BTreeMap::new();
         for name in names {
-            all.insert(name.clone(), Arc::new(Databases::new(Some(name), form, self.databases)?));
+            let databases = Databases::new(Some(name), form, self.databases)?;
+            let databases = if self.isolate_channels { databases.isolating_channels() } else { databases };
+            all.insert(name.clone(), Arc::new(databases));
         }
         if self.database.is_none() {
             all.insert(NAMELESS.to_owned(), Arc::new(Databases::new(None, form, self.databases)?));

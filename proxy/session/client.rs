@@ -98,7 +98,7 @@ pub(super) fn answer(
         }
         ClientCommand::Pause => pause::begin(caller, request),
         ClientCommand::Unpause => {
-            caller.router.clients().pause().end();
+            caller.router.clients().pause().end(caller.databases.scope());
             Answer::OK
         }
         ClientCommand::Caching => match tracking {

@@ -19,6 +19,7 @@ use crate::{
         table::{
             CommandTable, Spec,
             in_database::{InDatabase, ReplyKeys},
+            treatment::Local,
         },
     },
     metrics::DatabaseTally,
@@ -175,6 +176,8 @@ fn enter_otherwise<'a, 'c>(
         Entered::Refused(error) => Plan::Refuse(error),
         Entered::Unchanged(error) => Plan::Unchanged(error),
         Entered::CountsKeys => Plan::CountsKeys,
+        Entered::CountsPatterns => Plan::Local(Local::CountPatterns),
+        Entered::ForgetsScripts => Plan::Local(Local::ForgetScripts),
         // Number 0 is all of the cluster, with the others in it.
         Entered::InEach if caller.databases.get(0).is_none() => return (request, spec),
         Entered::InEach => {
@@ -206,9 +209,11 @@ pub(super) fn known<'a>(
     KnownScripts {
         wrapped: router.wrapped(),
         scripts: router.scripts(),
+        scope: caller.databases.scope(),
         commands,
         by_digest: runs && caller.is_trusted(),
         is_queued,
+        policy: &router.settings().policy,
     }
 }
 

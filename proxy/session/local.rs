@@ -115,6 +115,14 @@ impl Dispatcher {
                 let user = self.caller.client.about().user.clone();
                 self.say(Answer::with(|out| write::bulk(out, user.as_bytes())), spec)
             }
+            Local::CountPatterns => {
+                let count = self.caller.router.clients().patterns.count(self.caller.databases.scope());
+                self.say(Answer::with(|out| write::integer(out, count as i64)), spec)
+            }
+            Local::ForgetScripts => {
+                self.caller.router.scripts().all().forget(self.caller.databases.scope());
+                self.answer(spec, b"+OK\r\n")
+            }
             Local::Proxy(ProxyCommand::Reads) => match ReadFrom::named(request.arg(2)) {
                 Some(from) => self.read_from(from, spec),
                 None => self.answer_error(spec, says::READ_FROM),

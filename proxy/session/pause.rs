@@ -18,6 +18,7 @@ use crate::{
     clients::{Function, Pause, Paused},
     cluster::topology::Route,
     commands::{
+        database::Scope,
         scripts::ScriptCache,
         table::{
             Spec, Treatment,
@@ -79,8 +80,8 @@ pub(super) fn wait_of(
     spec: Option<&Spec>,
 ) -> Option<Box<PauseWait>> {
     let router = &caller.router;
-    let pause = router.clients().pause();
-    let (who, _) = pause.now()?;
+    let (pause, scope) = (router.clients().pause(), caller.databases.scope());
+    let (who, _) = pause.now(scope)?;
     let spec = spec.filter(|spec| spec.takes(request.len()) && !spec.container)?;
     if spec.treatment == Treatment::Local(Local::Quit) {
         return None;
@@ -96,9 +97,9 @@ pub(super) fn wait_of(
         WhilePaused::Runs => return None,
         WhilePaused::Waits => {
             let blocked = Blocked::by_pause(caller.client.clone(), router.tally().clone());
-            (Box::pin(pause.over()), Some(blocked))
+            (Box::pin(pause.over(scope)), Some(blocked))
         }
-        WhilePaused::Ask => (Box::pin(learn_functions(router.clone())), None),
+        WhilePaused::Ask => (Box::pin(learn_functions(router.clone(), scope)), None),
     };
     Some(Box::new(PauseWait { over, look: None, _blocked: blocked }))
 }
@@ -121,7 +122,7 @@ pub(super) fn begin(caller: &Caller, request: &Request<'_>) -> Answer {
         let error = says::TIMEOUT_OUT_OF_RANGE;
         return if caller.dialect().since((7, 2)) { Answer::refused(error) } else { Answer::OK };
     }
-    caller.router.clients().pause().begin(who, Duration::from_millis(time));
+    caller.router.clients().pause().begin(caller.databases.scope(), who, Duration::from_millis(time));
     Answer::OK
 }
 
@@ -164,11 +165,11 @@ fn judge_queued(transaction: &Transaction, router: &Router) -> WhilePaused {
 }
 
 /// Asks a node which functions promise not to write. Where it does not say, the end of the pause is waited for.
-async fn learn_functions(router: Rc<Router>) {
+async fn learn_functions(router: Rc<Router>, scope: Scope) {
     let mut list = Vec::new();
     write::request(&mut list, &["FUNCTION", "LIST"]);
     let pause = router.clients().pause();
-    let over = pause.over();
+    let over = pause.over(scope);
     let link = router.first_lane().link(&router, 0, Route::Any);
     let reply = match &link {
         Some(link) => ask(&router, link, &list).await.unwrap_or_default(),
@@ -260,7 +261,7 @@ mod tests {
             assert!(!caller.client.waits(), "it does as long as the wait is kept");
             let mut paused = wait("SET foo 1").unwrap();
             assert!(caller.client.waits());
-            caller.router.clients().pause().end();
+            caller.router.clients().pause().end(Scope::CLUSTER);
             std::future::poll_fn(|cx| paused.poll_over(cx)).await;
             assert!(wait("SET foo 1").is_none());
         })

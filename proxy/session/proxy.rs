@@ -160,6 +160,8 @@ fn explain_inside(
             vec![("served", "in each of the databases that SELECT leads to, one after the other".into())]
         }
         Entered::CountsKeys => grounds.lines(request),
+        Entered::CountsPatterns => vec![("served", "by the proxy, which knows its clients' patterns".into())],
+        Entered::ForgetsScripts => vec![("served", "by the proxy, which forgets the scripts of this database".into())],
     };
     Some([("database", place)].into_iter().chain(lines).collect())
 }

@@ -29,6 +29,7 @@ use crate::{
         topology::{Hint, Node, Route},
     },
     commands::{
+        database::Scope,
         plan::Scripting,
         scripts::{Met, Script, Sha, contains, is_kept},
         table::{Spec, Treatment, lost::WhenLost, treatment::Fold},
@@ -97,7 +98,7 @@ impl Dispatcher {
             }
             Scripting::Flush => {
                 if request.get(2).is_none() || request.is(2, "SYNC") || request.is(2, "ASYNC") {
-                    scripts.all().forget();
+                    scripts.all().forget(Scope::CLUSTER);
                 }
                 let envelope = self.open(request, spec, route);
                 send_to_primaries(&self.caller, &mut self.barrier, (request, spec), Fold::AllSucceeded, &[], envelope);

@@ -100,7 +100,7 @@ fn info_facts(caller: &Caller) -> Facts {
     let clients = caller.router.clients();
     let totals = caller.router.tally().metrics().totals();
     let uptime = clients.since.elapsed().as_secs();
-    let (reason, actions, left) = match clients.pause().now() {
+    let (reason, actions, left) = match clients.pause().now(caller.databases.scope()) {
         None => ("none", "none", Duration::ZERO),
         Some((Paused::Writes, left)) => ("client_pause", "write", left),
         Some((Paused::All, left)) => ("client_pause", "all", left),

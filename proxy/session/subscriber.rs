@@ -104,7 +104,7 @@ impl Subscriber {
         Subscriber {
             // Confirmations and messages are alike in both versions but for their first byte, and RESP2 needs no HELLO.
             login: Login { version: Version::Resp2, database: 0, ..login.clone() },
-            own_names: OwnNames::of(databases),
+            own_names: OwnNames::of(databases, router.clients()),
             topics: Default::default(),
             size: 0,
             sources: Vec::new(),

@@ -7,6 +7,7 @@ pub mod clients;
 pub mod cluster_clients;
 pub mod copying;
 pub mod databases;
+pub mod databases_neighbours;
 pub mod databases_scripts;
 pub mod databases_seen;
 pub mod databases_told;

@@ -30,6 +30,10 @@ pub enum Entered {
     InEach,
     /// INFO, which tells how many keys there are in each of the client's databases.
     CountsKeys,
+    /// PUBSUB NUMPAT: the patterns of the database's clients are counted.
+    CountsPatterns,
+    /// SCRIPT FLUSH: what the database's clients have said of scripts is forgotten.
+    ForgetsScripts,
     /// CONFIG SET is not to change anything: done where all is so already; else the text of the error.
     Unchanged(Vec<u8>),
 }
@@ -52,6 +56,8 @@ impl Database {
         match spec.in_database {
             InDatabase::AsItCame => Entered::AsItCame,
             InDatabase::Refused(reason) => Entered::Refused(self.refusal(spec, reason)),
+            InDatabase::OnAll(_) | InDatabase::ConfigSet if known.policy.lifts(spec) => Entered::AsItCame,
+            InDatabase::OnAll(reason) => Entered::Refused(self.refusal(spec, reason)),
             InDatabase::NoCluster => Entered::Refused(says::NO_CLUSTER.into()),
             InDatabase::Keys => self.enter_keys(request, spec, anew),
             InDatabase::Sort => self.enter_sort(request, spec, anew),
@@ -82,7 +88,7 @@ impl Database {
             InDatabase::ConfigSet => {
                 Entered::Unchanged(self.refusal(spec, "it would act on all databases of the cluster"))
             }
-            InDatabase::Debug => self.enter_debug(request, spec, anew),
+            InDatabase::Debug => self.enter_debug(request, spec, known, anew),
             InDatabase::Inner(at) => self.enter_inner(at, request, known, anew),
             InDatabase::Log(_) if request.is(2, "RESET") => Entered::Refused(self.refusal(spec, ALL_LOGS)),
             // A server says what is wrong with it.
@@ -99,6 +105,8 @@ impl Database {
                 anew.push(&[&self.pattern, request.get(2).unwrap_or(b"*")]);
                 Entered::Anew
             }
+            InDatabase::Channels(_) if self.outgrows(request) => Entered::Refused(says::TOO_LONG_INSIDE.into()),
+            InDatabase::Channels(what) => self.enter_channels(request, what, anew),
             InDatabase::AllFrom(first) => self.enter_all(request, (first..request.len()).collect(), anew),
             InDatabase::Scan if known.is_queued => self.scan_at_once(request, anew),
             InDatabase::Scan => self.enter_scan(request, anew),
@@ -195,7 +203,7 @@ impl Database {
     }
 
     /// DEBUG: what looks at keys.
-    fn enter_debug(&self, request: &Request, spec: &Spec, anew: &mut Anew) -> Entered {
+    fn enter_debug(&self, request: &Request, spec: &Spec, known: KnownScripts, anew: &mut Anew) -> Entered {
         let is = |names: &[&str]| names.iter().any(|name| request.is(1, name));
         if is(&["OBJECT", "LISTPACK", "QUICKLIST", "ZIPLIST", "HTSTATS-KEY", "SDSLEN"]) {
             return self.enter_all(request, if request.len() > 2 { vec![2] } else { Vec::new() }, anew);
@@ -203,7 +211,7 @@ impl Database {
         if is(&["DIGEST-VALUE"]) {
             return self.enter_all(request, (2..request.len()).collect(), anew);
         }
-        if is(&["HELP", "PROTOCOL", "STRINGMATCH-LEN", "ERROR"]) {
+        if is(&["HELP", "PROTOCOL", "STRINGMATCH-LEN", "ERROR"]) || known.policy.lifts(spec) {
             return Entered::AsItCame;
         }
         Entered::Refused(self.refusal(spec, "only what looks at a key is; the rest is about a whole node"))

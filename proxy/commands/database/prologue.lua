@@ -112,6 +112,15 @@ local redis, server, _G, load, loadstring = (function(P, Q, S, T)
             end
             a[2], a[3] = key(a[2]), key(a[3])
         end
+        function special.p(a, m)
+            local c = text(a[2])
+            if type(c) == 'string' then a[2] = @CHANNELS@ .. c end
+        end
+        function special.q(a, m)
+            if @CHANNELS@ ~= '' then
+                return "ERR proxy: " .. string.upper(a[1]) .. " is not served in the database '@DATABASE@' by scripts"
+            end
+        end
         local function within(count)
             local keys = {}
             for _, k in ipairs(call('CLUSTER', 'GETKEYSINSLOT', S, count)) do

@@ -14,11 +14,12 @@ use std::{
 };
 
 use super::{
-    Database, Entered,
+    ChannelUse, Database, Entered, Scope,
     lua::{self, Reach},
 };
 use crate::{
     commands::{
+        plan::Policy,
         scripts::{Met, ScriptCache, Sha, is_kept},
         table::{
             CommandTable, Flags, Spec,
@@ -97,16 +98,20 @@ pub struct KnownScripts<'a> {
     pub wrapped: &'a WrappedScripts,
     /// The texts that clients have said, and those that nodes have been given.
     pub scripts: &'a ScriptCache,
+    /// Whose clients' texts count.
+    pub scope: Scope,
     /// The servers' commands.
     pub commands: &'a Arc<CommandTable>,
     /// Whether a script that nodes have been given may be named by its digest: the client's user may do all.
     pub by_digest: bool,
     /// The request joins a transaction.
     pub is_queued: bool,
+    /// What the configuration lets through.
+    pub policy: &'a Policy,
 }
 
 impl Database {
-    /// EVAL, EVALSHA, SCRIPT LOAD and SCRIPT EXISTS.
+    /// EVAL, EVALSHA and the subcommands of SCRIPT.
     pub(super) fn enter_script(&self, request: &Request, code: Code, known: KnownScripts, anew: &mut Anew) -> Entered {
         match code {
             Code::Eval => {
@@ -132,6 +137,11 @@ impl Database {
                 anew.push(&[request.name()]);
                 anew.push(&[request.arg(1)]);
                 anew.push(&[&known.wrap(self, request.arg(2), Met::Loaded).kept]);
+            }
+            Code::Flush => {
+                let is_well_formed = request.get(2).is_none() || request.is(2, "SYNC") || request.is(2, "ASYNC");
+                let is_own = known.scope != Scope::CLUSTER && request.len() <= 3 && is_well_formed;
+                return if is_own { Entered::ForgetsScripts } else { Entered::AsItCame };
             }
             Code::Show => match known.find(self, request.arg(2)) {
                 Some(wrapped) => {
@@ -189,14 +199,19 @@ impl Database {
 impl KnownScripts<'_> {
     /// A text that a client has said, as nodes are given it.
     fn wrap(self, database: &Database, text: &[u8], met: Met) -> Rc<Wrapped> {
-        self.scripts.learn(text, met);
+        self.scripts.learn_in(self.scope, text, met);
         self.wrapped.of(database, text, self.commands)
     }
 
     /// The script that a client calls so, where its text is known.
     fn find(self, database: &Database, digits: &[u8]) -> Option<Rc<Wrapped>> {
-        let script = self.scripts.find(digits)?;
-        Some(self.wrapped.of(database, &script.text, self.commands))
+        let script = self.scripts.find_in(self.scope, digits)?;
+        let wrapped = self.wrapped.of(database, &script.text, self.commands);
+        // A node that lacks it is to be given it, also where clients of all of the cluster have flushed what nodes had.
+        if self.scripts.find(wrapped.sha_kept.digits()).is_none() {
+            self.scripts.learn(&wrapped.kept, Met::Evaluated);
+        }
+        Some(wrapped)
     }
 }
 
@@ -323,6 +338,8 @@ fn rule(spec: &Spec) -> Option<String> {
         // What is others' is left out of these replies, which scripts cannot.
         _ if spec.reply_keys == ReplyKeys::Channels => return None,
         InDatabase::AsItCame => "-".to_owned(),
+        InDatabase::Channels(ChannelUse::Publish) => "p".to_owned(),
+        InDatabase::Channels(_) if !spec.flags.has(Flags::NOSCRIPT) => "q".to_owned(),
         InDatabase::Keys if spec.reads_streams() => "x".to_owned(),
         InDatabase::Keys => spec.rule_of_keys()?,
         InDatabase::Sort => "o".to_owned(),
@@ -342,8 +359,10 @@ fn rule(spec: &Spec) -> Option<String> {
         | InDatabase::Log(_)
         | InDatabase::ShardChannels
         | InDatabase::AllFrom(_)
+        | InDatabase::Channels(_)
         | InDatabase::Script(_)
         | InDatabase::NoCluster
+        | InDatabase::OnAll(_)
         | InDatabase::Refused(_) => return None,
     };
     let reply_keys = match spec.reply_keys {
@@ -382,6 +401,10 @@ fn wrap(database: &Database, text: &[u8], rules: &KeyRules, commands: &CommandTa
             (1, "NAMES") => prologue.push_str(&names_in(text, commands)),
             (1, "PREFIX") => prologue.push_str(&literal(&database.prefix)),
             (1, "PATTERN") => prologue.push_str(&literal(&database.pattern)),
+            (1, "CHANNELS") => {
+                let channels = database.channels.as_ref().map(|channels| &*channels.prefix);
+                prologue.push_str(&literal(channels.unwrap_or_default()));
+            }
             (1, "SEVERAL") => prologue.push_str(if database.is_one_of_several { "true" } else { "false" }),
             (1, "SLOT") => prologue.push_str(&database.slot.to_string()),
             (1, _) => prologue.push_str(&database.name),

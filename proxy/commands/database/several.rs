@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::Database;
+use super::{Database, OwnChannels, Scope};
 
 /// Databases by their numbers. Where number 0 has no name it is no database of its own, but all of the cluster.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -10,6 +10,7 @@ pub struct Databases {
     pub(super) own: Vec<Option<Arc<Database>>>,
     /// Whether SELECT chooses among these, instead of those that the servers have.
     pub(super) are_selected: bool,
+    channels: Option<Arc<OwnChannels>>,
 }
 
 impl Databases {
@@ -34,7 +35,24 @@ impl Databases {
             let is_one_of_several = count > 1;
             Ok(Some(Arc::new(Database { is_one_of_several, ..Database::new(&name, form)? })))
         });
-        Ok(Databases { own: own.collect::<Result<_, String>>()?, are_selected: count > 0 })
+        Ok(Databases { own: own.collect::<Result<_, String>>()?, are_selected: count > 0, channels: None })
+    }
+
+    /// The same with channels of their clients' own, where they have a name.
+    #[must_use]
+    pub fn isolating_channels(mut self) -> Databases {
+        self.channels = self.get(0).map(|database| Arc::new(OwnChannels::of(database)));
+        for database in self.own.iter_mut().flatten() {
+            if let Some(database) = Arc::get_mut(database) {
+                database.channels.clone_from(&self.channels);
+            }
+        }
+        self
+    }
+
+    /// How channels are kept, where they are their clients' own.
+    pub fn channels(&self) -> Option<&OwnChannels> {
+        self.channels.as_deref()
     }
 
     /// Whether SELECT chooses among these.
@@ -50,6 +68,11 @@ impl Databases {
     /// The database of its own with this number; `None` where that is all of the cluster, or there is none.
     pub fn get(&self, number: u32) -> Option<&Arc<Database>> {
         self.own.get(number as usize)?.as_ref()
+    }
+
+    /// Whose they are.
+    pub fn scope(&self) -> Scope {
+        self.get(0).map_or(Scope::CLUSTER, |database| Scope::of(&database.prefix))
     }
 
     /// Whether any is a database of its own.

@@ -76,7 +76,11 @@ impl Strip {
             at: At::Line,
             held,
         };
-        (reply_keys != ReplyKeys::Nothing).then(|| Box::new(strip))
+        let is_as_it_is = match reply_keys {
+            ReplyKeys::ChannelPairs => strip.database.channels.is_none(),
+            reply_keys => reply_keys == ReplyKeys::Nothing,
+        };
+        (!is_as_it_is).then(|| Box::new(strip))
     }
 
     /// For the reply to EXEC, whose elements tell this; `None` where none tells anything.

@@ -2,6 +2,7 @@ use std::{rc::Rc, sync::Arc};
 
 use super::*;
 use crate::{
+    commands::plan::Policy,
     commands::scripts::{Met, ScriptCache, Sha},
     commands::table::{
         CommandTable,
@@ -19,6 +20,11 @@ fn shop() -> Arc<Database> {
 
 /// What goes on of a request, its words with spaces between; or what became of it.
 fn entered(database: &Database, line: &str) -> String {
+    entered_where(database, &[], line)
+}
+
+/// Likewise, where the configuration allows these commands.
+fn entered_where(database: &Database, allow: &[&str], line: &str) -> String {
     let words: Vec<&str> = line.split(' ').collect();
     let (mut frame, mut parser, mut anew) = (Vec::new(), Parser::default(), Anew::default());
     write::request(&mut frame, &words);
@@ -29,15 +35,19 @@ fn entered(database: &Database, line: &str) -> String {
     let known = KnownScripts {
         wrapped: &WrappedScripts::default(),
         scripts: &scripts,
+        scope: Scope::of(database.prefix()),
         commands: &commands,
         by_digest: true,
         is_queued: false,
+        policy: &Policy::new(false, &[], allow),
     };
     match database.enter(&request, commands.find(&request), known, &mut anew) {
         Entered::AsItCame => "as it came".to_owned(),
         Entered::Refused(error) => String::from_utf8(error).unwrap(),
         Entered::InEach => "in each".to_owned(),
         Entered::CountsKeys => "counts keys".to_owned(),
+        Entered::CountsPatterns => "counts patterns".to_owned(),
+        Entered::ForgetsScripts => "forgets scripts".to_owned(),
         Entered::Unchanged(_) => "where it is so already".to_owned(),
         Entered::Anew => {
             let request = anew.request();
@@ -184,12 +194,86 @@ fn names_and_forms_are_checked() {
     }
 }
 
+#[test]
+fn what_acts_on_all_databases_is_refused_unless_it_is_allowed() {
+    let allow = ["function", "script kill", "config set", "debug", "acl setuser"];
+    for line in ["FUNCTION FLUSH", "SCRIPT KILL", "CONFIG SET maxmemory 1", "DEBUG SLEEP 0", "ACL SETUSER ann on"] {
+        assert_ne!(entered(&shop(), line), "as it came", "{line}");
+        assert_eq!(entered_where(&shop(), &allow, line), "as it came");
+    }
+    assert_eq!(entered_where(&shop(), &allow, "DEBUG OBJECT a"), "DEBUG OBJECT {shop}a");
+    for line in ["MIGRATE h 1 a 0 1", "SWAPDB 0 1", "MOVE a 1"] {
+        let allow = ["migrate", "swapdb", "move"];
+        assert!(entered_where(&shop(), &allow, line).starts_with("ERR"), "{line} would reach the keys of others");
+    }
+}
+
+#[test]
+fn channels_are_the_databases_own_where_that_is_wanted() {
+    let shared = shop();
+    let isolating = |name, count| Databases::new(Some(name), "*{%}", count).unwrap().isolating_channels();
+    let databases = isolating("shop", 3);
+    let cases = [
+        ("PUBLISH c m", "PUBLISH *{shop}c m"),
+        ("PUBLISH __keyspace@0__:k del", "PUBLISH *{shop}__keyspace@0__:k del"),
+        ("SUBSCRIBE a b", "SUBSCRIBE *{shop}a *{shop}b"),
+        (
+            "SUBSCRIBE a __keyspace@0__:k __redis__:invalidate",
+            "SUBSCRIBE *{shop}a __keyspace@0__:k __redis__:invalidate",
+        ),
+        ("PSUBSCRIBE n?ws.[ab]* *", "PSUBSCRIBE \\*{shop}n?ws.[ab]* \\*{shop}*"),
+        ("PSUBSCRIBE __keyevent@*__:*", "PSUBSCRIBE __keyevent@*__:*"),
+        ("UNSUBSCRIBE", "UNSUBSCRIBE"),
+        ("PUNSUBSCRIBE n*", "PUNSUBSCRIBE \\*{shop}n*"),
+        ("PUBSUB CHANNELS", "PUBSUB CHANNELS \\*{shop}*"),
+        ("PUBSUB CHANNELS n*", "PUBSUB CHANNELS \\*{shop}n*"),
+        ("PUBSUB NUMSUB a b", "PUBSUB NUMSUB *{shop}a *{shop}b"),
+        ("PUBSUB NUMSUB", "PUBSUB NUMSUB"),
+        ("PUBSUB NUMPAT", "counts patterns"),
+    ];
+    for (line, expected) in cases {
+        // One server has its channels for all its numbers.
+        for number in [0, 2] {
+            assert_eq!(entered(databases.get(number).unwrap(), line), expected);
+        }
+        assert_eq!(entered(&shared, line), "as it came", "{line}");
+    }
+    let channels = databases.channels().unwrap();
+    assert_eq!(channels.own(b"*{shop}a", false), Some(&b"a"[..]));
+    assert_eq!(channels.own(b"\\*{shop}a*", true), Some(&b"a*"[..]));
+    assert_eq!(channels.own(b"{other}a", false), None);
+    assert!(
+        Databases::new(None, "{%}", 3).unwrap().isolating_channels().channels().is_none(),
+        "it is all of the cluster"
+    );
+    let strip = |reply_keys, reply: &[u8]| {
+        Strip::new(databases.get(2).unwrap(), &Rc::default(), reply_keys).unwrap().feed(reply)
+    };
+    let said = strip(ReplyKeys::Channels, b"*2\r\n$8\r\n*{shop}a\r\n$3\r\nbcd\r\n");
+    assert_eq!(said, b"*1\r\n$1\r\na\r\n");
+    let said = strip(ReplyKeys::ChannelPairs, b"*4\r\n$8\r\n*{shop}a\r\n:1\r\n$8\r\n*{shop}b\r\n:0\r\n");
+    assert_eq!(said, b"*4\r\n$1\r\na\r\n:1\r\n$1\r\nb\r\n:0\r\n");
+    assert!(Strip::new(&shared, &Rc::default(), ReplyKeys::ChannelPairs).is_none(), "nothing is to be told otherwise");
+}
+
+#[test]
+fn a_database_flushes_its_own_scripts() {
+    for line in ["SCRIPT FLUSH", "SCRIPT FLUSH ASYNC", "SCRIPT FLUSH SYNC"] {
+        assert_eq!(entered(&shop(), line), "forgets scripts");
+    }
+    // A server says what is wrong with it.
+    assert_eq!(entered(&shop(), "SCRIPT FLUSH NOW"), "as it came");
+}
+
 /// What no row's allowance may be by accident: each command that is let in has keys that are known, or none.
 #[test]
 fn what_is_let_in_keeps_its_keys_within() {
     for spec in CommandTable::builtin().rows() {
         let refused = matches!(spec.in_database, InDatabase::Refused(_) | InDatabase::NoCluster);
-        let names_keys = !matches!(spec.in_database, InDatabase::AsItCame | InDatabase::Info);
+        let names_keys = !matches!(
+            spec.in_database,
+            InDatabase::AsItCame | InDatabase::OnAll(_) | InDatabase::Channels(_) | InDatabase::Info
+        );
         let alone = spec.container && !spec.name.contains('|');
         assert!(refused || alone || names_keys || !spec.has_keys(), "{} has keys and goes on as it came", spec.name);
     }
@@ -272,7 +356,9 @@ fn called(scripts: &ScriptCache, wrapped: &WrappedScripts, words: &[&str]) -> (S
     let found = parser.find(&frame).unwrap().unwrap();
     let request = parser.request(&frame, found);
     let commands = CommandTable::builtin();
-    let known = KnownScripts { wrapped, scripts, commands: &commands, by_digest: true, is_queued: false };
+    let policy = Policy::default();
+    let (scope, by_digest, is_queued) = (Scope::CLUSTER, true, false);
+    let known = KnownScripts { wrapped, scripts, scope, commands: &commands, by_digest, is_queued, policy: &policy };
     assert_eq!(shop().enter(&request, commands.find(&request), known, &mut anew), Entered::Anew);
     let text = |arg: &[u8]| String::from_utf8(arg.to_vec()).unwrap();
     let rest: Vec<String> = anew.request().args().skip(2).map(text).collect();

@@ -8,6 +8,7 @@ mod names;
 
 use self::names::{KEYED, KEYLESS};
 use super::{
+    super::database::ChannelUse,
     spec::{Finder, Spec},
     treatment::{Local, Scripting, Treatment},
 };
@@ -17,6 +18,8 @@ use super::{
 pub enum InDatabase {
     /// Refused, and why.
     Refused(&'static str),
+    /// Refused, and why, unless the configuration allows it: it is about no keys, but acts on all databases, or shows them.
+    OnAll(&'static str),
     /// As by a server that is in no cluster.
     NoCluster,
     /// The request goes on as it came: it is about no keys.
@@ -37,6 +40,8 @@ pub enum InDatabase {
     Info,
     /// PUBSUB SHARDCHANNELS: its pattern is named as channels are kept, and it is given one where it has none.
     ShardChannels,
+    /// What has to do with channels, where these are the database's own.
+    Channels(ChannelUse),
     /// All its arguments from here on are named as keys are kept.
     AllFrom(usize),
     /// DBSIZE: the keys of the slot are counted.
@@ -70,6 +75,8 @@ pub enum Code {
     Exists,
     /// SCRIPT SHOW: it asks for a text.
     Show,
+    /// SCRIPT FLUSH: what is kept is forgotten.
+    Flush,
 }
 
 /// Where a reply names keys.
@@ -103,6 +110,8 @@ pub enum ReplyKeys {
     Sentence,
     /// It is a list of channels, some of which may be of keyspace notifications.
     Channels,
+    /// Every other of its elements is a channel, from the first on.
+    ChannelPairs,
     /// It is a log of commands, each with its keys.
     Slowlog,
     /// Likewise, of which only the number is wanted.
@@ -145,6 +154,7 @@ impl InDatabase {
     pub fn words(self, spec: &Spec) -> Option<String> {
         let words = match self {
             InDatabase::Refused(reason) => return Some(format!("refused: {reason}")),
+            InDatabase::OnAll(reason) => return Some(format!("refused unless `allow`ed: {reason}")),
             InDatabase::NoCluster => "refused, as by a server that is in no cluster",
             InDatabase::Keys if spec.treatment == Treatment::Scripting(Scripting::Fcall) => {
                 "functions belong to the whole cluster: they are given the keys as they are kept, with the prefix"
@@ -152,6 +162,7 @@ impl InDatabase {
             InDatabase::Copy => "without the option DB",
             InDatabase::Count => "of more than 10,000 keys in its slot, those of others are counted, too",
             InDatabase::Scan => "a database of few keys is one page, and so is what is left of any within MULTI",
+            InDatabase::Script(Code::Flush) => "the database's own: nodes keep what they have, for others",
             InDatabase::Script(_) => {
                 "behind a prologue, so that scripts see the database's names; known by its digest only where it came by this proxy"
             }
@@ -159,9 +170,9 @@ impl InDatabase {
                 "all databases of its name, one after the other: not within MULTI, where there are several"
             }
             InDatabase::ConfigSet => {
-                "done where nothing changes by it, else refused: it would act on all databases of the cluster"
+                "done where nothing changes by it, else refused unless `allow`ed: it would act on all databases of the cluster"
             }
-            InDatabase::Debug => "only what looks at keys",
+            InDatabase::Debug => "only what looks at keys; the rest, about whole nodes, where it is `allow`ed",
             InDatabase::ShardChannels | InDatabase::AllFrom(_) => {
                 "shard channels are the database's own, each number's"
             }
@@ -171,6 +182,12 @@ impl InDatabase {
             }
             InDatabase::AsItCame if spec.treatment == Treatment::Local(Local::Monitor) => {
                 "shows what is done in the client's databases; of others' connections, what has keys"
+            }
+            InDatabase::Channels(ChannelUse::CountPatterns) => {
+                "with `isolate_channels`, those of clients of this proxy"
+            }
+            InDatabase::Channels(_) => {
+                "with `isolate_channels`, about the database's own channels; else about those of all"
             }
             InDatabase::AsItCame
             | InDatabase::Keys
@@ -192,14 +209,16 @@ pub fn of(spec: &Spec) -> (InDatabase, ReplyKeys) {
         InDatabase::Keys if matches!(spec.finder, Finder::None | Finder::Server) => {
             (InDatabase::Refused(NOT_YET), tells)
         }
+        InDatabase::OnAll(reason) if spec.has_keys() => (InDatabase::Refused(reason), tells),
         // The proxy answers, and says what it is to the client.
         InDatabase::NoCluster if answers_for_cluster(spec.treatment) => (InDatabase::AsItCame, tells),
         // The container itself is what has an unknown subcommand.
         InDatabase::Refused(_) if spec.container && spec.name.find('|').is_none() => (InDatabase::AsItCame, tells),
         // It may be that nobody is served it, wherever.
-        InDatabase::Refused(NOT_YET) => {
-            (InDatabase::Refused(super::refused::why(&spec.name).unwrap_or(NOT_YET)), tells)
-        }
+        InDatabase::Refused(NOT_YET) => match super::refused::why(&spec.name) {
+            Some(reason) if !spec.has_keys() => (InDatabase::OnAll(reason), tells),
+            reason => (InDatabase::Refused(reason.unwrap_or(NOT_YET)), tells),
+        },
         inside => (inside, tells),
     }
 }
@@ -235,7 +254,12 @@ fn by_name(name: &str) -> (InDatabase, ReplyKeys) {
         | "xpending" => return (InDatabase::Keys, ReplyKeys::Group),
         "acl|dryrun" => return (InDatabase::Inner(3), ReplyKeys::Sentence),
         "acl|log" => return (InDatabase::Log(&["ACL", "LOG", "128"]), ReplyKeys::AclLog),
-        "pubsub|channels" => return (InDatabase::AsItCame, ReplyKeys::Channels),
+        "pubsub|channels" => return (InDatabase::Channels(ChannelUse::List), ReplyKeys::Channels),
+        "pubsub|numsub" => return (InDatabase::Channels(ChannelUse::Channels(2)), ReplyKeys::ChannelPairs),
+        "pubsub|numpat" => InDatabase::Channels(ChannelUse::CountPatterns),
+        "publish" => InDatabase::Channels(ChannelUse::Publish),
+        "subscribe" | "unsubscribe" => InDatabase::Channels(ChannelUse::Channels(1)),
+        "psubscribe" | "punsubscribe" => InDatabase::Channels(ChannelUse::Patterns(1)),
         "slowlog|get" => return (InDatabase::Log(&["SLOWLOG", "GET", "-1"]), ReplyKeys::Slowlog),
         "slowlog|len" => return (InDatabase::Log(&["SLOWLOG", "GET", "-1"]), ReplyKeys::SlowlogLength),
         "config|set" => InDatabase::ConfigSet,
@@ -245,12 +269,13 @@ fn by_name(name: &str) -> (InDatabase, ReplyKeys) {
         "script|load" => return (InDatabase::Script(Code::Load), ReplyKeys::Digest),
         "script|show" => InDatabase::Script(Code::Show),
         "script|exists" => InDatabase::Script(Code::Exists),
+        "script|flush" => InDatabase::Script(Code::Flush),
         "exec" => return (InDatabase::AsItCame, ReplyKeys::Replies),
         _ if KEYED.contains(&name) => InDatabase::Keys,
         _ if KEYLESS.contains(&name) => InDatabase::AsItCame,
         _ if name == "cluster" || name.starts_with("cluster|") => InDatabase::NoCluster,
-        _ if SHOW_ALL.contains(&name) => InDatabase::Refused(SHOWS_ALL),
-        _ if CHANGE_ALL.contains(&name) => InDatabase::Refused(CHANGES_ALL),
+        _ if SHOW_ALL.contains(&name) => InDatabase::OnAll(SHOWS_ALL),
+        _ if CHANGE_ALL.contains(&name) => InDatabase::OnAll(CHANGES_ALL),
         "move" | "swapdb" => InDatabase::Refused(NEEDS_TWO),
         _ => InDatabase::Refused(NOT_YET),
     };

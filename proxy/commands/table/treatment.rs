@@ -222,6 +222,10 @@ pub enum Local {
     ClusterView(ClusterView),
     /// `ACL WHOAMI`: whom the client has logged in as, here.
     AclWhoami,
+    /// `PUBSUB NUMPAT` in a database whose channels are its own.
+    CountPatterns,
+    /// `SCRIPT FLUSH` in a database of its own.
+    ForgetScripts,
     /// `PROXY` and a subcommand.
     Proxy(ProxyCommand),
 }

@@ -1,8 +1,11 @@
 //! Subscriptions of a client with databases of its own. Shard channels are kept with the prefix of its database, as keys
-//! are. What is for keyspace notifications is asked for as nodes name it, where the database's slot is, and what comes is
+//! are; so are the others, where channels are isolated: names here are those that are kept. What is for keyspace notifications is asked for as nodes name it, where the database's slot is, and what comes is
 //! told as the client names it.
 
-use std::{collections::HashMap, sync::Arc};
+use std::{
+    collections::{HashMap, HashSet},
+    sync::Arc,
+};
 
 use bytes::Bytes;
 
@@ -11,6 +14,7 @@ use super::{
     notification::{is_notification, may_be_notified},
 };
 use crate::{
+    clients::Clients,
     commands::database::Databases,
     protocol::{
         glob,
@@ -20,10 +24,12 @@ use crate::{
 };
 
 /// How a client's names are known to nodes.
-#[derive(Default)]
 pub(super) struct OwnNames {
     /// `None` where the client has none of its own: its names are the nodes'.
     databases: Option<Arc<Databases>>,
+    clients: Arc<Clients>,
+    /// The patterns that are counted among those of its database, where channels are isolated.
+    patterns: HashSet<Bytes>,
     /// What nodes are asked for because of notifications, and the client's names that it is for.
     asked: HashMap<(TopicKind, Bytes), Vec<(TopicKind, Bytes)>>,
 }
@@ -47,26 +53,35 @@ pub(super) enum Place {
 }
 
 impl OwnNames {
-    pub(super) fn of(databases: &Arc<Databases>) -> OwnNames {
+    pub(super) fn of(databases: &Arc<Databases>, clients: &Arc<Clients>) -> OwnNames {
         let databases = databases.is_any_own().then(|| databases.clone());
-        OwnNames { databases, asked: HashMap::new() }
+        OwnNames { databases, clients: clients.clone(), patterns: HashSet::new(), asked: HashMap::new() }
     }
 
     /// What nodes are asked for where the client names this; `None`: the same.
     pub(super) fn asks(&self, kind: TopicKind, name: &Bytes) -> Option<Vec<Asked>> {
-        let databases = self.databases.as_ref().filter(|_| may_be_notified(kind, name))?;
-        let notified = databases.notified(name, kind == TopicKind::Pattern).into_iter().map(|notified| Asked {
+        let databases = self.databases.as_ref()?;
+        let said = if kind == TopicKind::Shard { name } else { self.shown(kind, name) };
+        if !may_be_notified(kind, said) {
+            return None;
+        }
+        let notified = databases.notified(said, kind == TopicKind::Pattern).into_iter().map(|notified| Asked {
             kind: if notified.is_pattern { TopicKind::Pattern } else { TopicKind::Channel },
             name: notified.name.into(),
             place: notified.slot.map_or(Place::Primaries, Place::Slot),
         });
         // What is published may match as well.
         let published = Asked { kind, name: name.clone(), place: Place::PubSub };
-        Some(notified.chain((!is_notification(name)).then_some(published)).collect())
+        Some(notified.chain((!is_notification(said)).then_some(published)).collect())
     }
 
     /// The client subscribes to this.
     pub(super) fn add(&mut self, kind: TopicKind, name: &Bytes) {
+        if let Some(databases) = self.isolated(kind)
+            && self.patterns.insert(name.clone())
+        {
+            self.clients.patterns.add(databases.scope(), name);
+        }
         for asked in self.asks(kind, name).into_iter().flatten() {
             // Several databases may take the same.
             let topics = self.asked.entry((asked.kind, asked.name)).or_default();
@@ -78,6 +93,11 @@ impl OwnNames {
 
     /// The client ends that; what nodes need not be asked for any more.
     pub(super) fn remove(&mut self, kind: TopicKind, name: &Bytes) -> Vec<(TopicKind, Bytes)> {
+        if let Some(databases) = self.isolated(kind)
+            && self.patterns.remove(name)
+        {
+            self.clients.patterns.remove(databases.scope(), name);
+        }
         let mut over = Vec::new();
         for asked in self.asks(kind, name).into_iter().flatten() {
             let key = (asked.kind, asked.name);
@@ -89,6 +109,12 @@ impl OwnNames {
             }
         }
         over
+    }
+
+    /// The databases whose patterns are counted, where this is one.
+    fn isolated(&self, kind: TopicKind) -> Option<Arc<Databases>> {
+        let databases = self.databases.as_ref().filter(|databases| databases.channels().is_some())?;
+        (kind == TopicKind::Pattern).then(|| databases.clone())
     }
 
     /// Whether nodes are asked for this because of notifications.
@@ -114,12 +140,12 @@ impl OwnNames {
             return Vec::new();
         };
         let fits = |kind: TopicKind, topic: &[u8]| match kind {
-            TopicKind::Pattern => glob::matches(topic, &channel),
+            TopicKind::Pattern => glob::matches(self.shown(kind, topic), &channel),
             _ => *topic == *channel,
         };
         let told = topics.iter().filter(|(kind, topic)| fits(*kind, topic)).map(|(kind, topic)| {
             let frame = match kind {
-                TopicKind::Pattern => message(&[b"pmessage", topic, &channel, &payload]),
+                TopicKind::Pattern => message(&[b"pmessage", self.shown(*kind, topic), &channel, &payload]),
                 _ => message(&[b"message", &channel, &payload]),
             };
             (*kind, topic.clone(), frame)
@@ -129,11 +155,15 @@ impl OwnNames {
 
     /// A name as the client says it.
     pub(super) fn shown<'a>(&self, kind: TopicKind, name: &'a [u8]) -> &'a [u8] {
-        let databases = self.databases.as_ref().filter(|_| kind == TopicKind::Shard);
-        databases.and_then(|databases| databases.own(name)).map_or(name, |(_, own)| own)
+        let Some(databases) = &self.databases else { return name };
+        let own = match kind {
+            TopicKind::Shard => databases.own(name).map(|(_, own)| own),
+            _ => databases.channels().and_then(|channels| channels.own(name, kind == TopicKind::Pattern)),
+        };
+        own.unwrap_or(name)
     }
 
-    /// What is published on a shard channel, as the client is told it.
+    /// What is published on a channel of its own, as the client is told it.
     pub(super) fn shown_message(&self, kind: TopicKind, name: &Bytes, frame: Bytes) -> Bytes {
         let own = self.shown(kind, name);
         if own.len() == name.len() {
@@ -141,8 +171,21 @@ impl OwnNames {
         }
         let Ok(Some((said, _))) = Value::parse(&frame) else { return frame };
         match said.items() {
-            [_, _, Value::Text(payload)] => message(&[b"smessage", own, payload]),
+            [Value::Text(verb), _, Value::Text(payload)] => message(&[verb, own, payload]),
+            [Value::Text(verb), _, Value::Text(channel), Value::Text(payload)] => {
+                message(&[verb, own, self.shown(TopicKind::Channel, channel), payload])
+            }
             _ => frame,
+        }
+    }
+}
+
+impl Drop for OwnNames {
+    fn drop(&mut self) {
+        for name in self.patterns.drain().collect::<Vec<_>>() {
+            if let Some(databases) = &self.databases {
+                self.clients.patterns.remove(databases.scope(), &name);
+            }
         }
     }
 }

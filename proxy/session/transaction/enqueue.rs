@@ -145,6 +145,7 @@ fn joins(caller: &Caller, local: Local, request: &Request<'_>) -> Joins {
     match local {
         Local::Ping | Local::Echo | Local::ClusterKeyslot | Local::Unwatch => Joins::Wire,
         Local::Readonly | Local::Readwrite | Local::Asking | Local::AclWhoami | Local::ClusterView(_) => Joins::Own,
+        Local::ForgetScripts | Local::CountPatterns => Joins::Own,
         // A reply that stays away would tear EXEC's reply apart.
         Local::Client(ClientCommand::Reply) => Joins::No,
         Local::Client(_) => Joins::Own,

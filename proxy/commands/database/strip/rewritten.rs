@@ -13,7 +13,12 @@ use crate::{
 pub fn takes_all(tells: ReplyKeys) -> bool {
     matches!(
         tells,
-        ReplyKeys::Sentence | ReplyKeys::Channels | ReplyKeys::Slowlog | ReplyKeys::SlowlogLength | ReplyKeys::AclLog
+        ReplyKeys::Sentence
+            | ReplyKeys::Channels
+            | ReplyKeys::ChannelPairs
+            | ReplyKeys::Slowlog
+            | ReplyKeys::SlowlogLength
+            | ReplyKeys::AclLog
     )
 }
 
@@ -28,6 +33,7 @@ pub fn rewritten(
     let told = match tells {
         ReplyKeys::Sentence => sentence(database, reply),
         ReplyKeys::Channels => list(reply, usize::MAX, |channel| own_channel(database, channel)),
+        ReplyKeys::ChannelPairs => channel_pairs(database, reply),
         ReplyKeys::Slowlog => list(reply, most, |entry| slow_command(database, scripts, entry)),
         ReplyKeys::SlowlogLength => Elements::of(reply).map(|entries| {
             let mut out = Vec::new();
@@ -69,10 +75,30 @@ fn sentence(database: &Database, reply: &[u8]) -> Option<Vec<u8>> {
 /// A channel that clients subscribe to: that of a keyspace notification has a key in it.
 fn own_channel(database: &Database, element: &[u8]) -> Option<Vec<u8>> {
     let name = text_of(element)?;
+    if let Some(channels) = &database.channels {
+        let mut out = Vec::new();
+        write::bulk(&mut out, channels.own(&name, false)?);
+        return Some(out);
+    }
     let Some(rest) = name.strip_prefix(b"__keyspace@") else { return Some(element.to_vec()) };
     let head = name.len() - rest.len() + rest.windows(3).position(|part| part == b"__:")? + 3;
     let mut out = Vec::new();
     write::bulk(&mut out, &[&name[..head], database.own(&name[head..])?].concat());
+    Some(out)
+}
+
+/// Channels and numbers in turn.
+fn channel_pairs(database: &Database, reply: &[u8]) -> Option<Vec<u8>> {
+    let channels = database.channels.as_ref()?;
+    let elements = Elements::of(reply)?;
+    let mut out = Vec::new();
+    write::head(&mut out, elements.head.kind, elements.head.count as i64);
+    for (index, element) in elements.enumerate() {
+        match text_of(element).filter(|_| index % 2 == 0) {
+            Some(name) => write::bulk(&mut out, channels.own(&name, false).unwrap_or(&name)),
+            None => out.extend_from_slice(element),
+        }
+    }
     Some(out)
 }
 
