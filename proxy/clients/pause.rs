@@ -29,7 +29,7 @@ pub enum Paused {
 }
 
 /// The pauses of the process's clients, where there are any.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Pause {
     /// Whether there is one is asked for each request, together with others.
     pub(super) apart: Apart,
@@ -50,12 +50,6 @@ pub enum Function {
         /// The function has the flag `no-writes`.
         no_writes: bool,
     },
-}
-
-impl Default for Pause {
-    fn default() -> Pause {
-        Pause { apart: Apart::default(), state: watch::Sender::default(), functions: Mutex::default() }
-    }
 }
 
 impl Pause {

@@ -158,6 +158,9 @@ fn enter_otherwise<'a, 'c>(
     let mut strip = strip_for(caller, queued, &inside.database, spec);
     if let Some(strip) = &mut strip {
         strip.is_of(&request);
+        if spec.is_some_and(|spec| matches!(spec.in_database, InDatabase::Log(_)) && known.policy.lifts(spec)) {
+            strip.tells_keyless();
+        }
     }
     let not_run_yet = known.wrapped.take_not_run_yet().filter(|_| queued.is_none());
     if let (Some(strip), Some(script)) = (&mut strip, not_run_yet) {

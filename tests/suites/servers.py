@@ -77,8 +77,10 @@ class Servers:
 
     def start(self, name, words, port):
         folder = tempfile.mkdtemp(prefix=f"{name}-{port}-", dir=self.folder)
+        # What is set for tests is no setting of the proxy's.
+        environment = {key: value for key, value in os.environ.items() if not key.startswith("SLOTWAY_")}
         with open(os.path.join(folder, "log"), "wb") as log:
-            self.running.append(subprocess.Popen(words, cwd=folder, stdout=log, stderr=log))
+            self.running.append(subprocess.Popen(words, cwd=folder, stdout=log, stderr=log, env=environment))
         said = os.path.join(folder, "log")
         eventually(lambda: f"{name} answers: {open(said).read()[-2000:]}", lambda: ask(port, "PING") == b"+PONG\r\n")
         return port

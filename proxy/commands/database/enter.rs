@@ -61,6 +61,7 @@ impl Database {
             InDatabase::NoCluster => Entered::Refused(says::NO_CLUSTER.into()),
             InDatabase::Keys => self.enter_keys(request, spec, anew),
             InDatabase::Sort => self.enter_sort(request, spec, anew),
+            InDatabase::Copy if copies_to_no_number(request) => Entered::Refused(says::NOT_INTEGER.into()),
             InDatabase::Copy if (3..request.len()).any(|at| request.is(at, "DB")) => Entered::Refused(self.refusal(
                 spec,
                 "option DB: the other database is in another slot; DUMP here and RESTORE there copy a key",
@@ -267,6 +268,12 @@ fn has_arg(request: &Request, is: impl Fn(&[u8]) -> bool) -> bool {
 
 fn is_any(arg: &[u8], words: &[&str]) -> bool {
     words.iter().any(|word| arg.eq_ignore_ascii_case(word.as_bytes()))
+}
+
+/// COPY to a database that is no number: a server says so before anything else.
+fn copies_to_no_number(request: &Request) -> bool {
+    let is_number = |arg: &[u8]| decimal(arg).is_some_and(|number| i32::try_from(number).is_ok());
+    (3..request.len()).any(|at| request.is(at, "DB") && request.get(at + 1).is_some_and(|arg| !is_number(arg)))
 }
 
 /// FLUSHDB ASYNC and FLUSHDB SYNC.

@@ -4,7 +4,7 @@ mod rewritten;
 
 use std::{rc::Rc, sync::Arc};
 
-use self::rewritten::{rewritten, takes_all};
+use self::rewritten::{LogView, rewritten, takes_all};
 use super::{Database, WrappedScripts, enter::entries_wanted};
 use crate::{
     commands::{scripts::Sha, table::in_database::ReplyKeys},
@@ -23,8 +23,8 @@ pub struct Strip {
     proves: Option<Sha>,
     /// What the whole reply tells.
     reply_keys: ReplyKeys,
-    /// How many entries of a log are wanted.
-    most: usize,
+    /// What of a log is told.
+    log: LogView,
     /// What each element of a transaction's reply tells.
     replies: Vec<ReplyKeys>,
     /// The aggregates that have begun and not ended.
@@ -70,7 +70,7 @@ impl Strip {
             scripts,
             proves: None,
             reply_keys,
-            most: usize::MAX,
+            log: LogView { most: usize::MAX, with_keyless: false },
             replies: Vec::new(),
             open: Vec::new(),
             at: At::Line,
@@ -107,8 +107,13 @@ impl Strip {
     /// The reply is to this.
     pub fn is_of(&mut self, request: &Request) {
         if takes_all(self.reply_keys) {
-            self.most = entries_wanted(request).unwrap_or(usize::MAX);
+            self.log.most = entries_wanted(request).unwrap_or(usize::MAX);
         }
+    }
+
+    /// A log is told with what names no keys.
+    pub fn tells_keyless(&mut self) {
+        self.log.with_keyless = true;
     }
 
     /// What the client is given of the next piece.
@@ -127,12 +132,7 @@ impl Strip {
                         Ok(Some(end)) => {
                             let frame = std::mem::take(&mut self.held);
                             bytes = &bytes[end - before..];
-                            out.extend(rewritten(
-                                &self.database,
-                                &self.scripts,
-                                (reply_keys, self.most),
-                                &frame[..end],
-                            ));
+                            out.extend(rewritten(&self.database, &self.scripts, (reply_keys, self.log), &frame[..end]));
                             self.ended();
                         }
                         // Nobody can tell where it ends: it ends here.

@@ -8,9 +8,12 @@ use crate::{
         CommandTable,
         in_database::{InDatabase, ReplyKeys},
     },
-    protocol::resp::{
-        request::{Anew, Parser},
-        write,
+    protocol::{
+        resp::{
+            request::{Anew, Parser},
+            write,
+        },
+        says,
     },
 };
 
@@ -263,6 +266,7 @@ fn a_database_flushes_its_own_scripts() {
     }
     // A server says what is wrong with it.
     assert_eq!(entered(&shop(), "SCRIPT FLUSH NOW"), "as it came");
+    assert_eq!(entered(&shop(), "COPY a b DB notanumber"), says::NOT_INTEGER);
 }
 
 /// What no row's allowance may be by accident: each command that is let in has keys that are known, or none.

@@ -176,7 +176,7 @@ impl InDatabase {
             InDatabase::ShardChannels | InDatabase::AllFrom(_) => {
                 "shard channels are the database's own, each number's"
             }
-            InDatabase::Log(_) => "what names keys of the database, and nothing else",
+            InDatabase::Log(_) => "what names keys of the database; where it is `allow`ed, also what names none",
             InDatabase::Info => {
                 "its keyspace lines are of the client's databases; of many keys how many expire is estimated"
             }

@@ -116,6 +116,8 @@ fn place(caller: &Caller, request: &Request<'_>, spec: &Spec, plan: Plan) -> Res
         Plan::CountsKeys => own(ReplySource::Primaries(Fold::Info)),
         Plan::Unchanged(error) => own(ReplySource::Unchanged(error)),
         Plan::Primaries(fold) if spec.traits.about_servers => own(ReplySource::Primaries(fold)),
+        // All that a database has is at the node that runs its transactions.
+        Plan::Primaries(_) if spec.treatment == Treatment::Debug && caller.database.is_some() => wire(None),
         Plan::Scripting(which, slot) if which != Scripting::Flush => {
             Ok(Destination { own: None, slot, scripting: Some(which) })
         }

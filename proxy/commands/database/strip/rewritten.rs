@@ -22,22 +22,31 @@ pub fn takes_all(tells: ReplyKeys) -> bool {
     )
 }
 
-/// The reply as the client is told it, of a log at most so many entries. What is not understood passes as it is, but for
-/// lists that may have what is others'.
+/// How a log is told.
+#[derive(Clone, Copy, Debug)]
+pub struct LogView {
+    /// At most so many entries are.
+    pub most: usize,
+    /// Commands without keys are, too: nobody knows whose they were.
+    pub with_keyless: bool,
+}
+
+/// The reply as the client is told it. What is not understood passes as it is, but for lists that may have what is others'.
 pub fn rewritten(
     database: &Database,
     scripts: &WrappedScripts,
-    (tells, most): (ReplyKeys, usize),
+    (tells, LogView { most, with_keyless }): (ReplyKeys, LogView),
     reply: &[u8],
 ) -> Vec<u8> {
+    let slow_command = |entry: &[u8]| slow_command(database, scripts, with_keyless, entry);
     let told = match tells {
         ReplyKeys::Sentence => sentence(database, reply),
         ReplyKeys::Channels => list(reply, usize::MAX, |channel| own_channel(database, channel)),
         ReplyKeys::ChannelPairs => channel_pairs(database, reply),
-        ReplyKeys::Slowlog => list(reply, most, |entry| slow_command(database, scripts, entry)),
+        ReplyKeys::Slowlog => list(reply, most, slow_command),
         ReplyKeys::SlowlogLength => Elements::of(reply).map(|entries| {
             let mut out = Vec::new();
-            let own = entries.filter(|entry| slow_command(database, scripts, entry).is_some());
+            let own = entries.filter(|entry| slow_command(entry).is_some());
             write::integer(&mut out, own.count() as i64);
             out
         }),
@@ -103,7 +112,7 @@ fn channel_pairs(database: &Database, reply: &[u8]) -> Option<Vec<u8>> {
 }
 
 /// An entry of SLOWLOG: its fourth element are the words of the command.
-fn slow_command(database: &Database, scripts: &WrappedScripts, entry: &[u8]) -> Option<Vec<u8>> {
+fn slow_command(database: &Database, scripts: &WrappedScripts, with_keyless: bool, entry: &[u8]) -> Option<Vec<u8>> {
     const WORDS: usize = 3;
     let fields = Elements::of(entry)?;
     let mut out = Vec::new();
@@ -115,7 +124,11 @@ fn slow_command(database: &Database, scripts: &WrappedScripts, entry: &[u8]) -> 
         }
         let (words, _) = Value::parse(field).ok()??;
         let words: Vec<&[u8]> = words.items().iter().filter_map(Value::text).collect();
-        let Said::Own(said) = database.said(&words, &scripts.commands(), scripts) else { return None };
+        let said = match database.said(&words, &scripts.commands(), scripts) {
+            Said::Own(said) => said,
+            Said::Keyless if with_keyless => words.into_iter().map(<[u8]>::to_vec).collect(),
+            Said::Keyless | Said::Others => return None,
+        };
         write::array(&mut out, said.len());
         said.iter().for_each(|word| write::bulk(&mut out, word));
     }
