@@ -3,8 +3,10 @@
 import contextlib
 import os
 import shutil
+import signal
 import socket
 import subprocess
+import sys
 import tempfile
 import time
 
@@ -63,6 +65,7 @@ class Servers:
         self.running = []
 
     def __enter__(self):
+        signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
         return self
 
     def end_all(self):

@@ -179,7 +179,8 @@ impl Database {
         Entered::Anew
     }
 
-    /// BY and GET name keys by patterns, where there is a `*`; in them, nothing but that is special.
+    /// BY and GET name keys by patterns; in them, nothing but `*` is special. Without one a GET finds nothing, but servers look at
+    /// its slot.
     fn enter_sort(&self, request: &Request, spec: &Spec, anew: &mut Anew) -> Entered {
         let mut places = Vec::new();
         if spec.keys_of(request, &mut places) != Keys::Known {
@@ -194,7 +195,9 @@ impl Database {
                 at += 1;
             } else if (request.is(at, "BY") || request.is(at, "GET")) && left >= 1 {
                 at += 1;
-                if request.arg(at).contains(&b'*') {
+                // A BY without it says not to sort, and a GET of # what is sorted.
+                let is_element = request.arg(at) == b"#";
+                if request.arg(at).contains(&b'*') || request.is(at - 1, "GET") && !is_element {
                     places.push(at);
                 }
             }

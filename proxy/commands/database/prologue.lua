@@ -87,7 +87,8 @@ local redis, server, _G, load, loadstring = (function(P, Q, S, T)
                     a[at + 1] = key(a[at + 1])
                 elseif (o == 'BY' or o == 'GET') and left >= 1 then
                     at = at + 1
-                    if type(a[at + 1]) == 'string' and find(a[at + 1], '*', 1, true) then a[at + 1] = P .. a[at + 1] end
+                    local p = a[at + 1]
+                    if type(p) == 'string' and (find(p, '*', 1, true) or o == 'GET' and p ~= '#') then a[at + 1] = P .. p end
                 end
                 at = at + 1
             end

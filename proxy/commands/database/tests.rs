@@ -99,6 +99,7 @@ fn keys_and_patterns_are_named_as_they_are_kept() {
             "SORT a BY w_* GET o_*->f GET # BY nosort STORE b",
             "SORT {shop}a BY {shop}w_* GET {shop}o_*->f GET # BY nosort STORE {shop}b",
         ),
+        ("SORT a BY none GET const GET #", "SORT {shop}a BY none GET {shop}const GET #"),
         ("SORT a LIMIT 0 BY STORE b", "SORT {shop}a LIMIT 0 BY STORE {shop}b"),
         ("COPY a b REPLACE", "COPY {shop}a {shop}b REPLACE"),
         (
