@@ -17,7 +17,7 @@ OPEN = ["--save", "", "--enable-debug-command", "yes", "--enable-protected-confi
 # What the owner of the one database of a cluster may do to all of it.
 ALLOW = [
     "config set", "config resetstat", "config rewrite", "client pause", "debug", "function delete", "function flush", "function kill",
-    "function load", "function restore", "latency reset", "memory purge", "script kill", "slowlog reset", "acl setuser",
+    "function load", "function restore", "latency reset", "memory purge", "script kill", "slowlog", "acl setuser",
     "acl deluser", "acl log", "acl load", "acl save", "bgsave", "bgrewriteaof", "save", "latency", "memory stats", "memory doctor",
     "commandlog reset", "script debug", "reset",
 ]
