@@ -339,6 +339,7 @@ fn needs_its_connection(spec: &Spec) -> bool {
     match local {
         Local::Client(sub) => matches!(sub, ClientCommand::Reply | ClientCommand::Tracking | ClientCommand::Caching),
         Local::Ping | Local::Echo | Local::ClusterKeyslot | Local::AclWhoami | Local::Wait | Local::Waitaof => false,
+        Local::CountPatterns | Local::ForgetScripts => false,
         Local::Hello | Local::Auth | Local::Select | Local::Quit | Local::Reset => true,
         Local::Readonly | Local::Readwrite | Local::Asking => true,
         Local::Multi | Local::Exec | Local::Discard | Local::Watch | Local::Unwatch => true,

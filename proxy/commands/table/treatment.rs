@@ -244,6 +244,7 @@ impl Local {
             Local::Unsubscribe | Local::Punsubscribe | Local::Sunsubscribe => WithinMulti::IsQueued,
             Local::Monitor | Local::Wait | Local::Waitaof | Local::AclWhoami | Local::Proxy(_) => WithinMulti::IsQueued,
             Local::ClusterKeyslot | Local::ClusterView(_) => WithinMulti::IsQueued,
+            Local::CountPatterns | Local::ForgetScripts => WithinMulti::IsQueued,
         }
     }
 }
