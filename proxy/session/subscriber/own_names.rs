@@ -200,14 +200,18 @@ fn message(words: &[&[u8]]) -> Bytes {
 mod tests {
     use super::*;
 
+    fn of(databases: Databases) -> OwnNames {
+        OwnNames::of(&Arc::new(databases), &Arc::new(Clients::new(1 << 20)))
+    }
+
     fn names(name: &str) -> OwnNames {
-        OwnNames::of(&Arc::new(Databases::new(Some(name), "{%}", 1).unwrap()))
+        of(Databases::new(Some(name), "{%}", 1).unwrap())
     }
 
     #[test]
     fn who_has_no_database_of_its_own_asks_for_what_it_names() {
         let channel = Bytes::from("__keyspace@0__:a");
-        let none = OwnNames::default();
+        let none = of(Databases::default());
         assert!(!none.is_any() && none.asks(TopicKind::Channel, &channel).is_none());
     }
 
