@@ -18,7 +18,7 @@ use std::{
 };
 
 use clap::{Parser, Subcommand};
-use slotway::{config::ConfigError, process::server::ServeError};
+use slotway::{config::ConfigError, process::server::ServeError, protocol::names::Name};
 
 use copy::CopyFlags;
 use flags::{AdminFlags, DevFlags, DoctorFlags, ServeFlags};
@@ -68,9 +68,9 @@ pub enum Command {
         #[arg(required = true)]
         keys: Vec<String>,
     },
-    /// Say how a command would be served, without running it.
+    /// Say how a command would be served, without running it; or what the name of an error means (SLOTWAY-NODE-LOST).
     Explain {
-        /// The command and its arguments.
+        /// The command and its arguments, or a name.
         #[arg(required = true, trailing_var_arg = true, allow_hyphen_values = true)]
         request: Vec<String>,
     },
@@ -115,20 +115,30 @@ pub fn misused(error: &clap::Error) -> ExitCode {
 
 impl From<ConfigError> for Failure {
     fn from(error: ConfigError) -> Failure {
-        Failure::Config(error.to_string())
+        Failure::Config(error.name().on(error.to_string()))
     }
 }
 
 impl From<ServeError> for Failure {
     fn from(error: ServeError) -> Failure {
+        let text = error.name().on(error.to_string());
         match error {
-            ServeError::Bind(..) => Failure::Bind(error.to_string()),
-            error => Failure::Other(error.to_string()),
+            ServeError::Bind(..) => Failure::Bind(text),
+            _ => Failure::Other(text),
         }
     }
 }
 
 impl Failure {
+    /// With this name behind its text, where it has none and is not said yet.
+    pub fn or_named(mut self, name: Name) -> Failure {
+        let (Failure::Config(text) | Failure::Bind(text) | Failure::Other(text)) = &mut self;
+        if !text.is_empty() && Name::of(text.as_bytes()).is_none() {
+            *text = name.on(std::mem::take(text));
+        }
+        self
+    }
+
     /// A failure to do `what`.
     pub fn of(what: &str, why: impl fmt::Display) -> Failure {
         Failure::Other(format!("{what}: {why}"))

@@ -6,25 +6,27 @@ mod cli;
 use std::process::ExitCode;
 
 use clap::Parser;
-use cli::{Cli, Command, Failure};
+use cli::{Cli, Command};
+use slotway::protocol::names::Name;
 
 fn main() -> ExitCode {
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(error) => return cli::misused(&error),
     };
-    let done = match cli.command {
-        None => cli::serve::run(&cli.serve),
-        Some(Command::Serve(flags)) => cli::serve::run(&flags),
-        Some(Command::Dev(flags)) => cli::dev::run(&flags),
-        Some(Command::Check(flags)) => cli::check::run(&flags),
-        Some(Command::Doctor(flags)) => cli::doctor::run(&flags),
-        Some(Command::Copy(flags)) => cli::copy::run(flags),
+    // What a failure is called that has no name of its own.
+    let (done, name) = match cli.command {
+        None => (cli::serve::run(&cli.serve), Name::Start),
+        Some(Command::Serve(flags)) => (cli::serve::run(&flags), Name::Start),
+        Some(Command::Dev(flags)) => (cli::dev::run(&flags), Name::Dev),
+        Some(Command::Check(flags)) => (cli::check::run(&flags), Name::Start),
+        Some(Command::Doctor(flags)) => (cli::doctor::run(&flags), Name::Start),
+        Some(Command::Copy(flags)) => (cli::copy::run(flags), Name::Copy),
         Some(Command::Slot { database, database_prefix, keys }) => {
-            cli::ask::slot(database.as_deref(), &database_prefix, &keys)
+            (cli::ask::slot(database.as_deref(), &database_prefix, &keys), Name::Database)
         }
-        Some(Command::Explain { request }) => cli::ask::explain(&request),
-        Some(Command::Healthcheck(flags)) => cli::healthcheck::run(&flags),
+        Some(Command::Explain { request }) => (cli::ask::explain(&request), Name::Usage),
+        Some(Command::Healthcheck(flags)) => (cli::healthcheck::run(&flags), Name::NotReady),
     };
-    done.map_or_else(Failure::report, |()| ExitCode::SUCCESS)
+    done.map_or_else(|failure| failure.or_named(name).report(), |()| ExitCode::SUCCESS)
 }

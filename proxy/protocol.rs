@@ -3,6 +3,7 @@
 pub mod address;
 pub mod endpoint;
 pub mod glob;
+pub mod names;
 pub mod resp;
 pub mod says;
 pub mod slot;

@@ -3,7 +3,7 @@
 use slotway::{
     cluster::explain::{self, Grounds},
     commands::{database::Database, plan::Policy, table::CommandTable},
-    protocol::slot::Slot,
+    protocol::{names::Name, slot::Slot},
 };
 
 use super::{Failure, say};
@@ -20,11 +20,22 @@ pub fn slot(database: Option<&str>, form: &str, keys: &[String]) -> Result<(), F
 }
 
 /// Prints how the built-in table says a request is served. `PROXY EXPLAIN` says it of a running proxy.
+///
+/// A name of an error, as `SLOTWAY-NODE-LOST`, is explained by its paragraph.
 pub fn explain(words: &[String]) -> Result<(), Failure> {
+    if let [word] = words
+        && let Some(name) = Name::find(word)
+        && word.len() == name.text().len()
+    {
+        say(format_args!("{name}\n{}", name.paragraph()));
+        return Ok(());
+    }
     let commands = CommandTable::builtin();
     let grounds = Grounds { commands: &commands, policy: &Policy::default(), topology: None };
     let Some(lines) = explain::explain(words, grounds) else {
-        return Err(Failure::Config("this is no request: it has too many or too long arguments".to_owned()));
+        return Err(Failure::Config(
+            "this is no request: it has too many or too long arguments, or a quote stays open".to_owned(),
+        ));
     };
     for (about, text) in lines {
         say(format_args!("{about:8} {text}"));

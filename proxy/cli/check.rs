@@ -5,6 +5,7 @@ use std::time::SystemTime;
 use slotway::{
     config::{self, Config},
     process::certificates::{self, Certificates, Validity},
+    protocol::names::Name,
 };
 
 use super::{
@@ -25,29 +26,37 @@ pub fn run(flags: &ServeFlags) -> Result<(), Failure> {
         say(format_args!("{:keys$} = {:values$}  # {}", line.key, line.value, line.from));
     }
     for address in config.insecure_binds() {
-        eprintln!("warning: {}", open_to_all(&address, config.protected_mode));
+        warn(Name::OpenPort, open_to_all(&address, config.protected_mode));
     }
     if let Some(user) = config.lent_user() {
-        eprintln!("warning: {}", lent(user));
+        warn(Name::LentUser, lent(user));
     }
     if config.speaks_unchecked_tls() {
-        eprintln!("warning: {UNCHECKED}");
+        warn(Name::TlsUnchecked, UNCHECKED);
     }
     for name in config.strange_commands() {
-        eprintln!("warning: {}", strange(name));
+        warn(Name::StrangeCommand, strange(name));
     }
     config.ready_to_serve()?;
     for (side, until) in Certificates::load(&config)?.ends() {
         let (side, day) = (side.label(), certificates::day(until));
         match Validity::of(until, SystemTime::now()) {
-            Validity::Over => {
-                eprintln!("warning: the certificate that {side} are shown is valid no more: it ended on {day}")
-            }
+            Validity::Over => warn(
+                Name::CertificateEnds,
+                format!("the certificate that {side} are shown is valid no more: it ended on {day}"),
+            ),
             Validity::FewDays(days) => {
-                eprintln!("warning: the certificate that {side} are shown ends in {days} days, on {day}");
+                warn(
+                    Name::CertificateEnds,
+                    format!("the certificate that {side} are shown ends in {days} days, on {day}"),
+                );
             }
             Validity::Days(_) => {}
         }
     }
     Ok(())
+}
+
+fn warn(name: Name, text: impl Into<String>) {
+    eprintln!("warning: {}", name.on(text));
 }

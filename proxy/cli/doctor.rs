@@ -40,8 +40,11 @@ fn as_json(report: &Report) -> String {
 fn for_people(report: &Report) -> String {
     let mut text = String::new();
     for (verdict, title) in [(Severity::Ok, "ok"), (Severity::Warning, "warning"), (Severity::Problem, "problem")] {
-        for Finding { about, says, remedy, .. } in report.findings.iter().filter(|finding| finding.verdict == verdict) {
-            text += &format!("{title:8} {about}: {says}\n");
+        for Finding { name, about, says, remedy, .. } in
+            report.findings.iter().filter(|finding| finding.verdict == verdict)
+        {
+            let name = name.map(|name| format!(" ({name})")).unwrap_or_default();
+            text += &format!("{title:8} {about}: {says}{name}\n");
             text += &remedy.as_ref().map(|remedy| format!("         -> {remedy}\n")).unwrap_or_default();
         }
     }

@@ -6,7 +6,7 @@ use std::{
     time::Duration,
 };
 
-use slotway::{config::Config, upstream::transport::tls::to_ourselves};
+use slotway::{config::Config, protocol::names::Name, upstream::transport::tls::to_ourselves};
 
 use super::{Failure, flags::AdminFlags, say};
 
@@ -27,7 +27,7 @@ pub fn run(flags: &AdminFlags) -> Result<(), Failure> {
             Ok(())
         }
         Ok(answer) => Err(Failure::of("not ready", body(&answer))),
-        Err(error) => Err(Failure::Other(format!("no answer from {}: {error}", near(address)))),
+        Err(error) => Err(Failure::Other(Name::NoProxy.on(format!("no answer from {}: {error}", near(address))))),
     }
 }
 

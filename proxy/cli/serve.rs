@@ -6,6 +6,7 @@ use slotway::{
         reload::Rereading,
         server::{self, ServeError},
     },
+    protocol::names::Name,
 };
 use tokio_util::sync::CancellationToken;
 
@@ -55,11 +56,11 @@ impl Announced {
     pub fn of(config: &Config, sources: &Sources) -> Result<Announced, Failure> {
         let shown = config::shown(sources)?;
         let values: Vec<String> = shown.into_iter().map(|shown| format!("{}={}", shown.key, shown.value)).collect();
-        let open = |address| open_to_all(address, config.protected_mode);
+        let open = |address| Name::OpenPort.on(open_to_all(address, config.protected_mode));
         let mut warnings: Vec<String> = config.insecure_binds().iter().map(open).collect();
-        warnings.extend(config.lent_user().map(lent));
-        warnings.extend(config.speaks_unchecked_tls().then(|| UNCHECKED.to_owned()));
-        warnings.extend(config.strange_commands().into_iter().map(strange));
+        warnings.extend(config.lent_user().map(|user| Name::LentUser.on(lent(user))));
+        warnings.extend(config.speaks_unchecked_tls().then(|| Name::TlsUnchecked.on(UNCHECKED)));
+        warnings.extend(config.strange_commands().into_iter().map(|name| Name::StrangeCommand.on(strange(name))));
         Ok(Announced { settings: values.join(" "), warnings })
     }
 

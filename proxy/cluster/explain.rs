@@ -9,7 +9,11 @@ use crate::{
         table::{CommandTable, Keys, Spec, Treatment, differences, treatment::Timeout},
     },
     protocol::{
-        resp::{Request, request::Parser, write},
+        resp::{
+            Request,
+            request::{Parser, split_line},
+            write,
+        },
         slot::Slot,
     },
 };
@@ -26,7 +30,7 @@ pub struct Grounds<'a> {
 }
 
 /// Explains the request with these arguments, line by line: what the line is about, and what there is to say. `None`
-/// where it is too long to be a request.
+/// where it is too long to be a request. A whole request in one argument is taken apart, as a server takes an inline one.
 ///
 /// ```
 /// use slotway::{cluster::explain::{Grounds, explain}, commands::{plan::Policy, table::CommandTable}};
@@ -38,11 +42,23 @@ pub struct Grounds<'a> {
 /// assert!(lines.contains(&("served", "in 2 parts, their replies added up".into())));
 /// ```
 pub fn explain<T: AsRef<[u8]>>(args: &[T], grounds: Grounds) -> Option<Vec<(&'static str, String)>> {
-    let mut frame = Vec::new();
-    write::request(&mut frame, args);
+    let frame = frame_of(args)?;
     let mut parser = Parser::default();
     let found = parser.find(&frame).ok()??;
     Some(grounds.lines(&parser.request(&frame, found)))
+}
+
+/// The request with these arguments, as it is sent. `None` where a quote stays open.
+pub fn frame_of<T: AsRef<[u8]>>(args: &[T]) -> Option<Vec<u8>> {
+    let mut frame = Vec::new();
+    match args {
+        // In quotes, as one argument: no command's name has a space in it.
+        [line] if line.as_ref().trim_ascii().contains(&b' ') => {
+            write::request(&mut frame, &split_line(line.as_ref(), false)?);
+        }
+        args => write::request(&mut frame, args),
+    }
+    Some(frame)
 }
 
 impl Grounds<'_> {

@@ -40,6 +40,7 @@ use crate::{
     protocol::{
         address::Address,
         resp::Value,
+        says,
         slot::{SLOTS, Slot},
     },
 };
@@ -183,7 +184,7 @@ impl Topology {
 
     /// The error for a request that finds no node to go to.
     pub fn down(&self) -> String {
-        format!("CLUSTERDOWN proxy: {}", self.trouble.as_deref().unwrap_or("no node serves this slot"))
+        says::not_served(self.trouble.as_deref().unwrap_or("no node serves this slot"))
     }
 
     /// How many slots have an owner; [`SLOTS`] when the cluster is whole.

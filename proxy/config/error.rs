@@ -2,9 +2,13 @@
 
 use std::{fmt, net::SocketAddr, path::PathBuf};
 
-use figment::{Figment, error::Kind};
+use figment::{
+    Figment,
+    error::{Actual, Kind},
+};
 
 use super::layer::{self, Origin};
+use crate::protocol::names::Name;
 
 /// Why there is no configuration.
 #[derive(Debug)]
@@ -133,10 +137,34 @@ impl ConfigError {
         let from = Origin::of(error.metadata.as_ref().or_else(|| layers.find_metadata(&path.join("."))).or(whole_key));
         let why = match error.kind {
             Kind::Message(why) => why,
-            Kind::InvalidType(actual, expected) => format!("found {actual}, expected {expected}"),
+            Kind::MissingField(field) => format!("`{field}` is missing"),
+            Kind::InvalidType(actual, expected) => format!("found {}, expected {}", found(&actual), wanted(&expected)),
             other => other.to_string(),
         };
         ConfigError::BadValue { key: from.write(&path), from, why }
+    }
+}
+
+/// What stands there, in the words of a file.
+fn found(actual: &Actual) -> String {
+    match actual {
+        Actual::Bool(value) => format!("`{value}`"),
+        Actual::Unsigned(value) => format!("the number `{value}`"),
+        Actual::Signed(value) => format!("the number `{value}`"),
+        Actual::Float(value) => format!("the number `{value}`"),
+        Actual::Str(text) => format!("the text {text:?}"),
+        Actual::Map => "a table".to_owned(),
+        Actual::Seq => "a list".to_owned(),
+        other => other.to_string(),
+    }
+}
+
+/// What should stand there.
+fn wanted(expected: &str) -> &str {
+    match expected {
+        "a map" => "a table, which only a file can have",
+        "a sequence" => "a list of tables, which only a file can have",
+        expected => expected,
     }
 }
 
@@ -145,6 +173,26 @@ fn nearest<'a>(name: &str, known: &[&'a str]) -> Option<&'a str> {
     let alike = |known: &str| strsim::jaro_winkler(&name.to_lowercase().replace('-', "_"), known);
     let best = known.iter().copied().max_by(|a, b| alike(a).total_cmp(&alike(b)))?;
     (alike(best) > 0.7).then_some(best)
+}
+
+impl ConfigError {
+    /// Its name in `deploy/troubleshooting.md`.
+    pub fn name(&self) -> Name {
+        match self {
+            ConfigError::Unreadable { .. } | ConfigError::Syntax { .. } => Name::ConfigFile,
+            ConfigError::UnknownKey { .. } => Name::UnknownKey,
+            ConfigError::BadValue { .. } => Name::BadValue,
+            ConfigError::BothPasswords { .. } | ConfigError::PasswordFile { .. } => Name::Password,
+            ConfigError::SharedPort { .. } | ConfigError::Listener { .. } | ConfigError::SharedSocket { .. } => {
+                Name::Listener
+            }
+            ConfigError::LentUser { .. } => Name::LentUser,
+            ConfigError::Database { .. } => Name::Database,
+            ConfigError::User { .. } => Name::User,
+            ConfigError::NoCertificate { .. } | ConfigError::HalfAPair { .. } | ConfigError::NoCa => Name::TlsFiles,
+            ConfigError::NoSeeds => Name::NoSeeds,
+        }
+    }
 }
 
 impl fmt::Display for ConfigError {
@@ -161,6 +209,8 @@ impl fmt::Display for ConfigError {
             ConfigError::UnknownKey { from, key, nearest: None } => {
                 write!(f, "{from}: there is no key `{key}`; `slotway check` prints all there are")
             }
+            // A flag's name says what it is.
+            ConfigError::BadValue { from: Origin::Flag, key, why } => write!(f, "bad value for `{key}`: {why}"),
             ConfigError::BadValue { from, key, why } => write!(f, "{from}: bad value for `{key}`: {why}"),
             ConfigError::BothPasswords { key } => {
                 write!(f, "both `{key}` and `{key}_file` are set; keep one of them")

@@ -134,7 +134,7 @@ fn bad_values_name_the_source_the_key_what_is_wrong_and_an_example() {
         (
             "request_timeout",
             "3",
-            "flag: bad value for `--request-timeout`: `3` is no duration (the unit is missing): write it as 500ms",
+            "bad value for `--request-timeout`: `3` is no duration (the unit is missing): write it as 500ms",
         ),
         ("request_timeout", "soon", "`soon` is no duration: write it as 500ms, 3s or \"1m 30s\""),
         ("request_timeout", "2 years", "`2 years` is more than a year"),
@@ -241,7 +241,7 @@ fn listeners_of_a_file_are_read_and_bad_ones_named() {
     assert_eq!(both.addresses().count(), 2);
     assert_eq!(config.insecure_binds().len(), 1);
     for (text, error) in [
-        ("[[listeners]]\ndatabase = \"shop\"\n", "FILE: bad value for `listeners`: missing field `address`"),
+        ("[[listeners]]\ndatabase = \"shop\"\n", "FILE: bad value for `listeners`: `address` is missing"),
         ("[[listeners]]\naddress = \"6380\"\n", "FILE: bad value for `listeners.address`: `6380` is no IP address"),
         ("[[listeners]]\naddress = \":1\"\ndatabse = \"x\"\n", "there is no key `listeners.databse`; did you mean"),
         ("[[listeners]]\naddress = \":1\"\nusers = [\"\"]\n", "FILE: bad value for `listeners.users`: a name is empty"),

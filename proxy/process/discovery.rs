@@ -46,7 +46,7 @@ use crate::{
     cluster::topology::{Hint, Role, Topology, View},
     config::Config,
     metrics::{Metrics, Trigger, events::EventKind},
-    protocol::{address::Address, slot::SLOTS},
+    protocol::{address::Address, names::Name, slot::SLOTS},
     upstream::dial::{Credentials, DialError, DialStep, Dialer, Login},
 };
 
@@ -257,7 +257,7 @@ impl Discovery {
         self.turned_away.retain(|_, since| now - *since < COMPLAIN_AGAIN);
         if !self.turned_away.contains_key(id) {
             let label = self.current().node(id).map_or_else(|| id.into(), |node| node.label.clone());
-            let text = format!("node {label} turns connections away: {said}");
+            let text = Name::NodeRefuses.on(format!("node {label} turns connections away: {said}"));
             self.metrics.events().warn(EventKind::NodeLost, text);
             self.turned_away.insert(id.to_owned(), now);
         }
@@ -394,6 +394,7 @@ impl Discovery {
         } else {
             if !self.alone {
                 let text = format!("no node answered, the last known layout serves on: {failures}; {remedy}");
+                let text = Name::NodeUnreachable.on(text);
                 self.metrics.events().warn(EventKind::NodeLost, text);
             }
             // Whether they serve is not known by that.

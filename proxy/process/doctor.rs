@@ -16,7 +16,7 @@ mod slots;
 
 use serde::Serialize;
 
-use crate::config::Config;
+use crate::{config::Config, protocol::names::Name};
 use exam::Exam;
 
 /// How bad a finding is.
@@ -36,6 +36,9 @@ pub enum Severity {
 pub struct Finding {
     /// How bad it is.
     pub verdict: Severity,
+    /// Its name in `deploy/troubleshooting.md`, where there is something to do.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub name: Option<Name>,
     /// What it is about, in one word.
     pub about: &'static str,
     /// What was found, for a person.
@@ -55,21 +58,34 @@ pub struct Report {
 impl Report {
     /// Adds what is as it should be.
     pub fn ok(&mut self, about: &'static str, says: impl Into<String>) {
-        self.findings.push(Finding { verdict: Severity::Ok, about, says: says.into(), remedy: None });
+        self.findings.push(Finding { verdict: Severity::Ok, name: None, about, says: says.into(), remedy: None });
     }
 
     /// Adds what works now and may not always.
-    pub fn warning(&mut self, about: &'static str, says: impl Into<String>, remedy: impl Into<String>) {
-        self.add(Severity::Warning, about, says, remedy);
+    pub fn warning(&mut self, about: &'static str, name: Name, says: impl Into<String>, remedy: impl Into<String>) {
+        self.add(Severity::Warning, about, name, says, remedy);
     }
 
     /// Adds what does not work.
-    pub fn problem(&mut self, about: &'static str, says: impl Into<String>, remedy: impl Into<String>) {
-        self.add(Severity::Problem, about, says, remedy);
+    pub fn problem(&mut self, about: &'static str, name: Name, says: impl Into<String>, remedy: impl Into<String>) {
+        self.add(Severity::Problem, about, name, says, remedy);
     }
 
-    fn add(&mut self, verdict: Severity, about: &'static str, says: impl Into<String>, remedy: impl Into<String>) {
-        self.findings.push(Finding { verdict, about, says: says.into(), remedy: Some(remedy.into()) });
+    fn add(
+        &mut self,
+        verdict: Severity,
+        about: &'static str,
+        name: Name,
+        says: impl Into<String>,
+        remedy: impl Into<String>,
+    ) {
+        self.findings.push(Finding {
+            verdict,
+            name: Some(name),
+            about,
+            says: says.into(),
+            remedy: Some(remedy.into()),
+        });
     }
 
     /// How many findings are that bad.

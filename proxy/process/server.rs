@@ -35,8 +35,7 @@ use crate::{
         takeover::{self, Post, Predecessor, Successor},
         worker::{Blueprint, Worker},
     },
-    protocol::endpoint::ListenAddress,
-    protocol::says,
+    protocol::{endpoint::ListenAddress, names::Name, says},
     upstream::{
         descriptors::Descriptors,
         dial::{Credentials, Dialer, Login},
@@ -76,6 +75,18 @@ pub enum ServeError {
     Certificate(FileError),
     /// The system refused something else that is needed.
     System(&'static str, io::Error),
+}
+
+impl ServeError {
+    /// Its name in `deploy/troubleshooting.md`.
+    pub fn name(&self) -> Name {
+        match self {
+            ServeError::Bind(..) => Name::Port,
+            ServeError::Config(error) => error.name(),
+            ServeError::Certificate(_) => Name::TlsFiles,
+            ServeError::System(..) => Name::Start,
+        }
+    }
 }
 
 impl fmt::Display for ServeError {

@@ -53,8 +53,20 @@ impl fmt::Display for NoAddress {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         // In front of an `@` there may be a password.
         let shown = self.0.rsplit_once('@').map_or_else(|| self.0.clone(), |(_, address)| format!("...@{address}"));
-        write!(f, "`{shown}` is no address: write host:port, as in redis-7000:7000, 10.0.0.1:7000 or [::1]:7000")
+        write!(f, "`{shown}` is no address: write host:port, as in redis-7000:7000, 10.0.0.1:7000 or [::1]:7000")?;
+        match network(&shown) {
+            Some(mask) => write!(f, "; `{mask}` is the network's (as docker shows it): cut it off"),
+            None => Ok(()),
+        }
     }
+}
+
+/// The `/16` that docker shows behind an address.
+fn network(text: &str) -> Option<&str> {
+    let mask = &text[text.find('/')?..];
+    let digits = mask[1..].bytes().take_while(u8::is_ascii_digit).count();
+    let rest = &mask[1 + digits..];
+    (matches!(digits, 1..=3) && (rest.is_empty() || rest.starts_with(':'))).then_some(&mask[..=digits])
 }
 
 impl std::error::Error for NoAddress {}
@@ -102,5 +114,16 @@ mod tests {
         }
         let complaint = "redis://:secret@a:7000".parse::<Address>().unwrap_err().to_string();
         assert!(complaint.starts_with("`...@a:7000` is no address"), "{complaint}");
+        for (text, is_network) in [
+            ("172.18.0.2/16:7000", true),
+            ("172.18.0.2/16", true),
+            ("172.18.0.2:7000/16", true),
+            ("redis://a:7000", false),
+            ("a/b:7000", false),
+            ("a/", false),
+        ] {
+            let complaint = text.parse::<Address>().unwrap_err().to_string();
+            assert_eq!(complaint.contains("`/16` is the network's"), is_network, "{complaint}");
+        }
     }
 }

@@ -1,7 +1,11 @@
-//! Every fixed text that the proxy itself speaks to a client. Where Redis has a text for the case, it is Redis' own.
+//! Every fixed text that the proxy itself speaks to a client: here those that Redis has for the case, in its own words; the
+//! proxy's own are in [`own`].
 //!
 //! Texts are without the leading `-` and the ending; [`crate::protocol::resp::write::error`] writes them.
 
+mod own;
+
+pub use own::*;
 /// `QUEUED`, the reply to each command of a transaction.
 pub const QUEUED: &str = "QUEUED";
 /// A command outside of what is allowed before AUTH.
@@ -23,21 +27,8 @@ pub const PROTECTED: &str = "DENIED Slotway is running in protected mode: this p
      where the network is closed.";
 /// One client too many.
 pub const MAX_CLIENTS: &str = "ERR max number of clients reached";
-/// Plain text came to a port of TLS, which Redis would close without a word.
-pub const SPEAKS_TLS: &str = "ERR proxy: this port speaks TLS: connect to it with rediss://, or redis-cli --tls";
-/// The same to a visitor of the admin port.
-pub const ADMIN_SPEAKS_TLS: &str = "HTTP/1.1 400 Bad Request\r\nContent-Type: text/plain\r\nConnection: close\r\n\r\n\
-                                    This port speaks TLS: ask it by https://\n";
-/// Why a connection of a client's own cannot be had.
-pub const TOO_FEW_FILES: &str = "all open files that the proxy is allowed are in use, raise its `ulimit -n`";
 /// An option that is none.
 pub const SYNTAX: &str = "ERR syntax error";
-/// A request that would be too long with the prefixes of a database before its keys.
-pub const TOO_LONG_INSIDE: &str = "ERR proxy: the request is too long for a database of its own";
-/// An argument that should be an integer.
-pub const PROXY_CONFIG: &str = "ERR proxy: say PROXY CONFIG, or PROXY CONFIG GET <pattern>";
-/// PROXY SLOWLOG with other arguments than it takes.
-pub const PROXY_SLOWLOG: &str = "ERR proxy: say PROXY SLOWLOG GET [<count>], PROXY SLOWLOG LEN or PROXY SLOWLOG RESET";
 /// A number that is none.
 pub const NOT_INTEGER: &str = "ERR value is not an integer or out of range";
 /// SELECT of a database that does not exist.
@@ -99,206 +90,19 @@ pub const DISCARD_WITHOUT_MULTI: &str = "ERR DISCARD without MULTI";
 pub const EXECABORT: &str = "EXECABORT Transaction discarded because of previous errors.";
 /// An EXEC that is malformed: the reason follows.
 pub const EXECABORT_BECAUSE: &str = "EXECABORT Transaction discarded because of: ";
-/// What has keys, behind CONFIG SET in a transaction: all nodes are set once the transaction's own has run it.
-pub const BEHIND_CONFIG_SET: &str =
-    "ERR In a transaction through the proxy, CONFIG SET takes effect last: put it behind all commands with keys";
-/// What a server may answer by bytes of the client's own cannot be told from the replies around it.
-pub const ECHOED_IN_MULTI: &str = "ERR proxy: within MULTI, no backslash in the first line of a script, and no line break in an option of FUNCTION LIST";
 /// No topology yet, or a slot without an owner.
 pub const CLUSTERDOWN: &str = "CLUSTERDOWN The cluster is down";
 /// CLUSTER at a server that is in none.
 pub const NO_CLUSTER: &str = "ERR This instance has cluster support disabled";
-/// PROXY READS with another word.
-pub const READ_FROM: &str = "ERR proxy: READS takes primary, replica or nearest";
-/// What a split of one request could not put together.
-pub const ODD_REPLIES: &str = "ERR proxy: the nodes' replies do not fit together";
-
-/// What would change the nodes' users, from a user of the proxy's own.
-pub fn changes_users(command: &str, user: &str) -> String {
-    format!(
-        "ERR proxy: {} is about the nodes' users, and '{user}' is a user of the proxy's own: the proxy's configuration says \
-         what it may do",
-        spoken(command)
-    )
-}
-
-/// What would act on others, from a user with a database of its own.
-pub fn acts_on_others(command: &str, user: &str) -> String {
-    format!(
-        "ERR proxy: {} would act on clients of other users than '{user}', which has a database of its own",
-        spoken(command)
-    )
-}
-
-/// A user of the proxy's own has sent too many requests.
-pub fn too_many_requests(user: &str, limit: u32) -> String {
-    format!("ERR proxy: the user '{user}' may send {limit} requests a second, and has; this one was not carried out")
-}
-
-/// A user of the proxy's own has too many clients.
-pub fn too_many_clients_of(user: &str) -> String {
-    format!("ERR proxy: max number of clients of the user '{user}' reached")
-}
-
-/// WAIT where a node may have lost what was written there.
-pub fn wait_lost(node: &str, why: &str) -> String {
-    format!("ERR proxy: what you wrote to {node} may be lost, so that no replicas can be counted: {why}")
-}
-
-/// WAIT where a node does not tell.
-pub fn wait_unsure(node: &str, why: &str) -> String {
-    format!("ERR proxy: the replicas of {node} cannot be counted: {why}")
-}
-
-/// Too much waits for a node to take more of it.
-pub fn node_takes_no_more(node: &str) -> String {
-    format!("ERR proxy: {node} does not keep up, too much waits for it already")
-}
 
 /// EXEC where the node takes nothing, in its words, as Redis has it.
 pub fn exec_aborted(why: &str) -> String {
     format!("{EXECABORT_BECAUSE}{why}")
 }
 
-/// A request that would overtake what was given up before and may still run.
-pub fn in_doubt(node: &str, obstacle: &str) -> String {
-    let obstacle = if obstacle.is_empty() { "its reply has not come" } else { obstacle };
-    format!(
-        "ERR proxy: not sent: what was given up before may still run on {node} ({obstacle}), and must not run after this"
-    )
-}
-
-/// A node is not asked any more since the cluster has it no more, or elsewhere.
-pub fn node_has_left(node: &str) -> String {
-    format!("ERR proxy: {node} has just left the cluster or its address, ask again")
-}
-
-/// A reply that has to be read whole is too large for that.
-pub const NO_ROOM: &str = "its reply is too large (max_buffered), ask for less at a time";
-
-/// The same, of this node's reply.
-pub fn reply_too_large(node: &str) -> String {
-    format!("ERR proxy: no answer from {node}: {NO_ROOM}")
-}
-
-/// A request whose time is over.
-pub fn no_answer(node: &str, limit: std::time::Duration) -> String {
-    format!("ERR proxy: no answer from {node} within {limit:?}, the command may have run")
-}
-
-/// FCALL where a primary has just joined and may lack the function.
-pub fn awaits_functions(node: &str) -> String {
-    format!("ERR proxy: {node} has just joined the cluster and is being given its functions")
-}
-
-/// FUNCTION LOAD and the like where a node is still being given what others have.
-pub fn functions_differ(node: &str) -> String {
-    format!("ERR proxy: {node} is still being given the functions that it has missed, nothing is done")
-}
-
 /// A wrong number of arguments. `name` is in lower case, a subcommand's as `config|get`.
 pub fn wrong_arity(name: &str) -> String {
     format!("ERR wrong number of arguments for '{name}' command")
-}
-
-/// A command that is refused, and why.
-pub fn refused(name: &str, reason: &str) -> String {
-    let command = spoken(name);
-    format!(
-        "ERR {command} is not served by the proxy: {reason}. To reach one node on purpose: PROXY NODE <host:port> \
-         {command} ... (PROXY NODES lists them)"
-    )
-}
-
-/// A command that is refused in a database of its own, and why.
-pub fn refused_inside(name: &str, database: &str, reason: &str) -> String {
-    let command = spoken(name);
-    format!("ERR proxy: {command} is not served in the database '{database}': {reason}")
-}
-
-/// PROXY NODE by slot or key with a command that is refused otherwise: slots move, and another node would be hit.
-pub fn only_at_a_node(name: &str, owner: &str) -> String {
-    let command = spoken(name);
-    format!(
-        "ERR {command} is not sent to whoever owns a slot: name the node itself, as in PROXY NODE {owner} {command} ..."
-    )
-}
-
-/// No node tells whether the client's user may do what the proxy answers itself.
-pub fn no_verdict(why: &str) -> String {
-    let why = why.strip_prefix("ERR ").unwrap_or(why);
-    format!("ERR proxy: no node tells whether your user may do this: {why}")
-}
-
-/// No node has told whose name a command's is.
-pub fn no_name(why: &str) -> String {
-    let why = why.strip_prefix("ERR ").unwrap_or(why);
-    format!("ERR proxy: no node tells which command this is, it was not sent: {why}")
-}
-
-/// The proxy may not ask whether the client's user may do what would touch other clients.
-pub const MAY_NOT_ASK: &str = "NOPERM proxy: it cannot be told whether your user may do this: the proxy's own user needs +acl|getuser and +acl|dryrun at the nodes";
-
-/// A command that the configuration refuses.
-pub const REFUSED_BY_CONFIGURATION: &str = "the proxy's configuration refuses it";
-
-/// What is about a whole database, for a user who may not run scripts.
-pub const TAKES_SCRIPTS: &str = "NOPERM proxy: in a database of its own this command is a script at the node, which your user may \
-     not run; it takes EVAL, EVAL_RO, CLUSTER COUNTKEYSINSLOT and CLUSTER GETKEYSINSLOT, and the database's keys";
-
-/// What may touch any key of a database of its own, while its keys are at two nodes.
-pub fn half_moved(database: &str, slot: crate::protocol::slot::Slot) -> String {
-    format!(
-        "TRYAGAIN proxy: slot {slot} of the database '{database}' is on its way from one node to another; scripts and what is about \
-         all keys wait for that. It has not begun, ask again"
-    )
-}
-
-/// FLUSHDB in all of the cluster, where databases of their own are in it.
-pub const HOLDS_OTHERS: &str = "it would empty the databases that SELECT leads to as well, which FLUSHALL is for";
-
-/// A command about its connection, behind PROXY NODE: that connection lives for one command.
-pub fn not_for_one_node(name: &str) -> String {
-    let command = spoken(name);
-    format!(
-        "ERR {command} is about its connection, and that of PROXY NODE lives for one command and one reply: connect to \
-         the node itself"
-    )
-}
-
-/// Keys in several slots in a command that cannot be split. Each key comes with its slot, at most [`MOST_KEYS_NAMED`].
-pub fn cross_slot(keys: &[(&[u8], crate::protocol::slot::Slot)], more: usize) -> String {
-    let named: Vec<String> = keys.iter().map(|(key, slot)| format!("'{}' is in slot {slot}", shown(key))).collect();
-    let more = if more > 0 { format!(" and {more} more") } else { String::new() };
-    format!(
-        "CROSSSLOT Keys in request don't hash to the same slot: {}{more}. Give them one hash tag: keys with the same \
-         text in braces, as in {{tag}}a and {{tag}}b, share a slot",
-        named.join(", ")
-    )
-}
-
-/// How many keys an error names.
-pub const MOST_KEYS_NAMED: usize = 4;
-
-/// A command's name as clients say it.
-fn spoken(name: &str) -> String {
-    name.replace('|', " ").to_ascii_uppercase()
-}
-
-/// The start of a key, made printable.
-fn shown(key: &[u8]) -> String {
-    let cut = if key.len() > 48 { &key[..48] } else { key };
-    format!("{}{}", cut.escape_ascii(), if cut.len() < key.len() { "..." } else { "" })
-}
-
-/// An error that hit some parts of a write only: what the node said, and what was done all the same, and whether it will be
-/// done where it was not.
-pub fn done_in_part(said: &[u8], command: &str, done: usize, of: usize, follows: bool) -> Vec<u8> {
-    let mut text = said.to_vec();
-    let rest = if follows { ", where it follows as soon as it can" } else { "" };
-    let note = format!(" (proxy: {command} was done in {done} of {of} parts, not where this error came from{rest})");
-    text.extend_from_slice(note.as_bytes());
-    text
 }
 
 /// A command that a subscriber in RESP2 may not send. `name` is in lower case, a subcommand's as `config|get`.
@@ -360,31 +164,3 @@ pub fn is_rejection(error: &[u8]) -> bool {
     let starts: [&[u8]; 4] = [b"NOPERM ", b"NOAUTH ", b"ERR wrong number of arguments for ", b"ERR Command "];
     starts.iter().any(|start| error.starts_with(start))
 }
-
-/// A command that is about all nodes or about the connection, between MULTI and EXEC.
-pub fn not_in_transaction(name: &str) -> String {
-    let command = spoken(name);
-    format!("ERR {command} cannot be part of a transaction through the proxy: a transaction runs on one node")
-}
-
-/// A command in a transaction whose keys are not in the slot of those before.
-pub fn cross_slot_in_transaction(first: crate::protocol::slot::Slot, other: crate::protocol::slot::Slot) -> String {
-    format!(
-        "CROSSSLOT Keys in request don't hash to the same slot: the transaction is in slot {first}, this key in slot \
-         {other}. Give the keys of a transaction one hash tag, as in {{tag}}a and {{tag}}b"
-    )
-}
-
-/// For a split request whose parts' replies are too large to be put together, and that cannot go by another way since
-/// what stands behind it has run.
-pub const PARTS_TOO_LARGE: &str = "ERR proxy: the replies from several slots are too large to be put together while writes \
-                                   are sent behind the request; ask again, or for fewer keys at a time";
-
-/// For PROXY RELOAD where nothing has been taken.
-pub fn not_reloaded(why: &str) -> String {
-    format!("ERR proxy: the new configuration is not taken, the old one serves on: {why}")
-}
-
-/// For a client that is closed since all clients together hold more than they may, and it holds most.
-pub const EVICTED: &str = "ERR proxy: max_buffered is used up and this client holds most of it, so that it is closed; \
-                           send or ask for less at a time, or raise max_buffered";

@@ -105,12 +105,10 @@ impl NoReply {
     fn text(&self, link: &Link) -> String {
         let node = &link.node().label;
         match self {
-            NoReply::Bounced(Why::Redirected(..)) => {
-                format!("ERR proxy: {node} has just given this away, ask again")
-            }
+            NoReply::Bounced(Why::Redirected(..)) => says::given_away(node),
             NoReply::Bounced(other) => other.last_error(),
             NoReply::TooLarge => says::reply_too_large(node),
-            NoReply::BrokenOff => format!("ERR proxy: the reply of {node} broke off"),
+            NoReply::BrokenOff => says::broken_off(node),
         }
     }
 }
@@ -207,7 +205,7 @@ pub(super) async fn ask_out_of_band(
     doubts: &Rc<Doubts>,
     patience: Duration,
 ) -> Result<Bytes, Bytes> {
-    let failed = |why: String| Err(write::error_frame(format!("ERR proxy: {}: {why}", node.label)));
+    let failed = |why: String| Err(write::error_frame(says::could_not_ask(&node.label, why)));
     let mut connection = match lane.pool().take(node).await {
         Ok(connection) => connection.on_behalf_of(doubts),
         Err(why) => return failed(why.to_string()),

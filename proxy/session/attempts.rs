@@ -13,7 +13,7 @@ use crate::{
         topology::{Hint, Node, RedirectKind, Route},
     },
     metrics::NodeError,
-    protocol::slot::Slot,
+    protocol::{says, slot::Slot},
     upstream::{
         dedicated::Dedicated,
         dial::DialError,
@@ -176,7 +176,7 @@ impl Attempts {
 pub(super) fn lost(router: &Router, from: &Arc<Node>, why: &str) -> Why {
     router.node_tally(from).error(NodeError::Connection);
     router.hint(Hint::Timeout { node: from.id.clone() });
-    Why::Unsent(format!("ERR proxy: connection to {} lost ({why})", from.label))
+    Why::Unsent(says::connection_lost(&from.label, why))
 }
 
 #[cfg(test)]

@@ -154,9 +154,7 @@ impl<'a> BlockedCall<'a> {
                     match self.attempts.lost(&node, &why) {
                         lost if self.repeatable => lost,
                         Why::Unsent(text) => {
-                            return Some(Streamed::whole(write::error_frame(format!(
-                                "{text}, the command may have run"
-                            ))));
+                            return Some(Streamed::whole(write::error_frame(says::may_have_run(&text))));
                         }
                         _ => return None,
                     }

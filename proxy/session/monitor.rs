@@ -26,7 +26,10 @@ use crate::{
         database::{Databases, Said, is_guard},
         table::{CommandTable, Flags, Spec, Treatment, sender::Sender},
     },
-    protocol::resp::{Request, write},
+    protocol::{
+        resp::{Request, write},
+        says,
+    },
     upstream::{
         dial::{Dialer, Login, Version},
         feed::{Feed, FeedEvent},
@@ -254,7 +257,7 @@ pub(super) async fn begin(caller: Caller) -> Result<Box<Monitor>, Bytes> {
     if monitor.nodes.iter().any(|node| node.begun) {
         return Ok(monitor);
     }
-    Err(write::error_frame("CLUSTERDOWN proxy: no node can be monitored now"))
+    Err(write::error_frame(says::NO_MONITOR))
 }
 
 #[cfg(test)]

@@ -14,7 +14,7 @@ use super::{caller::Caller, database, local::Answer, names, permission, work::Wo
 use crate::{
     clients::ChangeOfUsers,
     cluster::{
-        explain::Grounds,
+        explain::{Grounds, frame_of},
         topology::{Named, Node, Role, Topology},
     },
     commands::{
@@ -125,8 +125,9 @@ fn explain(caller: &Caller, request: &Request<'_>) -> Vec<String> {
     let topology = caller.router.topology();
     let policy: &Policy = &caller.router.settings().policy;
     let grounds = Grounds { commands: &topology.commands, policy, topology: Some(&topology) };
-    let mut frame = Vec::new();
-    write::request(&mut frame, &request.args().skip(2).collect::<Vec<_>>());
+    let Some(frame) = frame_of(&request.args().skip(2).collect::<Vec<_>>()) else {
+        return vec!["a quote stays open".to_owned()];
+    };
     let mut parser = Parser::default();
     let Ok(Some(found)) = parser.find(&frame) else { return Vec::new() };
     let request = parser.request(&frame, found);
@@ -302,7 +303,7 @@ impl OneNode {
             Ok(replies) => Ok(replies.into_iter().next()),
             Err(why) => {
                 connection.count_failure(&why);
-                Err(format!("ERR proxy: no reply from {} ({why}), the command may have run", self.node.label))
+                Err(says::no_reply(&self.node.label, why))
             }
         }
     }

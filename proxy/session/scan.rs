@@ -8,6 +8,7 @@ use crate::{
     cluster::scan::{self, NodeSelf, ScanStep},
     protocol::{
         resp::{Request, Value, write},
+        says,
         slot::Slot,
     },
     upstream::router::Router,
@@ -70,7 +71,7 @@ async fn page_of_one(caller: &Caller, request: &Request<'_>, cursor: u64, slot: 
             let link = caller.router.first_lane().link_to(&caller.router, &node);
             next_stage(&caller.router, &step, caller.ask(&link, CLUSTER_NODES).await?.as_ref())?
         }
-        Some(cursor) => step.after(cursor).ok_or("ERR proxy: the node's cursor is too large for the proxy's")?,
+        Some(cursor) => step.after(cursor).ok_or(says::CURSOR_TOO_LARGE)?,
     };
     Ok(Page::Keys(cursor, page))
 }
@@ -78,7 +79,7 @@ async fn page_of_one(caller: &Caller, request: &Request<'_>, cursor: u64, slot: 
 /// A node has come to the end of its keys: where the scan goes on.
 fn next_stage(router: &Router, step: &ScanStep, nodes: &[u8]) -> Result<u64, String> {
     let nodes = Value::parse(nodes).ok().flatten().and_then(|(nodes, _)| NodeSelf::parse(nodes.str()?));
-    let own = nodes.ok_or("ERR proxy: a node does not say which slots it owns (CLUSTER NODES), ask again")?;
+    let own = nodes.ok_or(says::SLOTS_NOT_TOLD)?;
     Ok(router.scans().next(step, &own, &router.topology()))
 }
 

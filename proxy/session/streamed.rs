@@ -169,7 +169,7 @@ impl Streamed {
                 return Ok(all.freeze());
             }
             if !held.is_now(all.len()) {
-                return Err(format!("{}, the command has run", says::reply_too_large(&node.label)).into());
+                return Err(says::reply_too_large_but_ran(&node.label).into());
             }
         }
     }
@@ -227,7 +227,7 @@ pub(super) async fn ask_for(
             Attempt::Refused(why) => attempts.again(why).await?,
             // Once only: what breaks the connection each time must not be sent for ever.
             Attempt::Lost(why) if lost_before => {
-                return Err(format!("{}, the command may have run", why.last_error()).into());
+                return Err(says::may_have_run(&why.last_error()).into());
             }
             Attempt::Lost(why) => {
                 lost_before = true;

@@ -17,7 +17,10 @@ use super::{
     subscriber::{Subscriber, SubscriberContext, TopicKind},
     work::Job,
 };
-use crate::{protocol::resp::write, upstream::router::Router};
+use crate::{
+    protocol::{resp::write, says},
+    upstream::router::Router,
+};
 
 /// How many names are dealt with before the worker's other clients get their turn.
 const STEP: usize = 1024;
@@ -168,7 +171,7 @@ fn in_steps(names: &[Bytes]) -> impl Iterator<Item = impl Future<Output = &[Byte
 fn no_place(router: &Router) -> Bytes {
     let topology = router.topology();
     let why = topology.trouble.as_deref().unwrap_or("the node that serves this subscription does not answer");
-    format!("CLUSTERDOWN proxy: {why}").into()
+    says::not_served(why).into()
 }
 
 #[cfg(test)]

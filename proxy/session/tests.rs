@@ -194,7 +194,10 @@ async fn a_node_that_stays_away_is_named_once_its_time_is_over() {
         nodes.stop(0);
         client.asks("SET foo 1").await;
         let error = client.line().await;
-        assert_eq!(error, "-ERR proxy: cannot connect to 127.0.0.1:7000: connection refused\r\n");
+        assert_eq!(
+            error,
+            "-ERR proxy: cannot connect to 127.0.0.1:7000: connection refused (SLOTWAY-NODE-UNREACHABLE)\r\n"
+        );
     })
     .await;
 }

@@ -296,8 +296,7 @@ pub(super) async fn try_multi(caller: Caller) -> Result<(), Bytes> {
     let patience = caller.router.timeouts().request_timeout();
     let mut connection = caller.attempts(None).connect().await.map_err(|text| write::error_frame(&text))?;
     let replies = connection.exchange(&[MULTI, DISCARD].concat(), 2, patience).await;
-    let replies =
-        replies.map_err(|why| write::error_frame(format!("ERR proxy: {}: {why}", connection.node().label)))?;
+    let replies = replies.map_err(|why| write::error_frame(says::could_not_ask(&connection.node().label, why)))?;
     // Who may not DISCARD is still within MULTI.
     if replies.last().is_some_and(|reply| reply.first() == Some(&b'+')) {
         connection.give_back();

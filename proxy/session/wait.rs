@@ -136,7 +136,7 @@ pub(super) async fn server_says(caller: &Caller, request: &Request<'_>) -> Bytes
     match said.await {
         Ok(Some(reply)) => reply,
         Ok(None) => write::error_frame(says::ODD_REPLIES),
-        Err(why) => write::error_frame(format!("ERR proxy: {}: {why}", node.label)),
+        Err(why) => write::error_frame(says::could_not_ask(&node.label, why)),
     }
 }
 

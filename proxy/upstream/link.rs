@@ -424,7 +424,7 @@ impl Link {
         let now = self.context.clock.now();
         for (envelope, request) in self.take_all() {
             let Some(mut envelope) = envelope else { continue };
-            let error = || format!("ERR proxy: connection to {} lost ({lost})", self.node.label);
+            let error = || says::connection_lost(&self.node.label, lost);
             if !request.written && !envelope.ticket.has_begun() {
                 envelope.bounce(request.bytes, Why::Unsent(error()));
             } else if envelope.traits.repeatable && !envelope.ticket.has_begun() {
@@ -438,7 +438,7 @@ impl Link {
             } else {
                 envelope.wrote(&self.node);
                 envelope.in_doubt(&connection);
-                let error = format!("{}, the command may have run", error());
+                let error = says::may_have_run(&error());
                 self.tally.failed(|node| envelope.span(node, now, &error));
                 envelope.fail(&error);
             }

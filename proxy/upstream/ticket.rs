@@ -27,7 +27,11 @@ pub use self::{
     line::{Line, OWED_LIMIT, ReplySize},
     writes::Writes,
 };
-use crate::{cluster::topology::Node, commands::plan::Split, protocol::resp::write};
+use crate::{
+    cluster::topology::Node,
+    commands::plan::Split,
+    protocol::{resp::write, says},
+};
 
 /// The duty to answer one request, or one part of it.
 #[derive(Debug)]
@@ -201,7 +205,7 @@ impl Ticket {
 
 impl Drop for Ticket {
     fn drop(&mut self) {
-        self.fail_now("ERR proxy: the request was dropped unanswered, it may have run; please report this as a bug");
+        self.fail_now(says::DROPPED);
     }
 }
 

@@ -249,8 +249,10 @@ fn keys_are_asked_again_where_they_were_not_told() {
 
     // Not for ever.
     two.when("KEYS", Act::HangUp).when("KEYS", Act::HangUp);
-    let lost =
-        format!("-ERR proxy: connection to {} lost (closed by the node), the command may have run\r\n", two.address());
+    let lost = format!(
+        "-ERR proxy: connection to {} lost (closed by the node), the command may have run (SLOTWAY-NODE-LOST)\r\n",
+        two.address()
+    );
     assert_eq!(client.line("KEYS *"), lost.as_str());
     for _ in 0..200 {
         two.when("KEYS", loading());
@@ -261,7 +263,10 @@ fn keys_are_asked_again_where_they_were_not_told() {
         client.line("KEYS *");
     }
     two.when("KEYS", Act::FallSilent);
-    let silent = format!("-ERR proxy: no answer from {} within 1s, the command may have run\r\n", two.address());
+    let silent = format!(
+        "-ERR proxy: no answer from {} within 1s, the command may have run (SLOTWAY-NO-ANSWER)\r\n",
+        two.address()
+    );
     assert_eq!(client.line("KEYS *"), silent.as_str());
 
     // A node's own error, and what is no list, are the whole reply.

@@ -251,7 +251,10 @@ fn who_speaks_plain_text_to_tls_is_told_so_and_the_log_says_it_once() {
         stream.write_all(b"*1\r\n$4\r\nPING\r\n").expect("sent");
         let mut said = String::new();
         stream.read_to_string(&mut said).expect("an answer");
-        assert_eq!(said, "-ERR proxy: this port speaks TLS: connect to it with rediss://, or redis-cli --tls\r\n");
+        assert_eq!(
+            said,
+            "-ERR proxy: this port speaks TLS: connect to it with rediss://, or redis-cli --tls (SLOTWAY-SPEAKS-TLS)\r\n"
+        );
     }
     eventually("all to be counted", || {
         tls.proxy.metric("slotway_client_tls_handshakes_total", &["outcome=\"plain_text\""]) == 3.0

@@ -166,7 +166,7 @@ fn a_user_has_as_much_as_it_may() {
     let (proxy, _) = start(shared(), &text.concat());
     let (mut one, two) = (log_in(proxy.client(), "few"), log_in(proxy.client(), "few"));
     let mut third = proxy.client();
-    let refused = "-ERR proxy: max number of clients of the user 'few' reached\r\n";
+    let refused = "-ERR proxy: max number of clients of the user 'few' reached (SLOTWAY-USER-CLIENTS)\r\n";
     assert_eq!(third.line("AUTH few few-secret"), refused);
     assert_eq!(third.line("HELLO 3 AUTH few few-secret"), refused);
     assert_eq!(one.line("AUTH few few-secret"), "+OK\r\n", "who has a place keeps it");
@@ -179,8 +179,7 @@ fn a_user_has_as_much_as_it_may() {
     let lines: Vec<Vec<String>> = (0..60).map(|_| vec!["INCR".into(), "counter".into()]).collect();
     let replies = slow.pipeline(&lines);
     let refused = replies.iter().filter(|reply| reply.is_error()).count();
-    let expected =
-        "-ERR proxy: the user 'slow' may send 20 requests a second, and has; this one was not carried out\r\n";
+    let expected = "-ERR proxy: the user 'slow' may send 20 requests a second, and has; this one was not carried out (SLOTWAY-RATE-LIMIT)\r\n";
     assert!(replies.iter().filter(|reply| reply.is_error()).all(|reply| *reply == expected), "{replies:?}");
     assert!((20..40).contains(&(60 - refused)), "{refused} of 60 were refused");
     assert_eq!(log_in(proxy.client(), "other").line("PING"), "+PONG\r\n");
@@ -226,7 +225,7 @@ fn bad_users_are_named() {
             "[users.a]\npassword_file = \"/nowhere\"\n".to_owned(),
             "`users.a.password_file`: cannot take the password from /nowhere",
         ),
-        ("[users.a]\n".to_owned(), "missing field `password_file`"),
+        ("[users.a]\n".to_owned(), "`password_file` is missing"),
         (format!("[users.\"a b\"]\npassword_file = \"{}\"\n", file.display()), "`a b` is no name of a user"),
         (
             format!("client_password = \"x\"\n[users.default]\npassword_file = \"{}\"\n", file.display()),

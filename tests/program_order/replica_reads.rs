@@ -272,7 +272,7 @@ fn a_client_chooses_for_itself() {
         assert_eq!(client.call(&["GET", &key]).string(), "v");
     }
     let refused = client.line("PROXY READS somewhere");
-    assert_eq!(refused.0, b"-ERR proxy: READS takes primary, replica or nearest\r\n");
+    assert_eq!(refused.0, b"-ERR proxy: READS takes primary, replica or nearest (SLOTWAY-USAGE)\r\n");
 }
 
 #[test]

@@ -48,23 +48,23 @@ fn configuration_errors_name_the_source_the_key_and_what_to_do() {
         (
             &["serve", "--config", file][..],
             &[][..],
-            format!("slotway: {file}: there is no key `request_timout`; did you mean `request_timeout`?\n"),
+            format!("slotway: {file}: there is no key `request_timout`; did you mean `request_timeout`? (SLOTWAY-UNKNOWN-KEY)\n"),
         ),
         (&["check"], &[("SLOTWAY_CONFIG", file)], format!("slotway: {file}: there is no key `request_timout`")),
         (
             &["serve"],
             &[("SLOTWAY_SEED", "a:1")],
-            "slotway: environment: there is no key `SLOTWAY_SEED`; did you mean `SLOTWAY_SEEDS`?\n".to_owned(),
+            "slotway: environment: there is no key `SLOTWAY_SEED`; did you mean `SLOTWAY_SEEDS`? (SLOTWAY-UNKNOWN-KEY)\n".to_owned(),
         ),
         (
             &["serve", "--seeds", "7000"],
             &[],
-            "slotway: flag: bad value for `--seeds`: `7000` is no address: write host:port".to_owned(),
+            "slotway: bad value for `--seeds`: `7000` is no address: write host:port".to_owned(),
         ),
         (
             &["--request-timeout", "3"],
             &[],
-            "slotway: flag: bad value for `--request-timeout`: `3` is no duration (the unit is missing): write it as 500ms"
+            "slotway: bad value for `--request-timeout`: `3` is no duration (the unit is missing): write it as 500ms"
                 .to_owned(),
         ),
         (&[], &[], "slotway: no seeds: name some nodes of the cluster, as in `slotway --seeds".to_owned()),

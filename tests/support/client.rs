@@ -148,7 +148,9 @@ impl Client {
             })?;
             if let Some(length) = found {
                 let rest = self.received.split_off(length);
-                return Ok(Reply(std::mem::replace(&mut self.received, rest)));
+                let reply = Reply(std::mem::replace(&mut self.received, rest));
+                reply.is_named();
+                return Ok(reply);
             }
             self.receive(end)?;
         }
@@ -211,6 +213,16 @@ impl Client {
 }
 
 impl Reply {
+    /// What the proxy says of its own accord ends with its name, in all tests: `deploy/troubleshooting.md` has them.
+    #[track_caller]
+    fn is_named(&self) {
+        let Some(said) = self.0.strip_prefix(b"-") else { return };
+        let said = String::from_utf8_lossy(said);
+        let is_own = ["ERR proxy: ", "CLUSTERDOWN proxy: ", "NOPERM proxy: ", "TRYAGAIN proxy: "];
+        let is_own = is_own.iter().any(|start| said.starts_with(start));
+        assert!(!is_own || said.contains(" (SLOTWAY-") && said.ends_with(")\r\n"), "an error without a name: {said}");
+    }
+
     /// Whether it is an error.
     pub fn is_error(&self) -> bool {
         matches!(self.0.first(), Some(b'-' | b'!'))

@@ -6,7 +6,10 @@ use std::{
 };
 
 use slotway::{
-    config::Config, process::doctor::Report, protocol::endpoint::ListenAddress, upstream::descriptors::files_for,
+    config::Config,
+    process::doctor::Report,
+    protocol::{endpoint::ListenAddress, names::Name},
+    upstream::descriptors::files_for,
 };
 
 use crate::cli::{
@@ -25,9 +28,12 @@ pub fn look(config: &Config, report: &mut Report) {
             Err(error) if error.kind() == io::ErrorKind::AddrInUse && running => {
                 report.ok(PROXY, format!("{address} is in use, as a proxy runs here"));
             }
-            Err(error) => {
-                report.problem(PROXY, format!("cannot listen on {address}: {error}"), remedy(&error, address, flag))
-            }
+            Err(error) => report.problem(
+                PROXY,
+                Name::Port,
+                format!("cannot listen on {address}: {error}"),
+                remedy(&error, address, flag),
+            ),
         }
     }
     open_ports(config, report);
@@ -44,12 +50,14 @@ fn open_ports(config: &Config, report: &mut Report) {
                 true => "asks nobody for a password, and serves this machine alone (protected_mode)",
                 false => "is open to everyone who can reach it",
             };
-            report.warning(PROXY, format!("{address} {so}"), remedy);
+            report.warning(PROXY, Name::OpenPort, format!("{address} {so}"), remedy);
         }),
-        (Some(user), []) => report.warning(PROXY, lent(user), "--client-password-file FILE, unless this is a sidecar"),
+        (Some(user), []) => {
+            report.warning(PROXY, Name::LentUser, lent(user), "--client-password-file FILE, unless this is a sidecar")
+        }
         (Some(user), open) => open.iter().for_each(|address| {
             let text = format!("everyone who can reach {address} would work as the nodes' user `{user}`: not served");
-            report.problem(PROXY, text, remedy);
+            report.problem(PROXY, Name::LentUser, text, remedy);
         }),
     }
 }
@@ -76,6 +84,7 @@ fn running_proxy(config: &Config, report: &mut Report) -> bool {
         (Some(true), _) => report.ok(PROXY, format!("one runs here, and http://{at}/readyz says that it can serve")),
         (Some(false), reason) => report.problem(
             PROXY,
+            Name::NotReady,
             format!(
                 "one runs here, and http://{at}/readyz says that it cannot serve: {}",
                 reason.unwrap_or("no reason given")
@@ -97,6 +106,7 @@ fn files(config: &Config, report: &mut Report) {
     if most < needed {
         report.warning(
             PROXY,
+            Name::OpenFiles,
             format!(
                 "{most} open files are allowed here: too few for max_clients = {}, which takes {needed}",
                 config.max_clients

@@ -89,7 +89,10 @@ fn redirects_are_counted_by_rounds() {
     }
     history.note([case(&moved)].into_iter());
     let action = history.decide(&case(&moved), now, &LIMITS);
-    assert_eq!(given_up(&action), Some("ERR proxy: too many redirects for slot 7: a:7000 still says Moved b:7001"));
+    assert_eq!(
+        given_up(&action),
+        Some("ERR proxy: too many redirects for slot 7: a:7000 still says Moved b:7001 (SLOTWAY-REDIRECTS)")
+    );
     // Those behind have redirects of their own.
     history.turn();
     assert_eq!(history.decide(&case(&moved), now, &LIMITS), Action::Again);

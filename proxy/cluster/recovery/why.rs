@@ -51,7 +51,7 @@ impl Why {
         match self {
             Why::Redirected(Redirect { kind, slot, host, port }, from) => {
                 let label = &from.label;
-                format!("ERR proxy: too many redirects for slot {slot}: {label} still says {kind:?} {host}:{port}")
+                says::too_many_redirects(*slot, label, format_args!("{kind:?} {host}:{port}"))
             }
             Why::Later(_, error) | Why::NoScript(_, error) => refusal::lossy_text(error),
             Why::Unsent(error) | Why::Hopeless(error) | Why::ByReplica(error) => error.clone(),

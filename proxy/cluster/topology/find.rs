@@ -9,6 +9,7 @@ use std::{
 use super::{Node, Topology};
 use crate::protocol::{
     address::Address,
+    says,
     slot::{SLOTS, Slot},
 };
 
@@ -89,24 +90,24 @@ impl Topology {
     }
 
     fn bare_number(&self, number: &str) -> String {
-        format!(
-            "ERR {number} may be a port, a slot, a key or the start of an id: say :{number}, slot:{number}, key:{number} \
+        says::which_node(format_args!(
+            "{number} may be a port, a slot, a key or the start of an id: say :{number}, slot:{number}, key:{number} \
              or more of the id; the nodes are {}",
             self.known(&self.nodes.iter().collect::<Vec<_>>())
-        )
+        ))
     }
 
     fn no_such_node(&self, name: &str) -> String {
-        format!(
-            "ERR no node is {}: say host:port, :port, a host, the start of an id, slot:<number> or key:<key>; the nodes \
+        says::which_node(format_args!(
+            "no node is {}: say host:port, :port, a host, the start of an id, slot:<number> or key:<key>; the nodes \
              are {}",
             name.escape_debug(),
             self.known(&self.nodes.iter().collect::<Vec<_>>())
-        )
+        ))
     }
 
     fn ambiguous(&self, name: &str, found: &[&Arc<Node>]) -> String {
-        format!("ERR {} may be any of {}", name.escape_debug(), self.known(found))
+        says::which_node(format_args!("{} may be any of {}", name.escape_debug(), self.known(found)))
     }
 
     fn known(&self, nodes: &[&Arc<Node>]) -> String {
@@ -147,7 +148,7 @@ fn host_of(text: &str) -> Option<(String, Option<u16>)> {
 }
 
 fn no_slot(number: &str) -> String {
-    format!("ERR {} is no slot: slots go from 0 to {}", number.escape_debug(), SLOTS - 1)
+    says::which_node(format_args!("{} is no slot: slots go from 0 to {}", number.escape_debug(), SLOTS - 1))
 }
 
 #[cfg(test)]

@@ -104,7 +104,7 @@ fn keys_and_patterns_are_named_as_they_are_kept() {
         ("COPY a b REPLACE", "COPY {shop}a {shop}b REPLACE"),
         (
             "COPY a b DB 3",
-            "ERR proxy: COPY is not served in the database 'shop': option DB: the other database is in another slot; DUMP here and RESTORE there copy a key",
+            "ERR proxy: COPY is not served in the database 'shop': option DB: the other database is in another slot; DUMP here and RESTORE there copy a key (SLOTWAY-REFUSED-IN-DATABASE)",
         ),
         ("KEYS", "as it came"),
         ("SCAN 0", "SCAN 0 MATCH {shop}*"),

@@ -11,7 +11,7 @@ use crate::{
     protocol::resp::request::Parser,
 };
 
-const ODD: &str = "-ERR proxy: the nodes' replies do not fit together\r\n";
+const ODD: &str = "-ERR proxy: the nodes' replies do not fit together (SLOTWAY-ODD-REPLIES)\r\n";
 
 fn merged(fold: Fold, replies: &[&str], write: Option<&str>) -> String {
     let mut merge = Merge::new(fold, replies.len(), write, false);
@@ -65,7 +65,10 @@ fn folds() {
 #[test]
 fn a_write_done_in_part_says_so() {
     let said = merged(Fold::Sum, &[":1\r\n", "-OOM no\r\n"], Some("del"));
-    assert_eq!(said, "-OOM no (proxy: DEL was done in 1 of 2 parts, not where this error came from)\r\n");
+    assert_eq!(
+        said,
+        "-OOM no (proxy: DEL was done in 1 of 2 parts, not where this error came from) (SLOTWAY-DONE-IN-PART)\r\n"
+    );
     assert_eq!(merged(Fold::Sum, &["-OOM no\r\n", "-OOM no\r\n"], Some("del")), "-OOM no\r\n");
     let followed = |replies: [&str; 2]| {
         let mut merge = Merge::new(Fold::AllSucceeded, 2, Some("function|flush"), false);

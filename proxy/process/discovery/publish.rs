@@ -12,7 +12,7 @@ use crate::{
         NodeState, Slots, Trigger,
         events::{EventKind, length, time_of_day},
     },
-    protocol::slot::SLOTS,
+    protocol::{names::Name, slot::SLOTS},
 };
 
 /// How often the operator is told again of what is not served.
@@ -84,7 +84,8 @@ impl Discovery {
                     None => "; no slot depends on it".to_owned(),
                 };
                 let label = current.node(&id).map_or_else(|| announced.to_string(), |node| node.label.to_string());
-                events.warn(EventKind::NodeLost, format!("node {label} cannot be reached: {why}{what}"));
+                let text = Name::NodeUnreachable.on(format!("node {label} cannot be reached: {why}{what}"));
+                events.warn(EventKind::NodeLost, text);
             }
             News::Back { id, announced, since } => {
                 let label = current.node(&id).map_or_else(|| announced.to_string(), |node| node.label.to_string());
@@ -136,7 +137,8 @@ impl Discovery {
             events.warn(EventKind::Served, format!("{}{again}: {why}", current.served_text()));
         } else {
             let remedy = self.remedy(&current);
-            events.error(EventKind::Served, format!("nothing is served{again}: {why}; {remedy}"));
+            let text = Name::NotServed.on(format!("nothing is served{again}: {why}; {remedy}"));
+            events.error(EventKind::Served, text);
         }
     }
 
@@ -195,7 +197,7 @@ impl Discovery {
         self.former.drain(..self.former.len().saturating_sub(MOST_FORMER));
         let clash = next.clash();
         if let Some(clash) = clash.as_deref().filter(|_| clash != self.clash) {
-            error!("{clash}");
+            error!("{}", Name::Addresses.on(clash));
         }
         self.clash = clash;
     }

@@ -9,7 +9,7 @@ use super::{
 };
 use crate::{
     cluster::topology::{Topology, View},
-    protocol::resp::Value,
+    protocol::{names::Name, resp::Value},
 };
 
 const ADDRESSES: &str = "addresses";
@@ -25,6 +25,7 @@ pub fn judge(exam: &Exam, report: &mut Report) {
     if let Some(clash) = exam.view.as_ref().and_then(|view| clash(exam, view)) {
         report.problem(
             ADDRESSES,
+            Name::Addresses,
             clash,
             "address_map = [\"HOST:PORT=REACHABLE:PORT\", ...], a rule for each of the nodes",
         );
@@ -55,6 +56,7 @@ fn found_elsewhere(exam: &Exam, report: &mut Report) {
     let rules = moved.iter().map(|member| format!("\"{}={}\"", member.found.announced, member.found.reach));
     report.warning(
         ADDRESSES,
+        Name::Addresses,
         format!("announced where this machine does not reach it, and mapped by the proxy: {}", some_of(&told)),
         format!("nothing has to be done; to pin it:  address_map = [{}]", rules.collect::<Vec<_>>().join(", ")),
     );
@@ -72,6 +74,7 @@ fn lost(exam: &Exam, member: &Patient, report: &mut Report) {
     if !found.sure && others_see_it {
         report.problem(
             ADDRESSES,
+            Name::Addresses,
             format!(
                 "{} ({}) is not reached from here ({}), nor by any seed; the other nodes do reach it",
                 found.announced, found.id, found.why_not
@@ -103,6 +106,7 @@ fn wrongly_mapped(exam: &Exam, member: &Patient, report: &mut Report) {
     };
     report.problem(
         ADDRESSES,
+        Name::Addresses,
         format!("address_map sends {} ({}) to {}: {there}", found.announced, found.id, found.reach),
         format!(
             "correct the rule, or take it away: where a node is reached is found out without one ({}=HOST:PORT)",
@@ -128,6 +132,7 @@ fn announced_badly(exam: &Exam, member: &Patient, report: &mut Report) {
     let cli = chart.map_or("redis-cli -p PORT".to_owned(), |chart| chart.cli());
     report.problem(
         ADDRESSES,
+        Name::Addresses,
         format!("{} ({}) announces {host}, which leads everybody else to themselves", found.announced, found.id),
         format!("{cli} config set cluster-announce-ip {peer}   (and in its configuration file)"),
     );
@@ -146,6 +151,7 @@ fn without_endpoint(exam: &Exam, report: &mut Report) {
             let nameless: Vec<String> = nameless.into_iter().collect();
             report.problem(
                 ADDRESSES,
+                Name::Addresses,
                 format!(
                     "{} prefers names and knows none for {}: its clients are told \"?\"",
                     member.found.announced,

@@ -7,6 +7,7 @@ use crate::{
     config::Config,
     metrics::Side,
     process::certificates::{Certificates, Validity, day},
+    protocol::names::Name,
     upstream::transport::tls::to_nodes::ToNodes,
 };
 
@@ -17,11 +18,12 @@ pub fn judge_ours(config: &Config, report: &mut Report) -> Option<Option<ToNodes
     let remedy = "mend that file; the proxy does not start with it, and does not take it while it runs";
     match Certificates::for_clients_only(config) {
         Ok(certificates) => validity(&certificates, report),
-        Err(why) => report.problem(TLS, why.to_string(), remedy),
+        Err(why) => report.problem(TLS, Name::TlsFiles, why.to_string(), remedy),
     }
     if config.speaks_unchecked_tls() {
         report.warning(
             TLS,
+            Name::TlsUnchecked,
             "nodes' certificates are not checked: whoever sits between the proxy and the nodes can read and change everything",
             "node_tls_ca_cert_file and node_tls_server_name say what to trust; leave node_tls_insecure_skip_verify away",
         );
@@ -32,7 +34,7 @@ pub fn judge_ours(config: &Config, report: &mut Report) -> Option<Option<ToNodes
             Some(certificates.to_nodes(None))
         }
         Err(why) => {
-            report.problem(TLS, why.to_string(), remedy);
+            report.problem(TLS, Name::TlsFiles, why.to_string(), remedy);
             None
         }
     }
@@ -47,6 +49,7 @@ fn validity(certificates: &Certificates, report: &mut Report) {
             Validity::Over => {
                 report.problem(
                     TLS,
+                    Name::CertificateEnds,
                     format!("the certificate that {side} are shown is valid no more: it ended on {day}"),
                     remedy,
                 );
@@ -54,6 +57,7 @@ fn validity(certificates: &Certificates, report: &mut Report) {
             Validity::FewDays(days) => {
                 report.warning(
                     TLS,
+                    Name::CertificateEnds,
                     format!("the certificate that {side} are shown ends in {days} days, on {day}"),
                     remedy,
                 );
@@ -83,6 +87,11 @@ pub fn judge_nodes(exam: &Exam, report: &mut Report) {
     } else {
         let remedy =
             "new files there, and  redis-cli --tls ... config set tls-cert-file FILE tls-key-file FILE  on each";
-        report.warning(TLS, format!("certificates of nodes end soon, or have ended: {}", some_of(&short)), remedy);
+        report.warning(
+            TLS,
+            Name::CertificateEnds,
+            format!("certificates of nodes end soon, or have ended: {}", some_of(&short)),
+            remedy,
+        );
     }
 }

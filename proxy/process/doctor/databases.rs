@@ -7,7 +7,7 @@ use crate::{
     cluster::topology::NOBODY,
     commands::database::Database,
     process::databases::{getkeys, told_apart},
-    protocol::address::Address,
+    protocol::{address::Address, names::Name},
     upstream::dial::{Control, Credentials, Login},
 };
 
@@ -38,6 +38,7 @@ pub async fn judge(exam: &Exam<'_>, report: &mut Report) {
                 let (name, prefix) = (database.name(), String::from_utf8_lossy(database.prefix()));
                 report.warning(
                     DATABASES,
+                    Name::Databases,
                     format!("keys begin with {prefix} already ({own} that were found at {node}): they are those of the database {name}"),
                     "nothing, where its clients wrote them; else another name, or another `database_prefix`",
                 );
@@ -75,6 +76,7 @@ fn crowded(exam: &Exam, at: &BTreeMap<String, Vec<String>>, report: &mut Report)
     for (node, databases) in at.iter().filter(|(_, databases)| databases.len() > 1 && !free.is_empty()) {
         report.warning(
             DATABASES,
+            Name::Databases,
             format!("{} are all at {node}, and none is at {}", some_of(databases), some_of(&free)),
             "where several of them are busy, give the slot of one to another node (redis-cli --cluster reshard), or choose another name",
         );

@@ -11,7 +11,10 @@ use super::{
     exam::{Exam, Patient},
     some_of,
 };
-use crate::cluster::topology::{Role, ServerInfo, ServerKind};
+use crate::{
+    cluster::topology::{Role, ServerInfo, ServerKind},
+    protocol::names::Name,
+};
 
 const VERSIONS: &str = "versions";
 const CLOCKS: &str = "clocks";
@@ -51,6 +54,7 @@ fn versions(exam: &Exam, report: &mut Report) {
         if server.kind == ServerKind::Redis && server.numbers() < OLDEST {
             report.warning(
                 VERSIONS,
+                Name::Versions,
                 format!("{} is Redis {}: the proxy is made for 6.0 and newer", name(member), server.version),
                 "upgrade it, one node after the other",
             );
@@ -63,6 +67,7 @@ fn versions(exam: &Exam, report: &mut Report) {
         1 => report.ok(VERSIONS, by_version.into_keys().collect::<String>() + " on every node"),
         _ => report.warning(
             VERSIONS,
+            Name::Versions,
             format!("the nodes differ: {}", told.join("; ")),
             "commands that only some of them know fail on the others: upgrade the rest",
         ),
@@ -77,6 +82,7 @@ fn clocks(exam: &Exam, report: &mut Report) {
             let way = if clock.ahead > 0.0 { "ahead of" } else { "behind" };
             report.warning(
                 CLOCKS,
+                Name::Clocks,
                 format!("the clock of {} is {:.1} s {way} this machine's", name(member), clock.ahead.abs()),
                 "EXPIREAT, PXAT and replicas' expiry go by it: run NTP (chrony) on its machine; for Docker Desktop after \
                  sleep: start it again",
@@ -98,6 +104,7 @@ fn replicas(exam: &Exam, report: &mut Report) {
     if count == 0 {
         report.warning(
             REPLICAS,
+            Name::Replicas,
             "no node has a replica: the slots of a lost node are not served until it is back",
             "for a cluster that must survive a node, add replicas:  redis-cli --cluster add-node NEW:PORT ANY:PORT \
              --cluster-slave",
@@ -105,6 +112,7 @@ fn replicas(exam: &Exam, report: &mut Report) {
     } else if !alone.is_empty() {
         report.warning(
             REPLICAS,
+            Name::Replicas,
             format!("{} has no replica", some_of(&alone)),
             "redis-cli --cluster add-node NEW:PORT ANY:PORT --cluster-slave --cluster-master-id ID",
         );
@@ -143,6 +151,7 @@ fn link(member: &Patient, chart: &Chart, report: &mut Report) {
     );
     report.problem(
         REPLICAS,
+        Name::Replicas,
         says,
         "its log says why (docker logs NODE): `masterauth` where the nodes have a password, the primary's address, or \
          its output buffer (client-output-buffer-limit replica)",
@@ -164,6 +173,7 @@ fn lag(exam: &Exam, chart: &Chart, report: &mut Report) {
         let own = chart.id().map_or_else(|| chart.at.to_string(), |id| exam.name(id));
         report.warning(
             REPLICAS,
+            Name::Replicas,
             format!(
                 "the replica {}:{} of {own} lags: {behind} bytes behind, silent for {silent} s, {}",
                 field("ip").unwrap_or("?"),
@@ -182,6 +192,7 @@ fn full_coverage(exam: &Exam, report: &mut Report) {
     if !strict.is_empty() && report.complains_of(REPLICAS) {
         report.warning(
             "coverage",
+            Name::FullCoverage,
             format!("cluster-require-full-coverage is `yes` on {}: one lost node stops all of them", some_of(&strict)),
             "on every node:  redis-cli config set cluster-require-full-coverage no   (and in its configuration file)",
         );
@@ -194,6 +205,7 @@ fn limits(exam: &Exam, report: &mut Report) {
         if most < CLIENTS || now * 10 > most * 8 {
             report.warning(
                 LIMITS,
+                Name::Limits,
                 format!("{} lets in {most} clients, {now} are there", name(member)),
                 format!(
                     "each blocked client and each WATCH takes one:  {} config set maxclients 10000   (takes as many open \
@@ -212,6 +224,7 @@ fn limits(exam: &Exam, report: &mut Report) {
     if !open.is_empty() {
         report.warning(
             LIMITS,
+            Name::ProtectedMode,
             format!(
                 "protected mode is on and no password is set on {}: they serve their own machine only",
                 some_of(&open)

@@ -3,7 +3,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::{Report, exam::Exam, some_of};
-use crate::{cluster::topology::Member, protocol::address::Address};
+use crate::{
+    cluster::topology::Member,
+    protocol::{address::Address, names::Name},
+};
 
 const NODES: &str = "nodes";
 
@@ -35,6 +38,7 @@ pub fn judge(exam: &Exam, report: &mut Report) {
     for (address, by) in &greeted {
         report.warning(
             NODES,
+            Name::Members,
             format!("{} greets {address} and has no answer yet (handshake)", some_of(by)),
             "where it stays so, the nodes do not reach each other's bus port (port + 10000, or cluster-port): open it \
              between them, and with another bus port greet with it:  cluster meet ADDRESS PORT BUSPORT",
@@ -80,6 +84,7 @@ impl Talk {
         if !answers {
             report.problem(
                 NODES,
+                Name::Members,
                 format!("{who} is down: we do not reach it, and others {say}: {}", some_of(&lost)),
                 format!(
                     "start it again (docker start NODE); one that is gone for ever is taken out, on every other node:  \
@@ -94,9 +99,14 @@ impl Talk {
              announced: cluster-announce-bus-port)"
         );
         if failed {
-            report.problem(NODES, says, remedy);
+            report.problem(NODES, Name::Members, says, remedy);
         } else {
-            report.warning(NODES, says, format!("it passes where an address has just changed; if it stays, {remedy}"));
+            report.warning(
+                NODES,
+                Name::Members,
+                says,
+                format!("it passes where an address has just changed; if it stays, {remedy}"),
+            );
         }
     }
 }
@@ -121,6 +131,7 @@ fn strangers(exam: &Exam, report: &mut Report) {
         if !missing.is_empty() {
             report.warning(
                 NODES,
+                Name::Members,
                 format!("{name} does not know {}", some_of(&missing)),
                 format!("{cli} cluster meet ADDRESS PORT, with the address and port of one that it does not know"),
             );
@@ -137,6 +148,7 @@ fn state(exam: &Exam, report: &mut Report) {
     if !down.is_empty() {
         report.problem(
             NODES,
+            Name::ClusterDown,
             format!("cluster_state:fail on {}: they serve nobody", some_of(&down)),
             "a lost node or an uncovered slot is the reason (see there); for the other slots to be served meanwhile, on \
              every node:  config set cluster-require-full-coverage no",

@@ -7,7 +7,7 @@ use super::{
     some_of,
 };
 use crate::{
-    protocol::{address::Address, resp::Value, slot::SLOTS},
+    protocol::{address::Address, names::Name, resp::Value, slot::SLOTS},
     upstream::dial::{DialError, DialStep},
 };
 
@@ -29,10 +29,16 @@ pub fn judge(exam: &Exam, report: &mut Report) {
         };
         let Some(Complaint(about, says, remedy)) = complaint else { continue };
         // Where other seeds lead to the cluster, a bad one costs nothing yet.
+        let name = match about {
+            LOGIN => Name::Login,
+            TLS => Name::Tls,
+            CLUSTER => Name::NoCluster,
+            _ => Name::Seed,
+        };
         if well > 0 && (about == SEEDS || about == TLS) {
-            report.warning(about, says, remedy);
+            report.warning(about, name, says, remedy);
         } else {
-            report.problem(about, says, remedy);
+            report.problem(about, name, says, remedy);
         }
     }
     if well > 0 {
@@ -172,7 +178,11 @@ fn permissions(exam: &Exam, report: &mut Report) {
     if !needed.is_empty() {
         let says = format!("the nodes' ACL forbids this user what the proxy sends: {}", some_of(&needed));
         let remedy = acl_line(&forbidden);
-        if vital { report.problem(LOGIN, says, remedy) } else { report.warning(LOGIN, says, remedy) }
+        if vital {
+            report.problem(LOGIN, Name::Login, says, remedy)
+        } else {
+            report.warning(LOGIN, Name::Login, says, remedy)
+        }
     }
     if !asked_here.is_empty() {
         report.ok(LOGIN, format!("not looked at, since this user may not: {}", asked_here.join(", ")));
@@ -207,13 +217,19 @@ fn joined(exam: &Exam, report: &mut Report) {
     let covered = exam.view.as_ref().map_or(0, |view| view.covered());
     if covered == 0 {
         let all: Vec<&Chart> = exam.clusters.iter().flat_map(charts).collect();
-        return report.problem(CLUSTER, "the nodes answer, but no slot has an owner: no cluster is formed yet", {
-            // CLUSTER MEET takes addresses only.
-            let addresses = all.iter().map(|chart| chart.peer.map_or(chart.at.to_string(), |peer| peer.to_string()));
-            let addresses: Vec<String> = addresses.collect();
-            let more = if all.len() < 3 { " HOST:PORT ... (three masters at least)" } else { "" };
-            format!("redis-cli --cluster create {}{more} --cluster-yes", addresses.join(" "))
-        });
+        return report.problem(
+            CLUSTER,
+            Name::NoCluster,
+            "the nodes answer, but no slot has an owner: no cluster is formed yet",
+            {
+                // CLUSTER MEET takes addresses only.
+                let addresses =
+                    all.iter().map(|chart| chart.peer.map_or(chart.at.to_string(), |peer| peer.to_string()));
+                let addresses: Vec<String> = addresses.collect();
+                let more = if all.len() < 3 { " HOST:PORT ... (three masters at least)" } else { "" };
+                format!("redis-cli --cluster create {}{more} --cluster-yes", addresses.join(" "))
+            },
+        );
     }
     let known = charts(first);
     let member = known.first().and_then(|chart| chart.peer);
@@ -223,12 +239,14 @@ fn joined(exam: &Exam, report: &mut Report) {
             let target = member.map_or("ADDRESS PORT".to_owned(), |peer| format!("{} {}", peer.ip(), peer.port()));
             report.problem(
                 CLUSTER,
+                Name::NoCluster,
                 format!("{} has not joined: it knows no other node and owns no slot", chart.at),
                 format!("{} cluster meet {target}", chart.cli()),
             );
         } else {
             report.problem(
                 CLUSTER,
+                Name::OtherCluster,
                 format!(
                     "{} is in another cluster than {} ({covered} of {SLOTS} slots, {} nodes there)",
                     chart.at,

@@ -3,7 +3,10 @@
 use std::collections::BTreeMap;
 
 use super::{Report, exam::Exam, some_of};
-use crate::{cluster::topology::NOBODY, protocol::slot::SLOTS};
+use crate::{
+    cluster::topology::NOBODY,
+    protocol::{names::Name, slot::SLOTS},
+};
 
 const SLOTS_TOPIC: &str = "slots";
 
@@ -24,6 +27,7 @@ fn uncovered(exam: &Exam, report: &mut Report) {
     }
     report.problem(
         SLOTS_TOPIC,
+        Name::Slots,
         format!("{} of {SLOTS} slots have no owner: {}", bare.len(), ranges(&bare)),
         format!(
             "if the node that had them will not come back, give them to others (what was in them is lost):  \
@@ -49,6 +53,7 @@ fn claimed_twice(exam: &Exam, report: &mut Report) {
     for (by, slots) in &rivals {
         report.problem(
             SLOTS_TOPIC,
+            Name::Slots,
             format!("{} all own {}, as they see it", by.join(" and "), ranges(slots)),
             format!(
                 "they agree by themselves within seconds where they are in touch; else:  redis-cli --cluster fix {}",
@@ -72,6 +77,7 @@ fn disputed(exam: &Exam, report: &mut Report) {
         if !other.is_empty() && other.len() < SLOTS {
             report.warning(
                 SLOTS_TOPIC,
+                Name::Slots,
                 format!("{} knows other owners than the rest for {}", member.found.announced, ranges(&other)),
                 "while slots move it takes a second until all know; where it stays so, that node is cut off from the \
                  others: see the bus port",
@@ -98,6 +104,7 @@ fn open(exam: &Exam, report: &mut Report) {
         slots.sort_unstable();
         report.warning(
             SLOTS_TOPIC,
+            Name::OpenSlots,
             format!("open, on the way from {from} to {to}: {}", ranges(slots)),
             format!("unless somebody is just moving them, finish it:  redis-cli --cluster fix {}", anyone(exam)),
         );

@@ -8,6 +8,7 @@ mod parser;
 
 use bytes::Bytes;
 
+pub use self::inline::split_line;
 use self::parser::KEPT_SPANS;
 pub use self::parser::{Found, FramingRules, LONGEST_BULK, LONGEST_LINE, MOST_ARGS, Parser, ProtocolError};
 use super::write;

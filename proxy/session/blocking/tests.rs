@@ -53,7 +53,10 @@ async fn what_may_have_been_popped_is_said_and_not_asked_for_again() {
         node.hears(&frame("BLPOP foo 0")).await;
         drop(node);
         let error = String::from_utf8(waiting.await.unwrap().unwrap().to_vec()).unwrap();
-        assert!(error.contains("127.0.0.1:7000") && error.ends_with("the command may have run\r\n"), "{error}");
+        assert!(
+            error.contains("127.0.0.1:7000") && error.ends_with("the command may have run (SLOTWAY-NODE-LOST)\r\n"),
+            "{error}"
+        );
     })
     .await;
 }

@@ -103,7 +103,7 @@ async fn a_transaction_that_may_have_run_is_never_sent_again() {
         drop(node);
         let error = client.line().await;
         assert!(error.starts_with("-ERR proxy: connection to 127.0.0.1:7000 lost"), "{error}");
-        assert!(error.ends_with("may have run\r\n"), "{error}");
+        assert!(error.ends_with("may have run (SLOTWAY-NODE-LOST)\r\n"), "{error}");
     })
     .await;
 }

@@ -117,7 +117,7 @@ async fn run(
     }
     let (before, front, last) = replies.map_err(|why| {
         connection.count_failure(&why);
-        format!("ERR proxy: connection to {} lost ({why}), the transaction may have run", connection.node().label)
+        says::transaction_lost(&connection.node().label, why)
     })?;
     // EXECABORT only says that a command was refused; the first error says why.
     let fault = before.into_iter().skip(transaction.loads.len()).find(|reply| reply.first() == Some(&b'-'));

@@ -4,7 +4,7 @@ use std::{fmt, io};
 
 use crate::{
     cluster::topology::{Hint, Node},
-    protocol::{address::Address, resp::Value},
+    protocol::{address::Address, resp::Value, says},
     upstream::transport::tls::to_nodes,
 };
 
@@ -58,7 +58,13 @@ impl DialError {
     /// words, as clients know them.
     pub fn reply(&self) -> String {
         let known = ["LOADING", "NOAUTH"].iter().any(|code| self.why.starts_with(code));
-        if known { self.why.clone() } else { format!("ERR proxy: {self}") }
+        if known { self.why.clone() } else { says::cannot_connect(self, self.refuses()) }
+    }
+
+    /// Whether there is a node, and it does not let the proxy in.
+    fn refuses(&self) -> bool {
+        matches!(self.step, DialStep::Admission | DialStep::Introduce | DialStep::Login | DialStep::Identify)
+            || self.permanent
     }
 
     /// What discovery is to know of it, where `node` was dialled.

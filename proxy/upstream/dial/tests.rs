@@ -185,7 +185,7 @@ mod refusals {
                 let (dialled, ()) = tokio::join!(dialer.dial(&at, &login), turns_away);
                 let error = dialled.unwrap_err();
                 assert_eq!((error.step, error.why.as_str(), error.permanent), (DialStep::Admission, said, permanent));
-                assert_eq!(error.reply(), format!("ERR proxy: cannot connect to {at}: {said}"));
+                assert_eq!(error.reply(), format!("ERR proxy: cannot connect to {at}: {said} (SLOTWAY-NODE-REFUSES)"));
             }
         }
     }

@@ -18,6 +18,7 @@ use crate::{
         topology::Hint,
     },
     metrics::NodeError,
+    protocol::says,
     upstream::{dial, transport::Stream},
 };
 
@@ -98,10 +99,7 @@ pub(super) async fn run(link: Rc<Link>) {
                         // Discovery is behind: it looks again in any case.
                         link.context.hints.tell(Hint::Timeout { node: link.node.id.clone() });
                         let mut troubles = if heard_from { Troubles::none() } else { troubles };
-                        troubles.note(
-                            link.context.clock.tick(),
-                            format!("ERR proxy: connection to {} lost ({why})", link.node.label),
-                        );
+                        troubles.note(link.context.clock.tick(), says::connection_lost(&link.node.label, &why));
                         troubles
                     }
                 };

@@ -106,7 +106,7 @@ async fn what_was_written_may_have_run_and_what_was_not_goes_again() {
         drop(node);
         let error = asker.told().await;
         assert!(error.starts_with("-ERR proxy: connection to 127.0.0.1:7000 lost"), "{error}");
-        assert!(error.ends_with("the command may have run\r\n"), "{error}");
+        assert!(error.ends_with("the command may have run (SLOTWAY-NODE-LOST)\r\n"), "{error}");
         let back = asker.bounced().await;
         let requests: Vec<_> = back.iter().map(|bounced| bounced.request.to_vec()).collect();
         assert_eq!(requests, [frame("GET foo"), frame("SET foo 2")]);
