@@ -10,6 +10,7 @@ pub mod healthcheck;
 mod log;
 pub mod serve;
 mod signals;
+pub mod top;
 
 use std::{
     fmt,
@@ -22,6 +23,7 @@ use slotway::{config::ConfigError, process::server::ServeError, protocol::names:
 
 use copy::CopyFlags;
 use flags::{AdminFlags, DevFlags, DoctorFlags, ServeFlags};
+use top::TopFlags;
 
 /// One port in front of a whole Redis or Valkey Cluster.
 #[derive(Parser)]
@@ -50,6 +52,8 @@ pub enum Command {
     /// permissions, slots, failed nodes, versions, clocks, replicas, limits, and the proxy's own ports. Exits with 0 where
     /// there is no problem (warnings or not), else with 1.
     Doctor(DoctorFlags),
+    /// Show what a running proxy does, in a terminal: nodes, slots, clients, hot keys, slow requests, events.
+    Top(TopFlags),
     /// Copy the keys of one server to another while both serve: into a database of this proxy, say.
     ///
     /// Keys keep their values and times to expire; function libraries go along. It says beforehand what is in the way, and copies

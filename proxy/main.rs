@@ -21,6 +21,7 @@ fn main() -> ExitCode {
         Some(Command::Dev(flags)) => (cli::dev::run(&flags), Name::Dev),
         Some(Command::Check(flags)) => (cli::check::run(&flags), Name::Start),
         Some(Command::Doctor(flags)) => (cli::doctor::run(&flags), Name::Start),
+        Some(Command::Top(flags)) => (cli::top::run(&flags), Name::NoProxy),
         Some(Command::Copy(flags)) => (cli::copy::run(flags), Name::Copy),
         Some(Command::Slot { database, database_prefix, keys }) => {
             (cli::ask::slot(database.as_deref(), &database_prefix, &keys), Name::Database)

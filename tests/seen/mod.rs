@@ -16,3 +16,4 @@ pub mod release;
 pub mod reload;
 pub mod succession;
 pub mod told;
+pub mod top;
