@@ -24,6 +24,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use self::{
     app::App,
     source::{News, Source},
+    status::Status,
     table::{Sort, View},
 };
 use super::{Failure, flags::AdminFlags, say};
@@ -64,7 +65,7 @@ pub fn run(flags: &TopFlags) -> Result<(), Failure> {
         if flags.json {
             say(told.trim_end());
         } else {
-            let status = serde_json::from_str(&told).map_err(io::Error::from).map_err(silent)?;
+            let status = Status::parse(&told).map_err(io::Error::from).map_err(silent)?;
             say(table::plain(&status, flags.view, Sort::default()));
         }
         return Ok(());

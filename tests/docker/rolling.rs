@@ -1,6 +1,6 @@
 //! Two proxies behind one name, each replaced in its turn under load: no acknowledged write is lost, no request fails.
 
-use std::time::Duration;
+use std::{collections::BTreeSet, time::Duration};
 
 use super::{
     engine::{docker, images, repository, turn, until},
@@ -26,6 +26,10 @@ fn two_proxies_replaced_one_by_one() {
 
     let load = Load::start(&stack);
     let first = stack.containers("proxy");
+    let ports = |stack: &Stack| -> BTreeSet<String> {
+        stack.containers("proxy").iter().map(|proxy| docker(&["port", proxy, "6380/tcp"])).collect()
+    };
+    let at_first = ports(&stack);
     let since = docker(&["info", "--format", "{{.SystemTime}}"]);
     // The image is built already.
     stack.run(
@@ -34,6 +38,7 @@ fn two_proxies_replaced_one_by_one() {
             .with("up -d", "up -d --no-build"),
     );
     assert!(stack.containers("proxy").iter().all(|new| !first.contains(new)), "{first:?} were to be replaced");
+    assert_eq!(ports(&stack), at_first, "clients of the host find them where they were");
     for old in &first {
         let until = docker(&["info", "--format", "{{.SystemTime}}"]);
         let format = "{{.Actor.Attributes.exitCode}}";

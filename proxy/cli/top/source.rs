@@ -89,7 +89,7 @@ impl Source {
                 return Err(io::Error::other("it closed the connection"));
             }
             let Some(data) = line.strip_prefix("data:") else { continue };
-            if news.send(News::Status(Box::new(serde_json::from_str(data)?))).is_err() {
+            if news.send(News::Status(Box::new(Status::parse(data)?))).is_err() {
                 return Ok(());
             }
         }

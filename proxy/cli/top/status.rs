@@ -37,6 +37,26 @@ pub struct Status {
     pub slow: Vec<Slow>,
 }
 
+impl Status {
+    /// What has been told as JSON, with the nodes in the order of their slots: so they stand in the bar.
+    pub fn parse(text: &str) -> serde_json::Result<Status> {
+        let mut status: Status = serde_json::from_str(text)?;
+        let first = |index: usize| {
+            let owned = status.slot_map.iter().filter(|(.., owner)| usize::try_from(*owner) == Ok(index));
+            owned.map(|(first, ..)| *first).min().unwrap_or(usize::MAX)
+        };
+        let mut order: Vec<usize> = (0..status.nodes.len()).collect();
+        order.sort_by_key(|&index| (first(index), status.nodes[index].node.clone()));
+        let nodes = order.iter().map(|&index| status.nodes[index].clone()).collect();
+        let place = |owner: i64| order.iter().position(|&index| usize::try_from(owner) == Ok(index));
+        for (.., owner) in &mut status.slot_map {
+            *owner = place(*owner).map_or(-1, |place| place as i64);
+        }
+        status.nodes = nodes;
+        Ok(status)
+    }
+}
+
 /// Requests and errors a second, and latencies in milliseconds.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(default)]

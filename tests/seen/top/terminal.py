@@ -70,7 +70,7 @@ for line in sys.stdin:
         while child.poll() is None and time.time() < until:
             more(until)
         more(time.time() + 0.2)
-        colours = bool(re.search(rb"\x1b\[[0-9;]*(?:3[0-7]|38;5;\d+|9[0-7])m", raw))
+        colours = bool(re.search(rb"\x1b\[(?:[0-9;]*;)?38;5;\d+", raw))
         left = raw.rstrip().endswith(b"\x1b[?25h") or b"\x1b[?1049l" in raw[-200:]
         same = termios.tcgetattr(slave) == before
         print(f"code {child.poll()} left {left} restored {same} colours {colours}", flush=True)

@@ -17,7 +17,7 @@ use super::{
 const TOLD: &str = include_str!("../../../../tests/seen/top/status.json");
 
 fn status() -> Status {
-    serde_json::from_str(TOLD).expect("a status")
+    Status::parse(TOLD).expect("a status")
 }
 
 fn app(view: View) -> App {
