@@ -355,7 +355,7 @@ impl Session {
                     break;
                 }
                 Err(wrong) => {
-                    self.refuse_protocol(&wrong);
+                    self.refuse_protocol(&wrong, rest);
                     used = bytes.len();
                     break;
                 }

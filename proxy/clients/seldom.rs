@@ -10,6 +10,9 @@ use super::Client;
 /// How often.
 const EVERY: Duration = Duration::from_secs(60);
 
+/// How many of the bytes that are no request are told.
+const MOST_SHOWN: usize = 64;
+
 /// What clients and the proxy do not come to speak for.
 #[derive(Debug, Default)]
 pub struct Complaints {
@@ -23,6 +26,8 @@ pub struct Complaints {
     pub proxy_header: Seldom,
     /// A client came from elsewhere to a port that is open to everyone.
     pub protected: Seldom,
+    /// What is no request.
+    pub protocol: Seldom,
     /// Anything else.
     pub otherwise: Seldom,
 }
@@ -36,6 +41,21 @@ impl Complaints {
                 "client {peer} is refused: {local} is open to everyone and serves this machine alone (protected_mode): give clients a \
                  password, or say allow_insecure_bind where the network is closed"
             );
+        }
+    }
+
+    /// A client has sent what is no request: `wrong` with it, at `bytes`, which are told where keys are.
+    pub fn of_protocol(&self, client: &Client, wrong: &[u8], bytes: Option<&[u8]>) {
+        if self.protocol.may_be_told() {
+            let (peer, wrong) = (client.peer(), wrong.escape_ascii());
+            match bytes {
+                Some(bytes) => tracing::info!(
+                    "client {peer} is closed, since it sent what is no request ({wrong}): \"{}\"{}",
+                    bytes[..bytes.len().min(MOST_SHOWN)].escape_ascii(),
+                    if bytes.len() > MOST_SHOWN { " ..." } else { "" }
+                ),
+                None => tracing::info!("client {peer} is closed, since it sent what is no request ({wrong})"),
+            }
         }
     }
 

@@ -57,9 +57,12 @@ impl Session {
     }
 
     /// Tells the client what is wrong with its bytes; behind them nothing can be understood.
-    pub(super) fn refuse_protocol(&mut self, wrong: &ProtocolError) {
-        self.dispatcher.caller.router.tally().protocol_error(wrong.reason);
-        let server = self.dispatcher.caller.router.topology().server.clone();
+    pub(super) fn refuse_protocol(&mut self, wrong: &ProtocolError, bytes: &[u8]) {
+        let caller = &self.dispatcher.caller;
+        let shown = caller.router.settings().show_keys.then_some(bytes);
+        caller.router.clients().complaints.of_protocol(&caller.client, &wrong.text, shown);
+        caller.router.tally().protocol_error(wrong.reason);
+        let server = caller.router.topology().server.clone();
         let text = match &server.framing.refuses_line_end {
             Some(text) if wrong.reason == ProtocolError::LINE_END => text.as_bytes(),
             _ => &wrong.text,

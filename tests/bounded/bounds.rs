@@ -23,6 +23,20 @@ fn answer(mut client: Client, bytes: &[u8]) -> String {
 }
 
 #[test]
+fn what_is_no_request_is_logged_with_its_bytes_cut_and_escaped() {
+    for (show, shown) in [("true", true), ("false", false)] {
+        let proxy = Proxy::start(Settings::new(shared().seeds()).with("SHOW_KEYS", show));
+        let mut client = proxy.client();
+        client.send_raw(&[&b"*2\r\n$3\r\nGET\r\n!\x01"[..], &[b'x'; 500], b"\r\n"].concat());
+        eventually("a line in the log", || proxy.log().contains("sent what is no request (expected '$', got '!')"));
+        let log = proxy.log();
+        let line = log.lines().find(|line| line.contains("what is no request")).expect("the line");
+        assert_eq!(line.contains("\"*2\\r\\n$3\\r\\nGET\\r\\n!\\x01xxx"), shown, "{line}");
+        assert!(line.len() < 400, "{line}");
+    }
+}
+
+#[test]
 fn protocol_errors_are_those_of_one_server() {
     let proxy = Proxy::start(Settings::new(shared().seeds()).expecting("possible SECURITY ATTACK"));
     let oracle = Node::standalone();
