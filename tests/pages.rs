@@ -52,3 +52,32 @@ fn paths(page: &str) -> Vec<String> {
     };
     code.filter(is_path).filter(|path| *path != "/").map(str::to_owned).collect()
 }
+
+/// Links of the public pages that lead within this repository: to a file, and to a heading of it.
+#[test]
+fn links_lead_somewhere() {
+    let anchor = |heading: &str| -> String {
+        let kept =
+            heading.to_lowercase().chars().filter(|c| c.is_alphanumeric() || " -_".contains(*c)).collect::<String>();
+        kept.replace(' ', "-")
+    };
+    for name in
+        ["README.md", "deploy/README.md", "deploy/troubleshooting.md", "config/limits.md", "config/databases.md"]
+    {
+        let page_text = page(name);
+        let folder = root().join(name).parent().expect("a folder").to_owned();
+        let links = page_text.split("](").skip(1).filter_map(|rest| rest.split_once(')')).map(|(link, _)| link);
+        for link in links.filter(|link| !link.contains("://")) {
+            let (path, heading) = link.split_once('#').unwrap_or((link, ""));
+            let target = if path.is_empty() { root().join(name) } else { folder.join(path) };
+            assert!(target.exists(), "{name} leads to {link}, which is not there");
+            let is_there = || {
+                let text = fs::read_to_string(&target).unwrap_or_default();
+                let headings =
+                    text.lines().filter_map(|line| Some(line.trim_start_matches('#')).filter(|rest| *rest != line));
+                headings.map(str::trim).any(|found| anchor(found) == heading)
+            };
+            assert!(heading.is_empty() || is_there(), "{name} leads to {link}, and there is no such heading");
+        }
+    }
+}

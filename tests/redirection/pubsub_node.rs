@@ -150,7 +150,7 @@ fn where_the_pubsub_node_is_lost_for_good_another_takes_its_place() {
             heard.sort_unstable();
             let odd = |number: &u32| heard.iter().filter(|other| *other == number).count() != 1;
             let odd: Vec<u32> = (first..=last).filter(odd).collect();
-            // What the proxies publish while they differ about the node (see README's limits).
+            // What the proxies publish while they differ about the node (see config/limits.md).
             assert!(odd.len() <= 4, "lost or doubled: {odd:?} of {first}..={last}");
         }
         assert_eq!(scene.gaps(), gaps, "the return leaves no gap");
