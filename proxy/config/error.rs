@@ -191,6 +191,7 @@ impl ConfigError {
             ConfigError::User { .. } => Name::User,
             ConfigError::NoCertificate { .. } | ConfigError::HalfAPair { .. } | ConfigError::NoCa => Name::TlsFiles,
             ConfigError::NoSeeds => Name::NoSeeds,
+            ConfigError::NoOtlp => Name::NoOtlp,
         }
     }
 }

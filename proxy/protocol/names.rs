@@ -130,6 +130,8 @@ names! {
     CertificateEnds = "CERTIFICATE-ENDS",
     /// No seeds are named.
     NoSeeds = "NO-SEEDS",
+    /// OpenTelemetry is asked for and not built in.
+    NoOtlp = "NO-OTLP",
     /// A name in `deny` or `allow` that is no command's.
     StrangeCommand = "STRANGE-COMMAND",
     /// An address that cannot be listened on.

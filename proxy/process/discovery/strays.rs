@@ -8,7 +8,7 @@ use tokio::{task::JoinSet, time::Instant};
 use super::{Discovery, Done};
 use crate::{
     metrics::events::EventKind,
-    protocol::address::Address,
+    protocol::{address::Address, names::Name},
     upstream::dial::{Control, DialError, Dialer, Login},
 };
 
@@ -51,7 +51,7 @@ impl Discovery {
     pub(super) fn tell_strays(&self, failures: &[DialError]) {
         for failure in failures {
             let (seed, why, remedy) = (&failure.node, &failure.why, failure.remedy());
-            let text = format!("seed {seed} cannot be reached, the others serve: {why}; {remedy}");
+            let text = Name::Seed.on(format!("seed {seed} cannot be reached, the others serve: {why}; {remedy}"));
             self.metrics.events().warn(EventKind::NodeLost, text);
         }
     }
