@@ -198,7 +198,7 @@ fn code_takes_a_user_who_may_do_all_that_it_could() {
     let (mut some, mut most) = (log_in("some"), log_in("most"));
     let refused = some.call(&["EVAL", "return redis.call('get', 'other')", "0"]);
     let expected = "-NOPERM proxy: what EVAL runs is not held to the rules of 'some': it takes a user with ~* &* and every command \
-                    that scripts may call, such as by +@all\r\n";
+                    that scripts may call, such as by +@all (SLOTWAY-RIGHTS)\r\n";
     assert_eq!(refused, expected);
     for line in ["EVALSHA x 0", "FCALL f 0", "FCALL_RO f 0", "EVAL_RO x 0", "PROXY NODE slot:1 GET a"] {
         assert!(some.line(line).0.starts_with(b"-NOPERM proxy: "), "{line}");

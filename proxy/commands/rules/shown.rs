@@ -1,6 +1,7 @@
 //! Rules and refusals in words: the servers' own, where they have some.
 
 use super::{About, CommandRule, KeyPattern, Patterns, Rules, Selector};
+use crate::protocol::says;
 
 /// What of a request its user may not do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -58,11 +59,7 @@ impl Refusal<'_> {
             (Refusal::Option(option), _) => {
                 format!("ERR {option} option of SORT denied due to insufficient ACL permissions")
             }
-            (Refusal::Code, _) => format!(
-                "NOPERM proxy: what {} runs is not held to the rules of '{user}': it takes a user with ~* &* and every command \
-                 that scripts may call, such as by +@all",
-                command.replace('|', " ").to_ascii_uppercase()
-            ),
+            (Refusal::Code, _) => says::runs_without_rules(command, user),
         }
     }
 

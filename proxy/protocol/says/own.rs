@@ -140,6 +140,15 @@ pub fn changes_users(command: &str, user: &str) -> String {
     ))
 }
 
+/// A script, from a user of the proxy's own whose rules the nodes do not know.
+pub fn runs_without_rules(command: &str, user: &str) -> String {
+    Name::Rights.on(format!(
+        "NOPERM proxy: what {} runs is not held to the rules of '{user}': it takes a user with ~* &* and every command that \
+         scripts may call, such as by +@all",
+        spoken(command)
+    ))
+}
+
 /// What would act on others, from a user with a database of its own.
 pub fn acts_on_others(command: &str, user: &str) -> String {
     Name::OtherUsers.on(format!(
