@@ -121,10 +121,10 @@ fn slot_bar<'a>(app: &App, status: &Status, width: usize) -> Line<'a> {
     let slots = status.slots.max(1);
     let cell = |at: usize| {
         let (first, last) = (at * slots / width, ((at + 1) * slots / width).max(at * slots / width + 1) - 1);
-        let owners = status.slot_map.iter().filter(|(from, to, _)| *from <= last && *to >= first);
+        let mut owners = status.slot_map.iter().filter(|(from, to, _)| *from <= last && *to >= first);
         let worst = owners.clone().find(|(.., owner)| owner_of(status, *owner).is_none_or(|(_, up)| !up));
         let moves = status.moving.iter().any(|(slot, ..)| (first..=last).contains(slot));
-        match (worst, owners.last().and_then(|(.., owner)| owner_of(status, *owner))) {
+        match (worst, owners.next_back().and_then(|(.., owner)| owner_of(status, *owner))) {
             (Some(_), _) | (_, None) => ('!', app.style(Tone::Bad, Modifier::REVERSED)),
             _ if moves => ('>', app.style(Tone::Warn, Modifier::REVERSED)),
             (None, Some((index, _))) => (letter(index), app.node_style(index)),
