@@ -108,7 +108,7 @@ local redis, server, _G, load, loadstring = (function(P, Q, S, T)
         function special.c(a, m)
             for at = 3, m - 1 do
                 if option(a[at + 1]) == 'DB' then
-                    return "ERR proxy: COPY is not served in the database '@DATABASE@': option DB: the other database is in another slot; DUMP here and RESTORE there copy a key"
+                    return "ERR proxy: COPY is not served in the database '@DATABASE@': option DB: the other database is in another slot; DUMP here and RESTORE there copy a key (SLOTWAY-REFUSED-IN-DATABASE)"
                 end
             end
             a[2], a[3] = key(a[2]), key(a[3])
@@ -176,7 +176,7 @@ local redis, server, _G, load, loadstring = (function(P, Q, S, T)
         end
         function whole.a(f, a, m)
             if @SEVERAL@ then
-                return fail(f, "ERR proxy: FLUSHALL is not served in the database '@DATABASE@' by scripts")
+                return fail(f, "ERR proxy: FLUSHALL is not served in the database '@DATABASE@' by scripts (SLOTWAY-REFUSED-IN-DATABASE)")
             end
             local r = whole.f(f, a, m)
             return r
@@ -228,7 +228,7 @@ local redis, server, _G, load, loadstring = (function(P, Q, S, T)
                     local r = find(name, '|', 1, true) and f(c, a[2]) or f(c)
                     return r
                 end
-                return fail(f, "ERR proxy: " .. string.upper(c) .. " is not served in the database '@DATABASE@' by scripts")
+                return fail(f, "ERR proxy: " .. string.upper(c) .. " is not served in the database '@DATABASE@' by scripts (SLOTWAY-REFUSED-IN-DATABASE)")
             end
             local kind, tells = sub(code, 1, 1), match(code, '/(.)$')
             local r
