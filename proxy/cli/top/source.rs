@@ -137,7 +137,7 @@ mod tests {
 
     #[test]
     fn an_admin_port_is_named_by_a_url_or_found_as_the_healthcheck_finds_it() {
-        let config = Config::load(&slotway::config::Sources::default()).ok().expect("the defaults");
+        let config = Config::load(&slotway::config::Sources::default()).expect("the defaults");
         for (url, at, by_tls) in [
             (None, "127.0.0.1:9380", false),
             (Some("http://proxy:9381/"), "proxy:9381", false),
