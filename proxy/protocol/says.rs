@@ -20,11 +20,6 @@ pub const HELLO_NOAUTH: &str = "NOAUTH HELLO must be called with the client alre
 pub const NOPROTO: &str = "NOPROTO unsupported protocol version";
 /// HELLO with a version that is no number.
 pub const PROTO_NOT_INTEGER: &str = "ERR Protocol version is not an integer or out of range";
-/// A client from another machine comes to a port that is open to everyone.
-pub const PROTECTED: &str = "DENIED Slotway is running in protected mode: this port is open to all networks, and it asks nobody for a \
-     password. In this mode it serves its own machine alone. To let others in, give clients a password (client_password_file, or \
-     [users]) or have them show a certificate (tls_ca_cert_file); or say allow_insecure_bind = true, or protected_mode = false, \
-     where the network is closed.";
 /// One client too many.
 pub const MAX_CLIENTS: &str = "ERR max number of clients reached";
 /// An option that is none.

@@ -45,6 +45,7 @@ pub async fn judge(exam: &Exam<'_>, report: &mut Report) {
             }
             Err(why) => report.warning(
                 DATABASES,
+                Name::Databases,
                 format!(
                     "what keys {} has cannot be seen: {node} did not tell within {PATIENCE:?} ({why})",
                     database.name()

@@ -12,6 +12,11 @@ pub const ADMIN_SPEAKS_TLS: &str = "HTTP/1.1 400 Bad Request\r\nContent-Type: te
                                     This port speaks TLS: ask it by https:// (SLOTWAY-SPEAKS-TLS)\n";
 /// Why a connection of a client's own cannot be had.
 pub const TOO_FEW_FILES: &str = "all open files that the proxy is allowed are in use, raise its `ulimit -n`";
+/// A client from another machine comes to a port that is open to everyone.
+pub const PROTECTED: &str = "DENIED Slotway is running in protected mode: this port is open to all networks, and it asks nobody for a \
+     password. In this mode it serves its own machine alone. To let others in, give clients a password (client_password_file, or \
+     [users]) or have them show a certificate (tls_ca_cert_file); or say allow_insecure_bind = true, or protected_mode = false, \
+     where the network is closed. (SLOTWAY-PROTECTED-MODE)";
 /// A request that would be too long with the prefixes of a database before its keys.
 pub const TOO_LONG_INSIDE: &str =
     "ERR proxy: the request is too long for a database of its own (SLOTWAY-REQUEST-TOO-LONG)";
@@ -345,6 +350,7 @@ mod tests {
             TAKES_SCRIPTS,
             PARTS_TOO_LARGE,
             EVICTED,
+            PROTECTED,
             CURSOR_TOO_LARGE,
             SLOTS_NOT_TOLD,
             NO_MONITOR,
