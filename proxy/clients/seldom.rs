@@ -47,7 +47,7 @@ impl Complaints {
     /// A client has sent what is no request: `wrong` with it, at `bytes`, which are told where keys are.
     pub fn of_protocol(&self, client: &Client, wrong: &[u8], bytes: Option<&[u8]>) {
         if self.protocol.may_be_told() {
-            let (peer, wrong) = (client.peer(), wrong.escape_ascii());
+            let (peer, wrong) = (client.peer(), wrong.escape_ascii().to_string().replace("\\'", "'"));
             match bytes {
                 Some(bytes) => tracing::info!(
                     "client {peer} is closed, since it sent what is no request ({wrong}): \"{}\"{}",
