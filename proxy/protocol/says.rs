@@ -1,5 +1,5 @@
 //! Every fixed text that the proxy itself speaks to a client: here those that Redis has for the case, in its own words; the
-//! proxy's own are in [`own`].
+//! proxy's own are in `own`.
 //!
 //! Texts are without the leading `-` and the ending; [`crate::protocol::resp::write::error`] writes them.
 
