@@ -136,7 +136,6 @@ impl Dispatcher {
             self.barrier.follow(self.caller.router.epoch());
             self.listening.follow(&self.caller);
         }
-        let router = self.caller.router.clone();
         if spec.is_none() && (request.is(0, "POST") || request.is(0, "HOST:")) {
             // As Redis does: some web page makes a browser talk to us.
             tracing::warn!(peer = %self.caller.client.peer(), "possible SECURITY ATTACK: HTTP from a client; its connection is closed");
@@ -159,9 +158,9 @@ impl Dispatcher {
             let refused = self.may_not(request, spec);
             return refused.unwrap_or_else(|| self.reject(spec, error.as_bytes()));
         }
-        let is_apart = router.clients().is_any_apart();
+        let is_apart = self.caller.router.clients().is_any_apart();
         if is_apart
-            && router.clients().pause().is_on()
+            && self.caller.router.clients().pause().is_on()
             && let Some(wait) = pause::wait_of(&self.caller, self.multi.queued(), request, spec)
         {
             return Flow::Waits(Box::new(Busy::Paused(wait)));
@@ -169,7 +168,7 @@ impl Dispatcher {
         if let Some(spec) = spec {
             self.caller.client.says(self.caller.said().map_or(spec.metric, |said| said.command));
         }
-        let policy = &router.settings().policy;
+        let policy = &self.caller.router.settings().policy;
         let plan = match &self.caller.database {
             None => plan::plan(request, spec, policy),
             Some(inside) => inside.plan(request, spec, policy),

@@ -353,15 +353,12 @@ impl Exchange {
             return Ok(());
         }
         let took = self.link.context.clock.now() - front.since;
-        let (class, by_replica, keys, reloads) = match &front.envelope {
-            Some(envelope) => {
-                let traits = &envelope.traits;
-                (traits.class(), envelope.is_for_replica(), traits.keys, traits.needs.reloads)
-            }
-            None => (RequestClass::Other, false, 0, false),
-        };
+        let class = front.envelope.as_ref().map_or(RequestClass::Other, |envelope| envelope.traits.class());
         self.link.tally.replied(class, took);
         let is_slow = took >= self.link.context.timeouts.slow_request();
+        let by_replica = front.envelope.as_ref().is_some_and(Envelope::is_for_replica);
+        let keys = front.envelope.as_ref().map_or(0, |envelope| envelope.traits.keys);
+        let reloads = front.envelope.as_ref().is_some_and(|envelope| envelope.traits.needs.reloads);
         let verdict = match &front.fault {
             // The end of a long value may read like an error.
             _ if self.streaming => None,
