@@ -11,7 +11,7 @@ use super::{
     traits::{self, Traits},
     treatment::{self, Fold, Local, Treatment},
 };
-use crate::metrics::CommandId;
+use crate::metrics::{CommandClass, CommandId};
 
 /// A command, or one subcommand of a container (`config|get`).
 #[derive(Clone, Debug, PartialEq)]
@@ -30,6 +30,8 @@ pub struct Spec {
     pub response_policy: ResponsePolicy,
     /// What it is counted as.
     pub metric: CommandId,
+    /// The class under which its duration is recorded.
+    pub class: CommandClass,
     /// What becomes of it, by its name and tips.
     pub treatment: Treatment,
     /// Why it is refused unless the configuration allows it.
@@ -100,6 +102,7 @@ impl Spec {
         let finder = Finder::of(&name, flags, &keys);
         let mut spec = Spec {
             metric: CommandId::of(&name),
+            class: class_of(flags),
             name,
             arity,
             flags,
@@ -202,6 +205,18 @@ impl Spec {
     /// Whether it may write; what is not known as a read is a write.
     pub fn is_write(&self) -> bool {
         self.flags.has(Flags::WRITE)
+    }
+}
+
+fn class_of(flags: Flags) -> CommandClass {
+    if flags.has(Flags::BLOCKING) {
+        CommandClass::Blocking
+    } else if flags.has(Flags::READONLY) {
+        CommandClass::Read
+    } else if flags.has(Flags::WRITE) {
+        CommandClass::Write
+    } else {
+        CommandClass::Admin
     }
 }
 

@@ -1,7 +1,7 @@
 //! Under which name and class an answered request is counted.
 
 use crate::{
-    commands::table::{Flags, Spec},
+    commands::table::Spec,
     metrics::{CommandClass, CommandId},
 };
 
@@ -22,16 +22,7 @@ impl Label {
         let Some(spec) = spec else {
             return Label { command: CommandId::OTHER, class: CommandClass::Admin, may_write: true };
         };
-        let class = if spec.flags.has(Flags::BLOCKING) {
-            CommandClass::Blocking
-        } else if spec.is_readonly() {
-            CommandClass::Read
-        } else if spec.is_write() {
-            CommandClass::Write
-        } else {
-            CommandClass::Admin
-        };
-        Label { command: spec.metric, class, may_write: class != CommandClass::Read }
+        Label { command: spec.metric, class: spec.class, may_write: spec.class != CommandClass::Read }
     }
 
     /// The same for a request that goes in parts.
