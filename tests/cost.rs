@@ -25,7 +25,7 @@ const LIMITS: &[Load] = &[
     Load { name: "SET", clients: 1, depth: 1, instructions: 11_070.0, allocations: 0.01, inside: 1.05 },
     Load { name: "GET", clients: 50, depth: 1, instructions: 5_950.0, allocations: 0.01, inside: 1.05 },
     Load { name: "GET", clients: 1, depth: 16, instructions: 3_800.0, allocations: 0.01, inside: 1.05 },
-    Load { name: "SET", clients: 1, depth: 16, instructions: 3_910.0, allocations: 0.01, inside: 1.05 },
+    Load { name: "SET", clients: 1, depth: 16, instructions: 3_940.0, allocations: 0.01, inside: 1.05 },
     Load { name: "GET", clients: 50, depth: 16, instructions: 3_040.0, allocations: 0.01, inside: 1.05 },
     Load { name: "MGET", clients: 1, depth: 1, instructions: 34_600.0, allocations: 17.1, inside: 1.05 },
     Load { name: "INCR", clients: 1, depth: 1, instructions: 10_950.0, allocations: 0.01, inside: 1.05 },
