@@ -68,7 +68,7 @@ fn the_cluster_is_as_promised(stack: &Stack) {
     assert!(!view.contains("/16") && !view.contains("slave"), "{view}");
     assert_eq!(view.lines().count(), 3, "{view}");
     for (node, port) in NODES.iter().zip(7000..) {
-        let announced = format!("{}:{port}@1{port} ", stack.address(node));
+        let announced = format!("{}:{port}@1{port},{node} ", stack.address(node));
         assert!(view.contains(&announced), "{announced} in {view}");
         let mounts = docker(&["inspect", "--format", "{{json .Mounts}}", &stack.container(node)]);
         assert!(mounts.contains("/usr/local/etc/redis/redis.conf"), "{mounts}");

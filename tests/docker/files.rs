@@ -97,7 +97,7 @@ fn the_dashboard_is_complete() {
     assert_eq!(variables, ["datasource", "job", "instance", "node"]);
     let panels = board["panels"].as_array().expect("panels");
     let rows: Vec<_> = panels.iter().filter(|panel| panel["type"] == "row").map(|panel| &panel["title"]).collect();
-    assert_eq!(rows, ["Overview", "Nodes", "Cluster", "Clients", "Process"]);
+    assert_eq!(rows, ["Overview", "Nodes", "Slots and redirects", "Clients", "Process"]);
     let mut ids = BTreeSet::new();
     for panel in panels {
         assert!(ids.insert(panel["id"].as_u64().expect("an id")), "two panels of one id: {}", panel["title"]);
