@@ -214,6 +214,8 @@ fn heads<'a>(app: &App, table: &Table, widths: &[usize]) -> Line<'a> {
 
 /// A text in lines of at most this width, between words where it can be.
 fn wrapped(text: &str, width: usize) -> Vec<String> {
+    // A terminal that does not know its size yet says that it has none.
+    let width = width.max(1);
     let mut lines = vec![String::new()];
     for word in text.split(' ') {
         let mut word: Vec<char> = word.chars().collect();
