@@ -6,24 +6,24 @@
 mod apart;
 mod client;
 mod held;
+mod log_throttle;
 mod mail;
 mod monitors;
 mod patterns;
 mod pause;
 pub mod refused;
 pub mod rights;
-mod seldom;
 mod usage;
 pub mod users;
 
 pub use self::{
     client::{About, ChangeOfUsers, Client, Mark, Order, Unblock},
     held::Held,
+    log_throttle::{Complaints, LogThrottle},
     mail::Mail,
     monitors::Monitoring,
     patterns::Patterns,
     pause::{Function, Pause, Paused},
-    seldom::{Complaints, Seldom},
     usage::{PEAK_RESET, Usage},
 };
 

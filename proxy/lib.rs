@@ -12,7 +12,7 @@
 //! - **Plan**: what becomes of one request: the treatment of its command, applied to its arguments.
 //! - **Split**: a request goes in parts, each to one slot. A **LongSplit** is one of so many keys that others have their turn
 //!   while it is being divided.
-//! - **Fold**: the rule by which several replies become one, as `Sum`; a **Merge** collects the replies and applies it.
+//! - **MergeRule**: the rule by which several replies become one, as `Sum`; a **Merge** collects the replies and applies it.
 //! - **Route**: where a request is to go; **affinity** picks among nodes that serve it equally.
 //! - **Line**: a session's ordered reply places. **Ticket**: the duty to fill one of them, exactly once.
 //! - **Envelope**: a request on its way: its route, its traits and its ticket. Its bytes travel beside it.

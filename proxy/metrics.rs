@@ -71,16 +71,16 @@ pub struct Metrics {
 struct Shared {
     registry: Registry,
     handle: PrometheusHandle,
-    client: Arc<client::Series>,
-    refresh: refresh::Series,
-    tls: tls::Series,
-    databases: database::Series,
+    client: Arc<client::ClientSeries>,
+    refresh: refresh::RefreshSeries,
+    tls: tls::TlsSeries,
+    databases: database::DatabaseSeries,
     events: events::Events,
     history: history::History,
     hot: Arc<hot::Hot>,
     slow: Arc<slow::SlowLog>,
     spans: Arc<spans::Spans>,
-    nodes: Mutex<BTreeMap<Arc<str>, Weak<node::Series>>>,
+    nodes: Mutex<BTreeMap<Arc<str>, Weak<node::NodeSeries>>>,
     libraries: Mutex<Libraries>,
 }
 
@@ -117,11 +117,11 @@ impl Metrics {
             }
         }
         let registry = Registry { recorder, histograms: Mutex::default() };
-        let client = Arc::new(client::Series::new(&registry));
-        let refresh = refresh::Series::new(&registry);
-        let tls = tls::Series::new(&registry);
+        let client = Arc::new(client::ClientSeries::new(&registry));
+        let refresh = refresh::RefreshSeries::new(&registry);
+        let tls = tls::TlsSeries::new(&registry);
         let events = events::Events::default();
-        let (databases, nodes) = (database::Series::default(), Mutex::default());
+        let (databases, nodes) = (database::DatabaseSeries::default(), Mutex::default());
         let (history, hot, slow, spans, libraries) = Default::default();
         let shared = Shared {
             registry,
@@ -293,12 +293,12 @@ impl Metrics {
         text::sorted(&text)
     }
 
-    fn node_series(&self, label: &Arc<str>) -> Arc<node::Series> {
+    fn node_series(&self, label: &Arc<str>) -> Arc<node::NodeSeries> {
         let mut nodes = lock(&self.shared.nodes);
         if let Some(series) = nodes.get(label).and_then(Weak::upgrade) {
             return series;
         }
-        let series = Arc::new(node::Series::new(&self.shared.registry, label));
+        let series = Arc::new(node::NodeSeries::new(&self.shared.registry, label));
         nodes.insert(label.clone(), Arc::downgrade(&series));
         series
     }

@@ -340,8 +340,8 @@ impl Session {
         let mut used = 0;
         let mut turn = None;
         let (router, inside) = (self.dispatcher.caller.router.clone(), self.dispatcher.caller.database.clone());
-        let is_guarded = self.dispatcher.caller.gate.seat().is_some();
-        let mut anew = inside.as_ref().map(|inside| inside.anew());
+        let is_guarded = self.dispatcher.caller.gate.logged_in().is_some();
+        let mut writer = inside.as_ref().map(|inside| inside.writer());
         self.reader.set_ready(true);
         while !self.busy.is_ending() {
             let rest = &bytes[used..];
@@ -369,15 +369,15 @@ impl Session {
                 dispatcher.front.set_behind(rest.len() - found.used);
                 let topology = router.topology();
                 let is_stopped = is_guarded && dispatcher.is_stopped(&topology.commands, &request);
-                let (request, spec) = match (&inside, anew.as_deref_mut()) {
+                let (request, spec) = match (&inside, writer.as_deref_mut()) {
                     (Some(inside), _) if is_stopped => {
                         database::stay_out(inside, &dispatcher.caller);
                         (request, topology.commands.find(&request))
                     }
-                    (Some(inside), Some(anew)) => {
+                    (Some(inside), Some(writer)) => {
                         let Dispatcher { caller, listening, multi, front, .. } = &*dispatcher;
                         inside.count(caller.client.received(), front.behind());
-                        database::enter(inside, caller, listening, multi.queued(), &topology.commands, request, anew)
+                        database::enter(inside, caller, listening, multi.queued(), &topology.commands, request, writer)
                     }
                     _ => (request, topology.commands.find(&request)),
                 };

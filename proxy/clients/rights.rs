@@ -66,11 +66,11 @@ pub struct User {
     asking: AtomicBool,
     /// Grows when all that is known is forgotten.
     generation: AtomicU64,
-    known: Mutex<Known>,
+    known: Mutex<Cached>,
 }
 
 #[derive(Default)]
-struct Known {
+struct Cached {
     rules: Option<(Arc<UserRules>, Instant)>,
     verdicts: HashMap<String, (Verdict, Instant)>,
 }
@@ -228,7 +228,7 @@ impl User {
         self.generation.fetch_add(1, Relaxed);
         self.free_until.store(0, Relaxed);
         self.due.store(0, Relaxed);
-        *known = Known::default();
+        *known = Cached::default();
     }
 
     fn millis(&self, at: Instant) -> u64 {

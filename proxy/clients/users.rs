@@ -181,12 +181,12 @@ impl OwnUser {
         *lock(&self.passwords) = passwords;
     }
 
-    /// A place among the user's clients; `None` where it has as many as it may.
-    pub fn seat(self: &Arc<Self>) -> Option<Seat> {
+    /// Logs one more client in; `None` where the user has as many as it may.
+    pub fn log_in(self: &Arc<Self>) -> Option<LoggedIn> {
         let limit = self.limits.clients.load(Relaxed);
         let is_free = |count: usize| limit == 0 || count < limit;
         let taken = self.clients.fetch_update(Relaxed, Relaxed, |count| is_free(count).then_some(count + 1));
-        taken.is_ok().then(|| Seat { user: self.clone(), held: AtomicUsize::new(0), rights: RefCell::default() })
+        taken.is_ok().then(|| LoggedIn { user: self.clone(), held: AtomicUsize::new(0), rights: RefCell::default() })
     }
 
     /// How many requests it may send in a second, where it has sent them by now; else one more is counted.
@@ -200,8 +200,8 @@ impl OwnUser {
     }
 }
 
-/// A client's place among those of its user; it is free when this is dropped.
-pub struct Seat {
+/// A client that has logged in as a user of the proxy's own. It counts among those of the user until this is dropped.
+pub struct LoggedIn {
     /// Whose it is.
     pub user: Arc<OwnUser>,
     held: AtomicUsize,
@@ -216,7 +216,7 @@ struct KnownRights {
     rights: Option<Rc<Rights>>,
 }
 
-impl Seat {
+impl LoggedIn {
     /// What the user may do with the commands of `table`; `None`: everything.
     pub fn rights(&self, table: &Arc<CommandTable>) -> Option<Rc<Rights>> {
         let next_version = self.user.rules_version.load(Acquire) + 1;
@@ -243,7 +243,7 @@ impl Seat {
     }
 }
 
-impl Drop for Seat {
+impl Drop for LoggedIn {
     fn drop(&mut self) {
         self.account(0);
         self.user.clients.fetch_sub(1, Relaxed);
@@ -287,12 +287,12 @@ mod tests {
     #[test]
     fn seats_are_as_many_as_allowed_and_given_back() {
         let one = user(1, 0, 0);
-        let seat = one.seat();
-        assert!(seat.is_some() && one.seat().is_none());
-        drop(seat);
-        assert!(one.seat().is_some());
+        let logged_in = one.log_in();
+        assert!(logged_in.is_some() && one.log_in().is_none());
+        drop(logged_in);
+        assert!(one.log_in().is_some());
         let any = user(0, 0, 0);
-        assert!((0..100).map(|_| any.seat()).collect::<Vec<_>>().iter().all(Option::is_some));
+        assert!((0..100).map(|_| any.log_in()).collect::<Vec<_>>().iter().all(Option::is_some));
     }
 
     #[test]
@@ -310,7 +310,7 @@ mod tests {
     #[test]
     fn bytes_of_all_clients_are_counted_together() {
         let user = user(0, 0, 100);
-        let (one, other) = (user.seat().unwrap(), user.seat().unwrap());
+        let (one, other) = (user.log_in().unwrap(), user.log_in().unwrap());
         assert!(!one.account(60) && !other.account(40) && other.account(41));
         assert!(!one.account(10) && !other.account(90));
         drop(one);

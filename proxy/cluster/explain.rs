@@ -5,7 +5,7 @@ use std::rc::Rc;
 use crate::{
     cluster::topology::Topology,
     commands::{
-        plan::{self, Fold, Plan, Policy, Scripting, Split},
+        plan::{self, MergeRule, Plan, Policy, Scripting, Split},
         table::{CommandTable, Keys, Spec, Treatment, differences, treatment::Timeout},
     },
     protocol::{
@@ -116,10 +116,10 @@ impl Grounds<'_> {
                 format!("by the one primary that all publishing goes through{named}")
             }
             Plan::Split(split) => {
-                format!("in {} parts, their replies {}", split.parts.len(), split.fold.words())
+                format!("in {} parts, their replies {}", split.parts.len(), split.rule.words())
             }
-            Plan::Primaries(fold) => format!("by every primary{}, their replies {}", self.primaries(), fold.words()),
-            Plan::AnyRewritten(fold) => format!("by any primary, its reply {}", fold.words()),
+            Plan::Primaries(rule) => format!("by every primary{}, their replies {}", self.primaries(), rule.words()),
+            Plan::AnyRewritten(rule) => format!("by any primary, its reply {}", rule.words()),
             Plan::Scripting(Scripting::Load | Scripting::Exists | Scripting::Flush, _) => {
                 format!("by every primary{}", self.primaries())
             }
@@ -127,8 +127,8 @@ impl Grounds<'_> {
                 format!("by the owner of {}, which is given what it is to run", self.slot(*slot))
             }
             Plan::Scripting(_, None) => "by any primary, which is given what it is to run".to_owned(),
-            Plan::OutOfBand(fold) => {
-                format!("by every primary{}, past what it runs, their replies {}", self.primaries(), fold.words())
+            Plan::OutOfBand(rule) => {
+                format!("by every primary{}, past what it runs, their replies {}", self.primaries(), rule.words())
             }
             Plan::LongSplit(_) => "in parts".to_owned(),
             Plan::InTurn(_) => "slot after slot".to_owned(),
@@ -138,7 +138,11 @@ impl Grounds<'_> {
             }
             Plan::Scan(None) => format!("by one primary after the other{}", self.primaries()),
             Plan::Keys => {
-                format!("by every primary{}, their replies {} as they come", self.primaries(), Fold::Concat.words())
+                format!(
+                    "by every primary{}, their replies {} as they come",
+                    self.primaries(),
+                    MergeRule::Concat.words()
+                )
             }
             Plan::Local(_) => "by the proxy itself".to_owned(),
             Plan::Blocking(blocking) => match blocking.slot {
@@ -205,15 +209,15 @@ pub fn treatment(spec: &Spec) -> String {
     match spec.treatment {
         Treatment::Keyed if spec.has_keys() => "the owner of its keys' slot".to_owned(),
         Treatment::Keyed => "any primary".to_owned(),
-        Treatment::Split(fold) => format!("the owners of its keys' slots, in parts; replies: {}", fold.words()),
-        Treatment::Primaries(fold) | Treatment::OutOfBand(fold) => format!("every primary; replies: {}", fold.words()),
+        Treatment::Split(rule) => format!("the owners of its keys' slots, in parts; replies: {}", rule.words()),
+        Treatment::Primaries(rule) | Treatment::OutOfBand(rule) => format!("every primary; replies: {}", rule.words()),
         Treatment::Scripting(Scripting::Eval | Scripting::Evalsha | Scripting::Fcall) => {
             "the owner of its keys' slot".to_owned()
         }
         Treatment::Scripting(Scripting::Show) => "any primary".to_owned(),
-        Treatment::Scripting(Scripting::Exists) => format!("every primary; replies: {}", Fold::And.words()),
+        Treatment::Scripting(Scripting::Exists) => format!("every primary; replies: {}", MergeRule::And.words()),
         Treatment::Scripting(Scripting::Load | Scripting::Flush) => {
-            format!("every primary; replies: {}", Fold::AllSucceeded.words())
+            format!("every primary; replies: {}", MergeRule::AllSucceeded.words())
         }
         Treatment::KeysPattern => "every primary; one where the pattern has a hash tag".to_owned(),
         Treatment::Scan => "one primary after the other; one only where the pattern has a hash tag".to_owned(),
@@ -229,7 +233,7 @@ pub fn treatment(spec: &Spec) -> String {
         }
         Treatment::ConfigSet => "every primary; what holds the cluster together can only stay as it is".to_owned(),
         Treatment::Debug => "by key or every primary where it is harmless; else refused".to_owned(),
-        Treatment::AnyRewritten(fold) => format!("any primary; its reply: {}", fold.words()),
+        Treatment::AnyRewritten(rule) => format!("any primary; its reply: {}", rule.words()),
         Treatment::AclLog => "every primary; the newest entries of all nodes".to_owned(),
         Treatment::ClusterView(_) => {
             "the proxy itself, as a server that is in no cluster, or that is all of one where its listener says so"

@@ -10,7 +10,7 @@ pub mod info;
 mod log;
 mod reports;
 
-pub use crate::commands::table::treatment::Fold;
+pub use crate::commands::table::treatment::MergeRule;
 
 use account::Ledger;
 use elements::{Elements, Head};
@@ -23,10 +23,10 @@ use crate::{
 /// Collects the replies to the parts of one request and makes one of them.
 ///
 /// ```
-/// use slotway::commands::merge::{Fold, Merge};
+/// use slotway::commands::merge::{MergeRule, Merge};
 ///
 /// // DBSIZE of two nodes.
-/// let mut merge = Merge::new(Fold::Sum, 2, None, false);
+/// let mut merge = Merge::new(MergeRule::Sum, 2, None, false);
 /// assert!(!merge.take(1, b":40\r\n"));
 /// assert!(merge.take(0, b":2\r\n"), "all have come");
 /// let mut reply = Vec::new();
@@ -34,7 +34,7 @@ use crate::{
 /// assert_eq!(reply, b":42\r\n");
 ///
 /// // An error in one part is an error of the whole.
-/// let mut merge = Merge::new(Fold::Concat, 2, None, false);
+/// let mut merge = Merge::new(MergeRule::Concat, 2, None, false);
 /// merge.take(0, b"*1\r\n$1\r\na\r\n");
 /// merge.take(1, b"-LOADING Redis is loading the dataset in memory\r\n");
 /// let mut reply = Vec::new();
@@ -43,7 +43,7 @@ use crate::{
 /// ```
 #[derive(Debug)]
 pub struct Merge {
-    fold: Fold,
+    rule: MergeRule,
     /// The replies by part; empty where one has not come.
     replies: Vec<Vec<u8>>,
     missing: usize,
@@ -53,13 +53,13 @@ pub struct Merge {
     spares: bool,
     /// What was missed where a node was lost or busy follows there.
     follows: bool,
-    /// The part of each key, for [`Fold::KeyOrder`].
+    /// The part of each key, for [`MergeRule::KeyOrder`].
     order: Vec<u32>,
     /// The command in upper case where it writes, so that an error can say what was done.
     write: Option<Box<str>>,
-    /// The chance of each part, for [`Fold::RandomKey`].
+    /// The chance of each part, for [`MergeRule::RandomKey`].
     weights: Vec<u64>,
-    /// What is known better than by the nodes, for [`Fold::Info`] and [`Fold::Config`].
+    /// What is known better than by the nodes, for [`MergeRule::Info`] and [`MergeRule::Config`].
     facts: info::Facts,
     /// Who knows what clients did, where nodes tell what they ran.
     account: Option<Ledger>,
@@ -68,9 +68,9 @@ pub struct Merge {
 
 impl Merge {
     /// For a request that goes as it is to `parts` nodes. `write` is the name of a command that writes.
-    pub fn new(fold: Fold, parts: usize, write: Option<&str>, resp3: bool) -> Merge {
+    pub fn new(rule: MergeRule, parts: usize, write: Option<&str>, resp3: bool) -> Merge {
         Merge {
-            fold,
+            rule,
             replies: vec![Vec::new(); parts],
             missing: parts,
             lost: Vec::new(),
@@ -87,8 +87,8 @@ impl Merge {
 
     /// For a request that has been split.
     pub fn of_split(split: &Split, write: Option<&str>, resp3: bool) -> Merge {
-        let order = if split.fold == Fold::KeyOrder { split.part_of_each_key() } else { Vec::new() };
-        Merge { order, ..Merge::new(split.fold, split.parts.len(), write, resp3) }
+        let order = if split.rule == MergeRule::KeyOrder { split.part_of_each_key() } else { Vec::new() };
+        Merge { order, ..Merge::new(split.rule, split.parts.len(), write, resp3) }
     }
 
     /// How likely each part is to be chosen for RANDOMKEY: its number of keys, or of slots.
@@ -150,9 +150,9 @@ impl Merge {
 
     /// Whether what has come is enough, and nobody needs to wait for the rest.
     pub fn suffices(&self) -> bool {
-        let is_enough = |reply: &[u8]| match self.fold {
-            Fold::RandomKey => !elements::is_null(reply),
-            Fold::OneSucceeded => elements::error_text(reply).is_none(),
+        let is_enough = |reply: &[u8]| match self.rule {
+            MergeRule::RandomKey => !elements::is_null(reply),
+            MergeRule::OneSucceeded => elements::error_text(reply).is_none(),
             _ => true,
         };
         self.spares && (0..self.replies.len()).any(|part| self.answer_of(part).is_some_and(is_enough))
@@ -198,9 +198,9 @@ impl Merge {
         }
         if self.replies.is_empty() {
             write::error(out, says::CLUSTERDOWN.as_bytes());
-        } else if self.fold == Fold::OneSucceeded {
+        } else if self.rule == MergeRule::OneSucceeded {
             self.one_succeeded(out);
-        } else if !self.error(out) && self.fold(out).is_none() {
+        } else if !self.error(out) && self.apply(out).is_none() {
             out.truncate(start);
             write::error(out, says::ODD_REPLIES.as_bytes());
         }
@@ -210,7 +210,7 @@ impl Merge {
     fn error(&self, out: &mut Vec<u8>) -> bool {
         let failed = |reply: &&Vec<u8>| reply.first().is_none_or(|kind| matches!(kind, b'-' | b'!'));
         let Some(first) = self.replies.iter().find(failed) else { return false };
-        if self.fold == Fold::Info && !self.replies.iter().all(|reply| failed(&reply)) {
+        if self.rule == MergeRule::Info && !self.replies.iter().all(|reply| failed(&reply)) {
             // Clients ask for INFO before anything else: what one node does not say keeps nobody from the others.
             return false;
         }
@@ -234,40 +234,40 @@ impl Merge {
         info::fold(&answered, &self.facts, self.account.as_ref(), out)
     }
 
-    fn fold(&self, out: &mut Vec<u8>) -> Option<()> {
-        match self.fold {
-            Fold::Sum => self.numbers(out, i64::saturating_add),
-            Fold::And | Fold::Or | Fold::Min | Fold::Max if self.is_unanimous() => {
+    fn apply(&self, out: &mut Vec<u8>) -> Option<()> {
+        match self.rule {
+            MergeRule::Sum => self.numbers(out, i64::saturating_add),
+            MergeRule::And | MergeRule::Or | MergeRule::Min | MergeRule::Max if self.is_unanimous() => {
                 out.extend_from_slice(self.replies.first()?);
                 Some(())
             }
-            Fold::And => self.numbers(out, |a, b| i64::from(a != 0 && b != 0)),
-            Fold::Or => self.numbers(out, |a, b| i64::from(a != 0 || b != 0)),
-            Fold::Min => self.numbers(out, i64::min),
-            Fold::Max => self.numbers(out, i64::max),
-            Fold::AllSucceeded | Fold::OneSucceeded => {
+            MergeRule::And => self.numbers(out, |a, b| i64::from(a != 0 && b != 0)),
+            MergeRule::Or => self.numbers(out, |a, b| i64::from(a != 0 || b != 0)),
+            MergeRule::Min => self.numbers(out, i64::min),
+            MergeRule::Max => self.numbers(out, i64::max),
+            MergeRule::AllSucceeded | MergeRule::OneSucceeded => {
                 out.extend_from_slice(self.replies.first()?);
                 Some(())
             }
-            Fold::KeyOrder => self.key_order(out),
-            Fold::Concat => self.concat(out),
-            Fold::RandomKey => self.random_key(out),
-            Fold::Info => self.info(out),
-            Fold::Newest(count) => log::newest(&self.replies, count as usize, self.account.as_ref(), out),
-            Fold::Entries => log::length(&self.replies, self.account.as_ref(), out),
-            Fold::Fullest => {
+            MergeRule::KeyOrder => self.key_order(out),
+            MergeRule::Concat => self.concat(out),
+            MergeRule::RandomKey => self.random_key(out),
+            MergeRule::Info => self.info(out),
+            MergeRule::Newest(count) => log::newest(&self.replies, count as usize, self.account.as_ref(), out),
+            MergeRule::Entries => log::length(&self.replies, self.account.as_ref(), out),
+            MergeRule::Fullest => {
                 out.extend_from_slice(self.replies.iter().max_by_key(|reply| reply.len())?);
                 Some(())
             }
-            Fold::SumByName => elements::sum_by_name(&self.replies, out),
-            Fold::Digest => elements::digest(&self.replies, out),
-            Fold::Role => reports::role(self.replies.first()?, out),
-            Fold::Config => reports::config(self.replies.first()?, &self.facts, out),
-            Fold::Latest => reports::latest(&self.replies, out),
-            Fold::ByTime => reports::by_time(&self.replies, out),
-            Fold::Histogram => reports::histogram(&self.replies, self.account.as_ref(), out),
-            Fold::Memory => reports::memory(&self.replies.iter().map(Vec::as_slice).collect::<Vec<_>>(), out),
-            Fold::Youngest(count) => reports::youngest(&self.replies, count as usize, out),
+            MergeRule::SumByName => elements::sum_by_name(&self.replies, out),
+            MergeRule::Digest => elements::digest(&self.replies, out),
+            MergeRule::Role => reports::role(self.replies.first()?, out),
+            MergeRule::Config => reports::config(self.replies.first()?, &self.facts, out),
+            MergeRule::Latest => reports::latest(&self.replies, out),
+            MergeRule::ByTime => reports::by_time(&self.replies, out),
+            MergeRule::Histogram => reports::histogram(&self.replies, self.account.as_ref(), out),
+            MergeRule::Memory => reports::memory(&self.replies.iter().map(Vec::as_slice).collect::<Vec<_>>(), out),
+            MergeRule::Youngest(count) => reports::youngest(&self.replies, count as usize, out),
         }
     }
 

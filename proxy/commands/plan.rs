@@ -8,7 +8,7 @@ mod special;
 pub mod split;
 
 pub use self::{echo::is_echoed, long_split::LongSplit, special::all_entries, split::Split};
-pub use crate::commands::table::treatment::{ClientCommand, Fold, Local, ProxyCommand, Scripting};
+pub use crate::commands::table::treatment::{ClientCommand, Local, MergeRule, ProxyCommand, Scripting};
 
 use std::{
     cell::{Cell, RefCell},
@@ -41,9 +41,9 @@ pub enum Plan {
     /// In parts, and of so many keys that others go on while it is cut and sent.
     LongSplit(Box<LongSplit>),
     /// As it came, to every primary.
-    Primaries(Fold),
+    Primaries(MergeRule),
     /// As it came, to any primary, whose reply is amended to what one server would say.
-    AnyRewritten(Fold),
+    AnyRewritten(MergeRule),
     /// SCAN: to one primary after the other (see [`crate::cluster::scan`]); only the keys of a slot where the pattern has a tag.
     Scan(Option<Slot>),
     /// KEYS: as it came, to every primary, on connections of the session's own, since the replies may be of any size.
@@ -56,7 +56,7 @@ pub enum Plan {
     /// LOAD, EXISTS and FLUSH to every primary.
     Scripting(Scripting, Option<Slot>),
     /// As it came, to every primary, on connections that are not busy.
-    OutOfBand(Fold),
+    OutOfBand(MergeRule),
     /// CONFIG SET of parameters that are not to change: done where they have these values already; else the text of the
     /// error.
     Unchanged(Vec<u8>),
@@ -89,11 +89,11 @@ impl Plan {
     }
 
     /// How the replies become one, where it goes to every primary on shared connections.
-    pub fn fold_of_all(&self) -> Option<Fold> {
+    pub fn rule_of_all(&self) -> Option<MergeRule> {
         match self {
-            Plan::Primaries(fold) => Some(*fold),
-            Plan::Scripting(Scripting::Load | Scripting::Flush, _) => Some(Fold::AllSucceeded),
-            Plan::Scripting(Scripting::Exists, _) => Some(Fold::And),
+            Plan::Primaries(rule) => Some(*rule),
+            Plan::Scripting(Scripting::Load | Scripting::Flush, _) => Some(MergeRule::AllSucceeded),
+            Plan::Scripting(Scripting::Exists, _) => Some(MergeRule::And),
             Plan::Scripting(Scripting::Eval | Scripting::Evalsha | Scripting::Fcall | Scripting::Show, _) => None,
             Plan::One(_) | Plan::Any | Plan::PubSub | Plan::Split(_) | Plan::LongSplit(_) | Plan::AnyRewritten(_) => {
                 None
@@ -235,9 +235,9 @@ pub fn plan(request: &Request, spec: Option<&Spec>, policy: &Policy) -> Plan {
     }
     match spec.treatment {
         Treatment::Keyed => keyed(request, spec),
-        Treatment::Split(fold) => split_or_one(request, spec, fold, policy),
-        Treatment::Primaries(Fold::Newest(_)) => Plan::Primaries(special::newest(request, spec)),
-        Treatment::Primaries(fold) => Plan::Primaries(fold),
+        Treatment::Split(rule) => split_or_one(request, spec, rule, policy),
+        Treatment::Primaries(MergeRule::Newest(_)) => Plan::Primaries(special::newest(request, spec)),
+        Treatment::Primaries(rule) => Plan::Primaries(rule),
         Treatment::KeysPattern if !spec.takes(request.len()) => Plan::Any,
         Treatment::KeysPattern => tag_of_pattern(request.arg(1)).map_or(Plan::Keys, |key| Plan::One(Slot::of(key))),
         Treatment::Scan => special::scan(request),
@@ -255,8 +255,8 @@ pub fn plan(request: &Request, spec: Option<&Spec>, policy: &Policy) -> Plan {
             Plan::Any => Plan::Scripting(which, None),
             other => other,
         },
-        Treatment::OutOfBand(fold) => Plan::OutOfBand(fold),
-        Treatment::AnyRewritten(fold) => Plan::AnyRewritten(fold),
+        Treatment::OutOfBand(rule) => Plan::OutOfBand(rule),
+        Treatment::AnyRewritten(rule) => Plan::AnyRewritten(rule),
         Treatment::AclLog => special::acl_log(request),
         Treatment::ClusterView(_) if policy.allows(&spec.name) || policy.allows("cluster") => Plan::Any,
         Treatment::ClusterView(_) if !spec.takes(request.len()) => {
@@ -325,14 +325,14 @@ pub fn of_keys(keys: &[&[u8]]) -> Plan {
 /// The key by key split of a request that came to one slot, for a slot that is half migrated: the server refuses
 /// several keys then (TRYAGAIN), but answers for each of them. `None` for what cannot be split.
 pub fn by_key(request: &Request, spec: &Spec) -> Option<Split> {
-    let Treatment::Split(fold) = spec.treatment else { return None };
-    (!special::keeps_together(request, spec)).then(|| Split::by_key(request, spec, fold)).flatten()
+    let Treatment::Split(rule) = spec.treatment else { return None };
+    (!special::keeps_together(request, spec)).then(|| Split::by_key(request, spec, rule)).flatten()
 }
 
 /// A request whose keys are in one slot, as one part; `None` where its command is not split.
 pub fn one_part(request: &Request, spec: &Spec) -> Option<Split> {
-    let Treatment::Split(fold) = spec.treatment else { return None };
-    Split::by_slot(request, spec, fold)
+    let Treatment::Split(rule) = spec.treatment else { return None };
+    Split::by_slot(request, spec, rule)
 }
 
 fn keyed(request: &Request, spec: &Spec) -> Plan {
@@ -355,12 +355,12 @@ fn lacks_arguments(request: &Request, spec: &Spec) -> bool {
     end > request.len()
 }
 
-fn split_or_one(request: &Request, spec: &Spec, fold: Fold, policy: &Policy) -> Plan {
+fn split_or_one(request: &Request, spec: &Spec, rule: MergeRule, policy: &Policy) -> Plan {
     match slots(request, spec) {
         Slots::Several if policy.rejects_cross_slot() || special::keeps_together(request, spec) => {
             refuse_cross_slot(request, spec)
         }
-        Slots::Several => match parts(request, spec, fold) {
+        Slots::Several => match parts(request, spec, rule) {
             Some(plan) => plan,
             // Some key lacks what belongs to it: the server's words for that, where their number was told (MSETEX) and
             // where not (MSET with an odd count).
@@ -373,11 +373,11 @@ fn split_or_one(request: &Request, spec: &Spec, fold: Fold, policy: &Policy) -> 
     }
 }
 
-fn parts(request: &Request, spec: &Spec, fold: Fold) -> Option<Plan> {
+fn parts(request: &Request, spec: &Spec, rule: MergeRule) -> Option<Plan> {
     if request.len() > long_split::LONG {
-        return LongSplit::begin(request, spec, fold).map(|cut| Plan::LongSplit(Box::new(cut)));
+        return LongSplit::begin(request, spec, rule).map(|cut| Plan::LongSplit(Box::new(cut)));
     }
-    Split::by_slot(request, spec, fold).map(|split| Plan::Split(Rc::new(split)))
+    Split::by_slot(request, spec, rule).map(|split| Plan::Split(Rc::new(split)))
 }
 
 fn blocking(request: &Request, spec: &Spec, timeout: Timeout) -> Plan {

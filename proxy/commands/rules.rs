@@ -8,7 +8,7 @@ mod shown;
 
 use std::sync::{Arc, LazyLock};
 
-pub use self::shown::{Refusal, Shown, Told};
+pub use self::shown::{Refusal, RefusalContext, Shown};
 use super::table::{
     CommandTable, Spec,
     access::{Access, Channels},

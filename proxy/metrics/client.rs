@@ -297,7 +297,7 @@ impl ClientTally {
         }
     }
 
-    fn publish_commands(&self, registry: &Registry, series: &Series) {
+    fn publish_commands(&self, registry: &Registry, series: &ClientSeries) {
         let mut known = self.command_series.borrow_mut();
         let mut published = self.published.borrow_mut();
         for (index, now) in self.asked.answered() {
@@ -363,7 +363,7 @@ fn sum(totals: &[Total]) -> u64 {
 }
 
 /// The clients' series, shared by all workers.
-pub(super) struct Series {
+pub(super) struct ClientSeries {
     totals: ClientTotals,
     pub(super) asked: AllAsked,
     commands: Mutex<HashMap<CommandId, Arc<[Counter; 2]>>>,
@@ -376,10 +376,10 @@ pub(super) struct Series {
     build_info: Gauge,
 }
 
-impl Series {
-    pub(super) fn new(registry: &Registry) -> Series {
+impl ClientSeries {
+    pub(super) fn new(registry: &Registry) -> ClientSeries {
         let build = [("version", crate::VERSION), ("revision", crate::REVISION)];
-        let series = Series {
+        let series = ClientSeries {
             totals: ClientTotals::new(registry, &[]),
             asked: AllAsked::default(),
             commands: Mutex::default(),

@@ -45,9 +45,9 @@ impl DatabaseGlance {
 
 /// All databases; none before the configuration is known.
 #[derive(Default)]
-pub(super) struct Series(OnceLock<Known>);
+pub(super) struct DatabaseSeries(OnceLock<Configured>);
 
-struct Known {
+struct Configured {
     databases: Vec<Arc<Counts>>,
     names: Vec<Name>,
 }
@@ -73,10 +73,10 @@ struct Counts {
     published: Counter,
 }
 
-impl Series {
+impl DatabaseSeries {
     /// These names there are, and the databases of each, with their slots.
     pub(super) fn know(&self, registry: &Registry, names: Vec<(String, Vec<(String, Slot)>)>) {
-        let mut known = Known { databases: Vec::new(), names: Vec::new() };
+        let mut known = Configured { databases: Vec::new(), names: Vec::new() };
         for (name, numbered) in names {
             let (label, first) = ([("database", &*name)], known.databases.len());
             let requests = registry.counter(&names::DATABASE_REQUESTS, &label);
@@ -114,7 +114,7 @@ impl Series {
         self.all().iter().map(glance).collect()
     }
 
-    /// What nodes have told of the keys of each, in the order of [`Series::glances`], and how many requests came in a second.
+    /// What nodes have told of the keys of each, in the order of [`DatabaseSeries::glances`], and how many requests came in a second.
     pub(super) fn learn(&self, told: &[(Option<u64>, u64)]) {
         for (counts, (keys, rate)) in self.all().iter().zip(told) {
             counts.keys.store(keys.map_or(-1, |keys| i64::try_from(keys).unwrap_or(i64::MAX)), Relaxed);

@@ -130,7 +130,7 @@ series! {
 /// and its bytes by [`NodeTally::sent`] or the same `dropped`, or the levels would drift.
 #[derive(Debug)]
 pub struct NodeTally {
-    series: Arc<Series>,
+    series: Arc<NodeSeries>,
     slow: Arc<SlowLog>,
     spans: Arc<Spans>,
     hot: Arc<Hot>,
@@ -146,7 +146,7 @@ pub struct NodeTally {
 const OUTAGE: Duration = Duration::from_secs(5);
 
 impl NodeTally {
-    fn new(series: Arc<Series>, metrics: &Metrics) -> NodeTally {
+    fn new(series: Arc<NodeSeries>, metrics: &Metrics) -> NodeTally {
         NodeTally {
             series,
             slow: metrics.slow().clone(),
@@ -284,7 +284,7 @@ impl Drop for NodeTally {
 
 /// A node's series, shared by all workers. It lives as long as anyone counts into it or discovery knows the node.
 #[derive(Debug)]
-pub(super) struct Series {
+pub(super) struct NodeSeries {
     label: Arc<str>,
     pub(super) totals: Totals,
     /// By the role that the node has now.
@@ -292,9 +292,9 @@ pub(super) struct Series {
     pub(super) all_requests: AtomicU64,
 }
 
-impl Series {
-    pub(super) fn new(registry: &Registry, label: &Arc<str>) -> Series {
-        Series {
+impl NodeSeries {
+    pub(super) fn new(registry: &Registry, label: &Arc<str>) -> NodeSeries {
+        NodeSeries {
             label: label.clone(),
             totals: Totals::new(registry, &[("node", label)]),
             requests: Mutex::new((PRIMARY, requests(registry, label, PRIMARY))),
@@ -334,7 +334,7 @@ impl Series {
     }
 }
 
-impl Drop for Series {
+impl Drop for NodeSeries {
     /// The counts are shown for a while, but nothing is open or under way any more.
     fn drop(&mut self) {
         self.touch();

@@ -59,7 +59,7 @@ pub struct Slots {
     pub reachable: usize,
 }
 
-pub(super) struct Series {
+pub(super) struct RefreshSeries {
     outcomes: [[Counter; 2]; Trigger::ALL.len()],
     duration: Arc<histogram::SharedHistogram>,
     functions_given: Counter,
@@ -78,17 +78,17 @@ struct KnownNodes {
     epoch: u64,
     slots: Slots,
     /// The series keep a node's numbers shown from when it is known, not from when it is used.
-    nodes: Vec<(NodeState, Arc<node::Series>)>,
+    nodes: Vec<(NodeState, Arc<node::NodeSeries>)>,
 }
 
-impl Series {
-    pub(super) fn new(registry: &Registry) -> Series {
+impl RefreshSeries {
+    pub(super) fn new(registry: &Registry) -> RefreshSeries {
         let outcomes = |trigger: Trigger| {
             ["ok", "error"].map(|outcome| {
                 registry.counter(&names::REFRESHES, &[("trigger", trigger.label()), ("outcome", outcome)])
             })
         };
-        Series {
+        RefreshSeries {
             outcomes: Trigger::ALL.map(outcomes),
             duration: registry.histogram(&names::REFRESH_DURATION, &[]),
             functions_given: registry.counter(&names::FUNCTIONS_GIVEN, &[]),
@@ -115,14 +115,14 @@ impl Series {
         self.functions_given.increment(count);
     }
 
-    pub(super) fn topology(&self, epoch: u64, slots: Slots, nodes: Vec<NodeState>, series: Vec<Arc<node::Series>>) {
+    pub(super) fn topology(&self, epoch: u64, slots: Slots, nodes: Vec<NodeState>, series: Vec<Arc<node::NodeSeries>>) {
         let mut known = lock(&self.known);
         (known.epoch, known.slots) = (epoch, slots);
         known.nodes = nodes.into_iter().zip(series).collect();
     }
 
     pub(super) fn nodes(&self) -> Vec<NodeGlance> {
-        let glance = |(state, series): &(NodeState, Arc<node::Series>)| NodeGlance {
+        let glance = |(state, series): &(NodeState, Arc<node::NodeSeries>)| NodeGlance {
             state: state.clone(),
             requests: series.all_requests.load(Relaxed),
             errors: series.all_errors(),

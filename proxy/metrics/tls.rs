@@ -15,15 +15,15 @@ labels! {
 }
 
 /// When certificates end, and whether newer ones are refused.
-pub(super) struct Series {
+pub(super) struct TlsSeries {
     expiry: [Level; Side::ALL.len()],
     refused: [Level; Side::ALL.len()],
 }
 
-impl Series {
-    pub(super) fn new(registry: &Registry) -> Series {
+impl TlsSeries {
+    pub(super) fn new(registry: &Registry) -> TlsSeries {
         let of = |family| Side::ALL.map(|side| Level::new(registry.gauge(family, &[("side", side.label())])));
-        Series { expiry: of(&names::CERTIFICATE_EXPIRY), refused: of(&names::CERTIFICATE_REFUSED) }
+        TlsSeries { expiry: of(&names::CERTIFICATE_EXPIRY), refused: of(&names::CERTIFICATE_REFUSED) }
     }
 
     pub(super) fn in_force(&self, side: Side, until: Option<SystemTime>) {

@@ -38,7 +38,7 @@ use self::{
     known_cluster::KnownCluster,
     moves::Moves,
     names::Resolved,
-    publish::Told,
+    publish::Notices,
     reach::ReachedNode,
     survey::{NodeAnswer, Survey},
 };
@@ -106,7 +106,7 @@ pub struct Discovery {
     /// Whether nobody answered last time.
     alone: bool,
     /// What the operator has been told of what is not served.
-    told: Told,
+    notices: Notices,
     /// Slots that have moved.
     moves: Moves,
 
@@ -167,7 +167,7 @@ impl Discovery {
             clash: None,
             strays_looked: None,
             alone: false,
-            told: Told::default(),
+            notices: Notices::default(),
             moves: Moves::default(),
             functions: Functions::default(),
             request_timeout: config.request_timeout,
@@ -386,7 +386,7 @@ impl Discovery {
 
     fn nobody_answered(&mut self, failures: &str, remedy: &'static str) -> bool {
         let current = self.current();
-        self.told.remedy = remedy;
+        self.notices.remedy = remedy;
         if current.covered() == 0 {
             let mut next = (*current).clone();
             next.trouble = Some(format!("no node answered: {failures}").into());
@@ -408,7 +408,7 @@ impl Discovery {
     fn believe(&mut self, view: View, here: &[(String, Address)], resolved: &Resolved) -> bool {
         self.alone = false;
         self.known_cluster.believe(view, here, resolved);
-        self.told.remedy = publish::NOT_FORMED;
+        self.notices.remedy = publish::NOT_FORMED;
         self.search();
         self.publish_layout();
         true

@@ -56,7 +56,7 @@ const READY_AT_ONCE: u32 = 1024;
 /// A running worker, as the acceptor sees it.
 pub struct Worker {
     thread: JoinHandle<()>,
-    errands: mpsc::UnboundedSender<Errand>,
+    messages: mpsc::UnboundedSender<WorkerMessage>,
     sessions: Arc<AtomicUsize>,
 }
 
@@ -82,9 +82,9 @@ pub struct Blueprint {
 }
 
 /// What a worker is to do.
-enum Errand {
+enum WorkerMessage {
     /// Serve a client.
-    Serve(Welcome),
+    Serve(NewClient),
     /// Go by a new configuration from now on, and say when that is done.
     Adopt(Arc<Config>, oneshot::Sender<()>),
     /// Publish what has been counted, and then say so.
@@ -93,18 +93,18 @@ enum Errand {
 
 /// Has a worker publish what it has counted.
 #[derive(Clone)]
-pub struct Publisher(mpsc::UnboundedSender<Errand>);
+pub struct Publisher(mpsc::UnboundedSender<WorkerMessage>);
 
 impl Publisher {
     /// Asks for it; ready once it has been done.
     pub fn ask(&self) -> oneshot::Receiver<()> {
         let (done, heard) = oneshot::channel();
-        let _ = self.0.send(Errand::Publish(done));
+        let _ = self.0.send(WorkerMessage::Publish(done));
         heard
     }
 }
 
-struct Welcome {
+struct NewClient {
     stream: Accepted,
     client: Arc<Client>,
     descriptor: Descriptor,
@@ -113,7 +113,7 @@ struct Welcome {
 impl Worker {
     /// Starts the worker with this number.
     pub fn start(number: usize, blueprint: Blueprint) -> io::Result<Worker> {
-        let (errands, queue) = mpsc::unbounded_channel();
+        let (messages, queue) = mpsc::unbounded_channel();
         let sessions = Arc::new(AtomicUsize::new(0));
         let count = sessions.clone();
         let runtime = move || {
@@ -124,7 +124,7 @@ impl Worker {
             Ok(runtime) => runtime.block_on(run(blueprint, queue, count)),
             Err(error) => tracing::error!(%error, "a worker cannot start"),
         })?;
-        Ok(Worker { thread, errands, sessions })
+        Ok(Worker { thread, messages, sessions })
     }
 
     /// How many clients it serves.
@@ -135,47 +135,47 @@ impl Worker {
     /// Hands it a client, with the open file that it takes; false where the worker has ended.
     pub fn welcome(&self, stream: Accepted, client: Arc<Client>, descriptor: Descriptor) -> bool {
         self.sessions.fetch_add(1, Relaxed);
-        self.errands.send(Errand::Serve(Welcome { stream, client, descriptor })).is_ok()
+        self.messages.send(WorkerMessage::Serve(NewClient { stream, client, descriptor })).is_ok()
     }
 
     /// Has it go by this configuration. Resolves when it does; fails where it has ended.
     pub fn adopt(&self, config: Arc<Config>) -> oneshot::Receiver<()> {
         let (done, adopted) = oneshot::channel();
-        let _ = self.errands.send(Errand::Adopt(config, done));
+        let _ = self.messages.send(WorkerMessage::Adopt(config, done));
         adopted
     }
 
     /// Whoever wants its newest counts.
     pub fn publisher(&self) -> Publisher {
-        Publisher(self.errands.clone())
+        Publisher(self.messages.clone())
     }
 
     /// Waits for its end.
     pub fn join(self) {
-        drop(self.errands);
+        drop(self.messages);
         if self.thread.join().is_err() {
             tracing::error!("a worker panicked");
         }
     }
 }
 
-async fn run(blueprint: Blueprint, mut errands: mpsc::UnboundedReceiver<Errand>, sessions: Arc<AtomicUsize>) {
+async fn run(blueprint: Blueprint, mut messages: mpsc::UnboundedReceiver<WorkerMessage>, sessions: Arc<AtomicUsize>) {
     let router = build_router(&blueprint);
     let mut publish = tokio::time::interval(PUBLISH_EVERY);
     publish.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         tokio::select! {
-            errand = errands.recv() => match errand {
-                Some(Errand::Publish(done)) => {
+            message = messages.recv() => match message {
+                Some(WorkerMessage::Publish(done)) => {
                     router.publish();
                     let _ = done.send(());
                 }
-                Some(Errand::Serve(Welcome { stream, client, descriptor })) => {
+                Some(WorkerMessage::Serve(NewClient { stream, client, descriptor })) => {
                     let (clients, sessions) = (blueprint.common.clients.clone(), sessions.clone());
-                    let seat = ClientGuard { client, clients, sessions, _descriptor: descriptor };
-                    spawn_local(serve(router.clone(), stream, seat));
+                    let guard = ClientGuard { client, clients, sessions, _descriptor: descriptor };
+                    spawn_local(serve(router.clone(), stream, guard));
                 }
-                Some(Errand::Adopt(config, done)) => {
+                Some(WorkerMessage::Adopt(config, done)) => {
                     router.adopt(&config);
                     let _ = done.send(());
                 }
@@ -234,28 +234,28 @@ impl Drop for ClientGuard {
     }
 }
 
-async fn serve(router: Rc<Router>, stream: Accepted, seat: ClientGuard) {
+async fn serve(router: Rc<Router>, stream: Accepted, guard: ClientGuard) {
     let Ok(mut stream) = stream.attach() else { return };
     let tally = router.tally().clone();
     tally.client_came();
     let settings = router.settings();
-    if settings.of_listener(seat.client.listener).proxy_protocol
-        && !Box::pin(proxy_header::is_read(&mut stream, &seat.client, &seat.clients, &settings.trusted_proxies)).await
+    if settings.of_listener(guard.client.listener).proxy_protocol
+        && !Box::pin(proxy_header::is_read(&mut stream, &guard.client, &guard.clients, &settings.trusted_proxies)).await
     {
         return tally.client_left(Disconnect::ProxyHeader);
     }
     // Boxed, so that its memory is given back when it is over.
-    if !Box::pin(handshake::is_agreed(&mut stream, &seat.client, &seat.clients, &tally)).await {
+    if !Box::pin(handshake::is_agreed(&mut stream, &guard.client, &guard.clients, &tally)).await {
         return tally.client_left(Disconnect::Handshake);
     }
-    if settings.is_protected(seat.client.listener) && !seat.client.peer().is_here() {
-        seat.clients.complaints.of_protected(&seat.client);
+    if settings.is_protected(guard.client.listener) && !guard.client.peer().is_here() {
+        guard.clients.complaints.of_protected(&guard.client);
         let _ = timeout(LAST_WORDS, stream.write_all(format!("-{}\r\n", says::PROTECTED).as_bytes())).await;
         return tally.client_left(Disconnect::Protected);
     }
-    let session = Session::new(router, stream, seat.client.clone());
+    let session = Session::new(router, stream, guard.client.clone());
     // A panic ends this client alone, and is counted as what it is.
     let reason = spawn_local(session.run()).await.unwrap_or(Disconnect::Panic);
     tally.client_left(reason);
-    drop(seat);
+    drop(guard);
 }

@@ -25,10 +25,10 @@ impl Account {
         if usage != self.held {
             caller.client.uses(usage);
             caller.router.clients().account(self.held.total(), usage.total());
-            if let Some(seat) = caller.gate.seat()
-                && seat.account(usage.total())
+            if let Some(logged_in) = caller.gate.logged_in()
+                && logged_in.account(usage.total())
             {
-                caller.router.clients().evict_one_of(&seat.user.name);
+                caller.router.clients().evict_one_of(&logged_in.user.name);
             }
             self.held = usage;
         }

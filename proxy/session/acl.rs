@@ -9,16 +9,16 @@ use super::caller::Caller;
 use crate::{
     clients::{
         refused::{Entry, now},
-        users::Seat,
+        users::LoggedIn,
     },
     commands::{
-        rules::{Rules, Shown, Told},
+        rules::{RefusalContext, Rules, Shown},
         table::{CommandTable, traits::AboutUsers},
     },
     protocol::{
         resp::{
             Request,
-            request::{Anew, decimal},
+            request::{RequestWriter, decimal},
             write,
         },
         says,
@@ -33,12 +33,12 @@ const FLAGS: [&str; 2] = ["on", "sanitize-payload"];
 /// The reply to a request about users; `None` for one that changes them.
 pub(super) fn answer(
     caller: &Caller,
-    seat: &Seat,
+    logged_in: &LoggedIn,
     about: AboutUsers,
     table: &Arc<CommandTable>,
     request: &Request<'_>,
 ) -> Option<Bytes> {
-    let user = &seat.user;
+    let user = &logged_in.user;
     let is_itself = request.arg(2) == user.name.as_bytes();
     let rules = || user.rules().unwrap_or_else(|| Rules::all().into());
     let mut out = Vec::new();
@@ -61,7 +61,7 @@ pub(super) fn answer(
             let name = [b"ERR User '", request.arg(2), b"' not found"].concat();
             write::error(&mut out, &name);
         }
-        AboutUsers::Dryrun => dry_run(&mut out, caller, seat, table, request),
+        AboutUsers::Dryrun => dry_run(&mut out, caller, logged_in, table, request),
         AboutUsers::Log if request.is(2, "RESET") => {
             user.refused.clear();
             write::simple(&mut out, "OK");
@@ -79,19 +79,22 @@ pub(super) fn answer(
     Some(out.into())
 }
 
-fn dry_run(out: &mut Vec<u8>, caller: &Caller, seat: &Seat, table: &Arc<CommandTable>, request: &Request<'_>) {
-    let mut anew = Anew::default();
-    anew.begin(request.len() - 3);
-    request.args().skip(3).for_each(|arg| anew.push(&[arg]));
-    let asked = anew.request();
+fn dry_run(out: &mut Vec<u8>, caller: &Caller, logged_in: &LoggedIn, table: &Arc<CommandTable>, request: &Request<'_>) {
+    let mut writer = RequestWriter::default();
+    writer.begin(request.len() - 3);
+    request.args().skip(3).for_each(|arg| writer.push(&[arg]));
+    let asked = writer.request();
     let Some(spec) = table.find(&asked).filter(|spec| !spec.container) else {
         return write::error(out, &[b"ERR Command '", asked.name(), b"' not found"].concat());
     };
     if !spec.takes(asked.len()) {
         return write::error(out, says::wrong_arity(&spec.name).as_bytes());
     }
-    let told = Told { user: &seat.user.name, command: &spec.name, is_old: is_old(caller) };
-    match seat.rights(table).and_then(|rights| rights.refusal(spec, &asked).map(|refusal| refusal.dry_run(told))) {
+    let context = RefusalContext { user: &logged_in.user.name, command: &spec.name, is_old: is_old(caller) };
+    match logged_in
+        .rights(table)
+        .and_then(|rights| rights.refusal(spec, &asked).map(|refusal| refusal.dry_run(context)))
+    {
         None => write::simple(out, "OK"),
         Some(why) => write::bulk(out, &why),
     }

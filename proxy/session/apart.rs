@@ -17,7 +17,7 @@ use crate::{
     cluster::topology::Route,
     commands::{
         plan::{Local, Plan, Scripting, Split},
-        table::{Spec, treatment::Fold},
+        table::{Spec, treatment::MergeRule},
     },
     protocol::{resp::Request, slot::Slot},
     upstream::{
@@ -45,7 +45,7 @@ pub(super) fn place_for(
 fn slot_of_reply(plan: &Plan, queued: Option<Slot>) -> Option<Slot> {
     match plan {
         Plan::One(slot) => Some(*slot),
-        Plan::Split(split) if split.fold == Fold::KeyOrder => split.parts.first().map(|part| part.slot),
+        Plan::Split(split) if split.rule == MergeRule::KeyOrder => split.parts.first().map(|part| part.slot),
         Plan::Scripting(which, slot) if *which != Scripting::Flush => *slot,
         Plan::Local(Local::Exec) => queued,
         // They are small, or their sizes are looked at on their way.
@@ -120,7 +120,7 @@ fn are_parts_large(caller: &Caller, split: &Split, request: &Request<'_>) -> boo
         let mut keys = split.keys_of(part).iter().map(|&key| request.arg(key as usize));
         keys.any(|key| large.knows(slot, request.name(), key))
     };
-    split.fold == Fold::KeyOrder
+    split.rule == MergeRule::KeyOrder
         && (is_large_anyway(caller, request)
             || split.parts.iter().enumerate().any(|(index, part)| is_known(index, part.slot)))
 }

@@ -19,7 +19,7 @@ use crate::{
         topology::{Node, Route},
     },
     commands::{
-        merge::{Fold, Merge},
+        merge::{Merge, MergeRule},
         plan::{self, Plan},
     },
     protocol::{
@@ -163,14 +163,14 @@ pub(super) async fn plan_by_server(caller: &Caller, request: &Request<'_>) -> Pl
 
 /// A request to every primary, on connections that nobody shares: a node that runs a script answers nothing on the
 /// one by which the script came, and elsewhere only what may end it.
-pub(super) async fn out_of_band(caller: &Caller, request: &Request<'_>, fold: Fold, patience: Duration) -> Bytes {
+pub(super) async fn out_of_band(caller: &Caller, request: &Request<'_>, rule: MergeRule, patience: Duration) -> Bytes {
     let nodes: Vec<Arc<Node>> = caller.router.topology().owners().cloned().collect();
-    let mut merge = Merge::new(fold, nodes.len(), None, caller.speaks_resp3());
-    merge.know(server::facts(caller, fold));
-    merge.keep_account(server::account_for(caller, fold, request));
+    let mut merge = Merge::new(rule, nodes.len(), None, caller.speaks_resp3());
+    merge.know(server::facts(caller, rule));
+    merge.keep_account(server::account_for(caller, rule, request));
     let topology = caller.router.topology().clone();
     let spec = topology.commands.find(request);
-    let frame = plan::all_entries(request, spec, fold);
+    let frame = plan::all_entries(request, spec, rule);
     let frame = frame.map_or_else(|| Bytes::copy_from_slice(request.frame()), Bytes::from);
     if spec.is_some_and(|spec| spec.when_lost.is_spared()) {
         merge.spare_lost();
@@ -186,7 +186,7 @@ pub(super) async fn out_of_band(caller: &Caller, request: &Request<'_>, fold: Fo
             Ok(reply) => merge.take(index, &reply),
             Err(error) => merge.take_lost(index, &error),
         };
-        if fold == Fold::OneSucceeded && merge.suffices() {
+        if rule == MergeRule::OneSucceeded && merge.suffices() {
             // The others are told all the same.
             asking.detach_all();
             break;

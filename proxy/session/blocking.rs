@@ -86,7 +86,7 @@ struct FromNow {
 }
 
 /// How one attempt ended.
-enum Attempt {
+enum Outcome {
     /// With the command's own reply: its front, and whether that is all.
     Answered(Bytes, bool),
     /// The node did not execute it.
@@ -137,17 +137,17 @@ impl<'a> BlockedCall<'a> {
                 },
             };
             let why = match self.wait_on(&mut connection).await {
-                Attempt::Answered(front, last) => {
+                Outcome::Answered(front, last) => {
                     self.wrote(connection.node());
                     return Some(Streamed::new(front, last, connection));
                 }
-                Attempt::Refused(why) => {
+                Outcome::Refused(why) => {
                     connection.give_back();
                     why
                 }
-                Attempt::Unsent(why) => why,
-                Attempt::Ended(told) => return told.reply(self.resp3).map(Streamed::whole),
-                Attempt::Lost(why) => {
+                Outcome::Unsent(why) => why,
+                Outcome::Ended(told) => return told.reply(self.resp3).map(Streamed::whole),
+                Outcome::Lost(why) => {
                     let node = connection.node().clone();
                     self.wrote(&node);
                     drop(connection);
@@ -178,7 +178,7 @@ impl<'a> BlockedCall<'a> {
     }
 
     /// Sends the command and waits for its reply.
-    async fn wait_on(&mut self, connection: &mut Dedicated) -> Attempt {
+    async fn wait_on(&mut self, connection: &mut Dedicated) -> Outcome {
         let node = connection.node().clone();
         let patience = self.attempts.router.timeouts().node_timeout();
         let asks_id = self.trusted && connection.id().is_none();
@@ -191,15 +191,15 @@ impl<'a> BlockedCall<'a> {
             // How long it may wait is up to the client: a slow node would not be told from a patient client.
             Ok(Ok(asked)) => drop(asked),
             // The command stands last, so that the node does not have the whole of it.
-            Ok(Err(error)) => return Attempt::Unsent(self.attempts.lost(&node, &error.to_string())),
-            Err(_) => return Attempt::Unsent(self.attempts.lost(&node, "it takes nothing")),
+            Ok(Err(error)) => return Outcome::Unsent(self.attempts.lost(&node, &error.to_string())),
+            Err(_) => return Outcome::Unsent(self.attempts.lost(&node, "it takes nothing")),
         }
         self.sent = true;
         let tally = self.attempts.router.tally();
         self.blocked.get_or_insert_with(|| Blocked::new(self.client.clone(), tally.clone()));
         let sent = Instant::now();
         if let Err(error) = self.take_preliminaries(connection, asks_id, asks_news, patience).await {
-            return Attempt::Lost(error.to_string());
+            return Outcome::Lost(error.to_string());
         }
         let mut watch = Watchdog::new(&self.attempts, self.deadline, patience);
         let mut asked = None;
@@ -209,19 +209,19 @@ impl<'a> BlockedCall<'a> {
                 biased;
                 piece = connection.piece() => piece,
                 told = told(&client), if asked.is_none() => {
-                    let Some(id) = connection.id() else { return Attempt::Ended(told) };
+                    let Some(id) = connection.id() else { return Outcome::Ended(told) };
                     asked = Some(told);
                     watch.hurries(Instant::now() + patience);
                     let how = if told == Interrupt::Unblock(Unblock::Timeout) { "TIMEOUT" } else { "ERROR" };
                     tokio::task::spawn_local(unblock(self.attempts.router.clone(), node.clone(), id, how));
                     continue;
                 }
-                why = watch.alarm(&node) => return Attempt::Lost(why),
+                why = watch.alarm(&node) => return Outcome::Lost(why),
             };
             let (front, last) = match piece {
                 Ok((push, true)) if push.first() == Some(&b'>') => continue,
                 Ok(piece) => piece,
-                Err(error) => return Attempt::Lost(error.to_string()),
+                Err(error) => return Outcome::Lost(error.to_string()),
             };
             if sent.elapsed() >= SETTLED {
                 self.attempts.fares_well();
@@ -230,17 +230,17 @@ impl<'a> BlockedCall<'a> {
         }
     }
 
-    fn judge(&self, connection: &Dedicated, (reply, last): (Bytes, bool), asked: Option<Interrupt>) -> Attempt {
+    fn judge(&self, connection: &Dedicated, (reply, last): (Bytes, bool), asked: Option<Interrupt>) -> Outcome {
         if let (Some(Interrupt::Drain), Some(b'-')) = (asked, reply.first()) {
-            return Attempt::Ended(Interrupt::Drain);
+            return Outcome::Ended(Interrupt::Drain);
         }
         let forced = reply.strip_prefix(b"-").is_some_and(|text| text.starts_with(says::FORCED_UNBLOCK.as_bytes()));
         // The node has become a replica, and says so in words of its own to those who wait.
         let refusal = if forced { Some(Refusal::Later(Later::ReadOnly)) } else { Refusal::of(&reply) };
         match (refusal, asked) {
-            (None, _) => Attempt::Answered(reply, last),
-            (Some(_), Some(told)) => Attempt::Ended(told),
-            (Some(refusal), None) => Attempt::Refused(self.attempts.refused(refusal, reply, connection.node())),
+            (None, _) => Outcome::Answered(reply, last),
+            (Some(_), Some(told)) => Outcome::Ended(told),
+            (Some(refusal), None) => Outcome::Refused(self.attempts.refused(refusal, reply, connection.node())),
         }
     }
 

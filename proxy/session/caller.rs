@@ -123,7 +123,7 @@ impl Caller {
 
     /// Whether it may know of a client: as a user of the proxy's own, of those of that user.
     pub(super) fn may_know(&self, client: &Client) -> bool {
-        self.gate.seat().is_none_or(|seat| *client.about().user == *seat.user.name)
+        self.gate.logged_in().is_none_or(|logged_in| *client.about().user == *logged_in.user.name)
     }
 
     /// The client with this number, where it may know of that.

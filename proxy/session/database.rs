@@ -24,7 +24,7 @@ use crate::{
     },
     metrics::DatabaseTally,
     protocol::{
-        resp::{Request, Value, request::Anew, write},
+        resp::{Request, Value, request::RequestWriter, write},
         slot::Slot,
     },
     upstream::{router::Router, ticket::Label},
@@ -38,7 +38,7 @@ pub(super) struct OwnDatabase {
     /// Where the request ends that was counted last, in bytes from the first that the client has sent.
     counted: Cell<u64>,
     /// Where a request is written anew.
-    anew: RefCell<Anew>,
+    writer: RefCell<RequestWriter>,
     /// What becomes of the request that is about to be dispatched, where that is not for its row to say.
     plan: Cell<Option<Box<Plan>>>,
     /// The request that is about to be dispatched has one key, written anew, and so is about the database's slot.
@@ -58,7 +58,7 @@ impl OwnDatabase {
             database,
             tally,
             counted: Cell::default(),
-            anew: RefCell::default(),
+            writer: RefCell::default(),
             plan: Cell::default(),
             is_plain: Cell::default(),
             said: Cell::default(),
@@ -100,10 +100,10 @@ impl OwnDatabase {
         self.keyspace.take()
     }
 
-    pub(super) fn anew(&self) -> RefMut<'_, Anew> {
-        let mut anew = self.anew.borrow_mut();
-        anew.shrink();
-        anew
+    pub(super) fn writer(&self) -> RefMut<'_, RequestWriter> {
+        let mut writer = self.writer.borrow_mut();
+        writer.shrink();
+        writer
     }
 }
 
@@ -122,21 +122,21 @@ pub(super) fn enter<'a, 'c>(
     queued: Option<&Transaction>,
     commands: &'c Arc<CommandTable>,
     request: Request<'a>,
-    anew: &'a mut Anew,
+    writer: &'a mut RequestWriter,
 ) -> (Request<'a>, Option<&'c Spec>) {
     let spec = commands.find(&request);
     caller.line.strip_next(None);
     inside.plan.set(None);
     if let Some(spec) = spec
         && !listening.only_subscribes(caller)
-        && inside.database.enter_plain(&request, spec, anew)
+        && inside.database.enter_plain(&request, spec, writer)
     {
         inside.is_plain.set(true);
-        return (anew.request(), Some(spec));
+        return (writer.request(), Some(spec));
     }
     inside.is_plain.set(false);
     inside.said.set(None);
-    enter_otherwise(inside, caller, listening, queued, commands, (request, spec), anew)
+    enter_otherwise(inside, caller, listening, queued, commands, (request, spec), writer)
 }
 
 /// What [`enter`] does for other requests than nearly all.
@@ -147,14 +147,14 @@ fn enter_otherwise<'a, 'c>(
     queued: Option<&Transaction>,
     commands: &'c Arc<CommandTable>,
     (request, spec): (Request<'a>, Option<&'c Spec>),
-    anew: &'a mut Anew,
+    writer: &'a mut RequestWriter,
 ) -> (Request<'a>, Option<&'c Spec>) {
     if listening.forbids(caller, &request, spec).is_some() {
         // It is refused by the name that the client said.
         return (request, spec);
     }
     let known = known(caller, commands, spec, queued.is_some());
-    let entered = inside.database.enter(&request, spec, known, anew);
+    let entered = inside.database.enter(&request, spec, known, writer);
     let mut strip = strip_for(caller, queued, &inside.database, spec);
     if let Some(strip) = &mut strip {
         strip.is_of(&request);
@@ -169,12 +169,12 @@ fn enter_otherwise<'a, 'c>(
     caller.line.strip_next(strip);
     let plan = match entered {
         Entered::AsItCame => return (request, spec),
-        Entered::Anew if spec.is_some_and(|spec| matches!(spec.in_database, InDatabase::Keys)) => {
-            return (anew.request(), spec);
+        Entered::Rewritten if spec.is_some_and(|spec| matches!(spec.in_database, InDatabase::Keys)) => {
+            return (writer.request(), spec);
         }
-        Entered::Anew => {
+        Entered::Rewritten => {
             inside.said.set(spec.map(|spec| Label::of(Some(spec))));
-            return (anew.request(), commands.find(&anew.request()));
+            return (writer.request(), commands.find(&writer.request()));
         }
         Entered::Refused(error) => Plan::Refuse(error),
         Entered::Unchanged(error) => Plan::Unchanged(error),

@@ -283,20 +283,20 @@ impl Dispatcher {
                 send_split(&self.caller, request, spec, &split, envelope);
                 Flow::Taken
             }
-            Plan::Primaries(fold) => {
+            Plan::Primaries(rule) => {
                 let mut envelope = self.open(request, spec, Route::Any);
                 envelope.set_on_success(
                     permission::users_change(&self.caller, spec)
                         .or_else(|| called::counts_anew(&self.caller.router, spec)),
                 );
                 called::count_malformed(&self.caller.router, request, spec);
-                send_to_primaries(&self.caller, &mut self.barrier, (request, spec), fold, &[], envelope);
+                send_to_primaries(&self.caller, &mut self.barrier, (request, spec), rule, &[], envelope);
                 Flow::Taken
             }
-            Plan::AnyRewritten(fold) => {
+            Plan::AnyRewritten(rule) => {
                 called::count_malformed(&self.caller.router, request, spec);
                 let envelope = self.open(request, spec, Route::Any);
-                send_to_be_amended(&self.caller, request, fold, envelope);
+                send_to_be_amended(&self.caller, request, rule, envelope);
                 Flow::Taken
             }
             Plan::Refuse(error) => self.refuse(spec, &error),
@@ -313,7 +313,7 @@ impl Dispatcher {
             Plan::Keys => Flow::work(Work::Keys),
             Plan::Blocking(blocking) => Flow::work(Work::Block(blocking)),
             Plan::AskServer => Flow::work(Work::ByServer),
-            Plan::OutOfBand(fold) => Flow::work(Work::OutOfBand(fold)),
+            Plan::OutOfBand(rule) => Flow::work(Work::OutOfBand(rule)),
             Plan::Unchanged(error) => Flow::work(Work::ConfigAsItIs(error)),
             Plan::InTurn(requests) => Flow::work(Work::InTurn(requests)),
             Plan::CountsKeys => Flow::work(Work::CountKeys),

@@ -11,7 +11,7 @@ use crate::{
         merge::Merge,
         plan::{self, Split},
         scripts::Script,
-        table::{Spec, busy::WhenBusy, lost::WhenLost, treatment::Fold},
+        table::{Spec, busy::WhenBusy, lost::WhenLost, treatment::MergeRule},
     },
     protocol::resp::Request,
     upstream::ticket::Envelope,
@@ -42,7 +42,7 @@ pub(super) fn parts_of(
     called::count_parts(&caller.router, spec, split.parts.len().saturating_sub(1));
     let merge = Merge::of_split(split, written(spec), caller.speaks_resp3());
     let parts = envelope.split(merge, split.parts.len());
-    if split.fold == Fold::KeyOrder
+    if split.rule == MergeRule::KeyOrder
         && spec.is_some_and(Spec::is_readonly)
         && !caller.lane.is_private()
         && let Some(part) = parts.first()
@@ -73,7 +73,7 @@ pub(super) fn send_to_primaries(
     caller: &Caller,
     barrier: &mut Barrier,
     (request, spec): (&Request<'_>, Option<&Spec>),
-    fold: Fold,
+    rule: MergeRule,
     named: &[Script],
     mut envelope: Envelope,
 ) {
@@ -86,10 +86,10 @@ pub(super) fn send_to_primaries(
         envelope.route = Route::All;
         return caller.send(request.frame(), envelope);
     }
-    let mut merge = Merge::new(fold, slots.len(), written(spec), caller.speaks_resp3());
-    merge.know(server::facts(caller, fold));
-    merge.keep_account(server::account_for(caller, fold, request));
-    let asked = plan::all_entries(request, spec, fold);
+    let mut merge = Merge::new(rule, slots.len(), written(spec), caller.speaks_resp3());
+    merge.know(server::facts(caller, rule));
+    merge.keep_account(server::account_for(caller, rule, request));
+    let asked = plan::all_entries(request, spec, rule);
     let when_lost = spec.map_or(WhenLost::Fails, |spec| scripts::when_lost(spec, request));
     if when_lost.is_spared() {
         merge.spare_lost();
@@ -136,9 +136,9 @@ pub(super) fn tell_others(caller: &Caller, request: &Request<'_>, spec: Option<&
 }
 
 /// Sends a request to any primary, whose reply is amended on its way back.
-pub(super) fn send_to_be_amended(caller: &Caller, request: &Request<'_>, fold: Fold, envelope: Envelope) {
-    let mut merge = Merge::new(fold, 1, None, caller.speaks_resp3());
-    merge.know(server::facts(caller, fold));
+pub(super) fn send_to_be_amended(caller: &Caller, request: &Request<'_>, rule: MergeRule, envelope: Envelope) {
+    let mut merge = Merge::new(rule, 1, None, caller.speaks_resp3());
+    merge.know(server::facts(caller, rule));
     for envelope in envelope.split(merge, 1) {
         caller.send(request.frame(), envelope);
     }

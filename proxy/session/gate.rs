@@ -12,9 +12,9 @@ use super::{
     dispatch::{Dispatcher, Flow},
 };
 use crate::{
-    clients::{Usage, refused::Refused, users::Seat},
+    clients::{Usage, refused::Refused, users::LoggedIn},
     commands::{
-        rules::Told,
+        rules::RefusalContext,
         table::{CommandTable, Flags, Spec, traits::AboutUsers},
     },
     protocol::{resp::Request, says},
@@ -28,7 +28,7 @@ pub(super) enum Gate {
     /// The client has to log in first.
     Closed,
     /// The client works as a user of the proxy's own.
-    Guarded(Rc<Seat>),
+    Guarded(Rc<LoggedIn>),
 }
 
 /// Why a request of a user of the proxy's own goes no further.
@@ -50,10 +50,10 @@ impl Gate {
         !matches!(self, Gate::Closed)
     }
 
-    /// Its place among the clients of a user of the proxy's own.
-    pub(super) fn seat(&self) -> Option<&Seat> {
+    /// As whom it has logged in, where that is a user of the proxy's own.
+    pub(super) fn logged_in(&self) -> Option<&LoggedIn> {
         match self {
-            Gate::Guarded(seat) => Some(seat),
+            Gate::Guarded(logged_in) => Some(logged_in),
             Gate::Open | Gate::Closed => None,
         }
     }
@@ -64,8 +64,8 @@ impl Dispatcher {
     /// it is not to be named anew, and [`Dispatcher::stop_at_gate`] ends it.
     #[cold]
     pub(super) fn is_stopped(&mut self, commands: &Arc<CommandTable>, request: &Request<'_>) -> bool {
-        let Gate::Guarded(seat) = &self.caller.gate else { return false };
-        let stop = stop(&self.caller, seat, self.multi.is_open(), commands, request);
+        let Gate::Guarded(logged_in) = &self.caller.gate else { return false };
+        let stop = stop(&self.caller, logged_in, self.multi.is_open(), commands, request);
         self.front.stop = stop;
         self.front.stop.is_some()
     }
@@ -74,24 +74,24 @@ impl Dispatcher {
     #[cold]
     pub(super) fn stop_at_gate(&mut self, spec: Option<&Spec>) -> Option<Flow> {
         let is_for_all = spec.is_some_and(|spec| spec.flags.has(Flags::NO_AUTH));
-        let seat = match &self.caller.gate {
+        let logged_in = match &self.caller.gate {
             Gate::Open => return None,
             Gate::Closed => return (!is_for_all).then(|| self.reject(spec, says::NOAUTH.as_bytes())),
-            Gate::Guarded(seat) => seat.clone(),
+            Gate::Guarded(logged_in) => logged_in.clone(),
         };
         let stop = self.front.stop.take();
         let is_new = self.front.is_counted_first(self.caller.client.received());
         if is_new
             && !is_for_all
-            && let Err(limit) = seat.user.counts(self.caller.router.clock().now())
+            && let Err(limit) = logged_in.user.counts(self.caller.router.clock().now())
         {
-            return Some(self.reject(spec, says::too_many_requests(&seat.user.name, limit).as_bytes()));
+            return Some(self.reject(spec, says::too_many_requests(&logged_in.user.name, limit).as_bytes()));
         }
         match stop? {
             Stop::Refused(error, what) => {
                 if let Some(what) = what {
                     let line = line_of(&self.caller.client, &Usage::default(), self.caller.dialect());
-                    seat.user.refused.note(what, line.trim_end().into());
+                    logged_in.user.refused.note(what, line.trim_end().into());
                 }
                 Some(self.reject(spec, &error))
             }
@@ -100,15 +100,15 @@ impl Dispatcher {
     }
 }
 
-/// What keeps a request of the user in this seat from going on.
+/// What keeps a request of the logged-in user from going on.
 fn stop(
     caller: &Caller,
-    seat: &Seat,
+    logged_in: &LoggedIn,
     in_transaction: bool,
     commands: &Arc<CommandTable>,
     request: &Request<'_>,
 ) -> Option<Stop> {
-    let (user, rights) = (&seat.user, seat.rights(commands));
+    let (user, rights) = (&logged_in.user, logged_in.rights(commands));
     let Some(spec) = commands.find(request) else {
         // Some node may know it all the same, and nobody knows what it does.
         let is_to_be_asked = rights.is_none() || commands.is_open(request.name());
@@ -122,8 +122,11 @@ fn stop(
         return Some(Stop::Refused(says::unknown_subcommand(request), None));
     }
     if let Some(refusal) = rights.and_then(|rights| rights.refusal(spec, request)) {
-        let error =
-            refusal.error(Told { user: &user.name, command: &spec.name, is_old: !caller.dialect().since((7, 2)) });
+        let error = refusal.error(RefusalContext {
+            user: &user.name,
+            command: &spec.name,
+            is_old: !caller.dialect().since((7, 2)),
+        });
         let (reason, object) = refusal.logged(&spec.name);
         let context = if in_transaction { "multi" } else { "toplevel" };
         return Some(Stop::Refused(error.into_bytes(), Some(Refused { reason, context, object })));
@@ -136,6 +139,6 @@ fn stop(
         AboutUsers::Nothing => None,
         AboutUsers::Changes => refused(says::changes_users(&spec.name, &user.name)),
         _ if in_transaction => refused(says::not_in_transaction(&spec.name)),
-        about => acl::answer(caller, seat, about, commands, request).map(Stop::Answered),
+        about => acl::answer(caller, logged_in, about, commands, request).map(Stop::Answered),
     }
 }

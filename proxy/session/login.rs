@@ -10,7 +10,7 @@ use subtle::ConstantTimeEq;
 
 use super::{caller::Caller, gate::Gate, listening::Listening};
 use crate::{
-    clients::users::{OwnUser, Seat},
+    clients::users::{LoggedIn, OwnUser},
     cluster::topology::{Route, ServerKind},
     protocol::{
         resp::{Request, Value, request::decimal, write},
@@ -100,9 +100,9 @@ async fn log_in(
     let router = caller.router.clone();
     let of_clients = router.settings().client_credentials.borrow().clone();
     let (gate, databases, credentials, is_said) = if let Some(own) = router.users().find(name) {
-        let seat = own_seat(caller, &own, password)?;
+        let logged_in = log_in_as(caller, &own, password)?;
         let databases = own.databases().unwrap_or_else(|| caller.listeners_databases());
-        (Gate::Guarded(seat), databases, router.settings().login.credentials.clone(), false)
+        (Gate::Guarded(logged_in), databases, router.settings().login.credentials.clone(), false)
     } else if let Some(own) = of_clients {
         let right_name = own.username.as_deref().unwrap_or(b"default") == name;
         if !(bool::from(own.secret.ct_eq(password)) & right_name) {
@@ -135,14 +135,14 @@ async fn log_in(
     Ok(())
 }
 
-/// A place among the clients of a user of the proxy's own, which the caller may have already.
-fn own_seat(caller: &Caller, own: &Arc<OwnUser>, password: &[u8]) -> Result<Rc<Seat>, String> {
+/// Logs the caller in as a user of the proxy's own, where it is not already.
+fn log_in_as(caller: &Caller, own: &Arc<OwnUser>, password: &[u8]) -> Result<Rc<LoggedIn>, String> {
     if !own.has(password) {
         return Err(says::WRONGPASS.to_owned());
     }
     match &caller.gate {
-        Gate::Guarded(seat) if Arc::ptr_eq(&seat.user, own) => Ok(seat.clone()),
-        _ => own.seat().map(Rc::new).ok_or_else(|| says::too_many_clients_of(&own.name)),
+        Gate::Guarded(logged_in) if Arc::ptr_eq(&logged_in.user, own) => Ok(logged_in.clone()),
+        _ => own.log_in().map(Rc::new).ok_or_else(|| says::too_many_clients_of(&own.name)),
     }
 }
 

@@ -15,7 +15,7 @@ use crate::{
     cluster::topology::Route,
     commands::{
         plan::{LongSplit, Split},
-        table::treatment::Fold,
+        table::treatment::MergeRule,
     },
     protocol::resp::Request,
     upstream::ticket::ReplySize,
@@ -34,7 +34,7 @@ impl Job<'_> {
             return self.stream_parts(&split).await;
         }
         let caller = self.caller().clone();
-        let unknown = split.fold == Fold::KeyOrder && caller.line.reply_size() != ReplySize::Small;
+        let unknown = split.rule == MergeRule::KeyOrder && caller.line.reply_size() != ReplySize::Small;
         let place = match split.parts.first().filter(|_| unknown) {
             Some(part) => place_at(&caller.router, Some(part.slot), caller.affinity).await,
             None => None,

@@ -30,7 +30,7 @@ use crate::{
     protocol::{
         resp::{
             Request,
-            request::{Anew, Parser},
+            request::{Parser, RequestWriter},
             write,
         },
         says,
@@ -147,12 +147,12 @@ fn explain_inside(
     let place = format!("{}: a key foo is kept as {prefix}foo, in {}", database.name(), grounds.slot(database.slot()));
     let spec = topology.commands.find(request);
     let known = database::known(caller, &topology.commands, spec, false);
-    let mut anew = Anew::default();
-    let entered = database.enter(request, spec, known, &mut anew);
+    let mut writer = RequestWriter::default();
+    let entered = database.enter(request, spec, known, &mut writer);
     known.wrapped.take_not_run_yet();
     let lines = match entered {
         Entered::AsItCame => grounds.lines(request),
-        Entered::Anew => grounds.lines(&anew.request()),
+        Entered::Rewritten => grounds.lines(&writer.request()),
         Entered::Refused(error) => vec![("served", format!("not at all: {}", String::from_utf8_lossy(&error)))],
         Entered::Unchanged(error) => {
             vec![("served", format!("where all is so already, else: {}", String::from_utf8_lossy(&error)))]

@@ -215,9 +215,9 @@ impl Resend<'_> {
         if let Ok(Some(found)) = parser.find(frame) {
             let request = parser.request(frame, found);
             let spec = topology.commands.find(&request);
-            if let Some(fold) = plan::plan(&request, spec, &self.caller.router.settings().policy).fold_of_all() {
+            if let Some(rule) = plan::plan(&request, spec, &self.caller.router.settings().policy).rule_of_all() {
                 let named = if self.caller.is_trusted() { scripts_of(&self.caller.router, frame) } else { Vec::new() };
-                return fan_out::send_to_primaries(self.caller, self.barrier, (&request, spec), fold, &named, envelope);
+                return fan_out::send_to_primaries(self.caller, self.barrier, (&request, spec), rule, &named, envelope);
             }
         }
         // The server, whose own table is known by now, has other ideas of it.

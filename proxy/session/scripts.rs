@@ -32,7 +32,7 @@ use crate::{
         database::Scope,
         plan::Scripting,
         scripts::{Met, Script, Sha, contains, is_kept},
-        table::{Spec, Treatment, lost::WhenLost, treatment::Fold},
+        table::{Spec, Treatment, lost::WhenLost, treatment::MergeRule},
     },
     protocol::{
         resp::{Request, Value, request::Parser, write},
@@ -94,20 +94,34 @@ impl Dispatcher {
             Scripting::Load => {
                 let mut envelope = self.open(request, spec, route);
                 envelope.set_on_success(learn(&self.caller, request.arg(2), Met::Loaded));
-                send_to_primaries(&self.caller, &mut self.barrier, (request, spec), Fold::AllSucceeded, &[], envelope);
+                send_to_primaries(
+                    &self.caller,
+                    &mut self.barrier,
+                    (request, spec),
+                    MergeRule::AllSucceeded,
+                    &[],
+                    envelope,
+                );
             }
             Scripting::Flush => {
                 if request.get(2).is_none() || request.is(2, "SYNC") || request.is(2, "ASYNC") {
                     scripts.all().forget(Scope::CLUSTER);
                 }
                 let envelope = self.open(request, spec, route);
-                send_to_primaries(&self.caller, &mut self.barrier, (request, spec), Fold::AllSucceeded, &[], envelope);
+                send_to_primaries(
+                    &self.caller,
+                    &mut self.barrier,
+                    (request, spec),
+                    MergeRule::AllSucceeded,
+                    &[],
+                    envelope,
+                );
             }
             Scripting::Exists => {
                 // What is remembered here exists: the nodes are given it first.
                 let named = scripts_of(&self.caller.router, request.frame());
                 let envelope = self.open(request, spec, route);
-                send_to_primaries(&self.caller, &mut self.barrier, (request, spec), Fold::And, &named, envelope);
+                send_to_primaries(&self.caller, &mut self.barrier, (request, spec), MergeRule::And, &named, envelope);
             }
         }
         Flow::Taken
@@ -154,7 +168,7 @@ impl Job<'_> {
         let envelope = self.open(Route::Any);
         if all_nodes {
             let barrier = &mut self.session.dispatcher.barrier;
-            send_to_primaries(&caller, barrier, (self.request, self.spec), Fold::And, ahead, envelope);
+            send_to_primaries(&caller, barrier, (self.request, self.spec), MergeRule::And, ahead, envelope);
         } else {
             send_ready(&caller, ahead, self.request.frame(), envelope);
         }

@@ -14,26 +14,26 @@ use crate::{
             account::{IsOwn, Ledger},
             info::{self, Facts},
         },
-        plan::Fold,
+        plan::MergeRule,
     },
     protocol::resp::{Request, Value, request::Parser, write},
     upstream::router::Lane,
 };
 
-/// What is known better than by the nodes, for replies merged by `fold`.
-pub(super) fn facts(caller: &Caller, fold: Fold) -> Facts {
-    match fold {
-        Fold::Info => info_facts(caller),
-        Fold::Config => config_facts(caller),
+/// What is known better than by the nodes, for replies merged by `rule`.
+pub(super) fn facts(caller: &Caller, rule: MergeRule) -> Facts {
+    match rule {
+        MergeRule::Info => info_facts(caller),
+        MergeRule::Config => config_facts(caller),
         _ => Facts::new(),
     }
 }
 
-/// Who knows what clients did, for replies merged by `fold` that tell what nodes ran.
-pub(super) fn account_for(caller: &Caller, fold: Fold, request: &Request<'_>) -> Option<Ledger> {
-    let only = match fold {
-        Fold::Info | Fold::Newest(_) | Fold::Entries => Vec::new(),
-        Fold::Histogram => request.args().skip(2).map(|name| String::from_utf8_lossy(name).into_owned()).collect(),
+/// Who knows what clients did, for replies merged by `rule` that tell what nodes ran.
+pub(super) fn account_for(caller: &Caller, rule: MergeRule, request: &Request<'_>) -> Option<Ledger> {
+    let only = match rule {
+        MergeRule::Info | MergeRule::Newest(_) | MergeRule::Entries => Vec::new(),
+        MergeRule::Histogram => request.args().skip(2).map(|name| String::from_utf8_lossy(name).into_owned()).collect(),
         _ => return None,
     };
     let (commands, metrics) = (caller.router.topology().commands.clone(), caller.router.tally().metrics().clone());
@@ -47,13 +47,13 @@ pub(super) async fn ask_amended(
     caller: &Caller,
     lane: &Lane,
     request: &Request<'_>,
-    fold: Fold,
+    rule: MergeRule,
 ) -> Result<Bytes, String> {
     let link = lane.link(&caller.router, caller.affinity, Route::Any);
     let link = link.ok_or_else(|| caller.router.topology().down())?;
     let reply = caller.ask(&link, request.frame()).await?;
-    let mut merge = Merge::new(fold, 1, None, caller.speaks_resp3());
-    merge.know(facts(caller, fold));
+    let mut merge = Merge::new(rule, 1, None, caller.speaks_resp3());
+    merge.know(facts(caller, rule));
     merge.take(0, &reply);
     let mut amended = Vec::new();
     merge.finish(&mut amended);
@@ -66,12 +66,13 @@ pub(super) async fn config_as_it_is(caller: &Caller, request: &Request<'_>, erro
         let (mut frame, mut parser) = (Vec::new(), Parser::default());
         write::request(&mut frame, &[&b"CONFIG"[..], b"GET", request.arg(at)]);
         let Ok(Some(found)) = parser.find(&frame) else { return Bytes::new() };
-        let now = match ask_amended(caller, &caller.router.first_lane(), &parser.request(&frame, found), Fold::Config)
-            .await
-        {
-            Ok(now) => Value::parse(&now).ok().flatten().map_or(Value::Null, |(now, _)| now),
-            Err(text) => return write::error_frame(text),
-        };
+        let now =
+            match ask_amended(caller, &caller.router.first_lane(), &parser.request(&frame, found), MergeRule::Config)
+                .await
+            {
+                Ok(now) => Value::parse(&now).ok().flatten().map_or(Value::Null, |(now, _)| now),
+                Err(text) => return write::error_frame(text),
+            };
         let is_name = |known: &Value| known.text().is_some_and(|known| known.eq_ignore_ascii_case(request.arg(at)));
         let mut pairs = now.items().chunks_exact(2);
         let is_as_wanted = |now: &Value| {

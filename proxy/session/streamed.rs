@@ -207,11 +207,11 @@ pub(super) async fn ask_for(
             continue;
         }
         let done = attempt(&attempts, connection, frame).await;
-        if let (Some(envelope), Attempt::Failed(_) | Attempt::Lost(_)) = (&envelope, &done) {
+        if let (Some(envelope), Outcome::Failed(_) | Outcome::Lost(_)) = (&envelope, &done) {
             envelope.wrote(&node);
         }
         match done {
-            Attempt::Begun(reply) => {
+            Outcome::Begun(reply) => {
                 // Once only, too: the node may be made to forget it again.
                 let lacks = needs.scripts && !healed && refusal::lacks_script(reply.front());
                 if lacks && heal(&attempts.router, &node, frame).await {
@@ -223,13 +223,13 @@ pub(super) async fn ask_for(
                 }
                 return Ok(reply);
             }
-            Attempt::Failed(failure) => return Err(failure),
-            Attempt::Refused(why) => attempts.again(why).await?,
+            Outcome::Failed(failure) => return Err(failure),
+            Outcome::Refused(why) => attempts.again(why).await?,
             // Once only: what breaks the connection each time must not be sent for ever.
-            Attempt::Lost(why) if lost_before => {
+            Outcome::Lost(why) if lost_before => {
                 return Err(says::may_have_run(&why.last_error()).into());
             }
-            Attempt::Lost(why) => {
+            Outcome::Lost(why) => {
                 lost_before = true;
                 attempts.again(why).await?;
             }
@@ -261,7 +261,7 @@ async fn unless_silent<T>(
 }
 
 /// How one attempt ended.
-enum Attempt {
+enum Outcome {
     /// The front of the reply is there.
     Begun(Streamed),
     /// With an error of the proxy's own.
@@ -272,7 +272,7 @@ enum Attempt {
     Lost(Why),
 }
 
-async fn attempt(attempts: &Attempts, mut connection: Dedicated, frame: &[u8]) -> Attempt {
+async fn attempt(attempts: &Attempts, mut connection: Dedicated, frame: &[u8]) -> Outcome {
     let router = &attempts.router;
     let (node, limit) = (connection.node().clone(), router.timeouts().request_timeout());
     let front = async {
@@ -282,7 +282,7 @@ async fn attempt(attempts: &Attempts, mut connection: Dedicated, frame: &[u8]) -
         } else {
             connection.send(&[prefix, frame].concat()).await
         };
-        let asked = asked.map_err(|why| Attempt::Refused(attempts.lost(&node, &why.to_string())))?;
+        let asked = asked.map_err(|why| Outcome::Refused(attempts.lost(&node, &why.to_string())))?;
         let mut preliminaries = usize::from(!prefix.is_empty());
         loop {
             match connection.piece().await {
@@ -293,7 +293,7 @@ async fn attempt(attempts: &Attempts, mut connection: Dedicated, frame: &[u8]) -
                     asked.answered();
                     break Ok(front);
                 }
-                Err(why) => break Err(Attempt::Lost(attempts.lost(&node, &why.to_string()))),
+                Err(why) => break Err(Outcome::Lost(attempts.lost(&node, &why.to_string()))),
             }
         }
     };
@@ -301,15 +301,15 @@ async fn attempt(attempts: &Attempts, mut connection: Dedicated, frame: &[u8]) -
         Ok(Ok((front, last))) => {
             let reply = Streamed::new(front, last, connection);
             match Refusal::of(reply.front()).filter(|refusal| refusal.fits(attempts.slot())) {
-                Some(refusal) => Attempt::Refused(attempts.refused(refusal, reply.front, &node)),
-                None => Attempt::Begun(reply),
+                Some(refusal) => Outcome::Refused(attempts.refused(refusal, reply.front, &node)),
+                None => Outcome::Begun(reply),
             }
         }
         Ok(Err(attempt)) => attempt,
         Err(_) => {
             router.node_tally(&node).error(NodeError::Timeout);
             router.hint(Hint::Timeout { node: node.id.clone() });
-            Attempt::Failed(says::no_answer(&node.label, limit).into())
+            Outcome::Failed(says::no_answer(&node.label, limit).into())
         }
     }
 }

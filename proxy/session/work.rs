@@ -25,7 +25,7 @@ use super::{
 use crate::{
     cluster::topology::Route,
     commands::{
-        plan::{Blocking, Fold, LongSplit, Plan, Scripting, Split},
+        plan::{Blocking, LongSplit, MergeRule, Plan, Scripting, Split},
         table::Spec,
     },
     protocol::{
@@ -76,7 +76,7 @@ pub(super) enum Work {
     /// What changes all nodes: they are asked first whether they listen.
     Everywhere(Plan),
     /// To every primary, past what runs there.
-    OutOfBand(Fold),
+    OutOfBand(MergeRule),
     /// SCAN.
     Scan(Option<Slot>),
     /// KEYS.
@@ -220,7 +220,7 @@ impl<'a> Job<'a> {
             Work::StreamParts(split) => self.stream_parts(&split).await,
             Work::SendLong(cut) => self.send_long(*cut).await,
             Work::Everywhere(plan) => self.change_all(plan).await,
-            Work::OutOfBand(fold) => self.ask_out_of_band(fold).await,
+            Work::OutOfBand(rule) => self.ask_out_of_band(rule).await,
             Work::Scan(slot) => Some(scan::scan(self.caller(), self.request, slot).await),
             Work::Keys => self.stream_keys().await,
             Work::OneNode => self.ask_one_node().await,
@@ -319,10 +319,10 @@ impl<'a> Job<'a> {
         None
     }
 
-    async fn ask_out_of_band(&mut self, fold: Fold) -> Option<Bytes> {
+    async fn ask_out_of_band(&mut self, rule: MergeRule) -> Option<Bytes> {
         let caller = self.caller().clone();
         called::count_malformed(&caller.router, self.request, self.spec);
-        let asking = out_of_band(&caller, self.request, fold, BUSY_PATIENCE);
+        let asking = out_of_band(&caller, self.request, rule, BUSY_PATIENCE);
         self.session.attend_to(pin!(asking), Eof::Waits).await
     }
 
@@ -340,7 +340,7 @@ impl<'a> Job<'a> {
         if let Err(error) = self.session.attend_to(pin!(counting), Eof::Waits).await? {
             return Some(error);
         }
-        let _ = self.session.dispatcher.carry_out_at_once(Plan::Primaries(Fold::Info), self.request, self.spec);
+        let _ = self.session.dispatcher.carry_out_at_once(Plan::Primaries(MergeRule::Info), self.request, self.spec);
         None
     }
 

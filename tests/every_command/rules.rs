@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use slotway::{
     commands::{
-        rules::{Refusal, Rights, Rules, Told},
+        rules::{Refusal, RefusalContext, Rights, Rules},
         table::{CommandTable, Spec},
     },
     protocol::resp::request::Parser,
@@ -96,7 +96,7 @@ fn judged(rights: &Rights, table: &CommandTable, words: &[String], user: &str, i
     let found = parser.find(&frame).expect("well formed").expect("whole");
     let request = parser.request(&frame, found);
     let spec = table.find(&request).expect("a row");
-    let told = Told { user, command: &spec.name, is_old };
+    let told = RefusalContext { user, command: &spec.name, is_old };
     match rights.refusal(spec, &request) {
         // Servers judge these when they run them.
         None | Some(Refusal::Code | Refusal::Option(_)) => "OK".to_owned(),

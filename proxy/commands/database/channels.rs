@@ -2,7 +2,7 @@
 //! what is published there. Databases of one name have them together, as those of one server have.
 
 use super::{Database, Entered};
-use crate::protocol::resp::{Request, request::Anew};
+use crate::protocol::resp::{Request, request::RequestWriter};
 
 /// How channels of databases of one name are known to nodes.
 #[derive(Debug, PartialEq, Eq)]
@@ -51,31 +51,31 @@ impl OwnChannels {
 
 impl Database {
     /// What has to do with channels, where these are the database's own.
-    pub(super) fn enter_channels(&self, request: &Request, what: ChannelUse, anew: &mut Anew) -> Entered {
+    pub(super) fn enter_channels(&self, request: &Request, what: ChannelUse, writer: &mut RequestWriter) -> Entered {
         let Some(channels) = &self.channels else { return Entered::AsItCame };
         let (first, is_pattern) = match what {
             ChannelUse::CountPatterns => return Entered::CountsPatterns,
             ChannelUse::Publish => {
-                anew.begin(request.len());
+                writer.begin(request.len());
                 for (index, arg) in request.args().enumerate() {
-                    anew.push(&[if index == 1 { &channels.prefix } else { b"" }, arg]);
+                    writer.push(&[if index == 1 { &channels.prefix } else { b"" }, arg]);
                 }
-                return Entered::Anew;
+                return Entered::Rewritten;
             }
             ChannelUse::List => {
-                anew.begin(3);
-                [request.name(), request.arg(1)].into_iter().for_each(|arg| anew.push(&[arg]));
-                anew.push(&[&channels.pattern, request.get(2).unwrap_or(b"*")]);
-                return Entered::Anew;
+                writer.begin(3);
+                [request.name(), request.arg(1)].into_iter().for_each(|arg| writer.push(&[arg]));
+                writer.push(&[&channels.pattern, request.get(2).unwrap_or(b"*")]);
+                return Entered::Rewritten;
             }
             ChannelUse::Channels(first) => (first, false),
             ChannelUse::Patterns(first) => (first, true),
         };
-        anew.begin(request.len());
+        writer.begin(request.len());
         for (index, arg) in request.args().enumerate() {
             let before = if index >= first { channels.before(arg, is_pattern) } else { b"" };
-            anew.push(&[before, arg]);
+            writer.push(&[before, arg]);
         }
-        Entered::Anew
+        Entered::Rewritten
     }
 }

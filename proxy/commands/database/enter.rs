@@ -10,7 +10,7 @@ use crate::{
     protocol::{
         resp::{
             Request,
-            request::{Anew, Parser, decimal},
+            request::{Parser, RequestWriter, decimal},
             write,
         },
         says,
@@ -23,7 +23,7 @@ pub enum Entered {
     /// The request goes on as it came.
     AsItCame,
     /// The request goes on as it has been written anew.
-    Anew,
+    Rewritten,
     /// The request does not go on; the text of the error.
     Refused(Vec<u8>),
     /// FLUSHALL: each of the client's databases is to be emptied.
@@ -41,10 +41,16 @@ pub enum Entered {
 impl Database {
     /// Names what `request` is about as it is kept, written into `anew`. `spec` is its row; without one no server knows
     /// the command.
-    pub fn enter(&self, request: &Request, spec: Option<&Spec>, known: KnownScripts, anew: &mut Anew) -> Entered {
+    pub fn enter(
+        &self,
+        request: &Request,
+        spec: Option<&Spec>,
+        known: KnownScripts,
+        writer: &mut RequestWriter,
+    ) -> Entered {
         let Some(spec) = spec else { return Entered::Refused(says::unknown_command(request)) };
         if let (InDatabase::Keys, Some(key)) = (spec.in_database, spec.only_key()) {
-            return self.enter_one(request, key, anew);
+            return self.enter_one(request, key, writer);
         }
         if !spec.takes(request.len()) {
             // A server refuses it before it looks at any key.
@@ -59,29 +65,29 @@ impl Database {
             InDatabase::OnAll(_) | InDatabase::ConfigSet if known.policy.lifts(spec) => Entered::AsItCame,
             InDatabase::OnAll(reason) => Entered::Refused(self.refusal(spec, reason)),
             InDatabase::NoCluster => Entered::Refused(says::NO_CLUSTER.into()),
-            InDatabase::Keys => self.enter_keys(request, spec, anew),
-            InDatabase::Sort => self.enter_sort(request, spec, anew),
+            InDatabase::Keys => self.enter_keys(request, spec, writer),
+            InDatabase::Sort => self.enter_sort(request, spec, writer),
             InDatabase::Copy if copies_to_no_number(request) => Entered::Refused(says::NOT_INTEGER.into()),
             InDatabase::Copy if (3..request.len()).any(|at| request.is(at, "DB")) => Entered::Refused(self.refusal(
                 spec,
                 "option DB: the other database is in another slot; DUMP here and RESTORE there copy a key",
             )),
-            InDatabase::Copy => self.enter_keys(request, spec, anew),
+            InDatabase::Copy => self.enter_keys(request, spec, writer),
             InDatabase::Pattern | InDatabase::Scan if self.outgrows(request) => {
                 Entered::Refused(says::TOO_LONG_INSIDE.into())
             }
-            InDatabase::Pattern => self.ask_whole(Whole::Keys(request.arg(1)), anew),
-            InDatabase::Count => self.ask_whole(Whole::Count, anew),
-            InDatabase::Random => self.ask_whole(Whole::Random, anew),
+            InDatabase::Pattern => self.ask_whole(Whole::Keys(request.arg(1)), writer),
+            InDatabase::Count => self.ask_whole(Whole::Count, writer),
+            InDatabase::Random => self.ask_whole(Whole::Random, writer),
             InDatabase::Flush | InDatabase::FlushAll
                 if request.len() > 1 && (request.len() > 2 || !is_how_to_flush(request)) =>
             {
                 Entered::Refused(says::SYNTAX.into())
             }
             InDatabase::FlushAll if self.is_one_of_several => Entered::InEach,
-            InDatabase::Flush | InDatabase::FlushAll => self.ask_whole(Whole::Flush, anew),
+            InDatabase::Flush | InDatabase::FlushAll => self.ask_whole(Whole::Flush, writer),
             InDatabase::Script(_) if self.outgrows(request) => Entered::Refused(says::TOO_LONG_INSIDE.into()),
-            InDatabase::Script(code) => self.enter_script(request, code, known, anew),
+            InDatabase::Script(code) => self.enter_script(request, code, known, writer),
             InDatabase::Info if request.len() == 1 || has_arg(request, |arg| is_any(arg, WITH_KEYSPACE)) => {
                 Entered::CountsKeys
             }
@@ -89,28 +95,28 @@ impl Database {
             InDatabase::ConfigSet => {
                 Entered::Unchanged(self.refusal(spec, "it would act on all databases of the cluster"))
             }
-            InDatabase::Debug => self.enter_debug(request, spec, known, anew),
-            InDatabase::Inner(at) => self.enter_inner(at, request, known, anew),
+            InDatabase::Debug => self.enter_debug(request, spec, known, writer),
+            InDatabase::Inner(at) => self.enter_inner(at, request, known, writer),
             InDatabase::Log(_) if request.is(2, "RESET") => Entered::Refused(self.refusal(spec, ALL_LOGS)),
             // A server says what is wrong with it.
             InDatabase::Log(_) if entries_wanted(request).is_none() => Entered::AsItCame,
             InDatabase::Log(asks) => {
-                anew.begin(asks.len());
-                asks.iter().for_each(|word| anew.push(&[word.as_bytes()]));
-                Entered::Anew
+                writer.begin(asks.len());
+                asks.iter().for_each(|word| writer.push(&[word.as_bytes()]));
+                Entered::Rewritten
             }
             InDatabase::ShardChannels => {
-                anew.begin(3);
-                anew.push(&[request.name()]);
-                anew.push(&[request.arg(1)]);
-                anew.push(&[&self.pattern, request.get(2).unwrap_or(b"*")]);
-                Entered::Anew
+                writer.begin(3);
+                writer.push(&[request.name()]);
+                writer.push(&[request.arg(1)]);
+                writer.push(&[&self.pattern, request.get(2).unwrap_or(b"*")]);
+                Entered::Rewritten
             }
             InDatabase::Channels(_) if self.outgrows(request) => Entered::Refused(says::TOO_LONG_INSIDE.into()),
-            InDatabase::Channels(what) => self.enter_channels(request, what, anew),
-            InDatabase::AllFrom(first) => self.enter_all(request, (first..request.len()).collect(), anew),
-            InDatabase::Scan if known.is_queued => self.scan_at_once(request, anew),
-            InDatabase::Scan => self.enter_scan(request, anew),
+            InDatabase::Channels(what) => self.enter_channels(request, what, writer),
+            InDatabase::AllFrom(first) => self.enter_all(request, (first..request.len()).collect(), writer),
+            InDatabase::Scan if known.is_queued => self.scan_at_once(request, writer),
+            InDatabase::Scan => self.enter_scan(request, writer),
         }
     }
 
@@ -121,38 +127,38 @@ impl Database {
     /// Whether it would be too long to be written anew, in the worst case.
     fn outgrows(&self, request: &Request) -> bool {
         const HEAD: usize = 16;
-        request.frame().len() + request.len() * (self.pattern.len() + HEAD) > Anew::LONGEST
+        request.frame().len() + request.len() * (self.pattern.len() + HEAD) > RequestWriter::LONGEST
     }
 
     /// What [`Database::enter`] does for nearly all requests: those with one key, which their replies do not name. False for
     /// all others, with which nothing has been done.
     #[inline]
-    pub fn enter_plain(&self, request: &Request, spec: &Spec, anew: &mut Anew) -> bool {
+    pub fn enter_plain(&self, request: &Request, spec: &Spec, writer: &mut RequestWriter) -> bool {
         let is_plain = matches!(spec.in_database, InDatabase::Keys) && spec.reply_keys == ReplyKeys::Nothing;
         match spec.only_key() {
             Some(key) if is_plain && key < request.len() && !self.outgrows(request) => {
-                anew.put_before(request, key, &self.headed);
+                writer.put_before(request, key, &self.headed);
                 true
             }
             _ => false,
         }
     }
 
-    fn enter_one(&self, request: &Request, key: usize, anew: &mut Anew) -> Entered {
+    fn enter_one(&self, request: &Request, key: usize, writer: &mut RequestWriter) -> Entered {
         if key >= request.len() {
             return Entered::AsItCame;
         }
         if self.outgrows(request) {
             return Entered::Refused(says::TOO_LONG_INSIDE.into());
         }
-        anew.put_before(request, key, &self.headed);
-        Entered::Anew
+        writer.put_before(request, key, &self.headed);
+        Entered::Rewritten
     }
 
-    fn enter_keys(&self, request: &Request, spec: &Spec, anew: &mut Anew) -> Entered {
+    fn enter_keys(&self, request: &Request, spec: &Spec, writer: &mut RequestWriter) -> Entered {
         let mut places = Vec::new();
         match spec.keys_of(request, &mut places) {
-            Keys::Known => self.enter_all(request, places, anew),
+            Keys::Known => self.enter_all(request, places, writer),
             // An option that is not known here might be followed by anything.
             Keys::Malformed if spec.reads_streams() && !keys::lacks_stream_ids(request) => {
                 Entered::Refused(says::SYNTAX.into())
@@ -164,24 +170,24 @@ impl Database {
     }
 
     /// Writes it anew with its keys, by their indexes in any order, named as they are kept.
-    fn enter_all(&self, request: &Request, mut places: Vec<usize>, anew: &mut Anew) -> Entered {
+    fn enter_all(&self, request: &Request, mut places: Vec<usize>, writer: &mut RequestWriter) -> Entered {
         if self.outgrows(request) {
             return Entered::Refused(says::TOO_LONG_INSIDE.into());
         }
         places.sort_unstable();
         places.dedup();
         let mut places = places.into_iter().peekable();
-        anew.begin(request.len());
+        writer.begin(request.len());
         for (index, arg) in request.args().enumerate() {
             let before = if places.next_if_eq(&index).is_some() { &*self.prefix } else { b"" };
-            anew.push(&[before, arg]);
+            writer.push(&[before, arg]);
         }
-        Entered::Anew
+        Entered::Rewritten
     }
 
     /// BY and GET name keys by patterns; in them, nothing but `*` is special. Without one a GET finds nothing, but servers look at
     /// its slot.
-    fn enter_sort(&self, request: &Request, spec: &Spec, anew: &mut Anew) -> Entered {
+    fn enter_sort(&self, request: &Request, spec: &Spec, writer: &mut RequestWriter) -> Entered {
         let mut places = Vec::new();
         if spec.keys_of(request, &mut places) != Keys::Known {
             return Entered::AsItCame;
@@ -203,17 +209,17 @@ impl Database {
             }
             at += 1;
         }
-        self.enter_all(request, places, anew)
+        self.enter_all(request, places, writer)
     }
 
     /// DEBUG: what looks at keys.
-    fn enter_debug(&self, request: &Request, spec: &Spec, known: KnownScripts, anew: &mut Anew) -> Entered {
+    fn enter_debug(&self, request: &Request, spec: &Spec, known: KnownScripts, writer: &mut RequestWriter) -> Entered {
         let is = |names: &[&str]| names.iter().any(|name| request.is(1, name));
         if is(&["OBJECT", "LISTPACK", "QUICKLIST", "ZIPLIST", "HTSTATS-KEY", "SDSLEN"]) {
-            return self.enter_all(request, if request.len() > 2 { vec![2] } else { Vec::new() }, anew);
+            return self.enter_all(request, if request.len() > 2 { vec![2] } else { Vec::new() }, writer);
         }
         if is(&["DIGEST-VALUE"]) {
-            return self.enter_all(request, (2..request.len()).collect(), anew);
+            return self.enter_all(request, (2..request.len()).collect(), writer);
         }
         if is(&["HELP", "PROTOCOL", "STRINGMATCH-LEN", "ERROR"]) || known.policy.lifts(spec) {
             return Entered::AsItCame;
@@ -222,27 +228,27 @@ impl Database {
     }
 
     /// What has another command within it, from this argument on, whose keys are named as they are kept.
-    fn enter_inner(&self, at: usize, request: &Request, known: KnownScripts, anew: &mut Anew) -> Entered {
-        let (mut frame, mut parser, mut inner) = (Vec::new(), Parser::default(), Anew::default());
+    fn enter_inner(&self, at: usize, request: &Request, known: KnownScripts, writer: &mut RequestWriter) -> Entered {
+        let (mut frame, mut parser, mut inner) = (Vec::new(), Parser::default(), RequestWriter::default());
         write::request(&mut frame, &request.args().skip(at).collect::<Vec<_>>());
         let Ok(Some(found)) = parser.find(&frame) else { return Entered::AsItCame };
         let within = parser.request(&frame, found);
         let spec = known.commands.find(&within).filter(|spec| spec.in_database == InDatabase::Keys);
-        if spec.is_none() || self.enter(&within, spec, known, &mut inner) != Entered::Anew {
+        if spec.is_none() || self.enter(&within, spec, known, &mut inner) != Entered::Rewritten {
             return Entered::AsItCame;
         }
-        anew.begin(request.len());
-        request.args().take(at).chain(inner.request().args()).for_each(|arg| anew.push(&[arg]));
-        Entered::Anew
+        writer.begin(request.len());
+        request.args().take(at).chain(inner.request().args()).for_each(|arg| writer.push(&[arg]));
+        Entered::Rewritten
     }
 
-    fn enter_scan(&self, request: &Request, anew: &mut Anew) -> Entered {
+    fn enter_scan(&self, request: &Request, writer: &mut RequestWriter) -> Entered {
         let options = self.scan_options(request);
-        anew.begin(request.len() + 2);
-        anew.push(&[request.name()]);
-        anew.push(&[request.arg(1)]);
-        options.iter().for_each(|option| anew.push(&[option]));
-        Entered::Anew
+        writer.begin(request.len() + 2);
+        writer.push(&[request.name()]);
+        writer.push(&[request.arg(1)]);
+        options.iter().for_each(|option| writer.push(&[option]));
+        Entered::Rewritten
     }
 }
 

@@ -28,7 +28,7 @@ use crate::{
     },
     protocol::resp::{
         Request,
-        request::{Anew, decimal},
+        request::{RequestWriter, decimal},
     },
 };
 
@@ -112,7 +112,13 @@ pub struct KnownScripts<'a> {
 
 impl Database {
     /// EVAL, EVALSHA and the subcommands of SCRIPT.
-    pub(super) fn enter_script(&self, request: &Request, code: Code, known: KnownScripts, anew: &mut Anew) -> Entered {
+    pub(super) fn enter_script(
+        &self,
+        request: &Request,
+        code: Code,
+        known: KnownScripts,
+        anew: &mut RequestWriter,
+    ) -> Entered {
         match code {
             Code::Eval => {
                 let wrapped = known.wrap(self, request.arg(1), Met::Evaluated);
@@ -166,7 +172,7 @@ impl Database {
                 }
             }
         }
-        Entered::Anew
+        Entered::Rewritten
     }
 
     /// What a call of the script declares besides its keys.
@@ -176,7 +182,14 @@ impl Database {
 
     /// The script's keys are named as they are kept; the guards stand behind them, so that one without keys goes to where the
     /// database is.
-    fn enter_call(&self, request: &Request, name: &[u8], script: &[u8], guards: &[Box<[u8]>], anew: &mut Anew) {
+    fn enter_call(
+        &self,
+        request: &Request,
+        name: &[u8],
+        script: &[u8],
+        guards: &[Box<[u8]>],
+        anew: &mut RequestWriter,
+    ) {
         let number = decimal(request.arg(2)).and_then(|number| usize::try_from(number).ok());
         let Some(number) = number.filter(|number| *number <= request.len() - 3) else {
             // A server says so, and nothing runs.

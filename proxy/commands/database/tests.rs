@@ -10,7 +10,7 @@ use crate::{
     },
     protocol::{
         resp::{
-            request::{Anew, Parser},
+            request::{Parser, RequestWriter},
             write,
         },
         says,
@@ -29,7 +29,7 @@ fn entered(database: &Database, line: &str) -> String {
 /// Likewise, where the configuration allows these commands.
 fn entered_where(database: &Database, allow: &[&str], line: &str) -> String {
     let words: Vec<&str> = line.split(' ').collect();
-    let (mut frame, mut parser, mut anew) = (Vec::new(), Parser::default(), Anew::default());
+    let (mut frame, mut parser, mut writer) = (Vec::new(), Parser::default(), RequestWriter::default());
     write::request(&mut frame, &words);
     let found = parser.find(&frame).unwrap().unwrap();
     let request = parser.request(&frame, found);
@@ -44,7 +44,7 @@ fn entered_where(database: &Database, allow: &[&str], line: &str) -> String {
         is_queued: false,
         policy: &Policy::new(false, &[], allow),
     };
-    match database.enter(&request, commands.find(&request), known, &mut anew) {
+    match database.enter(&request, commands.find(&request), known, &mut writer) {
         Entered::AsItCame => "as it came".to_owned(),
         Entered::Refused(error) => String::from_utf8(error).unwrap(),
         Entered::InEach => "in each".to_owned(),
@@ -52,8 +52,8 @@ fn entered_where(database: &Database, allow: &[&str], line: &str) -> String {
         Entered::CountsPatterns => "counts patterns".to_owned(),
         Entered::ForgetsScripts => "forgets scripts".to_owned(),
         Entered::Unchanged(_) => "where it is so already".to_owned(),
-        Entered::Anew => {
-            let request = anew.request();
+        Entered::Rewritten => {
+            let request = writer.request();
             // What was written is a frame, and its arguments are where they are said to be.
             let (mut again, mut written) = (Parser::default(), Vec::new());
             let found = again.find(request.frame()).unwrap().unwrap();
@@ -356,7 +356,7 @@ fn each_reply_of_a_transaction_is_told_by_its_command() {
 
 /// What goes on of a request about scripts: its name, and what stands behind the script.
 fn called(scripts: &ScriptCache, wrapped: &WrappedScripts, words: &[&str]) -> (String, Vec<u8>, String) {
-    let (mut frame, mut parser, mut anew) = (Vec::new(), Parser::default(), Anew::default());
+    let (mut frame, mut parser, mut writer) = (Vec::new(), Parser::default(), RequestWriter::default());
     write::request(&mut frame, words);
     let found = parser.find(&frame).unwrap().unwrap();
     let request = parser.request(&frame, found);
@@ -364,10 +364,10 @@ fn called(scripts: &ScriptCache, wrapped: &WrappedScripts, words: &[&str]) -> (S
     let policy = Policy::default();
     let (scope, by_digest, is_queued) = (Scope::CLUSTER, true, false);
     let known = KnownScripts { wrapped, scripts, scope, commands: &commands, by_digest, is_queued, policy: &policy };
-    assert_eq!(shop().enter(&request, commands.find(&request), known, &mut anew), Entered::Anew);
+    assert_eq!(shop().enter(&request, commands.find(&request), known, &mut writer), Entered::Rewritten);
     let text = |arg: &[u8]| String::from_utf8(arg.to_vec()).unwrap();
-    let rest: Vec<String> = anew.request().args().skip(2).map(text).collect();
-    (text(anew.request().name()), anew.request().arg(1).to_vec(), rest.join(" "))
+    let rest: Vec<String> = writer.request().args().skip(2).map(text).collect();
+    (text(writer.request().name()), writer.request().arg(1).to_vec(), rest.join(" "))
 }
 
 #[test]

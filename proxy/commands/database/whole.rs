@@ -4,7 +4,7 @@
 use std::sync::LazyLock;
 
 use super::{Database, Entered, script};
-use crate::protocol::resp::{Request, request::Anew, write};
+use crate::protocol::resp::{Request, request::RequestWriter, write};
 
 /// The script, without comments and line ends.
 static SCRIPT: LazyLock<String> = LazyLock::new(|| script::compact(include_str!("whole.lua")));
@@ -45,7 +45,7 @@ pub(super) enum Whole<'a> {
 
 impl Database {
     /// The script is to run, which is written into `anew`.
-    pub(super) fn ask_whole(&self, what: Whole, anew: &mut Anew) -> Entered {
+    pub(super) fn ask_whole(&self, what: Whole, writer: &mut RequestWriter) -> Entered {
         let name: &[u8] = if what == Whole::Flush { b"EVAL" } else { b"EVAL_RO" };
         let (word, behind): (&[u8], Vec<Vec<u8>>) = match what {
             Whole::Keys(pattern) => (b"keys", vec![pattern.to_vec(), [&self.pattern, pattern].concat()]),
@@ -55,8 +55,8 @@ impl Database {
         };
         let guards: Vec<&[u8]> = self.guards.iter().map(|guard| &**guard).collect();
         let behind: Vec<&[u8]> = behind.iter().map(Vec::as_slice).collect();
-        write_anew(&self.frame_args(name, &guards, word, &behind), anew);
-        Entered::Anew
+        write_request(&self.frame_args(name, &guards, word, &behind), writer);
+        Entered::Rewritten
     }
 
     /// The frame that empties the database.
@@ -78,13 +78,13 @@ impl Database {
     }
 
     /// SCAN within a transaction: all that is left of a scan comes at once.
-    pub(super) fn scan_at_once(&self, scan: &Request, anew: &mut Anew) -> Entered {
+    pub(super) fn scan_at_once(&self, scan: &Request, writer: &mut RequestWriter) -> Entered {
         let guards: Vec<&[u8]> = self.guards.iter().map(|guard| &**guard).collect();
         let options = self.scan_options(scan);
         let mut behind = vec![scan.arg(1), b"1", &self.pattern];
         behind.extend(options.iter().map(Vec::as_slice));
-        write_anew(&self.frame_args(b"EVAL_RO", &guards, b"scan", &behind), anew);
-        Entered::Anew
+        write_request(&self.frame_args(b"EVAL_RO", &guards, b"scan", &behind), writer);
+        Entered::Rewritten
     }
 
     /// The frame by which a node is asked for a page of the database's keys: `scan` is a SCAN that has entered it, `cursor` the
@@ -126,7 +126,7 @@ impl Database {
     }
 }
 
-fn write_anew<T: AsRef<[u8]>>(args: &[T], anew: &mut Anew) {
-    anew.begin(args.len());
-    args.iter().for_each(|arg| anew.push(&[arg.as_ref()]));
+fn write_request<T: AsRef<[u8]>>(args: &[T], writer: &mut RequestWriter) {
+    writer.begin(args.len());
+    args.iter().for_each(|arg| writer.push(&[arg.as_ref()]));
 }

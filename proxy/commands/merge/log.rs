@@ -13,7 +13,7 @@ use crate::{
     commands::table::{
         Treatment,
         sender::Sender,
-        treatment::{Fold, Scripting},
+        treatment::{MergeRule, Scripting},
     },
     protocol::{
         resp::{Value, write},
@@ -95,7 +95,7 @@ fn read<'a>(entry: &'a [u8], node: usize, account: Option<&Ledger>) -> Option<Op
         Some(spec) if !is_scripts => match spec.sender {
             Sender::Clients | Sender::ClientsInParts => true,
             // It is how nodes are asked for their logs, and in no other interest.
-            Sender::Both if matches!(spec.treatment, Treatment::Primaries(Fold::Newest(_))) => true,
+            Sender::Both if matches!(spec.treatment, Treatment::Primaries(MergeRule::Newest(_))) => true,
             // Scripts are run for clients, also where these have said another command.
             Sender::Both if matches!(spec.treatment, Treatment::Scripting(Scripting::Eval | Scripting::Evalsha)) => {
                 true

@@ -13,8 +13,8 @@ use crate::{
 
 const ODD: &str = "-ERR proxy: the nodes' replies do not fit together (SLOTWAY-ODD-REPLIES)\r\n";
 
-fn merged(fold: Fold, replies: &[&str], write: Option<&str>) -> String {
-    let mut merge = Merge::new(fold, replies.len(), write, false);
+fn merged(rule: MergeRule, replies: &[&str], write: Option<&str>) -> String {
+    let mut merge = Merge::new(rule, replies.len(), write, false);
     for (part, reply) in replies.iter().enumerate().rev() {
         assert_eq!(merge.take(part, reply.as_bytes()), part == 0);
     }
@@ -24,54 +24,54 @@ fn merged(fold: Fold, replies: &[&str], write: Option<&str>) -> String {
 }
 
 #[test]
-fn folds() {
-    for (fold, replies, reply) in [
-        (Fold::Sum, &[":1\r\n", ":2\r\n"][..], ":3\r\n"),
-        (Fold::AllSucceeded, &["+OK\r\n", "+OK\r\n"], "+OK\r\n"),
-        (Fold::AllSucceeded, &["+OK\r\n", "-ERR a\r\n"], "-ERR a\r\n"),
-        (Fold::OneSucceeded, &["-NOTBUSY a\r\n", "+OK\r\n"], "+OK\r\n"),
-        (Fold::OneSucceeded, &["-NOTBUSY a\r\n", "-UNKILLABLE b\r\n"], "-UNKILLABLE b\r\n"),
-        (Fold::And, &["*2\r\n:1\r\n:1\r\n", "*2\r\n:1\r\n:0\r\n"], "*2\r\n:1\r\n:0\r\n"),
-        (Fold::Or, &["*2\r\n:1\r\n:0\r\n", "*2\r\n:0\r\n:0\r\n"], "*2\r\n:1\r\n:0\r\n"),
-        (Fold::And, &["*2\r\n:1\r\n:0\r\n", "*2\r\n:1\r\n:0\r\n"], "*2\r\n:1\r\n:0\r\n"),
-        (Fold::And, &["*2\r\n:1\r\n:1\r\n", "*1\r\n:1\r\n"], ODD),
-        (Fold::Min, &[":3\r\n", ":2\r\n"], ":2\r\n"),
-        (Fold::Max, &[":3\r\n", ":2\r\n"], ":3\r\n"),
-        (Fold::Concat, &["*1\r\n$1\r\na\r\n", "*0\r\n", "*1\r\n$1\r\nb\r\n"], "*2\r\n$1\r\na\r\n$1\r\nb\r\n"),
-        (Fold::Concat, &["~1\r\n+a\r\n", "~0\r\n"], "~1\r\n+a\r\n"),
-        (Fold::RandomKey, &["$-1\r\n", "$1\r\nb\r\n"], "$1\r\nb\r\n"),
-        (Fold::RandomKey, &["$-1\r\n", "$-1\r\n"], "$-1\r\n"),
-        (Fold::Fullest, &["$0\r\n\r\n", "$1\r\na\r\n"], "$1\r\na\r\n"),
-        (Fold::SumByName, &["*2\r\n$1\r\na\r\n:0\r\n", "*2\r\n$1\r\na\r\n:2\r\n"], "*2\r\n$1\r\na\r\n:2\r\n"),
+fn rules() {
+    for (rule, replies, reply) in [
+        (MergeRule::Sum, &[":1\r\n", ":2\r\n"][..], ":3\r\n"),
+        (MergeRule::AllSucceeded, &["+OK\r\n", "+OK\r\n"], "+OK\r\n"),
+        (MergeRule::AllSucceeded, &["+OK\r\n", "-ERR a\r\n"], "-ERR a\r\n"),
+        (MergeRule::OneSucceeded, &["-NOTBUSY a\r\n", "+OK\r\n"], "+OK\r\n"),
+        (MergeRule::OneSucceeded, &["-NOTBUSY a\r\n", "-UNKILLABLE b\r\n"], "-UNKILLABLE b\r\n"),
+        (MergeRule::And, &["*2\r\n:1\r\n:1\r\n", "*2\r\n:1\r\n:0\r\n"], "*2\r\n:1\r\n:0\r\n"),
+        (MergeRule::Or, &["*2\r\n:1\r\n:0\r\n", "*2\r\n:0\r\n:0\r\n"], "*2\r\n:1\r\n:0\r\n"),
+        (MergeRule::And, &["*2\r\n:1\r\n:0\r\n", "*2\r\n:1\r\n:0\r\n"], "*2\r\n:1\r\n:0\r\n"),
+        (MergeRule::And, &["*2\r\n:1\r\n:1\r\n", "*1\r\n:1\r\n"], ODD),
+        (MergeRule::Min, &[":3\r\n", ":2\r\n"], ":2\r\n"),
+        (MergeRule::Max, &[":3\r\n", ":2\r\n"], ":3\r\n"),
+        (MergeRule::Concat, &["*1\r\n$1\r\na\r\n", "*0\r\n", "*1\r\n$1\r\nb\r\n"], "*2\r\n$1\r\na\r\n$1\r\nb\r\n"),
+        (MergeRule::Concat, &["~1\r\n+a\r\n", "~0\r\n"], "~1\r\n+a\r\n"),
+        (MergeRule::RandomKey, &["$-1\r\n", "$1\r\nb\r\n"], "$1\r\nb\r\n"),
+        (MergeRule::RandomKey, &["$-1\r\n", "$-1\r\n"], "$-1\r\n"),
+        (MergeRule::Fullest, &["$0\r\n\r\n", "$1\r\na\r\n"], "$1\r\na\r\n"),
+        (MergeRule::SumByName, &["*2\r\n$1\r\na\r\n:0\r\n", "*2\r\n$1\r\na\r\n:2\r\n"], "*2\r\n$1\r\na\r\n:2\r\n"),
         (
-            Fold::Newest(2),
+            MergeRule::Newest(2),
             &["*2\r\n*2\r\n:9\r\n:5\r\n*2\r\n:8\r\n:3\r\n", "*1\r\n*2\r\n:1\r\n:4\r\n"],
             "*2\r\n*2\r\n:9\r\n:5\r\n*2\r\n:1\r\n:4\r\n",
         ),
         (
-            Fold::Newest(9),
+            MergeRule::Newest(9),
             &["*1\r\n*2\r\n:1\r\n:5\r\n", "*2\r\n*2\r\n:9\r\n:5\r\n*2\r\n:8\r\n:5\r\n"],
             "*3\r\n*2\r\n:9\r\n:5\r\n*2\r\n:1\r\n:5\r\n*2\r\n:8\r\n:5\r\n",
         ),
-        (Fold::Sum, &[":1\r\n", "+OK\r\n"], ODD),
+        (MergeRule::Sum, &[":1\r\n", "+OK\r\n"], ODD),
         // Once an array of two was announced for one element.
-        (Fold::SumByName, &["*1\r\n$0\r\n\r\n"], ODD),
-        (Fold::SumByName, &["*2\r\n$1\r\na\r\n:1\r\n", "*2\r\n$1\r\nb\r\n:2\r\n"], ODD),
+        (MergeRule::SumByName, &["*1\r\n$0\r\n\r\n"], ODD),
+        (MergeRule::SumByName, &["*2\r\n$1\r\na\r\n:1\r\n", "*2\r\n$1\r\nb\r\n:2\r\n"], ODD),
     ] {
-        assert_eq!(merged(fold, replies, None), reply, "{fold:?} {replies:?}");
+        assert_eq!(merged(rule, replies, None), reply, "{rule:?} {replies:?}");
     }
 }
 
 #[test]
 fn a_write_done_in_part_says_so() {
-    let said = merged(Fold::Sum, &[":1\r\n", "-OOM no\r\n"], Some("del"));
+    let said = merged(MergeRule::Sum, &[":1\r\n", "-OOM no\r\n"], Some("del"));
     assert_eq!(
         said,
         "-OOM no (proxy: DEL was done in 1 of 2 parts, not where this error came from) (SLOTWAY-DONE-IN-PART)\r\n"
     );
-    assert_eq!(merged(Fold::Sum, &["-OOM no\r\n", "-OOM no\r\n"], Some("del")), "-OOM no\r\n");
+    assert_eq!(merged(MergeRule::Sum, &["-OOM no\r\n", "-OOM no\r\n"], Some("del")), "-OOM no\r\n");
     let followed = |replies: [&str; 2]| {
-        let mut merge = Merge::new(Fold::AllSucceeded, 2, Some("function|flush"), false);
+        let mut merge = Merge::new(MergeRule::AllSucceeded, 2, Some("function|flush"), false);
         merge.follow();
         for (part, reply) in replies.iter().enumerate() {
             merge.take(part, reply.as_bytes());
@@ -83,7 +83,7 @@ fn a_write_done_in_part_says_so() {
     assert_eq!(followed(["+OK\r\n", "-BUSY x\r\n"]), (true, vec![1]));
     assert_eq!(followed(["+OK\r\n", "-ERR x\r\n"]), (false, vec![]));
     assert_eq!(followed(["-ERR x\r\n", "-BUSY x\r\n"]), (false, vec![]));
-    assert_eq!(merged(Fold::KeyOrder, &["*0\r\n", "-LOADING\r\n"], None), "-LOADING\r\n");
+    assert_eq!(merged(MergeRule::KeyOrder, &["*0\r\n", "-LOADING\r\n"], None), "-LOADING\r\n");
 }
 
 /// Any reply, as deep as replies go.
@@ -160,7 +160,7 @@ proptest! {
     /// Lists from all nodes, one behind the other.
     #[test]
     fn lists_are_put_together(lists in proptest::collection::vec(proptest::collection::vec(any_reply(), 0..6), 1..5)) {
-        let mut merge = Merge::new(Fold::Concat, lists.len(), None, false);
+        let mut merge = Merge::new(MergeRule::Concat, lists.len(), None, false);
         for (part, list) in lists.iter().enumerate() {
             prop_assert_eq!(merge.take(part, &array_of(list.iter())), part + 1 == lists.len());
         }
@@ -173,27 +173,27 @@ proptest! {
     #[test]
     fn any_replies_make_one(
         replies in proptest::collection::vec(prop_oneof![4 => any_reply(), 1 => Just(b"-ERR x\r\n".to_vec())], 1..5),
-        fold in prop::sample::select(vec![
-            Fold::Sum, Fold::AllSucceeded, Fold::OneSucceeded, Fold::Concat, Fold::And, Fold::Min, Fold::RandomKey,
-            Fold::Info, Fold::Newest(3), Fold::Entries, Fold::Fullest, Fold::SumByName, Fold::Role, Fold::Config, Fold::Latest,
-            Fold::ByTime, Fold::Histogram, Fold::Memory, Fold::Youngest(3), Fold::Digest,
+        rule in prop::sample::select(vec![
+            MergeRule::Sum, MergeRule::AllSucceeded, MergeRule::OneSucceeded, MergeRule::Concat, MergeRule::And, MergeRule::Min, MergeRule::RandomKey,
+            MergeRule::Info, MergeRule::Newest(3), MergeRule::Entries, MergeRule::Fullest, MergeRule::SumByName, MergeRule::Role, MergeRule::Config, MergeRule::Latest,
+            MergeRule::ByTime, MergeRule::Histogram, MergeRule::Memory, MergeRule::Youngest(3), MergeRule::Digest,
         ]),
     ) {
-        let mut merge = Merge::new(fold, replies.len(), None, true);
+        let mut merge = Merge::new(rule, replies.len(), None, true);
         replies.iter().enumerate().for_each(|(part, reply)| { merge.take(part, reply); });
         let mut out = Vec::new();
         merge.finish(&mut out);
         prop_assert_eq!(crate::protocol::resp::reply::Scanner::default().find(&out), Ok(Some(out.len())));
         let failed = replies.iter().any(|reply| reply.starts_with(b"-"));
-        let tolerant = matches!(fold, Fold::OneSucceeded | Fold::Info);
+        let tolerant = matches!(rule, MergeRule::OneSucceeded | MergeRule::Info);
         prop_assert!(!failed || tolerant || out.starts_with(b"-ERR x"));
     }
 }
 
 #[test]
 fn lost_nodes_are_spared_where_the_others_suffice() {
-    let merged = |fold: Fold, spares: bool, replies: &[&str], lost: Option<usize>| {
-        let mut merge = Merge::new(fold, replies.len(), None, false);
+    let merged = |rule: MergeRule, spares: bool, replies: &[&str], lost: Option<usize>| {
+        let mut merge = Merge::new(rule, replies.len(), None, false);
         if spares {
             merge.spare_lost();
         }
@@ -208,19 +208,19 @@ fn lost_nodes_are_spared_where_the_others_suffice() {
         (suffices, String::from_utf8(out).unwrap())
     };
     const GONE: &str = "-ERR proxy: a:1 is gone\r\n";
-    for (fold, spares, replies, lost, suffices, expected) in [
-        (Fold::Sum, false, [":1\r\n", GONE, ":2\r\n"], Some(1), false, GONE),
-        (Fold::Sum, true, [":1\r\n", GONE, ":2\r\n"], Some(1), true, ":3\r\n"),
+    for (rule, spares, replies, lost, suffices, expected) in [
+        (MergeRule::Sum, false, [":1\r\n", GONE, ":2\r\n"], Some(1), false, GONE),
+        (MergeRule::Sum, true, [":1\r\n", GONE, ":2\r\n"], Some(1), true, ":3\r\n"),
         // One that has not answered.
-        (Fold::Sum, true, [":1\r\n", "", ":2\r\n"], None, true, ":3\r\n"),
-        (Fold::Sum, true, [GONE, "", ""], Some(0), false, GONE),
-        (Fold::AllSucceeded, true, ["+OK\r\n", GONE, "-ERR no\r\n"], Some(1), true, "-ERR no\r\n"),
-        (Fold::RandomKey, true, ["$-1\r\n", GONE, "$1\r\na\r\n"], Some(1), true, "$1\r\na\r\n"),
-        (Fold::RandomKey, true, ["$-1\r\n", GONE, "$-1\r\n"], Some(1), false, GONE),
-        (Fold::OneSucceeded, true, ["-NOTBUSY x\r\n", GONE, "-NOTBUSY x\r\n"], Some(1), false, GONE),
-        (Fold::OneSucceeded, true, ["-NOTBUSY x\r\n", "", "+OK\r\n"], None, true, "+OK\r\n"),
+        (MergeRule::Sum, true, [":1\r\n", "", ":2\r\n"], None, true, ":3\r\n"),
+        (MergeRule::Sum, true, [GONE, "", ""], Some(0), false, GONE),
+        (MergeRule::AllSucceeded, true, ["+OK\r\n", GONE, "-ERR no\r\n"], Some(1), true, "-ERR no\r\n"),
+        (MergeRule::RandomKey, true, ["$-1\r\n", GONE, "$1\r\na\r\n"], Some(1), true, "$1\r\na\r\n"),
+        (MergeRule::RandomKey, true, ["$-1\r\n", GONE, "$-1\r\n"], Some(1), false, GONE),
+        (MergeRule::OneSucceeded, true, ["-NOTBUSY x\r\n", GONE, "-NOTBUSY x\r\n"], Some(1), false, GONE),
+        (MergeRule::OneSucceeded, true, ["-NOTBUSY x\r\n", "", "+OK\r\n"], None, true, "+OK\r\n"),
     ] {
         let expected = (suffices, expected.to_owned());
-        assert_eq!(merged(fold, spares, &replies, lost), expected, "{fold:?} {replies:?}");
+        assert_eq!(merged(rule, spares, &replies, lost), expected, "{rule:?} {replies:?}");
     }
 }

@@ -3,7 +3,7 @@
 
 use super::split::{Part, Shape, Split, shape_of};
 use crate::{
-    commands::table::{Spec, treatment::Fold},
+    commands::table::{Spec, treatment::MergeRule},
     protocol::{
         resp::Request,
         slot::{SLOTS, Slot},
@@ -16,7 +16,7 @@ pub const LONG: usize = 4096;
 /// A long request that is being cut.
 #[derive(Clone, Debug, PartialEq)]
 pub struct LongSplit {
-    fold: Fold,
+    rule: MergeRule,
     shape: Shape,
     /// How many keys there are.
     count: usize,
@@ -31,7 +31,7 @@ pub struct LongSplit {
 
 impl LongSplit {
     /// Begins to cut `request`; `None` as for [`Split::by_slot`].
-    pub fn begin(request: &Request, spec: &Spec, fold: Fold) -> Option<LongSplit> {
+    pub fn begin(request: &Request, spec: &Spec, rule: MergeRule) -> Option<LongSplit> {
         let (mut count, mut first, mut last) = (0, 0, 0);
         let (step, mut even) = (spec.step(), true);
         let found = spec.visit_keys(request, |index| {
@@ -43,7 +43,7 @@ impl LongSplit {
         });
         let shape = shape_of(request, spec, found, (first, last)).filter(|_| even && count > 0)?;
         let (slots, next, keys) = (Vec::with_capacity(count), vec![0; SLOTS], Vec::new());
-        Some(LongSplit { fold, shape, count, slots, next, placed: 0, keys })
+        Some(LongSplit { rule, shape, count, slots, next, placed: 0, keys })
     }
 
     /// Goes on for so many keys; true once that was all.
@@ -83,6 +83,6 @@ impl LongSplit {
             Slot::new(slot as u64).filter(|_| !keys.is_empty()).map(|slot| Part { slot, keys })
         };
         let parts = self.next.into_iter().enumerate().filter_map(part).collect();
-        Split { parts, fold: self.fold, keys: self.keys, shape: self.shape }
+        Split { parts, rule: self.rule, keys: self.keys, shape: self.shape }
     }
 }

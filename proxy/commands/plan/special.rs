@@ -2,7 +2,7 @@
 
 use super::{Plan, Policy, tag_of_pattern};
 use crate::{
-    commands::table::{Spec, treatment::Fold},
+    commands::table::{Spec, treatment::MergeRule},
     protocol::{
         resp::{Request, write},
         says,
@@ -24,9 +24,9 @@ fn has_keyless_option(request: &Request, spec: &Spec, options: &[&str]) -> bool 
 }
 
 /// SLOWLOG GET and COMMANDLOG GET: how many entries are wanted.
-pub fn newest(request: &Request, _spec: &Spec) -> Fold {
+pub fn newest(request: &Request, _spec: &Spec) -> MergeRule {
     let count = request.get(2).and_then(|count| std::str::from_utf8(count).ok());
-    Fold::Newest(match count.map(str::parse::<i64>) {
+    MergeRule::Newest(match count.map(str::parse::<i64>) {
         None => 10,
         Some(Ok(count)) => u32::try_from(count).unwrap_or(u32::MAX),
         Some(Err(_)) => u32::MAX,
@@ -35,14 +35,14 @@ pub fn newest(request: &Request, _spec: &Spec) -> Fold {
 
 /// What nodes are asked for where a client wants to see entries of SLOWLOG or COMMANDLOG, or to know how many there are: all
 /// of them, since some may not be clients' doing. `None` where they are asked what the client asks.
-pub fn all_entries(request: &Request, spec: Option<&Spec>, fold: Fold) -> Option<Vec<u8>> {
+pub fn all_entries(request: &Request, spec: Option<&Spec>, rule: MergeRule) -> Option<Vec<u8>> {
     // SLOWLOG GET may have more arguments than it should, COMMANDLOG GET has one more.
     let most = spec.filter(|spec| spec.takes(request.len()))?.arity.max(3) as usize;
     let count = |at| std::str::from_utf8(request.arg(at)).ok()?.parse::<i64>().ok();
-    let log = match fold {
-        Fold::Newest(_) if request.len() == 2 => None,
-        Fold::Newest(_) if request.len() <= most && count(2).is_some_and(|count| count >= -1) => request.get(3),
-        Fold::Entries => request.get(2),
+    let log = match rule {
+        MergeRule::Newest(_) if request.len() == 2 => None,
+        MergeRule::Newest(_) if request.len() <= most && count(2).is_some_and(|count| count >= -1) => request.get(3),
+        MergeRule::Entries => request.get(2),
         _ => return None,
     };
     let mut frame = Vec::new();
@@ -54,10 +54,10 @@ pub fn all_entries(request: &Request, spec: Option<&Spec>, fold: Fold) -> Option
 /// ACL LOG: how many entries are wanted, or that they are to go.
 pub fn acl_log(request: &Request) -> Plan {
     if request.is(2, "RESET") {
-        return Plan::Primaries(Fold::AllSucceeded);
+        return Plan::Primaries(MergeRule::AllSucceeded);
     }
     let count = request.get(2).and_then(|count| std::str::from_utf8(count).ok()?.parse().ok());
-    Plan::Primaries(Fold::Youngest(count.unwrap_or(10)))
+    Plan::Primaries(MergeRule::Youngest(count.unwrap_or(10)))
 }
 
 /// SCAN: what is no cursor is for a node to refuse.
@@ -113,7 +113,7 @@ pub fn config_set(request: &Request, policy: &Policy) -> Plan {
             let all = request.len().is_multiple_of(2) && names.all(|name| is_held(&name));
             if all { Plan::Unchanged(error) } else { Plan::Refuse(error) }
         }
-        _ => Plan::Primaries(Fold::AllSucceeded),
+        _ => Plan::Primaries(MergeRule::AllSucceeded),
     }
 }
 
@@ -133,21 +133,21 @@ pub fn debug(request: &Request, policy: &Policy) -> Plan {
         "LOADAOF",
         "LOG",
     ]) {
-        return Plan::Primaries(Fold::AllSucceeded);
+        return Plan::Primaries(MergeRule::AllSucceeded);
     }
     // With options it may leave out what it has not saved.
     if is(&["RELOAD"]) && request.len() == 2 {
-        return Plan::Primaries(Fold::AllSucceeded);
+        return Plan::Primaries(MergeRule::AllSucceeded);
     }
     if is(&["DIGEST"]) && request.len() == 2 {
-        return Plan::Primaries(Fold::Digest);
+        return Plan::Primaries(MergeRule::Digest);
     }
     if request.len() < 2 || is(&["HELP", "PROTOCOL", "STRINGMATCH-LEN", "ERROR"]) {
         return Plan::Any;
     }
     if policy.allows("debug") {
         // What one server does to itself, all of them do.
-        return Plan::Primaries(Fold::AllSucceeded);
+        return Plan::Primaries(MergeRule::AllSucceeded);
     }
     Plan::Refuse(says::refused("debug", "it could hurt a node").into_bytes())
 }

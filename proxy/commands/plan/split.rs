@@ -3,7 +3,7 @@
 use std::ops::Range;
 
 use crate::{
-    commands::table::{Keys, Spec, treatment::Fold},
+    commands::table::{Keys, Spec, treatment::MergeRule},
     protocol::{
         resp::{Request, write},
         slot::Slot,
@@ -16,7 +16,7 @@ pub struct Split {
     /// The parts, by slot.
     pub parts: Vec<Part>,
     /// How their replies become one.
-    pub fold: Fold,
+    pub rule: MergeRule,
     /// The indexes of the keys, part by part; ascending within a part, so that what comes last in the request comes
     /// last in its part.
     pub(super) keys: Vec<u32>,
@@ -60,27 +60,27 @@ impl Shape {
 impl Split {
     /// Cuts `request` slot by slot; `None` where a key lacks what belongs to it, or where more follows than any server
     /// takes.
-    pub fn by_slot(request: &Request, spec: &Spec, fold: Fold) -> Option<Split> {
+    pub fn by_slot(request: &Request, spec: &Spec, rule: MergeRule) -> Option<Split> {
         let (shape, mut keys) = shape(request, spec)?;
         // Stable: within a slot, keys stay in the request's order.
         keys.sort_by_key(|(slot, _)| *slot);
-        Some(Split::of(&keys, |a, b| a.0 == b.0, fold, shape))
+        Some(Split::of(&keys, |a, b| a.0 == b.0, rule, shape))
     }
 
     /// Cuts `request` key by key. A key that comes again stays with its first place, so that what is said of it last
     /// counts and what is said of it once is counted once.
-    pub fn by_key(request: &Request, spec: &Spec, fold: Fold) -> Option<Split> {
+    pub fn by_key(request: &Request, spec: &Spec, rule: MergeRule) -> Option<Split> {
         let (shape, mut keys) = shape(request, spec)?;
         keys.sort_by(|a, b| request.arg(a.1 as usize).cmp(request.arg(b.1 as usize)));
         let is_same = |a: &(Slot, u32), b: &(Slot, u32)| request.arg(a.1 as usize) == request.arg(b.1 as usize);
-        Some(Split::of(&keys, is_same, fold, shape))
+        Some(Split::of(&keys, is_same, rule, shape))
     }
 
     /// Cuts between keys that do not belong together.
     fn of(
         keys: &[(Slot, u32)],
         are_together: impl FnMut(&(Slot, u32), &(Slot, u32)) -> bool,
-        fold: Fold,
+        rule: MergeRule,
         shape: Shape,
     ) -> Split {
         // Most have a part for each key.
@@ -90,7 +90,7 @@ impl Split {
             parts.push(Part { slot: part[0].0, keys: start..end });
             start = end;
         }
-        Split { parts, fold, keys: keys.iter().map(|(_, index)| *index).collect(), shape }
+        Split { parts, rule, keys: keys.iter().map(|(_, index)| *index).collect(), shape }
     }
 
     /// Appends the request of a part.

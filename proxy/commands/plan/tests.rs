@@ -119,7 +119,7 @@ fn logs_are_asked_for_all_of_their_entries() {
     ] {
         let words: Vec<&str> = line.split(' ').collect();
         let found = with(&words, |request, spec| match plan(request, spec, &Policy::default()) {
-            Plan::Primaries(fold) => all_entries(request, spec, fold),
+            Plan::Primaries(rule) => all_entries(request, spec, rule),
             other => panic!("{line}: {other:?}"),
         });
         let expected = asked.map(|asked| {
@@ -133,39 +133,39 @@ fn logs_are_asked_for_all_of_their_entries() {
 
 #[test]
 fn what_is_about_all_goes_to_all() {
-    for (line, fold) in [
-        ("DBSIZE", Fold::Sum),
-        ("FLUSHALL ASYNC", Fold::AllSucceeded),
-        ("BGSAVE SCHEDULE", Fold::AllSucceeded),
-        ("BGREWRITEAOF", Fold::AllSucceeded),
-        ("DEBUG RELOAD", Fold::AllSucceeded),
-        ("DEBUG DIGEST", Fold::Digest),
-        ("FUNCTION LOAD x", Fold::AllSucceeded),
-        ("CONFIG SET maxmemory 1", Fold::AllSucceeded),
-        ("CONFIG RESETSTAT", Fold::AllSucceeded),
-        ("RANDOMKEY", Fold::RandomKey),
-        ("INFO", Fold::Info),
-        ("SLOWLOG GET", Fold::Newest(10)),
-        ("SLOWLOG GET 3", Fold::Newest(3)),
-        ("SLOWLOG GET -1", Fold::Newest(u32::MAX)),
-        ("SLOWLOG LEN", Fold::Entries),
-        ("LATENCY RESET", Fold::Max),
-        ("LATENCY LATEST", Fold::Latest),
-        ("ACL LOG", Fold::Youngest(10)),
-        ("ACL LOG 3", Fold::Youngest(3)),
-        ("ACL LOG reset", Fold::AllSucceeded),
-        ("LASTSAVE", Fold::Min),
-        ("MEMORY DOCTOR", Fold::Fullest),
-        ("PUBSUB SHARDCHANNELS", Fold::Concat),
+    for (line, rule) in [
+        ("DBSIZE", MergeRule::Sum),
+        ("FLUSHALL ASYNC", MergeRule::AllSucceeded),
+        ("BGSAVE SCHEDULE", MergeRule::AllSucceeded),
+        ("BGREWRITEAOF", MergeRule::AllSucceeded),
+        ("DEBUG RELOAD", MergeRule::AllSucceeded),
+        ("DEBUG DIGEST", MergeRule::Digest),
+        ("FUNCTION LOAD x", MergeRule::AllSucceeded),
+        ("CONFIG SET maxmemory 1", MergeRule::AllSucceeded),
+        ("CONFIG RESETSTAT", MergeRule::AllSucceeded),
+        ("RANDOMKEY", MergeRule::RandomKey),
+        ("INFO", MergeRule::Info),
+        ("SLOWLOG GET", MergeRule::Newest(10)),
+        ("SLOWLOG GET 3", MergeRule::Newest(3)),
+        ("SLOWLOG GET -1", MergeRule::Newest(u32::MAX)),
+        ("SLOWLOG LEN", MergeRule::Entries),
+        ("LATENCY RESET", MergeRule::Max),
+        ("LATENCY LATEST", MergeRule::Latest),
+        ("ACL LOG", MergeRule::Youngest(10)),
+        ("ACL LOG 3", MergeRule::Youngest(3)),
+        ("ACL LOG reset", MergeRule::AllSucceeded),
+        ("LASTSAVE", MergeRule::Min),
+        ("MEMORY DOCTOR", MergeRule::Fullest),
+        ("PUBSUB SHARDCHANNELS", MergeRule::Concat),
     ] {
-        assert_eq!(planned(line), Plan::Primaries(fold), "{line}");
+        assert_eq!(planned(line), Plan::Primaries(rule), "{line}");
     }
     for line in ["KEYS *", "KEYS {}*", "KEYS {a*}", "KEYS \\{a}*"] {
         assert_eq!(planned(line), Plan::Keys, "{line}");
     }
     assert_eq!(planned("PUBLISH a b"), Plan::PubSub);
-    assert_eq!(planned("ROLE"), Plan::AnyRewritten(Fold::Role));
-    assert_eq!(planned("CONFIG GET *"), Plan::AnyRewritten(Fold::Config));
+    assert_eq!(planned("ROLE"), Plan::AnyRewritten(MergeRule::Role));
+    assert_eq!(planned("CONFIG GET *"), Plan::AnyRewritten(MergeRule::Config));
 }
 
 #[test]
@@ -201,8 +201,8 @@ fn scripts_go_by_their_keys_and_are_looked_after() {
         assert_eq!(planned(line), Plan::Scripting(which, slot), "{line}");
     }
     assert!(matches!(planned("EVAL script 2 a b"), Plan::Refuse(_)));
-    assert_eq!(planned("SCRIPT KILL"), Plan::OutOfBand(Fold::OneSucceeded));
-    assert_eq!(planned("FUNCTION STATS"), Plan::OutOfBand(Fold::Fullest));
+    assert_eq!(planned("SCRIPT KILL"), Plan::OutOfBand(MergeRule::OneSucceeded));
+    assert_eq!(planned("FUNCTION STATS"), Plan::OutOfBand(MergeRule::Fullest));
     assert_eq!(planned("FUNCTION LIST"), Plan::Any);
 }
 
@@ -289,7 +289,7 @@ fn operators_choose() {
         assert!(matches!(planned(line), Plan::Refuse(_)), "{line}");
     }
     assert_eq!(planned("SHUTDOWN"), Plan::Any);
-    assert_eq!(planned("DEBUG SLEEP 0"), Plan::Primaries(Fold::AllSucceeded));
+    assert_eq!(planned("DEBUG SLEEP 0"), Plan::Primaries(MergeRule::AllSucceeded));
     assert_eq!(planned("MGET {t}a {t}b"), one("t"));
 }
 
@@ -369,7 +369,7 @@ fn what_is_cut_in_portions_is_as_cut_at_once() {
             let Plan::LongSplit(cut) = plan(request, spec, &Policy::default()) else {
                 panic!("{} is not long", words[0])
             };
-            let whole = Split::by_slot(request, spec.unwrap(), cut.clone().finish(request).fold).unwrap();
+            let whole = Split::by_slot(request, spec.unwrap(), cut.clone().finish(request).rule).unwrap();
             for portion in [1, 999, 5000, 1 << 20] {
                 let mut cut = cut.clone();
                 while !cut.go_on(request, portion) {}

@@ -20,7 +20,7 @@ pub enum Refusal<'a> {
 
 /// Whom a refusal is told.
 #[derive(Clone, Copy, Debug)]
-pub struct Told<'a> {
+pub struct RefusalContext<'a> {
     /// The user.
     pub user: &'a str,
     /// The command, as `config|get`.
@@ -41,8 +41,8 @@ impl Refusal<'_> {
     }
 
     /// The error.
-    pub fn error(self, told: Told<'_>) -> String {
-        let Told { user, command, is_old } = told;
+    pub fn error(self, context: RefusalContext<'_>) -> String {
+        let RefusalContext { user, command, is_old } = context;
         match (self, is_old) {
             (Refusal::Command, true) => format!("NOPERM this user has no permissions to run the '{command}' command"),
             (Refusal::Command, false) => {
@@ -64,16 +64,18 @@ impl Refusal<'_> {
     }
 
     /// What ACL DRYRUN says.
-    pub fn dry_run(self, told: Told<'_>) -> Vec<u8> {
-        let who = if told.is_old { "This user".to_owned() } else { format!("User {}", told.user) };
+    pub fn dry_run(self, context: RefusalContext<'_>) -> Vec<u8> {
+        let who = if context.is_old { "This user".to_owned() } else { format!("User {}", context.user) };
         let access = |what: &[u8], kind: &str| {
             [who.as_bytes(), b" has no permissions to access the '", what, b"' ", kind.as_bytes()].concat()
         };
         match self {
-            Refusal::Command => format!("{who} has no permissions to run the '{}' command", told.command).into_bytes(),
+            Refusal::Command => {
+                format!("{who} has no permissions to run the '{}' command", context.command).into_bytes()
+            }
             Refusal::Key(key) => access(key, "key"),
             Refusal::Channel(channel) => access(channel, "channel"),
-            Refusal::Option(_) | Refusal::Code => self.error(told).into_bytes(),
+            Refusal::Option(_) | Refusal::Code => self.error(context).into_bytes(),
         }
     }
 

@@ -5,7 +5,7 @@
 
 use super::{
     spec::Spec,
-    treatment::{Fold, Scripting, Treatment},
+    treatment::{MergeRule, Scripting, Treatment},
 };
 
 /// What becomes of a command while a primary is busy.
@@ -44,7 +44,7 @@ pub fn of(spec: &Spec) -> WhenBusy {
     match spec.treatment {
         Treatment::Primaries(_) if changes_functions(&spec.name) => WhenBusy::Alike,
         // Whoever only has to succeed everywhere changes something: of what is read, something is put together.
-        Treatment::Primaries(Fold::AllSucceeded) | Treatment::ConfigSet | Treatment::Debug => WhenBusy::Nothing,
+        Treatment::Primaries(MergeRule::AllSucceeded) | Treatment::ConfigSet | Treatment::Debug => WhenBusy::Nothing,
         Treatment::Primaries(_) if &*spec.name == "latency|reset" => WhenBusy::Nothing,
         // ACL LOG RESET.
         Treatment::AclLog | Treatment::Scripting(Scripting::Flush) => WhenBusy::Nothing,

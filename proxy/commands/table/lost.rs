@@ -5,7 +5,7 @@
 
 use super::{
     spec::Spec,
-    treatment::{ClientCommand, Fold, Local, Scripting, Treatment},
+    treatment::{ClientCommand, Local, MergeRule, Scripting, Treatment},
 };
 
 /// What becomes of a command while a primary is lost.
@@ -56,7 +56,7 @@ pub fn of(spec: &Spec) -> WhenLost {
         Treatment::Keyed if !spec.has_keys() => WhenLost::Another,
         Treatment::Keyed | Treatment::Split(_) | Treatment::SlotNumber => WhenLost::Keys,
         Treatment::Blocking(_) | Treatment::BlockingStreams => WhenLost::Keys,
-        Treatment::Primaries(Fold::RandomKey | Fold::OneSucceeded) => WhenLost::OthersThatHave,
+        Treatment::Primaries(MergeRule::RandomKey | MergeRule::OneSucceeded) => WhenLost::OthersThatHave,
         Treatment::Primaries(_) => of_primaries(&spec.name),
         Treatment::KeysPattern | Treatment::Scan | Treatment::ConfigSet => WhenLost::Fails,
         Treatment::Scripting(Scripting::Load) => WhenLost::Kept,
@@ -65,7 +65,7 @@ pub fn of(spec: &Spec) -> WhenLost {
         Treatment::Scripting(Scripting::Show) => WhenLost::Another,
         Treatment::Scripting(Scripting::Eval | Scripting::Evalsha | Scripting::Fcall) => WhenLost::Keys,
         // A node may be lost because it runs what is to be ended.
-        Treatment::OutOfBand(Fold::OneSucceeded) => WhenLost::OthersThatHave,
+        Treatment::OutOfBand(MergeRule::OneSucceeded) => WhenLost::OthersThatHave,
         Treatment::OutOfBand(_) | Treatment::AclLog => WhenLost::Others,
         Treatment::Local(Local::Monitor | Local::Subscribe | Local::Psubscribe) => WhenLost::Joins,
         Treatment::Local(Local::Client(ClientCommand::Tracking)) => WhenLost::Joins,

@@ -9,7 +9,7 @@ use super::{
     secrets::{self, Secrets},
     sender::{self, Sender},
     traits::{self, Traits},
-    treatment::{self, Fold, Local, Treatment},
+    treatment::{self, Local, MergeRule, Treatment},
 };
 use crate::metrics::{CommandClass, CommandId};
 
@@ -173,7 +173,7 @@ impl Spec {
 
     /// Whether it only reads, and tells of each of its keys by itself.
     pub fn reads_key_by_key(&self) -> bool {
-        let is_split = matches!(self.treatment, Treatment::Split(Fold::KeyOrder | Fold::Sum));
+        let is_split = matches!(self.treatment, Treatment::Split(MergeRule::KeyOrder | MergeRule::Sum));
         is_split && self.is_readonly() && !self.traits.touches
     }
 

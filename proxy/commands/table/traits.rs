@@ -3,7 +3,7 @@
 
 use super::{
     spec::Spec,
-    treatment::{Fold, Local, ProxyCommand, Scripting, Treatment},
+    treatment::{Local, MergeRule, ProxyCommand, Scripting, Treatment},
 };
 
 /// What a session has to know of a command.
@@ -126,7 +126,7 @@ pub fn of(spec: &Spec) -> Traits {
                 | "script|flush"
         ),
         counts_anew: name == "config|resetstat",
-        about_servers: spec.treatment == Treatment::Primaries(Fold::Info)
+        about_servers: spec.treatment == Treatment::Primaries(MergeRule::Info)
             || container != name && matches!(container, "commandlog" | "config" | "latency" | "slowlog"),
         echoes: match name {
             "function|load" | "function|restore" => Echoes::Anything,

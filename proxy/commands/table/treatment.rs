@@ -12,9 +12,9 @@ pub enum Treatment {
     /// A request goes to the slot of its keys; without keys to any primary.
     Keyed,
     /// A request goes to the slot of its keys, but keys in several slots are asked for slot by slot.
-    Split(Fold),
+    Split(MergeRule),
     /// A request goes to every primary.
-    Primaries(Fold),
+    Primaries(MergeRule),
     /// `KEYS pattern`: every primary, or one slot where the pattern has a hash tag.
     KeysPattern,
     /// SCAN: one primary after the other.
@@ -36,9 +36,9 @@ pub enum Treatment {
     /// The command is about scripts or functions, which every primary must have.
     Scripting(Scripting),
     /// A request goes to every primary and past what runs there: a node that is busy with a script answers nothing else.
-    OutOfBand(Fold),
+    OutOfBand(MergeRule),
     /// A request goes to any primary, whose reply is amended to what one server would say.
-    AnyRewritten(Fold),
+    AnyRewritten(MergeRule),
     /// `ACL LOG [count|RESET]`: every primary has its own.
     AclLog,
     /// What a node says of its cluster: the proxy is in none, or is all of one; else tools would go to the nodes.
@@ -84,7 +84,7 @@ impl Scripting {
 
 /// How several replies become one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Fold {
+pub enum MergeRule {
     /// The sum of integers.
     Sum,
     /// The first, where none is an error.
@@ -133,32 +133,32 @@ pub enum Fold {
     Youngest(u32),
 }
 
-impl Fold {
+impl MergeRule {
     /// How the replies become one, for people.
     pub fn words(self) -> &'static str {
         match self {
-            Fold::Sum => "added up",
-            Fold::AllSucceeded => "OK where no node has an error",
-            Fold::OneSucceeded => "the first that is no error",
-            Fold::KeyOrder => "put into the order of the keys",
-            Fold::Concat => "one behind the other",
-            Fold::And => "1 where all nodes say 1",
-            Fold::Or => "1 where any node says 1",
-            Fold::Min => "the least",
-            Fold::Max => "the greatest",
-            Fold::RandomKey => "one of them, by chance",
-            Fold::Info => "put together as one server's",
-            Fold::Newest(_) | Fold::Youngest(_) => "the newest entries of all nodes",
-            Fold::Entries => "their entries counted",
-            Fold::Fullest => "the one that says most",
-            Fold::SumByName => "added up name by name",
-            Fold::Role => "without replicas",
-            Fold::Config => "with the proxy's own values where they differ",
-            Fold::Latest => "the latest of each event",
-            Fold::ByTime => "in the order of time",
-            Fold::Histogram => "added up bucket by bucket",
-            Fold::Memory => "sizes added up, ratios averaged",
-            Fold::Digest => "of all keys",
+            MergeRule::Sum => "added up",
+            MergeRule::AllSucceeded => "OK where no node has an error",
+            MergeRule::OneSucceeded => "the first that is no error",
+            MergeRule::KeyOrder => "put into the order of the keys",
+            MergeRule::Concat => "one behind the other",
+            MergeRule::And => "1 where all nodes say 1",
+            MergeRule::Or => "1 where any node says 1",
+            MergeRule::Min => "the least",
+            MergeRule::Max => "the greatest",
+            MergeRule::RandomKey => "one of them, by chance",
+            MergeRule::Info => "put together as one server's",
+            MergeRule::Newest(_) | MergeRule::Youngest(_) => "the newest entries of all nodes",
+            MergeRule::Entries => "their entries counted",
+            MergeRule::Fullest => "the one that says most",
+            MergeRule::SumByName => "added up name by name",
+            MergeRule::Role => "without replicas",
+            MergeRule::Config => "with the proxy's own values where they differ",
+            MergeRule::Latest => "the latest of each event",
+            MergeRule::ByTime => "in the order of time",
+            MergeRule::Histogram => "added up bucket by bucket",
+            MergeRule::Memory => "sizes added up, ratios averaged",
+            MergeRule::Digest => "of all keys",
         }
     }
 }
@@ -369,20 +369,22 @@ fn by_name(name: &str) -> Option<Treatment> {
     Some(match name {
         "keys" => Treatment::KeysPattern,
         "scan" => Treatment::Scan,
-        "randomkey" => Treatment::Primaries(Fold::RandomKey),
-        "info" => Treatment::Primaries(Fold::Info),
+        "randomkey" => Treatment::Primaries(MergeRule::RandomKey),
+        "info" => Treatment::Primaries(MergeRule::Info),
         "cluster|countkeysinslot" | "cluster|getkeysinslot" => Treatment::SlotNumber,
         "publish" | "pubsub|channels" | "pubsub|numpat" | "pubsub|numsub" => Treatment::PubSub,
-        "pubsub|shardchannels" => Treatment::Primaries(Fold::Concat),
-        "pubsub|shardnumsub" => Treatment::Primaries(Fold::SumByName),
+        "pubsub|shardchannels" => Treatment::Primaries(MergeRule::Concat),
+        "pubsub|shardnumsub" => Treatment::Primaries(MergeRule::SumByName),
         "xread" | "xreadgroup" => Treatment::BlockingStreams,
         "blpop" | "brpop" | "bzpopmin" | "bzpopmax" | "blmove" | "brpoplpush" => {
             Treatment::Blocking(Timeout::LastSeconds)
         }
         "blmpop" | "bzmpop" => Treatment::Blocking(Timeout::FirstSeconds),
         "config|set" => Treatment::ConfigSet,
-        "config|resetstat" | "config|rewrite" | "bgsave" | "bgrewriteaof" => Treatment::Primaries(Fold::AllSucceeded),
-        "acl|setuser" | "acl|deluser" | "acl|load" | "acl|save" => Treatment::Primaries(Fold::AllSucceeded),
+        "config|resetstat" | "config|rewrite" | "bgsave" | "bgrewriteaof" => {
+            Treatment::Primaries(MergeRule::AllSucceeded)
+        }
+        "acl|setuser" | "acl|deluser" | "acl|load" | "acl|save" => Treatment::Primaries(MergeRule::AllSucceeded),
         "debug" => Treatment::Debug,
         "eval" | "eval_ro" => Treatment::Scripting(Scripting::Eval),
         "evalsha" | "evalsha_ro" => Treatment::Scripting(Scripting::Evalsha),
@@ -391,22 +393,22 @@ fn by_name(name: &str) -> Option<Treatment> {
         "script|exists" => Treatment::Scripting(Scripting::Exists),
         "script|show" => Treatment::Scripting(Scripting::Show),
         "script|flush" => Treatment::Scripting(Scripting::Flush),
-        "script|kill" | "function|kill" => Treatment::OutOfBand(Fold::OneSucceeded),
-        "function|stats" => Treatment::OutOfBand(Fold::Fullest),
+        "script|kill" | "function|kill" => Treatment::OutOfBand(MergeRule::OneSucceeded),
+        "function|stats" => Treatment::OutOfBand(MergeRule::Fullest),
         // Redis calls MSETNX multi-shard, but then it is not one act any more.
         "msetnx" => Treatment::Keyed,
-        "slowlog|get" | "commandlog|get" => Treatment::Primaries(Fold::Newest(10)),
-        "slowlog|len" | "commandlog|len" => Treatment::Primaries(Fold::Entries),
-        "latency|reset" => Treatment::Primaries(Fold::Max),
-        "latency|history" => Treatment::Primaries(Fold::ByTime),
-        "latency|latest" => Treatment::Primaries(Fold::Latest),
-        "latency|histogram" => Treatment::Primaries(Fold::Histogram),
-        "latency|graph" => Treatment::Primaries(Fold::OneSucceeded),
-        "memory|stats" => Treatment::Primaries(Fold::Memory),
-        "lastsave" => Treatment::Primaries(Fold::Min),
+        "slowlog|get" | "commandlog|get" => Treatment::Primaries(MergeRule::Newest(10)),
+        "slowlog|len" | "commandlog|len" => Treatment::Primaries(MergeRule::Entries),
+        "latency|reset" => Treatment::Primaries(MergeRule::Max),
+        "latency|history" => Treatment::Primaries(MergeRule::ByTime),
+        "latency|latest" => Treatment::Primaries(MergeRule::Latest),
+        "latency|histogram" => Treatment::Primaries(MergeRule::Histogram),
+        "latency|graph" => Treatment::Primaries(MergeRule::OneSucceeded),
+        "memory|stats" => Treatment::Primaries(MergeRule::Memory),
+        "lastsave" => Treatment::Primaries(MergeRule::Min),
         "acl|log" => Treatment::AclLog,
-        "config|get" => Treatment::AnyRewritten(Fold::Config),
-        "role" => Treatment::AnyRewritten(Fold::Role),
+        "config|get" => Treatment::AnyRewritten(MergeRule::Config),
+        "role" => Treatment::AnyRewritten(MergeRule::Role),
         _ => return name.strip_prefix("cluster|").and_then(cluster_view).map(Treatment::ClusterView),
     })
 }
@@ -499,23 +501,23 @@ pub(super) fn client(sub: &str) -> Option<ClientCommand> {
 }
 
 fn by_tips(spec: &Spec) -> Treatment {
-    let fold = match spec.response_policy {
-        ResponsePolicy::OneSucceeded => Fold::OneSucceeded,
-        ResponsePolicy::AllSucceeded => Fold::AllSucceeded,
-        ResponsePolicy::And => Fold::And,
-        ResponsePolicy::Or => Fold::Or,
-        ResponsePolicy::Min => Fold::Min,
-        ResponsePolicy::Max => Fold::Max,
-        ResponsePolicy::Sum => Fold::Sum,
-        ResponsePolicy::Special => Fold::Fullest,
-        ResponsePolicy::None => Fold::Concat,
+    let rule = match spec.response_policy {
+        ResponsePolicy::OneSucceeded => MergeRule::OneSucceeded,
+        ResponsePolicy::AllSucceeded => MergeRule::AllSucceeded,
+        ResponsePolicy::And => MergeRule::And,
+        ResponsePolicy::Or => MergeRule::Or,
+        ResponsePolicy::Min => MergeRule::Min,
+        ResponsePolicy::Max => MergeRule::Max,
+        ResponsePolicy::Sum => MergeRule::Sum,
+        ResponsePolicy::Special => MergeRule::Fullest,
+        ResponsePolicy::None => MergeRule::Concat,
     };
     match spec.request_policy {
         // A number of keys has to be written anew in each part, which is known to be right for MSETEX only.
         RequestPolicy::MultiShard if spec.count_at().is_none() || &*spec.name == "msetex" => {
-            Treatment::Split(if spec.response_policy == ResponsePolicy::None { Fold::KeyOrder } else { fold })
+            Treatment::Split(if spec.response_policy == ResponsePolicy::None { MergeRule::KeyOrder } else { rule })
         }
-        RequestPolicy::AllNodes | RequestPolicy::AllShards if !spec.has_keys() => Treatment::Primaries(fold),
+        RequestPolicy::AllNodes | RequestPolicy::AllShards if !spec.has_keys() => Treatment::Primaries(rule),
         _ if spec.flags.has(super::Flags::BLOCKING) => Treatment::Blocking(Timeout::Unknown),
         _ => Treatment::Keyed,
     }

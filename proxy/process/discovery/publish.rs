@@ -25,7 +25,7 @@ pub(super) const NOT_FORMED: &str =
 
 /// What the operator has been told of what is not served.
 #[derive(Debug, Default)]
-pub(super) struct Told {
+pub(super) struct Notices {
     /// What can be done about it.
     pub(super) remedy: &'static str,
     /// Whether all slots were served once.
@@ -105,8 +105,8 @@ impl Discovery {
         let current = self.current();
         let events = self.metrics.events();
         let Some(why) = current.complaint() else {
-            self.told.unserved = None;
-            let is_first = !std::mem::replace(&mut self.told.was_ready, true);
+            self.notices.unserved = None;
+            let is_first = !std::mem::replace(&mut self.notices.was_ready, true);
             if is_first {
                 let replicas = current.nodes.iter().filter(|node| node.role == Role::Replica).count();
                 let replicas = if replicas == 1 { "1 replica".to_owned() } else { format!("{replicas} replicas") };
@@ -119,7 +119,7 @@ impl Discovery {
         };
         let now = Instant::now();
         let is_news = !before.is_served_like(&current);
-        let is_due = match self.told.unserved {
+        let is_due = match self.notices.unserved {
             None => true,
             Some((_, last)) if is_news => now - last >= Duration::from_millis(500) || current.reachable() == 0,
             Some((_, last)) => now - last >= if before.trouble != current.trouble { ANOTHER_REASON } else { REMIND },
@@ -127,12 +127,12 @@ impl Discovery {
         if !is_due {
             return;
         }
-        let since = self.told.unserved.map_or_else(std::time::SystemTime::now, |(since, _)| since);
-        let again = match self.told.unserved {
+        let since = self.notices.unserved.map_or_else(std::time::SystemTime::now, |(since, _)| since);
+        let again = match self.notices.unserved {
             Some(_) if !is_news => format!(", since {}", time_of_day(since)),
             _ => String::new(),
         };
-        self.told.unserved = Some((since, now));
+        self.notices.unserved = Some((since, now));
         if current.reachable() > 0 {
             events.warn(EventKind::Served, format!("{}{again}: {why}", current.served_text()));
         } else {
@@ -145,7 +145,7 @@ impl Discovery {
     /// What can be done where nothing is served.
     fn remedy(&self, current: &Topology) -> &'static str {
         if current.covered() < SLOTS {
-            return self.told.remedy;
+            return self.notices.remedy;
         }
         if current.failed {
             return "`redis-cli --cluster check HOST:PORT` says what is lost; cluster-require-full-coverage no serves the rest";
@@ -155,7 +155,7 @@ impl Discovery {
 
     /// When there is something to be told that nothing else brings up.
     pub(super) fn news_due(&self) -> Option<Instant> {
-        let again = self.told.unserved.map(|(_, last)| last + REMIND);
+        let again = self.notices.unserved.map(|(_, last)| last + REMIND);
         again.into_iter().chain(self.moves.due()).min()
     }
 

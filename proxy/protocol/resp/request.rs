@@ -77,25 +77,25 @@ impl<'a> Request<'a> {
     }
 }
 
-/// A request that is written anew, again and again into the same memory.
+/// Writes requests, again and again into the same memory.
 ///
 /// ```
-/// use slotway::protocol::resp::request::Anew;
+/// use slotway::protocol::resp::request::RequestWriter;
 ///
-/// let mut anew = Anew::default();
-/// anew.begin(2);
-/// anew.push(&[b"GET"]);
-/// anew.push(&[b"{shop}", b"key"]);
-/// assert_eq!(anew.request().frame(), b"*2\r\n$3\r\nGET\r\n$9\r\n{shop}key\r\n");
-/// assert_eq!(anew.request().arg(1), b"{shop}key");
+/// let mut writer = RequestWriter::default();
+/// writer.begin(2);
+/// writer.push(&[b"GET"]);
+/// writer.push(&[b"{shop}", b"key"]);
+/// assert_eq!(writer.request().frame(), b"*2\r\n$3\r\nGET\r\n$9\r\n{shop}key\r\n");
+/// assert_eq!(writer.request().arg(1), b"{shop}key");
 /// ```
 #[derive(Debug, Default)]
-pub struct Anew {
+pub struct RequestWriter {
     frame: Vec<u8>,
     spans: Vec<Span>,
 }
 
-impl Anew {
+impl RequestWriter {
     /// The longest frame that can be written.
     pub const LONGEST: usize = u32::MAX as usize;
     /// Memory that is kept between requests.
@@ -121,15 +121,15 @@ impl Anew {
     /// `request` with `prefix` before its argument at `index`. All else is copied as it stands.
     ///
     /// ```
-    /// use slotway::protocol::resp::request::{Anew, Parser, Prefix};
+    /// use slotway::protocol::resp::request::{RequestWriter, Parser, Prefix};
     ///
     /// let frame = b"*3\r\n$3\r\nSET\r\n$3\r\nkey\r\n$1\r\nv\r\n";
     /// let mut parser = Parser::default();
     /// let found = parser.find(frame)?.unwrap();
-    /// let mut anew = Anew::default();
-    /// anew.put_before(&parser.request(frame, found), 1, &Prefix::new(b"{shop}"));
-    /// assert_eq!(anew.request().frame(), b"*3\r\n$3\r\nSET\r\n$9\r\n{shop}key\r\n$1\r\nv\r\n");
-    /// assert_eq!((anew.request().arg(1), anew.request().arg(2)), (&b"{shop}key"[..], &b"v"[..]));
+    /// let mut writer = RequestWriter::default();
+    /// writer.put_before(&parser.request(frame, found), 1, &Prefix::new(b"{shop}"));
+    /// assert_eq!(writer.request().frame(), b"*3\r\n$3\r\nSET\r\n$9\r\n{shop}key\r\n$1\r\nv\r\n");
+    /// assert_eq!((writer.request().arg(1), writer.request().arg(2)), (&b"{shop}key"[..], &b"v"[..]));
     /// # Ok::<(), slotway::protocol::resp::request::ProtocolError>(())
     /// ```
     #[inline]
@@ -170,7 +170,7 @@ impl Anew {
     /// Gives back memory that a large request needed.
     pub fn shrink(&mut self) {
         if self.frame.capacity() > Self::KEPT || self.spans.capacity() > KEPT_SPANS {
-            *self = Anew::default();
+            *self = RequestWriter::default();
         }
     }
 }

@@ -9,7 +9,7 @@ use super::{
 use crate::{
     cluster::topology::ServerKind,
     commands::{
-        plan::{self, Fold, Plan, Scripting},
+        plan::{self, MergeRule, Plan, Scripting},
         table::{
             Flags, Spec, Treatment,
             treatment::{ClientCommand, Local},
@@ -111,11 +111,11 @@ fn place(caller: &Caller, request: &Request<'_>, spec: &Spec, plan: Plan) -> Res
         // What is amended must be so here too. And by the node that all publishing goes through: what the
         // transaction's node passed on to it would come later than what others publish after EXEC.
         Plan::PubSub => own(ReplySource::PubSub),
-        Plan::AnyRewritten(fold) => own(ReplySource::AnyRewritten(fold)),
+        Plan::AnyRewritten(rule) => own(ReplySource::AnyRewritten(rule)),
         // Of keys it says nothing there.
-        Plan::CountsKeys => own(ReplySource::Primaries(Fold::Info)),
+        Plan::CountsKeys => own(ReplySource::Primaries(MergeRule::Info)),
         Plan::Unchanged(error) => own(ReplySource::Unchanged(error)),
-        Plan::Primaries(fold) if spec.traits.about_servers => own(ReplySource::Primaries(fold)),
+        Plan::Primaries(rule) if spec.traits.about_servers => own(ReplySource::Primaries(rule)),
         // All that a database has is at the node that runs its transactions.
         Plan::Primaries(_) if spec.treatment == Treatment::Debug && caller.database.is_some() => wire(None),
         Plan::Scripting(which, slot) if which != Scripting::Flush => {

@@ -6,7 +6,7 @@ use bytes::Bytes;
 
 use super::Transaction;
 use crate::{
-    commands::table::treatment::{Fold, Local},
+    commands::table::treatment::{Local, MergeRule},
     protocol::resp::{reply::Scanner, request::OwnedRequest, write},
     session::{
         ask::out_of_band, attend::Eof, busy::Busy, called, caller::Caller, dispatch::Flow, everywhere, fan_out, server,
@@ -31,9 +31,9 @@ pub(super) enum ReplySource {
     /// The node that all publishing goes through.
     PubSub,
     /// Any primary, whose reply is amended.
-    AnyRewritten(Fold),
+    AnyRewritten(MergeRule),
     /// All primaries.
-    Primaries(Fold),
+    Primaries(MergeRule),
     /// CONFIG SET of what is not to change.
     Unchanged(Vec<u8>),
 }
@@ -94,17 +94,17 @@ impl Job<'_> {
             ReplySource::PubSub => {
                 caller.ask_pubsub_node(request).await.unwrap_or_else(|text| write::error_frame(&text))
             }
-            ReplySource::AnyRewritten(fold) => server::ask_amended(&caller, &caller.lane, request, fold)
+            ReplySource::AnyRewritten(rule) => server::ask_amended(&caller, &caller.lane, request, rule)
                 .await
                 .unwrap_or_else(|text| write::error_frame(&text)),
-            ReplySource::Primaries(fold) => {
+            ReplySource::Primaries(rule) => {
                 let counts_anew = called::counts_anew(&caller.router, spec);
                 let deaf = everywhere::deaf(caller.router.clone(), spec);
                 if let Some(error) = self.session.attend_to(pin!(deaf), Eof::Waits).await? {
                     return Some(error);
                 }
                 let patience = caller.router.timeouts().request_timeout();
-                let asking = out_of_band(&caller, request, fold, patience);
+                let asking = out_of_band(&caller, request, rule, patience);
                 let reply = self.session.attend_to(pin!(asking), Eof::Waits).await?;
                 fan_out::tell_others(&caller, request, spec);
                 if let Some(on_success) = counts_anew.filter(|_| reply.first() == Some(&b'+')) {

@@ -6,7 +6,7 @@ use super::*;
 use crate::{
     cluster::topology::Route,
     commands::{
-        merge::{Fold, Merge},
+        merge::{Merge, MergeRule},
         plan::{Plan, Policy, Split, plan},
         table::CommandTable,
     },
@@ -39,7 +39,7 @@ impl Scene {
 }
 
 fn sum(parts: usize) -> Merge {
-    Merge::new(Fold::Sum, parts, None, false)
+    Merge::new(MergeRule::Sum, parts, None, false)
 }
 
 fn unsent(part: Envelope) {

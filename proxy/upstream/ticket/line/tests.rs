@@ -3,7 +3,7 @@ use std::rc::Rc;
 use super::{Line, Mute};
 use crate::{
     cluster::topology::Route,
-    commands::{merge::Merge, table::treatment::Fold},
+    commands::{merge::Merge, table::treatment::MergeRule},
     metrics::Metrics,
     upstream::ticket::{Clock, Envelope, RequestTraits, Ticket},
 };
@@ -53,7 +53,7 @@ fn a_message_stands_behind_the_replies_that_came_before_it() {
 #[test]
 fn a_message_about_a_part_stands_behind_the_whole() {
     let line = line();
-    let merge = Merge::new(Fold::Sum, 2, None, false);
+    let merge = Merge::new(MergeRule::Sum, 2, None, false);
     let mut parts = whole(&line).split(merge, 2);
     let next = open(&line);
     parts.remove(1).fill(b":1\r\n");

@@ -17,19 +17,19 @@ const MOST_SHOWN: usize = 64;
 #[derive(Debug, Default)]
 pub struct Complaints {
     /// Plain text came where TLS is spoken.
-    pub plain_text: Seldom,
+    pub plain_text: LogThrottle,
     /// TLS came where plain text is spoken.
-    pub tls: Seldom,
+    pub tls: LogThrottle,
     /// A certificate did not count, on either side.
-    pub certificate: Seldom,
+    pub certificate: LogThrottle,
     /// What should have come ahead of a client's bytes did not.
-    pub proxy_header: Seldom,
+    pub proxy_header: LogThrottle,
     /// A client came from elsewhere to a port that is open to everyone.
-    pub protected: Seldom,
+    pub protected: LogThrottle,
     /// What is no request.
-    pub protocol: Seldom,
+    pub protocol: LogThrottle,
     /// Anything else.
-    pub otherwise: Seldom,
+    pub otherwise: LogThrottle,
 }
 
 impl Complaints {
@@ -73,9 +73,9 @@ impl Complaints {
 
 /// When something was told last.
 #[derive(Debug, Default)]
-pub struct Seldom(Mutex<Option<Instant>>);
+pub struct LogThrottle(Mutex<Option<Instant>>);
 
-impl Seldom {
+impl LogThrottle {
     /// Whether to tell it; then it has been told.
     pub fn may_be_told(&self) -> bool {
         self.may_be_told_at(Instant::now())
@@ -97,9 +97,9 @@ mod tests {
 
     #[test]
     fn once_a_minute_is_enough() {
-        let (seldom, start) = (Seldom::default(), Instant::now());
+        let (throttle, start) = (LogThrottle::default(), Instant::now());
         let told =
-            [0, 1, 59, 60, 61, 119, 121].map(|seconds| seldom.may_be_told_at(start + Duration::from_secs(seconds)));
+            [0, 1, 59, 60, 61, 119, 121].map(|seconds| throttle.may_be_told_at(start + Duration::from_secs(seconds)));
         assert_eq!(told, [true, false, false, true, false, false, true]);
     }
 }
