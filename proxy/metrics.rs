@@ -29,6 +29,7 @@ mod libraries;
 pub mod names;
 pub mod node;
 mod process;
+pub mod readable;
 mod refresh;
 mod series;
 pub mod slow;

@@ -6,8 +6,10 @@ use std::{
         Mutex, PoisonError,
         atomic::{AtomicU64, Ordering::Relaxed},
     },
-    time::{Duration, SystemTime, UNIX_EPOCH},
+    time::{Duration, SystemTime},
 };
+
+use crate::metrics::readable::unix_time;
 
 /// The entries that are kept; the oldest go.
 const MOST: usize = 128;
@@ -76,7 +78,7 @@ impl RefusedLog {
 
 /// Milliseconds since 1970.
 pub fn now() -> u64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as u64)
+    unix_time(SystemTime::now()).as_millis() as u64
 }
 
 #[cfg(test)]

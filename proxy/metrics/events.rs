@@ -4,10 +4,10 @@
 use std::{
     collections::VecDeque,
     sync::Mutex,
-    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
+    time::{Duration, Instant, SystemTime},
 };
 
-use super::{labels::labels, lock};
+use super::{labels::labels, lock, readable::unix_time};
 
 /// How many events are remembered.
 const MOST_KEPT: usize = 500;
@@ -71,7 +71,7 @@ pub struct Event {
 impl Event {
     /// When it happened, in Unix time.
     pub fn unix_seconds(&self) -> u64 {
-        self.at.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
+        unix_time(self.at).as_secs()
     }
 }
 
@@ -158,22 +158,6 @@ impl Events {
     }
 }
 
-/// A time of day, in UTC: `14:02:11 UTC`.
-pub fn time_of_day(at: SystemTime) -> String {
-    let text = humantime::format_rfc3339_seconds(at).to_string();
-    format!("{} UTC", text.get(11..19).unwrap_or(&text))
-}
-
-/// A length of time, for people: `340 ms`, `12 s`, `3 min`, `2 h`.
-pub fn length(time: Duration) -> String {
-    match time.as_secs() {
-        0 => format!("{} ms", time.as_millis()),
-        seconds @ 1..120 => format!("{seconds} s"),
-        seconds @ 120..7200 => format!("{} min", seconds / 60),
-        seconds => format!("{} h", seconds / 3600),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -199,16 +183,5 @@ mod tests {
         assert_eq!(told, MOST_LINES as usize);
         assert_eq!(lines.one_more(now + MINUTE), (true, 5));
         assert_eq!(lines.one_more(now + MINUTE), (true, 0));
-    }
-
-    #[test]
-    fn times_are_for_people() {
-        let day = UNIX_EPOCH + Duration::from_secs(24 * 3600 + 14 * 3600 + 2 * 60 + 11);
-        assert_eq!(time_of_day(day), "14:02:11 UTC");
-        for (millis, text) in
-            [(340, "340 ms"), (1000, "1 s"), (119_999, "119 s"), (125_000, "2 min"), (7_200_000, "2 h")]
-        {
-            assert_eq!(length(Duration::from_millis(millis)), text);
-        }
     }
 }

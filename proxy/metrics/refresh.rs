@@ -6,12 +6,14 @@ use std::{
         Arc, Mutex,
         atomic::{AtomicBool, Ordering::Relaxed},
     },
-    time::{Duration, SystemTime, UNIX_EPOCH},
+    time::{Duration, SystemTime},
 };
 
 use metrics::{Counter, Gauge};
 
-use super::{NodeGlance, Registry, histogram, history::Counted, labels::labels, lock, names, node, text};
+use super::{
+    NodeGlance, Registry, histogram, history::Counted, labels::labels, lock, names, node, readable::unix_time, text,
+};
 
 labels! {
     /// Why the cluster is asked for its layout.
@@ -106,8 +108,7 @@ impl RefreshSeries {
         self.outcomes[trigger as usize][usize::from(!well)].increment(1);
         self.duration.observe(took);
         if well {
-            let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-            lock(&self.known).last_success = now.as_secs_f64();
+            lock(&self.known).last_success = unix_time(SystemTime::now()).as_secs_f64();
         }
     }
 

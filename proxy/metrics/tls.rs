@@ -1,8 +1,8 @@
 //! Certificates in force.
 
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::SystemTime;
 
-use super::{Registry, labels::labels, names, series::Level};
+use super::{Registry, labels::labels, names, readable::unix_time, series::Level};
 
 labels! {
     /// To whom a certificate is shown.
@@ -27,7 +27,7 @@ impl TlsSeries {
     }
 
     pub(super) fn in_force(&self, side: Side, until: Option<SystemTime>) {
-        let until = until.and_then(|until| until.duration_since(UNIX_EPOCH).ok()).unwrap_or_default();
+        let until = until.map(unix_time).unwrap_or_default();
         self.expiry[side as usize].set(i64::try_from(until.as_secs()).unwrap_or(i64::MAX));
         self.refused[side as usize].set(0);
     }

@@ -9,7 +9,7 @@ mod spans;
 
 use std::{
     sync::Arc,
-    time::{Duration, SystemTime, UNIX_EPOCH},
+    time::{Duration, SystemTime},
 };
 
 use axum::http::{Request, header};
@@ -29,7 +29,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     config::Config,
-    metrics::{Metrics, spans::Span},
+    metrics::{Metrics, readable::unix_time, spans::Span},
     protocol::address::Address,
 };
 
@@ -168,5 +168,5 @@ fn text(key: &str, value: &str) -> KeyValue {
 }
 
 fn nanos(at: SystemTime) -> u64 {
-    at.duration_since(UNIX_EPOCH).map_or(0, |since| u64::try_from(since.as_nanos()).unwrap_or(u64::MAX))
+    u64::try_from(unix_time(at).as_nanos()).unwrap_or(u64::MAX)
 }

@@ -7,7 +7,7 @@ use std::{
     pin::Pin,
     rc::Rc,
     task::{Context, Poll},
-    time::{Duration, SystemTime, UNIX_EPOCH},
+    time::{Duration, SystemTime},
 };
 
 use bytes::Bytes;
@@ -25,6 +25,7 @@ use crate::{
             treatment::{Local, Scripting},
         },
     },
+    metrics::readable::unix_time,
     protocol::{
         resp::{Request, Value, request::decimal, write},
         says,
@@ -193,7 +194,7 @@ fn flags_of(libraries: &Value) -> HashMap<Vec<u8>, bool> {
 
 /// Whether so many milliseconds from now no server can count.
 fn past_all_time(milliseconds: u64) -> bool {
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_millis() as u64;
+    let now = unix_time(SystemTime::now()).as_millis() as u64;
     milliseconds > i64::MAX as u64 - now
 }
 

@@ -26,7 +26,7 @@ use crate::{
         },
     },
     metrics::DatabaseGlance,
-    metrics::events::time_of_day,
+    metrics::readable::time_of_day,
     protocol::{
         resp::{
             Request,

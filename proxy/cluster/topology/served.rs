@@ -3,7 +3,7 @@
 use std::{sync::Arc, time::SystemTime};
 
 use super::{Node, Role, Topology};
-use crate::{metrics::events::time_of_day, protocol::slot::SLOTS};
+use crate::{metrics::readable::time_of_day, protocol::slot::SLOTS};
 
 /// How many ranges of slots a sentence names.
 const MOST_RANGES: usize = 4;

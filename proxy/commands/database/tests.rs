@@ -1,12 +1,17 @@
+mod replies;
+mod scripts;
+
 use std::{rc::Rc, sync::Arc};
 
 use super::*;
 use crate::{
-    commands::plan::Policy,
-    commands::scripts::{Met, ScriptCache, Sha},
-    commands::table::{
-        CommandTable,
-        in_database::{InDatabase, ReplyKeys},
+    commands::{
+        plan::Policy,
+        scripts::ScriptCache,
+        table::{
+            CommandTable,
+            in_database::{InDatabase, ReplyKeys},
+        },
     },
     protocol::{
         resp::{
@@ -281,161 +286,6 @@ fn what_is_let_in_keeps_its_keys_within() {
         );
         let alone = spec.container && !spec.name.contains('|');
         assert!(refused || alone || names_keys || !spec.has_keys(), "{} has keys and goes on as it came", spec.name);
-    }
-}
-
-fn stripped(reply_keys: ReplyKeys, reply: &str, steps: usize) -> String {
-    let mut strip = Strip::new(&shop(), &Rc::default(), reply_keys).unwrap();
-    let reply = reply.replace('\n', "\r\n");
-    let pieces = reply.as_bytes().chunks(steps);
-    String::from_utf8(pieces.flat_map(|piece| strip.feed(piece)).collect()).unwrap().replace("\r\n", "\n")
-}
-
-#[test]
-fn keys_in_replies_are_named_as_clients_know_them() {
-    let cases = [
-        (ReplyKeys::Key, "$9\n{shop}abc\n", "$3\nabc\n"),
-        (ReplyKeys::Key, "$6\n{shop}\n", "$0\n\n"),
-        (ReplyKeys::Key, "$-1\n", "$-1\n"),
-        (ReplyKeys::Key, "_\n", "_\n"),
-        (ReplyKeys::Key, "$9\nother{abc\n", "$9\nother{abc\n"),
-        (ReplyKeys::Key, "-ERR no {shop}x\n", "-ERR no {shop}x\n"),
-        (ReplyKeys::Each, "*3\n$7\n{shop}a\n$2\nab\n$12\n{shop}{shop}\n", "*3\n$1\na\n$2\nab\n$6\n{shop}\n"),
-        (ReplyKeys::Each, "*0\n", "*0\n"),
-        // What is no key stays as it is.
-        (ReplyKeys::First, "*2\n$7\n{shop}l\n$7\n{shop}v\n", "*2\n$1\nl\n$7\n{shop}v\n"),
-        (ReplyKeys::First, "*2\n$7\n{shop}l\n*1\n$7\n{shop}v\n", "*2\n$1\nl\n*1\n$7\n{shop}v\n"),
-        (ReplyKeys::First, "*-1\n", "*-1\n"),
-        (ReplyKeys::Page, "*2\n$7\n{shop}1\n*2\n$7\n{shop}a\n$7\n{shop}b\n", "*2\n$7\n{shop}1\n*2\n$1\na\n$1\nb\n"),
-        (
-            ReplyKeys::Streams,
-            "*2\n*2\n$7\n{shop}s\n*1\n*2\n$3\n1-1\n*2\n$1\nf\n$7\n{shop}v\n*2\n$7\n{shop}t\n*0\n",
-            "*2\n*2\n$1\ns\n*1\n*2\n$3\n1-1\n*2\n$1\nf\n$7\n{shop}v\n*2\n$1\nt\n*0\n",
-        ),
-        (
-            ReplyKeys::Streams,
-            "%2\n$7\n{shop}s\n*1\n*2\n$7\n{shop}i\n_\n$7\n{shop}t\n*0\n",
-            "%2\n$1\ns\n*1\n*2\n$7\n{shop}i\n_\n$1\nt\n*0\n",
-        ),
-        (
-            ReplyKeys::Streams,
-            "-NOGROUP No such key '{shop}s' or consumer group '{shop}g' in XREADGROUP with GROUP option\n",
-            "-NOGROUP No such key 's' or consumer group '{shop}g' in XREADGROUP with GROUP option\n",
-        ),
-        (
-            ReplyKeys::Group,
-            "-NOGROUP No such consumer group '{shop}g' for key name '{shop}s'\n",
-            "-NOGROUP No such consumer group '{shop}g' for key name 's'\n",
-        ),
-        // An attribute annotates what follows it.
-        (ReplyKeys::Key, "|1\n$7\n{shop}a\n:1\n$7\n{shop}k\n", "|1\n$7\n{shop}a\n:1\n$1\nk\n"),
-    ];
-    for (reply_keys, reply, expected) in cases {
-        for steps in [1, 2, 3, 7, 1000] {
-            assert_eq!(stripped(reply_keys, reply, steps), expected, "in pieces of {steps}: {reply}");
-        }
-    }
-}
-
-#[test]
-fn each_reply_of_a_transaction_is_told_by_its_command() {
-    let database = shop();
-    assert!(Strip::of_all(&database, &Rc::default(), vec![ReplyKeys::Nothing, ReplyKeys::Nothing]).is_none());
-    let reply_keys = vec![ReplyKeys::Nothing, ReplyKeys::Each, ReplyKeys::First, ReplyKeys::Nothing];
-    let reply =
-        b"*4\r\n$7\r\n{shop}v\r\n*1\r\n$7\r\n{shop}k\r\n*2\r\n$7\r\n{shop}l\r\n$7\r\n{shop}v\r\n$7\r\n{shop}v\r\n";
-    let expected = b"*4\r\n$7\r\n{shop}v\r\n*1\r\n$1\r\nk\r\n*2\r\n$1\r\nl\r\n$7\r\n{shop}v\r\n$7\r\n{shop}v\r\n";
-    for steps in [1, 5, 1000] {
-        let mut strip = Strip::of_all(&database, &Rc::default(), reply_keys.clone()).unwrap();
-        let told: Vec<u8> = reply.chunks(steps).flat_map(|piece| strip.feed(piece)).collect();
-        assert_eq!(told, expected);
-    }
-    let mut strip = Strip::of_all(&database, &Rc::default(), reply_keys).unwrap();
-    assert_eq!(strip.feed(b"-EXECABORT no\r\n"), b"-EXECABORT no\r\n");
-}
-
-/// What goes on of a request about scripts: its name, and what stands behind the script.
-fn called(scripts: &ScriptCache, wrapped: &WrappedScripts, words: &[&str]) -> (String, Vec<u8>, String) {
-    let (mut frame, mut parser, mut writer) = (Vec::new(), Parser::default(), RequestWriter::default());
-    write::request(&mut frame, words);
-    let found = parser.find(&frame).unwrap().unwrap();
-    let request = parser.request(&frame, found);
-    let commands = CommandTable::builtin();
-    let policy = Policy::default();
-    let (scope, by_digest, is_queued) = (Scope::CLUSTER, true, false);
-    let known = KnownScripts { wrapped, scripts, scope, commands: &commands, by_digest, is_queued, policy: &policy };
-    assert_eq!(shop().enter(&request, commands.find(&request), known, &mut writer), Entered::Rewritten);
-    let text = |arg: &[u8]| String::from_utf8(arg.to_vec()).unwrap();
-    let rest: Vec<String> = writer.request().args().skip(2).map(text).collect();
-    (text(writer.request().name()), writer.request().arg(1).to_vec(), rest.join(" "))
-}
-
-#[test]
-fn scripts_are_given_the_prologue_and_their_keys() {
-    let (scripts, wrapped) = (ScriptCache::new(Arc::default()), WrappedScripts::default());
-    let called = |words: &[&str]| called(&scripts, &wrapped, words);
-    let (name, text, rest) = called(&["EVAL", "return KEYS", "2", "a", "b", "c"]);
-    assert!(text.ends_with(b";return KEYS") && !text.contains(&b'\n') && !text.contains(&b'@'));
-    const GUARDS: &str = "{shop}\0slotway1 {shop}\0slotway2";
-    assert_eq!((&*name, rest), ("EVAL", format!("4 {{shop}}a {{shop}}b {GUARDS} c")));
-    for (words, expected) in [
-        (&["EVAL", "return KEYS", "0", "a"][..], "2 {shop}\0slotway1 {shop}\0slotway2 a"),
-        (&["EVAL", "return KEYS", "0"], "2 {shop}\0slotway1 {shop}\0slotway2"),
-        // What a server refuses before it runs anything.
-        (&["EVAL", "return KEYS", "x", "a"], "x a"),
-        (&["EVAL", "return KEYS", "-1", "a"], "-1 a"),
-        (&["EVAL", "return KEYS", "3", "a"], "3 a"),
-    ] {
-        let (_, kept, rest) = called(words);
-        assert_eq!((rest.as_str(), &kept), (expected, &text), "{words:?}");
-    }
-    let (_, with_flags, _) = called(&["EVAL", "#!lua flags=no-writes\nreturn KEYS", "0"]);
-    assert!(with_flags.starts_with(b"#!lua flags=no-writes\nlocal redis") && with_flags.ends_with(b";return KEYS"));
-    assert_eq!(called(&["EVAL", "#!lua", "0"]).1, b"#!lua");
-}
-
-#[test]
-fn a_script_that_only_hands_on_its_declared_keys_is_kept_as_it_is() {
-    let (scripts, wrapped) = (ScriptCache::new(Arc::default()), WrappedScripts::default());
-    let text = "return redis.call('get', KEYS[1])";
-    let (name, kept, rest) = called(&scripts, &wrapped, &["EVAL", text, "1", "a", "b"]);
-    assert_eq!((&*name, kept, &*rest), ("EVAL", text.as_bytes().to_vec(), "1 {shop}a b"));
-    let digest = String::from_utf8(Sha::of(text.as_bytes()).digits().to_vec()).unwrap();
-    let (name, kept, rest) = called(&scripts, &wrapped, &["EVALSHA", &digest, "1", "a", "b"]);
-    assert_eq!((&*name, kept, &*rest), ("EVALSHA", digest.into_bytes(), "1 {shop}a b"));
-    assert!(wrapped.is_said(b"{shop}", text.as_bytes()) && !wrapped.is_said(b"{other}", text.as_bytes()));
-}
-
-#[test]
-fn digests_are_changed_both_ways() {
-    let (scripts, wrapped) = (ScriptCache::new(Arc::default()), Rc::new(WrappedScripts::default()));
-    let said = Sha::of(b"return KEYS");
-    let digits = |sha: &Sha| String::from_utf8(sha.digits().to_vec()).unwrap();
-    let nobodys = "f".repeat(40);
-    assert_eq!(called(&scripts, &wrapped, &["EVALSHA", &digits(&said), "0"]).1, nobodys.as_bytes());
-    let text = called(&scripts, &wrapped, &["EVAL", "return KEYS", "0"]).1;
-    let kept = Sha::of(&text);
-    assert_eq!(called(&scripts, &wrapped, &["EVALSHA", &digits(&said), "0"]).1, kept.digits());
-    // By its digest only once it has run, and a node can be given it.
-    assert_eq!(called(&scripts, &wrapped, &["EVAL", "return KEYS", "0"]).0, "EVAL");
-    let mut strip = Strip::new(&shop(), &wrapped, ReplyKeys::Script).unwrap();
-    strip.proves(kept);
-    assert_eq!(strip.feed(b":1\r\n"), b":1\r\n");
-    scripts.learn(&text, Met::Evaluated);
-    assert_eq!(called(&scripts, &wrapped, &["EVAL", "return KEYS", "0"]).0, "EVALSHA");
-    assert_eq!(called(&scripts, &wrapped, &["EVAL_RO", "return KEYS", "0"]).0, "EVALSHA_RO");
-    let error = format!("-ERR no script: {}, on @user_script:1.\r\n", digits(&kept));
-    for (reply_keys, reply, expected) in [
-        (ReplyKeys::Script, error.clone(), error.replace(&digits(&kept), &digits(&said))),
-        // What a script answers is its own.
-        (ReplyKeys::Script, format!("$40\r\n{}\r\n", digits(&kept)), format!("$40\r\n{}\r\n", digits(&kept))),
-        (ReplyKeys::Digest, format!("$40\r\n{}\r\n", digits(&kept)), format!("$40\r\n{}\r\n", digits(&said))),
-    ] {
-        for step in [1, 7, 1000] {
-            let mut strip = Strip::new(&shop(), &wrapped, reply_keys).unwrap();
-            let told: Vec<u8> = reply.as_bytes().chunks(step).flat_map(|piece| strip.feed(piece)).collect();
-            assert_eq!(String::from_utf8(told).unwrap(), expected);
-        }
     }
 }
 

@@ -11,7 +11,7 @@ use tokio::time::Instant;
 
 use crate::{
     cluster::topology::{NOBODY, Role, Topology, slots_text},
-    metrics::events::length,
+    metrics::readable::length,
 };
 
 /// After so long without another slot a move is over.

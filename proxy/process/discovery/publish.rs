@@ -10,7 +10,8 @@ use crate::{
     cluster::topology::{Node, Role, Topology, slots_text},
     metrics::{
         NodeState, Slots, Trigger,
-        events::{EventKind, length, time_of_day},
+        events::EventKind,
+        readable::{length, time_of_day},
     },
     protocol::{names::Name, slot::SLOTS},
 };

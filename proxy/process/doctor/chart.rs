@@ -1,13 +1,10 @@
 //! What one node says when it is asked everything at once.
 
-use std::{
-    collections::HashMap,
-    net::SocketAddr,
-    time::{SystemTime, UNIX_EPOCH},
-};
+use std::{collections::HashMap, net::SocketAddr, time::SystemTime};
 
 use crate::{
     cluster::topology::{Member, ServerInfo, View, member::members},
+    metrics::readable::unix_time,
     protocol::{address::Address, resp::Value},
     upstream::dial::{Control, DialError, Dialer, Login},
 };
@@ -160,7 +157,7 @@ pub fn cli(at: &Address) -> String {
 }
 
 fn now() -> f64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0.0, |since| since.as_secs_f64())
+    unix_time(SystemTime::now()).as_secs_f64()
 }
 
 fn clock(reply: &Value, asked: f64, answered: f64) -> Option<ClockSkew> {

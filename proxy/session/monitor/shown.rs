@@ -1,20 +1,16 @@
 //! A line of MONITOR, written as a server writes it, and read.
 
-use std::{
-    io::Write,
-    ops::Range,
-    sync::atomic::Ordering::Relaxed,
-    time::{SystemTime, UNIX_EPOCH},
-};
+use std::{io::Write, ops::Range, sync::atomic::Ordering::Relaxed, time::SystemTime};
 
 use crate::{
     clients::Client,
     commands::table::{CommandTable, Spec},
+    metrics::readable::unix_time,
 };
 
 /// A command of `client`. Where the line would have more than `most` bytes, it is cut: nobody can be shown it anyway.
 pub(super) fn line(client: &Client, words: &[Vec<u8>], secrets: &[Range<usize>], most: usize) -> Vec<u8> {
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    let now = unix_time(SystemTime::now());
     let (seconds, micros) = (now.as_secs(), now.subsec_micros());
     let (database, peer) = (client.database.load(Relaxed), client.peer().in_monitor());
     let mut line = format!("+{seconds}.{micros:06} [{database} {peer}]").into_bytes();

@@ -1,15 +1,15 @@
 //! What PROXY tells of itself, in the shape of Redis' own commands: CLIENT LIST, CONFIG GET, SLOWLOG, CLUSTER SLOTS.
 
-use std::{
-    sync::{Arc, atomic::Ordering::Relaxed},
-    time::UNIX_EPOCH,
-};
+use std::sync::{Arc, atomic::Ordering::Relaxed};
 
 use crate::{
     clients::Client,
     cluster::topology::Topology,
     commands::shown::{shown_args, shown_key},
-    metrics::{events::time_of_day, slow::Slow},
+    metrics::{
+        readable::{time_of_day, unix_time},
+        slow::Slow,
+    },
     protocol::{
         resp::{Request, request::decimal, write},
         says,
@@ -160,7 +160,7 @@ fn write_slow(caller: &Caller, topology: &Topology, slow: &Slow, shows: bool, ou
     let args = shown_args(&slow.frame, &topology.commands, shows);
     write::array(out, 10);
     write::integer(out, slow.id as i64);
-    write::integer(out, slow.at.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs() as i64));
+    write::integer(out, unix_time(slow.at).as_secs() as i64);
     write::integer(out, micros(slow.here + slow.there));
     write::array(out, args.len());
     args.iter().for_each(|arg| write::bulk(out, arg));
