@@ -57,6 +57,8 @@ pub struct Topology {
     pub nodes: Vec<Arc<Node>>,
     /// For each slot the index of its owner in `nodes`, or [`NOBODY`].
     pub slots: Box<[u16; SLOTS]>,
+    /// Nodes without slots that the others hold for failing. Nothing is sent to them; they are shown, as lost.
+    pub fallen: Vec<Arc<Node>>,
     /// What the servers are.
     pub server: Arc<ServerInfo>,
     /// The commands they know.
@@ -88,6 +90,7 @@ impl Topology {
             epoch: 0,
             nodes: Vec::new(),
             slots: Box::new([NOBODY; SLOTS]),
+            fallen: Vec::new(),
             server: Arc::default(),
             commands: CommandTable::builtin(),
             accepts: Accepts::default(),
@@ -228,6 +231,16 @@ impl Topology {
         self.demoted.get(id).is_some_and(|demoted| *demoted >= since)
     }
 
+    /// All nodes that people are told of, and what each is: those of the layout in their order, and then those that have
+    /// fallen out of it.
+    pub fn shown(&self) -> impl Iterator<Item = (&Arc<Node>, &'static str)> {
+        let fallen = self.fallen.iter().map(|node| match node.role {
+            Role::Primary => (node, "empty"),
+            Role::Replica => (node, node.role.label()),
+        });
+        self.nodes.iter().enumerate().map(|(index, node)| (node, self.role_of(index))).chain(fallen)
+    }
+
     /// The node with this id.
     pub fn node(&self, id: &str) -> Option<&Arc<Node>> {
         self.nodes.iter().find(|node| node.id == id)
@@ -281,8 +294,8 @@ impl Topology {
         self.first_slots().iter().filter_map(|slot| self.owner(*slot))
     }
 
-    /// The nodes whose names are gone from a newer snapshot: their metric series may go. A node that has only moved to
-    /// another address is among them, since its series bear the address.
+    /// The nodes that nothing goes to by their names in a newer snapshot. A node that has only moved to another address is
+    /// among them.
     pub fn departed<'a>(&'a self, newer: &'a Topology) -> impl Iterator<Item = &'a Arc<Node>> {
         self.nodes.iter().filter(|node| !newer.nodes.iter().any(|other| other.label == node.label))
     }

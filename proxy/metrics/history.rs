@@ -26,6 +26,8 @@ const SLOWER: f64 = 10.0;
 const SLOW_BESIDE_OTHERS: Duration = Duration::from_millis(20);
 /// Fewer requests within [`PRESENT`] seconds tell nothing.
 const FEW: u64 = 5;
+/// After so many seconds without a reply nothing is known of a node that was slow.
+const FORGOTTEN: u32 = 60;
 
 /// What was counted up to a moment.
 #[derive(Clone, Copy, Debug, Default)]
@@ -75,13 +77,16 @@ struct Track {
     seconds: VecDeque<(Counted, f64)>,
     step: Counted,
     points: VecDeque<Pace>,
-    is_slow: bool,
+    slow_since: Option<SystemTime>,
+    /// For how many seconds it has answered nothing.
+    quiet: u32,
 }
 
 impl Track {
     fn second(&mut self, now: Counted, took: f64) {
         let new = now.since(&self.before.replace(now).unwrap_or(now));
         self.step.add(&new);
+        self.quiet = if new.durations.iter().any(|count| *count > 0) { 0 } else { self.quiet.saturating_add(1) };
         self.seconds.push_back((new, took));
         if self.seconds.len() > PRESENT {
             self.seconds.pop_front();
@@ -159,8 +164,16 @@ pub struct Points {
 pub struct Present {
     /// Of all requests of clients.
     pub all: Pace,
-    /// Of each node's, by its label, and whether it is slow.
-    pub nodes: Vec<(Arc<str>, Pace, bool)>,
+    /// Of each node's, by its label, and since when it is slow.
+    pub nodes: Vec<(Arc<str>, Pace, Option<SystemTime>)>,
+}
+
+impl Present {
+    /// How a node does, and since when it is slow.
+    pub fn node(&self, label: &str) -> (Pace, Option<SystemTime>) {
+        let known = self.nodes.iter().find(|(known, ..)| **known == *label);
+        known.map_or_else(Default::default, |(_, pace, slow)| (*pace, *slow))
+    }
 }
 
 impl History {
@@ -200,7 +213,7 @@ impl History {
     /// How it goes now.
     pub fn present(&self) -> Present {
         let kept = lock(&self.0);
-        let nodes = kept.nodes.iter().map(|(label, track)| (label.clone(), track.present().0, track.is_slow));
+        let nodes = kept.nodes.iter().map(|(label, track)| (label.clone(), track.present().0, track.slow_since));
         Present { all: kept.all.present().0, nodes: nodes.collect() }
     }
 }
@@ -220,18 +233,20 @@ fn limit_beside(mut others: Vec<f64>) -> f64 {
 
 fn news_of(label: &str, track: &mut Track, limit: f64) -> Option<String> {
     let (pace, replies) = track.present();
+    if track.quiet >= FORGOTTEN && track.slow_since.take().is_some() {
+        return Some(format!("node {label} is slow no more, as far as is known: it was asked nothing for a minute"));
+    }
     let (p50, p99) = (pace.p50?, pace.p99?);
     let millis = |seconds: f64| format!("{:.0} ms", seconds * 1000.0);
-    if !track.is_slow && replies >= FEW && p50 >= limit {
-        track.is_slow = true;
+    if track.slow_since.is_none() && replies >= FEW && p50 >= limit {
+        track.slow_since = Some(SystemTime::now());
         return Some(format!(
             "node {label} is slow: half of its requests take {} or more (p99 {})",
             millis(p50),
             millis(p99)
         ));
     }
-    if track.is_slow && p50 < limit / 2.0 {
-        track.is_slow = false;
+    if p50 < limit / 2.0 && track.slow_since.take().is_some() {
         return Some(format!("node {label} is slow no more: half of its requests take {} at most", millis(p50)));
     }
     None
@@ -322,7 +337,23 @@ mod tests {
             told.extend(history.second(sum, vec![(label.clone(), sum)], start + Duration::from_secs(second)));
         }
         assert_eq!(told.len(), 2, "{told:?}");
+        assert!(history.present().node("a:1").1.is_none());
         assert!(told[0].starts_with("node a:1 is slow: half of its requests take "), "{told:?}");
         assert!(told[1].starts_with("node a:1 is slow no more"), "{told:?}");
+    }
+
+    #[test]
+    fn who_was_slow_and_is_asked_nothing_is_so_for_a_minute() {
+        let (history, start, label) = (History::default(), Instant::now(), Arc::<str>::from("a:1"));
+        let mut told = Vec::new();
+        let mut sum = Counted::default();
+        for second in 0..80u64 {
+            if second < 10 {
+                sum.add(&counted(10, 11));
+            }
+            told.extend(history.second(sum, vec![(label.clone(), sum)], start + Duration::from_secs(second)));
+            assert_eq!(history.present().node("a:1").1.is_some(), (1..69).contains(&second), "{second}: {told:?}");
+        }
+        assert!(told.len() == 2 && told[1].ends_with("it was asked nothing for a minute"), "{told:?}");
     }
 }

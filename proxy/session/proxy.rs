@@ -209,8 +209,9 @@ fn databases(caller: &Caller) -> Vec<String> {
 
 fn nodes(router: &Router) -> Vec<String> {
     let topology = router.topology();
-    let line = |(index, node): (usize, &Arc<Node>)| {
-        let mut line = format!("{} {} {}", node.label, topology.role_of(index), node.id);
+    let present = router.tally().metrics().history().present();
+    let line = |(index, (node, role)): (usize, (&Arc<Node>, &str))| {
+        let mut line = format!("{} {role} {}", node.label, node.id);
         if let Some(primary) = &node.replicates {
             line.push_str(&format!(" of {primary}"));
         }
@@ -224,10 +225,12 @@ fn nodes(router: &Router) -> Vec<String> {
         }
         if let Some(lost) = topology.lost(&node.id) {
             line.push_str(&format!(" lost since {} ({})", time_of_day(lost.since), lost.why));
+        } else if let (_, Some(since)) = present.node(&node.label) {
+            line.push_str(&format!(" slow since {}", time_of_day(since)));
         }
         line
     };
-    let mut lines: Vec<String> = topology.nodes.iter().enumerate().map(line).collect();
+    let mut lines: Vec<String> = topology.shown().enumerate().map(line).collect();
     lines.sort();
     lines
 }

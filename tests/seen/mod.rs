@@ -6,6 +6,7 @@ pub mod cli;
 pub mod dashboard;
 pub mod databases;
 pub mod doctor;
+pub mod four_ways;
 pub mod hot_and_slow;
 pub mod lifecycle;
 pub mod observed;

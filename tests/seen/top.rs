@@ -48,12 +48,14 @@ impl Drop for Terminal {
     }
 }
 
-fn top(args: &[&str]) -> Output {
+/// `slotway top` with these arguments, to its end.
+pub fn top(args: &[&str]) -> Output {
     let mut command = Command::new(env!("CARGO_BIN_EXE_slotway"));
     only_set_here(command.arg("top").args(args).stdin(Stdio::null())).output().expect("the program runs")
 }
 
-fn url(proxy: &Proxy) -> String {
+/// Where a proxy's page is.
+pub fn url(proxy: &Proxy) -> String {
     format!("http://127.0.0.1:{}", proxy.admin)
 }
 

@@ -88,7 +88,7 @@ impl App {
 fn tone_of(status: &Status) -> Tone {
     match status.state.as_str() {
         "ok" => Tone::Plain,
-        "part" => Tone::Warn,
+        "warn" | "part" => Tone::Warn,
         _ => Tone::Bad,
     }
 }

@@ -13,7 +13,7 @@ pub struct Status {
     pub time: u64,
     /// All of it in one sentence.
     pub sentence: String,
-    /// `ok`, `part` or `down`.
+    /// `ok`, `warn`, `part` or `down`.
     pub state: String,
     pub slots_reachable: usize,
     pub slots: usize,
@@ -92,8 +92,11 @@ pub struct Node {
     pub replica_of: Option<String>,
     pub up: bool,
     pub lost_since: Option<u64>,
-    pub why: Option<String>,
     pub slow: bool,
+    pub slow_since: Option<u64>,
+    /// Why it is lost or slow, and whom that hurts.
+    pub why: Option<String>,
+    pub hurts: Option<String>,
     pub slots: usize,
     pub requests: u64,
     pub failed: u64,

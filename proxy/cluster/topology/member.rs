@@ -65,6 +65,11 @@ impl<'a> Member<'a> {
         !["fail", "fail?", "noaddr", "handshake"].iter().any(|flag| self.has(flag))
     }
 
+    /// Whether it is a member that others hold for failing, and may come back.
+    pub fn is_fallen(&self) -> bool {
+        (self.has("fail") || self.has("fail?")) && !self.has("noaddr") && !self.has("handshake")
+    }
+
     /// The slots that it owns: first and last of each range.
     pub fn ranges(&self) -> impl Iterator<Item = (usize, usize)> {
         let words = self.slots.split(' ').filter(|word| !word.starts_with('['));
@@ -97,16 +102,24 @@ mod tests {
             07c3 172.18.0.2:7000@17000,redis-a,shard-id=1 myself,master - 0 0 7 connected 0-5460 5462 [93->-292f] [77-<-e7d1]\n\
             67ed :0@0 slave,fail,noaddr 07c3 1 2 3 disconnected\n\
             292f 127.0.0.1:7001 handshake - 0 0 0 connected\n\
+            8fa1 127.0.0.1:7005@17005 slave,fail 07c3 1 2 3 disconnected\n\
             nonsense\n";
         let all = members(text);
-        assert_eq!(all.len(), 3);
+        assert_eq!(all.len(), 4);
+        assert!(all["8fa1"].is_fallen() && !all["8fa1"].is_well() && !all["07c3"].is_fallen());
         let own = &all["07c3"];
         assert_eq!((own.host, own.port, own.bus, own.hostname), ("172.18.0.2", 7000, 17000, "redis-a"));
         assert!(own.has("myself") && own.is_well() && own.connected && own.epoch == 7);
         assert_eq!(own.ranges().collect::<Vec<_>>(), [(0, 5460), (5462, 5462)]);
         assert_eq!(own.open_slots().collect::<Vec<_>>(), [(93, true, "292f"), (77, false, "e7d1")]);
         let lost = &all["67ed"];
-        assert!(!lost.is_well() && !lost.connected && lost.host.is_empty() && lost.replicates == Some("07c3"));
+        assert!(
+            !lost.is_well()
+                && !lost.is_fallen()
+                && !lost.connected
+                && lost.host.is_empty()
+                && lost.replicates == Some("07c3")
+        );
         assert!(all["292f"].has("handshake") && all["292f"].bus == 0 && all["292f"].ranges().count() == 0);
     }
 }

@@ -25,6 +25,8 @@ pub struct View {
     pub seen: Vec<Seen>,
     /// For each slot the index of its owner in `seen`, or [`NOBODY`].
     pub slots: Box<[u16; SLOTS]>,
+    /// The members without slots that are held for failing: nothing goes to them, but people are to know of them.
+    pub fallen: Vec<Seen>,
 }
 
 /// A node in a view.
@@ -78,11 +80,16 @@ impl View {
         }
         // CLUSTER SLOTS leaves out primaries without slots, though a slot may be on its way to them, and replicas that have
         // yet to hear from their primary.
-        for line in lines.values().filter(|line| line.is_well() && !sketch.places.contains_key(line.id)) {
-            sketch.seen.extend(line.seen(cards.get(line.id).copied(), asked));
+        for line in lines.values().filter(|line| !sketch.places.contains_key(line.id)) {
+            let seen = || line.seen(cards.get(line.id).copied(), asked);
+            if line.is_well() {
+                sketch.seen.extend(seen());
+            } else if line.is_fallen() {
+                sketch.fallen.extend(seen());
+            }
         }
         sketch.places = places(&sketch.seen);
-        for seen in &mut sketch.seen {
+        for seen in sketch.seen.iter_mut().chain(&mut sketch.fallen) {
             if let Some(line) = lines.get(seen.id.as_str()) {
                 seen.epoch = line.epoch;
                 seen.alias(line.host);
@@ -142,22 +149,18 @@ impl View {
     ) -> Vec<Arc<Node>> {
         let before: HashMap<&str, &Arc<Node>> = before.iter().map(|node| (node.id.as_str(), node)).collect();
         let node = |seen: &Seen| {
-            let node = Node {
-                id: seen.id.clone(),
-                label: label(seen).to_string().into(),
-                announced: seen.announced.clone(),
-                reach: reach(seen),
-                role: seen.role,
-                replicates: seen.replicates.clone(),
-                zone: seen.zone.clone(),
-                aliases: seen.aliases.clone(),
-            };
+            let node = seen.node(reach(seen), label(seen));
             match before.get(seen.id.as_str()) {
                 Some(&same) if **same == node => same.clone(),
                 _ => Arc::new(node),
             }
         };
         self.seen.iter().map(node).collect()
+    }
+
+    /// All members, those that have fallen out of the layout last.
+    pub fn members(&self) -> impl Iterator<Item = &Seen> {
+        self.seen.iter().chain(&self.fallen)
     }
 }
 
@@ -173,6 +176,20 @@ impl Seen {
             replicates: None,
             zone: None,
             epoch: 0,
+        }
+    }
+
+    /// The node, dialled at `reach` and called `label`.
+    pub fn node(&self, reach: Address, label: Address) -> Node {
+        Node {
+            id: self.id.clone(),
+            label: label.to_string().into(),
+            announced: self.announced.clone(),
+            reach,
+            role: self.role,
+            replicates: self.replicates.clone(),
+            zone: self.zone.clone(),
+            aliases: self.aliases.clone(),
         }
     }
 
@@ -197,17 +214,18 @@ struct Sketch {
     seen: Vec<Seen>,
     places: HashMap<String, u16>,
     slots: Box<[u16; SLOTS]>,
+    fallen: Vec<Seen>,
 }
 
 impl Default for Sketch {
     fn default() -> Sketch {
-        Sketch { seen: Vec::new(), places: HashMap::new(), slots: Box::new([NOBODY; SLOTS]) }
+        Sketch { seen: Vec::new(), places: HashMap::new(), slots: Box::new([NOBODY; SLOTS]), fallen: Vec::new() }
     }
 }
 
 impl Sketch {
     fn from(view: View) -> Sketch {
-        Sketch { places: places(&view.seen), seen: view.seen, slots: view.slots }
+        Sketch { places: places(&view.seen), seen: view.seen, slots: view.slots, fallen: view.fallen }
     }
 
     /// Takes in one range of CLUSTER SLOTS: first slot, last slot, primary, replicas.
@@ -291,10 +309,12 @@ impl Sketch {
             *index = moved.get(usize::from(*index)).copied().unwrap_or(NOBODY);
         }
         self.seen.sort_by(|one, other| one.id.cmp(&other.id));
-        for seen in &mut self.seen {
+        self.fallen.retain(|fallen| !self.places.contains_key(&fallen.id));
+        self.fallen.sort_by(|one, other| one.id.cmp(&other.id));
+        for seen in self.seen.iter_mut().chain(&mut self.fallen) {
             seen.aliases.sort();
         }
-        View { seen: self.seen, slots: self.slots }
+        View { seen: self.seen, slots: self.slots, fallen: self.fallen }
     }
 }
 

@@ -4,8 +4,9 @@ mod clients;
 mod nodes;
 mod past;
 mod requests;
+mod verdict;
 
-use std::{collections::BTreeMap, time::SystemTime};
+use std::{collections::BTreeMap, sync::Arc, time::SystemTime};
 
 use serde::Serialize;
 
@@ -14,15 +15,12 @@ use self::{
     clients::{TopClient, libraries, top_clients},
     nodes::{NodeStatus, node},
     requests::{HotKey, HotSlot, Large, SlowRequest, hot_keys, hot_slots, large, slow_requests},
+    verdict::Trouble,
 };
 use super::{AdminView, Pages};
 use crate::{
-    cluster::topology::{NOBODY, Topology},
-    metrics::{
-        DatabaseGlance,
-        history::{Pace, Present},
-        readable::{grouped, unix_time},
-    },
+    cluster::topology::{NOBODY, Node, Topology},
+    metrics::{DatabaseGlance, history::Pace, readable::unix_time},
     protocol::slot::SLOTS,
 };
 
@@ -41,7 +39,7 @@ pub(super) struct Status {
     time: u64,
     /// All of it in one sentence.
     sentence: String,
-    /// How it is: `ok`, `part` (some slots are not served) or `down`.
+    /// How it is: `ok`, `warn` (all slots are served, but some node is lost or slow), `part` (some are not) or `down`.
     state: &'static str,
     ready: bool,
     /// Why it is not ready, or only in part.
@@ -133,13 +131,17 @@ pub(super) fn of(stage: &Pages, readiness: Result<Option<String>, String>) -> St
     let all = view.clients.all();
     let heat = view.metrics.hot().slots();
     let ready = readiness.is_ok();
+    let known = view.metrics.databases();
+    let trouble_of =
+        |(index, (node, _)): (usize, (&Arc<Node>, &str))| Trouble::of(node, index, &topology, &present, &known);
+    let troubles: Vec<Trouble> = topology.shown().enumerate().filter_map(trouble_of).collect();
     Status {
         version: crate::VERSION,
         revision: crate::REVISION,
         uptime_seconds: uptime.as_secs(),
         time: unix_time(SystemTime::now()).as_secs(),
-        sentence: sentence(&topology, &readiness, &present),
-        state: if topology.reachable() == SLOTS && ready { "ok" } else { ["down", "part"][usize::from(ready)] },
+        sentence: verdict::sentence(&topology, &readiness, &present, &troubles),
+        state: verdict::state(&topology, ready, &troubles),
         ready,
         reason: readiness.unwrap_or_else(Some),
         epoch: topology.epoch,
@@ -159,9 +161,11 @@ pub(super) fn of(stage: &Pages, readiness: Result<Option<String>, String>) -> St
             sent_bytes: totals.sent_bytes,
             buffered_bytes: view.clients.buffered(),
         },
-        databases: databases(view, &topology),
-        nodes: (0..topology.nodes.len())
-            .filter_map(|index| node(stage, &topology, index, &glances, &present))
+        databases: databases(known, &topology),
+        nodes: topology
+            .shown()
+            .enumerate()
+            .map(|place| node(stage, &topology, place, &glances, &present, &troubles))
             .collect(),
         slot_map: slot_map(&topology),
         heat: heat.chunks(SLOTS / HEAT_PARTS).map(|part| rounded(part.iter().sum())).collect(),
@@ -176,8 +180,8 @@ pub(super) fn of(stage: &Pages, readiness: Result<Option<String>, String>) -> St
     }
 }
 
-fn databases(view: &AdminView, topology: &Topology) -> Vec<DatabaseStatus> {
-    let all = view.metrics.databases().into_iter().filter(DatabaseGlance::is_in_use);
+fn databases(all: Vec<DatabaseGlance>, topology: &Topology) -> Vec<DatabaseStatus> {
+    let all = all.into_iter().filter(DatabaseGlance::is_in_use);
     let shown = all.map(|glance| DatabaseStatus {
         database: glance.name.to_string(),
         slot: glance.slot.index(),
@@ -187,34 +191,6 @@ fn databases(view: &AdminView, topology: &Topology) -> Vec<DatabaseStatus> {
         requests: glance.requests,
     });
     shown.collect()
-}
-
-/// All of it in one sentence.
-fn sentence(topology: &Topology, readiness: &Result<Option<String>, String>, present: &Present) -> String {
-    let pace = &present.all;
-    let rate = match pace.p99 {
-        Some(p99) => format!("{} requests/s, p99 {}", grouped(pace.rate.round() as i64), millis(p99)),
-        None => "no requests now".to_owned(),
-    };
-    match readiness {
-        Err(reason) => format!("Nothing is served: {reason}."),
-        Ok(Some(reason)) => {
-            format!("{reason}. {} of 16,384 slots are served; {rate}.", grouped(topology.reachable() as i64))
-        }
-        Ok(None) => {
-            let slow: Vec<&str> =
-                present.nodes.iter().filter(|(_, _, slow)| *slow).map(|(label, _, _)| &**label).collect();
-            let owners = topology.first_slots().len();
-            let primaries = if owners == 1 { "primary" } else { "primaries" };
-            let slow = if slow.is_empty() { String::new() } else { format!(" {} is slow.", slow.join(", ")) };
-            format!("All 16,384 slots are served by {owners} {primaries}; {rate}.{slow}")
-        }
-    }
-}
-
-fn millis(seconds: f64) -> String {
-    let millis = seconds * 1000.0;
-    if millis < 10.0 { format!("{millis:.1} ms") } else { format!("{millis:.0} ms") }
 }
 
 fn rounded(value: f32) -> f32 {
@@ -256,14 +232,4 @@ fn events(view: &AdminView) -> Vec<Event> {
         text: event.text.clone(),
     };
     events.iter().rev().map(shown).collect()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn short_times_have_a_fraction() {
-        assert_eq!((millis(0.0021), millis(0.25)), ("2.1 ms".to_owned(), "250 ms".to_owned()));
-    }
 }

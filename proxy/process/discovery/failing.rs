@@ -78,7 +78,7 @@ mod tests {
         NodeAnswer {
             asked: Address::new("10.0.0.1", 7000),
             id: Some(id.to_owned()),
-            view: View { seen: Vec::new(), slots: Box::new([NOBODY; SLOTS]) },
+            view: View { seen: Vec::new(), slots: Box::new([NOBODY; SLOTS]), fallen: Vec::new() },
             server: ServerInfo::default(),
             accepts: None,
             failed: false,

@@ -138,7 +138,7 @@ impl KnownCluster {
                 seen.alias(&guess.host);
             }
         }
-        self.reached.retain(|id, _| view.seen.iter().any(|seen| seen.id == *id));
+        self.reached.retain(|id, _| view.members().any(|seen| seen.id == *id));
         self.servers.retain(|id, _| view.seen.iter().any(|seen| seen.id == *id));
         self.accepts.retain(|id, _| view.seen.iter().any(|seen| seen.id == *id));
         for seen in &view.seen {
@@ -151,6 +151,10 @@ impl KnownCluster {
             {
                 self.settle(ReachedNode::announced(seen));
             }
+        }
+        for fallen in &view.fallen {
+            let known = self.reached.entry(fallen.id.clone());
+            known.or_insert_with(|| ReachedNode::announced(fallen)).fall();
         }
         self.names.learn(&view, resolved, here);
         self.view = Some(view);
@@ -238,6 +242,8 @@ impl KnownCluster {
         };
         let nodes = view.nodes(&current.nodes, reach, |seen| self.names.label(seen));
         let mut next = current.with_layout(nodes, view.slots.clone());
+        let fallen = view.fallen.iter().map(|seen| seen.node(reach(seen), self.names.label(seen)).into());
+        next.fallen = fallen.collect();
         (next.server, next.commands) = self.newest_server(current);
         next.accepts = self.accepts.values().copied().reduce(Accepts::strictest).unwrap_or_default();
         self.moved.retain(|_, (_, since)| now - *since < MOVED_COUNTS);

@@ -63,10 +63,10 @@ impl Names {
     /// A name that is first seen to lead to a node's address is taken to be that node's, until another is met by it:
     /// addresses go from container to container before the cluster knows. By whose name several are met, is nobody's.
     pub fn learn(&mut self, view: &View, resolved: &Resolved, met: &[(String, Address)]) {
-        let is_there = |id: &String| view.seen.iter().any(|seen| seen.id == *id);
+        let is_there = |id: &String| view.members().any(|seen| seen.id == *id);
         self.of.retain(|id, _| is_there(id));
         self.announced.retain(|id, _| is_there(id));
-        for seen in &view.seen {
+        for seen in view.members() {
             self.announced.extend(seen.hostname.iter().map(|name| (seen.id.clone(), name.clone())));
         }
         self.met.values_mut().for_each(|ids| ids.retain(is_there));
@@ -123,7 +123,8 @@ mod tests {
     }
 
     fn view(nodes: &[(&str, &str)]) -> View {
-        View { seen: nodes.iter().map(|(id, host)| seen(id, host)).collect(), slots: Box::new([NOBODY; SLOTS]) }
+        let seen = nodes.iter().map(|(id, host)| seen(id, host)).collect();
+        View { seen, slots: Box::new([NOBODY; SLOTS]), fallen: Vec::new() }
     }
 
     fn resolved(seeds: &[(&str, &[&str])]) -> Resolved {

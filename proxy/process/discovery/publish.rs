@@ -54,7 +54,7 @@ impl Discovery {
         self.meet_primaries(&mut next);
         let changed = !next.same_routes(&current);
         next.epoch = current.epoch + u64::from(changed);
-        if changed {
+        if changed || next.fallen != current.fallen {
             self.tell_changes(&current, &next);
             self.last_change = Some(Instant::now());
             self.look_again(WATCHFUL_INTERVAL, Trigger::Interval, Instant::now());
@@ -62,7 +62,7 @@ impl Discovery {
         if next.accepts != current.accepts {
             debug!("what the nodes take from a connection: {:?}", next.accepts);
         }
-        let is_other = next.trouble != current.trouble || next.lost != current.lost;
+        let is_other = next.trouble != current.trouble || next.lost != current.lost || next.fallen != current.fallen;
         if changed || is_other || next.failed != current.failed || next.accepts != current.accepts {
             self.publisher.send_replace(Arc::new(next));
         }
@@ -184,11 +184,11 @@ impl Discovery {
         }
         // Whoever is there at first has not come.
         if !current.nodes.is_empty() {
-            let known: HashSet<&str> = current.nodes.iter().map(|node| node.id.as_str()).collect();
+            let known: HashSet<&str> = current.shown().map(|(node, _)| node.id.as_str()).collect();
             for (index, node) in next.nodes.iter().enumerate().filter(|(_, node)| !known.contains(node.id.as_str())) {
                 events.info(EventKind::Member, format!("node {} has joined: {}", node.label, part(next, index)));
             }
-            for node in &current.nodes {
+            for (node, _) in current.shown() {
                 events_of_member(node, current, next, &self.moves)
                     .into_iter()
                     .for_each(|text| events.info(EventKind::Member, text));
@@ -205,11 +205,11 @@ impl Discovery {
 
     fn show_nodes(&self) {
         let topology = self.current();
-        let states = topology.nodes.iter().enumerate().zip(topology.slot_counts());
-        let states = states.map(|((index, node), slots)| NodeState {
+        let counts = topology.slot_counts().into_iter().chain(std::iter::repeat(0));
+        let states = topology.shown().zip(counts).map(|((node, role), slots)| NodeState {
             label: node.label.clone(),
             address: node.announced.to_string().into(),
-            role: topology.role_of(index),
+            role,
             up: topology.lost(&node.id).is_none(),
             slots,
         });
@@ -231,10 +231,12 @@ fn part(topology: &Topology, index: usize) -> String {
 /// What has become of a node that was there before.
 fn events_of_member(before: &Node, current: &Topology, next: &Topology, moves: &Moves) -> Vec<String> {
     let Some(index) = next.nodes.iter().position(|node| node.id == before.id) else {
-        // The others keep a node that they hold for failing, but nobody is told of it once it owns no slot.
-        let why = match current.lost(&before.id) {
-            Some(_) => "owns no slot now, and is not shown until it answers again",
-            None => "has left",
+        let (has_fallen, had_fallen) =
+            [next, current].map(|topology| topology.fallen.iter().any(|node| node.id == before.id)).into();
+        let why = match (had_fallen, has_fallen) {
+            (true, true) => return Vec::new(),
+            (false, true) => "owns no slot, and the others hold it for failing: nothing is sent to it until it is back",
+            (_, false) => "has left",
         };
         return vec![format!("node {} {why} ({})", before.label, before.id)];
     };

@@ -101,6 +101,15 @@ impl ReachedNode {
         ReachedNode::new(&seen.id, &seen.announced, reach, RULE)
     }
 
+    /// The others hold it for failing and show it to no client: it is not sought until they show it again.
+    pub fn fall(&mut self) {
+        if self.sure {
+            self.sure = false;
+            self.lost_since = Some(SystemTime::now());
+            self.why_not = "the other nodes hold it for failing".to_owned();
+        }
+    }
+
     /// This, given what was known `before`: a node that is nowhere stays where it was last reached, the best guess.
     pub fn after(mut self, before: Option<&ReachedNode>) -> ReachedNode {
         if !self.sure {

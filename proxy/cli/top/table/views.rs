@@ -36,11 +36,14 @@ pub fn letter(index: usize) -> char {
 
 /// How a node is, in a word that says it without colour.
 fn state(node: &Node, now: u64) -> Cell {
-    match node.lost_since {
-        Some(since) => text(format!("LOST {}", age(now.saturating_sub(since)))).toned(Tone::Bad),
-        None if !node.up => text("LOST").toned(Tone::Bad),
-        None if node.slow => text("SLOW").toned(Tone::Warn),
-        None => text("up").toned(Tone::Good),
+    let word = |word: &str, since: Option<u64>| match since {
+        Some(since) => text(format!("{word} {}", age(now.saturating_sub(since)))),
+        None => text(word),
+    };
+    match (node.up, node.slow) {
+        (false, _) => word("LOST", node.lost_since).toned(Tone::Bad),
+        (true, true) => word("SLOW", node.slow_since).toned(Tone::Warn),
+        (true, false) => text("up").toned(Tone::Good),
     }
 }
 
@@ -82,7 +85,7 @@ fn nodes(status: &Status) -> Table {
             count(node.failed),
             text(node.version.clone().unwrap_or_default()),
             text(node.replica_of.clone().unwrap_or_default()),
-            text(node.why.clone().unwrap_or_default()),
+            text(node.why.iter().chain(&node.hurts).map(String::as_str).collect::<Vec<_>>().join("; ")),
         ]
     };
     Table { columns, rows: status.nodes.iter().enumerate().map(row).collect() }

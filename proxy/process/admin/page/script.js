@@ -83,14 +83,14 @@ function figure(name, value, unit, note, points, kind) {
 }
 
 function showVerdict(status) {
-  const signs = { ok: "●", part: "▲", down: "■" };
+  const signs = { ok: "●", warn: "▲", part: "▲", down: "■" };
   byId("verdict").className = `verdict ${status.state}`;
   byId("sign").textContent = signs[status.state];
   byId("sentence").textContent = status.sentence;
-  const gist = status.trouble ?? status.state;
+  const gist = [status.state, status.trouble, ...status.nodes.filter(node => !node.up || node.slow).map(node => node.node)].join();
   if (gist !== said) byId("announce").textContent = status.sentence;
   said = gist;
-  document.title = `${status.state === "ok" ? "" : status.state === "part" ? "▲ " : "■ "}Slotway`;
+  document.title = `${status.state === "ok" ? "" : `${signs[status.state]} `}Slotway`;
   byId("about").textContent = `version ${status.version} · up for ${length(status.uptime_seconds)} · layout ${status.epoch} · ${clock(status.time)}`;
 }
 
@@ -144,7 +144,8 @@ function nodeCard(node, index, status) {
   const ranges = node.slot_ranges.slice(0, 3).join(", ") + (node.slot_ranges.length > 3 ? ", …" : "");
   const what = node.role === "replica" ? `replica of ${node.replica_of}` : node.role === "empty" ? "no slots, nobody's replica" : `primary, slots ${ranges}`;
   card.append(make("p", node.zone ? `${what} · zone ${node.zone}` : what, "what"));
-  if (!node.up) card.append(make("p", `since ${clock(node.lost_since)} (${length(status.time - node.lost_since)}): ${node.why}`, "why"));
+  const since = node.lost_since ?? node.slow_since;
+  if (since) card.append(make("p", `since ${clock(since)} (${length(status.time - since)}): ${node.why}; ${node.hurts}`, "why"));
   const trio = make("div", null, "trio");
   for (const [name, value, bad] of [["requests/s", rate(node.pace.requests)], ["half within", millis(node.pace.p50)], ["p99", millis(node.pace.p99)], ["errors/s", rate(node.pace.errors), node.pace.errors > 0]]) {
     trio.append(holding(make("div"), make("span", name), make("b", value, bad ? "bad" : "")));

@@ -1,10 +1,12 @@
 //! What is told of each node.
 
+use std::sync::Arc;
+
 use serde::Serialize;
 
-use super::Shown;
+use super::{Shown, verdict::Trouble};
 use crate::{
-    cluster::topology::Topology,
+    cluster::topology::{Node, Topology},
     metrics::{NodeGlance, history::Present, readable::unix_time},
     process::admin::{Pages, vitals::NodeVitals},
 };
@@ -20,10 +22,13 @@ pub(super) struct NodeStatus {
     replica_of: Option<String>,
     zone: Option<String>,
     up: bool,
-    /// Since when it cannot be reached, in Unix time, and why.
+    /// Since when it cannot be reached, in Unix time.
     lost_since: Option<u64>,
-    why: Option<String>,
     slow: bool,
+    slow_since: Option<u64>,
+    /// Why it is lost or slow, and whom that hurts.
+    why: Option<String>,
+    hurts: Option<String>,
     slots: usize,
     slot_ranges: Vec<String>,
     requests: u64,
@@ -42,31 +47,30 @@ pub(super) struct NodeStatus {
 pub(super) fn node(
     stage: &Pages,
     topology: &Topology,
-    index: usize,
+    (index, (node, role)): (usize, (&Arc<Node>, &'static str)),
     glances: &[NodeGlance],
     present: &Present,
-) -> Option<NodeStatus> {
-    let node = topology.nodes.get(index)?;
+    troubles: &[Trouble],
+) -> NodeStatus {
     let glance = glances.iter().find(|glance| glance.state.label == node.label);
     let ranges = topology.ranges(index);
     let lost = topology.lost(&node.id);
-    let (pace, slow) = present
-        .nodes
-        .iter()
-        .find(|(label, _, _)| *label == node.label)
-        .map_or_else(Default::default, |(_, pace, slow)| (*pace, *slow));
+    let (pace, slow) = present.node(&node.label);
+    let trouble = troubles.iter().find(|trouble| trouble.node == node.label);
     let label_of = |id: &String| topology.node(id).map_or_else(|| id.clone(), |primary| primary.label.to_string());
-    Some(NodeStatus {
+    NodeStatus {
         node: node.label.to_string(),
         id: node.id.clone(),
         reached_at: (node.reach != node.announced).then(|| node.reach.to_string()),
-        role: topology.role_of(index),
+        role,
         replica_of: node.replicates.as_ref().map(label_of),
         zone: node.zone.clone(),
         up: lost.is_none(),
         lost_since: lost.map(|lost| unix_time(lost.since).as_secs()),
-        why: lost.map(|lost| lost.why.to_string()),
-        slow,
+        slow: slow.is_some(),
+        slow_since: slow.map(|since| unix_time(since).as_secs()),
+        why: trouble.map(|trouble| trouble.why.clone()),
+        hurts: trouble.map(|trouble| trouble.hurts.clone()),
         slots: ranges.iter().map(|(first, last)| last - first + 1).sum(),
         slot_ranges: ranges.iter().map(|(first, last)| format!("{first}-{last}")).collect(),
         requests: glance.map_or(0, |glance| glance.requests),
@@ -77,5 +81,5 @@ pub(super) fn node(
         queued_bytes: glance.map_or(0, |glance| glance.queued_bytes),
         pace: Shown::of(pace),
         vitals: stage.vitals.of(&node.id),
-    })
+    }
 }

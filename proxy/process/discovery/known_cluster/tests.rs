@@ -16,7 +16,7 @@ fn view(nodes: &[(&str, &str, u64)]) -> View {
     };
     let mut slots = Box::new([NOBODY; SLOTS]);
     (0..nodes.len()).for_each(|index| slots[index * 100..][..100].fill(index as u16));
-    View { seen: nodes.iter().map(seen).collect(), slots }
+    View { seen: nodes.iter().map(seen).collect(), slots, fallen: Vec::new() }
 }
 
 /// What is known of a cluster that has found each node of a view where it announces.
