@@ -40,6 +40,7 @@ use figment::Figment;
 use ipnet::IpNet;
 use rustls::pki_types::ServerName;
 use serde::Deserialize;
+use tracing_subscriber::filter::Targets;
 
 use self::layer::Origin;
 use crate::{
@@ -226,9 +227,9 @@ pub struct Config {
     /// Whether TLS is spoken there.
     #[serde(deserialize_with = "read::switch")]
     pub admin_tls: bool,
-    /// The log filter.
+    /// What is logged.
     #[serde(deserialize_with = "read::log_filter")]
-    pub log: String,
+    pub log: Targets,
     /// The log's form.
     #[serde(deserialize_with = "read::log_format")]
     pub log_format: LogFormat,

@@ -17,6 +17,7 @@ use slotway::{
     upstream::dial::{Control, Credentials, Dialer, Login},
 };
 use tokio_util::sync::CancellationToken;
+use tracing_subscriber::filter::{LevelFilter, Targets};
 
 use super::{
     Failure,
@@ -42,7 +43,7 @@ pub fn run(flags: &DevFlags) -> Result<(), Failure> {
     let shown = config::shown(&sources)?;
     if shown.iter().any(|shown| shown.key == "log" && shown.from == "default") {
         // What people see here is what we print.
-        config.log = "warn".to_owned();
+        config.log = Targets::new().with_default(LevelFilter::WARN);
     }
     let set_log = log::start(&config);
     let announced = Announced::of(&config, &sources)?;

@@ -3,38 +3,28 @@
 use std::io::IsTerminal;
 
 use slotway::config::{Config, LogFormat};
-use tracing_subscriber::{EnvFilter, reload};
+use tracing_subscriber::{
+    Layer, Registry, filter::Targets, fmt, layer::SubscriberExt, reload, util::SubscriberInitExt,
+};
 
 /// Sets another filter.
-pub type SetLog = Box<dyn Fn(&str) + Send>;
+pub type SetLog = Box<dyn Fn(&Targets) + Send>;
 
 /// From here on everything is logged as the configuration says. Returns what changes the filter.
 pub fn start(config: &Config) -> SetLog {
-    let log = tracing_subscriber::fmt().with_writer(std::io::stderr);
-    let filter = EnvFilter::try_new(&config.log).unwrap_or_default();
-    match config.log_format {
+    let (filter, handle) = reload::Layer::new(config.log.clone());
+    let log = fmt::layer().with_writer(std::io::stderr);
+    let log: Box<dyn Layer<_> + Send + Sync> = match config.log_format {
         LogFormat::Text => {
             let colours =
                 std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
-            let log = log.with_ansi(colours).with_target(false).with_env_filter(filter).with_filter_reloading();
-            let handle = log.reload_handle();
-            log.init();
-            changing(handle)
+            log.with_ansi(colours).with_target(false).boxed()
         }
-        LogFormat::Json => {
-            let log = log.json().flatten_event(true).with_env_filter(filter).with_filter_reloading();
-            let handle = log.reload_handle();
-            log.init();
-            changing(handle)
-        }
-    }
-}
-
-fn changing<S: 'static>(handle: reload::Handle<EnvFilter, S>) -> SetLog {
+        LogFormat::Json => log.json().flatten_event(true).boxed(),
+    };
+    Registry::default().with(filter).with(log).init();
     Box::new(move |filter| {
-        let changed = EnvFilter::try_new(filter).map(|filter| handle.reload(filter));
-        if !matches!(changed, Ok(Ok(()))) {
-            tracing::warn!("the log's filter stays as it was: `{filter}` is none");
-        }
+        // Fails only once nothing logs any more.
+        let _ = handle.reload(filter.clone());
     })
 }

@@ -17,6 +17,7 @@ use serde::{
     Deserialize, Deserializer,
     de::{Error, SeqAccess, Visitor},
 };
+use tracing_subscriber::filter::{LevelFilter, Targets};
 
 use super::{AuthClients, CrossSlot, LogFormat, Present, ReadFrom, Secret, Seeds};
 use crate::{
@@ -249,10 +250,15 @@ pub(super) fn commands<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<String>
     Ok(list.iter().map(|name| name.to_lowercase()).collect())
 }
 
-pub(super) fn log_filter<'de, D: Deserializer<'de>>(from: D) -> Result<String, D::Error> {
+pub(super) fn log_filter<'de, D: Deserializer<'de>>(from: D) -> Result<Targets, D::Error> {
     let text = Scalar::deserialize(from)?.0;
-    match tracing_subscriber::EnvFilter::try_new(&text) {
-        Ok(_) if !text.trim().is_empty() => Ok(text),
+    // Taken for the name of a module, a mistyped level would let nothing be logged.
+    let is_clear = |part: &str| {
+        let part = part.trim();
+        part.contains('=') || !part.is_empty() && part.parse::<LevelFilter>().is_ok()
+    };
+    match text.parse() {
+        Ok(targets) if text.split(',').all(is_clear) => Ok(targets),
         _ => Err(D::Error::custom(format!(
             "`{text}` is no log filter: write a level (error, warn, info, debug, trace) or info,slotway::process::discovery=debug"
         ))),

@@ -154,6 +154,8 @@ fn bad_values_name_the_source_the_key_what_is_wrong_and_an_example() {
         ("max_buffered", "0", "it must be at least 1MiB"),
         ("max_buffered", "256", "it must be at least 1MiB"),
         ("log", "a=b=c", "`a=b=c` is no log filter"),
+        ("log", "warning", "`warning` is no log filter"),
+        ("log", "", "`` is no log filter"),
         ("node_zones", "172.18.0.2", "`172.18.0.2` is no node's zone: write node=zone, as in 10.0.1.0/24=a"),
         ("address_map", "172.18.0.2", "rule `172.18.0.2`: write from=to, as in 172.18.0.2:7000=127.0.0.1:7000"),
         ("address_map", "172.18.0.2=127.0.0.1:7000", "the right side must be a host alone"),

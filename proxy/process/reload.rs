@@ -6,6 +6,7 @@
 use std::sync::Arc;
 
 use tokio::sync::{mpsc, watch};
+use tracing_subscriber::filter::Targets;
 
 use super::{certificates::Certificates, passwords::Passwords, watched, worker::Worker};
 use crate::{
@@ -29,7 +30,7 @@ pub struct Rereading {
     /// What is in force, by its keys.
     pub shown: Vec<ShownKey>,
     /// Sets the log's filter.
-    pub set_log: Box<dyn Fn(&str) + Send>,
+    pub set_log: Box<dyn Fn(&Targets) + Send>,
     /// Who asks for it: signals, and clients by PROXY RELOAD.
     pub reloads: Reloads,
     /// What they ask.
@@ -38,7 +39,7 @@ pub struct Rereading {
 
 impl Rereading {
     /// From these sources.
-    pub fn new(sources: Sources, shown: Vec<ShownKey>, set_log: Box<dyn Fn(&str) + Send>) -> Rereading {
+    pub fn new(sources: Sources, shown: Vec<ShownKey>, set_log: Box<dyn Fn(&Targets) + Send>) -> Rereading {
         let (reloads, requests) = Reloads::channel();
         Rereading { sources, shown, set_log, reloads, requests }
     }

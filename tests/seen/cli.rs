@@ -44,6 +44,7 @@ fn configuration_errors_name_the_source_the_key_and_what_to_do() {
     let file = folder.join("my.toml");
     let file = file.to_str().expect("text");
     fs::write(file, "request_timout = \"3s\"\n").expect("written");
+    let base = free_ports(3).to_string();
     for (args, variables, said) in [
         (
             &["serve", "--config", file][..],
@@ -70,7 +71,7 @@ fn configuration_errors_name_the_source_the_key_and_what_to_do() {
         (&[], &[], "slotway: no seeds: name some nodes of the cluster, as in `slotway --seeds".to_owned()),
         (&["--config", "/nowhere.toml"], &[], "slotway: cannot read the configuration file /nowhere.toml: No such".to_owned()),
         (&["dev", "--base-port", "60000"], &[], "slotway: --base-port 60000: the nodes need ports up to 70002".to_owned()),
-        (&["dev", "--server", "/nowhere"], &[], "slotway: --server: cannot run /nowhere: No such file".to_owned()),
+        (&["dev", "--server", "/nowhere", "--base-port", &base], &[], "slotway: --server: cannot run /nowhere: No such file".to_owned()),
     ] {
         // The ports of `dev` are looked at first.
         let ports = ["--listen", "127.0.0.1:0", "--admin", "off"];

@@ -210,14 +210,10 @@ impl Parser {
     #[inline(always)]
     fn head(&mut self, bytes: &[u8], head: &Head, most: i64) -> Result<Option<i64>, ProtocolError> {
         let rest = &bytes[self.at..];
-        // Heads are a few bytes long: a plain search beats a clever one.
-        if let Some(end) = rest.iter().position(|&byte| byte == b'\r')
-            && let (Some(b'\n'), [kind, digits @ ..]) = (rest.get(end + 1), &rest[..end])
-            && *kind == head.kind
-            && let Some(number) = decimal(digits)
+        if let Some((number, length)) = plain_head(rest, head.kind)
             && (head.least..=most).contains(&number)
         {
-            self.at += end + 2;
+            self.at += length;
             return Ok(Some(number));
         }
         self.odd_head(rest, head, most)
@@ -302,6 +298,26 @@ impl Parser {
         places.find(&frame)?;
         (self.rewritten, self.spans) = (frame, places.spans);
         Ok(())
+    }
+}
+
+/// The number in the head at the front of `rest`, and how many bytes the head has; `None` where it has not come wholly, or is
+/// odd.
+#[inline(always)]
+fn plain_head(rest: &[u8], kind: u8) -> Option<(i64, usize)> {
+    match *rest {
+        // Nearly all heads are that short.
+        [first, ones @ b'0'..=b'9', b'\r', b'\n', ..] if first == kind => Some((i64::from(ones - b'0'), 4)),
+        [first, tens @ b'1'..=b'9', ones @ b'0'..=b'9', b'\r', b'\n', ..] if first == kind => {
+            Some((i64::from(tens - b'0') * 10 + i64::from(ones - b'0'), 5))
+        }
+        [first, ref behind @ ..] if first == kind => {
+            // A few bytes: a plain search beats a clever one.
+            let end =
+                behind.iter().position(|&byte| byte == b'\r').filter(|end| behind.get(end + 1) == Some(&b'\n'))?;
+            Some((decimal(&behind[..end])?, end + 3))
+        }
+        _ => None,
     }
 }
 
