@@ -128,7 +128,7 @@ impl From<ServeError> for Failure {
         let text = error.name().on(error.to_string());
         match error {
             ServeError::Bind(..) => Failure::Bind(text),
-            _ => Failure::Other(text),
+            ServeError::Config(_) | ServeError::Certificate(_) | ServeError::System(..) => Failure::Other(text),
         }
     }
 }

@@ -90,10 +90,7 @@ impl History {
 
     /// Takes note of requests that have come back together: one round of redirects, however many they are.
     pub fn note<'a>(&mut self, cases: impl Iterator<Item = Case<'a>> + Clone) {
-        let torn = |case: Case<'_>| match case.why {
-            Why::Later(Later::TryAgain, said) => Some((case.slot?, said.clone())),
-            _ => None,
-        };
+        let torn = |case: Case<'_>| Some((case.slot?, case.why.try_again()?.clone()));
         if let Some(torn) = cases.clone().filter_map(torn).last() {
             self.torn = Some(torn);
         }
@@ -130,12 +127,12 @@ impl History {
     pub fn decide(&self, case: &Case<'_>, now: Instant, limits: &Limits) -> Action {
         let is_late = now.saturating_duration_since(self.since) >= limits.timeout && !case.is_first;
         let is_given_up = match case.why {
-            _ if self.counts(case) => is_late || self.redirects > limits.redirects,
+            Why::Redirected(..) if self.counts(case) => is_late || self.redirects > limits.redirects,
             Why::Hopeless(_) => true,
             // Its primary has not been asked yet.
             Why::ByReplica(_) => false,
             Why::Later(..) | Why::Unsent(_) if case.is_overtaken => true,
-            _ => is_late,
+            Why::Redirected(..) | Why::Later(..) | Why::NoScript(..) | Why::Unsent(_) | Why::TooLarge(_) => is_late,
         };
         if is_given_up {
             return Action::GiveUp(match &self.torn {
@@ -147,7 +144,7 @@ impl History {
             Why::Redirected(..) => case.is_strange || case.refusals > HASTY_REDIRECTS,
             Why::Later(Later::TryAgain, _) => !case.goes_by_key,
             Why::NoScript(..) | Why::ByReplica(_) => false,
-            _ => true,
+            Why::Later(..) | Why::Unsent(_) | Why::Hopeless(_) | Why::TooLarge(_) => true,
         };
         if waits { Action::Wait } else { Action::Again }
     }

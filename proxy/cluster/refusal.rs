@@ -73,9 +73,9 @@ impl Refusal {
 
     /// Whether it can be about a request for this slot: a node only redirects what it was asked for.
     pub fn fits(&self, slot: Option<Slot>) -> bool {
-        match (self, slot) {
-            (Refusal::Redirect(redirect), Some(slot)) => redirect.slot == slot,
-            _ => true,
+        match self {
+            Refusal::Redirect(redirect) => slot.is_none_or(|slot| redirect.slot == slot),
+            Refusal::Later(_) => true,
         }
     }
 }

@@ -10,13 +10,13 @@ pub mod info;
 mod log;
 mod reports;
 
-pub use crate::commands::table::treatment::MergeRule;
+pub use crate::commands::table::merge_rule::MergeRule;
 
 use account::Ledger;
 use elements::{Elements, Head};
 
 use crate::{
-    commands::plan::Split,
+    commands::{plan::Split, table::merge_rule::Enough},
     protocol::{resp::write, says},
 };
 
@@ -150,10 +150,10 @@ impl Merge {
 
     /// Whether what has come is enough, and nobody needs to wait for the rest.
     pub fn suffices(&self) -> bool {
-        let is_enough = |reply: &[u8]| match self.rule {
-            MergeRule::RandomKey => !elements::is_null(reply),
-            MergeRule::OneSucceeded => elements::error_text(reply).is_none(),
-            _ => true,
+        let is_enough = |reply: &[u8]| match self.rule.traits().enough {
+            Enough::NotNull => !elements::is_null(reply),
+            Enough::NoError => elements::error_text(reply).is_none(),
+            Enough::Any => true,
         };
         self.spares && (0..self.replies.len()).any(|part| self.answer_of(part).is_some_and(is_enough))
     }

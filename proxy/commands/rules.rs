@@ -10,9 +10,8 @@ use std::sync::{Arc, LazyLock};
 
 pub use self::shown::{Refusal, RefusalContext, Shown};
 use super::table::{
-    CommandTable, Spec,
+    CommandTable, Flags, Spec,
     access::{Access, Channels},
-    spec::Flags,
 };
 use crate::protocol::{glob, resp::Request};
 

@@ -7,11 +7,13 @@
 pub mod access;
 mod aliases;
 pub mod busy;
+pub mod command_info;
 pub mod differences;
 pub mod in_database;
 pub mod keys;
 mod learn;
 pub mod lost;
+pub mod merge_rule;
 pub mod refused;
 mod replies;
 pub mod secrets;
@@ -20,9 +22,9 @@ pub mod spec;
 pub mod traits;
 pub mod treatment;
 
+pub use self::{command_info::Flags, spec::Spec};
 pub use keys::Keys;
 pub use learn::{NoTable, listing};
-pub use spec::{Flags, Spec};
 pub use treatment::Treatment;
 
 use std::sync::{Arc, LazyLock};

@@ -116,7 +116,9 @@ impl Redirect {
             NodeError::Moved => Some(Redirect::Moved),
             NodeError::Ask => Some(Redirect::Ask),
             NodeError::TryAgain => Some(Redirect::TryAgain),
-            _ => None,
+            NodeError::ClusterDown | NodeError::Loading | NodeError::MasterDown | NodeError::ReadOnly => None,
+            NodeError::Replica | NodeError::NoScript | NodeError::Timeout | NodeError::Connection => None,
+            NodeError::Other => None,
         }
     }
 }

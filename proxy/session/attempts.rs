@@ -126,19 +126,16 @@ impl Attempts {
         self.router.refresh();
         let now = self.router.clock().tick();
         let limits = self.router.timeouts().recovery();
-        let target = match &why {
-            Why::Redirected(redirect, from) => {
-                self.router.topology().target(redirect, from).map(|node| (node, redirect.kind))
-            }
-            _ => None,
-        };
+        let target = why.redirect().and_then(|(redirect, from)| {
+            self.router.topology().target(redirect, from).map(|node| (node, redirect.kind))
+        });
         let (history, refusals) = self.trouble.get_or_insert_with(|| (History::begin(now), 0));
         *refusals = refusals.saturating_add(1);
         let case = Case {
             why: &why,
             slot: self.slot,
             refusals: *refusals,
-            is_strange: matches!(why, Why::Redirected(..)) && target.is_none(),
+            is_strange: why.redirect().is_some() && target.is_none(),
             is_first: false,
             is_overtaken: false,
             goes_by_key: false,
@@ -152,7 +149,9 @@ impl Attempts {
         self.router.tally().retried(why.error());
         if action == Action::Wait {
             let pause = history.pause();
-            if let (true, Why::Redirected(_, from)) = (case.is_strange, &why) {
+            if case.is_strange
+                && let Some((_, from)) = why.redirect()
+            {
                 self.router.hint(Hint::Stranger { from: from.clone() });
             }
             tokio::time::sleep(pause).await;

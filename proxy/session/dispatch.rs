@@ -136,8 +136,8 @@ impl Dispatcher {
             self.barrier.follow(self.caller.router.epoch());
             self.listening.follow(&self.caller);
         }
-        if spec.is_none() && (request.is(0, "POST") || request.is(0, "HOST:")) {
-            // As Redis does: some web page makes a browser talk to us.
+        if spec.is_none() && request.is_http() {
+            // As Redis does.
             tracing::warn!(peer = %self.caller.client.peer(), "possible SECURITY ATTACK: HTTP from a client; its connection is closed");
             self.caller.router.tally().protocol_error("http");
             self.caller.line.close();

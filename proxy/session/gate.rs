@@ -138,7 +138,11 @@ fn stop(
         }
         AboutUsers::Nothing => None,
         AboutUsers::Changes => refused(says::changes_users(&spec.name, &user.name)),
-        _ if in_transaction => refused(says::not_in_transaction(&spec.name)),
+        AboutUsers::List | AboutUsers::Names | AboutUsers::Rules | AboutUsers::Dryrun | AboutUsers::Log
+            if in_transaction =>
+        {
+            refused(says::not_in_transaction(&spec.name))
+        }
         about => acl::answer(caller, logged_in, about, commands, request).map(Stop::Answered),
     }
 }

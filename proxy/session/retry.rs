@@ -123,7 +123,9 @@ impl Resend<'_> {
         let cases: Vec<Case<'_>> = bounced.iter().map(case).collect();
         retry.history.note(cases.iter().copied());
         for case in &cases {
-            if let (true, Why::Redirected(_, from)) = (case.is_strange, case.why) {
+            if case.is_strange
+                && let Some((_, from)) = case.why.redirect()
+            {
                 router.hint(Hint::Stranger { from: from.clone() });
             }
         }
@@ -254,11 +256,11 @@ fn send_by_key(caller: &Caller, frame: &[u8], envelope: Envelope) {
 
 /// Remembers that a slot is on its way.
 fn note_move(router: &Router, bounced: &Bounced) {
-    let moves = match &bounced.why {
-        Why::Redirected(redirect, _) => redirect.kind == RedirectKind::Ask,
-        why => matches!(why, Why::Later(Later::TryAgain, _)),
-    };
-    if moves && let Some(slot) = bounced.envelope.slot() {
+    let why = &bounced.why;
+    let asks = why.redirect().is_some_and(|(redirect, _)| redirect.kind == RedirectKind::Ask);
+    if (asks || why.try_again().is_some())
+        && let Some(slot) = bounced.envelope.slot()
+    {
         router.moving().note(slot, router.clock().now());
     }
 }
@@ -266,10 +268,7 @@ fn note_move(router: &Router, bounced: &Bounced) {
 /// What matters of a request that has bounced.
 fn case<'a>(router: &Router, line: &Line, bounced: &'a Bounced) -> Case<'a> {
     let Bounced { envelope, why, .. } = bounced;
-    let is_strange = match why {
-        Why::Redirected(redirect, from) => router.topology().target(redirect, from).is_none(),
-        _ => false,
-    };
+    let is_strange = why.redirect().is_some_and(|(redirect, from)| router.topology().target(redirect, from).is_none());
     Case {
         why,
         slot: envelope.slot(),
@@ -286,7 +285,7 @@ fn case<'a>(router: &Router, line: &Line, bounced: &'a Bounced) -> Case<'a> {
 /// both ends of a slot's move all others wait until it is answered: they could be served where it cannot yet. Where order
 /// is `strict`, they go one by one.
 fn first_to_go(mut bounced: Vec<Bounced>, strict: bool) -> Vec<Bounced> {
-    let split = |bounced: &&Bounced| strict || matches!(bounced.why, Why::Later(Later::TryAgain, _));
+    let split = |bounced: &&Bounced| strict || bounced.why.try_again().is_some();
     if let Some(last) = bounced.iter().find(split).map(|bounced| bounced.envelope.ticket.place()) {
         let others = bounced.split_off(bounced.partition_point(|bounced| bounced.envelope.ticket.place() <= last));
         others.into_iter().for_each(Bounced::bounce);
@@ -304,9 +303,9 @@ fn same_node(router: &Router, ticket: &Ticket) -> Option<Arc<Node>> {
 /// The link by which a request is to go again.
 pub(super) fn link_for(router: &Router, lane: &Lane, affinity: usize, bounced: &Bounced) -> Option<Rc<Link>> {
     router.refresh();
-    let target = match &bounced.why {
-        Why::Redirected(redirect, from) => router.topology().target(redirect, from),
-        _ => same_node(router, &bounced.envelope.ticket),
+    let target = match bounced.why.redirect() {
+        Some((redirect, from)) => router.topology().target(redirect, from),
+        None => same_node(router, &bounced.envelope.ticket),
     };
     // As in `send_again`: another primary gets its chance.
     let next = bounced.envelope.route == Route::Any && matches!(bounced.why, Why::Later(..) | Why::Unsent(_));

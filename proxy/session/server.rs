@@ -15,6 +15,7 @@ use crate::{
             info::{self, Facts},
         },
         plan::MergeRule,
+        table::merge_rule::{CallsOf, OwnFacts},
     },
     protocol::resp::{Request, Value, request::Parser, write},
     upstream::router::Lane,
@@ -22,19 +23,21 @@ use crate::{
 
 /// What is known better than by the nodes, for replies merged by `rule`.
 pub(super) fn facts(caller: &Caller, rule: MergeRule) -> Facts {
-    match rule {
-        MergeRule::Info => info_facts(caller),
-        MergeRule::Config => config_facts(caller),
-        _ => Facts::new(),
+    match rule.traits().facts {
+        OwnFacts::Info => info_facts(caller),
+        OwnFacts::Config => config_facts(caller),
+        OwnFacts::Nothing => Facts::new(),
     }
 }
 
 /// Who knows what clients did, for replies merged by `rule` that tell what nodes ran.
 pub(super) fn account_for(caller: &Caller, rule: MergeRule, request: &Request<'_>) -> Option<Ledger> {
-    let only = match rule {
-        MergeRule::Info | MergeRule::Newest(_) | MergeRule::Entries => Vec::new(),
-        MergeRule::Histogram => request.args().skip(2).map(|name| String::from_utf8_lossy(name).into_owned()).collect(),
-        _ => return None,
+    let only = match rule.traits().calls {
+        CallsOf::AllCommands => Vec::new(),
+        CallsOf::NamedCommands => {
+            request.args().skip(2).map(|name| String::from_utf8_lossy(name).into_owned()).collect()
+        }
+        CallsOf::Nobody => return None,
     };
     let (commands, metrics) = (caller.router.topology().commands.clone(), caller.router.tally().metrics().clone());
     let dialer = caller.router.connector().dialer.clone();

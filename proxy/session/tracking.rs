@@ -88,19 +88,26 @@ impl Tracking {
         match self.mode {
             TrackingMode::OptIn if yes => self.caching = true,
             TrackingMode::OptOut if no => self.caching = true,
-            _ if yes => return Err(says::CACHING_YES),
-            _ if no => return Err(says::CACHING_NO),
-            _ => return Err(says::SYNTAX),
+            TrackingMode::Read | TrackingMode::Broadcast | TrackingMode::OptIn | TrackingMode::OptOut => {
+                return Err(match (yes, no) {
+                    (true, _) => says::CACHING_YES,
+                    (false, true) => says::CACHING_NO,
+                    (false, false) => says::SYNTAX,
+                });
+            }
         }
         Ok(())
     }
 
     /// What CLIENT CACHING says of the next command.
     pub(super) fn caching(&self) -> Caching {
+        if !self.caching || self.invalidations.is_none() {
+            return Caching::AsEver;
+        }
         match self.mode {
-            TrackingMode::OptIn if self.caching && self.invalidations.is_some() => Caching::Yes,
-            TrackingMode::OptOut if self.caching && self.invalidations.is_some() => Caching::No,
-            _ => Caching::AsEver,
+            TrackingMode::OptIn => Caching::Yes,
+            TrackingMode::OptOut => Caching::No,
+            TrackingMode::Read | TrackingMode::Broadcast => Caching::AsEver,
         }
     }
 
@@ -197,7 +204,7 @@ impl Tracking {
         let owners: Vec<_> = caller.router.topology().owners().cloned().collect();
         let patience = match self.mode {
             TrackingMode::Broadcast => caller.router.timeouts().recovery().timeout,
-            _ => SHORT_WAIT,
+            TrackingMode::Read | TrackingMode::OptIn | TrackingMode::OptOut => SHORT_WAIT,
         };
         Some(async move {
             let opened = poll_fn(|cx| invalidations.poll_opened(cx, &owners));

@@ -385,7 +385,9 @@ impl Link {
         login.stays = self.sides().is_some() && self.context.sizes.accepts.get().evicts_clients;
         let descriptor = match self.purpose {
             Purpose::Shared { is_kept_back: true, .. } => None,
-            _ => Some(descriptors.take(&self.node.reach).await?),
+            Purpose::Shared { is_kept_back: false, .. } | Purpose::Private(_) | Purpose::Side => {
+                Some(descriptors.take(&self.node.reach).await?)
+            }
         };
         let companion = Companion::of(&self.node.reach, &mut login, &self.context.connector).await?;
         let opened = dialer.open(&self.node.reach, &login).await?;

@@ -108,7 +108,7 @@ impl Ticket {
     pub fn node(&self) -> Option<&Arc<Node>> {
         match &self.duty {
             Duty::Part { gather, index, .. } => gather.nodes.get(*index as usize),
-            _ => None,
+            Duty::Place { .. } | Duty::Done => None,
         }
     }
 
@@ -126,7 +126,7 @@ impl Ticket {
     pub fn has_begun(&self) -> bool {
         match &self.duty {
             Duty::Place { line, number } => line.has_begun(*number),
-            _ => false,
+            Duty::Part { .. } | Duty::Done => false,
         }
     }
 
@@ -148,7 +148,7 @@ impl Ticket {
     fn gather(&self) -> Option<&Rc<Gather>> {
         match &self.duty {
             Duty::Part { gather, .. } => Some(gather),
-            _ => None,
+            Duty::Place { .. } | Duty::Done => None,
         }
     }
 
@@ -198,7 +198,7 @@ impl Ticket {
                 self.fill_now(b"", false);
             }
             Duty::Done => {}
-            _ => self.fill_now(&write::error_frame(error), true),
+            Duty::Place { .. } | Duty::Part { .. } => self.fill_now(&write::error_frame(error), true),
         }
     }
 }

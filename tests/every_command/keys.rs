@@ -8,8 +8,9 @@ use std::collections::BTreeMap;
 
 use slotway::{
     commands::table::{
-        CommandTable, Keys, Spec, listing,
-        spec::{Begin, Find, KeyFlags},
+        CommandTable, Keys, Spec,
+        command_info::{Begin, Find, KeyFlags},
+        listing,
     },
     protocol::resp::request::Parser,
 };

@@ -35,6 +35,25 @@ pub enum Why {
 }
 
 impl Why {
+    /// Where else the request is served, and who says so.
+    pub fn redirect(&self) -> Option<(&Redirect, &Arc<Node>)> {
+        match self {
+            Why::Redirected(redirect, from) => Some((redirect, from)),
+            Why::Later(..) | Why::NoScript(..) | Why::Unsent(_) | Why::Hopeless(_) | Why::ByReplica(_) => None,
+            Why::TooLarge(_) => None,
+        }
+    }
+
+    /// What a node said of a request with keys at both ends of its slot's move.
+    pub fn try_again(&self) -> Option<&Bytes> {
+        match self {
+            Why::Later(Later::TryAgain, said) => Some(said),
+            Why::Later(Later::ClusterDown | Later::Loading | Later::MasterDown | Later::ReadOnly, _) => None,
+            Why::Redirected(..) | Why::NoScript(..) | Why::Unsent(_) | Why::Hopeless(_) | Why::ByReplica(_) => None,
+            Why::TooLarge(_) => None,
+        }
+    }
+
     /// As what it is counted.
     pub fn error(&self) -> NodeError {
         match self {

@@ -87,7 +87,7 @@ impl Database {
             InDatabase::FlushAll if self.is_one_of_several => Entered::InEach,
             InDatabase::Flush | InDatabase::FlushAll => self.ask_whole(Whole::Flush, writer),
             InDatabase::Script(_) if self.outgrows(request) => Entered::Refused(says::TOO_LONG_INSIDE.into()),
-            InDatabase::Script(code) => self.enter_script(request, code, known, writer),
+            InDatabase::Script(code) => self.enter_script(request, (code, spec), known, writer),
             InDatabase::Info if request.len() == 1 || has_arg(request, |arg| is_any(arg, WITH_KEYSPACE)) => {
                 Entered::CountsKeys
             }

@@ -115,7 +115,7 @@ impl Database {
     pub(super) fn enter_script(
         &self,
         request: &Request,
-        code: Code,
+        (code, spec): (Code, &Spec),
         known: KnownScripts,
         anew: &mut RequestWriter,
     ) -> Entered {
@@ -126,7 +126,7 @@ impl Database {
                 let is_kept =
                     known.by_digest && known.wrapped.is_proven(&sha) && known.scripts.find(sha.digits()).is_some();
                 known.wrapped.not_run_yet.set((!is_kept).then_some(sha));
-                let (name, script): (&[u8], &[u8]) = match (is_kept, request.is(0, "EVAL_RO")) {
+                let (name, script): (&[u8], &[u8]) = match (is_kept, spec.is_readonly()) {
                     (false, _) => (request.name(), &wrapped.kept),
                     (true, false) => (b"EVALSHA", wrapped.sha_kept.digits()),
                     (true, true) => (b"EVALSHA_RO", wrapped.sha_kept.digits()),

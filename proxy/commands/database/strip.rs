@@ -76,10 +76,8 @@ impl Strip {
             at: At::Line,
             held,
         };
-        let is_as_it_is = match reply_keys {
-            ReplyKeys::ChannelPairs => strip.database.channels.is_none(),
-            reply_keys => reply_keys == ReplyKeys::Nothing,
-        };
+        let is_of_channels = reply_keys == ReplyKeys::ChannelPairs;
+        let is_as_it_is = reply_keys == ReplyKeys::Nothing || is_of_channels && strip.database.channels.is_none();
         (!is_as_it_is).then(|| Box::new(strip))
     }
 

@@ -99,14 +99,17 @@ fn own(spec: &Spec, metrics: &Metrics) -> Option<Calls> {
     let asked = metrics.asked(spec.metric);
     let rejected = asked.rejected;
     // Whether a container's subcommand is known is asked before anything is counted; of a server's own the proxy's are none.
-    let is_counted = !spec.container && !spec.is_own();
+    if spec.is_own() {
+        return None;
+    }
     let counted = match spec.sender {
-        Sender::Both | Sender::Proxy if is_counted => {
+        Sender::Both | Sender::Proxy if !spec.container => {
             let calls = asked.answered.saturating_sub(rejected + asked.surplus);
             Calls { calls, rejected, failed: asked.failed.saturating_sub(rejected) }
         }
-        _ if spec.is_own() => return None,
-        _ => Calls { calls: 0, rejected, failed: 0 },
+        Sender::Both | Sender::Proxy | Sender::Clients | Sender::ClientsInParts => {
+            Calls { calls: 0, rejected, failed: 0 }
+        }
     };
     (counted != Calls::default()).then_some(counted)
 }

@@ -2,7 +2,10 @@
 
 use super::{Plan, Policy, tag_of_pattern};
 use crate::{
-    commands::table::{Spec, treatment::MergeRule},
+    commands::table::{
+        Spec,
+        merge_rule::{Entries, MergeRule},
+    },
     protocol::{
         resp::{Request, write},
         says,
@@ -39,11 +42,11 @@ pub fn all_entries(request: &Request, spec: Option<&Spec>, rule: MergeRule) -> O
     // SLOWLOG GET may have more arguments than it should, COMMANDLOG GET has one more.
     let most = spec.filter(|spec| spec.takes(request.len()))?.arity.max(3) as usize;
     let count = |at| std::str::from_utf8(request.arg(at)).ok()?.parse::<i64>().ok();
-    let log = match rule {
-        MergeRule::Newest(_) if request.len() == 2 => None,
-        MergeRule::Newest(_) if request.len() <= most && count(2).is_some_and(|count| count >= -1) => request.get(3),
-        MergeRule::Entries => request.get(2),
-        _ => return None,
+    let log = match rule.traits().entries {
+        Entries::Newest if request.len() == 2 => None,
+        Entries::Newest if request.len() <= most && count(2).is_some_and(|count| count >= -1) => request.get(3),
+        Entries::Count => request.get(2),
+        Entries::Newest | Entries::None => return None,
     };
     let mut frame = Vec::new();
     let words = [request.name(), b"GET", b"-1"].into_iter().chain(log);

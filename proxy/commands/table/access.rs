@@ -2,8 +2,9 @@
 //! and channel are about.
 
 use super::{
-    keys::Keys,
-    spec::{Finder, KeyFlags, Spec},
+    command_info::KeyFlags,
+    keys::{Finder, Keys},
+    spec::Spec,
     treatment::{Local, Treatment},
 };
 use crate::protocol::resp::{Request, request::is_option};
@@ -66,15 +67,33 @@ pub(super) fn of(name: &str) -> Varies {
     }
 }
 
+impl Local {
+    /// Which of its arguments are channels that a client has to be allowed.
+    fn names_channels(self) -> Channels {
+        match self {
+            Local::Subscribe | Local::Ssubscribe => Channels::All,
+            Local::Psubscribe => Channels::Patterns,
+            // Whoever listens to it may leave it.
+            Local::Unsubscribe | Local::Punsubscribe | Local::Sunsubscribe => Channels::None,
+            Local::Ping | Local::Echo | Local::Hello | Local::Auth | Local::Select | Local::Quit => Channels::None,
+            Local::Reset | Local::Readonly | Local::Readwrite | Local::Asking | Local::Client(_) => Channels::None,
+            Local::Multi | Local::Exec | Local::Discard | Local::Watch | Local::Unwatch => Channels::None,
+            Local::Monitor | Local::Wait | Local::Waitaof | Local::AclWhoami | Local::Proxy(_) => Channels::None,
+            Local::ClusterKeyslot | Local::ClusterView(_) | Local::CountPatterns | Local::ForgetScripts => {
+                Channels::None
+            }
+        }
+    }
+}
+
 impl Spec {
     /// Which of its arguments are channels.
     pub fn channels(&self) -> Channels {
-        match &self.treatment {
-            Treatment::Local(Local::Subscribe | Local::Ssubscribe) => Channels::All,
-            Treatment::Local(Local::Psubscribe) => Channels::Patterns,
-            _ if self.traits.publishes => Channels::First,
-            _ => Channels::None,
+        if self.traits.publishes {
+            return Channels::First;
         }
+        let Treatment::Local(local) = self.treatment else { return Channels::None };
+        local.names_channels()
     }
 
     /// Calls `visit` with the index of each key of `request` and what is done with it, until it says false; whether it never

@@ -9,7 +9,8 @@ mod names;
 use self::names::{KEYED, KEYLESS};
 use super::{
     super::database::ChannelUse,
-    spec::{Finder, Spec},
+    keys::Finder,
+    spec::Spec,
     treatment::{Local, Scripting, Treatment},
 };
 

@@ -1,7 +1,10 @@
 //! Which arguments of a request are keys. Specs tell most of it; what they cannot tell is here, as the server's own
 //! routing has it (`getKeysFromCommand` of Redis 7 and Valkey 9).
 
-use super::spec::{Begin, Find, Finder, KeySpec, Spec};
+use super::{
+    command_info::{Begin, Find, Flags, KeySpec},
+    spec::Spec,
+};
 use crate::protocol::resp::{Request, request::is_option};
 
 /// What is known of a request's keys.
@@ -15,12 +18,77 @@ pub enum Keys {
     AskServer,
 }
 
+/// How the keys of a command are found; decided once, when its row is made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Finder {
+    /// The command has no keys.
+    None,
+    /// Exactly one key, at this index.
+    At(u8),
+    /// By its key specs.
+    Specs,
+    /// `SORT key ... STORE key`, the last STORE counts.
+    Sort,
+    /// `GEORADIUS key ... STORE key`, likewise.
+    Georadius,
+    /// `XREAD ... STREAMS key... id...`.
+    Streams,
+    /// `MIGRATE host port key|"" ... KEYS key...`.
+    Migrate,
+    /// Only the server knows.
+    Server,
+}
+
+impl Finder {
+    pub(super) fn of(name: &str, flags: Flags, keys: &[KeySpec]) -> Finder {
+        match name {
+            "sort" | "sort_ro" => return Finder::Sort,
+            "georadius" | "georadiusbymember" => return Finder::Georadius,
+            "xread" | "xreadgroup" => return Finder::Streams,
+            "migrate" => return Finder::Migrate,
+            _ => {}
+        }
+        if keys.iter().any(KeySpec::is_open) {
+            return Finder::Server;
+        }
+        match keys {
+            [] if flags.has(Flags::MOVABLE_KEYS) => Finder::Server,
+            [] => Finder::None,
+            [KeySpec { begin: Begin::Index(at), find: Find::Range { last: 0, .. }, .. }] => {
+                u8::try_from(*at).map_or(Finder::Specs, Finder::At)
+            }
+            _ => Finder::Specs,
+        }
+    }
+}
+
 impl Spec {
+    /// Where its keys are, as the prologue of scripts reads it; `None` where that takes more than places.
+    pub fn rule_of_keys(&self) -> Option<String> {
+        let rule = |spec: &KeySpec| match (&spec.begin, spec.find) {
+            (Begin::Index(begin), Find::Range { last, step, limit: 0 | 1 }) => {
+                Some(format!("{begin}:{last}:{}", step.max(1)))
+            }
+            (Begin::Index(begin), Find::Count { count_at, first, step }) => {
+                Some(format!("{begin}#{count_at}:{first}:{}", step.max(1)))
+            }
+            _ => None,
+        };
+        match self.finder {
+            Finder::Georadius => Some("g".to_owned()),
+            Finder::At(_) | Finder::Specs => {
+                self.keys.iter().map(rule).collect::<Option<Vec<_>>>().map(|all| all.join(";"))
+            }
+            Finder::None | Finder::Sort | Finder::Streams | Finder::Migrate | Finder::Server => None,
+        }
+    }
+
     /// The index of the key of a command that has exactly one, always at the same place.
     pub fn only_key(&self) -> Option<usize> {
         match self.finder {
             Finder::At(index) => Some(usize::from(index)),
-            _ => None,
+            Finder::None | Finder::Specs | Finder::Sort | Finder::Georadius | Finder::Streams => None,
+            Finder::Migrate | Finder::Server => None,
         }
     }
 

@@ -8,7 +8,8 @@ use std::fmt::{self, Write};
 
 use super::{
     CommandTable,
-    spec::{Begin, Find, Flags, KeyFlags, KeySpec, RequestPolicy, ResponsePolicy, Spec},
+    command_info::{Begin, Find, Flags, KeyFlags, KeySpec, RequestPolicy, ResponsePolicy},
+    spec::Spec,
 };
 use crate::protocol::resp::Value;
 

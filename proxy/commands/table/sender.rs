@@ -3,7 +3,8 @@
 //! which.
 
 use super::{
-    spec::{Flags, Spec},
+    Flags,
+    spec::Spec,
     treatment::{Local, Scripting, Treatment},
 };
 

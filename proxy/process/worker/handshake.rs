@@ -52,13 +52,17 @@ pub(super) async fn is_agreed(stream: &mut Stream, client: &Client, clients: &Cl
                 );
             }
         }
-        Failed::Certificate(why) if complaints.certificate.may_be_told() => {
-            tracing::warn!("client {peer} cannot come in by rediss://{local}: {why}");
+        Failed::Certificate(why) => {
+            if complaints.certificate.may_be_told() {
+                tracing::warn!("client {peer} cannot come in by rediss://{local}: {why}");
+            }
         }
-        Failed::Otherwise(why) if complaints.otherwise.may_be_told() => {
-            tracing::warn!("client {peer} and rediss://{local} do not come to speak TLS: {why}");
+        Failed::Otherwise(why) => {
+            if complaints.otherwise.may_be_told() {
+                tracing::warn!("client {peer} and rediss://{local} do not come to speak TLS: {why}");
+            }
         }
-        _ => {}
+        Failed::Gone => {}
     }
     false
 }

@@ -27,7 +27,7 @@ pub(super) async fn is_read(stream: &mut Stream, client: &Client, clients: &Clie
             Err(Some(format!("{} is in none of the networks of `trusted_proxies`", peer.ip().to_canonical())))
         }
         // Who may reach a unix socket, its mode says.
-        _ => within_patience(client, read(stream)).await,
+        Endpoint::Tcp(_) | Endpoint::Unix(_) => within_patience(client, read(stream)).await,
     };
     match said {
         Ok(Some((peer, local))) => {

@@ -70,6 +70,12 @@ impl<'a> Request<'a> {
         self.spans.iter().map(move |span| &frame[span.start as usize..span.end as usize])
     }
 
+    /// Whether it is a line of HTTP, by which some web page makes a browser talk to us: `POST / ...` or `Host: ...`, as Redis
+    /// knows it.
+    pub fn is_http(&self) -> bool {
+        self.is(0, "POST") || self.is(0, "HOST:")
+    }
+
     /// Whether the argument at `index` is `word`, in any case.
     pub fn is(&self, index: usize, word: &str) -> bool {
         let arg = self.arg(index);

@@ -90,7 +90,7 @@ impl Handover {
                 HandoverStep::DropOld
             }
             Stage::Fading(_) if over => HandoverStep::Done,
-            _ => HandoverStep::Wait,
+            Stage::Opening | Stage::Overlap(..) | Stage::Fading(_) => HandoverStep::Wait,
         }
     }
 

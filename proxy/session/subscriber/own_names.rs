@@ -141,12 +141,12 @@ impl OwnNames {
         };
         let fits = |kind: TopicKind, topic: &[u8]| match kind {
             TopicKind::Pattern => glob::matches(self.shown(kind, topic), &channel),
-            _ => *topic == *channel,
+            TopicKind::Channel | TopicKind::Shard => *topic == *channel,
         };
         let told = topics.iter().filter(|(kind, topic)| fits(*kind, topic)).map(|(kind, topic)| {
             let frame = match kind {
                 TopicKind::Pattern => message(&[b"pmessage", self.shown(*kind, topic), &channel, &payload]),
-                _ => message(&[b"message", &channel, &payload]),
+                TopicKind::Channel | TopicKind::Shard => message(&[b"message", &channel, &payload]),
             };
             (*kind, topic.clone(), frame)
         });
@@ -158,7 +158,9 @@ impl OwnNames {
         let Some(databases) = &self.databases else { return name };
         let own = match kind {
             TopicKind::Shard => databases.own(name).map(|(_, own)| own),
-            _ => databases.channels().and_then(|channels| channels.own(name, kind == TopicKind::Pattern)),
+            TopicKind::Channel | TopicKind::Pattern => {
+                databases.channels().and_then(|channels| channels.own(name, kind == TopicKind::Pattern))
+            }
         };
         own.unwrap_or(name)
     }

@@ -11,6 +11,9 @@ use crate::{
 /// The longest part of a node's own error text that is passed on.
 pub(super) const LONGEST_REASON: usize = 200;
 
+/// What to do where an error says nothing that is known.
+const ASK_THE_DOCTOR: &str = "`slotway doctor` with the same settings says more";
+
 /// What was being done when it failed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum DialStep {
@@ -107,7 +110,8 @@ impl DialError {
                 "it turns connections away: see protected-mode, bind and maxclients in its configuration"
             }
             DialStep::Ask => "is it loading, or busy? Its own log tells (docker logs NODE)",
-            _ => "`slotway doctor` with the same settings says more",
+            DialStep::Introduce | DialStep::Login | DialStep::Identify | DialStep::Select => ASK_THE_DOCTOR,
+            DialStep::Readonly | DialStep::Stay | DialStep::Tracking => ASK_THE_DOCTOR,
         }
     }
 }

@@ -137,10 +137,10 @@ impl std::fmt::Debug for Extras {
 impl RequestTraits {
     /// Under which class its duration at the node is counted.
     pub fn class(&self) -> RequestClass {
-        match self {
-            RequestTraits { writes: true, .. } => RequestClass::Write,
-            RequestTraits { repeatable: true, .. } => RequestClass::Read,
-            _ => RequestClass::Other,
+        match (self.writes, self.repeatable) {
+            (true, _) => RequestClass::Write,
+            (false, true) => RequestClass::Read,
+            (false, false) => RequestClass::Other,
         }
     }
 }
@@ -312,7 +312,7 @@ impl Envelope {
     pub fn slot(&self) -> Option<Slot> {
         match self.route {
             Route::Slot(slot) | Route::Replica(slot, _) => Some(slot),
-            _ => None,
+            Route::Any | Route::PubSub | Route::All => None,
         }
     }
 }

@@ -51,7 +51,9 @@ pub fn rewritten(
             out
         }),
         ReplyKeys::AclLog => list(reply, most, |entry| denied(database, entry)),
-        _ => None,
+        ReplyKeys::Nothing | ReplyKeys::Key | ReplyKeys::Each | ReplyKeys::Pairs | ReplyKeys::First => None,
+        ReplyKeys::Page | ReplyKeys::Streams | ReplyKeys::Group | ReplyKeys::Replies => None,
+        ReplyKeys::Script | ReplyKeys::Digest | ReplyKeys::Whole => None,
     };
     told.unwrap_or_else(|| reply.to_vec())
 }
