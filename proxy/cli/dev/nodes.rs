@@ -2,8 +2,9 @@
 
 use std::{
     fs,
+    os::unix::process::CommandExt,
     path::{Path, PathBuf},
-    process::{ExitStatus, Stdio},
+    process::{Child, Command, Stdio},
     time::Duration,
 };
 
@@ -12,7 +13,6 @@ use slotway::{
     upstream::dial::{Control, Dialer, Login},
 };
 use tempfile::TempDir;
-use tokio::process::{Child, Command};
 use tokio_util::sync::CancellationToken;
 
 use super::{BUS, Failure};
@@ -22,6 +22,8 @@ use crate::cli::{flags::DevFlags, say};
 const PATIENCE: Duration = Duration::from_secs(3);
 /// How much of a dead node's log is shown.
 const LAST_LINES: usize = 5;
+/// How often is looked whether a node has ended.
+const LOOK: Duration = Duration::from_millis(50);
 
 /// Which nodes there are to be.
 #[derive(Clone, Debug)]
@@ -134,11 +136,10 @@ impl Nodes {
     }
 
     fn hire(&self) -> std::io::Result<Child> {
-        let pids = self.running.iter().filter_map(|(_, child)| child.id()).map(|pid| pid.to_string());
+        let pids = self.running.iter().map(|(_, child)| child.id().to_string());
         let mut command = Command::new("sh");
         command.args(["-c", UNDERTAKER, "undertaker"]).arg(self.folder.path()).args(pids);
-        // Dropped in order, it is killed: its own work has then been done, and a process id may belong to another.
-        command.process_group(0).kill_on_drop(true);
+        command.process_group(0);
         command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null()).spawn()
     }
 
@@ -150,7 +151,7 @@ impl Nodes {
         let log = fs::File::create(folder.join("log"))?;
         // A group of its own: Ctrl-C in the terminal is for us, and the nodes must outlive the drain.
         let mut command = Command::new(&self.program);
-        command.arg(&file).current_dir(&folder).process_group(0).kill_on_drop(true);
+        command.arg(&file).current_dir(&folder).process_group(0);
         command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log).spawn()
     }
 
@@ -193,7 +194,7 @@ impl Nodes {
                     return dead;
                 }
             }
-            tokio::time::sleep(Duration::from_millis(50)).await;
+            tokio::time::sleep(LOOK).await;
         }
     }
 
@@ -213,18 +214,30 @@ impl Nodes {
     pub async fn stop(mut self) {
         for (_, child) in &mut self.running {
             // Nothing is to be saved, so that nothing is lost by not asking.
-            let _ = child.start_kill();
+            let _ = child.kill();
         }
         for port in self.ports.clone() {
             if !self.running.iter().any(|(running, _)| *running == port) {
                 self.stop_stray(port).await;
             }
         }
-        for (port, child) in &mut self.running {
-            let ended: Result<std::io::Result<ExitStatus>, _> = tokio::time::timeout(PATIENCE, child.wait()).await;
-            if ended.is_err() {
-                tracing::warn!("node {port} does not end");
+        let all_ended = async {
+            while !self.running.is_empty() {
+                self.next_death().await;
             }
+        };
+        if tokio::time::timeout(PATIENCE, all_ended).await.is_err() {
+            let left: Vec<String> = self.running.iter().map(|(port, _)| port.to_string()).collect();
+            tracing::warn!("these nodes do not end: {}", left.join(", "));
+        }
+    }
+}
+
+impl Drop for Nodes {
+    fn drop(&mut self) {
+        // The undertaker last: its own work has then been done, and a process id may belong to another.
+        for child in self.running.iter_mut().map(|(_, child)| child).chain(&mut self.undertaker) {
+            let _ = child.kill();
         }
     }
 }
