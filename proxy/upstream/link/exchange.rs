@@ -113,12 +113,12 @@ impl Exchange {
     /// Reads, writes and watches the deadlines, all three each time: a blocked write must never stop reading, since
     /// the node may be waiting for just that.
     pub fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Lost> {
-        self.link.context.clock.tick();
         self.link.waking.listen(cx.waker());
         if self.lets_others_go_first() {
             cx.waker().wake_by_ref();
             return Poll::Pending;
         }
+        self.link.context.clock.tick();
         if let Poll::Ready(lost) = self.poll_read(cx) {
             return Poll::Ready(Lost::Broken(lost));
         }
