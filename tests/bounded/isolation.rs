@@ -115,7 +115,7 @@ fn what_is_popped_is_delivered_whatever_room_there_is() {
 #[test]
 fn large_values_of_several_slots_pass_through_in_order() {
     let cluster = Cluster::three();
-    let proxy = Proxy::start(Settings::new(cluster.seeds()).with("MAX_BUFFERED", "16MiB"));
+    let proxy = Proxy::start(Settings::new(cluster.seeds()).unhurried().with("MAX_BUFFERED", "16MiB"));
     let keys: Vec<String> = (0..6).map(|number| cluster.key_on(number % 3, &format!("parts:{number}:"))).collect();
     let values: Vec<Vec<u8>> = (0..6).map(|number| value(number, 12 * MIB)).collect();
     for (key, value) in keys.iter().zip(&values) {
@@ -174,8 +174,8 @@ fn a_deadline_is_about_a_node_s_silence() {
 #[test]
 fn all_of_many_large_reads_at_once_are_served() {
     let cluster = Cluster::three();
-    let settings = Settings::new(cluster.seeds()).with("REQUEST_TIMEOUT", "1s").with("WORKERS", 1);
-    let proxy = Proxy::start(settings);
+    // That all of them together may take longer than one: `session/tests/large.rs`, where time is what the test says.
+    let proxy = Proxy::start(Settings::new(cluster.seeds()).unhurried().with("WORKERS", 1));
     let large = value(0, 10 * MIB);
     assert_eq!(proxy.client().call(&[b"SET".as_slice(), b"many", &large]), "+OK\r\n");
     thread::scope(|scope| {

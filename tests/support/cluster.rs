@@ -15,7 +15,7 @@ use slotway::protocol::{
 use super::{
     Client, Flavour, Node, NodeTls, Reply, Setup,
     node::info_field,
-    wait::{eventually, until},
+    wait::{eventually, until, until_or},
 };
 
 /// How a cluster is to be.
@@ -249,9 +249,10 @@ impl Cluster {
     /// Makes the replica at `index` the primary (`CLUSTER FAILOVER`, with FORCE or TAKEOVER where given) and waits for it.
     #[track_caller]
     pub fn fail_over_to(&self, index: usize, option: &str) {
-        // The nodes may refuse their votes or run out of time, and then nobody tries again.
+        self.wait_until_known_as_replica(index);
         let asked = format!("CLUSTER FAILOVER {option}");
-        until("the failover", Duration::from_secs(30), || {
+        let failed = || format!("{asked} of node {}; it says:\n{}", self.nodes[index].port, self.nodes[index].log());
+        until_or(failed, Duration::from_secs(30), || {
             let reply = self.nodes[index].line(asked.trim());
             assert!(reply == "+OK\r\n" || self.is_primary(index), "{asked}: {reply:?}");
             let end = Instant::now() + Duration::from_secs(6);
@@ -259,6 +260,23 @@ impl Cluster {
                 thread::sleep(Duration::from_millis(10));
             }
             self.is_primary(index).then_some(())
+        });
+    }
+
+    /// Waits until all nodes at work know whose replica the node at `index` is. One that takes it for a primary, as it may have
+    /// been until just now, refuses its vote, and a replica that was refused asks again only after four times the node timeout.
+    fn wait_until_known_as_replica(&self, index: usize) {
+        let id = self.id(index);
+        let whose = |node: &Node| {
+            let nodes = node.line("CLUSTER NODES").string();
+            let fields: Vec<&str> = nodes.lines().find(|line| line.starts_with(&id))?.split(' ').collect();
+            (fields[2].contains("slave")).then(|| fields[3].to_owned())
+        };
+        let what = format!("all to know that {} is a replica", self.nodes[index].port);
+        until(&what, Duration::from_secs(30), || {
+            let own = whose(&self.nodes[index]).or_else(|| self.is_primary(index).then(String::new))?;
+            let mut others = self.nodes.iter().filter(|node| node.is_at_work());
+            (own.is_empty() || others.all(|other| whose(other).as_ref() == Some(&own))).then_some(())
         });
     }
 

@@ -231,6 +231,11 @@ impl Node {
         self.paused = false;
     }
 
+    /// Whether it is neither killed nor frozen.
+    pub fn is_at_work(&self) -> bool {
+        self.child.is_some() && !self.paused
+    }
+
     /// What it has logged.
     pub fn log(&self) -> String {
         fs::read_to_string(self.folder.join("node.log")).unwrap_or_default()

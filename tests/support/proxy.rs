@@ -43,6 +43,13 @@ impl Settings {
         self
     }
 
+    /// With deadlines that a busy machine does not meet by accident: for tests that are about something else. That discovery
+    /// has waited for a node is no failure then: its patience is fixed, and shorter.
+    pub fn unhurried(self) -> Settings {
+        let patient = self.with("REQUEST_TIMEOUT", "30s").with("CONNECT_TIMEOUT", "15s").with("NODE_TIMEOUT", "45s");
+        patient.expecting("SLOTWAY-NODE-UNREACHABLE").expecting("slots are served by")
+    }
+
     /// With so many open files allowed.
     pub fn with_open_files(mut self, count: usize) -> Settings {
         self.open_files = Some(count);

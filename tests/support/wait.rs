@@ -16,13 +16,31 @@ pub fn until<T>(what: &str, patience: Duration, look: impl FnMut() -> Option<T>)
 
 /// As [`until`], but looks only so often: where looking costs a process.
 #[track_caller]
-pub fn until_by<T>(step: Duration, what: &str, patience: Duration, mut look: impl FnMut() -> Option<T>) -> T {
+pub fn until_by<T>(step: Duration, what: &str, patience: Duration, look: impl FnMut() -> Option<T>) -> T {
+    wait(step, || what.to_owned(), patience, look)
+}
+
+/// As [`until`], where what is to be told of a failure takes some asking.
+#[track_caller]
+pub fn until_or<T>(what: impl FnOnce() -> String, patience: Duration, look: impl FnMut() -> Option<T>) -> T {
+    wait(STEP, what, patience, look)
+}
+
+#[track_caller]
+fn wait<T>(
+    step: Duration,
+    what: impl FnOnce() -> String,
+    patience: Duration,
+    mut look: impl FnMut() -> Option<T>,
+) -> T {
     let end = Instant::now() + patience;
     loop {
         if let Some(found) = look() {
             return found;
         }
-        assert!(Instant::now() < end, "waited {patience:?} for: {what}");
+        if Instant::now() >= end {
+            panic!("waited {patience:?} for: {}", what());
+        }
         thread::sleep(step);
     }
 }
