@@ -232,3 +232,71 @@ impl ElementStream {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use tokio::task::spawn_local;
+
+    use super::*;
+    use crate::upstream::router::scripted::{Scripted, frame, within_a_minute};
+
+    #[tokio::test(start_paused = true)]
+    async fn only_so_many_parts_are_asked_ahead_of_the_one_that_is_due() {
+        within_a_minute(async {
+            let mut nodes = Scripted::new(1);
+            let (caller, slot) = (Caller::of(&nodes), Slot::of(b"k"));
+            let all = (0..20).map(|_| PartReply::Unasked(slot, frame("MGET k").into())).collect();
+            // The first part's elements stand at both ends.
+            let order: Vec<u32> = (0..20).chain([0]).collect();
+            let mut parts = Parts::new(all, &order, |slot| caller.attempts(Some(slot)));
+            let serves = async {
+                loop {
+                    let mut node = nodes.node(0).await;
+                    spawn_local(async move {
+                        loop {
+                            node.hears(&frame("MGET k")).await;
+                            node.says(b"*1\r\n$1\r\nv\r\n").await;
+                        }
+                    });
+                }
+            };
+            let asks = async {
+                assert!(parts.ask_first().await.is_ok());
+                assert_eq!((parts.ahead, parts.unasked.len()), (ASKED_AHEAD, 4));
+                assert!(parts.due(0).await.is_ok());
+                assert_eq!((parts.ahead, parts.unasked.len()), (ASKED_AHEAD, 3), "another in its place");
+                assert!(parts.due(0).await.is_ok());
+                assert_eq!((parts.ahead, parts.unasked.len()), (ASKED_AHEAD, 3), "it was due before");
+                for part in 1..20 {
+                    assert!(parts.due(part).await.is_ok());
+                }
+                assert_eq!((parts.ahead, parts.unasked.len()), (0, 0));
+            };
+            tokio::select! {
+                () = serves => {}
+                () = asks => {}
+            }
+        })
+        .await;
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_part_that_is_no_list_is_the_error_that_it_says() {
+        within_a_minute(async {
+            for (said, expected) in [("-NOPERM no\r\n", "-NOPERM no\r\n"), ("$1\r\nv\r\n", says::ODD_REPLIES)] {
+                let mut nodes = Scripted::new(1);
+                let (caller, slot) = (Caller::of(&nodes), Slot::of(b"k"));
+                let answers = async {
+                    let mut node = nodes.node(0).await;
+                    node.hears(&frame("MGET k")).await;
+                    node.says(said.as_bytes()).await;
+                };
+                let asked = ask(caller.attempts(Some(slot)), slot, frame("MGET k").into());
+                let (begun, ()) = tokio::join!(asked, answers);
+                let ErrorReply(error) = begun.err().expect("an error");
+                assert!(String::from_utf8_lossy(&error).contains(expected), "{error:?}");
+            }
+        })
+        .await;
+    }
+}

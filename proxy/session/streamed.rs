@@ -11,7 +11,7 @@ use std::{
     future::{Future, poll_fn},
     pin::pin,
     task::Poll,
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use bytes::{Buf, Bytes, BytesMut};
@@ -246,8 +246,8 @@ async fn unless_silent<T>(
     work: impl Future<Output = T>,
 ) -> Result<T, Elapsed> {
     let (mut work, tally) = (pin!(work), router.node_tally(node));
-    let until = Instant::now() + router.timeouts().node_timeout();
-    let mut deadline = Instant::now() + limit;
+    let now = router.clock().tick();
+    let (until, mut deadline) = (now + router.timeouts().node_timeout(), now + limit);
     loop {
         let silent = match timeout_at(deadline.into(), work.as_mut()).await {
             Ok(done) => return Ok(done),

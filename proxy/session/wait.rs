@@ -10,11 +10,7 @@
 
 mod offsets;
 
-use std::{
-    cell::Cell,
-    rc::Rc,
-    time::{Duration, Instant},
-};
+use std::{cell::Cell, rc::Rc, time::Duration};
 
 use bytes::Bytes;
 
@@ -95,7 +91,7 @@ impl Wait {
         match self.local {
             Some(local) => count_synced(router, line, (local, replicas), timeout, known).await,
             None => {
-                let deadline = timeout.and_then(|timeout| Instant::now().checked_add(timeout));
+                let deadline = timeout.and_then(|timeout| router.clock().tick().checked_add(timeout));
                 count(router, line, replicas, deadline, known).await
             }
         }
@@ -116,7 +112,7 @@ impl Wait {
 pub(super) async fn wait_in_transaction(caller: &Caller, request: &Request<'_>) -> Bytes {
     let Some(wait) = Wait::for_replicas(request) else { return server_says(caller, request).await };
     let known = Rc::new(Cell::new((0, 0)));
-    let now = Some(Instant::now());
+    let now = Some(caller.router.clock().tick());
     let counted = count(caller.router.clone(), caller.line.clone(), wait.wanted.replicas, now, known).await;
     counted.map_or_else(|error| write::error_frame(&error), |counts| wait.reply(counts))
 }

@@ -15,7 +15,7 @@ use std::{
     rc::Rc,
     sync::Arc,
     task::{Context, Poll, ready},
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use bytes::{Bytes, BytesMut};
@@ -226,7 +226,7 @@ impl Dedicated {
             return Poll::Ready(Err(io::Error::new(io::ErrorKind::UnexpectedEof, "closed by the node")));
         }
         self.received += count as u64;
-        self.open.tally.received(count, Instant::now());
+        self.open.tally.received(count, tokio::time::Instant::now().into_std());
         if !self.held.is_now(self.partial.len()) {
             return Poll::Ready(Err(io::Error::new(io::ErrorKind::OutOfMemory, says::NO_ROOM)));
         }

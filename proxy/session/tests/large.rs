@@ -3,7 +3,10 @@
 use std::time::Instant;
 
 use super::*;
-use crate::{protocol::slot::Slot, upstream::sizes::LARGE_REPLY};
+use crate::{
+    protocol::slot::Slot,
+    upstream::{sizes::LARGE_REPLY, ticket::OWED_LIMIT},
+};
 
 /// Replies to these have been large of late.
 fn are_large(nodes: &Scripted, requests: &[&str]) {
@@ -147,6 +150,107 @@ async fn a_part_that_is_cut_short_takes_the_client_with_it() {
         client.is_told("*2\r\n$1\r\n1\r\n$10\r\n012").await;
         drop(first);
         assert_eq!(client.stream.hears_the_end().await, b"");
+    })
+    .await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn replies_that_have_become_small_take_the_shared_connection_again() {
+    with(1, async |mut nodes, mut client| {
+        are_large(&nodes, &["GET foo"]);
+        client.asks("GET foo").await;
+        let mut own = nodes.node(0).await;
+        own.hears(&frame("GET foo")).await;
+        own.says(b"$1\r\n1\r\n").await;
+        client.is_told("$1\r\n1\r\n").await;
+        client.asks("GET foo").await;
+        // The other is made ahead for the next who needs one of its own.
+        let [mut one, mut other] = [nodes.node(0).await, nodes.node(0).await];
+        let heard = tokio::select! {
+            heard = own.request() => panic!("by its own connection: {}", heard.escape_ascii()),
+            heard = one.request() => heard,
+            heard = other.request() => heard,
+        };
+        assert_eq!(heard, frame("GET foo"));
+        assert!(!nodes.router.large().knows(Slot::of(b"foo"), b"GET", b"foo"));
+    })
+    .await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_transaction_whose_replies_are_large_goes_apart_and_passes_through() {
+    with(1, async |mut nodes, mut client| {
+        client.asks("GET bar").await;
+        let mut shared = nodes.node(0).await;
+        shared.hears(&frame("GET bar")).await;
+        shared.says(b"$-1\r\n").await;
+        client.is_told("$-1\r\n").await;
+        nodes.router.large().note_transaction(Slot::of(b"foo"), Instant::now());
+        let batch = [frame("MULTI"), frame("GET foo"), frame("EXEC")].concat();
+        client.stream.says(&batch).await;
+        let mut own = nodes.node(0).await;
+        own.hears(&batch).await;
+        let reply = [&b"*1\r\n"[..], &bulk(b'x', LARGE_REPLY)].concat();
+        let (front, rest) = reply.split_at(40_000);
+        own.says(&[b"+OK\r\n+QUEUED\r\n", front].concat()).await;
+        client.is_told("+OK\r\n+QUEUED\r\n").await;
+        client.stream.hears(front).await;
+        tokio::join!(own.says(rest), client.stream.hears(rest));
+    })
+    .await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn of_many_whose_replies_may_be_large_few_are_at_a_node_and_all_are_served() {
+    with(1, async |mut nodes, first| {
+        // Nothing is known of their replies.
+        let mut clients = vec![first];
+        clients.extend((0..9).map(|_| Client::connect(&nodes)));
+        for client in &mut clients {
+            client.asks("GET foo").await;
+        }
+        let mut node = nodes.node(0).await;
+        node.hears(&frame("GET foo").repeat(4)).await;
+        let more = tokio::time::timeout(Duration::from_millis(500), node.request()).await;
+        assert!(more.is_err(), "four are enough");
+        // Each takes long, all of them together much longer than one request may.
+        for number in 0..10 {
+            tokio::time::sleep(Duration::from_millis(900)).await;
+            node.says(format!(":{number}\r\n").as_bytes()).await;
+        }
+        let mut all = Vec::new();
+        for client in &mut clients {
+            all.push(client.line().await);
+        }
+        all.sort();
+        assert_eq!(all, (0..10).map(|number| format!(":{number}\r\n")).collect::<Vec<_>>());
+    })
+    .await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn parts_that_turn_out_to_be_too_large_to_be_put_together_are_asked_again_one_by_one() {
+    with(2, async |mut nodes, mut client| {
+        client.asks("MGET foo bar").await;
+        let (mut first, mut second) = (nodes.node(0).await, nodes.node(1).await);
+        first.hears(&frame("MGET bar")).await;
+        second.hears(&frame("MGET foo")).await;
+        first.says(b"*1\r\n$3\r\nbar\r\n").await;
+        let large = [&b"*1\r\n"[..], &bulk(b'f', OWED_LIMIT)].concat();
+        let goes_on = async {
+            second.says(&large).await;
+            second
+        };
+        let again = async {
+            let (mut own_second, mut own_first) = (nodes.node(1).await, nodes.node(0).await);
+            own_second.hears(&frame("MGET foo")).await;
+            own_first.hears(&frame("MGET bar")).await;
+            own_first.says(b"*1\r\n$3\r\nbar\r\n").await;
+            own_second.says(&large).await;
+            (own_first, own_second)
+        };
+        let expected = [&b"*2\r\n"[..], &bulk(b'f', OWED_LIMIT), b"$3\r\nbar\r\n"].concat();
+        tokio::join!(goes_on, again, client.stream.hears(&expected));
     })
     .await;
 }

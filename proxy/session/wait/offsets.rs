@@ -29,7 +29,7 @@ const LAST_PAUSE: Duration = Duration::from_millis(100);
 const BETWEEN_LOOKS: Backoff = Backoff::new(Duration::from_millis(1), LAST_PAUSE);
 /// A node's uptime is told in whole seconds.
 const UPTIME_STEP: Duration = Duration::from_secs(1);
-const INFO_SERVER: &[u8] = b"*2\r\n$4\r\nINFO\r\n$6\r\nserver\r\n";
+pub(super) const INFO_SERVER: &[u8] = b"*2\r\n$4\r\nINFO\r\n$6\r\nserver\r\n";
 pub(super) const INFO_REPLICATION: &[u8] = b"*2\r\n$4\r\nINFO\r\n$11\r\nreplication\r\n";
 /// Waits for more replicas than there can be: the node asks all it has for their acknowledgements at once.
 pub(super) const HURRY: &[u8] = b"*3\r\n$4\r\nWAIT\r\n$7\r\n1000000\r\n$1\r\n1\r\n";
@@ -79,7 +79,7 @@ pub(super) async fn count(
     loop {
         let least = targets.iter().map(|target| target.acknowledged).min().unwrap_or(0);
         known.set((0, least));
-        let now = Instant::now();
+        let now = router.clock().tick();
         if least >= wanted || deadline.is_some_and(|deadline| now >= deadline) {
             return Ok((0, least));
         }
@@ -151,7 +151,7 @@ impl NodeOffset {
             let server = text(ask(router, &link, INFO_SERVER).await)?;
             let uptime = field(&server, "uptime_in_seconds").and_then(|seconds| seconds.parse().ok());
             let uptime = Duration::from_secs(uptime.ok_or_else(|| Unsure::Silent("INFO lacks its uptime".to_owned()))?);
-            if uptime < written.elapsed() + UPTIME_STEP {
+            if uptime < router.clock().tick() - written + UPTIME_STEP {
                 return Err(Unsure::Lost("it has restarted since".to_owned()));
             }
         }
@@ -225,7 +225,7 @@ pub(super) async fn count_synced(
     timeout: Option<Duration>,
     known: Rc<Cell<Counts>>,
 ) -> Result<Counts, String> {
-    let deadline = timeout.and_then(|timeout| Instant::now().checked_add(timeout));
+    let deadline = timeout.and_then(|timeout| router.clock().tick().checked_add(timeout));
     let patience = router.timeouts().request_timeout();
     let mut connections = Vec::new();
     for target in meet(&router, &line).await? {
@@ -243,7 +243,7 @@ pub(super) async fn count_synced(
         connections.push(connection);
     }
     loop {
-        let now = Instant::now();
+        let now = router.clock().tick();
         let left = deadline.map_or(LAST_PAUSE, |deadline| deadline.saturating_duration_since(now).min(LAST_PAUSE));
         let slice = left.as_millis().max(1).to_string();
         let (local, replicas) = (wanted.0.to_string(), wanted.1.to_string());
@@ -265,7 +265,7 @@ pub(super) async fn count_synced(
         let least = least.unwrap_or_default();
         known.set(least);
         let enough = least.0 >= wanted.0 && least.1 >= wanted.1;
-        if enough || deadline.is_some_and(|deadline| Instant::now() >= deadline) {
+        if enough || deadline.is_some_and(|deadline| router.clock().tick() >= deadline) {
             connections.into_iter().for_each(Dedicated::give_back);
             return Ok(least);
         }

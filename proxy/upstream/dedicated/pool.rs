@@ -5,10 +5,10 @@ use std::{
     collections::{HashMap, HashSet, VecDeque},
     rc::{Rc, Weak},
     sync::Arc,
-    time::{Duration, Instant},
+    time::Duration,
 };
 
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 
 use super::Dedicated;
 use crate::{
@@ -77,7 +77,7 @@ impl Open {
         let opened = dialled.inspect_err(|error| tally.connect_failed(error.permanent))?;
         tally.connected();
         let connection = Connection::new(node.clone(), connector.ender.clone());
-        connection.opened(opened.id, Instant::now());
+        connection.opened(opened.id, Instant::now().into_std());
         Ok(Open { stream: opened.stream, tally, connection, _descriptor: descriptor })
     }
 }

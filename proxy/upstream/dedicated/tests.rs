@@ -122,3 +122,136 @@ async fn what_is_given_up_on_a_connection_is_in_doubt_for_its_client() {
     })
     .await;
 }
+
+/// Idle connections, and when they are closed.
+mod pool {
+    use super::*;
+    use crate::cluster::topology::Accepts;
+
+    /// The next who need a connection find two that were made ahead.
+    async fn spares(nodes: &mut Scripted) -> [Peer; 2] {
+        [spare(nodes).await, spare(nodes).await]
+    }
+
+    async fn spare(nodes: &mut Scripted) -> Peer {
+        let peer = nodes.node(0).await;
+        // Once everybody has had a turn it is idle.
+        tokio::time::sleep(Duration::from_millis(1)).await;
+        peer
+    }
+
+    /// Takes one that is there already.
+    async fn take_idle(nodes: &Scripted) -> Dedicated {
+        nodes.router.first_lane().pool().take(&node(nodes)).await.expect("an idle connection")
+    }
+
+    async fn seconds(count: u64) {
+        tokio::time::sleep(Duration::from_secs(count)).await;
+    }
+
+    /// Whether the other end has closed the connection.
+    async fn is_closed(mut peer: Peer) -> bool {
+        let mut byte = [0];
+        let read = tokio::io::AsyncReadExt::read(&mut peer.0, &mut byte);
+        tokio::time::timeout(Duration::ZERO, read).await.is_ok()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn two_are_made_ahead_for_the_next() {
+        with(async |mut nodes| {
+            let (_first, _peer) = take(&mut nodes).await;
+            let _spares = spares(&mut nodes).await;
+            nodes.stop(0);
+            let (_second, _third) = (take_idle(&nodes).await, take_idle(&nodes).await);
+            assert!(nodes.router.first_lane().pool().take(&node(&nodes)).await.is_err(), "there were two");
+        })
+        .await;
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_nobody_needs_is_closed_but_for_the_spare_ones() {
+        with(async |mut nodes| {
+            let (first, first_peer) = take(&mut nodes).await;
+            let [one, other] = spares(&mut nodes).await;
+            let second = take_idle(&nodes).await;
+            let another = spare(&mut nodes).await;
+            first.give_back();
+            second.give_back();
+            seconds(14).await;
+            // Of four none has been idle for long.
+            let third = take_idle(&nodes).await;
+            third.give_back();
+            seconds(6).await;
+            let closed =
+                [is_closed(first_peer).await, is_closed(one).await, is_closed(other).await, is_closed(another).await];
+            // The last to be used was the spare one that the second was.
+            assert_eq!(closed, [false, true, false, true]);
+        })
+        .await;
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_connection_that_its_node_may_be_about_to_close_is_not_taken() {
+        with(async |mut nodes| {
+            let accepts = Accepts { idle: Some(Duration::from_secs(10)), ..Accepts::default() };
+            nodes.topology.send_modify(|topology| Arc::make_mut(topology).accepts = accepts);
+            nodes.router.refresh();
+            let (_first, _peer) = take(&mut nodes).await;
+            let [one, other] = spares(&mut nodes).await;
+            seconds(4).await;
+            drop(take_idle(&nodes).await);
+            assert!(is_closed(other).await, "who took it has dropped it");
+            let third = spare(&mut nodes).await;
+            seconds(6).await;
+            let (_second, _peer) = take(&mut nodes).await;
+            assert!(is_closed(one).await && is_closed(third).await);
+        })
+        .await;
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_leads_to_no_node_any_more_is_closed() {
+        with(async |mut nodes| {
+            let (_first, _peer) = take(&mut nodes).await;
+            let spares = spares(&mut nodes).await;
+            let pool = nodes.router.first_lane().pool().clone();
+            let mut topology = (**nodes.router.topology()).clone();
+            pool.follow(&topology);
+            drop((take_idle(&nodes).await, nodes.node(0).await));
+            topology.nodes.clear();
+            pool.follow(&topology);
+            for peer in spares {
+                assert!(is_closed(peer).await);
+            }
+        })
+        .await;
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn idle_ones_are_closed_where_others_need_their_files() {
+        with(async |mut nodes| {
+            let (first, first_peer) = take(&mut nodes).await;
+            let spares = spares(&mut nodes).await;
+            let descriptors = nodes.router.connector().descriptors.clone();
+            let mut all = Vec::new();
+            let mut take_all = || {
+                while descriptors.are_plenty() {
+                    all.extend(descriptors.try_take());
+                }
+            };
+            take_all();
+            tokio::task::yield_now().await;
+            for peer in spares {
+                assert!(is_closed(peer).await);
+            }
+            // Nor is another kept, or made ahead.
+            take_all();
+            first.give_back();
+            assert!(is_closed(first_peer).await);
+            let (_second, _peer) = take(&mut nodes).await;
+            let dialled = tokio::time::timeout(Duration::from_secs(5), nodes.dialled(0)).await;
+            assert!(dialled.is_err(), "one is made ahead");
+        })
+        .await;
+    }
+}

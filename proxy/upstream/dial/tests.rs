@@ -215,3 +215,93 @@ mod refusals {
         assert_eq!(dialled.unwrap_err().why, "it said more than it was asked");
     }
 }
+
+/// What is agreed with a node, answer by answer.
+mod answers {
+    use super::*;
+    use crate::upstream::transport::memory::Memory;
+
+    fn password() -> Option<Credentials> {
+        Some(Credentials { username: None, secret: Bytes::from("s") })
+    }
+
+    /// What comes of a login that a node answers so: the id of the connection, or the step that failed and whether for good.
+    async fn answered(login: &Login, answers: &str) -> Result<Option<i64>, (DialStep, bool)> {
+        let (memory, at) = (Memory::default(), Address::new("127.0.0.1", 7000));
+        let (mut backlog, dialer) = (memory.listen("127.0.0.1:7000"), Dialer::to(&memory));
+        let node = async {
+            let mut peer = backlog.accept().await;
+            peer.says(answers.replace('\n', "\r\n").as_bytes()).await;
+            peer
+        };
+        let (opened, _peer) = tokio::join!(dialer.open(&at, login), node);
+        opened.map(|opened| opened.id).map_err(|error| (error.step, error.permanent))
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn each_answer_is_judged_by_what_it_is_for() {
+        let own = Login { own: password(), credentials: password(), ..Login::default() };
+        let at_node = |login: &Login| Login { node: Some("id".into()), ..login.clone() };
+        let clients = Login {
+            credentials: Some(Credentials { username: Some("u".into()), secret: "p".into() }),
+            own: password(),
+            ..Login::default()
+        };
+        let resp3 = Login { version: Version::Resp3, ..Login::default() };
+        const WRONG: &str = "-WRONGPASS invalid username-password pair or user is disabled.\n";
+        for (login, answers, expected) in [
+            (resp3.clone(), "%1\n$2\nid\n:7\n", Ok(Some(7))),
+            (own.clone(), "+OK\n*2\n$2\nid\n:7\n", Ok(Some(7))),
+            // Before 6.0 nodes know no HELLO: the connection has no name.
+            (own.clone(), "+OK\n-ERR unknown command `HELLO`, with args beginning with: `2`, \n", Ok(None)),
+            (
+                resp3.clone(),
+                "-ERR unknown command `HELLO`, with args beginning with: `3`, \n",
+                Err((DialStep::Login, true)),
+            ),
+            (own.clone(), WRONG, Err((DialStep::Login, true))),
+            (own.clone(), "-LOADING Redis is loading the dataset in memory\n", Err((DialStep::Login, false))),
+            (
+                Login { database: 3, ..resp3.clone() },
+                "%0\n-ERR DB index is out of range\n",
+                Err((DialStep::Select, true)),
+            ),
+            (Login { readonly: true, ..resp3.clone() }, "%0\n-LOADING x\n", Err((DialStep::Readonly, false))),
+            // It is content without.
+            (
+                Login { stays: true, ..own.clone() },
+                "+OK\n*0\n-ERR unknown subcommand 'NO-EVICT'. Try CLIENT HELP.\n",
+                Ok(None),
+            ),
+            // The node that is meant, another, and one that may not tell.
+            (at_node(&own), "+OK\n*2\n$2\nid\n:7\n$2\nid\n", Ok(Some(7))),
+            (at_node(&own), "+OK\n*0\n$5\nother\n", Err((DialStep::Connect, false))),
+            (at_node(&own), "+OK\n*0\n-NOPERM this user has no permissions\n", Ok(None)),
+            (at_node(&own), "+OK\n*0\n-LOADING x\n", Err((DialStep::Connect, false))),
+            (at_node(&own), "+OK\n*0\n-NOAUTH Authentication required.\n", Err((DialStep::Login, true))),
+            // Another user logs in: what the proxy asks as itself comes first, and decides nothing but which node it is.
+            (at_node(&clients), "+OK\n$2\nid\n:9\n+OK\n", Ok(Some(9))),
+            (at_node(&clients), &format!("{WRONG}-NOAUTH x\n-NOAUTH x\n+OK\n"), Ok(None)),
+            (at_node(&clients), "+OK\n$5\nother\n:9\n+OK\n", Err((DialStep::Connect, false))),
+            (at_node(&clients), &format!("+OK\n$2\nid\n:9\n{WRONG}"), Err((DialStep::Login, true))),
+        ] {
+            assert_eq!(answered(&login, answers).await, expected, "{login:?}: {answers}");
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_a_node_says_at_once_behind_its_answers_is_kept_for_who_listens() {
+        let (memory, at) = (Memory::default(), Address::new("127.0.0.1", 7000));
+        let (mut backlog, dialer) = (memory.listen("127.0.0.1:7000"), Dialer::to(&memory));
+        let login = Login { version: Version::Resp3, ..Login::default() };
+        let node = async {
+            let mut peer = backlog.accept().await;
+            peer.says(b"%0\r\n>1\r\n+news\r\n").await;
+            peer
+        };
+        let (opened, _peer) = tokio::join!(dialer.open(&at, &login), node);
+        let opened = opened.unwrap();
+        assert_eq!(opened.rest, b">1\r\n+news\r\n");
+        assert!(opened.quiet(&at).is_err(), "who asks would take it for a reply");
+    }
+}

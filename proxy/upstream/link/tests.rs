@@ -1,5 +1,7 @@
 //! A link between tickets and a scripted node, with the clock paused: deadlines cost no time.
 
+mod deadlines;
+
 use std::{cell::RefCell, rc::Rc, time::Duration};
 
 use super::{Audience, LARGEST_SHARED, MOST_QUEUED, PushEvent};

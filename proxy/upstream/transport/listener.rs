@@ -271,3 +271,95 @@ fn secured(stream: Stream, tls: Option<Arc<ServerConfig>>) -> io::Result<Stream>
         (carrier, _) => Ok(Stream::over(carrier)),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+    use super::*;
+
+    fn unix(path: &Path, mode: Option<u32>) -> ListenAddress {
+        ListenAddress::Unix { path: path.to_str().unwrap().into(), mode }
+    }
+
+    fn bind(address: &ListenAddress) -> Result<Listener, io::ErrorKind> {
+        Listener::bind(address, false, None).map_err(|error| error.kind())
+    }
+
+    #[tokio::test]
+    async fn the_file_of_a_unix_socket_is_taken_from_nobody_and_goes_with_its_listener() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("socket");
+        let address = unix(&path, Some(0o600));
+        let first = bind(&address).unwrap();
+        assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
+        assert_eq!(bind(&address).unwrap_err(), io::ErrorKind::AddrInUse, "somebody listens");
+        drop(first);
+        assert!(!path.exists());
+        // What is left of a process that has crashed.
+        drop(std::os::unix::net::UnixListener::bind(&path).unwrap());
+        assert!(path.exists());
+        let second = bind(&address).unwrap();
+        second.is_handed_over();
+        drop(second);
+        assert!(path.exists(), "another listens on by it");
+        drop(bind(&address).unwrap());
+        fs::write(&path, "a file of somebody").unwrap();
+        assert_eq!(bind(&address).unwrap_err(), io::ErrorKind::AddrInUse);
+        assert_eq!(fs::read(&path).unwrap(), b"a file of somebody");
+    }
+
+    #[tokio::test]
+    async fn where_tls_is_wanted_nobody_is_served_without() {
+        let tls = ListenAddress::Tls("127.0.0.1:0".parse().unwrap());
+        assert_eq!(bind(&tls).unwrap_err(), io::ErrorKind::InvalidInput);
+        let Listener::Tcp(plain, None) = bind(&ListenAddress::Tcp("127.0.0.1:0".parse().unwrap())).unwrap() else {
+            panic!("it speaks no TLS");
+        };
+        let socket = Socket::from(plain.into_std().unwrap());
+        assert_eq!(Listener::over(socket, &tls, None, true).unwrap_err().kind(), io::ErrorKind::InvalidInput);
+    }
+
+    #[tokio::test]
+    async fn who_arrives_is_turned_away_in_words_or_served_by_another_thread() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("socket");
+        let (by_file, by_port) =
+            (bind(&unix(&path, None)).unwrap(), Listener::bind_tcp("[::]:0".parse().unwrap(), false, None).unwrap());
+        let Endpoint::Tcp(port) = by_port.address().unwrap() else { panic!("a port") };
+        // IPv4 as well.
+        let connect = async || TcpStream::connect(("127.0.0.1", port.port())).await.unwrap();
+        let (mut client, arrival) = (connect().await, by_port.accept().await.unwrap());
+        arrival.turn_away(b"-ERR max number of clients reached\r\n");
+        let mut said = String::new();
+        client.read_to_string(&mut said).await.unwrap();
+        assert_eq!(said, "-ERR max number of clients reached\r\n");
+
+        let mut client = connect().await;
+        let arrival = by_port.accept().await.unwrap();
+        assert_eq!(arrival.peer, client.local_addr().unwrap().into());
+        echoes(arrival, &mut client).await;
+        let mut client = UnixStream::connect(&path).await.unwrap();
+        let arrival = by_file.accept().await.unwrap();
+        assert_eq!(arrival.peer, by_file.address().unwrap());
+        echoes(arrival, &mut client).await;
+    }
+
+    /// Another thread, with a runtime of its own, says back what the client says.
+    async fn echoes(arrival: Arrival, client: &mut (impl tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin)) {
+        let accepted = arrival.detach().unwrap();
+        let served = std::thread::spawn(move || {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+            runtime.block_on(async {
+                let (mut stream, mut word) = (accepted.attach().unwrap(), [0; 4]);
+                stream.read_exact(&mut word).await.unwrap();
+                stream.write_all(&word).await.unwrap();
+            });
+        });
+        client.write_all(b"word").await.unwrap();
+        let mut said = Vec::new();
+        client.read_to_end(&mut said).await.unwrap();
+        assert_eq!(said, b"word");
+        served.join().unwrap();
+    }
+}
