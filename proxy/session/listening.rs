@@ -15,7 +15,7 @@ use crate::{
     commands::table::Spec,
     metrics::Disconnect,
     protocol::{resp::Request, says},
-    upstream::ticket::Caching,
+    upstream::{dial::Version, ticket::Caching},
 };
 
 /// How an invalidation begins for a client that speaks RESP2 and subscribes; the keys follow.
@@ -201,6 +201,14 @@ impl Listening {
     pub(super) fn reads_untracked(&mut self) {
         if let Some(tracking) = &mut self.tracking {
             tracking.reads_untracked();
+        }
+    }
+
+    /// Whether a tracking client goes on in another version of RESP by the lane that it has.
+    pub(super) async fn goes_on_in(&mut self, caller: &mut Caller, version: Version) -> bool {
+        match &mut self.tracking {
+            Some(tracking) => tracking.speak(caller, version).await,
+            None => false,
         }
     }
 

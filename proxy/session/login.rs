@@ -47,7 +47,7 @@ pub(super) async fn hello(caller: &mut Caller, listening: &mut Listening, reques
     }
     if let Some(version) = hello.version {
         caller.client.resp.store(if version == Version::Resp3 { 3 } else { 2 }, Relaxed);
-        change_lane(caller, listening, Login { version, ..caller.lane.login().clone() });
+        change_version(caller, listening, version).await;
     }
     greeting(caller)
 }
@@ -72,7 +72,9 @@ pub(super) fn select(caller: &mut Caller, listening: &mut Listening, request: &R
     };
     match u32::try_from(number) {
         Ok(database) if database < caller.count_databases() => {
-            caller.client.database.store(database, Relaxed);
+            if caller.client.database.swap(database, Relaxed) == database {
+                return OK;
+            }
             if caller.databases.are_selected() {
                 caller.enter_database(database);
                 listening.lay_lane(caller, Some("it has changed its database"));
@@ -145,6 +147,14 @@ fn log_in_as(caller: &Caller, own: &Arc<OwnUser>, password: &[u8]) -> Result<Rc<
         Gate::Guarded(_) | Gate::Open | Gate::Closed => {
             own.log_in().map(Rc::new).ok_or_else(|| says::too_many_clients_of(&own.name))
         }
+    }
+}
+
+/// The caller speaks this version of RESP from now on.
+async fn change_version(caller: &mut Caller, listening: &mut Listening, version: Version) {
+    let login = Login { version, ..caller.lane.login().clone() };
+    if *caller.lane.login() != login && !listening.goes_on_in(caller, version).await {
+        change_lane(caller, listening, login);
     }
 }
 

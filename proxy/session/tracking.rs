@@ -44,7 +44,7 @@ use crate::{
         slot::{SLOTS, Slot},
     },
     upstream::{
-        dial::{self, TrackingMode},
+        dial::{self, TrackingMode, Version},
         ticket::{Caching, Line},
     },
 };
@@ -62,7 +62,9 @@ pub(super) struct Tracking {
     database: Option<Arc<Database>>,
     /// The client that the messages go to; 0: this one.
     redirect: u64,
-    /// `None` where nobody could be told: the client speaks RESP2, and has named no other.
+    /// Nodes tell on connections beside the client's own: whatever it speaks itself, the client that it has named is told.
+    apart: bool,
+    /// `None` until it has begun.
     invalidations: Option<Rc<Invalidations>>,
     /// CLIENT CACHING was said: it counts for the next command.
     caching: bool,
@@ -182,20 +184,34 @@ impl Tracking {
     /// so that the client must forget it too; `why`, where there can be any.
     pub(super) fn lay_lane(&mut self, caller: &mut Caller, why: Option<&'static str>) {
         let (login, resp3) = (caller.lane.login().clone(), caller.speaks_resp3());
+        self.apart = self.redirect != 0;
         if let Some(old) = self.invalidations.take() {
             old.close();
         }
         self.topology = caller.router.topology().clone();
         self.database = caller.database.as_ref().map(|inside| inside.database.clone());
         self.owes_flush = self.owes_flush.or(why);
-        if !resp3 && self.redirect == 0 {
-            caller.lane = caller.router.lane(&login);
-            return;
-        }
         let invalidations = Invalidations::new(&caller.router, &caller.line, &caller.client, self, resp3);
         caller.lane = caller.router.private_lane(&login, self.wanted(), invalidations.clone());
         caller.lane.cover(&caller.router);
         self.invalidations = Some(invalidations);
+    }
+
+    /// The client speaks another version of RESP from now on, by the links that it has, of which nodes forget nothing. False
+    /// where that cannot be: then it needs a new lane.
+    pub(super) async fn speak(&mut self, caller: &mut Caller, version: Version) -> bool {
+        let Some(invalidations) = &self.invalidations else { return false };
+        // In RESP2 nodes say nothing on the client's own connections.
+        if version == Version::Resp2 && self.redirect != 0 && !self.apart {
+            return false;
+        }
+        let (lane, asked) = caller.lane.speaking(&caller.router, version);
+        if !command::ask_all(caller, asked).await {
+            return false;
+        }
+        caller.lane = lane;
+        invalidations.resp3.set(version == Version::Resp3);
+        true
     }
 
     /// Ready once the nodes listen, or with the error of one that does not allow it; `None` where there is none to listen.
@@ -229,7 +245,7 @@ impl Tracking {
         // The empty prefix is all keys, and so is none.
         let all = self.prefixes.contains(&Bytes::new());
         let prefixes = self.as_kept(self.prefixes.iter().filter(|_| !all));
-        dial::TrackingRequest { mode: self.mode, prefixes, noloop: self.noloop, redirect: None }
+        dial::TrackingRequest { mode: self.mode, prefixes, noloop: self.noloop, apart: self.apart, redirect: None }
     }
 
     /// Prefixes as nodes know them; none are all keys that the client may see.

@@ -339,9 +339,10 @@ impl Link {
     /// `new` in that, by this request; what it remembers already, it goes on to remember.
     pub fn track(&self, all: &dial::TrackingRequest, new: &dial::TrackingRequest) -> Option<Vec<u8>> {
         self.login.borrow_mut().tracking = Some(all.clone());
-        let told = self.told.get()?;
+        let redirect = self.told.get()?.filter(|_| all.apart);
+        self.told.set(Some(redirect));
         let mut frame = Vec::new();
-        write::request(&mut frame, &dial::TrackingRequest { redirect: told, ..new.clone() }.words());
+        write::request(&mut frame, &dial::TrackingRequest { redirect, ..new.clone() }.words());
         Some(frame)
     }
 
@@ -350,6 +351,17 @@ impl Link {
         self.retired.set(true);
         self.sides().into_iter().for_each(Sides::retire);
         self.wake();
+    }
+
+    /// From now on the connection speaks this version of RESP. Where it is connected, the node has to be told, by this
+    /// request; what it remembers of changed keys, it goes on to remember.
+    pub fn speak(&self, version: dial::Version) -> Option<Vec<u8>> {
+        self.login.borrow_mut().version = version;
+        self.told.get()?;
+        let mut frame = Vec::new();
+        let number: &[u8] = if version == dial::Version::Resp3 { b"3" } else { b"2" };
+        write::request(&mut frame, &[b"HELLO", number]);
+        Some(frame)
     }
 
     fn wake(&self) {
@@ -393,8 +405,7 @@ impl Link {
         let opened = dialer.open(&self.node.reach, &login).await?;
         self.connection.borrow().opened(opened.id, Instant::now());
         let told = login.tracking.and_then(|tracking| tracking.redirect);
-        let connected =
-            Connected { stream: opened.stream, rest: opened.rest, companion, tracking: asked.tracking, told };
+        let connected = Connected { stream: opened.stream, rest: opened.rest, companion, asked, told };
         Ok((connected, descriptor))
     }
 

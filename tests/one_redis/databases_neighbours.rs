@@ -82,7 +82,7 @@ fn a_pause_in_a_database_holds_nobody_elses_clients() {
 fn what_acts_on_all_databases_is_done_where_it_is_allowed() {
     let cluster = Cluster::three();
     let refusing = Proxy::start(Settings::new(cluster.seeds()).with("DATABASE", "shop"));
-    let allowed = "function,config set,config resetstat,script kill,debug,slowlog reset,latency reset";
+    let allowed = "function,config set,config resetstat,script kill,debug,slowlog reset,latency reset,acl log";
     let allowing = Proxy::start(Settings::new(cluster.seeds()).with("DATABASE", "shop").with("ALLOW", allowed));
     let oracle = Node::standalone();
     let (mut refused, mut owner, mut plain) = (refusing.client(), allowing.client(), oracle.client());
@@ -99,6 +99,7 @@ fn what_acts_on_all_databases_is_done_where_it_is_allowed() {
         vec!["CONFIG", "RESETSTAT"],
         vec!["SLOWLOG", "RESET"],
         vec!["LATENCY", "RESET"],
+        vec!["ACL", "LOG", "RESET"],
         vec!["DEBUG", "SLEEP", "0"],
     ];
     for request in &requests {

@@ -52,6 +52,14 @@ impl Scene {
         }
     }
 
+    /// The client `who` speaks this version of RESP from now on.
+    fn speak(&mut self, who: usize, version: u8) {
+        for client in &mut self.pairs[who] {
+            let greeting = client.line(&format!("HELLO {version}"));
+            assert!(matches!(greeting.0.first(), Some(b'*' | b'%')), "{greeting:?}");
+        }
+    }
+
     /// Nothing has come for `who` unasked.
     #[track_caller]
     fn quiet(&mut self, who: usize) {
@@ -472,18 +480,77 @@ fn a_flush_drops_everything() {
 fn the_protocol_may_change() {
     for (proxy, redis) in before_each() {
         let mut scene = Scene::new(&proxy, &redis, &[2, 2]);
-        // In RESP2 nobody can be told; what is said to be tracked, is from HELLO 3 on.
+        // In RESP2 nobody can be told; what has been read is remembered all the same.
         scene.line(0, "CLIENT TRACKING ON", 1);
-        scene.line(0, "GET pv.a", 1);
+        scene.line(0, "MGET pv.a pv.b pv.c", 1);
         scene.line(1, "INCR pv.a", 1);
         scene.quiet(0);
-        scene.pairs[0].iter_mut().for_each(|client| drop(client.line("HELLO 3")));
-        assert_eq!(scene.pairs[0][0].reply(), FLUSH);
+        scene.speak(0, 3);
+        scene.quiet(0);
         scene.line(0, "GET pv.a", 1);
-        scene.line(1, "INCR pv.a", 1);
-        scene.same(0, "in RESP3", 1);
-        scene.line(1, "DEL pv.a", 1);
+        for key in ["pv.a", "pv.b"] {
+            scene.line(1, &format!("INCR {key}"), 1);
+            scene.same(0, "in RESP3", 1);
+        }
+        scene.speak(0, 2);
+        scene.line(1, "INCR pv.c", 1);
+        scene.quiet(0);
+        scene.line(1, "DEL pv.a pv.b pv.c", 1);
+        scene.quiet(0);
     }
+}
+
+#[test]
+fn who_is_told_instead_is_told_whatever_the_reader_speaks() {
+    for (proxy, redis) in before_each() {
+        let mut scene = Scene::new(&proxy, &redis, &[2, 2, 2]);
+        scene.line(1, "SUBSCRIBE __redis__:invalidate", 1);
+        scene.line(0, "CLIENT TRACKING ON REDIRECT #1", 1);
+        // What is read in one version is told in the next, by its name, once.
+        for (round, version) in [3, 2, 2, 3, 3, 2].into_iter().enumerate() {
+            scene.line(0, &format!("MGET pr.{round} pr.again"), 1);
+            scene.speak(0, version);
+            scene.quiet(1);
+            scene.line(2, &format!("SET pr.{round} 1"), 1);
+            scene.same(1, "read before HELLO", 1);
+            scene.line(0, "GET pr.again", 1);
+            scene.line(2, "INCR pr.again", 1);
+            scene.same(1, "read before HELLO, and behind it", 1);
+            scene.quiet(1);
+        }
+        // Nor is anything forgotten where the reader is to be told itself from now on.
+        scene.speak(0, 3);
+        scene.line(0, "GET pr.a", 1);
+        scene.line(0, "CLIENT TRACKING ON", 1);
+        scene.line(0, "GET pr.b", 1);
+        scene.quiet(0);
+        for key in ["pr.a", "pr.b"] {
+            scene.line(2, &format!("SET {key} 1"), 1);
+            scene.same(0, key, 1);
+        }
+        scene.quiet(1);
+        scene.line(0, "CLIENT TRACKING OFF", 1);
+        scene.line(2, "DEL pr.0 pr.1 pr.2 pr.3 pr.4 pr.5 pr.again pr.a pr.b", 1);
+        scene.quiet(0);
+    }
+}
+
+#[test]
+fn who_selects_the_database_where_it_is_keeps_what_it_holds() {
+    let inside = Settings::new(shared().seeds()).with("DATABASE", "selected").with("DATABASES", "4");
+    let (proxy, redis) = (Proxy::start(inside), Node::standalone());
+    let mut scene = Scene::new(&proxy, &redis, &[3, 2]);
+    scene.line(0, "SELECT 2", 1);
+    scene.line(1, "SELECT 2", 1);
+    scene.line(0, "CLIENT TRACKING ON", 1);
+    scene.line(0, "GET sel.a", 1);
+    scene.line(0, "SELECT 2", 1);
+    scene.line(0, "SELECT 99", 1);
+    scene.quiet(0);
+    scene.line(1, "SET sel.a 1", 1);
+    scene.same(0, "read before SELECT", 1);
+    scene.quiet(0);
+    scene.line(1, "DEL sel.a", 1);
 }
 
 #[test]
@@ -617,11 +684,10 @@ fn what_tracking_takes_is_released() {
         let mut target = proxy.client();
         let id = target.line("CLIENT ID").integer();
         let mode = if mode.starts_with("REDIRECT") { format!("REDIRECT {id}") } else { mode };
-        let expected = if version == 3 || mode.starts_with("REDIRECT") { 3 } else { 0 };
         for ending in ["CLIENT TRACKING OFF", "RESET", "QUIT"] {
             let mut client = proxy.client_of(version);
             assert_eq!(client.line(format!("CLIENT TRACKING ON {mode}").trim()), "+OK\r\n");
-            eventually("the links", || tracking(&cluster) == expected);
+            eventually("the links", || tracking(&cluster) == 3);
             client.line(ending);
             eventually(&format!("{mode}: {ending}: the links to end"), || tracking(&cluster) == 0);
         }

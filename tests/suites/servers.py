@@ -18,8 +18,8 @@ OPEN = ["--save", "", "--enable-debug-command", "yes", "--enable-protected-confi
 ALLOW = [
     "config set", "config resetstat", "config rewrite", "client pause", "debug", "function delete", "function flush", "function kill",
     "function load", "function restore", "latency reset", "memory purge", "script kill", "slowlog", "acl setuser",
-    "acl deluser", "acl log", "acl load", "acl save", "bgsave", "bgrewriteaof", "save", "latency", "memory stats", "memory doctor",
-    "commandlog reset", "script debug", "reset",
+    "acl deluser", "acl getuser", "acl list", "acl log", "acl users", "acl load", "acl save", "bgsave", "bgrewriteaof", "save",
+    "latency", "memory stats", "memory doctor", "commandlog reset", "script debug", "reset",
 ]
 
 
@@ -96,7 +96,9 @@ class Servers:
         return self.node()
 
     def cluster(self):
-        ports = [self.node("--cluster-enabled", "yes") for _ in range(3)]
+        # The proxy's own user: suites set the default user's password, and take it back.
+        own = ["--user", "proxy", "on", ">secret", "~*", "&*", "+@all"]
+        ports = [self.node("--cluster-enabled", "yes", *own) for _ in range(3)]
         for index, port in enumerate(ports):
             first, last = index * 16384 // 3, (index + 1) * 16384 // 3
             ask(port, "CLUSTER", "ADDSLOTS", *range(first, last))
@@ -113,7 +115,7 @@ class Servers:
         port = free_port()
         file = os.path.join(self.folder, f"proxy-{port}.toml")
         settings = {"seeds": [f"127.0.0.1:{node}" for node in nodes], "listen": f"127.0.0.1:{port}", "admin": "off",
-                    "database": "suite", **settings}
+                    "database": "suite", "username": "proxy", "password": "secret", **settings}
         with open(file, "w") as out:
             for key, value in settings.items():
                 out.write(f"{key} = {toml(value)}\n")

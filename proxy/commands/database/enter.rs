@@ -97,6 +97,7 @@ impl Database {
             }
             InDatabase::Debug => self.enter_debug(request, spec, known, writer),
             InDatabase::Inner(at) => self.enter_inner(at, request, known, writer),
+            InDatabase::Log(_) if request.is(2, "RESET") && known.policy.lifts(spec) => Entered::AsItCame,
             InDatabase::Log(_) if request.is(2, "RESET") => Entered::Refused(self.refusal(spec, ALL_LOGS)),
             // A server says what is wrong with it.
             InDatabase::Log(_) if entries_wanted(request).is_none() => Entered::AsItCame,

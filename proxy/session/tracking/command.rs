@@ -13,7 +13,10 @@ use crate::{
         says,
     },
     session::{ask::ask, attend::Eof, caller::Caller, dispatch::Dispatcher, work::Job},
-    upstream::dial::{self, TrackingMode},
+    upstream::{
+        dial::{self, TrackingMode},
+        link::Link,
+    },
 };
 
 const OK: &[u8] = b"+OK\r\n";
@@ -55,7 +58,7 @@ impl Job<'_> {
         let keeps = match change.lane {
             LaneChange::Kept => true,
             LaneChange::Asked(all, new) => {
-                let consent = ask_for_more(self.caller(), &all, &new);
+                let consent = ask_all(self.caller(), self.caller().lane.track(&all, &new));
                 self.session.attend_to(pin!(consent), Eof::Lingers).await?
             }
             LaneChange::New => false,
@@ -129,6 +132,7 @@ pub(super) fn tracking_changes(tracking: &mut Option<Box<Tracking>>, caller: &Ca
         noloop: asked.noloop,
         database: caller.database.as_ref().map(|inside| inside.database.clone()),
         redirect: asked.redirect,
+        apart: asked.redirect != 0 && before.as_ref().is_some_and(|before| before.apart),
         invalidations: None,
         caching: before.as_ref().is_some_and(|before| before.caching),
         owes_flush: before.as_ref().and_then(|before| before.owes_flush),
@@ -142,7 +146,7 @@ pub(super) fn tracking_changes(tracking: &mut Option<Box<Tracking>>, caller: &Ca
         |invalidations: &Option<Rc<Invalidations>>| invalidations.is_some() || asked.mode != TrackingMode::Broadcast;
     let forgets = before.as_ref().is_some_and(|(invalidations, _)| remembers(invalidations));
     let lane = match before {
-        Some((Some(invalidations), wanted)) if caller.speaks_resp3() || asked.redirect != 0 => {
+        Some((Some(invalidations), wanted)) if asked.redirect == 0 || now.apart || caller.speaks_resp3() => {
             invalidations.redirect.set(asked.redirect);
             let (all, new) =
                 (now.wanted(), dial::TrackingRequest { prefixes: now.as_kept(&asked.prefixes), ..now.wanted() });
@@ -157,17 +161,14 @@ pub(super) fn tracking_changes(tracking: &mut Option<Box<Tracking>>, caller: &Ca
     Change { lane, forgets }
 }
 
-/// Asks the nodes for what is new in the client's tracking, on the connections that they know it by: what they remember
-/// stays. Whether all of them consent.
-fn ask_for_more(
-    caller: &Caller,
-    all: &dial::TrackingRequest,
-    new: &dial::TrackingRequest,
-) -> impl Future<Output = bool> + use<> {
+/// Asks nodes something, each on the connection that it knows the client by: what it remembers stays. Whether all of them
+/// consent.
+pub(super) fn ask_all(caller: &Caller, requests: Vec<(Rc<Link>, Vec<u8>)>) -> impl Future<Output = bool> + use<> {
     let mut asking = JoinSet::new();
-    for (link, frame) in caller.lane.track(all, new) {
+    for (link, frame) in requests {
         let router = caller.router.clone();
-        asking.spawn_local(async move { ask(&router, &link, &frame).await.is_ok_and(|reply| *reply == *OK) });
+        let consents = |reply: Bytes| reply.first() != Some(&b'-');
+        asking.spawn_local(async move { ask(&router, &link, &frame).await.is_ok_and(consents) });
     }
     async move {
         let mut all = true;

@@ -34,7 +34,8 @@ pub(super) struct Invalidations {
     client: Arc<Client>,
     clients: Arc<Clients>,
     tally: Rc<ClientTally>,
-    resp3: bool,
+    /// The client speaks RESP3; in RESP2 it cannot be told itself.
+    pub resp3: Cell<bool>,
     broadcast: bool,
     /// The database of its own that the keys are in.
     database: Option<Arc<Database>>,
@@ -68,7 +69,7 @@ impl Invalidations {
             client: client.clone(),
             clients: router.clients().clone(),
             tally: router.tally().clone(),
-            resp3,
+            resp3: Cell::new(resp3),
             broadcast: tracking.mode == TrackingMode::Broadcast,
             database: tracking.database.clone(),
             redirect: Cell::new(tracking.redirect),
@@ -108,12 +109,17 @@ impl Invalidations {
 
     /// Has the client forget all that it holds, since a change may have been missed.
     pub fn flush(&self, why: &str) {
-        if self.closed.get() {
+        if self.closed.get() || self.tells_nobody() {
             return;
         }
         self.tally.tracking_flush();
         tracing::info!(client = %self.client.peer(), id = self.client.id, why, "a tracking client is told to drop what it has cached");
-        self.pass_on(if self.resp3 { b"_\r\n" } else { b"$-1\r\n" });
+        self.pass_on(if self.resp3.get() { b"_\r\n" } else { b"$-1\r\n" });
+    }
+
+    /// The client speaks RESP2, and has named no other.
+    fn tells_nobody(&self) -> bool {
+        !self.resp3.get() && self.redirect.get() == 0
     }
 
     fn pass_on(&self, keys: &[u8]) {
@@ -129,6 +135,9 @@ impl Invalidations {
                 None => self.say_broken(id),
             };
         }
+        if self.tells_nobody() {
+            return;
+        }
         let message = [INVALIDATE, keys].concat();
         if all {
             self.line.push_flush(&message, !self.broadcast);
@@ -140,7 +149,7 @@ impl Invalidations {
     /// The client that is to be told has gone.
     fn say_broken(&self, id: u64) {
         self.client.mark(Mark::BrokenRedirect, true);
-        if self.resp3 {
+        if self.resp3.get() {
             let mut message = b">2\r\n".to_vec();
             write::bulk(&mut message, b"tracking-redir-broken");
             write::integer(&mut message, id as i64);

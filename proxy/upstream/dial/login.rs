@@ -103,6 +103,8 @@ pub struct TrackingRequest {
     pub prefixes: Vec<Bytes>,
     /// Not of what this connection changes itself.
     pub noloop: bool,
+    /// On a second connection, so that it does not matter which version of RESP this one speaks.
+    pub apart: bool,
     /// To the connection that the node calls so, instead of this one.
     pub redirect: Option<i64>,
 }

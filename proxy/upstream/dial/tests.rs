@@ -49,6 +49,7 @@ fn a_login_is_one_write() {
                     mode: TrackingMode::Broadcast,
                     prefixes: vec!["a".into(), "b".into()],
                     noloop: true,
+                    apart: true,
                     redirect: Some(7),
                 }),
                 ..Login::default()

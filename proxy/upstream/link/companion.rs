@@ -1,4 +1,5 @@
-//! RESP2 has no way to say something unasked: there a node tells of changed keys on a second connection, in RESP3.
+//! RESP2 has no way to say something unasked: who speaks it, or may come to, and is to be told all the same, has the node
+//! tell of changed keys on a second connection, in RESP3.
 
 use std::{
     cell::RefCell,
@@ -34,7 +35,7 @@ pub(super) struct Companion {
 impl Companion {
     /// Opens one where `login` needs it, and lets the login say that messages go there.
     pub async fn of(node: &Address, login: &mut Login, connector: &Connector) -> Result<Option<Companion>, DialError> {
-        let (Version::Resp2, Some(tracking)) = (login.version, &mut login.tracking) else { return Ok(None) };
+        let Some(tracking) = login.tracking.as_mut().filter(|tracking| tracking.apart) else { return Ok(None) };
         let own = Login { version: Version::Resp3, credentials: login.credentials.clone(), ..Login::default() };
         let descriptor = connector.descriptors.take(node).await?;
         let opened = connector.dialer.open(node, &own).await?;

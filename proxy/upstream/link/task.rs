@@ -19,7 +19,7 @@ use crate::{
     },
     metrics::NodeError,
     protocol::says,
-    upstream::{dial, transport::Stream},
+    upstream::{dial::Login, transport::Stream},
 };
 
 /// A connection that is logged in.
@@ -28,8 +28,9 @@ pub(super) struct Connected {
     /// What the node has said already.
     pub rest: Vec<u8>,
     pub companion: Option<Companion>,
-    /// What it was asked to tell, and to which connection.
-    pub tracking: Option<dial::TrackingRequest>,
+    /// How it was to log in.
+    pub asked: Login,
+    /// To which other connection it was asked to tell of changed keys.
     pub told: Option<i64>,
 }
 
@@ -71,8 +72,8 @@ pub(super) async fn run(link: Rc<Link>) {
             continue;
         }
         match link.dial().await {
-            // It is to tell of other keys by now.
-            Ok((connected, _)) if connected.tracking != link.login.borrow().tracking => {}
+            // It is to tell of other keys by now, or to speak another version of RESP.
+            Ok((connected, _)) if connected.asked != *link.login.borrow() => {}
             Ok((connected, _descriptor)) => {
                 link.told.set(Some(connected.told));
                 link.tally.connected();

@@ -294,7 +294,8 @@ async fn companion(nodes: &mut Scripted) -> Peer {
 async fn a_client_s_own_link_connects_unasked_and_hears_what_its_node_says() {
     with(1, async |mut asker| {
         let (router, heard) = (asker.nodes.router.clone(), Rc::new(Heard::default()));
-        let lane = router.private_lane(&Login::default(), TrackingRequest::default(), heard.clone());
+        let apart = TrackingRequest { apart: true, ..TrackingRequest::default() };
+        let lane = router.private_lane(&Login::default(), apart, heard.clone());
         lane.cover(&router);
         // What changes is told on a second connection: RESP2 has no place for it.
         let mut beside = companion(&mut asker.nodes).await;

@@ -17,7 +17,7 @@ use crate::{
     protocol::address::Address,
     upstream::{
         dedicated::Pool,
-        dial::{Login, TrackingRequest},
+        dial::{Login, TrackingRequest, Version},
         link::{Audience, Link, Purpose, Sides},
         ticket::Envelope,
     },
@@ -171,9 +171,34 @@ impl Lane {
         if let Some((tracking, _)) = &self.private {
             tracking.replace(all.clone());
         }
+        let asked = |link: Rc<Link>| link.track(all, new).map(|frame| (link, frame));
+        self.every_link().into_iter().filter_map(asked).collect()
+    }
+
+    /// A client's own lane in another version of RESP: this one's links go over to it, and what nodes remember of them is
+    /// kept. Those that are connected have to tell their nodes, by these requests.
+    pub fn speaking(&self, router: &Router, version: Version) -> (Rc<Lane>, Vec<(Rc<Link>, Vec<u8>)>) {
+        let login = Login { version, ..self.login.clone() };
+        let private = self.private.as_ref();
+        let private = private.map(|(tracking, audience)| (RefCell::new(tracking.borrow().clone()), audience.clone()));
+        let lane = Lane {
+            links: RefCell::new(self.links.take()),
+            epoch: self.epoch.clone(),
+            strangers: RefCell::new(self.strangers.take()),
+            pool: router.lane(&login).pool().clone(),
+            may_multi: self.may_multi.clone(),
+            private,
+            let_go: self.let_go.clone(),
+            login,
+        };
+        let told = |link: Rc<Link>| link.speak(version).map(|frame| (link, frame));
+        let told = lane.every_link().into_iter().filter_map(told).collect();
+        (Rc::new(lane), told)
+    }
+
+    fn every_link(&self) -> Vec<Rc<Link>> {
         let (links, strangers) = (self.links.borrow(), self.strangers.borrow());
-        let every = links.iter().flatten().chain(strangers.values());
-        every.filter_map(|link| Some((link.clone(), link.track(all, new)?))).collect()
+        links.iter().flatten().chain(strangers.values()).cloned().collect()
     }
 
     fn open(&self, router: &Router, node: &Arc<Node>) -> Rc<Link> {

@@ -24,7 +24,7 @@ impl Scene {
             client: caller.client.clone(),
             clients: nodes.router.clients().clone(),
             tally: nodes.router.tally().clone(),
-            resp3,
+            resp3: Cell::new(resp3),
             database: None,
             broadcast: false,
             redirect: Cell::new(redirect),
