@@ -205,8 +205,8 @@ impl Tracking {
         if version == Version::Resp2 && self.redirect != 0 && !self.apart {
             return false;
         }
-        let (lane, asked) = caller.lane.speaking(&caller.router, version);
-        if !command::ask_all(caller, asked).await {
+        let lane = caller.lane.speaking(&caller.router, version);
+        if !command::ask_all(caller, lane.hello()).await {
             return false;
         }
         caller.lane = lane;

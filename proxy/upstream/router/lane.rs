@@ -176,12 +176,12 @@ impl Lane {
     }
 
     /// A client's own lane in another version of RESP: this one's links go over to it, and what nodes remember of them is
-    /// kept. Those that are connected have to tell their nodes, by these requests.
-    pub fn speaking(&self, router: &Router, version: Version) -> (Rc<Lane>, Vec<(Rc<Link>, Vec<u8>)>) {
+    /// kept. The nodes are to be told ([`Lane::hello`]).
+    pub fn speaking(&self, router: &Router, version: Version) -> Rc<Lane> {
         let login = Login { version, ..self.login.clone() };
         let private = self.private.as_ref();
         let private = private.map(|(tracking, audience)| (RefCell::new(tracking.borrow().clone()), audience.clone()));
-        let lane = Lane {
+        Rc::new(Lane {
             links: RefCell::new(self.links.take()),
             epoch: self.epoch.clone(),
             strangers: RefCell::new(self.strangers.take()),
@@ -190,10 +190,13 @@ impl Lane {
             private,
             let_go: self.let_go.clone(),
             login,
-        };
-        let told = |link: Rc<Link>| link.speak(version).map(|frame| (link, frame));
-        let told = lane.every_link().into_iter().filter_map(told).collect();
-        (Rc::new(lane), told)
+        })
+    }
+
+    /// From now on its links speak the lane's version of RESP. Those that are connected have to say so, by these requests.
+    pub fn hello(&self) -> Vec<(Rc<Link>, Vec<u8>)> {
+        let asked = |link: Rc<Link>| link.speak(self.login.version).map(|frame| (link, frame));
+        self.every_link().into_iter().filter_map(asked).collect()
     }
 
     fn every_link(&self) -> Vec<Rc<Link>> {
