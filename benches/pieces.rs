@@ -158,7 +158,7 @@ mod scrape {
 
     use slotway::{
         clients::Clients,
-        metrics::{CommandClass, CommandId, Library, Metrics, NodeState, RequestClass, Slots},
+        metrics::{CommandClass, CommandId, Libraries, Metrics, NodeState, RequestClass, Slots},
         protocol::endpoint::Endpoint,
     };
 
@@ -191,7 +191,8 @@ mod scrape {
         }
         println!("{nodes} nodes, {clients} clients: {} bytes", metrics.render().len());
         bencher.bench_local(|| {
-            let libraries = registry.all().iter().map(|client| Library::of(&client.about().library)).collect();
+            let mut libraries = Libraries::default();
+            registry.all().iter().for_each(|client| libraries.add(&client.about().library));
             metrics.client_libraries(libraries);
             metrics.render()
         });

@@ -2,19 +2,19 @@
 //!
 //! - A worker counts in a [`ClientTally`] and one [`NodeTally`] for each node: plain numbers of its own, no atomics, no
 //!   names. About once a second it publishes them, and again when it ends.
-//! - Published numbers are shared by all workers ([`client`], [`node`]): counters of the Prometheus recorder, atomics for
-//!   levels, and [`histogram::SharedHistogram`].
+//! - Published numbers are shared by all workers ([`client`], [`node`]): handles of the `metrics` facade, atomics for
+//!   levels, and [`histogram::SharedHistogram`]; `registry` has all series.
 //! - [`Metrics::render`] writes them out for one scrape.
 //!
-//! **Histograms** are our own. The recorder keeps each sample (16 bytes) until the next upkeep and sorts it into its
-//! buckets then, `record_many` included, which records one by one: at 500,000 requests a second that is 8 MB and about
-//! 12 ms each second. Buckets counted by the workers cost one addition for each request, a publication touches 17 numbers
-//! whatever the load, and count and sum stay exact. The recorder does not let anyone hand it whole buckets, so `text`
-//! writes histograms beside it, with its own formatting functions; likewise what must vanish at once when a node changes
-//! its role or leaves (`node_up`, `node_slots`), and `process_cpu_seconds_total`, which is no whole number.
+//! **The registry** is our own, and writes the page with the exporter's functions for its format. The exporter's recorder keeps each
+//! sample of a histogram (16 bytes) until the next upkeep and sorts it into its buckets then, `record_many` included, which records
+//! one by one: at 500,000 requests a second that is 8 MB and about 12 ms each second. Buckets counted by the workers cost one
+//! addition for each request, a publication touches 17 numbers whatever the load, and count and sum stay exact. And it makes each
+//! series' text anew for each scrape: see `registry`. What must vanish at once when a node changes its role or leaves (`node_up`,
+//! `node_slots`) is written beside, and so is `process_cpu_seconds_total`, which is no whole number.
 //!
-//! **Departed nodes.** The recorder drops a series that nothing has touched for [`KEPT`]. Every render first touches all
-//! that have an owner, so that only series of departed nodes get old, and a quiet one stays.
+//! **Departed nodes.** A series that nobody has is dropped [`KEPT`] later. Whoever counts has its own, so that only series of
+//! departed nodes get old, and a quiet one stays.
 
 mod asked;
 pub mod client;
@@ -31,6 +31,7 @@ pub mod node;
 mod process;
 pub mod readable;
 mod refresh;
+mod registry;
 mod series;
 pub mod slow;
 pub mod spans;
@@ -43,10 +44,6 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use metrics::{Counter, Gauge, Key, Label, Level, Metadata, Recorder};
-use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle, PrometheusRecorder};
-use metrics_util::MetricKindMask;
-
 pub use asked::{CommandCalls, Snapshot};
 pub use client::{ClientTally, Disconnect, Handshake, Transaction};
 pub use command::{CommandClass, CommandId};
@@ -57,7 +54,7 @@ pub use refresh::{NodeState, Slots, Trigger};
 pub use tls::Side;
 
 use crate::protocol::slot::Slot;
-use names::{Family, SeriesKind};
+use registry::Registry;
 
 /// How long a departed node's series are still shown: long enough for a scrape to get its last counts, and for a node
 /// that restarts to go on where it was.
@@ -71,7 +68,6 @@ pub struct Metrics {
 
 struct Shared {
     registry: Registry,
-    handle: PrometheusHandle,
     client: Arc<client::ClientSeries>,
     refresh: refresh::RefreshSeries,
     tls: tls::TlsSeries,
@@ -107,38 +103,15 @@ pub struct NodeGlance {
 impl Metrics {
     /// All metrics, at zero.
     pub fn new() -> Metrics {
-        let builder = PrometheusBuilder::new().idle_timeout(MetricKindMask::ALL, Some(KEPT));
-        let recorder = builder.build_recorder();
-        let handle = recorder.handle();
-        for family in names::ALL {
-            match family.kind {
-                SeriesKind::Counter => recorder.describe_counter(family.name.into(), family.unit, family.help.into()),
-                SeriesKind::Gauge => recorder.describe_gauge(family.name.into(), family.unit, family.help.into()),
-                SeriesKind::Histogram => {}
-            }
-        }
-        let registry = Registry { recorder, histograms: Mutex::default() };
+        let registry = Registry::default();
         let client = Arc::new(client::ClientSeries::new(&registry));
         let refresh = refresh::RefreshSeries::new(&registry);
         let tls = tls::TlsSeries::new(&registry);
         let events = events::Events::default();
         let (databases, nodes) = (database::DatabaseSeries::default(), Mutex::default());
         let (history, hot, slow, spans, libraries) = Default::default();
-        let shared = Shared {
-            registry,
-            handle,
-            client,
-            refresh,
-            tls,
-            databases,
-            events,
-            history,
-            hot,
-            slow,
-            spans,
-            nodes,
-            libraries,
-        };
+        let shared =
+            Shared { registry, client, refresh, tls, databases, events, history, hot, slow, spans, nodes, libraries };
         Metrics { shared: Arc::new(shared) }
     }
 
@@ -276,18 +249,17 @@ impl Metrics {
 
     /// All metrics in the Prometheus text format, sorted by name.
     pub fn render(&self) -> String {
-        let Shared { registry, handle, client, refresh, tls, databases, nodes, libraries, .. } = &*self.shared;
-        // A node that comes back must not find its series between "not touched" and "dropped": its counts would be lost.
+        let Shared { registry, client, refresh, tls, databases, nodes, libraries, .. } = &*self.shared;
         let mut nodes = lock(nodes);
         nodes.retain(|_, series| series.strong_count() > 0);
-        nodes.values().filter_map(Weak::upgrade).for_each(|series| series.touch());
-        client.touch();
-        refresh.touch();
-        tls.touch();
-        databases.touch();
-        let mut text = handle.render();
+        nodes.values().filter_map(Weak::upgrade).for_each(|series| series.show());
         drop(nodes);
-        text::histograms(&mut text, &registry.histograms());
+        client.show();
+        refresh.show();
+        tls.show();
+        databases.show();
+        let mut text = String::new();
+        registry.write(&mut text);
         refresh.write_nodes(&mut text);
         lock(libraries).write(&mut text);
         process::write(&mut text);
@@ -309,42 +281,6 @@ impl Default for Metrics {
     fn default() -> Metrics {
         Metrics::new()
     }
-}
-
-/// Where series are made. Asking twice for the same series gives the same one.
-struct Registry {
-    recorder: PrometheusRecorder,
-    histograms: Mutex<BTreeMap<text::SeriesKey, text::KeptHistogram>>,
-}
-
-impl Registry {
-    fn counter(&self, family: &Family, labels: &[(&'static str, &str)]) -> Counter {
-        self.recorder.register_counter(&key(family, labels), &METADATA)
-    }
-
-    fn gauge(&self, family: &Family, labels: &[(&'static str, &str)]) -> Gauge {
-        self.recorder.register_gauge(&key(family, labels), &METADATA)
-    }
-
-    fn histogram(&self, family: &'static Family, labels: &[(&'static str, &str)]) -> Arc<histogram::SharedHistogram> {
-        let labels = labels.iter().map(|(name, value)| (*name, (*value).to_owned())).collect();
-        let place = text::SeriesKey { family, labels };
-        lock(&self.histograms).entry(place).or_default().histogram.clone()
-    }
-
-    fn histograms(&self) -> MutexGuard<'_, BTreeMap<text::SeriesKey, text::KeptHistogram>> {
-        let mut histograms = lock(&self.histograms);
-        histograms.retain(|_, kept| kept.still());
-        histograms
-    }
-}
-
-/// The recorder sorts nothing by level or module.
-static METADATA: Metadata<'static> = Metadata::new("slotway", Level::INFO, None);
-
-fn key(family: &Family, labels: &[(&'static str, &str)]) -> Key {
-    let labels: Vec<Label> = labels.iter().map(|(name, value)| Label::new(*name, (*value).to_owned())).collect();
-    Key::from_parts(family.name, labels)
 }
 
 /// A lock whose holder has panicked is as good as any: nothing here is left half done.

@@ -444,12 +444,10 @@ impl ClientSeries {
         Counted { requests, errors, failed: 0, durations }
     }
 
-    /// Shows the recorder that all of these are still in use.
-    pub(super) fn touch(&self) {
-        self.totals.touch();
-        self.buffered.touch();
-        lock(&self.commands).values().flat_map(|counters| counters.iter()).for_each(|counter| counter.increment(0));
-        lock(&self.named).values().for_each(|counter| counter.increment(0));
+    /// Has the series show the present values.
+    pub(super) fn show(&self) {
+        self.totals.show();
+        self.buffered.show();
         self.build_info.set(1);
     }
 }

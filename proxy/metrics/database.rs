@@ -54,7 +54,6 @@ struct Configured {
 
 /// A name of the configuration.
 struct Name {
-    requests: Counter,
     clients: Gauge,
     keys: Gauge,
     /// Where its databases are in the list of all.
@@ -93,7 +92,7 @@ impl DatabaseSeries {
                     published: requests.clone(),
                 })
             }));
-            known.names.push(Name { requests, clients, keys, databases: first..known.databases.len() });
+            known.names.push(Name { clients, keys, databases: first..known.databases.len() });
         }
         let _ = self.0.set(known);
     }
@@ -122,12 +121,11 @@ impl DatabaseSeries {
         }
     }
 
-    /// Gives the recorder the present values, and shows it that all of these are still in use.
-    pub(super) fn touch(&self) {
+    /// Has the series show the present values.
+    pub(super) fn show(&self) {
         let Some(known) = self.0.get() else { return };
         for name in &known.names {
             let all = &known.databases[name.databases.clone()];
-            name.requests.increment(0);
             name.clients.set(all.iter().map(|counts| counts.clients.now()).sum::<i64>() as f64);
             let keys: i64 = all.iter().map(|counts| counts.keys.load(Relaxed).max(0)).sum();
             name.keys.set(keys as f64);

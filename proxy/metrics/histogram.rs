@@ -87,17 +87,9 @@ impl SharedHistogram {
         std::array::from_fn(|at| self.counts[at].load(Relaxed))
     }
 
-    /// For each bound in seconds how many were no longer; then how many there are, and their sum in seconds.
-    pub(super) fn snapshot(&self) -> (Vec<(f64, u64)>, u64, f64) {
-        let mut sum = 0;
-        let mut so_far = |count: &AtomicU64| {
-            sum += count.load(Relaxed);
-            sum
-        };
-        let cumulated: Vec<u64> = self.counts.iter().map(&mut so_far).collect();
-        let bounds = BOUNDS_MICROS.iter().map(|&bound| bound as f64 / 1e6);
-        let total = cumulated.last().copied().unwrap_or(0);
-        (bounds.zip(cumulated).collect(), total, self.nanos.load(Relaxed) as f64 / 1e9)
+    /// Their sum in seconds.
+    pub(super) fn seconds(&self) -> f64 {
+        self.nanos.load(Relaxed) as f64 / 1e9
     }
 }
 

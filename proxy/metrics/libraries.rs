@@ -55,22 +55,27 @@ impl Library {
 
 /// How many clients have which library.
 #[derive(Clone, Debug, Default)]
-pub struct Libraries([usize; Library::ALL.len()]);
-
-impl FromIterator<Library> for Libraries {
-    fn from_iter<T: IntoIterator<Item = Library>>(all: T) -> Libraries {
-        let mut counts = Libraries::default();
-        all.into_iter().for_each(|library| counts.0[library as usize] += 1);
-        counts
-    }
+pub struct Libraries {
+    counts: [usize; Library::ALL.len()],
+    /// The name that came last, and what it is: most clients are of one kind.
+    last: Option<(Vec<u8>, Library)>,
 }
 
 impl Libraries {
+    /// Counts a client that names its library so.
+    pub fn add(&mut self, name: &[u8]) {
+        let library = match &self.last {
+            Some((last, library)) if last == name => *library,
+            _ => self.last.insert((name.to_vec(), Library::of(name))).1,
+        };
+        self.counts[library as usize] += 1;
+    }
+
     /// Adds the series, all of them: what nobody has is 0.
     pub(super) fn write(&self, out: &mut String) {
         let family = &names::CLIENTS_BY_LIBRARY;
         text::head(out, family);
-        for (library, count) in Library::ALL.iter().zip(self.0) {
+        for (library, count) in Library::ALL.iter().zip(self.counts) {
             let _ = writeln!(out, "{}{{library=\"{}\"}} {count}", family.name, library.label());
         }
         out.push('\n');
@@ -96,6 +101,19 @@ mod tests {
             ("", "none"),
         ] {
             assert_eq!(Library::of(name.as_bytes()).label(), label, "{name}");
+        }
+    }
+
+    #[test]
+    fn each_client_counts_for_its_own() {
+        let mut libraries = Libraries::default();
+        for name in ["redis-py", "redis-py", "", "jedis", "redis-py"] {
+            libraries.add(name.as_bytes());
+        }
+        let mut text = String::new();
+        libraries.write(&mut text);
+        for line in ["{library=\"redis-py\"} 3", "{library=\"jedis\"} 1", "{library=\"none\"} 1"] {
+            assert!(text.contains(line), "no {line} in\n{text}");
         }
     }
 }

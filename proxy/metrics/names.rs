@@ -3,8 +3,6 @@
 //! A node is always the label `node="host:port"`: the name by which people know it, else the address that the cluster
 //! announces. No label ever holds a key, a client's address, or a command name that is not a server's.
 
-use metrics::Unit;
-
 /// What a metric is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SeriesKind {
@@ -23,8 +21,6 @@ pub struct Family {
     pub name: &'static str,
     /// What it is.
     pub kind: SeriesKind,
-    /// What it counts, where that has a unit.
-    pub unit: Option<Unit>,
     /// Its labels' names.
     pub labels: &'static [&'static str],
     /// The help text.
@@ -32,11 +28,10 @@ pub struct Family {
 }
 
 macro_rules! families {
-    ($($constant:ident = $kind:ident $(($unit:ident))? $name:literal [$($label:literal),*] $help:literal;)+) => {
+    ($($constant:ident = $kind:ident $name:literal [$($label:literal),*] $help:literal;)+) => {
         $(#[doc = $help] pub static $constant: Family = Family {
             name: $name,
             kind: SeriesKind::$kind,
-            unit: families!(@ $($unit)?),
             labels: &[$($label),*],
             help: $help,
         };)+
@@ -44,8 +39,6 @@ macro_rules! families {
         /// Every family.
         pub static ALL: &[&Family] = &[$(&$constant),+];
     };
-    (@) => { None };
-    (@ $unit:ident) => { Some(Unit::$unit) };
 }
 
 families! {
@@ -71,17 +64,17 @@ families! {
         "Clients that left or were closed.";
     CLIENT_TLS_HANDSHAKES = Counter "slotway_client_tls_handshakes_total" ["outcome"]
         "TLS handshakes with clients, by how they ended.";
-    CLIENT_RECEIVED = Counter(Bytes) "slotway_client_received_bytes_total" []
+    CLIENT_RECEIVED = Counter "slotway_client_received_bytes_total" []
         "Bytes read from clients.";
-    CLIENT_SENT = Counter(Bytes) "slotway_client_sent_bytes_total" []
+    CLIENT_SENT = Counter "slotway_client_sent_bytes_total" []
         "Bytes written to clients.";
-    CLIENT_BUFFERED = Gauge(Bytes) "slotway_client_buffered_bytes" []
+    CLIENT_BUFFERED = Gauge "slotway_client_buffered_bytes" []
         "Bytes held for clients: replies not sent yet, and requests that are not whole.";
     CLIENT_PROTOCOL_ERRORS = Counter "slotway_client_protocol_errors_total" ["reason"]
         "Clients that sent what is no request.";
     COMMANDS = Counter "slotway_commands_total" ["command", "result"]
         "Commands answered, by whether the reply was an error.";
-    COMMAND_DURATION = Histogram(Seconds) "slotway_command_duration_seconds" ["class"]
+    COMMAND_DURATION = Histogram "slotway_command_duration_seconds" ["class"]
         "Time from a command's arrival to the end of its reply.";
     REDIRECTS = Counter "slotway_redirects_total" ["type", "outcome"]
         "Redirects by nodes: absorbed ones were followed, exhausted ones ended in an error for the client.";
@@ -115,9 +108,9 @@ families! {
         "Requests that the node, or a connection to it, did not serve.";
     NODE_FAILED = Counter "slotway_node_failed_requests_total" ["node"]
         "Requests that ended in an error for the client since the node was lost, silent, or did not execute them to the end of retry_timeout.";
-    NODE_DURATION = Histogram(Seconds) "slotway_node_request_duration_seconds" ["node", "class"]
+    NODE_DURATION = Histogram "slotway_node_request_duration_seconds" ["node", "class"]
         "Time from a request's queueing for the node to its reply. Commands that wait as long as they are told to (BLPOP) do not count.";
-    NODE_QUEUE = Histogram(Seconds) "slotway_node_queue_seconds" ["node"]
+    NODE_QUEUE = Histogram "slotway_node_queue_seconds" ["node"]
         "Time that a batch of requests for the node waited here until it was written: a node that takes no more, or a full socket.";
     NODE_LATE = Counter "slotway_node_late_replies_total" ["node"]
         "Replies that came after their request had timed out, and were dropped.";
@@ -129,11 +122,11 @@ families! {
         "Connections to the node that failed, handshake included.";
     NODE_INFLIGHT = Gauge "slotway_node_inflight_requests" ["node"]
         "Requests that the node has not answered yet, but for those that wait as long as they are told to (BLPOP).";
-    NODE_QUEUED = Gauge(Bytes) "slotway_node_queued_bytes" ["node"]
+    NODE_QUEUED = Gauge "slotway_node_queued_bytes" ["node"]
         "Bytes of requests that have not been written to the node yet.";
-    NODE_SENT = Counter(Bytes) "slotway_node_sent_bytes_total" ["node"]
+    NODE_SENT = Counter "slotway_node_sent_bytes_total" ["node"]
         "Bytes written to the node.";
-    NODE_RECEIVED = Counter(Bytes) "slotway_node_received_bytes_total" ["node"]
+    NODE_RECEIVED = Counter "slotway_node_received_bytes_total" ["node"]
         "Bytes read from the node.";
     NODE_UP = Gauge "slotway_node_up" ["node", "role"]
         "1 where the node can be reached.";
@@ -144,9 +137,9 @@ families! {
 
     REFRESHES = Counter "slotway_topology_refreshes_total" ["trigger", "outcome"]
         "Times that the cluster was asked for its layout.";
-    REFRESH_DURATION = Histogram(Seconds) "slotway_topology_refresh_duration_seconds" []
+    REFRESH_DURATION = Histogram "slotway_topology_refresh_duration_seconds" []
         "How long a refresh of the topology took.";
-    LAST_SUCCESS = Gauge(Seconds) "slotway_topology_last_success_timestamp_seconds" []
+    LAST_SUCCESS = Gauge "slotway_topology_last_success_timestamp_seconds" []
         "When the topology was last refreshed, in Unix time; 0 before the first time.";
     FUNCTIONS_GIVEN = Counter "slotway_function_libraries_given_total" []
         "Function libraries that joining primaries lacked and were given.";
@@ -157,15 +150,15 @@ families! {
     SLOTS_REACHABLE = Gauge "slotway_slots_reachable" []
         "Slots whose owner can be reached and serves; 16384 when all is well. Requests for the others end in errors.";
 
-    PROCESS_CPU = Counter(Seconds) "process_cpu_seconds_total" []
+    PROCESS_CPU = Counter "process_cpu_seconds_total" []
         "Total user and system CPU time spent in seconds.";
-    PROCESS_MEMORY = Gauge(Bytes) "process_resident_memory_bytes" []
+    PROCESS_MEMORY = Gauge "process_resident_memory_bytes" []
         "Resident memory size in bytes.";
     PROCESS_OPEN_FDS = Gauge "process_open_fds" []
         "Number of open file descriptors.";
     PROCESS_MAX_FDS = Gauge "process_max_fds" []
         "Maximum number of open file descriptors; 0 where there is no limit.";
-    PROCESS_START = Gauge(Seconds) "process_start_time_seconds" []
+    PROCESS_START = Gauge "process_start_time_seconds" []
         "Start time of the process since unix epoch in seconds.";
     PROCESS_THREADS = Gauge "process_threads" []
         "Number of OS threads in the process.";

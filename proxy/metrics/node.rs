@@ -327,17 +327,16 @@ impl NodeSeries {
         }
     }
 
-    /// Shows the recorder that the node is still there.
-    pub(super) fn touch(&self) {
-        lock(&self.requests).1.increment(0);
-        self.totals.touch();
+    /// Has the series show the present values.
+    pub(super) fn show(&self) {
+        self.totals.show();
     }
 }
 
 impl Drop for NodeSeries {
     /// The counts are shown for a while, but nothing is open or under way any more.
     fn drop(&mut self) {
-        self.touch();
+        self.show();
     }
 }
 

@@ -140,9 +140,8 @@ impl RefreshSeries {
         lock(&self.known).nodes.iter().map(|(state, series)| (state.label.clone(), series.counted())).collect()
     }
 
-    pub(super) fn touch(&self) {
-        self.outcomes.iter().flatten().for_each(|counter| counter.increment(0));
-        self.functions_given.increment(0);
+    /// Has the series show the present values.
+    pub(super) fn show(&self) {
         let known = lock(&self.known);
         self.last_success.set(known.last_success);
         self.epoch.set(known.epoch as f64);

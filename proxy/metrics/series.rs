@@ -48,7 +48,7 @@ impl GaugeShare {
     }
 }
 
-/// What all workers have counted. A counter of the recorder cannot be read: the sum is for the status page and INFO.
+/// What all workers have counted. A counter cannot be read: the sum is for the status page and INFO.
 #[derive(Debug)]
 pub(super) struct Total {
     counter: Counter,
@@ -69,11 +69,6 @@ impl Total {
 
     pub(super) fn sum(&self) -> u64 {
         self.sum.load(Relaxed)
-    }
-
-    /// Shows the recorder that it is still in use.
-    pub(super) fn touch(&self) {
-        self.counter.increment(0);
     }
 }
 
@@ -97,8 +92,8 @@ impl Level {
         self.now.load(Relaxed)
     }
 
-    /// Gives the recorder the present value, and shows it that the level is still in use.
-    pub(super) fn touch(&self) {
+    /// Has the series show the present value.
+    pub(super) fn show(&self) {
         self.gauge.set(self.now() as f64);
     }
 }
@@ -180,11 +175,9 @@ macro_rules! series {
                 }
             }
 
-            /// Shows the recorder that all of these are still in use.
-            fn touch(&self) {
-                $(self.$counter.touch();)*
-                $(self.$group.iter().for_each($crate::metrics::series::Total::touch);)*
-                $(self.$level.touch();)*
+            /// Has the series of levels show their present values.
+            fn show(&self) {
+                $(self.$level.show();)*
             }
         }
     };

@@ -36,7 +36,8 @@ impl TlsSeries {
         self.refused[side as usize].set(1);
     }
 
-    pub(super) fn touch(&self) {
-        self.expiry.iter().chain(&self.refused).for_each(Level::touch);
+    /// Has the series show the present values.
+    pub(super) fn show(&self) {
+        self.expiry.iter().chain(&self.refused).for_each(Level::show);
     }
 }

@@ -10,7 +10,7 @@ use serde::Serialize;
 
 use crate::{
     clients::{Client, Clients},
-    metrics::{Libraries, Library},
+    metrics::Libraries,
 };
 
 /// How many clients, and how many libraries, are told.
@@ -42,7 +42,9 @@ fn library(client: &Client) -> String {
 
 /// How many clients name which library, as the metrics tell them apart.
 pub fn client_libraries(clients: &Clients) -> Libraries {
-    clients.all().iter().map(|client| Library::of(&client.about().library)).collect()
+    let mut libraries = Libraries::default();
+    clients.all().iter().for_each(|client| libraries.add(&client.about().library));
+    libraries
 }
 
 pub(super) fn libraries(all: &[Arc<Client>]) -> BTreeMap<String, usize> {
