@@ -87,21 +87,6 @@ impl Plan {
             Plan::OutOfBand(_) | Plan::Unchanged(_) | Plan::InTurn(_) | Plan::CountsKeys | Plan::AskServer => true,
         }
     }
-
-    /// How the replies become one, where it goes to every primary on shared connections.
-    pub fn rule_of_all(&self) -> Option<MergeRule> {
-        match self {
-            Plan::Primaries(rule) => Some(*rule),
-            Plan::Scripting(Scripting::Load | Scripting::Flush, _) => Some(MergeRule::AllSucceeded),
-            Plan::Scripting(Scripting::Exists, _) => Some(MergeRule::And),
-            Plan::Scripting(Scripting::Eval | Scripting::Evalsha | Scripting::Fcall | Scripting::Show, _) => None,
-            Plan::One(_) | Plan::Any | Plan::PubSub | Plan::Split(_) | Plan::LongSplit(_) | Plan::AnyRewritten(_) => {
-                None
-            }
-            Plan::Scan(_) | Plan::Keys | Plan::Local(_) | Plan::Blocking(_) | Plan::OutOfBand(_) => None,
-            Plan::Unchanged(_) | Plan::InTurn(_) | Plan::CountsKeys | Plan::Refuse(_) | Plan::AskServer => None,
-        }
-    }
 }
 
 /// A request that may wait.

@@ -14,7 +14,7 @@ use crate::{
         table::{Spec, busy::WhenBusy, lost::WhenLost, treatment::MergeRule},
     },
     protocol::resp::Request,
-    upstream::ticket::Envelope,
+    upstream::ticket::{Envelope, ForAll},
 };
 
 /// Sends each part of a split request to the owner of its slot.
@@ -83,7 +83,8 @@ pub(super) fn send_to_primaries(
     let topology = caller.router.topology().clone();
     let slots = topology.first_slots();
     if slots.is_empty() {
-        envelope.route = Route::All;
+        envelope.route = Route::Any;
+        envelope.wait_for_all(ForAll { rule, scripts: named.to_vec() });
         return caller.send(request.frame(), envelope);
     }
     let mut merge = Merge::new(rule, slots.len(), written(spec), caller.speaks_resp3());

@@ -13,7 +13,7 @@ use super::{
     caller::Caller,
     fan_out,
     listening::Listening,
-    scripts::{self, awaits_functions, make_ready, scripts_of},
+    scripts::{self, awaits_functions, make_ready},
 };
 use crate::{
     cluster::{
@@ -26,7 +26,7 @@ use crate::{
     upstream::{
         link::{Link, Prelude},
         router::{Lane, Router},
-        ticket::{Bounced, Caching, Envelope, Line, Ticket},
+        ticket::{Bounced, Caching, Envelope, ForAll, Line, Ticket},
     },
 };
 
@@ -163,7 +163,7 @@ impl Resend<'_> {
     fn send_again(&mut self, bounced: Bounced) {
         self.barrier.follow(self.caller.router.epoch());
         self.listening.follow(self.caller);
-        let Bounced { envelope, request, why } = bounced;
+        let Bounced { mut envelope, request, why } = bounced;
         self.caller.router.tally().retried(why.error());
         match why {
             Why::Redirected(redirect, from) => {
@@ -193,8 +193,8 @@ impl Resend<'_> {
             Why::Later(Later::TryAgain, _) => send_by_key(self.caller, &request, envelope),
             Why::NoScript(..) | Why::ByReplica(_) => self.caller.send(&request, envelope),
             Why::Later(..) | Why::Unsent(_) | Why::Hopeless(_) | Why::TooLarge(_) => {
-                if envelope.route == Route::All {
-                    return self.send_to_all(&request, envelope);
+                if let Some(plan) = envelope.take_for_all() {
+                    return self.send_to_all(&request, &plan, envelope);
                 }
                 if let Some(node) = same_node(&self.caller.router, &envelope.ticket) {
                     return self.caller.lane.link_to(&self.caller.router, &node).send(&request, envelope);
@@ -211,20 +211,13 @@ impl Resend<'_> {
     }
 
     /// No slot had an owner: what goes to all of them is split among those that there are now.
-    fn send_to_all(&mut self, frame: &[u8], mut envelope: Envelope) {
+    fn send_to_all(&mut self, frame: &[u8], plan: &ForAll, envelope: Envelope) {
         let topology = self.caller.router.topology().clone();
         let mut parser = Parser::default();
-        if let Ok(Some(found)) = parser.find(frame) {
-            let request = parser.request(frame, found);
-            let spec = topology.commands.find(&request);
-            if let Some(rule) = plan::plan(&request, spec, &self.caller.router.settings().policy).rule_of_all() {
-                let named = if self.caller.is_trusted() { scripts_of(&self.caller.router, frame) } else { Vec::new() };
-                return fan_out::send_to_primaries(self.caller, self.barrier, (&request, spec), rule, &named, envelope);
-            }
-        }
-        // The server, whose own table is known by now, has other ideas of it.
-        envelope.route = Route::Any;
-        self.caller.send(frame, envelope);
+        let Ok(Some(found)) = parser.find(frame) else { return };
+        let request = parser.request(frame, found);
+        let row = (&request, topology.commands.find(&request));
+        fan_out::send_to_primaries(self.caller, self.barrier, row, plan.rule, &plan.scripts, envelope);
     }
 }
 

@@ -21,7 +21,7 @@ use bytes::Bytes;
 use self::gather::Gather;
 pub use self::{
     clock::Clock,
-    envelope::{Bounced, Caching, Envelope, Needs, OnSuccess, RequestTraits},
+    envelope::{Bounced, Caching, Envelope, ForAll, Needs, OnSuccess, RequestTraits},
     gather::MakeUp,
     label::Label,
     line::{Line, OWED_LIMIT, ReplySize},

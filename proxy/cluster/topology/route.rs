@@ -16,14 +16,11 @@ pub enum Route {
     Any,
     /// To the primary that all publishing goes through.
     PubSub,
-    /// To every primary, once there are any.
-    All,
 }
 
 impl Topology {
     /// The node that serves a route now, as an index of [`Topology::nodes`]. Of what any primary may serve, `affinity`
-    /// picks one: always the same, or the next one of which nothing bad is known. `None` where nobody serves it, and for
-    /// [`Route::All`], which is not one node's.
+    /// picks one: always the same, or the next one of which nothing bad is known. `None` where nobody serves it.
     #[inline]
     pub fn resolve(&self, route: Route, affinity: usize, is_well: impl Fn(usize) -> bool) -> Option<usize> {
         match route {
@@ -31,7 +28,6 @@ impl Topology {
             Route::Replica(_, index) => Some(usize::from(index)).filter(|index| *index < self.nodes.len()),
             Route::Any => self.any_index(affinity, is_well),
             Route::PubSub => self.pubsub_index(),
-            Route::All => None,
         }
     }
 
@@ -73,7 +69,6 @@ mod tests {
         assert_eq!(label(slot(100), 0).as_deref(), Some("b:2"));
         assert_eq!(label(slot(200), 0), None, "nobody owns it");
         assert_eq!(label(Route::PubSub, 5).as_deref(), Some("a:1"), "the lowest id, for everybody");
-        assert_eq!(label(Route::All, 0), None);
         let any: Vec<_> = (0..4).filter_map(|affinity| label(Route::Any, affinity)).collect();
         assert_eq!(any, ["a:1", "b:2", "a:1", "b:2"]);
     }

@@ -2,9 +2,11 @@
 
 use super::*;
 use crate::{
+    cluster::topology::Topology,
+    commands::merge::MergeRule,
     protocol::slot::Slot,
     upstream::{
-        router::scripted::{Scripted, frame, within_a_minute},
+        router::scripted::{Scripted, frame, request, within_a_minute},
         ticket::RequestTraits,
     },
 };
@@ -82,6 +84,33 @@ async fn what_never_ends_is_given_up_with_the_nodes_last_word() {
             () = script => unreachable!("it answers for ever"),
         };
         assert!(told.starts_with("-LOADING "), "{told}");
+    })
+    .await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_goes_to_every_primary_waits_for_the_first_one_and_keeps_its_plan() {
+    within_a_minute(async {
+        let mut nodes = Scripted::new(2);
+        let mut known = Topology::clone(&nodes.topology.borrow());
+        known.epoch = 2;
+        nodes.topology.send_replace(Arc::new(Topology::unknown("no seed has answered yet")));
+        nodes.router.refresh();
+        let caller = Caller::of(&nodes);
+        let (mut barrier, all) = (Barrier::new(caller.router.epoch(), false), request("DBSIZE"));
+        let ticket = caller.line.open(None, 1, Route::Any);
+        let envelope = Envelope::new(ticket, Route::Any, RequestTraits::default());
+        fan_out::send_to_primaries(&caller, &mut barrier, (&all.as_request(), None), MergeRule::Sum, &[], envelope);
+        let mut sent = Sent { caller, barrier, listening: Listening::default(), retry: None };
+        nodes.topology.send_replace(Arc::new(known));
+        let script = async {
+            for (index, count) in [(0, &b":1\r\n"[..]), (1, b":2\r\n")] {
+                let mut node = nodes.node(index).await;
+                node.hears(&frame("DBSIZE")).await;
+                node.says(count).await;
+            }
+        };
+        assert_eq!(tokio::join!(sent.ends(), script).0, ":3\r\n");
     })
     .await;
 }

@@ -19,7 +19,10 @@ use crate::{
         recovery::Why,
         topology::{Node, Route},
     },
-    commands::merge::Merge,
+    commands::{
+        merge::{Merge, MergeRule},
+        scripts::Script,
+    },
     metrics::{RequestClass, spans::Span},
     protocol::slot::Slot,
     upstream::doubt,
@@ -89,6 +92,16 @@ struct Extras {
     on_success: Option<OnSuccess>,
     /// The place that it takes among the requests whose replies may be large, until the reply has begun.
     admission: Cell<Option<OwnedSemaphorePermit>>,
+    for_all: Option<ForAll>,
+}
+
+/// The plan of a request that goes to every primary, and waits until there are any.
+#[derive(Debug)]
+pub struct ForAll {
+    /// How their replies become one.
+    pub rule: MergeRule,
+    /// The scripts that go ahead of it.
+    pub scripts: Vec<Script>,
 }
 
 /// What is to be done once a node has answered a request with anything but an error.
@@ -163,6 +176,16 @@ impl Envelope {
         if act.is_some() || self.extras.is_some() {
             self.extras.get_or_insert_default().on_success = act;
         }
+    }
+
+    /// No node serves the request yet: this is what it goes by once there are some.
+    pub fn wait_for_all(&mut self, plan: ForAll) {
+        self.extras.get_or_insert_default().for_all = Some(plan);
+    }
+
+    /// What the request goes by, where it waits for every primary.
+    pub fn take_for_all(&mut self) -> Option<ForAll> {
+        self.extras.as_mut()?.for_all.take()
     }
 
     /// The request holds this place among the few requests at a node whose replies may be large, until it is answered or
@@ -312,7 +335,7 @@ impl Envelope {
     pub fn slot(&self) -> Option<Slot> {
         match self.route {
             Route::Slot(slot) | Route::Replica(slot, _) => Some(slot),
-            Route::Any | Route::PubSub | Route::All => None,
+            Route::Any | Route::PubSub => None,
         }
     }
 }

@@ -146,7 +146,7 @@ impl LineState {
     pub fn ran_behind(&self, number: u64, slot: Slot, writes: bool) -> bool {
         let is_about = |place: &Place| match place.route {
             Route::Slot(other) | Route::Replica(other, _) => other == slot,
-            Route::Any | Route::All => true,
+            Route::Any => true,
             Route::PubSub => false,
         };
         let may_write = |place: &Place| place.label.is_some_and(|label| writes || label.may_write);
