@@ -47,6 +47,7 @@ mod permission;
 mod proxy;
 mod reader;
 mod reads;
+mod replies;
 mod retry;
 mod scan;
 mod scripts;
@@ -362,7 +363,7 @@ impl Session {
             };
             if found.blank {
                 // As in Redis, it is the next request for CLIENT REPLY SKIP.
-                self.dispatcher.caller.line.mute.take();
+                self.dispatcher.replies.is_next_unwanted();
             } else {
                 let request = parser.request(rest, found);
                 let dispatcher = &mut self.dispatcher;
@@ -371,7 +372,7 @@ impl Session {
                 let is_stopped = is_guarded && dispatcher.is_stopped(&topology.commands, &request);
                 let (request, spec) = match (&inside, writer.as_deref_mut()) {
                     (Some(inside), _) if is_stopped => {
-                        database::stay_out(inside, &dispatcher.caller);
+                        database::stay_out(inside);
                         (request, topology.commands.find(&request))
                     }
                     (Some(inside), Some(writer)) => {

@@ -11,6 +11,7 @@ use super::{
     caller::Caller,
     local::Answer,
     pause,
+    replies::ReplyMode,
     tracking::{self, Tracking},
     work::Work,
 };
@@ -82,7 +83,7 @@ pub(super) fn answer(
         }
         ClientCommand::List => list(caller, usage, request),
         ClientCommand::Kill => kill(caller, request),
-        ClientCommand::Reply => reply_mode(caller, request),
+        ClientCommand::Reply => reply_mode(request),
         ClientCommand::Unblock => unblock(caller, request),
         // Shown, and nothing more: the proxy evicts nobody but who costs too much, and keys are touched as the
         // nodes decide.
@@ -234,16 +235,13 @@ fn end(caller: &Caller, client: &Arc<Connected>) {
     }
 }
 
-fn reply_mode(caller: &Caller, request: &Request<'_>) -> Answer {
+fn reply_mode(request: &Request<'_>) -> Answer {
     if request.is(2, "ON") {
-        caller.line.mute.off();
-        Answer::OK
+        Answer::Replies(ReplyMode::On)
     } else if request.is(2, "OFF") {
-        caller.line.mute.all();
-        Answer::Silence
+        Answer::Replies(ReplyMode::Off)
     } else if request.is(2, "SKIP") {
-        caller.line.mute.next();
-        Answer::Silence
+        Answer::Replies(ReplyMode::Skip)
     } else {
         Answer::refused(says::SYNTAX.as_bytes())
     }
@@ -272,7 +270,7 @@ mod tests {
         match answer(caller, &mut None, &Usage::default(), sub, &words.as_request()) {
             Answer::Reply(reply) => String::from_utf8(reply.to_vec()).expect("text"),
             Answer::Refused(error) => format!("-{}", String::from_utf8_lossy(&error)),
-            Answer::Silence => String::new(),
+            Answer::Replies(mode) => format!("{mode:?}"),
             Answer::Work(_) => "work".to_owned(),
         }
     }
@@ -288,7 +286,7 @@ mod tests {
                 ("CLIENT GETNAME", "$2\r\nme\r\n"),
                 ("CLIENT SETNAME \u{e9}", "-ERR Client names cannot contain spaces, newlines or special characters."),
                 ("CLIENT NO-EVICT maybe", "-ERR syntax error"),
-                ("CLIENT REPLY OFF", ""),
+                ("CLIENT REPLY OFF", "Off"),
                 ("CLIENT CACHING YES", &format!("-{}", says::CACHING_WITHOUT_TRACKING)),
                 ("CLIENT GETREDIR", ":-1\r\n"),
                 ("CLIENT TRACKING ON", "work"),

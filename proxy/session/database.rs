@@ -39,6 +39,8 @@ pub(super) struct OwnDatabase {
     counted: Cell<u64>,
     /// Where a request is written anew.
     writer: RefCell<RequestWriter>,
+    /// What the reply to it goes through on its way to the client.
+    strip: Cell<Option<Box<Strip>>>,
     /// What becomes of the request that is about to be dispatched, where that is not for its row to say.
     plan: Cell<Option<Box<Plan>>>,
     /// The request that is about to be dispatched has one key, written anew, and so is about the database's slot.
@@ -59,6 +61,7 @@ impl OwnDatabase {
             tally,
             counted: Cell::default(),
             writer: RefCell::default(),
+            strip: Cell::default(),
             plan: Cell::default(),
             is_plain: Cell::default(),
             said: Cell::default(),
@@ -95,6 +98,12 @@ impl OwnDatabase {
         if self.is_plain.get() { None } else { self.said.get() }
     }
 
+    /// What the reply to the request that is being dispatched goes through, once.
+    #[inline]
+    pub(super) fn take_strip(&self) -> Option<Box<Strip>> {
+        self.strip.take()
+    }
+
     /// The lines of INFO that tell how many keys there are, once.
     pub(super) fn take_keyspace(&self) -> Option<String> {
         self.keyspace.take()
@@ -125,7 +134,7 @@ pub(super) fn enter<'a, 'c>(
     writer: &'a mut RequestWriter,
 ) -> (Request<'a>, Option<&'c Spec>) {
     let spec = commands.find(&request);
-    caller.line.strip_next(None);
+    inside.strip.set(None);
     inside.plan.set(None);
     if let Some(spec) = spec
         && !listening.only_subscribes(caller)
@@ -166,7 +175,7 @@ fn enter_otherwise<'a, 'c>(
     if let (Some(strip), Some(script)) = (&mut strip, not_run_yet) {
         strip.proves(script);
     }
-    caller.line.strip_next(strip);
+    inside.strip.set(strip);
     let plan = match entered {
         Entered::AsItCame => return (request, spec),
         Entered::Rewritten if spec.is_some_and(|spec| matches!(spec.in_database, InDatabase::Keys)) => {
@@ -193,8 +202,8 @@ fn enter_otherwise<'a, 'c>(
 }
 
 /// The request goes no further: nothing is left of what was decided about one before.
-pub(super) fn stay_out(inside: &OwnDatabase, caller: &Caller) {
-    caller.line.strip_next(None);
+pub(super) fn stay_out(inside: &OwnDatabase) {
+    inside.strip.set(None);
     inside.plan.set(None);
     inside.is_plain.set(false);
     inside.said.set(None);

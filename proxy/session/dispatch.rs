@@ -17,6 +17,7 @@ use super::{
     monitor, pause,
     permission::{self, Denial, is_judged_by_node},
     reads::{ReadWay, Reads},
+    replies::Replies,
     transaction::{Multi, aborted_for},
     work::Work,
 };
@@ -57,6 +58,7 @@ pub(super) struct Dispatcher {
     /// What the client is told unasked.
     pub(super) listening: Listening,
     pub(super) account: Account,
+    pub(super) replies: Replies,
 }
 
 /// What became of a request.
@@ -101,6 +103,7 @@ impl Dispatcher {
             order_version: caller.router.settings().order_version(),
             listening: Listening::default(),
             account: Account::default(),
+            replies: Replies::default(),
             caller,
         }
     }
@@ -398,7 +401,7 @@ impl Dispatcher {
 
     #[inline]
     fn open_as(&mut self, label: Label, request: &Request<'_>, spec: Option<&Spec>, route: Route) -> Envelope {
-        let ticket = self.caller.line.open(Some(label), request.frame().len(), route);
+        let ticket = self.open_place(label, request.frame().len(), route);
         let traits = RequestTraits {
             repeatable: spec.is_some_and(Spec::is_readonly),
             writes: spec.is_none_or(|spec| spec.is_write() || !spec.is_readonly() && spec.has_keys()),
@@ -429,17 +432,6 @@ impl Dispatcher {
         self.multi.spoil();
         called::count_rejected(&self.caller.router, spec, error);
         self.answer(spec, &write::error_frame(error))
-    }
-
-    /// Answers with an error that does not spoil a transaction.
-    pub(super) fn answer_error(&self, spec: Option<&Spec>, error: &str) -> Flow {
-        self.answer(spec, &write::error_frame(error))
-    }
-
-    /// Answers a request on the spot.
-    pub(super) fn answer(&self, spec: Option<&Spec>, reply: &[u8]) -> Flow {
-        self.caller.line.answer(Label::of(spec), reply);
-        Flow::Taken
     }
 }
 

@@ -12,7 +12,6 @@ use crate::{
         resp::{request::ProtocolError, write},
         says,
     },
-    upstream::ticket::Label,
 };
 
 /// How long a client that is closed for what it costs may take to read why.
@@ -68,7 +67,7 @@ impl Session {
             _ => &wrong.text,
         };
         let error = write::error_frame([b"ERR Protocol error: ", text].concat());
-        self.dispatcher.caller.line.answer(Label::of(None), &error);
+        self.dispatcher.answer(None, &error);
         self.busy = Busy::Ending(Disconnect::Protocol);
     }
 

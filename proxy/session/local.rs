@@ -12,6 +12,7 @@ use super::{
     listening::Listening,
     proxy,
     reads::Reads,
+    replies::ReplyMode,
     subscriber::TopicKind,
     work::Work,
 };
@@ -35,8 +36,8 @@ pub(super) enum Answer {
     Reply(Bytes),
     /// An error, by which the request counts as refused.
     Refused(Bytes),
-    /// Nothing: the client does not want it.
-    Silence,
+    /// Which replies the client wants from now on.
+    Replies(ReplyMode),
     /// The reply comes once this has been done.
     Work(Work),
 }
@@ -135,7 +136,13 @@ impl Dispatcher {
         match answer {
             Answer::Reply(reply) => self.answer(spec, &reply),
             Answer::Refused(error) => self.refuse(spec, &error),
-            Answer::Silence => Flow::Taken,
+            Answer::Replies(mode) => {
+                self.replies.set(mode);
+                match mode {
+                    ReplyMode::On => self.answer(spec, b"+OK\r\n"),
+                    ReplyMode::Off | ReplyMode::Skip => Flow::Taken,
+                }
+            }
             Answer::Work(work) => Flow::work(work),
         }
     }
@@ -157,7 +164,7 @@ impl Dispatcher {
         for mark in [Mark::NoEvict, Mark::NoTouch] {
             self.caller.client.mark(mark, false);
         }
-        self.caller.line.mute.reset();
+        self.replies.reset();
         self.reads_from = None;
         self.reads = Reads::as_chosen(&self.caller, None);
         self.caller.gate = Gate::at_first(self.caller.router.asks_who(self.caller.client.listener));

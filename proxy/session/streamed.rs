@@ -60,9 +60,9 @@ impl Session {
     /// Gives the client a reply: at once where it is whole, else as fast as the client reads it.
     pub(super) async fn deliver(&mut self, label: Label, reply: Streamed, eof: Eof) {
         if reply.rest.is_none() {
-            return self.dispatcher.caller.line.answer(label, &reply.front);
+            return self.dispatcher.answer_as(label, &reply.front);
         }
-        let ticket = self.dispatcher.caller.line.open(Some(label), 0, Route::Any);
+        let ticket = self.dispatcher.open_place(label, 0, Route::Any);
         let envelope = Envelope::new(ticket, Route::Any, RequestTraits::default());
         let router = self.dispatcher.caller.router.clone();
         self.stream(envelope, async |envelope| reply.pass_on(&router, &envelope.ticket).await.map(drop), eof).await;

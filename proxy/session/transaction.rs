@@ -181,7 +181,7 @@ impl Dispatcher {
         transaction.close(request);
         let batch = transaction.frames.as_slice();
         let route = transaction.slot.map_or(Route::Any, Route::Slot);
-        let ticket = self.caller.line.open(Some(Label::of(spec)), batch.len(), route);
+        let ticket = self.open_place(Label::of(spec), batch.len(), route);
         let needs = Needs { functions: transaction.functions, ..Needs::default() };
         let caching = self.listening.caching();
         let traits = RequestTraits { writes: transaction.writes, caching, needs, ..RequestTraits::default() };

@@ -160,13 +160,14 @@ pub(super) async fn carry_out(session: &mut Session, work: Work, request: &Owned
         monitor::show(&session.dispatcher.caller, request, spec);
     }
     let reply = Job { session, request, spec }.run(work).await;
-    let Dispatcher { caller, multi, listening, .. } = &mut session.dispatcher;
+    let dispatcher = &mut session.dispatcher;
     if shown == MonitorTiming::After && !reply.as_ref().is_some_and(|reply| reply.starts_with(b"-NOPERM ")) {
-        monitor::show(caller, request, spec);
+        monitor::show(&dispatcher.caller, request, spec);
     }
     if let Some(reply) = reply {
-        caller.line.answer(Label::of(spec), &reply);
+        dispatcher.answer(spec, &reply);
     }
+    let Dispatcher { multi, listening, .. } = dispatcher;
     if !multi.is_open()
         && let Some(tracking) = &mut listening.tracking
     {

@@ -24,7 +24,7 @@ pub use self::{
     envelope::{Bounced, Caching, Envelope, ForAll, Needs, OnSuccess, RequestTraits},
     gather::MakeUp,
     label::Label,
-    line::{Line, OWED_LIMIT, ReplySize},
+    line::{Line, OWED_LIMIT, ReplyFilter, ReplySize},
     writes::Writes,
 };
 use crate::{

@@ -9,8 +9,14 @@ use crate::{
     commands::table::treatment::{Local, MergeRule},
     protocol::resp::{reply::Scanner, request::OwnedRequest, write},
     session::{
-        ask::out_of_band, attend::Eof, busy::Busy, called, caller::Caller, dispatch::Flow, everywhere, fan_out, server,
-        wait, work::Job,
+        ask::out_of_band,
+        attend::Eof,
+        busy::Busy,
+        called,
+        caller::Caller,
+        dispatch::{Dispatcher, Flow},
+        everywhere, fan_out, server, wait,
+        work::Job,
     },
 };
 
@@ -75,8 +81,8 @@ impl Job<'_> {
         let spec = topology.commands.find(request);
         Some(match own.answer {
             ReplySource::Local(local) => {
-                let (line, dispatcher) = (&caller.line, &mut self.session.dispatcher);
-                let (flow, said) = line.capture(|| dispatcher.answer_locally(local, request, spec));
+                let answer = |dispatcher: &mut Dispatcher| dispatcher.answer_locally(local, request, spec);
+                let (flow, said) = self.session.dispatcher.answer_aside(answer);
                 match flow {
                     Flow::Work(work) => {
                         let mut job = Job { session: &mut *self.session, request, spec };
@@ -84,10 +90,10 @@ impl Job<'_> {
                     }
                     Flow::Ends(reason) => {
                         self.session.busy = Busy::Ending(reason);
-                        said.into()
+                        said
                     }
                     // Nothing of it goes to a node, and nothing is in flight.
-                    Flow::Taken | Flow::Settle | Flow::Full | Flow::Waits(_) | Flow::Ask => said.into(),
+                    Flow::Taken | Flow::Settle | Flow::Full | Flow::Waits(_) | Flow::Ask => said,
                 }
             }
             ReplySource::Wait => waits.pop_front().unwrap_or_default(),

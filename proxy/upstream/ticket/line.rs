@@ -2,7 +2,6 @@
 
 mod account;
 mod messages;
-mod mute;
 mod state;
 
 use std::{
@@ -10,20 +9,16 @@ use std::{
     rc::Rc,
     sync::Arc,
     task::Waker,
-    time::{Duration, Instant},
+    time::Instant,
 };
 
 use bytes::BytesMut;
 
-pub use self::state::ReplySize;
-use self::{
-    mute::Mute,
-    state::{FIRST_WINDOW, KEPT_OUTPUT, KEPT_PLACES, LineState, Place},
-};
+use self::state::{FIRST_WINDOW, KEPT_OUTPUT, KEPT_PLACES, LineState, Place};
+pub use self::state::{ReplyFilter, ReplySize};
 use super::{Bounced, Clock, Duty, Envelope, Label, Ticket, writes::Writes};
 use crate::{
     cluster::topology::{Node, Route},
-    commands::database::Strip,
     metrics::ClientTally,
     protocol::slot::Slot,
     upstream::doubt::Doubts,
@@ -40,12 +35,6 @@ pub struct Line {
     most_in_flight: usize,
     /// Tickets that still have to be used, those of bounced requests included.
     pub(super) open_tickets: Cell<usize>,
-    /// Whether the replies to what comes now are for the client.
-    pub mute: Mute,
-    /// What the reply to what comes now has to go through.
-    next_strip: Cell<Option<Box<Strip>>>,
-    /// What is answered is not for the client: see [`Line::capture`].
-    is_aside: Cell<bool>,
     /// Where its client has written.
     pub writes: Writes,
     /// What was given up and may still run.
@@ -69,9 +58,6 @@ impl Line {
             clock,
             most_in_flight,
             open_tickets: Cell::new(0),
-            mute: Mute::default(),
-            next_strip: Cell::default(),
-            is_aside: Cell::default(),
             writes: Writes::default(),
             doubts,
             client: Cell::new(0),
@@ -80,6 +66,18 @@ impl Line {
 
     /// Opens the next place, for a request of `request_bytes` that goes to `route`.
     pub fn open(self: &Rc<Line>, label: Option<Label>, request_bytes: usize, route: Route) -> Ticket {
+        self.open_through(ReplyFilter::default(), label, request_bytes, route)
+    }
+
+    /// As [`Line::open`], for a reply that goes through a filter on its way to the client.
+    #[inline]
+    pub fn open_through(
+        self: &Rc<Line>,
+        ReplyFilter { is_unwanted, strip }: ReplyFilter,
+        label: Option<Label>,
+        request_bytes: usize,
+        route: Route,
+    ) -> Ticket {
         let state = &mut *self.state.borrow_mut();
         let place = Place {
             reply: state.spare.pop().unwrap_or_default(),
@@ -87,8 +85,8 @@ impl Line {
             whole: false,
             touched: false,
             failed: false,
-            mute: self.mute.take(),
-            strip: self.next_strip.take(),
+            is_unwanted,
+            strip,
             request_bytes: u32::try_from(request_bytes).unwrap_or(u32::MAX),
             route,
             opened: self.clock.now(),
@@ -101,20 +99,8 @@ impl Line {
         Ticket { duty: Duty::Place { line: self.clone(), number } }
     }
 
-    /// Answers a request on the spot: in its turn behind those that are still on their way.
-    pub fn answer(&self, label: Label, reply: &[u8]) {
-        let stripped;
-        let mut reply = reply;
-        if !self.is_aside.get() {
-            if let Some(mut strip) = self.next_strip.take() {
-                stripped = strip.feed(reply);
-                reply = &stripped;
-            }
-            self.tally.command(label.command, label.class, reply.first() == Some(&b'-'), Duration::ZERO);
-        }
-        if self.mute.take() {
-            return;
-        }
+    /// Gives the client a whole reply: in its turn behind those that are still on their way.
+    pub fn answer(&self, reply: &[u8]) {
         let state = &mut *self.state.borrow_mut();
         if state.closed {
             return;
@@ -129,21 +115,6 @@ impl Line {
             state.waiting += usize::from(!buffer.is_empty());
             state.places.push_back(Place::answered(buffer, self.clock.now()));
         }
-    }
-
-    /// The reply to the next request goes through this.
-    pub fn strip_next(&self, strip: Option<Box<Strip>>) {
-        self.next_strip.set(strip);
-    }
-
-    /// What is answered within `answer`, for the caller instead of the client. Only while nothing is in flight. It has been
-    /// counted before, when it was queued.
-    pub fn capture<T>(&self, answer: impl FnOnce() -> T) -> (T, BytesMut) {
-        let kept = std::mem::take(&mut self.state.borrow_mut().out);
-        self.is_aside.set(true);
-        let done = answer();
-        self.is_aside.set(false);
-        (done, std::mem::replace(&mut self.state.borrow_mut().out, kept))
     }
 
     /// A node has executed a request that may write.
@@ -296,7 +267,7 @@ impl Line {
         place.whole = last;
         place.touched = true;
         state.flushed = false;
-        if !place.mute && !state.closed {
+        if !place.is_unwanted && !state.closed {
             if index == 0 {
                 state.out.extend_from_slice(bytes);
             } else {
@@ -371,7 +342,7 @@ impl Line {
     pub(super) fn break_off(&self, number: u64) {
         let state = &mut *self.state.borrow_mut();
         let index = number.checked_sub(state.front).map(|index| index as usize);
-        state.broken |= index.and_then(|index| state.places.get(index)).is_some_and(|place| !place.mute);
+        state.broken |= index.and_then(|index| state.places.get(index)).is_some_and(|place| !place.is_unwanted);
         if state.broken {
             state.closed = true;
             state.pushes = BytesMut::new();

@@ -78,6 +78,15 @@ pub(super) struct LineState {
     pub flushed: bool,
 }
 
+/// What a reply goes through on its way to the client.
+#[derive(Default)]
+pub struct ReplyFilter {
+    /// It is not for the client at all (CLIENT REPLY).
+    pub is_unwanted: bool,
+    /// It is of a database of the client's own.
+    pub strip: Option<Box<Strip>>,
+}
+
 /// The place of one reply, or of a message that stands between two.
 pub(super) struct Place {
     pub reply: Vec<u8>,
@@ -87,7 +96,8 @@ pub(super) struct Place {
     /// Something of its reply has come, perhaps only one of the parts that make it.
     pub touched: bool,
     pub failed: bool,
-    pub mute: bool,
+    /// It is not for the client at all.
+    pub is_unwanted: bool,
     /// What the reply goes through on its way to the client.
     pub strip: Option<Box<Strip>>,
     pub request_bytes: u32,
@@ -106,7 +116,7 @@ impl Place {
             whole: true,
             touched: true,
             failed: false,
-            mute: false,
+            is_unwanted: false,
             strip: None,
             request_bytes: 0,
             route: Route::Any,
@@ -180,7 +190,7 @@ impl LineState {
     }
 
     pub fn front_is_half_written(&self) -> bool {
-        self.places.front().is_some_and(|place| place.length > 0 && !place.mute)
+        self.places.front().is_some_and(|place| place.length > 0 && !place.is_unwanted)
     }
 
     pub fn take_parked(&mut self, reply: &mut Vec<u8>) {

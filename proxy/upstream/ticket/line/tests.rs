@@ -1,6 +1,6 @@
 use std::rc::Rc;
 
-use super::{Line, Mute};
+use super::Line;
 use crate::{
     cluster::topology::Route,
     commands::{merge::Merge, table::treatment::MergeRule},
@@ -102,23 +102,4 @@ fn nothing_is_behind_what_broke_off() {
     open(&line).fill(b"C");
     line.push(b"<2>");
     assert_eq!((written(&line).as_str(), line.is_broken()), ("a", true));
-}
-
-#[test]
-fn replies_are_unwanted_as_client_reply_says() {
-    let mute = Mute::default();
-    assert!(!mute.take());
-    mute.next();
-    assert!(mute.take() && !mute.take(), "one only");
-    mute.all();
-    mute.next();
-    assert!(mute.take() && mute.take(), "all, though the next was said as well");
-    mute.reset();
-    assert!(!mute.take());
-    mute.next();
-    mute.reset();
-    assert!(mute.take(), "RESET itself is the next");
-    mute.all();
-    mute.off();
-    assert!(!mute.take());
 }
