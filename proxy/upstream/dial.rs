@@ -17,12 +17,12 @@ use tokio::{
 
 pub use self::{
     control::Control,
-    error::{DialError, DialStep, is_turned_away, may_not_tell, reason},
+    error::{DialError, DialStep, is_turned_away, may_not_tell, plain, reason},
     login::{Credentials, Login, TrackingMode, TrackingRequest, Version},
 };
 use self::{
     control::Replies,
-    error::{another, is_permanent, plain},
+    error::{another, is_permanent},
     login::handshake,
     own::InForce,
 };

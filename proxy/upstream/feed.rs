@@ -29,7 +29,7 @@ use crate::{
     upstream::{
         connector::Connector,
         descriptors::{Descriptor, Descriptors},
-        dial::{DialError, Dialer, Login},
+        dial::{DialError, Dialer, Login, plain},
         transport::Stream,
     },
 };
@@ -213,14 +213,6 @@ impl Drop for Feed {
 async fn dial(node: Arc<Node>, login: Login, dialer: Dialer, descriptors: Arc<Descriptors>) -> Dialled {
     let descriptor = descriptors.take(&node.reach).await?;
     Ok((dialer.dial(&node.reach, &login.at(&node)).await?, descriptor))
-}
-
-fn plain(error: &io::Error) -> String {
-    match error.kind() {
-        io::ErrorKind::UnexpectedEof => "it closed the connection".to_owned(),
-        io::ErrorKind::InvalidData => "it does not speak the Redis protocol".to_owned(),
-        _ => error.to_string(),
-    }
 }
 
 #[cfg(test)]

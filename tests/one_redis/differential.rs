@@ -23,11 +23,8 @@ const COMMANDS: usize = 6000;
 const CLIENTS: usize = 6;
 const COMMANDS_OF_EACH: usize = 1500;
 
+for_flavours_and_versions!(compare);
 for_flavours! {
-    redis_resp2: Redis => |flavour| compare(flavour, 2);
-    redis_resp3: Redis => |flavour| compare(flavour, 3);
-    valkey_resp2: Valkey => |flavour| compare(flavour, 2);
-    valkey_resp3: Valkey => |flavour| compare(flavour, 3);
     redis_several_clients_at_once: Redis => compare_at_once;
     valkey_several_clients_at_once: Valkey => compare_at_once;
 }
@@ -319,4 +316,16 @@ macro_rules! for_flavours {
     )+};
 }
 
-use for_flavours;
+/// A test for each flavour and version of the protocol.
+macro_rules! for_flavours_and_versions {
+    ($check:ident) => {
+        $crate::one_redis::differential::for_flavours! {
+            redis_resp2: Redis => |flavour| $check(flavour, 2);
+            redis_resp3: Redis => |flavour| $check(flavour, 3);
+            valkey_resp2: Valkey => |flavour| $check(flavour, 2);
+            valkey_resp3: Valkey => |flavour| $check(flavour, 3);
+        }
+    };
+}
+
+use {for_flavours, for_flavours_and_versions};

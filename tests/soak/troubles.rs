@@ -34,24 +34,21 @@ pub struct Scene {
     pub takeovers: usize,
 }
 
-/// One kind of trouble.
-#[derive(Clone, Copy, Debug)]
-enum Trouble {
-    FailOver,
-    MoveSlot,
-    PrimaryStandsStill,
-    ReplicaStandsStill,
-    ReplicaIsKilled,
-    LinksAreClosed,
-    Reload,
-    NewCertificate,
-    Takeover,
+/// The kinds of trouble, and all of them in turn.
+macro_rules! troubles {
+    ($($kind:ident),+) => {
+        #[derive(Clone, Copy, Debug)]
+        enum Trouble {
+            $($kind),+
+        }
+
+        use Trouble::*;
+
+        const ALL: &[Trouble] = &[$($kind),+];
+    };
 }
 
-use Trouble::*;
-
-/// In turn.
-const ALL: [Trouble; 9] = [
+troubles!(
     FailOver,
     MoveSlot,
     PrimaryStandsStill,
@@ -60,8 +57,8 @@ const ALL: [Trouble; 9] = [
     LinksAreClosed,
     Reload,
     NewCertificate,
-    Takeover,
-];
+    Takeover
+);
 
 impl Scene {
     pub fn of(cluster: Cluster) -> Scene {

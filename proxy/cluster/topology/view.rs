@@ -165,7 +165,8 @@ impl View {
 }
 
 impl Seen {
-    fn bare(id: &str, announced: Address) -> Seen {
+    /// A primary at `announced`, of which nothing else is known.
+    pub fn bare(id: &str, announced: Address) -> Seen {
         Seen {
             id: id.to_owned(),
             announced,

@@ -296,7 +296,7 @@ impl Strip {
 fn of_own_script(error: &[u8]) -> Vec<u8> {
     let place = |text: &[u8]| error.windows(text.len()).position(|part| part == text);
     if error.starts_with(b"-NOPERM") || place(b"The user executing the script").is_some() {
-        return [b"-", says::TAKES_SCRIPTS.as_bytes(), b"\r\n"].concat();
+        return write::error_frame(says::TAKES_SCRIPTS).to_vec();
     }
     match place(b" script: ") {
         Some(end) => [&error[..end], b"\r\n"].concat(),

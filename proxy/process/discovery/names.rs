@@ -103,23 +103,10 @@ impl Names {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{
-        cluster::topology::{NOBODY, Role},
-        protocol::slot::SLOTS,
-    };
+    use crate::{cluster::topology::NOBODY, protocol::slot::SLOTS};
 
     fn seen(id: &str, host: &str) -> Seen {
-        Seen {
-            id: id.to_owned(),
-            announced: Address::new(host, 7000),
-            implied: false,
-            aliases: Vec::new(),
-            hostname: None,
-            role: Role::Primary,
-            replicates: None,
-            zone: None,
-            epoch: 1,
-        }
+        Seen::bare(id, Address::new(host, 7000))
     }
 
     fn view(nodes: &[(&str, &str)]) -> View {

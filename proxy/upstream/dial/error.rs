@@ -184,12 +184,14 @@ pub(super) fn is_permanent(text: &[u8]) -> bool {
 }
 
 /// An I/O error in few words.
-pub(super) fn plain(error: &io::Error) -> String {
+pub fn plain(error: &io::Error) -> String {
     match error.kind() {
         io::ErrorKind::ConnectionRefused => "connection refused".to_owned(),
         io::ErrorKind::ConnectionReset => "connection reset".to_owned(),
         io::ErrorKind::UnexpectedEof => "it closed the connection".to_owned(),
         io::ErrorKind::TimedOut => "timed out".to_owned(),
+        // What TLS finds wrong has more to say.
+        io::ErrorKind::InvalidData if error.get_ref().is_none() => "it does not speak the Redis protocol".to_owned(),
         // In TLS 1.3 a node says only afterwards that it does not take our certificate.
         _ => to_nodes::why(error),
     }

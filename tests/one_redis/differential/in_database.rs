@@ -5,7 +5,7 @@
 use std::collections::BTreeMap;
 
 use super::{
-    COMMANDS, Pair, compare_scans, for_flavours,
+    COMMANDS, Pair, compare_scans, for_flavours, for_flavours_and_versions,
     rows::{Compare, ROWS},
     send_and_compare,
     turns::{IN_TRANSACTIONS, transactions_of},
@@ -16,11 +16,8 @@ use crate::support::{Client, Flavour, Proxy, Random, Settings};
 /// What is not served there yet, or is about more than the database.
 const LEFT_OUT: &[&str] = &["ACL DRYRUN", "FUNCTION", "PFDEBUG"];
 
+for_flavours_and_versions!(compare);
 for_flavours! {
-    redis_resp2: Redis => |flavour| compare(flavour, 2);
-    redis_resp3: Redis => |flavour| compare(flavour, 3);
-    valkey_resp2: Valkey => |flavour| compare(flavour, 2);
-    valkey_resp3: Valkey => |flavour| compare(flavour, 3);
     redis_transactions: Redis => transactions;
     valkey_transactions: Valkey => transactions;
 }

@@ -1,19 +1,9 @@
 use super::*;
-use crate::cluster::topology::{NOBODY, Role, Seen};
+use crate::cluster::topology::{NOBODY, Seen};
 
 /// A view in which each node (host, id, config epoch) owns a hundred slots, the first from slot 0 on.
 fn view(nodes: &[(&str, &str, u64)]) -> View {
-    let seen = |&(host, id, epoch): &(&str, &str, u64)| Seen {
-        id: id.to_owned(),
-        announced: Address::new(host, 7000),
-        implied: false,
-        aliases: Vec::new(),
-        hostname: None,
-        role: Role::Primary,
-        replicates: None,
-        zone: None,
-        epoch,
-    };
+    let seen = |&(host, id, epoch): &(&str, &str, u64)| Seen { epoch, ..Seen::bare(id, Address::new(host, 7000)) };
     let mut slots = Box::new([NOBODY; SLOTS]);
     (0..nodes.len()).for_each(|index| slots[index * 100..][..100].fill(index as u16));
     View { seen: nodes.iter().map(seen).collect(), slots, fallen: Vec::new() }
