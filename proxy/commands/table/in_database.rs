@@ -185,7 +185,7 @@ impl InDatabase {
                 "shows what is done in the client's databases; of others' connections, what has keys"
             }
             InDatabase::Channels(ChannelUse::CountPatterns) => {
-                "with `isolate_channels`, those of clients of this proxy"
+                "with `isolate_channels`, those of clients of this proxy; else also those by which the proxy hears notifications"
             }
             InDatabase::Channels(_) => {
                 "with `isolate_channels`, about the database's own channels; else about those of all"
