@@ -342,7 +342,7 @@ impl Session {
         let mut turn = None;
         let (router, inside) = (self.dispatcher.caller.router.clone(), self.dispatcher.caller.database.clone());
         let is_guarded = self.dispatcher.caller.gate.logged_in().is_some();
-        let mut writer = inside.as_ref().map(|inside| inside.writer());
+        let mut writer = inside.is_some().then(|| router.writer());
         self.reader.set_ready(true);
         while !self.busy.is_ending() {
             let rest = &bytes[used..];

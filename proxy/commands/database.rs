@@ -10,6 +10,7 @@ mod channels;
 mod enter;
 mod lua;
 mod notified;
+mod prologue;
 mod said;
 mod script;
 mod several;

@@ -315,9 +315,14 @@ impl ScriptCache {
         Some(Script { sha, text })
     }
 
+    /// How often texts have been given up: while it is the same, what has been found is there.
+    pub fn losses(&self) -> u64 {
+        self.all.losses.load(Relaxed)
+    }
+
     /// Forgets what may have been given up.
     fn keep_up(&self) {
-        let losses = self.all.losses.load(Relaxed);
+        let losses = self.losses();
         if self.losses.replace(losses) != losses {
             self.seen.borrow_mut().clear();
             self.texts.borrow_mut().clear();

@@ -2,7 +2,7 @@
 //! way back. All else in the session sees plain commands with plain keys.
 
 use std::{
-    cell::{Cell, RefCell, RefMut},
+    cell::Cell,
     fmt::Write,
     rc::Rc,
     sync::{Arc, atomic::Ordering::Relaxed},
@@ -18,7 +18,7 @@ use crate::{
         plan::{self, Plan, Policy},
         table::{
             CommandTable, Spec,
-            in_database::{InDatabase, ReplyKeys},
+            in_database::{Code, InDatabase, ReplyKeys},
             treatment::Local,
         },
     },
@@ -37,9 +37,7 @@ pub(super) struct OwnDatabase {
     tally: Rc<DatabaseTally>,
     /// Where the request ends that was counted last, in bytes from the first that the client has sent.
     counted: Cell<u64>,
-    /// Where a request is written anew.
-    writer: RefCell<RequestWriter>,
-    /// What the reply to it goes through on its way to the client.
+    /// What the reply to the request that is about to be dispatched goes through on its way to the client.
     strip: Cell<Option<Box<Strip>>>,
     /// What becomes of the request that is about to be dispatched, where that is not for its row to say.
     plan: Cell<Option<Box<Plan>>>,
@@ -60,7 +58,6 @@ impl OwnDatabase {
             database,
             tally,
             counted: Cell::default(),
-            writer: RefCell::default(),
             strip: Cell::default(),
             plan: Cell::default(),
             is_plain: Cell::default(),
@@ -107,12 +104,6 @@ impl OwnDatabase {
     /// The lines of INFO that tell how many keys there are, once.
     pub(super) fn take_keyspace(&self) -> Option<String> {
         self.keyspace.take()
-    }
-
-    pub(super) fn writer(&self) -> RefMut<'_, RequestWriter> {
-        let mut writer = self.writer.borrow_mut();
-        writer.shrink();
-        writer
     }
 }
 
@@ -164,7 +155,8 @@ fn enter_otherwise<'a, 'c>(
     }
     let known = known(caller, commands, spec, queued.is_some());
     let entered = inside.database.enter(&request, spec, known, writer);
-    let mut strip = strip_for(caller, queued, &inside.database, spec);
+    let tells = entered != Entered::RewrittenUntold;
+    let mut strip = tells.then(|| strip_for(caller, queued, &inside.database, spec)).flatten();
     if let Some(strip) = &mut strip {
         strip.is_of(&request);
         if spec.is_some_and(|spec| matches!(spec.in_database, InDatabase::Log(_)) && known.policy.lifts(spec)) {
@@ -178,9 +170,10 @@ fn enter_otherwise<'a, 'c>(
     inside.strip.set(strip);
     let plan = match entered {
         Entered::AsItCame => return (request, spec),
-        Entered::Rewritten if spec.is_some_and(|spec| matches!(spec.in_database, InDatabase::Keys)) => {
+        Entered::Rewritten if spec.is_some_and(|spec| keeps_its_name(spec.in_database)) => {
             return (writer.request(), spec);
         }
+        Entered::RewrittenUntold => return (writer.request(), spec),
         Entered::Rewritten => {
             inside.said.set(spec.map(|spec| Label::of(Some(spec))));
             return (writer.request(), commands.find(&writer.request()));
@@ -199,6 +192,11 @@ fn enter_otherwise<'a, 'c>(
     };
     inside.plan.set(Some(Box::new(plan)));
     (request, spec)
+}
+
+/// Whether what is written anew of such requests is of the same row.
+fn keeps_its_name(in_database: InDatabase) -> bool {
+    matches!(in_database, InDatabase::Keys | InDatabase::Script(Code::Evalsha))
 }
 
 /// The request goes no further: nothing is left of what was decided about one before.
@@ -243,6 +241,7 @@ fn strip_for(
             scripts.know(&caller.router.topology().commands);
             Strip::new(database, scripts, spec?.reply_keys)
         }
+        ReplyKeys::Replies if !queued?.tells() => None,
         ReplyKeys::Replies => {
             let topology = caller.router.topology();
             let mut reply_keys = Vec::new();

@@ -152,7 +152,7 @@ fn explain_inside(
     known.wrapped.take_not_run_yet();
     let lines = match entered {
         Entered::AsItCame => grounds.lines(request),
-        Entered::Rewritten => grounds.lines(&writer.request()),
+        Entered::Rewritten | Entered::RewrittenUntold => grounds.lines(&writer.request()),
         Entered::Refused(error) => vec![("served", format!("not at all: {}", String::from_utf8_lossy(&error)))],
         Entered::Unchanged(error) => {
             vec![("served", format!("where all is so already, else: {}", String::from_utf8_lossy(&error)))]

@@ -57,6 +57,8 @@ pub(super) struct Transaction {
     own: Vec<OwnRequest>,
     /// Bytes that these take.
     own_size: usize,
+    /// A command whose reply names keys, or a script, is among them.
+    tells: bool,
     /// A command that may write is among them.
     pub(super) writes: bool,
     /// A command that reads keys is among them.
@@ -76,6 +78,11 @@ impl Transaction {
     /// The slot of its keys.
     pub(super) fn slot(&self) -> Option<Slot> {
         self.slot
+    }
+
+    /// Whether some replies in it name keys, or scripts.
+    pub(super) fn tells(&self) -> bool {
+        self.tells
     }
 
     /// Bytes that it holds.

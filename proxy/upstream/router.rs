@@ -12,7 +12,7 @@ pub mod scripted;
 mod settings;
 
 use std::{
-    cell::{Cell, Ref, RefCell},
+    cell::{Cell, Ref, RefCell, RefMut},
     collections::{HashMap, HashSet},
     future::Future,
     pin::Pin,
@@ -47,6 +47,7 @@ use crate::{
     },
     config::Config,
     metrics::{ClientTally, DatabaseTallies, DatabaseTally, NodeTallies, NodeTally},
+    protocol::resp::request::RequestWriter,
     upstream::{
         connector::Connector,
         dedicated::Pool,
@@ -116,6 +117,7 @@ pub struct Router {
     scans: Arc<Mutex<Scans>>,
     scripts: ScriptCache,
     wrapped: Rc<WrappedScripts>,
+    writer: RefCell<RequestWriter>,
     admissions: Arc<Admissions>,
     moving: Moving,
     replication: ReplicationNews,
@@ -160,6 +162,7 @@ impl Router {
             scans: common.scans,
             scripts: ScriptCache::new(common.scripts),
             wrapped: Rc::default(),
+            writer: RefCell::default(),
             admissions: common.admissions,
             moving: Moving::default(),
             replication: common.replication,
@@ -365,6 +368,13 @@ impl Router {
     /// Scripts as they are kept in databases of their own.
     pub fn wrapped(&self) -> &Rc<WrappedScripts> {
         &self.wrapped
+    }
+
+    /// Where requests are written anew: by one session at a time.
+    pub fn writer(&self) -> RefMut<'_, RequestWriter> {
+        let mut writer = self.writer.borrow_mut();
+        writer.shrink();
+        writer
     }
 
     /// The texts of scripts.

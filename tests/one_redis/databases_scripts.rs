@@ -2,7 +2,10 @@
 
 use slotway::commands::scripts::Sha;
 
-use crate::support::{Cluster, Flavour, Node, Proxy, Settings, Setup, Shape, client::words};
+use crate::support::{
+    Cluster, Flavour, Node, Proxy, Settings, Setup, Shape,
+    client::{frame, words},
+};
 
 fn in_database(cluster: &Cluster, name: &str) -> Proxy {
     Proxy::start(Settings::new(cluster.seeds()).with("DATABASE", name))
@@ -22,6 +25,30 @@ const SCRIPTS: &[&str] = &[
     "return redis.call('incr', 42)|0",
     "return {redis.call('incr', 1e15), redis.call('exists', '1000000000000000')}|0",
     "redis.call('SET', 'x', 'computed:1') return {redis.call('GET', redis.call('GET', 'x'))}|0",
+    // Keys that the text tells.
+    "return {redis.call('SET', 'x' .. ARGV[1], 1), redis.call('GET', \"x\" .. ARGV[1]), redis.call('EXISTS', ARGV[1] .. 'x')}|0|y",
+    "local a, b = 'told:' .. KEYS[1], KEYS[1] .. ':' .. ARGV[1] redis.call('SET', a, 1) redis.call('SET', b, 2) return {redis.call('MGET', a, b), a, KEYS, #KEYS}|1|k|v",
+    "local ns = KEYS[1] local q = ns .. ':queue' redis.call('RPUSH', q, 'a') return {redis.call('LLEN', q), redis.call('RPOPLPUSH', q, ns .. ':done'), #KEYS}|2|ns|other",
+    "local rcall = redis.call\nlocal k = 'alias' .. 1\nrcall('SET', k, rcall('TIME') and 1)\nreturn {rcall('GET', k), k}|0",
+    "local function add(key, by) return redis.call('INCRBY', key, by) end return {add('added', 2), add(KEYS[1], 3), add(7, 1), add(7.25, 1), add(1e15, 1), add(1e16, 1), add(0.1, 1), add(-0.0, 1), add(1/0, 1), redis.call('EXISTS', 7, 7.25, '7', '7.25', 1e15, 'inf', '0.10000000000000001')}|1|k2",
+    "local t = {} for i, k in ipairs(KEYS) do redis.call('SET', k .. i, i) t[i] = redis.call('GET', k .. i) end return {t, unpack(KEYS)}|2|a|b",
+    "for i = 1, #KEYS do redis.call('SET', KEYS[i], i) end return redis.call('GET', KEYS[#KEYS])|3|l1|l2|l3",
+    "return {redis.call('SET', [[long]], [==[x]==]), redis.call('GET', 'lo\\110g'), redis.call('GET', 'long')}|0",
+    "return redis.call('GET', ARGV[1] and 'long' or 'short')|0|x",
+    "local k = 'lo' if ARGV[1] then k = k .. 'ng' end return redis.call('GET', k)|0|x",
+    "local k = {'x'} return redis.call('GET', k[1])|0",
+    "return redis.call('GET', KEYS[1])|0",
+    "return redis.call('GET', KEYS[1] .. 'x')|0",
+    "return redis.call('GET', 'x' .. ARGV[1])|0",
+    "local v return redis.call('GET', 'x' .. v .. 'y')|0",
+    "\nlocal k = redis.call('GET', 'none')\nreturn redis.call('GET', k)|0",
+    "\n\nredis.call('INCR', 'added' .. 'to', 'much')|0",
+    "\nredis.call('LPUSH', 'added', 1)|0",
+    "return redis.pcall('LPUSH', ARGV[1] .. 'ed', 1)|0|add",
+    "do local k = 'x' .. 1 end return redis.call('GET', k)|0",
+    "return redis.call('GET', 'a' 'b')|0",
+    "redis.setresp(3) return redis.call('HGETALL', 'no' .. 'ne')|0",
+    "#!lua flags=no-writes\nreturn redis.call('SET', 'x' .. 'y', 1)|0",
     // Names of keys in what is told.
     "local k = redis.call('KEYS', 'computed:1*') table.sort(k) return k|0",
     "local c, n = '0', 0 repeat local p = redis.call('SCAN', c, 'MATCH', 'computed:*', 'COUNT', 5) c = p[1] n = n + #p[2] for _, k in ipairs(p[2]) do if not string.find(k, '^computed:') then return k end end until c == '0' return n|0",
@@ -200,6 +227,17 @@ fn a_script_does_not_come_out_of_its_database() {
             "return load(function() return nil end)()",
             "local done = false return load(function() if done then return nil end done = true return 'return redis' end)().call('GET', 'secret')",
             "return server.call('GET', 'secret')",
+            "do local _VERSION = KEYS[1] end return redis.call('GET', _VERSION)",
+            "do local k = 'x' .. 1 end k = 'secret' return redis.call('GET', k)",
+            "local k = 'x' .. 1 return (function(k) return redis.call('GET', k) end)('secret')",
+            "local k, x = KEYS[1], 1 for _, k in ipairs({'secret'}) do x = redis.call('GET', k) end return x",
+            "local call = redis.call local t = {call = call} return t.call('GET', 'secret')",
+            "local call = redis.call return (function(call) return call('GET', 'secret') end)(redis.call)",
+            "local KEYS = {'secret'} return redis.call('GET', KEYS[1])",
+            "local k = setmetatable({}, {__concat = function() return 'secret' end}) return redis.call('GET', k .. 'x')",
+            "local slotway_key = function(k) return k end return redis.call('GET', slotway_key('secret'))",
+            "local n = '--[[' local k = redis.call('GET', 'secret') n = ']]' return k",
+            "return redis.call('GET', 'a' == 'b' and 'x' .. 'y' or 'secret')",
             "return coroutine.wrap(function() return redis.call('GET', 'secret') end)()",
             "return redis.call('get\\0', 'secret')",
             "return redis.call('  get', 'secret')",
@@ -229,5 +267,57 @@ fn a_script_does_not_come_out_of_its_database() {
         assert_eq!(outside.line("MGET secret x{cage}secret").texts(), ["s", "s"]);
         assert_eq!(outside.line("DBSIZE").integer(), 2);
         assert!(client.call(&words("EVAL x -1 a")).is_error());
+    }
+}
+
+/// Scripts of three calls, with how many keys they declare: as their text tells which arguments are keys.
+const MEASURED: &[(&str, &str)] = &[
+    (
+        "1",
+        "redis.call('incr', KEYS[1] .. ':c') redis.call('hset', KEYS[1] .. ':h', 'f', ARGV[1]) return redis.call('get', KEYS[1] .. ':c')",
+    ),
+    (
+        "1",
+        "redis.call('incr', 'c:' .. ARGV[1]) redis.call('hset', 'h:' .. ARGV[1], 'f', 1) return redis.call('get', 'c:' .. ARGV[1])",
+    ),
+    (
+        "0",
+        "redis.call('incr', 'c:' .. ARGV[1]) redis.call('hset', 'h:' .. ARGV[1], 'f', 1) return redis.call('get', 'c:' .. ARGV[1])",
+    ),
+    (
+        "1",
+        "local k = ARGV[9] or KEYS[1] redis.call('incr', k .. 'c') redis.call('expire', k .. 'c', 9) return redis.call('get', k)",
+    ),
+    ("1", "local k = KEYS[1] redis.call('set', k, 1) redis.call('mget', k, unpack(ARGV)) return redis.call('get', k)"),
+];
+
+#[test]
+#[ignore = "it measures, by the node's clock: `cargo test --test integration -- --ignored --nocapture cost_a_node`"]
+fn calls_cost_a_node_little_more_than_elsewhere() {
+    const CALLS: usize = 2000;
+    let cluster = Cluster::start(Shape { primaries: 1, ..Shape::default() });
+    let (inside, whole) = (in_database(&cluster, "measured"), Proxy::before(&cluster));
+    let mut clients = [whole.client(), inside.client()];
+    for (keys, text) in MEASURED {
+        let digest = clients.each_mut().map(|client| client.call(&["SCRIPT", "LOAD", text]).string());
+        let call: &[&str] = if *keys == "0" { &["0", "arg"] } else { &["1", "key", "arg"] };
+        let calls = frame(&[&["EVALSHA", &digest[0]], call].concat()).repeat(CALLS);
+        let mut least = [f64::INFINITY; 2];
+        for _ in 0..10 {
+            for (client, least) in clients.iter_mut().zip(&mut least) {
+                cluster.nodes[0].line("CONFIG RESETSTAT");
+                client.send_raw(&calls);
+                (0..CALLS).for_each(|_| assert!(!client.reply().is_error()));
+                let told = cluster.nodes[0].line("INFO commandstats").string();
+                let spent = told.split("cmdstat_evalsha:").nth(1).and_then(|rest| rest.split("usec_per_call=").nth(1));
+                let spent = spent.and_then(|rest| rest.split(',').next()?.parse().ok()).expect("microseconds");
+                *least = least.min(spent);
+            }
+        }
+        println!(
+            "{:.2} us in all of the cluster, {:.2} times as many in a database: {text}",
+            least[0],
+            least[1] / least[0]
+        );
     }
 }

@@ -24,6 +24,8 @@ pub enum Entered {
     AsItCame,
     /// The request goes on as it has been written anew.
     Rewritten,
+    /// Likewise, by the same name, and its reply names no key and no script.
+    RewrittenUntold,
     /// The request does not go on; the text of the error.
     Refused(Vec<u8>),
     /// FLUSHALL: each of the client's databases is to be emptied.

@@ -8,17 +8,19 @@ local redis, server, _G, load, loadstring = (function(P, Q, S, T)
     local type, select, unpack, error, setmetatable = type, select, unpack, error, setmetatable
     local compile, tonumber, ipairs = loadstring, tonumber, ipairs
     local call = real.call
-    -- The last two are the proxy's.
+    -- The last is the proxy's, or the last two.
     local last = #KEYS
-    KEYS[last], KEYS[last - 1] = nil, nil
-    for i = 1, last - 2 do KEYS[i] = sub(KEYS[i], n + 1) end
+    if KEYS[last] == @GUARD@ then KEYS[last], last = nil, last - 1 end
+    KEYS[last] = nil
+    for i = 1, last - 1 do KEYS[i] = sub(KEYS[i], n + 1) end
     -- What few scripts need is made when it is needed.
     local slow, convert
     local function engine()
         local function text(v)
             if type(v) ~= 'number' then return v end
-            local whole = v == floor(v) and v > -2 ^ 53 and v < 2 ^ 53
-            return string.format(whole and '%.0f' or '%.17g', v)
+            if v ~= 0 and v == floor(v) and v > -2 ^ 53 and v < 2 ^ 53 then return string.format('%.0f', v) end
+            -- How it writes numbers the server knows.
+            return call('ECHO', v)
         end
         local function key(k)
             k = text(k)

@@ -78,14 +78,17 @@ impl Database {
         let Some(keys) = keys.map(|at| self.own(request.arg(at))).collect::<Option<Vec<_>>>() else {
             return Said::Others;
         };
-        let (own, guards) = keys.split_at(number.saturating_sub(self.guards.len()));
-        let is_guarded = guards.len() == GUARDS.len()
-            && guards.iter().zip(&self.guards).all(|(key, guard)| self.own(guard) == Some(key));
+        let guards = match keys.as_slice() {
+            [.., first, last] if [*first, *last] == GUARDS => 2,
+            [_, .., last] if *last == GUARDS[0] => 1,
+            _ => 0,
+        };
+        let is_guarded = guards > 0;
         // Without, nothing but its keys tells whose it is.
         if !is_guarded && keys.is_empty() && !scripts.is_said(&self.prefix, request.arg(1)) {
             return Said::Others;
         }
-        let keys = if is_guarded { own } else { &keys[..] };
+        let keys = &keys[..keys.len() - guards];
         if whole::is_script(request.arg(1)) {
             return whole::said(request.args().skip(behind)).map_or(Said::Others, Said::Own);
         }

@@ -1,30 +1,26 @@
-//! Scripts in a database: a prologue on their first line shows them the database's world (`prologue.lua`). They are kept at
-//! nodes by the digests of what nodes are given, and known to clients by those of what clients said.
+//! Scripts in a database: what nodes are given shows them the database's world (`prologue.rs`). They are kept at nodes by the
+//! digests of that, and known to clients by those of what clients said.
 //!
-//! No text of a client's goes to a node without the prologue, and no digest but that of a text that has it, unless the text
-//! itself shows that it only hands its declared keys on ([`Reach::Declared`]): any other could reach the keys of all databases.
+//! No text of a client's goes to a node as it is, unless it shows by itself that it only hands its declared keys on
+//! (`Reach::Declared` in `lua.rs`): any other could reach the keys of all databases.
 
 use std::{
     cell::{Cell, RefCell},
     collections::HashMap,
-    fmt::Write,
     hash::BuildHasher,
     rc::Rc,
-    sync::{Arc, LazyLock},
+    sync::Arc,
 };
 
 use super::{
-    ChannelUse, Database, Entered, Scope,
-    lua::{self, Reach},
+    Database, Entered, GUARDS, Scope,
+    prologue::{KeyRules, wrap},
 };
 use crate::{
     commands::{
         plan::Policy,
         scripts::{Met, ScriptCache, Sha, is_kept},
-        table::{
-            CommandTable, Flags, Spec,
-            in_database::{Code, InDatabase, ReplyKeys},
-        },
+        table::{CommandTable, Spec, in_database::Code},
     },
     protocol::resp::{
         Request,
@@ -37,17 +33,6 @@ const MOST: usize = 1024;
 const LONGEST: usize = 64 * 1024;
 /// A digest that no script has.
 const NOBODYS: &[u8] = b"ffffffffffffffffffffffffffffffffffffffff";
-
-/// The prologue without comments and line ends.
-static PROLOGUE: LazyLock<String> = LazyLock::new(|| compact(include_str!("prologue.lua")));
-/// Likewise, of that for scripts that only call commands with one key.
-static SIMPLE_PROLOGUE: LazyLock<String> = LazyLock::new(|| compact(include_str!("prologue_simple.lua")));
-
-/// A script of the proxy's own without comments and line ends.
-pub(super) fn compact(text: &str) -> String {
-    let lines = text.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with("--"));
-    lines.collect::<Vec<_>>().join(" ")
-}
 
 /// A script as a database's clients know it, and as nodes do.
 #[derive(Debug)]
@@ -68,12 +53,22 @@ struct Name {
     proven: bool,
 }
 
+/// A script whose texts are known, both that of the client and that of nodes.
+#[derive(Debug)]
+struct Found {
+    wrapped: Rc<Wrapped>,
+    /// How often texts had been given up before.
+    losses: u64,
+}
+
 /// One worker's scripts in databases.
 #[derive(Debug, Default)]
 pub struct WrappedScripts {
     hasher: foldhash::quality::RandomState,
     /// By the hash of prefix and text.
     by_text: RefCell<HashMap<u64, Rc<Wrapped>>>,
+    /// What nodes can be given at once, by whose clients call it what.
+    found: RefCell<HashMap<(Scope, Sha), Found, foldhash::quality::RandomState>>,
     /// What clients call a script, by what nodes call it.
     names: RefCell<HashMap<Sha, Name>>,
     /// The script that was entered last as a whole and has not been seen to run.
@@ -82,13 +77,6 @@ pub struct WrappedScripts {
     commands: RefCell<Option<Arc<CommandTable>>>,
     /// Where commands have their keys, written for the prologue, and of which table.
     rules: RefCell<Option<(Arc<CommandTable>, Rc<KeyRules>)>>,
-}
-
-/// Where commands have their keys: those with one key as their first argument, and others by rules.
-#[derive(Debug, PartialEq, Eq)]
-struct KeyRules {
-    one: String,
-    some: String,
 }
 
 /// What is known where a request enters a database.
@@ -131,12 +119,20 @@ impl Database {
                     (true, false) => (b"EVALSHA", wrapped.sha_kept.digits()),
                     (true, true) => (b"EVALSHA_RO", wrapped.sha_kept.digits()),
                 };
-                self.enter_call(request, name, script, self.guards_of(Some(&wrapped)), anew);
+                self.enter_call(request, name, script, self.guards_of(Some(&wrapped), request), anew);
             }
             Code::Evalsha => {
                 let wrapped = known.find(self, request.arg(1));
+                // Nothing is left to do but to name its key. It has no other, so that no reply says that they are apart.
+                if request.arg(2) == b"1"
+                    && request.len() > 3
+                    && wrapped.as_ref().is_some_and(|it| it.is_bare && it.sha_kept.digits() == request.arg(1))
+                {
+                    anew.put_before(request, 3, &self.headed);
+                    return Entered::RewrittenUntold;
+                }
                 let digest = wrapped.as_ref().map_or(NOBODYS, |wrapped| wrapped.sha_kept.digits());
-                self.enter_call(request, request.name(), digest, self.guards_of(wrapped.as_deref()), anew);
+                self.enter_call(request, request.name(), digest, self.guards_of(wrapped.as_deref(), request), anew);
             }
             Code::Load => {
                 anew.begin(3);
@@ -176,8 +172,13 @@ impl Database {
     }
 
     /// What a call of the script declares besides its keys.
-    fn guards_of(&self, script: Option<&Wrapped>) -> &[Box<[u8]>] {
-        if script.is_some_and(|script| script.is_bare) { &[] } else { &self.guards }
+    fn guards_of(&self, script: Option<&Wrapped>, request: &Request) -> &[Box<[u8]>] {
+        match script {
+            Some(script) if script.is_bare => &[],
+            // Two keys are several.
+            _ if request.arg(2) != b"0" && request.arg(3) != GUARDS[0] => &self.guards[..1],
+            _ => &self.guards,
+        }
     }
 
     /// The script's keys are named as they are kept; the guards stand behind them, so that one without keys goes to where the
@@ -218,12 +219,25 @@ impl KnownScripts<'_> {
 
     /// The script that a client calls so, where its text is known.
     fn find(self, database: &Database, digits: &[u8]) -> Option<Rc<Wrapped>> {
+        let (named, losses) = ((self.scope, Sha::parse(digits)?), self.scripts.losses());
+        if let Some(found) = self.wrapped.found.borrow().get(&named)
+            && found.losses == losses
+            && found.wrapped.prefix == database.prefix
+            && self.wrapped.is_of(self.commands)
+        {
+            return Some(found.wrapped.clone());
+        }
         let script = self.scripts.find_in(self.scope, digits)?;
         let wrapped = self.wrapped.of(database, &script.text, self.commands);
         // A node that lacks it is to be given it, also where clients of all of the cluster have flushed what nodes had.
         if self.scripts.find(wrapped.sha_kept.digits()).is_none() {
             self.scripts.learn(&wrapped.kept, Met::Evaluated);
         }
+        let found = &mut *self.wrapped.found.borrow_mut();
+        if found.len() >= MOST {
+            found.clear();
+        }
+        found.insert(named, Found { wrapped: wrapped.clone(), losses });
         Some(wrapped)
     }
 }
@@ -259,6 +273,11 @@ impl WrappedScripts {
         wrapped
     }
 
+    /// Whether the texts that are known are written by this table.
+    fn is_of(&self, commands: &Arc<CommandTable>) -> bool {
+        self.rules.borrow().as_ref().is_some_and(|(table, _)| Arc::ptr_eq(table, commands))
+    }
+
     fn rules_of(&self, commands: &Arc<CommandTable>) -> Rc<KeyRules> {
         if let Some((table, rules)) = &*self.rules.borrow()
             && Arc::ptr_eq(table, commands)
@@ -269,6 +288,7 @@ impl WrappedScripts {
         let before = self.rules.replace(Some((commands.clone(), rules.clone())));
         if before.is_some_and(|(_, before)| before != rules) {
             self.by_text.borrow_mut().clear();
+            self.found.borrow_mut().clear();
         }
         rules
     }
@@ -324,133 +344,4 @@ impl WrappedScripts {
         }
         told
     }
-}
-
-impl KeyRules {
-    fn of(commands: &CommandTable) -> KeyRules {
-        let (mut one, mut some) = (" ".to_owned(), " ".to_owned());
-        for spec in commands.rows() {
-            if has_one_key_first(spec) {
-                let _ = write!(one, "{} ", spec.name);
-            } else if let Some(rule) = rule(spec) {
-                let _ = write!(some, "{}={rule} ", spec.name);
-            }
-        }
-        KeyRules { one, some }
-    }
-}
-
-pub(super) fn has_one_key_first(spec: &Spec) -> bool {
-    spec.in_database == InDatabase::Keys && spec.only_key() == Some(1) && spec.reply_keys == ReplyKeys::Nothing
-}
-
-/// Where a command has its keys, and what its reply tells of them: see `prologue.lua`.
-fn rule(spec: &Spec) -> Option<String> {
-    let keys = match spec.in_database {
-        _ if spec.container && !spec.name.contains('|') => "|".to_owned(),
-        // What is others' is left out of these replies, which scripts cannot.
-        _ if spec.reply_keys == ReplyKeys::Channels => return None,
-        InDatabase::AsItCame => "-".to_owned(),
-        InDatabase::Channels(ChannelUse::Publish) => "p".to_owned(),
-        InDatabase::Channels(_) if !spec.flags.has(Flags::NOSCRIPT) => "q".to_owned(),
-        InDatabase::Keys if spec.reads_streams() => "x".to_owned(),
-        InDatabase::Keys => spec.rule_of_keys()?,
-        InDatabase::Sort => "o".to_owned(),
-        InDatabase::Copy => "c".to_owned(),
-        InDatabase::Pattern => "k".to_owned(),
-        InDatabase::Scan => "n".to_owned(),
-        InDatabase::Count => "d".to_owned(),
-        InDatabase::Random => "r".to_owned(),
-        InDatabase::Flush => "f".to_owned(),
-        InDatabase::FlushAll => "a".to_owned(),
-        // Servers refuse it in scripts, and say so.
-        _ if spec.flags.has(Flags::NOSCRIPT) => "-".to_owned(),
-        InDatabase::Info
-        | InDatabase::ConfigSet
-        | InDatabase::Debug
-        | InDatabase::Inner(_)
-        | InDatabase::Log(_)
-        | InDatabase::ShardChannels
-        | InDatabase::AllFrom(_)
-        | InDatabase::Channels(_)
-        | InDatabase::Script(_)
-        | InDatabase::NoCluster
-        | InDatabase::OnAll(_)
-        | InDatabase::Refused(_) => return None,
-    };
-    let reply_keys = match spec.reply_keys {
-        ReplyKeys::Key => "/K",
-        ReplyKeys::Each => "/E",
-        ReplyKeys::First => "/F",
-        ReplyKeys::Page => "/P",
-        ReplyKeys::Streams => "/S",
-        ReplyKeys::Group => "/G",
-        _ if spec.in_database == InDatabase::Random => "/K",
-        _ if spec.in_database == InDatabase::Pattern => "/E",
-        _ => "",
-    };
-    Some(keys + reply_keys)
-}
-
-/// The text with the prologue in front of its first line of code; `None` where it needs none.
-fn wrap(database: &Database, text: &[u8], rules: &KeyRules, commands: &CommandTable) -> Option<Vec<u8>> {
-    let code = match text.iter().position(|&byte| byte == b'\n') {
-        _ if !text.starts_with(b"#!") => 0,
-        Some(end) => end + 1,
-        // There is no code.
-        None => return None,
-    };
-    let template = match lua::reach(&text[code..], commands) {
-        Reach::Declared => return None,
-        Reach::Named => &*SIMPLE_PROLOGUE,
-        Reach::Any => &*PROLOGUE,
-    };
-    let mut prologue = String::new();
-    // Every other part is the name of what is put in.
-    for (index, part) in template.split('@').enumerate() {
-        match (index % 2, part) {
-            (1, "ONE") => prologue.push_str(&literal(rules.one.as_bytes())),
-            (1, "SOME") => prologue.push_str(&literal(rules.some.as_bytes())),
-            (1, "NAMES") => prologue.push_str(&names_in(text, commands)),
-            (1, "PREFIX") => prologue.push_str(&literal(&database.prefix)),
-            (1, "PATTERN") => prologue.push_str(&literal(&database.pattern)),
-            (1, "CHANNELS") => {
-                let channels = database.channels.as_ref().map(|channels| &*channels.prefix);
-                prologue.push_str(&literal(channels.unwrap_or_default()));
-            }
-            (1, "SEVERAL") => prologue.push_str(if database.is_one_of_several { "true" } else { "false" }),
-            (1, "SLOT") => prologue.push_str(&database.slot.to_string()),
-            (1, _) => prologue.push_str(&database.name),
-            _ => prologue.push_str(part),
-        }
-    }
-    Some([&text[..code], prologue.as_bytes(), &text[code..]].concat())
-}
-
-/// A string of Lua's.
-fn literal(text: &[u8]) -> String {
-    let mut out = String::from("'");
-    for &byte in text {
-        match byte {
-            b' '..=b'~' if !b"'\\".contains(&byte) => out.push(byte.into()),
-            _ => {
-                let _ = write!(out, "\\{byte:03}");
-            }
-        }
-    }
-    out + "'"
-}
-
-/// The names of commands with one key as their first argument that stand between quotes in the text, as they stand there.
-fn names_in(text: &[u8], commands: &CommandTable) -> String {
-    const LONGEST_NAME: usize = 24;
-    let mut names = std::collections::BTreeSet::new();
-    for word in text.split(|byte| b"'\"".contains(byte)) {
-        let is_name = (1..=LONGEST_NAME).contains(&word.len()) && word.iter().all(u8::is_ascii_alphanumeric);
-        if is_name && commands.named(word, b"").is_some_and(has_one_key_first) {
-            names.insert(String::from_utf8_lossy(word).into_owned());
-        }
-    }
-    let names: Vec<String> = names.into_iter().map(|name| format!("['{name}']=1")).collect();
-    format!("{{{}}}", names.join(","))
 }

@@ -11,6 +11,7 @@ pub struct Databases {
     /// Whether SELECT chooses among these, instead of those that the servers have.
     pub(super) are_selected: bool,
     channels: Option<Arc<OwnChannels>>,
+    scope: Scope,
 }
 
 impl Databases {
@@ -35,7 +36,9 @@ impl Databases {
             let is_one_of_several = count > 1;
             Ok(Some(Arc::new(Database { is_one_of_several, ..Database::new(&name, form)? })))
         });
-        Ok(Databases { own: own.collect::<Result<_, String>>()?, are_selected: count > 0, channels: None })
+        let own: Vec<Option<Arc<Database>>> = own.collect::<Result<_, String>>()?;
+        let scope = own.first().and_then(Option::as_ref).map_or(Scope::CLUSTER, |first| Scope::of(&first.prefix));
+        Ok(Databases { own, are_selected: count > 0, channels: None, scope })
     }
 
     /// The same with channels of their clients' own, where they have a name.
@@ -72,7 +75,7 @@ impl Databases {
 
     /// Whose they are.
     pub fn scope(&self) -> Scope {
-        self.get(0).map_or(Scope::CLUSTER, |database| Scope::of(&database.prefix))
+        self.scope
     }
 
     /// Whether any is a database of its own.

@@ -57,7 +57,7 @@ fn entered_where(database: &Database, allow: &[&str], line: &str) -> String {
         Entered::CountsPatterns => "counts patterns".to_owned(),
         Entered::ForgetsScripts => "forgets scripts".to_owned(),
         Entered::Unchanged(_) => "where it is so already".to_owned(),
-        Entered::Rewritten => {
+        Entered::Rewritten | Entered::RewrittenUntold => {
             let request = writer.request();
             // What was written is a frame, and its arguments are where they are said to be.
             let (mut again, mut written) = (Parser::default(), Vec::new());

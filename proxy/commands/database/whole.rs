@@ -3,11 +3,11 @@
 
 use std::sync::LazyLock;
 
-use super::{Database, Entered, script};
+use super::{Database, Entered, prologue};
 use crate::protocol::resp::{Request, request::RequestWriter, write};
 
 /// The script, without comments and line ends.
-static SCRIPT: LazyLock<String> = LazyLock::new(|| script::compact(include_str!("whole.lua")));
+static SCRIPT: LazyLock<String> = LazyLock::new(|| prologue::compact(include_str!("whole.lua")));
 
 /// Whether a text, or as much of it as servers tell, is the script.
 pub(super) fn is_script(text: &[u8]) -> bool {

@@ -104,8 +104,8 @@ pub struct RequestWriter {
 impl RequestWriter {
     /// The longest frame that can be written.
     pub const LONGEST: usize = u32::MAX as usize;
-    /// Memory that is kept between requests.
-    const KEPT: usize = 16 * 1024;
+    /// Memory that is kept between requests: fresh memory would cost a large one more than to be copied.
+    const KEPT: usize = 2 * 1024 * 1024;
 
     /// Begins a request of so many arguments.
     pub fn begin(&mut self, count: usize) {

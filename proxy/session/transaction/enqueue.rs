@@ -12,6 +12,7 @@ use crate::{
         plan::{self, MergeRule, Plan, Scripting},
         table::{
             Flags, Spec, Treatment,
+            in_database::ReplyKeys,
             treatment::{ClientCommand, Local},
         },
     },
@@ -82,6 +83,7 @@ impl Multi {
         transaction.slot = transaction.slot.or(place.slot);
         transaction.reads |= spec.is_readonly() && spec.has_keys();
         transaction.writes |= may_write(spec);
+        transaction.tells |= spec.reply_keys != ReplyKeys::Nothing;
         transaction.scripts |= place.scripting.is_some_and(|which| which != Scripting::Fcall);
         transaction.functions |= place.scripting == Some(Scripting::Fcall);
         transaction.sets |= spec.treatment == Treatment::ConfigSet;
