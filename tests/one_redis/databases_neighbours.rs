@@ -117,6 +117,36 @@ fn what_acts_on_all_databases_is_done_where_it_is_allowed() {
     }
 }
 
+/// Beyond 10,000 keys in the slot a part of them tells how many of all are others'.
+#[test]
+fn very_many_keys_are_counted_exactly_or_nearly_where_others_have_keys_in_the_slot() {
+    let cluster = Cluster::three();
+    let (shop, whole) =
+        (Proxy::start(Settings::new(cluster.seeds()).with("DATABASE", "shop")), Proxy::before(&cluster));
+    let (mut inside, mut outside) = (shop.client(), whole.client());
+    let sets = |client: &mut Client, name: &str, numbers: std::ops::Range<usize>| {
+        let pairs = numbers.flat_map(|number| [format!("{name}{number}"), "v".into()]);
+        let request: Vec<String> = ["MSET".into()].into_iter().chain(pairs).collect();
+        assert_eq!(client.call(&request), "+OK\r\n");
+    };
+    (0..11).for_each(|part| sets(&mut inside, "own:", part * 1000..(part + 1) * 1000));
+    assert_eq!(inside.line("DBSIZE").integer(), 11_000, "exactly, where the slot has none of others");
+    inside.line("FLUSHDB");
+    assert_eq!(inside.line("DBSIZE").integer(), 0);
+    for part in 0..100 {
+        sets(&mut inside, "own:", part * 100..(part + 1) * 100);
+        sets(&mut outside, "other{shop}", part * 50..(part + 1) * 50);
+    }
+    let counted = inside.line("DBSIZE").integer();
+    assert!((9_500..10_500).contains(&counted), "10,000 of 15,000: {counted}");
+    let told = inside.line("INFO keyspace").string();
+    assert!(told.contains(&format!("keys={counted},")), "{told}");
+    assert_eq!(inside.line("KEYS own:*").texts().len(), 10_000, "what is listed is exact");
+    assert_eq!(super::differential::scanned(&mut inside, " COUNT 1000").len(), 10_000);
+    inside.line("FLUSHDB");
+    assert_eq!((inside.line("DBSIZE").integer(), outside.line("DBSIZE").integer()), (0, 5_000));
+}
+
 /// Two tenants and a plain server for each: what they say and hear is the same.
 #[test]
 fn channels_are_each_databases_own_where_that_is_wanted() {
