@@ -124,7 +124,11 @@ async fn an_idle_connection_says_something_before_its_node_would_close_it() {
 async fn a_connection_that_somebody_listens_to_is_asked_and_left_where_it_is_silent() {
     with(1, async |mut asker| {
         let (router, heard) = (asker.nodes.router.clone(), Rc::new(Heard::default()));
-        let lane = router.private_lane(&Login::default(), TrackingRequest::default(), heard.clone());
+        let lane = router.private_lane(
+            &Login::default(),
+            TrackingRequest { apart: true, ..TrackingRequest::default() },
+            heard.clone(),
+        );
         lane.cover(&router);
         let _beside = companion(&mut asker.nodes).await;
         let mut node = asker.nodes.dialled(0).await;
