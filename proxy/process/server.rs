@@ -1,27 +1,33 @@
 //! The whole process: built here, served here, drained here.
 
+mod acceptor;
+mod error;
+mod leaving;
+
 use std::{
-    cell::Cell,
-    fmt, io,
+    io,
     os::fd::{AsFd, BorrowedFd},
     sync::Arc,
-    task::Poll,
     thread,
-    time::{Duration, Instant},
+    time::Duration,
 };
 
+pub use self::error::ServeError;
+use self::{
+    acceptor::Acceptor,
+    leaving::{drain, look_for_idle, retire},
+};
 use sd_notify::NotifyState;
-use socket2::{Domain, Socket, Type};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    clients::{Clients, Order, users::Users},
+    clients::{Clients, users::Users},
     cluster::{
         replication::ReadFrom,
         topology::{Hints, Topology},
     },
-    config::{Config, ConfigError},
+    config::Config,
     metrics::{Metrics, events::EventKind},
     process::{
         admin::{Admin, AdminView},
@@ -35,88 +41,21 @@ use crate::{
         takeover::{self, Post, Predecessor, Successor},
         worker::{Blueprint, Worker},
     },
-    protocol::{endpoint::ListenAddress, names::Name, says},
+    protocol::endpoint::ListenAddress,
     upstream::{
         descriptors::Descriptors,
         dial::{Credentials, Dialer, Login},
         router::{Registries, ReplicationNews},
-        transport::{
-            Arrival, Keepalive, Listener,
-            tls::{files::FileError, for_clients::ForClients},
-        },
+        transport::{Listener, tls::for_clients::ForClients},
     },
 };
 
-/// How often idle clients are looked for.
-const IDLE_LOOK: Duration = Duration::from_millis(500);
 /// Hints that wait for discovery: it coalesces them, so that more would tell it nothing new.
 const HINTS: usize = 1024;
-/// How long a full process or file table is left alone before the next connection is accepted.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
-/// How often the log tells of newcomers that are turned away.
-const COMPLAIN_EVERY: Duration = Duration::from_secs(10);
 /// What every system allows.
 const FEW_FILES: u64 = 256;
 /// How long a successor may take to find the cluster.
 const BECOMING_READY: Duration = Duration::from_secs(30);
-/// How long a client has been silent that a process closes whose place another has taken.
-const FALLEN_IDLE: Duration = Duration::from_secs(1);
-/// How often a drain looks whether all clients have gone.
-const DRAIN_LOOK: Duration = Duration::from_millis(10);
-
-/// Why the proxy could not serve.
-#[derive(Debug)]
-pub enum ServeError {
-    /// An address cannot be listened on.
-    Bind(ListenAddress, io::Error),
-    /// Keys of the configuration are at odds.
-    Config(ConfigError),
-    /// A certificate or a key is of no use.
-    Certificate(FileError),
-    /// The system refused something else that is needed.
-    System(&'static str, io::Error),
-}
-
-impl ServeError {
-    /// Its name in `deploy/troubleshooting.md`.
-    pub fn name(&self) -> Name {
-        match self {
-            ServeError::Bind(..) => Name::Port,
-            ServeError::Config(error) => error.name(),
-            ServeError::Certificate(_) => Name::TlsFiles,
-            ServeError::System(..) => Name::Start,
-        }
-    }
-}
-
-impl fmt::Display for ServeError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            ServeError::Bind(address, error) if error.kind() == io::ErrorKind::AddrInUse => {
-                let what = if address.tcp().is_some() { "port" } else { "socket" };
-                write!(f, "cannot listen on {address}: the {what} is taken; stop what uses it, or choose another")
-            }
-            ServeError::Bind(address, error) => write!(f, "cannot listen on {address}: {error}"),
-            ServeError::Config(error) => error.fmt(f),
-            ServeError::Certificate(error) => error.fmt(f),
-            ServeError::System(what, error) => write!(f, "{what}: {error}"),
-        }
-    }
-}
-
-impl std::error::Error for ServeError {}
-
-impl From<ConfigError> for ServeError {
-    fn from(error: ConfigError) -> ServeError {
-        ServeError::Config(error)
-    }
-}
-
-impl From<FileError> for ServeError {
-    fn from(error: FileError) -> ServeError {
-        ServeError::Certificate(error)
-    }
-}
 
 /// Serves until `shutdown` is cancelled, then drains: what is in flight is answered. Cancelling `now` ends the drain.
 /// `rereading` says how the configuration is read again. `listening` is called once all ports are there.
@@ -227,15 +166,7 @@ pub async fn run(
     let admin_at =
         admin.as_ref().map_or_else(String::new, |admin| format!("; status page and metrics at {}", admin.address()));
     metrics.events().info(EventKind::Process, format!("listening on {at}{admin_at}"));
-    let acceptor = Acceptor {
-        config: &config,
-        clients: &clients,
-        descriptors: &descriptors,
-        metrics: &metrics,
-        workers: &workers,
-        spare: Cell::new(Socket::new(Domain::IPV4, Type::STREAM, None).ok()),
-        complaint: Cell::new(None),
-    };
+    let acceptor = Acceptor::new(&config, &clients, &descriptors, &metrics, &workers);
     let in_force = watch::Sender::new(config.clone());
     let reloader = Reloader {
         rereading,
@@ -355,137 +286,10 @@ async fn hand_over(post: Option<&Post>, sockets: &[BorrowedFd<'_>]) -> Successor
     }
 }
 
-/// Serves on whom there is, and closes those who fall idle, up to `drain_timeout`.
-async fn retire(clients: &Clients, workers: &[Worker], config: &Config) {
-    let limit = config.client_idle_timeout.unwrap_or(FALLEN_IDLE).min(FALLEN_IDLE);
-    let brief = Arc::new(Config { client_idle_timeout: Some(limit), ..config.clone() });
-    for adopted in workers.iter().map(|worker| worker.adopt(brief.clone())).collect::<Vec<_>>() {
-        let _ = adopted.await;
-    }
-    let gone = async {
-        while clients.count() > 0 {
-            clients.wake_idle(limit);
-            tokio::time::sleep(DRAIN_LOOK).await;
-        }
-    };
-    let _ = tokio::time::timeout(config.drain_timeout, gone).await;
-}
-
 /// Tells the service manager, where there is one that wants to know (`Type=notify`).
 fn tell_manager(state: &[NotifyState<'_>]) {
     if let Err(error) = sd_notify::notify(state) {
         tracing::warn!(%error, "the service manager cannot be told");
-    }
-}
-
-/// Accepts clients and hands each to the worker that has the fewest. SO_REUSEPORT instead would hash them: few and
-/// long-lived clients would leave workers idle.
-struct Acceptor<'a> {
-    config: &'a Config,
-    clients: &'a Arc<Clients>,
-    descriptors: &'a Arc<Descriptors>,
-    metrics: &'a Metrics,
-    workers: &'a [Worker],
-    /// An open file to give up where the system has no other, so that a newcomer can be told so.
-    spare: Cell<Option<Socket>>,
-    /// When the log has last told of newcomers that were turned away.
-    complaint: Cell<Option<Instant>>,
-}
-
-impl Acceptor<'_> {
-    async fn run(&self, listeners: &[Listener]) {
-        loop {
-            let accepted = std::future::poll_fn(|cx| {
-                let mut each = listeners.iter().enumerate();
-                let found = each.find_map(|(number, listener)| match listener.poll_accept(cx) {
-                    Poll::Ready(accepted) => Some((number, accepted)),
-                    Poll::Pending => None,
-                });
-                found.map_or(Poll::Pending, Poll::Ready)
-            });
-            match accepted.await {
-                (number, Ok(arrival)) => self.seat(arrival, number),
-                (_, Err(error))
-                    if matches!(error.kind(), io::ErrorKind::ConnectionAborted | io::ErrorKind::Interrupted) => {}
-                (_, Err(error)) => {
-                    if self.may_complain() {
-                        tracing::warn!(%error, "cannot accept clients");
-                    }
-                    if self.spare.take().is_some() {
-                        self.refuse_next(listeners).await;
-                        self.spare.set(Socket::new(Domain::IPV4, Type::STREAM, None).ok());
-                    }
-                    tokio::time::sleep(ACCEPT_PAUSE).await;
-                }
-            }
-        }
-    }
-
-    async fn accept_rest(&self, listeners: &[Listener]) {
-        for (number, listener) in listeners.iter().enumerate() {
-            while let Ok(Ok(arrival)) = tokio::time::timeout(Duration::ZERO, listener.accept()).await {
-                self.seat(arrival, number);
-            }
-        }
-    }
-
-    /// Tells one of those who wait that there is no open file for it.
-    async fn refuse_next(&self, listeners: &[Listener]) {
-        for listener in listeners {
-            if let Ok(Ok(arrival)) = tokio::time::timeout(Duration::ZERO, listener.accept()).await {
-                return self.refuse(arrival, "descriptors");
-            }
-        }
-    }
-
-    fn refuse(&self, arrival: Arrival, reason: &'static str) {
-        self.metrics.rejected(reason);
-        arrival.turn_away(format!("-{}\r\n", says::MAX_CLIENTS).as_bytes());
-    }
-
-    /// Whether the log is to be told: not for each newcomer.
-    fn may_complain(&self) -> bool {
-        let may = self.complaint.get().is_none_or(|last| last.elapsed() >= COMPLAIN_EVERY);
-        if may {
-            self.complaint.set(Some(Instant::now()));
-        }
-        may
-    }
-
-    /// Seats who has come by the listener with this number.
-    fn seat(&self, arrival: Arrival, listener: usize) {
-        if self.clients.count() >= self.descriptors.max_clients() {
-            return self.refuse(arrival, "max_clients");
-        }
-        let Some(descriptor) = self.descriptors.try_take() else {
-            if self.may_complain() {
-                let clients = self.clients.count();
-                tracing::warn!(clients, "clients are turned away: all open files are in use, raise `ulimit -n`");
-            }
-            return self.refuse(arrival, "descriptors");
-        };
-        let (peer, local) = (arrival.peer.clone(), arrival.local.clone());
-        let _ = arrival.tune(Keepalive { idle: self.config.tcp_keepalive, unacknowledged: None });
-        let (Ok(stream), Some(worker)) = (arrival.detach(), self.workers.iter().min_by_key(|worker| worker.load()))
-        else {
-            return;
-        };
-        let client = self.clients.join(peer, local, listener);
-        let id = client.id;
-        if !worker.welcome(stream, client, descriptor) {
-            self.clients.leave(id);
-        }
-    }
-}
-
-/// Wakes the sessions of clients that have been silent for too long, again and again.
-async fn look_for_idle(clients: &Clients, mut config: watch::Receiver<Arc<Config>>) {
-    loop {
-        let limit = config.borrow_and_update().client_idle_timeout;
-        tokio::select! {
-            Ok(()) = config.changed() => {}
-            () = tokio::time::sleep(IDLE_LOOK), if limit.is_some() => limit.into_iter().for_each(|limit| clients.wake_idle(limit)),
-        }
     }
 }
 
@@ -508,28 +312,6 @@ async fn follow_nodes(descriptors: &Descriptors, mut topology: watch::Receiver<A
         }
     }
     std::future::pending().await
-}
-
-/// Lets every session answer what is in flight, and ends those that take too long.
-async fn drain(clients: &Clients, patience: Duration, now: &CancellationToken) {
-    let tell = |order| clients.all().iter().for_each(|client| client.tell(order));
-    let gone = async {
-        while clients.count() > 0 {
-            // Again each time: a client may have come in between.
-            tell(Order::Drain);
-            tokio::time::sleep(DRAIN_LOOK).await;
-        }
-    };
-    tokio::select! {
-        () = gone => return,
-        () = tokio::time::sleep(patience) => tracing::warn!(clients = clients.count(), "drain_timeout is over: closing the clients that are left"),
-        () = now.cancelled() => tracing::info!(clients = clients.count(), "asked again: closing the clients that are left"),
-    }
-    tell(Order::Leave);
-    let until = Instant::now() + Duration::from_secs(1);
-    while clients.count() > 0 && Instant::now() < until {
-        tokio::time::sleep(DRAIN_LOOK).await;
-    }
 }
 
 /// Every client and every link is an open file: takes as many as the system lets us have, and says how many that is.

@@ -1,0 +1,146 @@
+//! Clients come in here: each goes to a worker, or is turned away.
+
+use std::{
+    cell::Cell,
+    io,
+    sync::Arc,
+    task::Poll,
+    time::{Duration, Instant},
+};
+
+use socket2::{Domain, Socket, Type};
+
+use crate::{
+    clients::Clients,
+    config::Config,
+    metrics::Metrics,
+    process::worker::Worker,
+    protocol::says,
+    upstream::{
+        descriptors::Descriptors,
+        transport::{Arrival, Keepalive, Listener},
+    },
+};
+
+/// How long a full process or file table is left alone before the next connection is accepted.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+/// How often the log tells of newcomers that are turned away.
+const COMPLAIN_EVERY: Duration = Duration::from_secs(10);
+
+/// Accepts clients and hands each to the worker that has the fewest. SO_REUSEPORT instead would hash them: few and
+/// long-lived clients would leave workers idle.
+pub(super) struct Acceptor<'a> {
+    config: &'a Config,
+    clients: &'a Arc<Clients>,
+    descriptors: &'a Arc<Descriptors>,
+    metrics: &'a Metrics,
+    workers: &'a [Worker],
+    /// An open file to give up where the system has no other, so that a newcomer can be told so.
+    spare: Cell<Option<Socket>>,
+    /// When the log has last told of newcomers that were turned away.
+    complaint: Cell<Option<Instant>>,
+}
+
+impl<'a> Acceptor<'a> {
+    pub(super) fn new(
+        config: &'a Config,
+        clients: &'a Arc<Clients>,
+        descriptors: &'a Arc<Descriptors>,
+        metrics: &'a Metrics,
+        workers: &'a [Worker],
+    ) -> Acceptor<'a> {
+        let (spare, complaint) = (Cell::new(open_file()), Cell::new(None));
+        Acceptor { config, clients, descriptors, metrics, workers, spare, complaint }
+    }
+
+    /// Accepts clients for ever.
+    pub(super) async fn run(&self, listeners: &[Listener]) {
+        loop {
+            let accepted = std::future::poll_fn(|cx| {
+                let mut each = listeners.iter().enumerate();
+                let found = each.find_map(|(number, listener)| match listener.poll_accept(cx) {
+                    Poll::Ready(accepted) => Some((number, accepted)),
+                    Poll::Pending => None,
+                });
+                found.map_or(Poll::Pending, Poll::Ready)
+            });
+            match accepted.await {
+                (number, Ok(arrival)) => self.admit(arrival, number),
+                (_, Err(error))
+                    if matches!(error.kind(), io::ErrorKind::ConnectionAborted | io::ErrorKind::Interrupted) => {}
+                (_, Err(error)) => {
+                    if self.may_complain() {
+                        tracing::warn!(%error, "cannot accept clients");
+                    }
+                    if self.spare.take().is_some() {
+                        self.refuse_next(listeners).await;
+                        self.spare.set(open_file());
+                    }
+                    tokio::time::sleep(ACCEPT_PAUSE).await;
+                }
+            }
+        }
+    }
+
+    /// Accepts those who wait already.
+    pub(super) async fn accept_rest(&self, listeners: &[Listener]) {
+        for (number, listener) in listeners.iter().enumerate() {
+            while let Ok(Ok(arrival)) = tokio::time::timeout(Duration::ZERO, listener.accept()).await {
+                self.admit(arrival, number);
+            }
+        }
+    }
+
+    /// Tells one of those who wait that there is no open file for it.
+    async fn refuse_next(&self, listeners: &[Listener]) {
+        for listener in listeners {
+            if let Ok(Ok(arrival)) = tokio::time::timeout(Duration::ZERO, listener.accept()).await {
+                return self.refuse(arrival, "descriptors");
+            }
+        }
+    }
+
+    fn refuse(&self, arrival: Arrival, reason: &'static str) {
+        self.metrics.rejected(reason);
+        arrival.turn_away(format!("-{}\r\n", says::MAX_CLIENTS).as_bytes());
+    }
+
+    /// Whether the log is to be told: not for each newcomer.
+    fn may_complain(&self) -> bool {
+        let may = self.complaint.get().is_none_or(|last| last.elapsed() >= COMPLAIN_EVERY);
+        if may {
+            self.complaint.set(Some(Instant::now()));
+        }
+        may
+    }
+
+    /// Lets in who has come by the listener with this number, where there is room.
+    fn admit(&self, arrival: Arrival, listener: usize) {
+        if self.clients.count() >= self.descriptors.max_clients() {
+            return self.refuse(arrival, "max_clients");
+        }
+        let Some(descriptor) = self.descriptors.try_take() else {
+            if self.may_complain() {
+                let clients = self.clients.count();
+                tracing::warn!(clients, "clients are turned away: all open files are in use, raise `ulimit -n`");
+            }
+            return self.refuse(arrival, "descriptors");
+        };
+        let (peer, local) = (arrival.peer.clone(), arrival.local.clone());
+        let _ = arrival.tune(Keepalive { idle: self.config.tcp_keepalive, unacknowledged: None });
+        let (Ok(stream), Some(worker)) = (arrival.detach(), self.workers.iter().min_by_key(|worker| worker.load()))
+        else {
+            return;
+        };
+        let client = self.clients.join(peer, local, listener);
+        let id = client.id;
+        if !worker.welcome(stream, client, descriptor) {
+            self.clients.leave(id);
+        }
+    }
+}
+
+/// An open file that is there to be given up.
+fn open_file() -> Option<Socket> {
+    Socket::new(Domain::IPV4, Type::STREAM, None).ok()
+}
