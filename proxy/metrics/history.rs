@@ -24,6 +24,9 @@ const SLOW: Duration = Duration::from_millis(50);
 /// Likewise one that takes so many times as long as the others do in the middle, from this long on.
 const SLOWER: f64 = 10.0;
 const SLOW_BESIDE_OTHERS: Duration = Duration::from_millis(20);
+/// Beside others a node is slow, too, where a tenth of its requests take [`SLOW`] and so many times as long as a tenth of theirs.
+/// Fewer replies within [`PRESENT`] seconds tell nothing of a tenth.
+const ENOUGH: u64 = 50;
 /// Fewer requests within [`PRESENT`] seconds tell nothing.
 const FEW: u64 = 5;
 /// After so many seconds without a reply nothing is known of a node that was slow.
@@ -66,8 +69,21 @@ pub struct Pace {
     pub errors: f64,
     /// Half of them take this long at most, in seconds; `None`: there were none.
     pub p50: Option<f64>,
+    /// Of ten nine.
+    pub p90: Option<f64>,
     /// Of a hundred 99.
     pub p99: Option<f64>,
+}
+
+impl Pace {
+    /// How slow it is, in words: what half of the requests take, or where these are quick, a tenth.
+    pub fn slowness(&self) -> Option<String> {
+        let (part, least) = match self.p50? >= SLOW_BESIDE_OTHERS.as_secs_f64() {
+            true => ("half", self.p50?),
+            false => ("a tenth", self.p90?),
+        };
+        Some(format!("{part} of its requests take {} or more", millis(least)))
+    }
 }
 
 /// The paces of one thing, the present one and those of the last quarter of an hour.
@@ -118,6 +134,7 @@ fn pace(counted: &Counted, took: f64) -> Pace {
         rate: counted.requests as f64 / took,
         errors: counted.errors as f64 / took,
         p50: quantile(&counted.durations, 0.5),
+        p90: quantile(&counted.durations, 0.9),
         p99: quantile(&counted.durations, 0.99),
     }
 }
@@ -194,10 +211,11 @@ impl History {
             kept.all.end_step(took);
             kept.nodes.values_mut().for_each(|track| track.end_step(took));
         }
-        let middles: Vec<(Arc<str>, f64)> = kept.nodes.iter().filter_map(middle_of).collect();
+        let usual: Vec<(Arc<str>, [f64; 2])> = kept.nodes.iter().filter_map(usual_of).collect();
         let news = |(label, track): (&Arc<str>, &mut Track)| {
-            let others = middles.iter().filter(|(other, _)| other != label).map(|(_, p50)| *p50);
-            news_of(label, track, limit_beside(others.collect()))
+            let others =
+                |at: usize| usual.iter().filter(|(other, _)| other != label).map(|(_, takes)| takes[at]).collect();
+            news_of(label, track, [limit_beside(others(0)), limit_of_tenths(others(1))])
         };
         kept.nodes.iter_mut().filter_map(news).collect()
     }
@@ -218,10 +236,10 @@ impl History {
     }
 }
 
-/// What half of a node's requests take, where there are enough.
-fn middle_of((label, track): (&Arc<str>, &Track)) -> Option<(Arc<str>, f64)> {
+/// What half of a node's requests take, and a tenth, where there are enough.
+fn usual_of((label, track): (&Arc<str>, &Track)) -> Option<(Arc<str>, [f64; 2])> {
     let (pace, replies) = track.present();
-    Some((label.clone(), pace.p50.filter(|_| replies >= FEW)?))
+    Some((label.clone(), [pace.p50.filter(|_| replies >= FEW)?, pace.p90?]))
 }
 
 /// From when on a node is slow, given what half of the requests of each other node take.
@@ -231,22 +249,28 @@ fn limit_beside(mut others: Vec<f64>) -> f64 {
     usual.clamp(SLOW_BESIDE_OTHERS.as_secs_f64(), SLOW.as_secs_f64())
 }
 
-fn news_of(label: &str, track: &mut Track, limit: f64) -> Option<String> {
+/// From when on a node is slow, given what a tenth of the requests of each other node take.
+fn limit_of_tenths(mut others: Vec<f64>) -> f64 {
+    others.sort_by(f64::total_cmp);
+    others.get(others.len() / 2).map_or(f64::INFINITY, |middle| (middle * SLOWER).max(SLOW.as_secs_f64()))
+}
+
+fn millis(seconds: f64) -> String {
+    format!("{:.0} ms", seconds * 1000.0)
+}
+
+fn news_of(label: &str, track: &mut Track, [half, tenth]: [f64; 2]) -> Option<String> {
     let (pace, replies) = track.present();
     if track.quiet >= FORGOTTEN && track.slow_since.take().is_some() {
         return Some(format!("node {label} is slow no more, as far as is known: it was asked nothing for a minute"));
     }
-    let (p50, p99) = (pace.p50?, pace.p99?);
-    let millis = |seconds: f64| format!("{:.0} ms", seconds * 1000.0);
-    if track.slow_since.is_none() && replies >= FEW && p50 >= limit {
+    let (p50, p90, p99) = (pace.p50?, pace.p90?, pace.p99?);
+    let is_slow = replies >= FEW && p50 >= half || replies >= ENOUGH && p90 >= tenth;
+    if track.slow_since.is_none() && is_slow {
         track.slow_since = Some(SystemTime::now());
-        return Some(format!(
-            "node {label} is slow: half of its requests take {} or more (p99 {})",
-            millis(p50),
-            millis(p99)
-        ));
+        return Some(format!("node {label} is slow: {} (p99 {})", pace.slowness()?, millis(p99)));
     }
-    if p50 < limit / 2.0 && track.slow_since.take().is_some() {
+    if p50 < half / 2.0 && p90 < tenth / 2.0 && track.slow_since.take().is_some() {
         return Some(format!("node {label} is slow no more: half of its requests take {} at most", millis(p50)));
     }
     None
@@ -314,6 +338,26 @@ mod tests {
         ] {
             assert_eq!(limit_beside(others.clone()), limit, "{others:?}");
         }
+    }
+
+    #[test]
+    fn who_keeps_a_tenth_waiting_is_slow_beside_others_that_do_not() {
+        assert_eq!(limit_of_tenths(vec![]), f64::INFINITY);
+        assert_eq!((limit_of_tenths(vec![0.001]), limit_of_tenths(vec![0.001, 0.02, 0.02])), (0.05, 0.2));
+        let (history, start) = (History::default(), Instant::now());
+        let (label, other) = (Arc::<str>::from("a:1"), Arc::<str>::from("b:1"));
+        let (mut sum, mut well, mut told) = (Counted::default(), Counted::default(), Vec::new());
+        for second in 0..30u64 {
+            // Of a hundred requests a fifth take 50 to 100 ms, and later none.
+            sum.add(&counted(80, 2));
+            sum.add(&counted(20, if second < 10 { 10 } else { 2 }));
+            well.add(&counted(100, 2));
+            let nodes = vec![(label.clone(), sum), (other.clone(), well)];
+            told.extend(history.second(sum, nodes, start + Duration::from_secs(second)));
+        }
+        assert_eq!(told.len(), 2, "{told:?}");
+        assert!(told[0].starts_with("node a:1 is slow: a tenth of its requests take 75 ms or more"), "{told:?}");
+        assert!(told[1].starts_with("node a:1 is slow no more"), "{told:?}");
     }
 
     #[test]

@@ -211,3 +211,23 @@ fn a_node_that_no_slot_depends_on_stays_in_sight() {
     assert!(node(&status(&proxy), &primary).is_none());
     assert!(proxy.log().contains(&format!("node {primary} has left")), "{}", proxy.log());
 }
+
+#[test]
+fn who_is_lost_is_named_where_the_whole_cluster_is_down() {
+    let shape = Shape { full_coverage: true, node_timeout: Duration::from_secs(3), ..Shape::default() };
+    let mut cluster = Cluster::start(shape);
+    let proxy = Proxy::start(settings(&cluster));
+    is_well(&proxy, "before");
+    cluster.nodes[2].kill();
+    let silent = format!("{} does not answer since ", cluster.node(2).address());
+    until("the cause to be told", NOTICED, || {
+        let (code, reason) = proxy.page("/readyz");
+        let down = reason.split_once("cluster_state:fail");
+        (code == 503 && down.is_some_and(|(_, cause)| cause.contains(&silent))).then_some(())
+    });
+    let status = status(&proxy);
+    assert!(text(&status, "state") == "down" && text(&status, "sentence").contains(&silent), "{status}");
+    assert!(proxy.log().contains("nothing is served") && proxy.log().contains(&silent), "{}", proxy.log());
+    cluster.nodes[2].restart();
+    is_well(&proxy, "after");
+}

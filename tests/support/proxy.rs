@@ -319,7 +319,8 @@ impl Proxy {
     fn unexpected_lines(&self) -> Vec<String> {
         let bad = |line: &&str| [" WARN ", " ERROR ", "panicked at"].iter().any(|mark| line.contains(mark));
         // That a node is slow is the machine's doing, and a fail-over the test's own.
-        let usual = [" is slow: half of its requests take ", " WARN fail-over: "];
+        let usual =
+            [" is slow: half of its requests take ", " is slow: a tenth of its requests take ", " WARN fail-over: "];
         let expected = |line: &str| {
             usual.iter().any(|part| line.contains(part))
                 || self.settings.expected.iter().any(|part| line.contains(part))

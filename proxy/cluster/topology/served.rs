@@ -44,19 +44,19 @@ impl Topology {
 
     /// Why not all slots are served, in a sentence that says which ones; `None` where all are.
     pub fn complaint(&self) -> Option<String> {
-        if self.failed || self.covered() == 0 {
-            return self.trouble.as_deref().map(str::to_owned);
+        let trouble = || self.trouble.as_deref().map(str::to_owned);
+        if self.covered() == 0 {
+            return trouble();
         }
         let lost = self.lost_owners().map(|(lost, node, index)| {
-            format!(
-                "{} does not answer since {} ({}): {} answer errors",
-                node.label,
-                time_of_day(lost.since),
-                lost.why,
-                slots_text(&self.ranges(index))
-            )
+            let silent = format!("{} does not answer since {} ({})", node.label, time_of_day(lost.since), lost.why);
+            // Where the cluster is down all slots answer errors: who is lost is why.
+            if self.failed { silent } else { format!("{silent}: {} answer errors", slots_text(&self.ranges(index))) }
         });
-        let all: Vec<String> = lost.chain(self.trouble.as_deref().map(str::to_owned)).collect();
+        let all: Vec<String> = match self.failed {
+            true => trouble().into_iter().chain(lost).collect(),
+            false => lost.chain(trouble()).collect(),
+        };
         (!all.is_empty()).then(|| all.join("; "))
     }
 
@@ -146,6 +146,9 @@ mod tests {
 
         let down = Topology { failed: true, trouble: Some("cluster_state:fail".into()), ..topology() };
         assert_eq!((down.reachable(), down.complaint().as_deref()), (0, Some("cluster_state:fail")));
+        let down = Topology { lost: vec![lost("c")], ..down };
+        let why = "cluster_state:fail; c:1 does not answer since 14:02:11 UTC (connection refused)";
+        assert_eq!(down.complaint().as_deref(), Some(why));
     }
 
     #[test]

@@ -6,7 +6,7 @@ use crate::{
     cluster::topology::{Node, Role, Topology, slots_text},
     metrics::{
         DatabaseGlance,
-        history::{Pace, Present},
+        history::Present,
         readable::{grouped, time_of_day},
     },
     protocol::slot::SLOTS,
@@ -42,7 +42,9 @@ impl Trouble {
         let lost = topology.lost(&node.id);
         let (since, why) = match (lost, slow) {
             (Some(lost), _) => (lost.since, lost.why.to_string()),
-            (None, Some(since)) => (since, slowness(&pace)),
+            (None, Some(since)) => {
+                (since, pace.slowness().unwrap_or_else(|| "it was asked nothing of late".to_owned()))
+            }
             (None, None) => return None,
         };
         let ranges = topology.ranges(index);
@@ -58,13 +60,6 @@ impl Trouble {
     fn text(&self) -> String {
         let what = if self.is_lost { "does not answer" } else { "is slow" };
         format!("{} {what} since {} ({}): {}", self.node, time_of_day(self.since), self.why, self.hurts)
-    }
-}
-
-fn slowness(pace: &Pace) -> String {
-    match pace.p50 {
-        Some(p50) => format!("half of its requests take {} or more", millis(p50)),
-        None => "it was asked nothing of late".to_owned(),
     }
 }
 
@@ -145,7 +140,7 @@ mod tests {
     use std::time::{Duration, UNIX_EPOCH};
 
     use super::*;
-    use crate::cluster::topology::Lost;
+    use crate::{cluster::topology::Lost, metrics::history::Pace};
 
     /// `a` and `b` share the slots; `c` and `d` follow `a`.
     fn topology() -> Topology {
