@@ -288,7 +288,7 @@ const MEASURED: &[(&str, &str)] = &[
         "1",
         "local k = ARGV[9] or KEYS[1] redis.call('incr', k .. 'c') redis.call('expire', k .. 'c', 9) return redis.call('get', k)",
     ),
-    ("1", "local k = KEYS[1] redis.call('set', k, 1) redis.call('mget', k, unpack(ARGV)) return redis.call('get', k)"),
+    ("1", "local k = KEYS[1] redis.call('set', k, 1) redis.call('mget', unpack(KEYS)) return redis.call('get', k)"),
 ];
 
 #[test]
