@@ -146,3 +146,17 @@ const DIFFERENCES: &[(&str, &str)] = &[
     ("zunion", IN_ONE_SLOT),
     ("zunionstore", IN_ONE_SLOT),
 ];
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+
+    use super::*;
+
+    #[test]
+    fn each_command_stands_here_once() {
+        let mut met = HashSet::new();
+        // Of two lines only the first would be told.
+        assert_eq!(names().find(|name| !met.insert(*name)), None);
+    }
+}
