@@ -1,7 +1,5 @@
 //! What becomes of a request, from its row to its way out: whether it may go, must wait, is queued or is carried out.
 
-use std::rc::Rc;
-
 use super::{
     account::Account,
     apart,
@@ -10,7 +8,7 @@ use super::{
     called,
     caller::Caller,
     everywhere::asks_first,
-    fan_out::{parts_of, send_part, send_split, send_to_be_amended, send_to_primaries},
+    fan_out::{send_split, send_to_be_amended, send_to_primaries},
     front::Front,
     gate::Gate,
     listening::Listening,
@@ -37,7 +35,6 @@ use crate::{
     },
     upstream::{
         link::LARGEST_SHARED,
-        router::Lane,
         ticket::{Envelope, Label, Needs, ReplySize, RequestTraits},
     },
 };
@@ -332,61 +329,6 @@ impl Dispatcher {
         self.barrier.guard(&self.caller.router, spec, route);
         self.caller.send(request.frame(), envelope);
         Flow::Taken
-    }
-
-    /// Sends what only reads to a replica.
-    fn read_at_replica(&mut self, lane: &Lane, route: Route, request: &Request<'_>, spec: Option<&Spec>) -> Flow {
-        let envelope = self.open(request, spec, route);
-        self.caller.router.tally().read_at_replica();
-        lane.send(&self.caller.router, self.caller.affinity, request.frame(), envelope);
-        Flow::Taken
-    }
-
-    /// Sends what only reads key by key in parts, those with a route to a replica.
-    fn read_parts_at_replicas(
-        &mut self,
-        lane: &Lane,
-        routes: &[Option<Route>],
-        plan: Plan,
-        request: &Request<'_>,
-        spec: Option<&Spec>,
-    ) -> Flow {
-        let split = if let Plan::Split(split) = plan {
-            split
-        } else if let Some(split) = spec.and_then(|spec| plan::one_part(request, spec)) {
-            // Keys of one slot are one part: what it lacks, the primary is asked for as a whole.
-            Rc::new(split)
-        } else {
-            return self.carry_out(plan, request, spec);
-        };
-        let envelope = self.open_split(request, spec);
-        let mut frame = Vec::new();
-        let parts = parts_of(&self.caller, request, spec, &split, envelope).into_iter().enumerate();
-        for ((index, mut envelope), route) in parts.zip(routes) {
-            envelope.traits.keys = split.keys_of(index).len() as u32;
-            match route {
-                Some(route) => {
-                    frame.clear();
-                    split.encode(index, request, &mut frame);
-                    envelope.route = *route;
-                    self.caller.router.tally().read_at_replica();
-                    lane.send(&self.caller.router, self.caller.affinity, &frame, envelope);
-                }
-                None => {
-                    self.barrier.guard(&self.caller.router, spec, Route::Slot(split.parts[index].slot));
-                    send_part(&self.caller, &split, index, request, envelope, &mut frame);
-                }
-            }
-        }
-        Flow::Taken
-    }
-
-    /// What becomes of a request, as far as replicas are concerned.
-    #[inline]
-    fn way_to_read(&mut self, plan: &Plan, spec: Option<&Spec>) -> ReadWay {
-        let Some(reads) = &mut self.reads else { return ReadWay::AsEver };
-        let alone = self.multi.is_open() || self.multi.watch.is_some() || self.listening.tracking.is_some();
-        reads.way(&self.caller, plan, spec, alone)
     }
 
     /// Opens the place of a request's reply, and says what the request is.

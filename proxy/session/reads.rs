@@ -6,14 +6,21 @@
 
 use std::{collections::HashMap, rc::Rc, time::Instant};
 
-use super::caller::Caller;
+use super::{
+    caller::Caller,
+    dispatch::{Dispatcher, Flow},
+    fan_out::{parts_of, send_part},
+};
 use crate::{
     cluster::{
         replication::{Read, ReadFrom},
         topology::Route,
     },
-    commands::{plan::Plan, table::Spec},
-    protocol::slot::Slot,
+    commands::{
+        plan::{self, Plan},
+        table::Spec,
+    },
+    protocol::{resp::Request, slot::Slot},
     upstream::{dial::Login, router::Lane, ticket::Line},
 };
 
@@ -158,6 +165,69 @@ impl Reads {
             last = last.max(Some(*write.answered.get_or_insert(now)));
         }
         Ok(last)
+    }
+}
+
+impl Dispatcher {
+    /// Sends what only reads to a replica.
+    pub(super) fn read_at_replica(
+        &mut self,
+        lane: &Lane,
+        route: Route,
+        request: &Request<'_>,
+        spec: Option<&Spec>,
+    ) -> Flow {
+        let envelope = self.open(request, spec, route);
+        self.caller.router.tally().read_at_replica();
+        lane.send(&self.caller.router, self.caller.affinity, request.frame(), envelope);
+        Flow::Taken
+    }
+
+    /// Sends what only reads key by key in parts, those with a route to a replica.
+    pub(super) fn read_parts_at_replicas(
+        &mut self,
+        lane: &Lane,
+        routes: &[Option<Route>],
+        plan: Plan,
+        request: &Request<'_>,
+        spec: Option<&Spec>,
+    ) -> Flow {
+        let split = if let Plan::Split(split) = plan {
+            split
+        } else if let Some(split) = spec.and_then(|spec| plan::one_part(request, spec)) {
+            // Keys of one slot are one part: what it lacks, the primary is asked for as a whole.
+            Rc::new(split)
+        } else {
+            return self.carry_out(plan, request, spec);
+        };
+        let envelope = self.open_split(request, spec);
+        let mut frame = Vec::new();
+        let parts = parts_of(&self.caller, request, spec, &split, envelope).into_iter().enumerate();
+        for ((index, mut envelope), route) in parts.zip(routes) {
+            envelope.traits.keys = split.keys_of(index).len() as u32;
+            match route {
+                Some(route) => {
+                    frame.clear();
+                    split.encode(index, request, &mut frame);
+                    envelope.route = *route;
+                    self.caller.router.tally().read_at_replica();
+                    lane.send(&self.caller.router, self.caller.affinity, &frame, envelope);
+                }
+                None => {
+                    self.barrier.guard(&self.caller.router, spec, Route::Slot(split.parts[index].slot));
+                    send_part(&self.caller, &split, index, request, envelope, &mut frame);
+                }
+            }
+        }
+        Flow::Taken
+    }
+
+    /// What becomes of a request, as far as replicas are concerned.
+    #[inline]
+    pub(super) fn way_to_read(&mut self, plan: &Plan, spec: Option<&Spec>) -> ReadWay {
+        let Some(reads) = &mut self.reads else { return ReadWay::AsEver };
+        let alone = self.multi.is_open() || self.multi.watch.is_some() || self.listening.tracking.is_some();
+        reads.way(&self.caller, plan, spec, alone)
     }
 }
 
