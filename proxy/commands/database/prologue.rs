@@ -170,12 +170,12 @@ fn filled(template: &str, database: &Database, text: &[u8], rules: &KeyRules, co
     out
 }
 
-/// A string of Lua's.
+/// A string of Lua's; what stands between its quotes may stand between others, too.
 fn literal(text: &[u8]) -> String {
     let mut out = String::from("'");
     for &byte in text {
         match byte {
-            b' '..=b'~' if !b"'\\".contains(&byte) => out.push(byte.into()),
+            b' '..=b'~' if !b"'\"\\".contains(&byte) => out.push(byte.into()),
             _ => {
                 let _ = write!(out, "\\{byte:03}");
             }
@@ -196,4 +196,21 @@ fn names_in(text: &[u8], commands: &CommandTable) -> String {
     }
     let names: Vec<String> = names.into_iter().map(|name| format!("['{name}']=1")).collect();
     format!("{{{}}}", names.join(","))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_put_into_a_string_ends_none() {
+        let shop = Database::new("shop", "\"'\\{%}").expect("a form");
+        let insertions = vec![(9, Insertion::Prefix), (17, Insertion::Prefix)];
+        let rewriting = Rewriting { insertions, sees: Sees::Nothing };
+        let code = rewritten(&shop.prefix, b"local a=\"b\" c = 'd'", &rewriting);
+        assert_eq!(
+            String::from_utf8(code).expect("text"),
+            "local a=\"\\034\\039\\092{shop}b\" c = '\\034\\039\\092{shop}d'"
+        );
+    }
 }
