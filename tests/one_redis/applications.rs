@@ -13,7 +13,7 @@ use std::{
 };
 
 use super::clients::python;
-use crate::support::{Client, Cluster, Proxy, Settings, Shape, until};
+use crate::support::{Cluster, Proxy, Settings, Shape, until};
 
 const PRIMARIES: usize = 3;
 
@@ -143,13 +143,7 @@ fn free_pair() -> (usize, MutexGuard<'static, ()>) {
 fn wait_until_replica(index: usize) {
     until(&format!("node {index} to be a replica"), Duration::from_secs(30), || {
         let cluster = cluster();
-        let says = |node: usize, line: &str| {
-            let client = Client::try_connect(&cluster.node(node).address());
-            client
-                .and_then(|mut client| client.try_call(&line.split(' ').collect::<Vec<_>>()))
-                .ok()
-                .map(|reply| reply.string())
-        };
+        let says = |node: usize, line: &str| cluster.node(node).try_line(line).map(|reply| reply.string());
         let replication = says(index, "INFO replication")?;
         let id = says(index, "CLUSTER MYID")?;
         let is_known = |nodes: String| {

@@ -267,16 +267,17 @@ impl Cluster {
     /// been until just now, refuses its vote, and a replica that was refused asks again only after four times the node timeout.
     fn wait_until_known_as_replica(&self, index: usize) {
         let id = self.id(index);
-        let whose = |node: &Node| {
-            let nodes = node.line("CLUSTER NODES").string();
+        let whose = |nodes: &str| {
             let fields: Vec<&str> = nodes.lines().find(|line| line.starts_with(&id))?.split(' ').collect();
             (fields[2].contains("slave")).then(|| fields[3].to_owned())
         };
         let what = format!("all to know that {} is a replica", self.nodes[index].port);
         until(&what, Duration::from_secs(30), || {
-            let own = whose(&self.nodes[index]).or_else(|| self.is_primary(index).then(String::new))?;
-            let mut others = self.nodes.iter().filter(|node| node.is_at_work());
-            (own.is_empty() || others.all(|other| whose(other).as_ref() == Some(&own))).then_some(())
+            let own = whose(&self.nodes[index].line("CLUSTER NODES").string())
+                .or_else(|| self.is_primary(index).then(String::new))?;
+            let others = self.nodes.iter().filter(|node| node.is_at_work());
+            let mut views = others.filter_map(|other| other.try_line("CLUSTER NODES"));
+            (own.is_empty() || views.all(|nodes| whose(&nodes.string()).as_ref() == Some(&own))).then_some(())
         });
     }
 

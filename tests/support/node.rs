@@ -204,6 +204,12 @@ impl Node {
         self.client().line(line)
     }
 
+    /// Likewise, where it can be reached: another test may just have killed it.
+    pub fn try_line(&self, line: &str) -> Option<super::Reply> {
+        let mut client = Client::try_connect(&self.address()).ok()?;
+        client.try_call(&line.split(' ').collect::<Vec<_>>()).ok()
+    }
+
     /// Ends it as a crash would (SIGKILL), and waits for its end.
     pub fn kill(&mut self) {
         if let Some(mut child) = self.child.take() {
