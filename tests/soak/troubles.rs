@@ -18,6 +18,8 @@ use crate::{
 
 /// How long a node stands still: less than after which others hold it for failing.
 const STAND_STILL: Duration = Duration::from_millis(1500);
+/// Four times the node timeout.
+const FORGOTTEN: Duration = Duration::from_secs(16);
 /// Between two troubles.
 const REST: Duration = Duration::from_millis(300);
 
@@ -30,6 +32,8 @@ pub struct Scene {
     certificate: Issued,
     entrance: Entrance,
     random: Random,
+    /// When each pair of a primary and its replica last failed over.
+    failed_over: [Option<Instant>; 3],
     /// How often a process took the place of another.
     pub takeovers: usize,
 }
@@ -82,6 +86,7 @@ impl Scene {
             certificate,
             entrance,
             random: Random::seeded("soak"),
+            failed_over: [None; 3],
             takeovers: 0,
         }
     }
@@ -113,9 +118,16 @@ impl Scene {
         let replica = primary + 3;
         match trouble {
             FailOver => {
-                // There and back.
-                self.fail_over(primary, replica);
-                self.fail_over(replica, primary);
+                // There and back, the pair whose turn it is. Redis 7.0 counts the votes of a replica's election again until four
+                // times the node timeout have passed: it would take over in an epoch that others do not believe in.
+                let (primary, last) =
+                    self.failed_over.iter().copied().enumerate().min_by_key(|(_, last)| *last).expect("pairs");
+                until("votes to be forgotten", FORGOTTEN * 2, || {
+                    last.is_none_or(|last| last.elapsed() > FORGOTTEN).then_some(())
+                });
+                self.fail_over(primary, primary + 3);
+                self.fail_over(primary + 3, primary);
+                self.failed_over[primary] = Some(Instant::now());
             }
             MoveSlot => {
                 let slot = Slot::of(format!("soak{}", self.random.below(4)).as_bytes()).index();
