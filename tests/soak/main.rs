@@ -79,10 +79,14 @@ fn main() {
     assert!(tally.lost_elements().abs_diff(left) <= tally.unsure.load(Relaxed), "elements were lost or doubled");
     assert!(tally.closed.load(Relaxed) <= scene.takeovers * STEADY, "clients were closed, and no process had ended");
     assert!(late.memory <= early.memory + GROWTH, "memory grows");
-    assert!(late.files <= early.files, "descriptors are left over");
+    // Nodes may have got a connection or two more than they had half-way, for blocking and long requests, which are kept a while.
+    assert!(late.files <= early.files + 2 * NODES, "descriptors are left over");
     assert!(late.threads <= early.threads, "threads are left over");
     assert!(tally.requests.load(Relaxed) > 100 * seconds as usize, "there was hardly any load");
 }
+
+/// Three primaries with a replica each.
+const NODES: usize = 6;
 
 /// What a process holds.
 #[derive(Default)]
