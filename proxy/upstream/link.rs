@@ -17,19 +17,16 @@ mod task;
 
 use std::{
     cell::{Cell, RefCell},
-    future::poll_fn,
     rc::Rc,
     sync::Arc,
-    task::Poll,
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use bytes::Bytes;
 
 use self::{
-    companion::Companion,
-    queue::{Entry, Queue, Room, Taken},
-    task::{Connected, run},
+    queue::{Entry, Queue, Room},
+    task::run,
 };
 pub use self::{
     context::{Sizes, Timeouts, WorkerContext},
@@ -41,8 +38,6 @@ use crate::{
     metrics::NodeTally,
     protocol::{resp::write, says},
     upstream::{
-        connector::Connector,
-        descriptors::Descriptor,
         dial::{self, DialError, Login},
         doubt::Connection,
         sizes::LARGE_REPLY,
@@ -366,97 +361,6 @@ impl Link {
 
     fn wake(&self) {
         self.waking.wake();
-    }
-
-    /// Waits until there is a reason to connect, at least until `rest` where nobody asks for anything; false where there
-    /// will be none any more.
-    async fn wanted(&self, rest: Option<Instant>) -> bool {
-        let asked = poll_fn(|cx| {
-            if !self.queue.borrow().entries.is_empty() {
-                return Poll::Ready(true);
-            }
-            if self.retired.get() {
-                return Poll::Ready(false);
-            }
-            self.waking.listen(cx.waker());
-            Poll::Pending
-        });
-        match (self.audience(), rest) {
-            (None, _) => asked.await,
-            (Some(_), None) => !self.retired.get(),
-            (Some(_), Some(rest)) => tokio::time::timeout_at(rest.into(), asked).await.unwrap_or(true),
-        }
-    }
-
-    /// A connection, and the open file that it takes where none is kept back for it.
-    async fn dial(&self) -> Result<(Connected, Option<Descriptor>), DialError> {
-        let Connector { dialer, descriptors, .. } = &self.context.connector;
-        let asked = self.login.borrow().clone();
-        let mut login = asked.at(&self.node);
-        // One client's own may be closed for what that client does.
-        login.stays = self.sides().is_some() && self.context.sizes.accepts.get().evicts_clients;
-        let descriptor = match self.purpose {
-            Purpose::Shared { is_kept_back: true, .. } => None,
-            Purpose::Shared { is_kept_back: false, .. } | Purpose::Private(_) | Purpose::Side => {
-                Some(descriptors.take(&self.node.reach).await?)
-            }
-        };
-        let companion = Companion::of(&self.node.reach, &mut login, &self.context.connector).await?;
-        let opened = dialer.open(&self.node.reach, &login).await?;
-        self.connection.borrow().opened(opened.id, Instant::now());
-        let told = login.tracking.and_then(|tracking| tracking.redirect);
-        let connected = Connected { stream: opened.stream, rest: opened.rest, companion, asked, told };
-        Ok((connected, descriptor))
-    }
-
-    fn tell(&self, news: PushEvent<'_>) {
-        if let Some(audience) = self.audience() {
-            audience.hear(&self.node, news);
-        }
-    }
-
-    /// Gives every queued request back: none has been written.
-    fn refuse(&self, why: &Why) {
-        for (envelope, request) in self.take_all() {
-            if let Some(envelope) = envelope {
-                envelope.bounce(request.bytes, why.clone());
-            }
-        }
-    }
-
-    fn take_all(&self) -> Vec<(Option<Envelope>, Taken)> {
-        let queue = &mut *self.queue.borrow_mut();
-        self.tally.dropped(queue.entries.len(), queue.bytes.len() - queue.written);
-        queue.take_all()
-    }
-
-    /// Answers everything queued after the connection broke.
-    fn give_up(&self, lost: &str) {
-        let connection =
-            self.connection.replace(Connection::new(self.node.clone(), self.context.connector.ender.clone()));
-        let now = self.context.clock.now();
-        for (envelope, request) in self.take_all() {
-            let Some(mut envelope) = envelope else { continue };
-            let error = || says::connection_lost(&self.node.label, lost);
-            if !request.written && !envelope.ticket.has_begun() {
-                envelope.bounce(request.bytes, Why::Unsent(error()));
-            } else if envelope.traits.repeatable && !envelope.ticket.has_begun() {
-                if self.context.sizes.accepts.get().unsent.is_some() {
-                    // It may be what the node would not have.
-                    self.context.note_large(&envelope, &request.bytes);
-                }
-                // Once only: what breaks the connection each time must not be sent for ever.
-                envelope.traits.repeatable = false;
-                envelope.bounce(request.bytes, Why::Unsent(error()));
-            } else {
-                envelope.wrote(&self.node);
-                envelope.in_doubt(&connection);
-                let error = says::may_have_run(&error());
-                self.tally.failed(|node| envelope.span(node, now, &error));
-                envelope.fail(&error);
-            }
-        }
-        connection.is_lost();
     }
 }
 

@@ -2,6 +2,7 @@
 
 mod deadlines;
 mod slowness;
+mod verdict;
 
 use std::{
     pin::Pin,
@@ -16,17 +17,21 @@ use tokio::{
     time::Sleep,
 };
 
-use self::{deadlines::Stall, slowness::Writes};
+use self::{
+    deadlines::Stall,
+    slowness::Writes,
+    verdict::{NotExecuted, not_executed},
+};
 use super::{
-    Connected, Link, PushEvent,
+    Link, PushEvent,
     companion::Companion,
     queue::{Entry, Queue},
+    task::Connected,
 };
 use crate::{
     cluster::{
         recovery::{self, Why},
-        refusal::{self, Refusal},
-        replication,
+        refusal,
     },
     metrics::{NodeError, RequestClass},
     protocol::resp::reply::Scanner,
@@ -74,14 +79,6 @@ pub(super) struct Exchange {
     passed: usize,
     /// The departures of clients that have been looked after.
     departures: u64,
-}
-
-/// How a node has not executed a request.
-enum NotExecuted {
-    Refused(Refusal),
-    NoScript,
-    /// By a replica that is not to be believed.
-    Missing,
 }
 
 impl Exchange {
@@ -180,7 +177,7 @@ impl Exchange {
             queue.loads.clear();
         }
         self.gathered = false;
-        self.link.tally.left_queue(self.writes.end(queue, self.link.context.clock.now()));
+        self.link.tally.left_queue(self.writes.end(queue.in_flight(), self.link.context.clock.now()));
         Poll::Pending
     }
 
@@ -326,62 +323,30 @@ impl Exchange {
         let written = queue.written;
         let front = queue.entries.front_mut().ok_or("it sent a reply that nobody asked for")?;
         // What stands before the request, such as a transaction's first commands, is answered while more is on its way.
-        let is_last = front.prelude + front.swallow == 0;
-        if written < if is_last { front.length } else { 1 } {
-            if reply.starts_with(b"-ERR Protocol error: ")
-                && let Some(envelope) = front.envelope.take()
-            {
-                // It will not have so long an argument, and says so at once.
-                drop(queue);
-                envelope.fill(reply);
-            }
+        let is_answer = front.prelude + front.swallow == 0;
+        if written < if is_answer { front.length } else { 1 } {
+            // The node refuses an argument for its length as soon as it knows that.
+            let refused = front.envelope.take_if(|_| reply.starts_with(b"-ERR Protocol error: "));
+            drop(queue);
+            refused.into_iter().for_each(|envelope| envelope.fill(reply));
             return Err("it answered before the request was whole");
         }
-        if front.prelude > 0 {
-            front.prelude -= 1;
-            if reply.starts_with(b"-NOPERM") && !self.streaming {
-                // To ask again and again would fill the node's ACL LOG.
-                self.link.never_loads.set(true);
-            }
-            return Ok(());
-        }
-        if front.swallow > 0 {
-            front.swallow -= 1;
-            if reply.first() == Some(&b'-') && front.fault.is_none() && !self.streaming {
-                front.fault = Some(Box::new(Bytes::copy_from_slice(reply)));
-            }
+        if !is_answer {
+            take_ahead(&self.link, front, reply, self.streaming);
             return Ok(());
         }
         let took = self.link.context.clock.now() - front.since;
-        let class = front.envelope.as_ref().map_or(RequestClass::Other, |envelope| envelope.traits.class());
-        self.link.tally.replied(class, took);
-        let is_slow = took >= self.link.context.timeouts.slow_request();
-        let by_replica = front.envelope.as_ref().is_some_and(Envelope::is_for_replica);
-        let keys = front.envelope.as_ref().map_or(0, |envelope| envelope.traits.keys);
-        let reloads = front.envelope.as_ref().is_some_and(|envelope| envelope.traits.needs.reloads);
-        let verdict = match &front.fault {
+        let (class, refused) = match &front.envelope {
             // The end of a long value may read like an error.
-            _ if self.streaming => None,
-            // EXECABORT only says that a command of the transaction was refused; the fault says why.
-            Some(fault) if reply.starts_with(b"-EXECABORT") => {
-                Refusal::of(fault).map(|refusal| (NotExecuted::Refused(refusal), Bytes::clone(fault)))
-            }
-            _ if by_replica && replication::may_be_missing(reply, keys) => {
-                let why = Refusal::of(reply).map_or(NotExecuted::Missing, NotExecuted::Refused);
-                Some((why, Bytes::copy_from_slice(reply)))
-            }
-            _ if reply.first() != Some(&b'-') => None,
-            _ if reloads && refusal::lacks_script(reply) => {
-                Some((NotExecuted::NoScript, Bytes::copy_from_slice(reply)))
-            }
-            _ => Refusal::of(reply)
-                .filter(|refusal| refusal.fits(front.envelope.as_ref().and_then(Envelope::slot)))
-                .map(|refusal| (NotExecuted::Refused(refusal), Bytes::copy_from_slice(reply))),
+            Some(envelope) if self.streaming => (envelope.traits.class(), None),
+            Some(envelope) => (envelope.traits.class(), not_executed(reply, front.fault.as_deref(), envelope)),
+            None => (RequestClass::Other, None),
         };
-        if is_slow {
+        self.link.tally.replied(class, took);
+        if took >= self.link.context.timeouts.slow_request() {
             self.note_slow(&queue, took);
         }
-        let request = verdict.as_ref().map(|_| queue.front_request());
+        let refused = refused.map(|(how, error)| (how, error, queue.front_request()));
         let Some(entry) = queue.pop() else { return Ok(()) };
         drop(queue);
         // Success is in the server's own words.
@@ -389,16 +354,14 @@ impl Exchange {
             true => !reply.starts_with(b"-ERR unknown command "),
             false => entry.exclusive && (self.streaming || !matches!(reply.first(), Some(b'+' | b'$'))),
         };
-        match (verdict, request, entry.envelope) {
-            (Some((verdict, error)), Some(request), Some(envelope)) => self.bounce(verdict, error, request, envelope),
-            (_, _, Some(envelope)) => match &entry.fault {
-                Some(fault) if let Some(reply) = refusal::abort_because(reply, fault) => {
-                    envelope.fill_by(&self.link.node, &reply)
-                }
-                _ => envelope.fill_by(&self.link.node, reply),
-            },
-            (_, _, None) if entry.heartbeat => {}
-            (_, _, None) => {
+        match (entry.envelope, refused) {
+            (Some(envelope), Some((how, error, request))) => self.bounce(how, error, request, envelope),
+            (Some(envelope), None) => {
+                let with_reason = entry.fault.and_then(|fault| refusal::abort_because(reply, &fault));
+                envelope.fill_by(&self.link.node, with_reason.as_deref().unwrap_or(reply));
+            }
+            (None, _) if entry.heartbeat => {}
+            (None, _) => {
                 self.link.tally.late();
                 self.link.connection.borrow().hears_late();
             }
@@ -407,10 +370,10 @@ impl Exchange {
     }
 
     /// The node did not execute the request.
-    fn bounce(&self, verdict: NotExecuted, error: Bytes, request: Bytes, mut envelope: Envelope) {
+    fn bounce(&self, how: NotExecuted, error: Bytes, request: Bytes, mut envelope: Envelope) {
         let Link { node, context, tally, .. } = &*self.link;
         envelope.tries = envelope.tries.saturating_add(1);
-        let why = match verdict {
+        let why = match how {
             NotExecuted::NoScript => {
                 tally.error(NodeError::NoScript);
                 Why::NoScript(node.clone(), error)
@@ -419,5 +382,21 @@ impl Exchange {
             NotExecuted::Refused(refusal) => recovery::refused(refusal, error, node, tally, &context.hints),
         };
         envelope.bounce(request, why);
+    }
+}
+
+/// Takes a reply to what stands before the front request.
+fn take_ahead(link: &Link, front: &mut Entry, reply: &[u8], is_end_of_long: bool) {
+    if front.prelude > 0 {
+        front.prelude -= 1;
+        if reply.starts_with(b"-NOPERM") && !is_end_of_long {
+            // Each further try would be an entry in the node's ACL LOG.
+            link.never_loads.set(true);
+        }
+        return;
+    }
+    front.swallow -= 1;
+    if reply.first() == Some(&b'-') && front.fault.is_none() && !is_end_of_long {
+        front.fault = Some(Box::new(Bytes::copy_from_slice(reply)));
     }
 }

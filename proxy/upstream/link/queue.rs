@@ -2,6 +2,7 @@
 
 use std::{
     collections::{HashSet, VecDeque},
+    ops::Range,
     time::Instant,
 };
 
@@ -174,12 +175,12 @@ impl Queue {
         Some(entry)
     }
 
-    /// How many bytes have been written, counted from the first byte that was ever queued.
-    pub fn reached(&self) -> u64 {
-        self.gone + self.written as u64
+    /// The bytes that are written and not answered, counted from the first byte that was ever queued.
+    pub fn in_flight(&self) -> Range<u64> {
+        self.gone..self.gone + self.written as u64
     }
 
-    /// Where the front entry ends, likewise.
+    /// Where the front entry ends, in bytes from the first that was ever queued.
     pub fn front_end(&self) -> u64 {
         self.gone + self.entries.front().map_or(0, |front| front.length as u64)
     }

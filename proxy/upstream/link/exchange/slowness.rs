@@ -2,6 +2,7 @@
 
 use std::{
     collections::VecDeque,
+    ops::Range,
     time::{Duration, Instant, SystemTime},
 };
 
@@ -15,7 +16,7 @@ const MOST_WRITES: usize = 1024;
 /// Bytes of a request that are kept.
 const LONGEST_FRONT: usize = 512;
 
-/// When what was written.
+/// When the bytes in flight were written.
 #[derive(Default)]
 pub(super) struct Writes {
     /// Up to which byte, counted from the first that was ever queued, and when.
@@ -30,18 +31,16 @@ impl Writes {
         self.waits_since.get_or_insert(now);
     }
 
-    /// It is written. How long that took.
-    pub(super) fn end(&mut self, queue: &Queue, now: Instant) -> Duration {
-        let end = queue.reached();
-        let start = end - queue.written as u64;
-        while self.done.front().is_some_and(|(end, _)| *end <= start) || self.done.len() >= MOST_WRITES {
+    /// All of it is written, and these bytes are unanswered now. How long the write took.
+    pub(super) fn end(&mut self, in_flight: Range<u64>, now: Instant) -> Duration {
+        while self.done.front().is_some_and(|(end, _)| *end <= in_flight.start) || self.done.len() >= MOST_WRITES {
             self.done.pop_front();
         }
-        self.done.push_back((end, now));
+        self.done.push_back((in_flight.end, now));
         self.waits_since.take().map_or(Duration::ZERO, |since| now.saturating_duration_since(since))
     }
 
-    /// When everything up to this byte was written.
+    /// When everything up to this byte was written; `None` where that is not remembered.
     fn time_of(&self, end: u64) -> Option<Instant> {
         self.done.iter().find(|(until, _)| *until >= end).map(|(_, at)| *at)
     }
@@ -66,5 +65,47 @@ impl Exchange {
             here: took - there,
             there,
         });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    #[test]
+    fn a_write_takes_from_its_first_try_until_the_socket_has_all() {
+        let (mut writes, start) = (Writes::default(), Instant::now());
+        writes.begin(start);
+        // The socket took a part of it, and takes the rest.
+        writes.begin(start + SECOND);
+        assert_eq!(writes.end(0..10, start + 3 * SECOND), 3 * SECOND);
+        writes.begin(start + 4 * SECOND);
+        assert_eq!(writes.end(0..20, start + 4 * SECOND), Duration::ZERO, "at once");
+    }
+
+    #[test]
+    fn a_request_was_written_when_its_last_byte_was() {
+        let (mut writes, start) = (Writes::default(), Instant::now());
+        assert_eq!(writes.time_of(1), None);
+        writes.end(0..10, start);
+        writes.end(0..25, start + SECOND);
+        for (end, written) in [(5, Some(0)), (10, Some(0)), (11, Some(1)), (25, Some(1)), (26, None)] {
+            assert_eq!(writes.time_of(end), written.map(|seconds| start + seconds * SECOND), "up to {end}");
+        }
+        // The first ten bytes are answered: when they were written is forgotten.
+        writes.end(10..30, start + 2 * SECOND);
+        assert_eq!(writes.done.len(), 2);
+        assert_eq!(writes.time_of(25), Some(start + SECOND));
+    }
+
+    #[test]
+    fn what_is_remembered_is_bounded() {
+        let (mut writes, start) = (Writes::default(), Instant::now());
+        for byte in 1..=2 * MOST_WRITES as u64 {
+            writes.end(0..byte, start);
+        }
+        assert_eq!(writes.done.len(), MOST_WRITES);
     }
 }
