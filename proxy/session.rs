@@ -85,6 +85,7 @@ use self::{
 };
 use crate::{
     clients::Client,
+    commands::table::OwnedSpec,
     metrics::Disconnect,
     protocol::resp::request::OwnedRequest,
     upstream::{router::Router, ticket::Bounced, transport::Stream},
@@ -106,8 +107,8 @@ pub struct Session {
 
 /// What the poll function cannot do itself.
 enum Turn {
-    /// A request that needs the session for itself, and what is to be done. Nothing is in flight.
-    Work(OwnedRequest, Box<Work>),
+    /// A request that needs the session for itself, its row, and what is to be done. Nothing is in flight.
+    Work(OwnedRequest, Option<OwnedSpec>, Box<Work>),
     /// A request of which a node has to tell whether the client's user may run it. It stays in the input.
     Ask(OwnedRequest),
     /// A request that has come back and needs the session for itself. Nothing else is in flight.
@@ -150,11 +151,11 @@ impl Session {
         .await;
         loop {
             match poll_fn(|cx| self.poll(cx)).await {
-                Turn::Work(request, work) => {
+                Turn::Work(request, spec, work) => {
                     self.busy = Busy::Work;
                     self.dispatcher.account.begin_work(&request);
                     self.keep_account();
-                    Box::pin(work::carry_out(&mut self, *work, &request)).await;
+                    Box::pin(work::carry_out(&mut self, *work, &request, spec)).await;
                     if !self.busy.is_ending() {
                         self.busy = Busy::Serving;
                     }
@@ -371,16 +372,10 @@ impl Session {
                 let topology = router.topology();
                 let is_stopped = is_guarded && dispatcher.is_stopped(&topology.commands, &request);
                 let (request, spec) = match (&inside, writer.as_deref_mut()) {
-                    (Some(inside), _) if is_stopped => {
-                        database::stay_out(inside);
-                        (request, topology.commands.find(&request))
-                    }
                     (Some(inside), Some(writer)) => {
-                        let Dispatcher { caller, listening, multi, front, .. } = &*dispatcher;
-                        inside.count(caller.client.received(), front.behind());
-                        database::enter(inside, caller, listening, multi.queued(), &topology.commands, request, writer)
+                        dispatcher.enter(inside, is_stopped, &topology.commands, request, writer)
                     }
-                    _ => (request, topology.commands.find(&request)),
+                    (Some(_) | None, _) => (request, topology.commands.find(&request)),
                 };
                 match dispatcher.dispatch(&request, &topology, spec) {
                     Flow::Taken => {}
@@ -391,7 +386,8 @@ impl Session {
                         break;
                     }
                     Flow::Work(work) if dispatcher.caller.line.is_settled() => {
-                        turn = Some(Turn::Work(request.to_owned(), work));
+                        let spec = spec.map(|spec| topology.commands.keep(spec));
+                        turn = Some(Turn::Work(request.to_owned(), spec, work));
                         used += found.used;
                         break;
                     }

@@ -4,23 +4,18 @@
 
 mod echo;
 pub mod long_split;
+mod policy;
 mod special;
 pub mod split;
 
-pub use self::{echo::is_echoed, long_split::LongSplit, special::all_entries, split::Split};
+pub use self::{echo::is_echoed, long_split::LongSplit, policy::Policy, special::all_entries, split::Split};
 pub use crate::commands::table::treatment::{ClientCommand, Local, MergeRule, ProxyCommand, Scripting};
 
-use std::{
-    cell::{Cell, RefCell},
-    collections::HashSet,
-    rc::Rc,
-};
+use std::rc::Rc;
 
 use crate::{
-    commands::database::Databases,
     commands::table::{
-        Keys, Spec, Treatment, canonical,
-        in_database::InDatabase,
+        Keys, Spec, Treatment,
         keys::{self, Streams},
         treatment::Timeout,
     },
@@ -107,85 +102,6 @@ pub enum Unit {
     Milliseconds,
 }
 
-/// What an operator may choose, and change while it is read ([`Policy::adopt`]).
-#[derive(Clone, Debug, Default)]
-pub struct Policy {
-    reject_cross_slot: Cell<bool>,
-    /// Whether `names.deny` has any: that is asked for every request.
-    denies: Cell<bool>,
-    names: RefCell<Names>,
-}
-
-#[derive(Clone, Debug, Default)]
-struct Names {
-    /// Commands refused beyond the built-in list: `flushall`, `config|get`, or `config` with all its subcommands.
-    deny: HashSet<String>,
-    /// Commands of the built-in list that are served all the same.
-    allow: HashSet<String>,
-    /// Databases of their own are within the one that is all of the cluster: what empties it would empty them.
-    holds_others: bool,
-}
-
-impl Policy {
-    /// A policy from names as people write them ([`canonical`]).
-    pub fn new<T: AsRef<str>>(reject_cross_slot: bool, deny: &[T], allow: &[T]) -> Policy {
-        let set = |names: &[T]| names.iter().map(|name| canonical(name.as_ref())).collect();
-        Policy {
-            reject_cross_slot: Cell::new(reject_cross_slot),
-            denies: Cell::new(!deny.is_empty()),
-            names: RefCell::new(Names { deny: set(deny), allow: set(allow), holds_others: false }),
-        }
-    }
-
-    /// From now on it says what `new` says.
-    pub fn adopt(&self, new: Policy) {
-        self.reject_cross_slot.swap(&new.reject_cross_slot);
-        self.denies.swap(&new.denies);
-        self.names.swap(&new.names);
-    }
-
-    /// Where SELECT leads from all of the cluster into these, FLUSHDB must not reach them.
-    pub fn keep_others(&mut self, databases: &Databases) {
-        let names = self.names.get_mut();
-        names.holds_others = databases.get(0).is_none() && databases.is_any_own();
-        if names.holds_others {
-            names.deny.insert("flushdb".to_owned());
-            self.denies.set(true);
-        }
-    }
-
-    /// Whether MGET, MSET, DEL and the like are refused where their keys are in several slots.
-    pub fn rejects_cross_slot(&self) -> bool {
-        self.reject_cross_slot.get()
-    }
-
-    /// Why `spec` is refused.
-    pub fn refuses(&self, spec: &Spec) -> Option<&'static str> {
-        let Names { deny, allow, holds_others } = &*self.names.borrow();
-        if names(deny, spec) {
-            let holds_others = *holds_others && spec.in_database == InDatabase::Flush;
-            return Some(if holds_others { says::HOLDS_OTHERS } else { says::REFUSED_BY_CONFIGURATION });
-        }
-        spec.refused.filter(|_| !names(allow, spec))
-    }
-
-    /// Whether the configuration lets `spec` through, by its own name or by that of its container.
-    pub fn lifts(&self, spec: &Spec) -> bool {
-        names(&self.names.borrow().allow, spec)
-    }
-
-    /// Whether the configuration lets `name` through.
-    pub fn allows(&self, name: &str) -> bool {
-        self.names.borrow().allow.contains(name)
-    }
-}
-
-/// Whether a command is among these, by its own name or by that of its container.
-fn names(list: &HashSet<String>, spec: &Spec) -> bool {
-    let is_container_named = || spec.name.split_once('|').is_some_and(|(container, _)| list.contains(container));
-    !list.is_empty() && (list.contains(&*spec.name) || is_container_named())
-}
-
 /// What becomes of `request`, whose row is `spec` ([`crate::commands::table::CommandTable::find`]).
 ///
 /// ```
@@ -211,7 +127,7 @@ fn names(list: &HashSet<String>, spec: &Spec) -> bool {
 /// ```
 pub fn plan(request: &Request, spec: Option<&Spec>, policy: &Policy) -> Plan {
     let Some(spec) = spec else { return Plan::Any };
-    if (spec.refused.is_some() || policy.denies.get())
+    if (spec.refused.is_some() || policy.denies())
         && let Some(reason) = policy.refuses(spec)
     {
         let error =
@@ -254,7 +170,7 @@ pub fn plan(request: &Request, spec: Option<&Spec>, policy: &Policy) -> Plan {
 /// Whether requests of this row go to the slot of their keys whatever else is in them, where all keys are in one.
 #[inline]
 pub fn goes_by_keys_alone(spec: &Spec, policy: &Policy) -> bool {
-    matches!(spec.treatment, Treatment::Keyed) && spec.refused.is_none() && !policy.denies.get()
+    matches!(spec.treatment, Treatment::Keyed) && spec.refused.is_none() && !policy.denies()
 }
 
 /// What is known of the slots of a request's keys.

@@ -50,6 +50,20 @@ pub struct CommandTable {
 
 const EMPTY: u16 = u16::MAX;
 
+/// A row that has left the turn in which it was found, with its table.
+#[derive(Clone, Debug)]
+pub struct OwnedSpec {
+    table: Arc<CommandTable>,
+    place: usize,
+}
+
+impl OwnedSpec {
+    /// The row.
+    pub fn as_spec(&self) -> &Spec {
+        &self.table.rows[self.place]
+    }
+}
+
 impl CommandTable {
     /// The table that serves until a server has been asked.
     pub fn builtin() -> Arc<CommandTable> {
@@ -146,6 +160,11 @@ impl CommandTable {
         if sub.is_empty() { Some(spec) } else { self.named(spec.name.as_bytes(), sub) }
     }
 
+    /// One of this table's rows, to be kept.
+    pub fn keep(self: &Arc<CommandTable>, spec: &Spec) -> OwnedSpec {
+        OwnedSpec { table: self.clone(), place: spec.place() }
+    }
+
     /// All rows, by name.
     pub fn rows(&self) -> &[Spec] {
         &self.rows
@@ -239,6 +258,7 @@ mod tests {
             let upper = spec.name.to_ascii_uppercase();
             let (name, sub) = upper.split_once('|').unwrap_or((&upper, ""));
             assert_eq!(table.named(name.as_bytes(), sub.as_bytes()), Some(spec));
+            assert_eq!(table.keep(spec).as_spec(), spec);
         }
     }
 }

@@ -151,13 +151,12 @@ impl<'a> BlockedCall<'a> {
                     let node = connection.node().clone();
                     self.wrote(&node);
                     drop(connection);
-                    match self.attempts.lost(&node, &why) {
-                        lost if self.repeatable => lost,
-                        Why::Unsent(text) => {
-                            return Some(Streamed::whole(write::error_frame(says::may_have_run(&text))));
-                        }
-                        _ => return None,
+                    let lost = self.attempts.lost(&node, &why);
+                    if !self.repeatable {
+                        let error = says::may_have_run(&lost.last_error());
+                        return Some(Streamed::whole(write::error_frame(error)));
                     }
+                    lost
                 }
             };
             tokio::select! {

@@ -10,7 +10,7 @@ use std::{
 
 use bytes::Bytes;
 
-use super::{caller::Caller, listening::Listening, transaction::Transaction};
+use super::{caller::Caller, dispatch::Dispatcher, listening::Listening, transaction::Transaction};
 use crate::{
     cluster::topology::Route,
     commands::{
@@ -113,9 +113,30 @@ impl Drop for OwnDatabase {
     }
 }
 
+impl Dispatcher {
+    /// The request as it goes on, and its row in the table: as the client's database keeps it, or as the client has said it
+    /// where it `is_stopped` at the gate.
+    #[inline]
+    pub(super) fn enter<'a, 'c>(
+        &self,
+        inside: &OwnDatabase,
+        is_stopped: bool,
+        commands: &'c Arc<CommandTable>,
+        request: Request<'a>,
+        writer: &'a mut RequestWriter,
+    ) -> (Request<'a>, Option<&'c Spec>) {
+        if is_stopped {
+            stay_out(inside);
+            return (request, commands.find(&request));
+        }
+        inside.count(self.caller.client.received(), self.front.behind());
+        enter(inside, &self.caller, &self.listening, self.multi.queued(), commands, request, writer)
+    }
+}
+
 /// The request as it goes on within the caller's database, and its row in the table; `queued` is what an EXEC carries out.
 #[inline]
-pub(super) fn enter<'a, 'c>(
+fn enter<'a, 'c>(
     inside: &OwnDatabase,
     caller: &Caller,
     listening: &Listening,
@@ -200,7 +221,7 @@ fn keeps_its_name(in_database: InDatabase) -> bool {
 }
 
 /// The request goes no further: nothing is left of what was decided about one before.
-pub(super) fn stay_out(inside: &OwnDatabase) {
+fn stay_out(inside: &OwnDatabase) {
     inside.strip.set(None);
     inside.plan.set(None);
     inside.is_plain.set(false);

@@ -1,5 +1,8 @@
 //! What becomes of a request, from its row to its way out: whether it may go, must wait, is queued or is carried out.
 
+mod open;
+
+use self::open::sample;
 use super::{
     account::Account,
     apart,
@@ -25,17 +28,15 @@ use crate::{
         topology::{Route, Topology},
     },
     commands::{
-        plan::{self, Local, Plan},
-        table::{Flags, Keys, Spec, Treatment, treatment::WithinMulti},
+        plan::{self, Local, MergeRule, Plan},
+        scripts::Script,
+        table::{Flags, Spec, Treatment, treatment::WithinMulti},
     },
-    metrics::{Disconnect, Transaction as Ended, hot::Sample},
-    protocol::{
-        resp::{Request, write},
-        slot::Slot,
-    },
+    metrics::{Disconnect, Transaction as Ended},
+    protocol::resp::{Request, write},
     upstream::{
         link::LARGEST_SHARED,
-        ticket::{Envelope, Label, Needs, ReplySize, RequestTraits},
+        ticket::{Envelope, ReplySize},
     },
 };
 
@@ -123,50 +124,10 @@ impl Dispatcher {
 
     /// Answers a request or sends it on its way, unless it has to wait. `spec` is its row in the topology's table.
     pub(super) fn dispatch(&mut self, request: &Request<'_>, topology: &Topology, spec: Option<&Spec>) -> Flow {
-        if self.caller.line.has_bounced() {
-            return Flow::Settle;
-        }
-        if self.caller.line.is_full() {
-            return Flow::Full;
-        }
-        if !self.barrier.is_at(self.caller.router.epoch()) {
-            if !self.caller.line.is_settled() {
-                return Flow::Settle;
-            }
-            self.barrier.follow(self.caller.router.epoch());
-            self.listening.follow(&self.caller);
-        }
-        if spec.is_none() && request.is_http() {
-            // As Redis does.
-            tracing::warn!(peer = %self.caller.client.peer(), "possible SECURITY ATTACK: HTTP from a client; its connection is closed");
-            self.caller.router.tally().protocol_error("http");
-            self.caller.line.close();
-            return Flow::Ends(Disconnect::Protocol);
-        }
-        if !matches!(self.caller.gate, Gate::Open)
-            && let Some(flow) = self.stop_at_gate(spec)
-        {
+        // Looked at once: nearly always it is not so.
+        let is_any_apart = self.caller.router.clients().is_any_apart();
+        if let Some(flow) = self.before_the_plan(request, topology, spec, is_any_apart) {
             return flow;
-        }
-        if spec.is_none()
-            && topology.commands.is_open(request.name())
-            && let Some(denial) = permission::denial_of_name(&mut self.front.judgment, request)
-        {
-            return self.denied(denial, None);
-        }
-        if let Some(error) = self.listening.forbids(&self.caller, request, spec) {
-            let refused = self.may_not(request, spec);
-            return refused.unwrap_or_else(|| self.reject(spec, error.as_bytes()));
-        }
-        let is_apart = self.caller.router.clients().is_any_apart();
-        if is_apart
-            && self.caller.router.clients().pause().is_on()
-            && let Some(wait) = pause::wait_of(&self.caller, self.multi.queued(), request, spec)
-        {
-            return Flow::Waits(Box::new(Busy::Paused(wait)));
-        }
-        if let Some(spec) = spec {
-            self.caller.client.says(self.caller.said().map_or(spec.metric, |said| said.command));
         }
         let policy = &self.caller.router.settings().policy;
         let plan = match &self.caller.database {
@@ -187,33 +148,17 @@ impl Dispatcher {
                 Err(error) => self.refuse(spec, &error),
             };
         }
-        if self.barrier.is_up() && self.barrier.holds(&plan, self.caller.line.is_settled()) {
-            return Flow::Settle;
-        }
-        if self.barrier.is_strict()
-            && self
-                .barrier
-                .holds_strictly(target_of(&self.caller, self.multi.queued(), &plan), self.caller.line.is_settled())
-        {
+        if self.would_overtake(&plan) {
             return Flow::Settle;
         }
         let way = self.way_to_read(&plan, spec);
         if matches!(way, ReadWay::Waits) {
             return Flow::Settle;
         }
-        if apart::is_careful(&self.caller) {
-            if let Some(work) = apart::goes_apart(&self.caller, self.listening.caching(), &plan, request, spec) {
-                return Flow::work(work);
-            }
-            if self.caller.line.reply_size() != ReplySize::Small && !self.front.has_place() {
-                match apart::place_for(&self.caller, &plan, self.multi.slot()) {
-                    None => {}
-                    Some(Ok(place)) => self.front.give_place(Some(place)),
-                    Some(Err(admission)) => {
-                        return Flow::Waits(Box::new(Busy::Queueing(admission)));
-                    }
-                }
-            }
+        if apart::is_careful(&self.caller)
+            && let Some(flow) = self.keep_apart(&plan, request, spec)
+        {
+            return flow;
         }
         // It has a connection to itself, and what is sent on others must not overtake it, nor be overtaken.
         let beside = spec.is_none() || request.frame().len() > LARGEST_SHARED;
@@ -225,19 +170,115 @@ impl Dispatcher {
             ReadWay::Replica(lane, route) => self.read_at_replica(&lane, route, request, spec),
             ReadWay::Parts(lane, routes) => self.read_parts_at_replicas(&lane, &routes, plan, request, spec),
         };
-        if is_apart && flow.is_taken() {
-            monitor::show(&self.caller, request, spec);
+        if flow.is_taken() {
+            if is_any_apart {
+                monitor::show(&self.caller, request, spec);
+            }
+            self.note_taken(beside, spec);
         }
-        if beside && flow.is_taken() {
+        flow
+    }
+
+    /// What becomes of a request whatever its plan is: it has to wait, or is refused for who asks and when. Nothing where it
+    /// goes on.
+    #[inline(always)]
+    fn before_the_plan(
+        &mut self,
+        request: &Request<'_>,
+        topology: &Topology,
+        spec: Option<&Spec>,
+        is_any_apart: bool,
+    ) -> Option<Flow> {
+        if self.caller.line.has_bounced() {
+            return Some(Flow::Settle);
+        }
+        if self.caller.line.is_full() {
+            return Some(Flow::Full);
+        }
+        if !self.barrier.is_at(self.caller.router.epoch()) {
+            if !self.caller.line.is_settled() {
+                return Some(Flow::Settle);
+            }
+            self.barrier.follow(self.caller.router.epoch());
+            self.listening.follow(&self.caller);
+        }
+        if spec.is_none() && request.is_http() {
+            return Some(self.close_on_http());
+        }
+        if !matches!(self.caller.gate, Gate::Open)
+            && let Some(flow) = self.stop_at_gate(spec)
+        {
+            return Some(flow);
+        }
+        if spec.is_none()
+            && topology.commands.is_open(request.name())
+            && let Some(denial) = permission::denial_of_name(&mut self.front.judgment, request)
+        {
+            return Some(self.denied(denial, None));
+        }
+        if let Some(error) = self.listening.forbids(&self.caller, request, spec) {
+            let refused = self.may_not(request, spec);
+            return Some(refused.unwrap_or_else(|| self.reject(spec, error.as_bytes())));
+        }
+        if is_any_apart
+            && self.caller.router.clients().pause().is_on()
+            && let Some(wait) = pause::wait_of(&self.caller, self.multi.queued(), request, spec)
+        {
+            return Some(Flow::Waits(Box::new(Busy::Paused(wait))));
+        }
+        if let Some(spec) = spec {
+            self.caller.client.says(self.caller.said().map_or(spec.metric, |said| said.command));
+        }
+        None
+    }
+
+    /// As Redis does: a browser may have been made to send this.
+    #[cold]
+    fn close_on_http(&mut self) -> Flow {
+        tracing::warn!(peer = %self.caller.client.peer(), "possible SECURITY ATTACK: HTTP from a client; its connection is closed");
+        self.caller.router.tally().protocol_error("http");
+        self.caller.line.close();
+        Flow::Ends(Disconnect::Protocol)
+    }
+
+    /// Whether a request must wait for those ahead of it, since it could overtake one.
+    #[inline(always)]
+    fn would_overtake(&mut self, plan: &Plan) -> bool {
+        let Dispatcher { caller, barrier, multi, .. } = self;
+        barrier.is_up() && barrier.holds(plan, caller.line.is_settled())
+            || barrier.is_strict()
+                && barrier.holds_strictly(target_of(caller, multi.queued(), plan), caller.line.is_settled())
+    }
+
+    /// What becomes of a request whose reply is likely to be large, or may be; nothing where it goes on.
+    #[inline(always)]
+    fn keep_apart(&mut self, plan: &Plan, request: &Request<'_>, spec: Option<&Spec>) -> Option<Flow> {
+        if let Some(work) = apart::goes_apart(&self.caller, self.listening.caching(), plan, request, spec) {
+            return Some(Flow::work(work));
+        }
+        if self.caller.line.reply_size() == ReplySize::Small || self.front.has_place() {
+            return None;
+        }
+        match apart::place_for(&self.caller, plan, self.multi.slot())? {
+            Ok(place) => {
+                self.front.give_place(Some(place));
+                None
+            }
+            Err(admission) => Some(Flow::Waits(Box::new(Busy::Queueing(admission)))),
+        }
+    }
+
+    /// A request has been answered or sent: what follows from that for those behind it.
+    #[inline(always)]
+    fn note_taken(&mut self, beside: bool, spec: Option<&Spec>) {
+        if beside {
             self.barrier.hold_behind(Route::Any);
         }
-        if flow.is_taken()
-            && !self.multi.is_open()
+        if !self.multi.is_open()
             && let Some(tracking) = &mut self.listening.tracking
         {
             tracking.caching_is_over(spec);
         }
-        flow
     }
 
     /// The end of a request that the client's user may not run, or that has to wait until a node has been asked; nothing
@@ -290,7 +331,7 @@ impl Dispatcher {
                         .or_else(|| called::counts_anew(&self.caller.router, spec)),
                 );
                 called::count_malformed(&self.caller.router, request, spec);
-                send_to_primaries(&self.caller, &mut self.barrier, (request, spec), rule, &[], envelope);
+                self.send_to_all(request, spec, rule, &[], envelope);
                 Flow::Taken
             }
             Plan::AnyRewritten(rule) => {
@@ -320,44 +361,16 @@ impl Dispatcher {
         }
     }
 
-    /// Sends a request on as it came.
-    pub(super) fn forward(&mut self, request: &Request<'_>, spec: Option<&Spec>, route: Route) -> Flow {
-        if self.caller.router.tally().sampler.is_due() {
-            sample(&self.caller, request, spec);
-        }
-        let envelope = self.open(request, spec, route);
-        self.barrier.guard(&self.caller.router, spec, route);
-        self.caller.send(request.frame(), envelope);
-        Flow::Taken
-    }
-
-    /// Opens the place of a request's reply, and says what the request is.
-    pub(super) fn open(&mut self, request: &Request<'_>, spec: Option<&Spec>, route: Route) -> Envelope {
-        self.open_as(self.caller.said().unwrap_or_else(|| Label::of(spec)), request, spec, route)
-    }
-
-    /// As [`Dispatcher::open`], for a request that goes in parts.
-    pub(super) fn open_split(&mut self, request: &Request<'_>, spec: Option<&Spec>) -> Envelope {
-        self.open_as(Label::of(spec).in_parts(), request, spec, Route::Any)
-    }
-
-    #[inline]
-    fn open_as(&mut self, label: Label, request: &Request<'_>, spec: Option<&Spec>, route: Route) -> Envelope {
-        let ticket = self.open_place(label, request.frame().len(), route);
-        let traits = RequestTraits {
-            repeatable: spec.is_some_and(Spec::is_readonly),
-            writes: spec.is_none_or(|spec| spec.is_write() || !spec.is_readonly() && spec.has_keys()),
-            exclusive: spec.is_some_and(|spec| plan::is_echoed(request, spec)),
-            unknown: spec.is_none(),
-            caching: self.listening.caching(),
-            needs: Needs::default(),
-            keys: 0,
-        };
-        let mut envelope = Envelope::new(ticket, route, traits);
-        if self.front.has_place() {
-            envelope.hold(self.front.take_place());
-        }
-        envelope
+    /// Sends a request to every primary: see [`send_to_primaries`].
+    pub(super) fn send_to_all(
+        &mut self,
+        request: &Request<'_>,
+        spec: Option<&Spec>,
+        rule: MergeRule,
+        named: &[Script],
+        envelope: Envelope,
+    ) {
+        send_to_primaries(&self.caller, &mut self.barrier, (request, spec), rule, named, envelope);
     }
 
     /// Refuses what is not to be carried out at all. EXEC ends its transaction all the same, as in Redis.
@@ -390,23 +403,6 @@ fn acts_at_once(plan: &Plan, spec: Option<&Spec>) -> bool {
         WithinMulti::IsRefused => !spec.is_some_and(|spec| spec.flags.has(Flags::NO_MULTI)),
         WithinMulti::IsQueued => false,
     }
-}
-
-/// Counts one of a request's keys as asked for, for all requests since the last one that was.
-#[cold]
-fn sample(caller: &Caller, request: &Request<'_>, spec: Option<&Spec>) {
-    let sampler = &caller.router.tally().sampler;
-    let mut keys = Vec::new();
-    let known = spec.is_some_and(|spec| spec.keys_of(request, &mut keys) == Keys::Known);
-    let chosen = if known && !keys.is_empty() { keys.get(sampler.random() % keys.len()) } else { None };
-    let sample = chosen.and_then(|at| request.get(*at)).zip(spec).map(|(key, spec)| Sample {
-        key,
-        keys: keys.len(),
-        slot: Slot::of(key),
-        writes: spec.is_write(),
-        command: spec.metric,
-    });
-    sampler.take(sample);
 }
 
 #[cfg(test)]

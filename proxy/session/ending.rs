@@ -40,10 +40,8 @@ impl Session {
         if drained && self.is_idle_too_long() {
             return Some(Disconnect::Idle);
         }
-        match self.busy {
-            Busy::Ending(reason) if self.dispatcher.caller.line.is_idle() => Some(reason),
-            _ => None,
-        }
+        let Busy::Ending(reason) = self.busy else { return None };
+        self.dispatcher.caller.line.is_idle().then_some(reason)
     }
 
     /// Whether the client has been silent for longer than it may. As in Redis, who listens may be silent.

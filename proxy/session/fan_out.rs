@@ -84,7 +84,8 @@ pub(super) fn send_to_primaries(
     let slots = topology.first_slots();
     if slots.is_empty() {
         envelope.route = Route::Any;
-        envelope.wait_for_all(ForAll { rule, scripts: named.to_vec() });
+        let spec = spec.map(|spec| topology.commands.keep(spec));
+        envelope.wait_for_all(ForAll { spec, rule, scripts: named.to_vec() });
         return caller.send(request.frame(), envelope);
     }
     let mut merge = Merge::new(rule, slots.len(), written(spec), caller.speaks_resp3());

@@ -75,7 +75,7 @@ impl Intake {
         match self {
             Intake::Has(held) if held.goes_on() => return true,
             Intake::Awaited(_) => return false,
-            _ => {}
+            Intake::NotNeeded | Intake::Has(_) => {}
         }
         if !clients.is_short() {
             *self = Intake::NotNeeded;

@@ -166,8 +166,8 @@ fn shown_to(databases: &Databases, line: Bytes, commands: &CommandTable, router:
     let words = told.unquoted();
     let words: Vec<&[u8]> = words.iter().map(Vec::as_slice).collect();
     let own = databases.all().find_map(|(number, database)| match database.said(&words, commands, router.wrapped()) {
-        Said::Own(words) if !words.iter().any(|word| is_guard(word)) => Some((number, words)),
-        _ => None,
+        Said::Own(words) => (!words.iter().any(|word| is_guard(word))).then_some((number, words)),
+        Said::Keyless | Said::Others => None,
     });
     let (number, words) = own?;
     Some(told.rewritten(databases.are_selected().then_some(number), &words).into())

@@ -21,7 +21,7 @@ use crate::{
         refusal::Later,
         topology::{Hint, Node, RedirectKind, Route},
     },
-    commands::plan,
+    commands::{plan, table::OwnedSpec},
     protocol::resp::request::Parser,
     upstream::{
         link::{Link, Prelude},
@@ -212,12 +212,10 @@ impl Resend<'_> {
 
     /// No slot had an owner: what goes to all of them is split among those that there are now.
     fn send_to_all(&mut self, frame: &[u8], plan: &ForAll, envelope: Envelope) {
-        let topology = self.caller.router.topology().clone();
         let mut parser = Parser::default();
         let Ok(Some(found)) = parser.find(frame) else { return };
-        let request = parser.request(frame, found);
-        let row = (&request, topology.commands.find(&request));
-        fan_out::send_to_primaries(self.caller, self.barrier, row, plan.rule, &plan.scripts, envelope);
+        let (request, spec) = (parser.request(frame, found), plan.spec.as_ref().map(OwnedSpec::as_spec));
+        fan_out::send_to_primaries(self.caller, self.barrier, (&request, spec), plan.rule, &plan.scripts, envelope);
     }
 }
 

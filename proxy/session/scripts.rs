@@ -18,7 +18,6 @@ use super::{
     attend::Eof,
     caller::Caller,
     dispatch::{Dispatcher, Flow},
-    fan_out::send_to_primaries,
     long::Portion,
     retry,
     work::{Job, Work},
@@ -94,34 +93,20 @@ impl Dispatcher {
             Scripting::Load => {
                 let mut envelope = self.open(request, spec, route);
                 envelope.set_on_success(learn(&self.caller, request.arg(2), Met::Loaded));
-                send_to_primaries(
-                    &self.caller,
-                    &mut self.barrier,
-                    (request, spec),
-                    MergeRule::AllSucceeded,
-                    &[],
-                    envelope,
-                );
+                self.send_to_all(request, spec, MergeRule::AllSucceeded, &[], envelope);
             }
             Scripting::Flush => {
                 if request.get(2).is_none() || request.is(2, "SYNC") || request.is(2, "ASYNC") {
                     scripts.all().forget(Scope::CLUSTER);
                 }
                 let envelope = self.open(request, spec, route);
-                send_to_primaries(
-                    &self.caller,
-                    &mut self.barrier,
-                    (request, spec),
-                    MergeRule::AllSucceeded,
-                    &[],
-                    envelope,
-                );
+                self.send_to_all(request, spec, MergeRule::AllSucceeded, &[], envelope);
             }
             Scripting::Exists => {
                 // What is remembered here exists: the nodes are given it first.
                 let named = scripts_of(&self.caller.router, request.frame());
                 let envelope = self.open(request, spec, route);
-                send_to_primaries(&self.caller, &mut self.barrier, (request, spec), MergeRule::And, &named, envelope);
+                self.send_to_all(request, spec, MergeRule::And, &named, envelope);
             }
         }
         Flow::Taken
@@ -167,8 +152,7 @@ impl Job<'_> {
         let ahead = if is_trusted { &*named } else { &[] };
         let envelope = self.open(Route::Any);
         if all_nodes {
-            let barrier = &mut self.session.dispatcher.barrier;
-            send_to_primaries(&caller, barrier, (self.request, self.spec), MergeRule::And, ahead, envelope);
+            self.session.dispatcher.send_to_all(self.request, self.spec, MergeRule::And, ahead, envelope);
         } else {
             send_ready(&caller, ahead, self.request.frame(), envelope);
         }

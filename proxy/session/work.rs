@@ -26,7 +26,7 @@ use crate::{
     cluster::topology::Route,
     commands::{
         plan::{Blocking, LongSplit, MergeRule, Plan, Scripting, Split},
-        table::Spec,
+        table::{OwnedSpec, Spec},
     },
     protocol::{
         resp::{Request, request::OwnedRequest, write},
@@ -150,11 +150,9 @@ pub(super) struct Job<'a> {
     pub(super) spec: Option<&'a Spec>,
 }
 
-/// Does the work that a request needs, and gives the client the reply.
-pub(super) async fn carry_out(session: &mut Session, work: Work, request: &OwnedRequest) {
-    let request = &request.as_request();
-    let topology = session.dispatcher.caller.router.topology().clone();
-    let spec = topology.commands.find(request);
+/// Does the work that a request needs, and gives the client the reply. `spec` is the row by which that was decided.
+pub(super) async fn carry_out(session: &mut Session, work: Work, request: &OwnedRequest, spec: Option<OwnedSpec>) {
+    let (request, spec) = (&request.as_request(), spec.as_ref().map(OwnedSpec::as_spec));
     let shown = work.shown();
     if shown == MonitorTiming::Before {
         monitor::show(&session.dispatcher.caller, request, spec);

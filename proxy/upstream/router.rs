@@ -6,6 +6,7 @@
 mod admissions;
 mod lane;
 mod moving;
+mod registries;
 mod reloads;
 #[cfg(test)]
 pub mod scripted;
@@ -27,6 +28,7 @@ use self::moving::Moving;
 pub use self::{
     admissions::{Admission, Admissions},
     lane::Lane,
+    registries::{Registries, ReplicationNews},
     reloads::{ReloadRequest, Reloads},
     settings::{ListenerSettings, Settings},
 };
@@ -37,14 +39,10 @@ use crate::{
         users::Users,
     },
     cluster::{
-        replication::Replication,
         scan::Scans,
         topology::{Hint, Hints, Node, Route, Topology},
     },
-    commands::{
-        database::WrappedScripts,
-        scripts::{ScriptCache, Scripts},
-    },
+    commands::{database::WrappedScripts, scripts::ScriptCache},
     config::Config,
     metrics::{ClientTally, DatabaseTallies, DatabaseTally, NodeTallies, NodeTally},
     protocol::resp::request::RequestWriter,
@@ -60,45 +58,6 @@ use crate::{
 
 /// How long a request to the node that all publishing goes through may wait before the others are asked about that node.
 const LONG_WAIT: std::time::Duration = std::time::Duration::from_millis(500);
-
-/// What the workers of the process share.
-#[derive(Clone)]
-pub struct Registries {
-    /// All clients.
-    pub clients: Arc<Clients>,
-    /// The scans under way.
-    pub scans: Arc<Mutex<Scans>>,
-    /// The texts of scripts.
-    pub scripts: Arc<Scripts>,
-    /// What users may do.
-    pub rights: Arc<Rights>,
-    /// The places at nodes for requests whose replies may be large.
-    pub admissions: Arc<Admissions>,
-    /// The proxy's own users.
-    pub users: Arc<Users>,
-    /// How far replicas have come.
-    pub replication: ReplicationNews,
-    /// Who has the configuration read again.
-    pub reloads: Reloads,
-}
-
-/// How far replicas have come, where anybody wants to know.
-#[derive(Clone)]
-pub struct ReplicationNews {
-    /// What is known.
-    pub progress: watch::Receiver<Arc<Replication>>,
-    /// Whether somebody reads from replicas.
-    pub wanted: watch::Sender<bool>,
-}
-
-impl ReplicationNews {
-    /// Where news come from, and whether they are wanted: whoever asks nodes needs both.
-    pub fn channel(wanted: bool) -> (ReplicationNews, watch::Sender<Arc<Replication>>, watch::Receiver<bool>) {
-        let (publisher, progress) = watch::channel(Arc::default());
-        let (wanted, is_wanted) = watch::channel(wanted);
-        (ReplicationNews { progress, wanted }, publisher, is_wanted)
-    }
-}
 
 /// What the sessions of one worker share.
 pub struct Router {

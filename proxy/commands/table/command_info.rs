@@ -154,84 +154,73 @@ bits! {
     DELETE = 10 "delete",
 }
 
-/// Which nodes to ask (`request_policy`).
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum RequestPolicy {
+/// A tip of `COMMAND`: one of these, by the server's names. What is not known is `Special`, which is left to the server.
+macro_rules! tip {
+    ($(#[$doc:meta])* $name:ident: $(#[$none_doc:meta])* None, $($(#[$value_doc:meta])* $value:ident = $text:literal,)*) => {
+        $(#[$doc])*
+        #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+        pub enum $name {
+            $(#[$none_doc])*
+            #[default]
+            None,
+            $($(#[$value_doc])* $value,)*
+        }
+
+        impl $name {
+            /// What the server calls `name`; none where that is empty.
+            pub fn named(name: &str) -> $name {
+                match name {
+                    "" => $name::None,
+                    $($text => $name::$value,)*
+                    _ => $name::Special,
+                }
+            }
+
+            /// The server's name; empty for none.
+            pub fn name(self) -> &'static str {
+                match self {
+                    $name::None => "",
+                    $($name::$value => $text,)*
+                }
+            }
+        }
+    };
+}
+
+tip! {
+    /// Which nodes to ask (`request_policy`).
+    RequestPolicy:
     /// The keys' slot; any primary where there are none.
-    #[default]
     None,
     /// Primaries and replicas.
-    AllNodes,
+    AllNodes = "all_nodes",
     /// Every primary.
-    AllShards,
+    AllShards = "all_shards",
     /// The owners of the keys' slots.
-    MultiShard,
+    MultiShard = "multi_shard",
     /// None of these.
-    Special,
+    Special = "special",
 }
 
-/// How to make one reply of several (`response_policy`).
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum ResponsePolicy {
+tip! {
+    /// How to make one reply of several (`response_policy`).
+    ResponsePolicy:
     /// Put together, or into the order of the keys.
-    #[default]
     None,
     /// One that is no error.
-    OneSucceeded,
+    OneSucceeded = "one_succeeded",
     /// Any, unless one is an error.
-    AllSucceeded,
+    AllSucceeded = "all_succeeded",
     /// Logical and of integers.
-    And,
+    And = "agg_logical_and",
     /// Logical or of integers.
-    Or,
+    Or = "agg_logical_or",
     /// The least.
-    Min,
+    Min = "agg_min",
     /// The greatest.
-    Max,
+    Max = "agg_max",
     /// The sum.
-    Sum,
+    Sum = "agg_sum",
     /// None of these.
-    Special,
-}
-
-impl RequestPolicy {
-    const NAMES: &[(&str, RequestPolicy)] = &[
-        ("all_nodes", RequestPolicy::AllNodes),
-        ("all_shards", RequestPolicy::AllShards),
-        ("multi_shard", RequestPolicy::MultiShard),
-        ("special", RequestPolicy::Special),
-    ];
-
-    /// The policy of this name; what is not known is left to the server.
-    pub fn named(name: &str) -> RequestPolicy {
-        Self::NAMES.iter().find(|(known, _)| *known == name).map_or(RequestPolicy::Special, |(_, policy)| *policy)
-    }
-
-    /// Its name, empty for none.
-    pub fn name(self) -> &'static str {
-        Self::NAMES.iter().find(|(_, policy)| *policy == self).map_or("", |(name, _)| name)
-    }
-}
-
-impl ResponsePolicy {
-    const NAMES: &[(&str, ResponsePolicy)] = &[
-        ("one_succeeded", ResponsePolicy::OneSucceeded),
-        ("all_succeeded", ResponsePolicy::AllSucceeded),
-        ("agg_logical_and", ResponsePolicy::And),
-        ("agg_logical_or", ResponsePolicy::Or),
-        ("agg_min", ResponsePolicy::Min),
-        ("agg_max", ResponsePolicy::Max),
-        ("agg_sum", ResponsePolicy::Sum),
-        ("special", ResponsePolicy::Special),
-    ];
-
-    /// The policy of this name.
-    pub fn named(name: &str) -> ResponsePolicy {
-        Self::NAMES.iter().find(|(known, _)| *known == name).map_or(ResponsePolicy::Special, |(_, policy)| *policy)
-    }
-
-    /// Its name, empty for none.
-    pub fn name(self) -> &'static str {
-        Self::NAMES.iter().find(|(_, policy)| *policy == self).map_or("", |(name, _)| name)
-    }
+    Special = "special",
 }

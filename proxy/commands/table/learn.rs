@@ -190,8 +190,7 @@ pub fn row_of_text(line: &str) -> Option<Spec> {
     let container = flags.split(',').any(|flag| flag == "container");
     let keys = if keys == "-" { Vec::new() } else { keys.split(' ').map(keys_of_text).collect::<Option<_>>()? };
     let (request, response) = policies.split_once(',')?;
-    let request = if request.is_empty() { RequestPolicy::None } else { RequestPolicy::named(request) };
-    let response = if response.is_empty() { ResponsePolicy::None } else { ResponsePolicy::named(response) };
+    let (request, response) = (RequestPolicy::named(request), ResponsePolicy::named(response));
     let mut spec = Spec::new(name, arity.parse().ok()?, set, keys, request, response, container);
     spec.categories = categories.trim_matches('-').into();
     Some(spec)

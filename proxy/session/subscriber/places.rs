@@ -9,8 +9,9 @@ use std::{
 use bytes::Bytes;
 
 use super::{
-    Subscriber, TopicKind, gap,
+    Subscriber, TopicKind,
     handover::{Handover, HandoverStep},
+    heard::gap,
     notification::may_be_notified,
     own_names::Place,
     source::{KINDS, Names, Source},

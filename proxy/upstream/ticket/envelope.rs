@@ -22,6 +22,7 @@ use crate::{
     commands::{
         merge::{Merge, MergeRule},
         scripts::Script,
+        table::OwnedSpec,
     },
     metrics::{RequestClass, spans::Span},
     protocol::slot::Slot,
@@ -98,6 +99,8 @@ struct Extras {
 /// The plan of a request that goes to every primary, and waits until there are any.
 #[derive(Debug)]
 pub struct ForAll {
+    /// The row of its command.
+    pub spec: Option<OwnedSpec>,
     /// How their replies become one.
     pub rule: MergeRule,
     /// The scripts that go ahead of it.
