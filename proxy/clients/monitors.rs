@@ -57,3 +57,56 @@ impl Drop for Monitoring {
         lock(&self.clients.monitors.0).retain(|(client, _)| client.id != self.client.id);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{clients::Order, protocol::endpoint::Endpoint};
+
+    fn join(clients: &Clients) -> Arc<Client> {
+        let end = || Endpoint::Tcp("127.0.0.1:1".parse().expect("an address"));
+        clients.join(end(), end(), 0)
+    }
+
+    #[test]
+    fn a_client_monitors_as_long_as_it_wants_to() {
+        let clients = Arc::new(Clients::new(1 << 20));
+        let (one, other, all) = (join(&clients), join(&clients), Arc::new(Databases::default()));
+        let line = |text: &'static str| move |_: &Databases| Some(Bytes::from_static(text.as_bytes()));
+        clients.show(line("a"), 0);
+        assert!(!clients.is_monitored() && !one.has_mail(), "nobody is shown anything");
+        let first = clients.monitor(&one, &all);
+        let second = clients.monitor(&other, &all);
+        assert!(clients.is_monitored() && one.has(Mark::Monitor) && Arc::ptr_eq(first.client(), &one));
+        clients.show(line("b"), 0);
+        drop(first);
+        assert!(clients.is_monitored() && !one.has(Mark::Monitor) && other.has(Mark::Monitor));
+        clients.show(line("c"), 0);
+        let shown = |text: &'static str| Mail::Shown(Bytes::from_static(text.as_bytes()));
+        assert_eq!((one.take_mail(), other.take_mail()), (vec![shown("b")], vec![shown("b"), shown("c")]));
+        drop(second);
+        assert!(!clients.is_monitored());
+    }
+
+    #[test]
+    fn each_is_shown_what_is_for_its_databases() {
+        let clients = Arc::new(Clients::new(1 << 20));
+        let (all, shop) = (Arc::default(), Arc::new(Databases::new(Some("shop"), "{%}", 1).unwrap()));
+        let (operator, shopper) = (join(&clients), join(&clients));
+        let _monitoring = [clients.monitor(&operator, &all), clients.monitor(&shopper, &shop)];
+        clients.show(|databases| (!databases.is_any_own()).then(|| Bytes::from_static(b"for all")), 0);
+        assert!(operator.has_mail() && !shopper.has_mail());
+    }
+
+    #[test]
+    fn one_that_does_not_fetch_its_lines_has_to_go_and_others_stay() {
+        let clients = Arc::new(Clients::new(1 << 20));
+        let (slow, quick, all) = (join(&clients), join(&clients), Arc::default());
+        let _monitoring = [clients.monitor(&slow, &all), clients.monitor(&quick, &all)];
+        for _ in 0..3 {
+            clients.show(|_| Some(Bytes::from_static(b"line")), 8);
+            quick.take_mail();
+        }
+        assert_eq!((slow.order(), quick.order()), (Order::Evict, Order::Serve));
+    }
+}

@@ -123,3 +123,129 @@ fn info(caller: &Caller) -> String {
     ];
     lines.map(|(name, value)| format!("cluster_{name}:{value}\r\n")).concat()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        cluster::topology::NOBODY,
+        config::{Config, ListenerConfig, Present},
+        protocol::address::Address,
+        upstream::{
+            dial::{Login, Version},
+            router::scripted::{Scripted, request, within_a_minute},
+        },
+    };
+
+    /// Nodes, and a client to whom the proxy is a cluster, at this address where one is announced.
+    fn presented(announce: Option<Address>) -> (Scripted, Caller) {
+        let mut config = Config::defaults();
+        let address = config.listen.remove(0);
+        let listener = ListenerConfig {
+            address,
+            database: None,
+            users: Vec::new(),
+            proxy_protocol: false,
+            present: Present::Cluster,
+            announce,
+        };
+        config.listen.clear();
+        config.listeners.push(listener);
+        let nodes = Scripted::configured(2, &config);
+        let caller = Caller::of(&nodes);
+        (nodes, caller)
+    }
+
+    fn reply(caller: &Caller, view: ClusterView, words: &str) -> String {
+        match answer(caller, view, &request(words).as_request()) {
+            Answer::Reply(reply) => String::from_utf8(reply.to_vec()).expect("text"),
+            Answer::Refused(error) => format!("-{}", String::from_utf8_lossy(&error)),
+            Answer::Replies(_) | Answer::Work(_) => panic!("it is answered at once"),
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_proxy_is_the_only_node_and_has_all_slots() {
+        within_a_minute(async {
+            let (_nodes, caller) = presented(None);
+            let nodes = format!("{ID} :1@10001 myself,master - 0 0 1 connected 0-16383\n");
+            for (view, words, expected) in [
+                (
+                    ClusterView::Slots,
+                    "CLUSTER SLOTS",
+                    format!("*1\r\n*3\r\n:0\r\n:16383\r\n*4\r\n$0\r\n\r\n:1\r\n$40\r\n{ID}\r\n*0\r\n"),
+                ),
+                (ClusterView::Nodes, "CLUSTER NODES", format!("${}\r\n{nodes}\r\n", nodes.len())),
+                (ClusterView::Id, "CLUSTER MYID", format!("$40\r\n{ID}\r\n")),
+                (ClusterView::Links, "CLUSTER LINKS", "*0\r\n".into()),
+                (ClusterView::Replicas, &format!("CLUSTER REPLICAS {ID}"), "*0\r\n".into()),
+                (ClusterView::Replicas, "CLUSTER REPLICAS a", "-ERR Unknown node a".into()),
+                (ClusterView::FailureReports, &format!("CLUSTER COUNT-FAILURE-REPORTS {ID}"), ":0\r\n".into()),
+                (
+                    ClusterView::FailureReports,
+                    "CLUSTER COUNT-FAILURE-REPORTS a",
+                    "-ERR Unknown node a".into(),
+                ),
+                (
+                    ClusterView::Other,
+                    "CLUSTER FAILOVER",
+                    "-ERR unknown subcommand 'FAILOVER'. Try CLUSTER HELP.".into(),
+                ),
+            ] {
+                assert_eq!(reply(&caller, view, words), expected, "{words}");
+            }
+            let shards = reply(&caller, ClusterView::Shards, "CLUSTER SHARDS");
+            assert!(shards.starts_with("*1\r\n*4\r\n$5\r\nslots\r\n*2\r\n:0\r\n:16383\r\n$5\r\nnodes\r\n*1\r\n*14\r\n"));
+        })
+        .await;
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn in_resp3_maps_are_maps_and_texts_are_verbatim() {
+        within_a_minute(async {
+            let announced = Address::new("proxy.example", 7777);
+            let (nodes, mut caller) = presented(Some(announced));
+            caller.lane = nodes.router.lane(&Login { version: Version::Resp3, ..Login::default() });
+            let slots = reply(&caller, ClusterView::Slots, "CLUSTER SLOTS");
+            assert!(slots.ends_with(&format!("*4\r\n$13\r\nproxy.example\r\n:7777\r\n$40\r\n{ID}\r\n%0\r\n")), "{slots}");
+            let shards = reply(&caller, ClusterView::Shards, "CLUSTER SHARDS");
+            assert!(shards.starts_with("*1\r\n%2\r\n") && shards.contains("*1\r\n%7\r\n"), "{shards}");
+            let nodes = reply(&caller, ClusterView::Nodes, "CLUSTER NODES");
+            assert!(nodes.starts_with('=') && nodes.contains("txt:") && nodes.contains(" proxy.example:7777@17777 "));
+        })
+        .await;
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn it_is_as_well_as_the_cluster_behind_it() {
+        within_a_minute(async {
+            let (nodes, caller) = presented(None);
+            let info = || reply(&caller, ClusterView::Info, "CLUSTER INFO");
+            assert!(info().contains("cluster_state:ok\r\ncluster_slots_assigned:16384\r\ncluster_slots_ok:16384\r\n"));
+            let topology = nodes.topology.borrow().clone();
+            let mut slots = Box::new([0; SLOTS]);
+            slots[..384].fill(NOBODY);
+            let mut topology = topology.with_layout(topology.nodes.clone(), slots);
+            topology.failed = true;
+            nodes.topology.send_replace(topology.into());
+            nodes.router.refresh();
+            let info = info();
+            for line in ["cluster_state:fail", "cluster_slots_ok:16000", "cluster_slots_fail:384"] {
+                assert!(info.contains(line), "{line}: {info}");
+            }
+        })
+        .await;
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn to_others_it_is_no_cluster() {
+        within_a_minute(async {
+            let nodes = Scripted::new(1);
+            let caller = Caller::of(&nodes);
+            for view in [ClusterView::Slots, ClusterView::Info, ClusterView::Id, ClusterView::Other] {
+                assert_eq!(reply(&caller, view, "CLUSTER SLOTS"), format!("-{}", says::NO_CLUSTER));
+            }
+        })
+        .await;
+    }
+}

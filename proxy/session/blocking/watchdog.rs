@@ -72,3 +72,116 @@ async fn until(time: Option<Instant>) {
         None => pending().await,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+
+    use super::*;
+    use crate::{
+        cluster::refusal::Refusal,
+        session::caller::Caller,
+        upstream::router::scripted::{Scripted, within_a_minute},
+    };
+
+    const OVERDUE: &str = "it did not answer in time";
+    const MOVED_AWAY: &str = "its slot has moved away and it said nothing";
+    // The watchdog reads the system's clock, which is not paused: `start + SECOND` is one second of the paused one.
+    const SECOND: Duration = Duration::from_secs(1);
+
+    /// The attempts of a request for the slot of `foo`, and that slot's owner: the second node.
+    fn attempts(nodes: &Scripted) -> (Attempts, Arc<Node>) {
+        let owner = nodes.router.topology().nodes[1].clone();
+        (Caller::of(nodes).attempts(Some(Slot::of(b"foo"))), owner)
+    }
+
+    /// The watchdog's alarm, where it comes within this time.
+    async fn alarm_within(time: Duration, watchdog: &mut Watchdog, node: &Node) -> Option<String> {
+        tokio::time::timeout(time, watchdog.alarm(node)).await.ok()
+    }
+
+    /// All slots are this node's from now on.
+    fn give_all_to(nodes: &Scripted, index: u16) {
+        let topology = nodes.topology.borrow().clone();
+        let topology = topology.with_layout(topology.nodes.clone(), Box::new([index; 16384]));
+        nodes.topology.send_replace(Arc::new(topology));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_node_may_take_a_little_longer_than_the_command_says() {
+        within_a_minute(async {
+            let nodes = Scripted::new(2);
+            let (attempts, owner) = attempts(&nodes);
+            let mut watchdog = Watchdog::new(&attempts, Some(Instant::now() + SECOND), 2 * SECOND);
+            assert_eq!(alarm_within(SECOND * 5 / 2, &mut watchdog, &owner).await, None);
+            assert_eq!(alarm_within(SECOND, &mut watchdog, &owner).await.as_deref(), Some(OVERDUE));
+        })
+        .await;
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_may_wait_for_ever_does_until_the_node_is_asked_to_end_it() {
+        within_a_minute(async {
+            let nodes = Scripted::new(2);
+            let ((attempts, owner), start) = (attempts(&nodes), Instant::now());
+            let mut watchdog = Watchdog::new(&attempts, None, SECOND);
+            assert_eq!(alarm_within(20 * SECOND, &mut watchdog, &owner).await, None);
+            watchdog.hurries(start + 30 * SECOND);
+            watchdog.hurries(start + 50 * SECOND);
+            assert_eq!(alarm_within(5 * SECOND, &mut watchdog, &owner).await, None);
+            assert_eq!(alarm_within(10 * SECOND, &mut watchdog, &owner).await.as_deref(), Some(OVERDUE));
+        })
+        .await;
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_node_without_the_slot_has_a_while_to_say_so() {
+        within_a_minute(async {
+            let nodes = Scripted::new(2);
+            let (attempts, owner) = attempts(&nodes);
+            let mut watchdog = Watchdog::new(&attempts, None, 10 * SECOND);
+            give_all_to(&nodes, 0);
+            assert_eq!(alarm_within(5 * SECOND, &mut watchdog, &owner).await, None);
+            // The slot has come back: nothing is wrong.
+            give_all_to(&nodes, 1);
+            assert_eq!(alarm_within(20 * SECOND, &mut watchdog, &owner).await, None);
+            give_all_to(&nodes, 0);
+            assert_eq!(alarm_within(10 * SECOND, &mut watchdog, &owner).await.as_deref(), Some(MOVED_AWAY));
+        })
+        .await;
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn news_of_other_things_do_not_prolong_the_while() {
+        within_a_minute(async {
+            let nodes = Scripted::new(2);
+            let (attempts, owner) = attempts(&nodes);
+            let mut watchdog = Watchdog::new(&attempts, None, 10 * SECOND);
+            for _ in 0..3 {
+                give_all_to(&nodes, 0);
+                assert_eq!(alarm_within(3 * SECOND, &mut watchdog, &owner).await, None);
+            }
+            assert_eq!(alarm_within(2 * SECOND, &mut watchdog, &owner).await.as_deref(), Some(MOVED_AWAY));
+        })
+        .await;
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn where_ask_led_the_slot_is_not_missed_before_it_has_come() {
+        within_a_minute(async {
+            let nodes = Scripted::new(2);
+            let (mut attempts, owner) = attempts(&nodes);
+            let importing = nodes.router.topology().nodes[0].clone();
+            let error = Bytes::from_static(b"-ASK 12182 127.0.0.1:7000\r\n");
+            let why = attempts.refused(Refusal::of(&error).expect("a redirect"), error, &owner);
+            attempts.again(why).await.expect("it goes where the node says");
+            let mut watchdog = Watchdog::new(&attempts, None, 10 * SECOND);
+            assert_eq!(alarm_within(20 * SECOND, &mut watchdog, &importing).await, None);
+            give_all_to(&nodes, 0);
+            assert_eq!(alarm_within(SECOND, &mut watchdog, &importing).await, None);
+            give_all_to(&nodes, 1);
+            assert_eq!(alarm_within(SECOND, &mut watchdog, &importing).await.as_deref(), Some(MOVED_AWAY));
+        })
+        .await;
+    }
+}

@@ -196,3 +196,6 @@ fn refusal_of(reply: &[u8]) -> Option<Bytes> {
 fn acts_on_clients(spec: &Spec) -> bool {
     matches!(spec.treatment, Treatment::Local(Local::Client(_))) && spec.flags.has(Flags::ADMIN)
 }
+
+#[cfg(test)]
+mod tests;

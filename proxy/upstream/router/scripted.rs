@@ -52,7 +52,12 @@ pub struct Scripted {
 impl Scripted {
     /// So many nodes, with the default configuration.
     pub fn new(nodes: u16) -> Scripted {
-        let (config, memory, metrics) = (Config::defaults(), Memory::default(), Metrics::new());
+        Scripted::configured(nodes, &Config::defaults())
+    }
+
+    /// So many nodes, with this configuration.
+    pub fn configured(nodes: u16, config: &Config) -> Scripted {
+        let (memory, metrics) = (Memory::default(), Metrics::new());
         let backlogs = (0..nodes).map(|index| Some(memory.listen(&address(index)))).collect();
         let (topology, news) = watch::channel(Arc::new(evenly(nodes)));
         let (sender, hints) = Hints::channel(64);
@@ -60,7 +65,7 @@ impl Scripted {
         descriptors.follow(usize::from(nodes));
         let dialer = Dialer::to(&memory);
         let context = WorkerContext {
-            timeouts: Rc::new(Timeouts::of(&config)),
+            timeouts: Rc::new(Timeouts::of(config)),
             connector: Connector { ender: Ender::new(Login::default(), dialer.clone()), dialer, descriptors },
             sizes: Sizes::default(),
             clock: Rc::new(Clock::start()),
@@ -83,7 +88,7 @@ impl Scripted {
         let router = Router::new(
             news,
             context,
-            Settings::of(&config),
+            Settings::of(config),
             tally,
             metrics.node_tallies(),
             metrics.database_tallies(),
