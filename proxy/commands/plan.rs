@@ -146,6 +146,11 @@ pub fn plan(request: &Request, spec: Option<&Spec>, policy: &Policy) -> Plan {
         Treatment::PubSub => Plan::PubSub,
         // These must not reach a connection that others share, not even to be told what is wrong with them.
         Treatment::Local(_) if !spec.takes(request.len()) => Plan::Refuse(says::wrong_arity(&spec.name).into_bytes()),
+        // Nodes are sent the client's own words. Where they do not know MULTI, they would carry out what the client believes
+        // queued; where they do not know EXEC, the connection that all share would stay in a transaction.
+        Treatment::Local(Local::Multi | Local::Exec) if !spec.goes_by(request.name()) => {
+            Plan::Refuse(says::unknown_command(request))
+        }
         Treatment::Local(local) => Plan::Local(local),
         Treatment::Blocking(timeout) => blocking(request, spec, timeout),
         Treatment::BlockingStreams => streams(request, spec),

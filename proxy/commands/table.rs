@@ -85,17 +85,25 @@ impl CommandTable {
         format!("COMMAND INFO {}", names.join(" "))
     }
 
-    /// The table, once the server has answered that: it has found out how many commands go by other names.
+    /// The table, once the server has answered that: it has found out which commands go by other names only.
     pub fn with_names(mut self, reply: &Value) -> CommandTable {
-        let known = reply.items().iter().zip(self.named_by_server());
-        let nameless = known.filter(|(row, spec)| name_in(row) != Some(&*spec.name)).count();
-        self.aliases = Aliases::of(nameless);
+        let mut renamed = 0;
+        for (row, spec) in reply.items().iter().zip(self.rows.iter_mut().filter(|spec| is_named_by_server(spec))) {
+            spec.is_renamed = !name_in(row).is_some_and(|name| name.eq_ignore_ascii_case(&spec.name));
+            renamed += usize::from(spec.is_renamed);
+        }
+        self.aliases = Aliases::of(renamed);
         self
     }
 
     /// The commands that a server has.
     fn named_by_server(&self) -> impl Iterator<Item = &Spec> {
-        self.rows.iter().filter(|spec| !spec.is_own() && !spec.name.contains('|'))
+        self.rows.iter().filter(|spec| is_named_by_server(spec))
+    }
+
+    /// Whether the servers know a command by its own name.
+    pub fn serves(&self, name: &str) -> bool {
+        self.named(name.as_bytes(), b"").is_some_and(|spec| !spec.is_renamed)
     }
 
     /// Whether only the server can tell whose name this is.
@@ -106,7 +114,7 @@ impl CommandTable {
     /// Takes what the server says of one name, its reply to `COMMAND INFO name`; false where that tells nothing.
     pub fn learn_name(&self, name: &[u8], reply: &Value) -> bool {
         let [row] = reply.items() else { return false };
-        let own = name_in(row).and_then(|own| self.rows.iter().position(|spec| *spec.name == *own));
+        let own = name_in(row).and_then(|own| self.rows.iter().position(|spec| spec.name.eq_ignore_ascii_case(own)));
         self.aliases.learn(name, own.map(|index| index as u16));
         true
     }
@@ -171,6 +179,10 @@ impl CommandTable {
     }
 }
 
+fn is_named_by_server(spec: &Spec) -> bool {
+    !spec.is_own() && !spec.name.contains('|')
+}
+
 /// The name in a row of the server's.
 fn name_in(row: &Value) -> Option<&str> {
     row.items().first()?.str()
@@ -218,8 +230,11 @@ fn is_named(full: &str, name: &[u8], sub: &[u8]) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
-    use crate::protocol::resp::{request::Parser, write};
+    use super::{treatment::Local, *};
+    use crate::{
+        commands::plan::{Plan, Policy, plan},
+        protocol::resp::{request::Parser, write},
+    };
 
     fn found(args: &[&str]) -> Option<String> {
         let mut frame = Vec::new();
@@ -260,5 +275,37 @@ mod tests {
             assert_eq!(table.named(name.as_bytes(), sub.as_bytes()), Some(spec));
             assert_eq!(table.keep(spec).as_spec(), spec);
         }
+    }
+
+    #[test]
+    fn commands_that_the_servers_have_renamed_are_told_from_the_others() {
+        let table = CommandTable::builtin();
+        let names: Vec<&Spec> = table.named_by_server().collect();
+        // A module's name may have capital letters.
+        let said = |spec: &&Spec| match &*spec.name {
+            "exec" | "ping" => Value::Null,
+            name => Value::Array(vec![Value::Text(name.to_ascii_uppercase().into())]),
+        };
+        let reply = Value::Array(names.iter().map(said).collect());
+        let table = CommandTable::new(table.rows().to_vec()).with_names(&reply);
+        assert!(table.serves("get") && table.serves("multi"));
+        assert!(!table.serves("exec") && !table.serves("ping") && !table.serves("none"));
+        let exec = table.named(b"exec", b"").expect("it is there by its other name");
+        assert!(!exec.goes_by(b"EXEC") && exec.goes_by(b"xexec"));
+        assert!(table.is_open(b"xexec") && !table.is_open(b""));
+
+        // A transaction is ended by the name that nodes know.
+        let row = |name: &'static str| Value::Array(vec![Value::Array(vec![Value::Text(name.into())])]);
+        assert!(table.learn_name(b"xexec", &row("exec")));
+        let planned = |name: &str| {
+            let (mut frame, mut parser) = (Vec::new(), Parser::default());
+            write::request(&mut frame, &[name]);
+            let found = parser.find(&frame).unwrap().unwrap();
+            let request = parser.request(&frame, found);
+            plan(&request, table.find(&request), &Policy::default())
+        };
+        assert!(matches!(planned("EXEC"), Plan::Refuse(error) if error.starts_with(b"ERR unknown command 'EXEC'")));
+        assert_eq!(planned("XEXEC"), Plan::Local(Local::Exec));
+        assert_eq!(planned("MULTI"), Plan::Local(Local::Multi));
     }
 }

@@ -235,14 +235,19 @@ pub(super) fn known<'a>(
     spec: Option<&Spec>,
     is_queued: bool,
 ) -> KnownScripts<'a> {
-    let runs = spec.is_some_and(|spec| matches!(spec.in_database, InDatabase::Script(_)));
+    // EVAL is sent as EVALSHA, where nodes have that.
+    let by_digest = spec.is_some_and(|spec| {
+        matches!(spec.in_database, InDatabase::Script(_))
+            && caller.is_trusted()
+            && commands.serves(if spec.is_readonly() { "evalsha_ro" } else { "evalsha" })
+    });
     let router = &caller.router;
     KnownScripts {
         wrapped: router.wrapped(),
         scripts: router.scripts(),
         scope: caller.databases.scope(),
         commands,
-        by_digest: runs && caller.is_trusted(),
+        by_digest,
         is_queued,
         policy: &router.settings().policy,
     }

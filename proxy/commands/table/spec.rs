@@ -62,6 +62,8 @@ pub struct Spec {
     pub categories: Box<str>,
     /// What it may do with its keys where that depends on its arguments.
     pub(super) varies: Varies,
+    /// The servers know it by another name only (`rename-command`).
+    pub(super) is_renamed: bool,
     /// Its place in its table.
     pub(super) place: u16,
     /// How its keys are found.
@@ -104,6 +106,7 @@ impl Spec {
             container,
             categories: Box::default(),
             varies: Varies::No,
+            is_renamed: false,
             place: 0,
             finder,
         };
@@ -125,6 +128,11 @@ impl Spec {
     pub fn takes(&self, count: usize) -> bool {
         let arity = self.arity.unsigned_abs() as usize;
         if self.arity < 0 { count >= arity } else { count == arity }
+    }
+
+    /// Whether the servers know it by the name that a client has said: its own, unless they have renamed it, or another.
+    pub fn goes_by(&self, name: &[u8]) -> bool {
+        !self.is_renamed || !self.name.as_bytes().eq_ignore_ascii_case(name)
     }
 
     /// Its place in its table: no other row there has it.
