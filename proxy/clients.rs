@@ -48,7 +48,7 @@ pub struct Clients {
     /// Bytes held for all clients, and how many they may be.
     buffered: AtomicUsize,
     most_buffered: AtomicUsize,
-    /// Who may read on where memory is short: one client at a time.
+    /// The right to read on where memory is short: one client at a time has it.
     turn: Arc<Semaphore>,
     pause: Pause,
     /// Patterns of those who have channels of their own.
@@ -98,8 +98,8 @@ impl Clients {
         self.buffered.load(Relaxed)
     }
 
-    /// Whether so much is held that only one client at a time may send more of a long request: each then comes to its
-    /// end, where all together would come to none.
+    /// Whether memory is short, at three quarters of the limit: then one client at a time may send more of a long request, so that
+    /// each becomes whole in its turn.
     pub fn is_short(&self) -> bool {
         self.buffered() >= self.most_buffered.load(Relaxed) / 4 * 3
     }
@@ -143,8 +143,7 @@ impl Clients {
         fits
     }
 
-    /// Registers a client and gives it the next id.
-    /// The client has come by the listener with that number.
+    /// Registers a client that has come by the listener with this number, and gives it the next id.
     pub fn join(&self, peer: Endpoint, local: Endpoint, listener: usize) -> Arc<Client> {
         let id = self.last_id.fetch_add(1, Relaxed) + 1;
         let client = Arc::new(Client::new(id, peer, local, listener));

@@ -5,9 +5,9 @@
 //! turn of the event loop costs one read and one write however many requests it carries. What needs the connection for
 //! itself (logging in, waiting in BLPOP) leaves the poll function as a `Turn::Work` once the line has settled, and is carried out by a `Job`.
 //!
-//! What it consists of are types that know nothing of it: who decides on requests and carries them out (`dispatch`), what has
-//! come (`reader`), what goes again (`retry`), what it is busy with (`busy`). Commands are functions of what they need, most of
-//! them of the caller alone.
+//! Its parts are types that know nothing of it: `dispatch` decides on requests and carries them out, `reader` holds the input,
+//! `retry` sends requests again, `busy` says what the session is doing. Commands are functions of the parts that they need; most
+//! need the caller alone.
 //!
 //! The order rule: a session never has requests in flight under two topologies, and sends nothing new while one of its
 //! requests waits to be sent again. Otherwise `SET k 1`, on its way to the old owner, could be overtaken by `SET k 2`.
@@ -91,7 +91,7 @@ use crate::{
     upstream::{router::Router, ticket::Bounced, transport::Stream},
 };
 
-/// How a client begins that speaks TLS: a record with a handshake, of any version. As in Redis, it waits in vain.
+/// The first bytes of a client that speaks TLS: a handshake record of any version. As with Redis, such a client gets no answer.
 const TLS_GREETING: &[u8] = b"\x16\x03";
 
 /// One client connection and all its state.
@@ -141,8 +141,8 @@ impl Session {
         })
     }
 
-    /// Serves the client until it leaves or has to go; says why. What awaits more than the next turn has its memory for as long
-    /// as it does so: thousands of clients are idle.
+    /// Serves the client until its session ends, and returns why. Futures that await more than the next turn are boxed, and exist
+    /// only meanwhile: thousands of clients are idle.
     pub async fn run(mut self: Box<Self>) -> Disconnect {
         poll_fn(|cx| {
             self.dispatcher.caller.client.wake_with(cx.waker());
@@ -197,7 +197,7 @@ impl Session {
             }
             let unfit = self.poll_listening(cx);
             if self.dispatcher.account.held.input + self.dispatcher.account.held.requests > self.reader.len() {
-                // Whoever has its reply is not seen to have sent more.
+                // Before the reply is written: a client that has its reply must not be seen to still hold the request's memory.
                 self.keep_account();
             }
             if let Poll::Ready(Err(error)) = self.poll_flush(cx) {
@@ -245,7 +245,7 @@ impl Session {
         }
     }
 
-    /// Passes on what the client is told unasked. Says why it has to go, where it has.
+    /// Passes on what the client is told unasked. Returns why the session must end, where it must.
     #[inline(always)]
     fn poll_listening(&mut self, cx: &mut Context<'_>) -> Option<Disconnect> {
         let Dispatcher { caller, listening, .. } = &mut self.dispatcher;
@@ -259,7 +259,7 @@ impl Session {
     fn poll_place(&mut self, cx: &mut Context<'_>) -> Option<Disconnect> {
         let Poll::Ready(Some(place)) = self.busy.poll_place(cx) else { return None };
         self.dispatcher.front.give_place(place);
-        // As far as the kernel knows by now.
+        // The kernel may know by now that the client has gone.
         self.stream.error().map(|error| Disconnect::of(&error))
     }
 

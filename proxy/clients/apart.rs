@@ -1,5 +1,4 @@
-//! Whether requests are served as ever, or something is to be looked at first: one word for all that is asked of every
-//! request.
+//! Whether clients are paused or anybody monitors: one atomic word, since every request asks.
 
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 

@@ -271,7 +271,7 @@ impl Client {
         ChangeOfUsers(self.clone())
     }
 
-    /// Its user is gone: it leaves, as at Redis, but has its reply first where it is about that.
+    /// Its user has been deleted: it is closed, as by Redis, but gets its reply first where it is deleting users itself.
     pub fn loses_its_user(&self) {
         self.tell(if self.changes_of_users.load(Relaxed) > 0 { Order::Drain } else { Order::Leave });
     }
@@ -290,7 +290,7 @@ impl Client {
         self.marks.load(Relaxed) & mark as u16 != 0
     }
 
-    /// Its command of the moment. Only its session says so, so that counting needs no lock on the bus.
+    /// Its command of the moment. Only its session writes this, so that counting needs no atomic addition.
     #[inline]
     pub fn says(&self, command: CommandId) {
         self.command.store(command.index(), Relaxed);
@@ -308,8 +308,8 @@ impl Client {
         counter.store(counter.load(Relaxed) + bytes as u64, Relaxed);
     }
 
-    /// Leaves it a message that belongs to no request of its own. One that does not fetch its messages has to go once
-    /// there are more than `most` bytes.
+    /// Leaves it a message from another session. A client that does not fetch its messages is evicted once more than `most` bytes
+    /// wait.
     pub fn deliver(&self, mail: Mail, most: usize) {
         if !self.inbox.put(mail, most) {
             return self.tell(Order::Evict);
@@ -361,7 +361,7 @@ impl Client {
         }
     }
 
-    /// Who is to be woken by an order.
+    /// Sets the waker of its session, for orders and mail.
     pub fn wake_with(&self, waker: &Waker) {
         *lock(&self.waker) = Some(waker.clone());
     }

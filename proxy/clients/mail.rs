@@ -10,8 +10,7 @@ use bytes::Bytes;
 /// A message of another session.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Mail {
-    /// Keys have changed that a client redirects the news of (CLIENT TRACKING ... REDIRECT): an array of them, or null
-    /// for all.
+    /// Invalidated keys of a client that redirects them here (CLIENT TRACKING ... REDIRECT): an array, or null for all keys.
     Changed(Bytes),
     /// A command of some client, as a line of MONITOR.
     Shown(Bytes),
@@ -23,7 +22,7 @@ impl Mail {
         bytes.len()
     }
 
-    /// Whether it is null: everything may have changed.
+    /// Whether it invalidates all keys.
     fn forgets_all(&self) -> bool {
         matches!(self, Mail::Changed(keys) if keys.first() != Some(&b'*'))
     }
@@ -32,7 +31,7 @@ impl Mail {
 /// Messages in their order, until the session fetches them.
 #[derive(Default)]
 pub(super) struct Mailbox {
-    /// Whether there may be any: what is asked in each turn.
+    /// Whether any may wait: sessions ask in each turn, without the lock.
     full: AtomicBool,
     mails: Mutex<(Vec<Mail>, usize)>,
 }
@@ -42,7 +41,7 @@ impl Mailbox {
     pub fn put(&self, mail: Mail, most: usize) -> bool {
         let mut guard = self.mails.lock().unwrap_or_else(PoisonError::into_inner);
         let (mails, size) = &mut *guard;
-        // To forget everything twice is no more than once.
+        // To invalidate all keys twice in a row is the same as once.
         if mail.forgets_all() && mails.last() == Some(&mail) {
             return true;
         }

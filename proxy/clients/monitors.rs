@@ -1,4 +1,4 @@
-//! Who MONITORs: the clients that are shown what all clients of the proxy do, or those of their own databases.
+//! Clients that MONITOR: each is shown what all clients of the proxy do, or what is done in its own databases.
 
 use std::sync::{Arc, Mutex};
 
@@ -7,7 +7,7 @@ use bytes::Bytes;
 use super::{Client, Clients, Mail, Mark, lock};
 use crate::commands::database::Databases;
 
-/// Those who monitor.
+/// The clients that monitor, and their databases.
 #[derive(Default)]
 pub(super) struct Monitors(Mutex<Vec<(Arc<Client>, Arc<Databases>)>>);
 
@@ -18,7 +18,7 @@ pub struct Monitoring {
 }
 
 impl Monitoring {
-    /// Who monitors.
+    /// The client that monitors.
     pub fn client(&self) -> &Arc<Client> {
         &self.client
     }
@@ -31,7 +31,8 @@ impl Clients {
         self.pause.apart.is_monitored()
     }
 
-    /// From now on `client` is shown what clients do; where it works in databases of its own, what is done there.
+    /// Begins to show `client` what clients do, until the returned guard is dropped. A client with databases of its own is shown
+    /// what is done there.
     pub fn monitor(self: &Arc<Clients>, client: &Arc<Client>, databases: &Arc<Databases>) -> Monitoring {
         lock(&self.monitors.0).push((client.clone(), databases.clone()));
         self.pause.apart.monitors(true);
@@ -39,8 +40,8 @@ impl Clients {
         Monitoring { clients: self.clone(), client: client.clone() }
     }
 
-    /// Shows all who monitor the line that is for those who work in these databases. Who does not fetch what it is shown has to
-    /// go once there are more than `most` bytes.
+    /// Shows each monitoring client the line that `line_for` has for its databases. A client that does not fetch its lines is
+    /// evicted once more than `most` bytes wait.
     pub fn show(&self, mut line_for: impl FnMut(&Databases) -> Option<Bytes>, most: usize) {
         for (monitor, databases) in &*lock(&self.monitors.0) {
             if let Some(line) = line_for(databases) {

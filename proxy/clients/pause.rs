@@ -19,10 +19,10 @@ use crate::commands::database::Scope;
 /// What is longer is as good as for ever, and no clock overflows.
 const LONGEST: Duration = Duration::from_secs(10 * 365 * 24 * 3600);
 
-/// Who is paused.
+/// Which clients are paused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Paused {
-    /// Who would write, or publish.
+    /// Those that would write, or publish.
     Writes,
     /// Everybody.
     All,

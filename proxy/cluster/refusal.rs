@@ -81,7 +81,7 @@ impl Refusal {
 }
 
 impl Refusal {
-    /// As what it is counted.
+    /// The kind under which metrics count it.
     pub fn error(&self) -> NodeError {
         match self {
             Refusal::Redirect(redirect) => redirect.kind.into(),
@@ -89,8 +89,8 @@ impl Refusal {
         }
     }
 
-    /// What discovery should know of it: that a slot has a new owner, or that the node is not well. A slot that is on its
-    /// way is no news.
+    /// What discovery should know: that a slot has a new owner, or that the node is not well. ASK and TRYAGAIN are no news: the
+    /// slot is still moving.
     pub fn hint(&self, from: &Arc<Node>) -> Option<Hint> {
         match self {
             Refusal::Redirect(redirect) if redirect.kind == RedirectKind::Moved => {
@@ -134,7 +134,7 @@ pub fn text(reply: &Bytes) -> &[u8] {
     text.strip_suffix(b"\r\n").unwrap_or(text)
 }
 
-/// The same, to be printed.
+/// As [`text`], to be printed.
 pub fn lossy_text(reply: &Bytes) -> String {
     String::from_utf8_lossy(text(reply)).into_owned()
 }

@@ -30,7 +30,7 @@ pub enum ReadFrom {
     Primary,
     /// Replicas, where they are up to date; each client keeps to the same one.
     Replica,
-    /// Whoever is nearest: of the same zone where there is one, then by the time that an answer takes.
+    /// The nearest: of the same zone where there is one, then by the time that an answer takes.
     Nearest,
 }
 

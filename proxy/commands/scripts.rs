@@ -1,10 +1,9 @@
 //! The texts of scripts that clients have used, so that a node which lacks one can be given it.
 //!
-//! EVALSHA names a script by its digest. A node that has restarted, was promoted or has just joined does not have it,
-//! where one Redis would. What clients say in EVAL and SCRIPT LOAD is therefore remembered for the whole process, within
-//! bounds, until SCRIPT FLUSH. What clients of a database of its own say is known to them alone ([`Scope`]), beside what nodes
-//! are given for it. Workers look into their own [`ScriptCache`] first: a script in use costs neither a digest nor a
-//! lock.
+//! EVALSHA names a script by its digest. A node that has restarted, was promoted or has just joined does not have it, where one
+//! Redis would. So the process remembers the texts of EVAL and SCRIPT LOAD, within bounds, until SCRIPT FLUSH. Texts of clients
+//! with a database of their own are known to those clients alone ([`Scope`]). Workers look into their own [`ScriptCache`] first:
+//! a script in use costs neither a digest nor a lock.
 
 use std::{
     cell::{Cell, RefCell},
@@ -25,7 +24,7 @@ use crate::protocol::resp::write;
 
 /// A text that is longer is not kept.
 const LONGEST: usize = 1024 * 1024;
-/// Scripts, and bytes of their texts, that each half of an [`Generations`] may have.
+/// How many scripts, and how many bytes of their texts, each half of [`Generations`] may have.
 const MOST: usize = 1024;
 const MOST_BYTES: usize = 8 * 1024 * 1024;
 /// Texts that a worker knows to be kept; then it begins anew.
@@ -68,7 +67,7 @@ impl Sha {
         Some(Sha(sha.map(|digit| digit.to_ascii_lowercase())))
     }
 
-    /// Its digits.
+    /// The digest's 40 digits.
     pub fn digits(&self) -> &[u8] {
         &self.0
     }
@@ -114,7 +113,7 @@ pub struct Scripts {
 
 #[derive(Debug, Default)]
 struct KeptText {
-    /// Apart, so that a flood of texts in EVAL costs nobody a script that was loaded on purpose.
+    /// Apart from `loaded`: a flood of texts in EVAL must not push out a script that was loaded on purpose.
     evaluated: Generations,
     loaded: Generations,
     /// When which script was loaded last at which node.
@@ -143,9 +142,9 @@ impl Scripts {
     fn learn(&self, scope: Scope, text: &[u8], met: Met) {
         let name = (scope, Sha::of(text));
         self.with_kept(|kept| {
-            let era = if met == Met::Loaded { &mut kept.loaded } else { &mut kept.evaluated };
-            if era.find(&name).is_none() {
-                era.put(name, Bytes::copy_from_slice(text));
+            let generations = if met == Met::Loaded { &mut kept.loaded } else { &mut kept.evaluated };
+            if generations.find(&name).is_none() {
+                generations.put(name, Bytes::copy_from_slice(text));
             }
         });
     }

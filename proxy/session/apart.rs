@@ -1,8 +1,8 @@
 //! Large replies, apart from what others share.
 //!
-//! Of clients of whose replies nothing is known yet, or whose last one was large, only a few requests are at a node at
-//! once ([`crate::upstream::router::Admissions`]). A request whose reply is known to be large takes a connection of its client's
-//! own, from the first byte to the last: others do not wait behind it, and what the node owes on it ends with the client.
+//! Where nothing is known of the size of a client's replies, or its last one was large, it needs one of the few places that each
+//! node has for such requests ([`crate::upstream::router::Admissions`]). A request whose reply is known to be large takes a
+//! connection of its client's own: others do not wait behind it, and the node stops sending when the client leaves.
 
 use bytes::Bytes;
 use tokio::sync::OwnedSemaphorePermit;
@@ -27,8 +27,8 @@ use crate::{
     },
 };
 
-/// What stands ahead of a request whose reply may be large: a place at its node, where it is to be free or is at once;
-/// nothing where none is needed. `queued` is the slot of what an EXEC carries out.
+/// The place that a request needs whose reply may be large: `Ok` where it is free, `Err` with the wait for it, `None` where the
+/// request needs none. `queued` is the slot of what an EXEC carries out.
 pub(super) fn place_for(
     caller: &Caller,
     plan: &Plan,

@@ -53,7 +53,7 @@ impl Target {
 }
 
 impl Barrier {
-    /// Of a session that has nothing in flight, under this topology.
+    /// The barriers of a session that has nothing in flight, under this topology.
     pub(super) fn new(epoch: u64, is_strict: bool) -> Barrier {
         Barrier { epoch, may_go_again: None, is_strict, under_way: Target::Here }
     }
@@ -80,7 +80,7 @@ impl Barrier {
         self.epoch = epoch;
     }
 
-    /// Something goes there that may have to go again: what goes there too waits until all that is under way is answered.
+    /// A request that may have to go again is sent to `route`: later requests for that route wait until the line has settled.
     pub(super) fn hold_behind(&mut self, route: Route) {
         self.may_go_again = Some(match self.may_go_again {
             Some(other) if other != route => Route::Any,
@@ -88,8 +88,8 @@ impl Barrier {
         });
     }
 
-    /// Where a slot is on its way, what has several keys may have to wait until they are at one node: nothing must overtake
-    /// it.
+    /// Raises the barrier behind a request with several keys in a slot that is moving: a node may answer TRYAGAIN until all keys
+    /// are at one node, and nothing must overtake the request meanwhile.
     pub(super) fn guard(&mut self, router: &Router, spec: Option<&Spec>, route: Route) {
         if let Route::Slot(slot) = route
             && spec.is_none_or(|spec| spec.only_key().is_none())

@@ -39,7 +39,7 @@ pub(super) enum Busy {
 }
 
 impl Busy {
-    /// Whether nothing may be dispatched now. A line that has settled is no reason any more.
+    /// Whether nothing may be dispatched now. `Settling` ends here once the line has settled.
     pub(super) fn holds(&mut self, line: &Line) -> bool {
         if matches!(self, Busy::Settling) && line.is_settled() {
             *self = Busy::Serving;
@@ -47,7 +47,7 @@ impl Busy {
         !matches!(self, Busy::Serving | Busy::Work)
     }
 
-    /// Whether it may be time to go on with the input, after that had stopped.
+    /// Whether the session may go on with its input after having stopped.
     pub(super) fn may_go_on(&self, line: &Line) -> bool {
         match self {
             Busy::Serving | Busy::Work => !line.is_full(),
@@ -66,7 +66,7 @@ impl Busy {
         matches!(self, Busy::Ending(_))
     }
 
-    /// Ends a pause that is over, or has only changed: the next request finds that out.
+    /// Ends a pause that is over or has changed. In the latter case the next request waits again.
     pub(super) fn poll_pause(&mut self, cx: &mut Context<'_>) {
         if let Busy::Paused(wait) = self
             && wait.poll_over(cx).is_ready()
@@ -75,7 +75,7 @@ impl Busy {
         }
     }
 
-    /// Ready where no place is awaited; with what has come of it, where one was.
+    /// Ready with `None` where no place is awaited, and with the outcome of the wait once it is over.
     pub(super) fn poll_place(&mut self, cx: &mut Context<'_>) -> Poll<Option<<Admission as Future>::Output>> {
         let Busy::Queueing(admission) = self else { return Poll::Ready(None) };
         let place = std::task::ready!(admission.as_mut().poll(cx));

@@ -181,11 +181,7 @@ mod tests {
                 (ClusterView::Replicas, &format!("CLUSTER REPLICAS {ID}"), "*0\r\n".into()),
                 (ClusterView::Replicas, "CLUSTER REPLICAS a", "-ERR Unknown node a".into()),
                 (ClusterView::FailureReports, &format!("CLUSTER COUNT-FAILURE-REPORTS {ID}"), ":0\r\n".into()),
-                (
-                    ClusterView::FailureReports,
-                    "CLUSTER COUNT-FAILURE-REPORTS a",
-                    "-ERR Unknown node a".into(),
-                ),
+                (ClusterView::FailureReports, "CLUSTER COUNT-FAILURE-REPORTS a", "-ERR Unknown node a".into()),
                 (
                     ClusterView::Other,
                     "CLUSTER FAILOVER",
@@ -195,7 +191,9 @@ mod tests {
                 assert_eq!(reply(&caller, view, words), expected, "{words}");
             }
             let shards = reply(&caller, ClusterView::Shards, "CLUSTER SHARDS");
-            assert!(shards.starts_with("*1\r\n*4\r\n$5\r\nslots\r\n*2\r\n:0\r\n:16383\r\n$5\r\nnodes\r\n*1\r\n*14\r\n"));
+            assert!(
+                shards.starts_with("*1\r\n*4\r\n$5\r\nslots\r\n*2\r\n:0\r\n:16383\r\n$5\r\nnodes\r\n*1\r\n*14\r\n")
+            );
         })
         .await;
     }
@@ -207,7 +205,10 @@ mod tests {
             let (nodes, mut caller) = presented(Some(announced));
             caller.lane = nodes.router.lane(&Login { version: Version::Resp3, ..Login::default() });
             let slots = reply(&caller, ClusterView::Slots, "CLUSTER SLOTS");
-            assert!(slots.ends_with(&format!("*4\r\n$13\r\nproxy.example\r\n:7777\r\n$40\r\n{ID}\r\n%0\r\n")), "{slots}");
+            assert!(
+                slots.ends_with(&format!("*4\r\n$13\r\nproxy.example\r\n:7777\r\n$40\r\n{ID}\r\n%0\r\n")),
+                "{slots}"
+            );
             let shards = reply(&caller, ClusterView::Shards, "CLUSTER SHARDS");
             assert!(shards.starts_with("*1\r\n%2\r\n") && shards.contains("*1\r\n%7\r\n"), "{shards}");
             let nodes = reply(&caller, ClusterView::Nodes, "CLUSTER NODES");

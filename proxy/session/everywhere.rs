@@ -1,5 +1,5 @@
-//! What changes all nodes is begun only when all of them listen: done at some alone, it would leave them different until
-//! somebody notices.
+//! Commands that change all nodes (FUNCTION LOAD, FLUSHALL) begin only when all nodes listen: carried out by some alone, they
+//! would leave the nodes different until somebody notices.
 
 use std::{
     rc::Rc,
@@ -26,7 +26,7 @@ use crate::{
 
 const PING: &[u8] = b"*1\r\n$4\r\nPING\r\n";
 
-/// How long a node may keep silent whose answer is not needed.
+/// How long a node is waited for whose answer is not needed.
 const GRACE: Duration = Duration::from_millis(500);
 
 /// Whether a plan is carried out only where all nodes listen.
@@ -36,7 +36,7 @@ pub(super) fn asks_first(plan: &Plan, spec: Option<&Spec>) -> bool {
         && spec.is_some_and(|spec| spec.when_busy.asks_first())
 }
 
-/// What a node that was asked says.
+/// Whether a node listens.
 enum Attention {
     Listens,
     Busy(Bytes),
@@ -44,25 +44,25 @@ enum Attention {
     Lost(Bytes),
 }
 
-/// The error of a primary that takes nothing now, where that is to be asked.
+/// The error of a primary that takes no commands now, for a command that has to reach all of them.
 pub(super) async fn deaf(router: Rc<Router>, spec: Option<&Spec>) -> Option<Bytes> {
     let spec = spec.filter(|spec| spec.when_busy.asks_first())?;
     ask_until_all_listen(router, spec.when_busy, spec.when_lost.is_spared()).await
 }
 
-/// Has nodes whose functions have not been changed as those of the others made like them.
+/// Has discovery give a node the functions of the others, where it has missed a change.
 pub(super) fn make_alike(router: &Rc<Router>) -> MakeUp {
     let router = router.clone();
     Box::new(move |node| router.tell(Hint::FunctionsMissed { node: node.id.clone() }))
 }
 
-/// Asks all primaries until they listen, or one is busy, or the time is over. Where lost ones are spared, they are not
-/// waited for.
+/// Asks all primaries until they listen; returns the error of one that is busy, or the last error once `retry_timeout` is over.
+/// With `spares_lost`, primaries that cannot be reached are passed over.
 async fn ask_until_all_listen(router: Rc<Router>, when_busy: WhenBusy, spares_lost: bool) -> Option<Bytes> {
     let (begun, mut backoff) = (Instant::now(), BETWEEN_TRIES);
     loop {
         router.refresh();
-        // What is being made alike must not be changed under the hands that do it.
+        // While discovery copies functions to a node, nothing else may change them.
         let differ = router.topology().behind.first().cloned().filter(|_| when_busy == WhenBusy::Alike);
         let lost = match (ask_all(&router, spares_lost).await, differ) {
             (Some(Attention::Busy(error)), _) => return Some(error),
@@ -81,8 +81,8 @@ async fn ask_until_all_listen(router: Rc<Router>, when_busy: WhenBusy, spares_lo
     }
 }
 
-/// Asks all primaries, on connections that nobody shares: on the one by which a script came, a node answers nothing. The
-/// first that is busy, or else one that is lost.
+/// Asks all primaries on connections that nobody shares: a node that runs a script answers nothing on the script's own. Returns
+/// the first that is busy, or else one that is lost.
 async fn ask_all(router: &Rc<Router>, spares_lost: bool) -> Option<Attention> {
     let nodes: Vec<Arc<Node>> = router.topology().owners().cloned().collect();
     let mut asking = JoinSet::new();

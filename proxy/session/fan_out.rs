@@ -77,8 +77,7 @@ pub(super) fn send_to_primaries(
     named: &[Script],
     mut envelope: Envelope,
 ) {
-    // It is about all that its nodes have, and part of it may have to go again: FLUSHALL, for one, must not find what
-    // comes behind it.
+    // Part of it may have to go again, and must not meet what was sent behind it: FLUSHALL would delete a later SET.
     barrier.hold_behind(Route::Any);
     let topology = caller.router.topology().clone();
     let slots = topology.first_slots();

@@ -1,11 +1,10 @@
-//! What the request at the front of the input has been given ahead of being dispatched: it may be dispatched more than once
-//! before it goes.
+//! State of the request at the front of the input, which may be dispatched several times before it goes.
 
 use tokio::sync::OwnedSemaphorePermit;
 
 use super::{gate::Stop, permission::Judgment};
 
-/// What has been found out about the request at the front of the input.
+/// What is known of the request at the front of the input, and what it has been given.
 #[derive(Default)]
 pub(super) struct Front {
     /// What a node has said of it.
@@ -22,7 +21,7 @@ pub(super) struct Front {
 }
 
 impl Front {
-    /// Whether nothing keeps it, as far as the size of its reply is concerned.
+    /// Whether the request has its place, or goes without one.
     pub(super) fn has_place(&self) -> bool {
         self.place.is_some()
     }

@@ -1,5 +1,5 @@
-//! What a client has to pass that may not simply do all: it has to log in first, or works as a user of the proxy's own, who
-//! has rules and limits. For all others the gate is open, and asks nothing.
+//! The gate that a client's requests pass: it is closed until the client has logged in, guarded for a user of the proxy's own
+//! (who has rules and limits), and open for everybody else.
 
 use std::{rc::Rc, sync::Arc};
 
@@ -20,7 +20,7 @@ use crate::{
     protocol::{resp::Request, says},
 };
 
-/// Where a client stands.
+/// What a client's requests have to pass.
 #[derive(Clone)]
 pub(super) enum Gate {
     /// The client may use what it asks for, as far as the proxy is concerned.
@@ -40,7 +40,7 @@ pub(super) enum Stop {
 }
 
 impl Gate {
-    /// Where a client stands that has not logged in.
+    /// The gate of a client that has not logged in.
     pub(super) fn at_first(asks_who: bool) -> Gate {
         if asks_who { Gate::Closed } else { Gate::Open }
     }
@@ -50,7 +50,7 @@ impl Gate {
         !matches!(self, Gate::Closed)
     }
 
-    /// As whom it has logged in, where that is a user of the proxy's own.
+    /// The user of the proxy's own that the client has logged in as.
     pub(super) fn logged_in(&self) -> Option<&LoggedIn> {
         match self {
             Gate::Guarded(logged_in) => Some(logged_in),
@@ -60,8 +60,8 @@ impl Gate {
 }
 
 impl Dispatcher {
-    /// Looks at a request as its client has said it, before anything in it is named otherwise. Whether it goes no further: then
-    /// it is not to be named anew, and [`Dispatcher::stop_at_gate`] ends it.
+    /// Judges a request as its client has sent it, before its keys are rewritten for a database. True where it goes no further:
+    /// then it stays as it is, and [`Dispatcher::stop_at_gate`] ends it.
     #[cold]
     pub(super) fn is_stopped(&mut self, commands: &Arc<CommandTable>, request: &Request<'_>) -> bool {
         let Gate::Guarded(logged_in) = &self.caller.gate else { return false };

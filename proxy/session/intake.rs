@@ -1,8 +1,8 @@
 //! Back-pressure on what clients send, where memory is short.
 //!
-//! Requests that are not whole yet cannot be served, and give nothing back. Where so many of them are under way that
-//! memory runs short, one client at a time reads on until its request is whole; the others' bytes stay in their sockets.
-//! Who has the turn and sends nothing loses it.
+//! A request that is not whole cannot be served, and its memory cannot be freed. Where memory runs short because many are
+//! under way, one client at a time reads on until its request is whole; the others' bytes stay in their sockets. A client that
+//! has the turn and sends nothing loses it.
 
 use std::{
     cell::Cell,
@@ -19,11 +19,12 @@ use crate::clients::Clients;
 
 /// Bytes of a request that need no turn.
 const SMALL: usize = 64 * 1024;
-/// How often who waits for the turn looks whether there is room again, and how long who has it may send nothing.
+/// How often a session that waits for the turn looks whether there is room again.
 const LOOK: Duration = Duration::from_millis(50);
+/// How long a client that has the turn may send nothing.
 const PATIENCE: Duration = Duration::from_millis(500);
 
-/// A session's part in it.
+/// Whether a session may read more of a long request.
 #[derive(Default)]
 pub(super) enum Intake {
     /// There is room enough, as far as is known.
@@ -35,7 +36,7 @@ pub(super) enum Intake {
     Has(Turn),
 }
 
-/// The turn, and whether it was used since it was looked at last.
+/// The right to read on, and whether it was used since the last look.
 #[derive(Clone)]
 pub(super) struct Turn {
     permit: Rc<Cell<Option<OwnedSemaphorePermit>>>,
@@ -55,7 +56,7 @@ impl Turn {
         held
     }
 
-    /// Uses the turn, if it has not been lost.
+    /// Uses the turn; false where it has been lost.
     fn goes_on(&self) -> bool {
         let permit = self.permit.take();
         let has = permit.is_some();
@@ -66,8 +67,7 @@ impl Turn {
 }
 
 impl Intake {
-    /// Whether more of a request that is not whole, of which so much has come, may be read now; else the turn for that is
-    /// awaited.
+    /// Whether more may be read of a request of which `length` bytes have come. Where not, the turn is awaited.
     pub(super) fn may_read_on(&mut self, length: usize, clients: &Clients) -> bool {
         if length < SMALL {
             return true;

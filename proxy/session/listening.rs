@@ -39,7 +39,7 @@ impl Listening {
         self.subscriber.is_some() || self.monitor.is_some()
     }
 
-    /// Passes on what there is. Says why the client has to go, where it has.
+    /// Passes on what there is. Returns why the session must end, where it must.
     #[inline(always)]
     pub(super) fn poll(&mut self, cx: &mut Context<'_>, caller: &Caller) -> Option<Disconnect> {
         if self.hears_nothing() && !caller.client.has_mail() { None } else { self.pass_on(cx, caller) }

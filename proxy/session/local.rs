@@ -68,7 +68,7 @@ impl Dispatcher {
                 self.answer(spec, b"+OK\r\n");
                 Flow::Ends(Disconnect::Quit)
             }
-            // Whoever sends these knows of the cluster.
+            // A client that sends these knows of the cluster.
             Local::Readonly => self.read_from(ReadFrom::Replica, spec),
             Local::Readwrite => self.read_from(ReadFrom::Primary, spec),
             Local::Asking => self.answer(spec, b"+OK\r\n"),
@@ -147,7 +147,7 @@ impl Dispatcher {
         }
     }
 
-    /// The client reads from there from now on.
+    /// From now on the client reads from `from`.
     fn read_from(&mut self, from: ReadFrom, spec: Option<&Spec>) -> Flow {
         self.reads_from = Some(from);
         self.reads = Reads::from(&self.caller, from);

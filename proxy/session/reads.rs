@@ -59,7 +59,7 @@ pub(super) enum ReadWay {
 }
 
 impl Reads {
-    /// Of a client that reads from there; nothing where it reads from primaries, as ever.
+    /// The state of a client that reads `from` replicas; `None` where it reads from primaries.
     pub(super) fn from(caller: &Caller, from: ReadFrom) -> Option<Box<Reads>> {
         if from == ReadFrom::Primary || caller.router.settings().strict_order.get() {
             return None;
@@ -70,7 +70,7 @@ impl Reads {
         Some(Box::new(Reads { from, lane: None, last: None, written: HashMap::new(), written_anywhere: before }))
     }
 
-    /// Of a client that has `chosen` where it reads from, or not.
+    /// As [`Reads::from`], by the client's choice, or else the operator's.
     pub(super) fn as_chosen(caller: &Caller, chosen: Option<ReadFrom>) -> Option<Box<Reads>> {
         Reads::from(caller, chosen.unwrap_or(caller.router.settings().reads.borrow().from))
     }
@@ -195,7 +195,7 @@ impl Dispatcher {
         let split = if let Plan::Split(split) = plan {
             split
         } else if let Some(split) = spec.and_then(|spec| plan::one_part(request, spec)) {
-            // Keys of one slot are one part: what it lacks, the primary is asked for as a whole.
+            // Keys of one slot are one part: where one is missing at the replica, the primary is asked for all of them.
             Rc::new(split)
         } else {
             return self.carry_out(plan, request, spec);

@@ -50,7 +50,7 @@ impl Replies {
         };
     }
 
-    /// The client starts anew: it wants replies again, if it wanted none. What it wants no next reply for stays so.
+    /// RESET: the client wants replies again. CLIENT REPLY SKIP stays in force for the next request.
     pub(super) fn reset(&mut self) {
         if self.unwanted == Unwanted::All {
             self.unwanted = Unwanted::None;

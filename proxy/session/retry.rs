@@ -63,7 +63,7 @@ impl Resend<'_> {
     /// be sent.
     #[inline]
     pub(super) fn poll(self, retry: &mut Option<Retry>, cx: &mut Context<'_>) -> Again {
-        // So it is in nearly every turn.
+        // Nearly every turn ends here.
         if retry.is_none() && !self.caller.line.has_bounced() { Again::Done } else { self.poll_again(retry, cx) }
     }
 
@@ -111,7 +111,7 @@ impl Resend<'_> {
         self.caller.router.refresh();
         bounced.iter().for_each(|bounced| note_move(&self.caller.router, bounced));
         let bounced = first_to_go(bounced, strict);
-        // What had to wait until now has its chance, however late it is.
+        // A request that had to wait until now gets a first try, however late it is.
         let reached = retry.reached;
         let is_first = |bounced: &Bounced| reached.is_none_or(|reached| bounced.envelope.ticket.place() > reached);
         if bounced.first().is_some_and(is_first) {
@@ -272,9 +272,8 @@ fn case<'a>(router: &Router, line: &Line, bounced: &'a Bounced) -> Case<'a> {
     }
 }
 
-/// Of requests in their order, those that may go again now; the others come back to their line. Behind one with keys at
-/// both ends of a slot's move all others wait until it is answered: they could be served where it cannot yet. Where order
-/// is `strict`, they go one by one.
+/// The requests that may go again now, from the first on; the others go back to their line. Behind one that got TRYAGAIN all
+/// others wait until it is answered: they could be served before it. Where order is `strict`, requests go one by one.
 fn first_to_go(mut bounced: Vec<Bounced>, strict: bool) -> Vec<Bounced> {
     let split = |bounced: &&Bounced| strict || bounced.why.try_again().is_some();
     if let Some(last) = bounced.iter().find(split).map(|bounced| bounced.envelope.ticket.place()) {

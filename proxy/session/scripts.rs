@@ -189,8 +189,8 @@ fn give_all(caller: &Caller, all_nodes: bool, named: Rc<[Script]>) -> impl Futur
     }
 }
 
-/// Remembers a text, at once or when a node has taken it: what the client's own user may not run, nobody shall be
-/// given for it.
+/// Remembers a text: at once for the proxy's own user, else once a node has taken it. A text that its client may not load must
+/// not reach nodes by the proxy's login.
 fn learn(caller: &Caller, text: &[u8], met: Met) -> Option<OnSuccess> {
     let scripts = caller.router.scripts();
     if caller.is_proxys_user() {
@@ -201,7 +201,7 @@ fn learn(caller: &Caller, text: &[u8], met: Met) -> Option<OnSuccess> {
     Some(OnSuccess::new(move || router.scripts().learn(&text, met)))
 }
 
-/// Remembers the texts in the frames of a transaction, likewise.
+/// As [`learn`], for the texts in the frames of a transaction.
 pub(super) fn learn_transaction(caller: &Caller, frames: &[u8]) -> Option<OnSuccess> {
     if caller.is_proxys_user() {
         learn_all(&caller.router, frames);

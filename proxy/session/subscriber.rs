@@ -75,14 +75,13 @@ pub struct Subscriber {
     refused: Option<Bytes>,
     /// A node does not allow any more what the client is subscribed to.
     forbidden: bool,
-    /// How many of the names of the request under way are known to be done with, from the first on: each is looked at
-    /// once, however many times the nodes are heard.
+    /// How many names of the request under way are done, from the first on. Each is looked at once, however often nodes speak.
     done: usize,
     /// How much nodes have confirmed.
     confirmed: u64,
 }
 
-/// Where messages go and nodes are found.
+/// What a subscriber needs of its session: the router, the client's line, and its RESP version.
 pub struct SubscriberContext<'a> {
     pub router: &'a Rc<Router>,
     pub line: &'a Rc<Line>,
@@ -90,7 +89,7 @@ pub struct SubscriberContext<'a> {
 }
 
 impl SubscriberContext<'_> {
-    /// That of a caller.
+    /// The context of a caller's subscriptions.
     pub(super) fn of(caller: &Caller) -> SubscriberContext<'_> {
         SubscriberContext { router: &caller.router, line: &caller.line, resp3: caller.speaks_resp3() }
     }
@@ -191,9 +190,9 @@ impl Subscriber {
             .all(|name| self.subscribed_at(kind, name, router).is_some_and(|(_, at_pubsub_node)| at_pubsub_node))
     }
 
-    /// Whether it is subscribed at every node where it should be, and whether at the pub/sub node; `None` at none. A node
-    /// that is lost has no notifications, as long as others have; one that fails is not waited for where it would only
-    /// notify.
+    /// Whether a name is subscribed at every node where it should be, and whether at the pub/sub node; `None` where no node
+    /// should. A lost node is not waited for as long as another has the subscription, nor is a failing one that would only send
+    /// notifications.
     fn subscribed_at(&self, kind: TopicKind, name: &Bytes, router: &Router) -> Option<(bool, bool)> {
         let Some(all) = self.own_names.asks(kind, name) else { return self.asked_at(kind, name, router) };
         all.iter().try_fold((true, true), |(all, home), asked| {
@@ -202,7 +201,7 @@ impl Subscriber {
         })
     }
 
-    /// Where a name is subscribed, by the name that nodes know.
+    /// As [`Subscriber::subscribed_at`], for one name as nodes know it.
     fn asked_at(&self, kind: TopicKind, name: &Bytes, router: &Router) -> Option<(bool, bool)> {
         let mut found = None;
         let is_there = |source: &Source| source.actual[kind as usize].contains(name);

@@ -73,9 +73,9 @@ pub(super) enum Work {
     StreamParts(Rc<Split>),
     /// A request of very many keys.
     SendLong(Box<LongSplit>),
-    /// What changes all nodes: they are asked first whether they listen.
+    /// A command that changes all nodes: they are asked first whether they listen.
     Everywhere(Plan),
-    /// To every primary, past what runs there.
+    /// A request for every primary, on connections that a running script does not block.
     OutOfBand(MergeRule),
     /// SCAN.
     Scan(Option<Slot>),
@@ -85,7 +85,7 @@ pub(super) enum Work {
     OneNode,
     /// PROXY RELOAD: the main thread reads the configuration.
     Reload,
-    /// CONFIG SET of what is not to change: done where it is so already, else this error.
+    /// CONFIG SET of parameters that must not change: OK where they have these values already, else this error.
     ConfigAsItIs(Vec<u8>),
     /// Other requests instead, one after the other.
     InTurn(Vec<(Slot, Vec<u8>)>),
@@ -102,9 +102,9 @@ pub(super) enum Work {
 enum MonitorTiming {
     /// Before it is carried out: what scripts call is shown behind the scripts.
     Before,
-    /// When it is done: with the connection as it then is, and not where the client may not say it.
+    /// When it is done, with the connection as it is then. A command that the client may not use is not shown.
     After,
-    /// Whoever carries it out sees to that.
+    /// Its handler shows it.
     ByItself,
 }
 
@@ -187,7 +187,7 @@ impl<'a> Job<'a> {
         self.session.dispatcher.open(self.request, self.spec, route)
     }
 
-    /// The one way from work to its handler. Where there is no reply, the client has gone or has been given it.
+    /// Leads from each kind of work to its handler. `None`: the client has gone, or has its reply already.
     pub(super) async fn run(&mut self, work: Work) -> Option<Bytes> {
         match work {
             Work::Hello => {
@@ -271,7 +271,7 @@ impl<'a> Job<'a> {
 
     async fn begin_monitor(&mut self) -> Option<Bytes> {
         if self.listening().monitor.is_some() {
-            // Redis does not answer this one.
+            // Redis does not answer a second MONITOR.
             return Some(Bytes::new());
         }
         let beginning = monitor::begin(self.caller().clone());

@@ -36,7 +36,7 @@ use crate::{
 
 /// How many bytes one turn takes from one feed, so that a flood does not keep others of the worker waiting.
 const TURN: usize = 256 * 1024;
-/// What a frame counts at least, as bytes: small ones take their time too.
+/// The least that a frame counts as, in bytes: small ones take time, too.
 const LEAST: usize = 256;
 
 /// A node connection that is read all the time.
@@ -111,7 +111,7 @@ impl Feed {
         matches!(self.state, FeedState::Open { .. })
     }
 
-    /// Queues a request. Only where it is open: what is queued is lost with the connection.
+    /// Queues a request. To be called while the feed is open: the queue is lost with the connection.
     pub fn send(&mut self, frame: &[u8]) {
         self.tally.told();
         self.out.extend_from_slice(frame);

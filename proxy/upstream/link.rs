@@ -24,13 +24,13 @@ use std::{
 
 use bytes::Bytes;
 
-use self::{
-    queue::{Entry, Queue, Room},
-    task::run,
-};
 pub use self::{
     context::{Sizes, Timeouts, WorkerContext},
     side::{LARGEST_SHARED, Sides},
+};
+use self::{
+    queue::{Entry, Queue, Room},
+    task::run,
 };
 use crate::{
     cluster::{recovery::Why, topology::Node},
@@ -92,7 +92,7 @@ pub enum Purpose {
 pub struct Link {
     node: Arc<Node>,
     login: RefCell<Login>,
-    /// Where it is connected, to which other connection the node tells of changed keys, if to another.
+    /// `None` while it is not connected. Else the id of the other connection to which the node sends invalidations, if any.
     told: Cell<Option<Option<i64>>>,
     tally: Rc<NodeTally>,
     context: WorkerContext,
@@ -130,7 +130,7 @@ impl Prelude {
 
 const PING: &[u8] = b"*1\r\n$4\r\nPING\r\n";
 const NO_EVICT: &[u8] = b"*3\r\n$6\r\nCLIENT\r\n$8\r\nNO-EVICT\r\n$2\r\nON\r\n";
-/// What any user may say.
+/// A request that every user may send.
 const HELLO: &[u8] = b"*1\r\n$5\r\nHELLO\r\n";
 
 impl Link {
@@ -236,8 +236,8 @@ impl Link {
         self.wake();
     }
 
-    /// Has a prelude load the script, unless what is about to be written does so already. The prelude must be sent now.
-    /// Whether it loads it now; nothing is to be hoped for where [`Link::never_loads`].
+    /// Adds SCRIPT LOAD to a prelude, which must be sent next; false where a queued request loads the script already, or the
+    /// link cannot load it ([`Link::never_loads`]).
     pub fn load(&self, script: &Script, prelude: &mut Prelude) -> bool {
         if self.is_full() || script.text.len() > LARGEST_SHARED {
             return false;
@@ -251,7 +251,7 @@ impl Link {
         true
     }
 
-    /// Why a request must not go by this connection now: on another one something of its client may still run.
+    /// Why a request must not go by this connection now: a request that its client gave up may still run on another.
     fn would_overtake(&self, envelope: &Envelope) -> Option<Why> {
         let held = envelope.doubts()?.hold(&self.node, Some(&self.connection.borrow()))?;
         Some(match held.busy {
@@ -266,8 +266,8 @@ impl Link {
         self.connection.borrow().clone()
     }
 
-    /// What the node may be sent before it has answered: as much as it lets wait unread, and as many requests as it lets
-    /// replies wait unsent, however large those are that are not known to be large.
+    /// What the node may be sent before it answers: half of the bytes that it buffers unread, and as many requests as fit its limit
+    /// on unsent replies, if each reply has just less than [`LARGE_REPLY`].
     fn room(&self) -> Room {
         let accepts = self.context.sizes.accepts.get();
         let requests = accepts.unsent.map_or(usize::MAX, |unsent| unsent / 2 / LARGE_REPLY);
@@ -278,8 +278,8 @@ impl Link {
         self.queue.borrow().bytes.len() >= MOST_QUEUED
     }
 
-    /// Whether a request that any node may answer should rather go elsewhere: the node cannot be reached, or has long
-    /// been silent about what it was asked.
+    /// Whether requests that any node may answer should go elsewhere: the node cannot be reached, or its oldest request has
+    /// waited for [`SILENCE`].
     pub fn is_unwell(&self) -> bool {
         let now = self.context.clock.now();
         let waits = |entry: &Entry| now.saturating_duration_since(entry.since) >= SILENCE;
@@ -296,8 +296,8 @@ impl Link {
         self.say(if self.login.borrow().is_own() { PING } else { HELLO });
     }
 
-    /// Nodes close connections that take much memory from now on: where it is connected, it asks to be spared, as it else
-    /// does when it connects. Other users than the proxy's own may not be allowed to ask.
+    /// The nodes evict clients from now on (`maxmemory-clients`): an open connection asks to be spared (CLIENT NO-EVICT), as new
+    /// ones do in their login. Users other than the proxy's own may not be allowed to ask.
     pub fn stay(&self) {
         if self.told.get().is_some() && self.audience().is_none() && self.login.borrow().is_own() {
             self.say(NO_EVICT);

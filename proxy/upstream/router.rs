@@ -83,9 +83,9 @@ pub struct Router {
     rights: Arc<Rights>,
     users: Arc<Users>,
     reloads: Reloads,
-    /// Whom clients without credentials of their own work as.
+    /// The nodes' user for clients without credentials of their own.
     own_user: Arc<User>,
-    /// What is to be done at nodes that have missed it, when they are back: at which, and what.
+    /// Requests that nodes have missed, with those nodes' ids: they are made up for when the nodes are back.
     owed: RefCell<HashSet<(String, Bytes)>>,
 }
 
@@ -156,7 +156,7 @@ impl Router {
         self.topology.borrow()
     }
 
-    /// Its number.
+    /// The number of the topology in use.
     pub fn epoch(&self) -> u64 {
         self.epoch.get()
     }
@@ -319,7 +319,7 @@ impl Router {
         &self.moving
     }
 
-    /// What is to be done at nodes that have missed it, when they are back: at which, and what.
+    /// Requests that nodes have missed, with those nodes' ids: they are made up for when the nodes are back.
     pub fn owed(&self) -> &RefCell<HashSet<(String, Bytes)>> {
         &self.owed
     }
@@ -370,7 +370,7 @@ impl Router {
         self.rights.user(login.user())
     }
 
-    /// Whom clients without credentials of their own work as.
+    /// The nodes' user for clients without credentials of their own.
     pub fn own_user(&self) -> &Arc<User> {
         &self.own_user
     }

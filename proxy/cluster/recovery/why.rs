@@ -1,4 +1,4 @@
-//! Why a request came back to its session: as its retry judges it, as it is counted, as its client is told in the end.
+//! Why a request came back to its session: what recovery decides by, what metrics count, what the client is told in the end.
 
 use std::{rc::Rc, sync::Arc};
 
@@ -54,7 +54,7 @@ impl Why {
         }
     }
 
-    /// As what it is counted.
+    /// The kind under which metrics count it.
     pub fn error(&self) -> NodeError {
         match self {
             Why::Redirected(redirect, _) => NodeError::from(redirect.kind),

@@ -4,7 +4,7 @@ use bytes::{Bytes, BytesMut};
 
 use super::{reply::Scanner, value::Malformed};
 
-/// Whole frames, and the beginning of one whose end has not come. It holds no memory while it is empty.
+/// Whole frames, and the beginning of the next. Holds no memory while it is empty.
 #[derive(Debug, Default)]
 pub struct Inbox {
     bytes: BytesMut,

@@ -23,7 +23,7 @@ impl Blocked {
         Blocked { client, tally }
     }
 
-    /// Since clients are paused: nobody can unblock it.
+    /// As [`Blocked::new`], for a client that CLIENT PAUSE holds: CLIENT UNBLOCK does not end that.
     pub(in crate::session) fn by_pause(client: Arc<Client>, tally: Rc<ClientTally>) -> Blocked {
         let blocked = Blocked::new(client, tally);
         blocked.client.set_paused();

@@ -12,7 +12,7 @@ use crate::{
     session::attempts::Attempts,
 };
 
-/// Says when waiting on has become pointless: the node is overdue, or no longer the one to ask and silent about it.
+/// Raises an alarm when waiting has become pointless: the node is overdue, or its slot has moved and it has not said so.
 pub(super) struct Watchdog {
     news: tokio::sync::watch::Receiver<Arc<Topology>>,
     slot: Option<Slot>,
@@ -34,12 +34,12 @@ impl Watchdog {
         Watchdog { news, slot: attempts.slot(), was_owner: !attempts.asks(), patience, overdue, unsaid: None }
     }
 
-    /// The node has been asked to end the wait by then.
+    /// The node has been asked to end the wait, and has until then to do so.
     pub fn hurries(&mut self, until: Instant) {
         self.overdue = Some(self.overdue.map_or(until, |overdue| overdue.min(until)));
     }
 
-    /// Why waiting on is pointless, once it is.
+    /// Ready once waiting has become pointless, with the reason.
     pub async fn alarm(&mut self, node: &Node) -> String {
         loop {
             tokio::select! {

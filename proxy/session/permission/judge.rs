@@ -102,7 +102,7 @@ pub(super) async fn judge(caller: &Caller, request: OwnedRequest) -> Judged {
     let verdict = match told.await {
         Answered::Answer(Some(verdict)) => verdict,
         Answered::NoUser => return Judged::NoUser,
-        // As where nothing has been told of it at all.
+        // As where no rules are known.
         Answered::Silence(_) if caller.is_proxys_user() && rules.is_none() => return Judged::Verdict(Ok(())),
         Answered::Silence(why) => return Judged::Verdict(Err(says::no_verdict(&why).into())),
         Answered::Answer(None) | Answered::MayNot => match try_out(caller, &words, spec).await {

@@ -76,7 +76,7 @@ async fn sweep(router: &Rc<Router>) {
             _ => silent += 1,
         }
     }
-    // One that does not answer may have them; where most do not, nothing is known.
+    // A node that does not answer may have them. Where most do not answer, nothing is known.
     if silent * 2 < asked {
         missing.iter().for_each(|name| end_clients(router, name));
     }

@@ -36,7 +36,7 @@ impl Subscriber {
                 }
             }
             Heard::Message { kind, name, channel, frame } => {
-                // Only these go from node to node, and may come twice. What is alike otherwise is not the same.
+                // Only classic messages go from node to node and may come twice; others that are equal are different messages.
                 let is_classic = kind != TopicKind::Shard && !is_notification(&channel);
                 let (at_pubsub_node, number) = (source.at_pubsub_node, source.number);
                 let stays = self.handover.is_some() && source.is_at_pubsub_node(router);
@@ -113,7 +113,7 @@ impl Subscriber {
                 }
             }
             Some(Refusal::Later(_)) => source.ask_later(kind, names),
-            // Of what the client has been refused already.
+            // The client has been told already, and has given these names up.
             None if names.is_empty() => {}
             None => {
                 self.refuse(refusal::text(&error));
@@ -121,8 +121,8 @@ impl Subscriber {
         }
     }
 
-    /// A node will not subscribe: that is the answer to the client where it has just asked; else it is not allowed any
-    /// more what it was.
+    /// A node refuses a subscription. Where the client has just asked for it, that is its answer; else the client is no longer
+    /// allowed what it has, and must go.
     fn refuse(&mut self, error: &[u8]) {
         if self.topics.iter().any(Topics::has_new) {
             self.refused = Some(Bytes::copy_from_slice(error));

@@ -1,6 +1,6 @@
-//! Subscriptions of a client with databases of its own. Shard channels are kept with the prefix of its database, as keys
-//! are; so are the others, where channels are isolated: names here are those that are kept. What is for keyspace notifications is asked for as nodes name it, where the database's slot is, and what comes is
-//! told as the client names it.
+//! Subscriptions of a client with databases of its own. Shard channels bear the prefix of its database, as keys do; so do other
+//! channels where they are isolated. Names here have the prefix. Subscriptions to keyspace notifications are made with the names
+//! that nodes use, at the owner of the database's slot; messages are passed on with the client's names.
 
 use std::{
     collections::{HashMap, HashSet},

@@ -22,13 +22,13 @@ use crate::{
 
 /// When a node is asked again that could not subscribe just now.
 const ASK_AGAIN: Duration = Duration::from_millis(50);
-/// When a node is asked for what another delivers meanwhile: longer than a message takes from node to node, so that it
-/// does not bring again what the other has brought before the move.
+/// When a node is asked for a subscription that another still delivers: later than a message takes from node to node, so that
+/// the new node does not deliver again what the old one delivered before the move.
 const TAKE_OVER: Duration = Duration::from_millis(150);
-/// How many names one request has at most: what is behind them, and who else is served, need not wait for more.
+/// How many names one request has at most, so that neither the requests behind it nor other clients wait for more.
 const PORTION: usize = 1024;
-/// How many names a node is asked for ahead of its confirmations: enough for it to be always at work. As it confirms
-/// them, it is seen to be there, however many there are.
+/// How many names a node is asked for ahead of its confirmations: enough to keep it at work. However many names there are, its
+/// confirmations keep coming, which shows that it is alive.
 const ASKED_AHEAD: usize = 8 * PORTION;
 
 /// What can be subscribed to; as an index too.

@@ -149,10 +149,8 @@ async fn what_may_be_notified_is_subscribed_on_every_primary() {
         let at_first = |subscriber: &mut Subscriber, caller: &Caller| {
             subscriber.is_begun_at_pubsub_node(TopicKind::Pattern, &[Bytes::from("*")], &caller.router)
         };
-        let (mut first, ()) = tokio::join!(
-            connects_and_takes(&mut nodes, 0, TopicKind::Pattern, "*"),
-            listener.until(at_first)
-        );
+        let (mut first, ()) =
+            tokio::join!(connects_and_takes(&mut nodes, 0, TopicKind::Pattern, "*"), listener.until(at_first));
         let names = [Bytes::from("*")];
         let begun = listener.subscriber.poll_begun(TopicKind::Pattern, &names, &listener.caller.router);
         assert!(begun.is_pending(), "notifications of the second would be missed");

@@ -91,8 +91,8 @@ impl Multi {
             let request = request.to_owned();
             transaction.own_size += request.held();
             transaction.own.push(OwnRequest { place: transaction.queued, request, answer });
-            let may_ping = caller.user.is_free(caller.router.clock().now())
-                && caller.router.topology().commands.serves("ping");
+            let may_ping =
+                caller.user.is_free(caller.router.clock().now()) && caller.router.topology().commands.serves("ping");
             transaction.frames.extend_from_slice(if may_ping { STAND_IN } else { RIGHTLESS_STAND_IN });
         } else {
             transaction.frames.extend_from_slice(request.frame());

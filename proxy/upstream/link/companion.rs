@@ -1,5 +1,5 @@
-//! RESP2 has no way to say something unasked: who speaks it, or may come to, and is to be told all the same, has the node
-//! tell of changed keys on a second connection, in RESP3.
+//! RESP2 has no pushes. A tracking client that speaks it, or may come to, has the node send invalidations to a second
+//! connection, in RESP3.
 
 use std::{
     cell::RefCell,
@@ -45,11 +45,10 @@ impl Companion {
         Ok(Some(Companion { stream: opened.stream, inbox, asked: Instant::now(), _descriptor: descriptor }))
     }
 
-    /// Says something where nothing has been said for so long: the node would close a connection that is idle.
+    /// Says HELLO where the connection has been idle for `quiet`: the node might close it.
     pub fn stay(&mut self, now: Instant, quiet: Duration) {
         if now.saturating_duration_since(self.asked) >= quiet {
             self.asked = now;
-            // It is what any user may say.
             self.stream.say_at_once(HELLO);
         }
     }

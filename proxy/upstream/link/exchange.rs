@@ -44,7 +44,7 @@ const STREAMED: usize = 32 * 1024;
 /// Why an exchange ended.
 pub(super) enum Lost {
     Retired,
-    /// More may come than was asked for, after the reply to a exclusive request; nothing behind that has been written.
+    /// The reply to an exclusive request may have been forged, and more bytes may follow. Nothing behind it has been written.
     Doubtful,
     Broken(String),
 }
@@ -61,7 +61,7 @@ pub(super) struct Exchange {
     scanner: Scanner,
     /// The front of a long reply has been passed on.
     streaming: bool,
-    /// A exclusive request has been answered by what may go on.
+    /// The reply to an exclusive request may have been forged by its client.
     doubtful: bool,
     /// The run queue has gone round since there was something to write.
     gathered: bool,
@@ -293,7 +293,8 @@ impl Exchange {
         self.link.tally.large_reply(queue.front_frame(), LARGE_REPLY);
     }
 
-    /// Passes on the front of a long reply, where its ticket takes it so; else says how much of it is there.
+    /// Passes on the front of a long reply where its ticket streams; else tells the ticket how much is held. True where the bytes
+    /// are done with.
     fn stream(&self, chunk: &[u8], held: usize) -> bool {
         let queue = self.link.queue.borrow();
         match queue.entries.front() {

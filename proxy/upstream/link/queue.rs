@@ -1,4 +1,4 @@
-//! The requests that a link has not had answers to, with their bytes: what is to be written, and what was.
+//! A link's unanswered requests with their bytes, written or not.
 
 use std::{
     collections::{HashSet, VecDeque},
@@ -25,7 +25,7 @@ pub(super) struct Queue {
     fences: VecDeque<u64>,
     /// How many bytes have left the queue.
     gone: u64,
-    /// Scripts that are loaded by what has not been written wholly: in front of whatever comes now.
+    /// Scripts that a queued request loads which is not wholly written: ahead of whatever is queued next.
     pub loads: HashSet<Sha>,
 }
 
@@ -41,9 +41,9 @@ pub(super) struct Entry {
     pub swallow: u32,
     /// Nothing behind it is written before it is answered.
     pub exclusive: bool,
-    /// The connection may be another than before, unless the node does not know the command either.
+    /// The command may change its connection, unless the node does not know it either.
     pub unknown: bool,
-    /// The first error among the latter: then it says what became of the request.
+    /// The first error among the `swallow` replies: it says why a transaction was aborted.
     pub fault: Option<Box<Bytes>>,
     pub since: Instant,
     /// The link's own PING.

@@ -1,6 +1,6 @@
-//! Connections beside the shared one, for what would harm those who share it: a request so large that all others wait
-//! behind it, or that the node will not have and closes the connection; and a command of which nothing is known, since a
-//! node that calls MONITOR or CLIENT by another name does not tell.
+//! Connections beside the shared one, for requests that would harm the clients who share it: very large ones, which others would
+//! wait behind and for which a node may close the connection; and unknown commands, one of which may be a renamed MONITOR or
+//! CLIENT.
 
 use std::{cell::RefCell, rc::Rc};
 
@@ -38,7 +38,7 @@ impl Link {
         }
     }
 
-    /// The link by which it goes; `None` where too much waits for the node already.
+    /// The side link that has the least to send; `None` where too much waits for the node already.
     pub(super) fn side(&self) -> Option<Rc<Link>> {
         let mut sides = self.sides()?.0.borrow_mut();
         sides.retain(|side| !side.ended.get());

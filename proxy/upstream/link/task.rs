@@ -81,7 +81,7 @@ pub(super) async fn run(link: Rc<Link>) {
             continue;
         }
         match link.dial().await {
-            // It is to tell of other keys by now, or to speak another version of RESP.
+            // The login has changed meanwhile: other keys are tracked, or another version of RESP is spoken.
             Ok((connected, _)) if connected.asked != *link.login.borrow() => {}
             Ok((connected, _descriptor)) => {
                 link.told.set(Some(connected.told));
@@ -119,7 +119,7 @@ pub(super) async fn run(link: Rc<Link>) {
                 link.tally.connect_failed(error.permanent);
                 link.context.hints.tell(error.hint(&link.node));
                 link.tell(PushEvent::Unreachable(&error));
-                // Others may have tried before.
+                // Other links may have found it unreachable before.
                 troubles.since = troubles.since.or(link.tally.unreachable_since());
                 troubles.note(now, error.reply());
                 let why = troubles.why(now, link.context.timeouts.recovery().timeout);
@@ -133,8 +133,7 @@ pub(super) async fn run(link: Rc<Link>) {
 }
 
 impl Link {
-    /// Waits until there is a reason to connect, at least until `rest` where nobody asks for anything; false where there
-    /// will be none any more.
+    /// Waits for a reason to connect: a request, or an audience once `rest` is over. False where the link has been retired.
     async fn wanted(&self, rest: Option<Instant>) -> bool {
         let asked = poll_fn(|cx| {
             if !self.queue.borrow().entries.is_empty() {
@@ -195,7 +194,7 @@ impl Link {
         queue.take_all()
     }
 
-    /// Answers everything queued after the connection broke.
+    /// Answers or gives back everything that is queued, by the three facts of this module's doc, after the connection broke.
     pub(super) fn give_up(&self, lost: &str) {
         let connection =
             self.connection.replace(Connection::new(self.node.clone(), self.context.connector.ender.clone()));
@@ -207,7 +206,7 @@ impl Link {
                 envelope.bounce(request.bytes, Why::Unsent(error()));
             } else if envelope.traits.repeatable && !envelope.ticket.has_begun() {
                 if self.context.sizes.accepts.get().unsent.is_some() {
-                    // It may be what the node would not have.
+                    // The node may have closed the connection for the size of this reply.
                     self.context.note_large(&envelope, &request.bytes);
                 }
                 // Once only: what breaks the connection each time must not be sent for ever.

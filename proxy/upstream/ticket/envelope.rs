@@ -78,16 +78,16 @@ pub struct Needs {
 /// Whether the node is to remember which keys are read (CLIENT CACHING).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Caching {
-    /// As the connection's tracking has it.
+    /// By the mode of the connection's tracking.
     #[default]
     AsEver,
-    /// Of this request, though of others only where they say so too.
+    /// Remembered (CLIENT CACHING YES, mode OPTIN).
     Yes,
-    /// Of this request not.
+    /// Not remembered (CLIENT CACHING NO, mode OPTOUT).
     No,
 }
 
-/// What few requests bring along: boxed, so that the others are small to move.
+/// What few requests have: boxed, so that envelopes are small.
 #[derive(Default)]
 struct Extras {
     on_success: Option<OnSuccess>,
@@ -133,7 +133,7 @@ impl Caching {
 }
 
 impl OnSuccess {
-    /// That `act` is to be done.
+    /// `act`, to be done once the request has succeeded.
     pub fn new(act: impl FnOnce() + 'static) -> OnSuccess {
         OnSuccess(Box::new(act))
     }
@@ -174,7 +174,7 @@ impl Envelope {
         Envelope { ticket, route, tries: 0, traits, replies_before: 0, extras: None }
     }
 
-    /// What its success teaches.
+    /// Sets what is to be done once the request has succeeded.
     pub fn set_on_success(&mut self, act: Option<OnSuccess>) {
         if act.is_some() || self.extras.is_some() {
             self.extras.get_or_insert_default().on_success = act;
@@ -324,7 +324,7 @@ impl Envelope {
         (0..parts as u32).map(part).collect()
     }
 
-    /// What its success teaches, for somebody else to do.
+    /// Takes what is to be done once the request has succeeded.
     pub(super) fn take_on_success(&mut self) -> Option<OnSuccess> {
         self.extras.as_mut()?.on_success.take()
     }

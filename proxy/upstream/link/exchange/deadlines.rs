@@ -22,9 +22,10 @@ use crate::{
 
 /// What a client may be owed before the link stops reading the long reply that it is being sent.
 const STREAM_LIMIT: usize = 4 * OWED_LIMIT;
-/// How often a waiting link looks whether that client has read on, and how long it waits for one that does not, or that
-/// keeps others waiting: then it reads on, and the client's memory is a matter for the process's limit.
+/// How often a waiting link looks whether that client has read on.
 const STREAM_PAUSE: Duration = Duration::from_millis(2);
+/// How long a link waits for a client that does not read on, or that keeps others waiting. Then the link reads on, and the
+/// process's limit bounds the memory.
 const STREAM_PATIENCE: Duration = Duration::from_millis(100);
 
 /// A client reads its long reply too slowly.
@@ -132,8 +133,8 @@ impl Exchange {
         Some(quiet.map_or(until, |quiet| until.min(self.link.context.clock.now() + quiet)))
     }
 
-    /// How long nothing may be said on the connection: a node that is gone would be missed by nobody, and what it should
-    /// tell with it; and one with a `timeout` closes connections that are idle, just when the next request comes perhaps.
+    /// How long the connection may be idle before it is pinged: on a private one nobody would miss a node that is gone, and a
+    /// node with a `timeout` closes idle connections.
     fn quiet(&self) -> Option<Duration> {
         let missed = self.link.audience().is_some().then_some(self.link.context.timeouts.node_timeout());
         missed.into_iter().chain(self.link.context.sizes.accepts.get().quiet()).min()
@@ -151,7 +152,7 @@ impl Exchange {
         last.max(heard) + request_timeout
     }
 
-    /// Until when it may be silent about the front of the queue, or take nothing of it.
+    /// Until when the node may send nothing while it owes the front's reply, or take nothing of the front's bytes.
     fn sound_until(&self, queue: &Queue, front: &Entry) -> Instant {
         let last = if queue.written < front.length { self.last_taken } else { self.last_heard };
         last.max(front.since) + self.link.context.timeouts.node_timeout()

@@ -1,4 +1,4 @@
-//! Where the time of slow requests went: how long they waited here, and then at the node.
+//! Splits the time of a slow request: how long it waited here, and how long at the node.
 
 use std::{
     collections::VecDeque,
