@@ -198,7 +198,7 @@ impl Clients {
     }
 }
 
-/// A lock whose holder has panicked is as good as any: all that it guards is set in one step.
+/// Locks, also where a holder has panicked: every change is made in one step, so that the data is sound.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -386,7 +386,7 @@ impl Session {
                         break;
                     }
                     Flow::Work(work) if dispatcher.caller.line.is_settled() => {
-                        let spec = spec.map(|spec| topology.commands.keep(spec));
+                        let spec = spec.and_then(|spec| topology.commands.keep(spec));
                         turn = Some(Turn::Work(request.to_owned(), spec, work));
                         used += found.used;
                         break;

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::Clients;
 
-/// What nobody counts: there is always room for a little.
+/// Bytes that are not counted: there is always room for a little.
 const LITTLE: usize = 1024 * 1024;
 
 /// Bytes that are held on some client's behalf, in the account of what all of them cost; given back when this is dropped.

@@ -1,5 +1,5 @@
-//! CLIENT PAUSE: clients wait, or those that would write: all of the process, where one of them says so that works in all of
-//! the cluster; else those who have the same database, or another number of its name.
+//! CLIENT PAUSE, of all clients or of those that would write. A client that works in all of the cluster pauses all clients of the
+//! process, one in a database of its own those of that database, whatever its number.
 //!
 //! Whether there is a pause, or anybody monitors, is one relaxed load for each request; everything else costs only while
 //! there is one.
@@ -16,7 +16,7 @@ use tokio::sync::watch;
 use super::{apart::Apart, lock};
 use crate::commands::database::Scope;
 
-/// What is longer is as good as for ever, and no clock overflows.
+/// The longest pause: as good as for ever, and no clock overflows.
 const LONGEST: Duration = Duration::from_secs(10 * 365 * 24 * 3600);
 
 /// Which clients are paused.
@@ -34,7 +34,7 @@ pub struct Pause {
     /// Whether there is one is asked for each request, together with others.
     pub(super) apart: Apart,
     state: watch::Sender<BTreeMap<Scope, (Paused, Instant)>>,
-    /// The nodes' functions, once somebody has asked: whether each promises not to write. None is loaded during a pause.
+    /// Whether each of the nodes' functions promises not to write, once somebody has asked. None is loaded during a pause.
     functions: Mutex<Option<HashMap<Vec<u8>, bool>>>,
 }
 

@@ -11,7 +11,7 @@ use std::{
 
 use crate::metrics::readable::unix_time;
 
-/// The entries that are kept; the oldest go.
+/// How many entries are kept; the oldest go.
 const MOST: usize = 128;
 /// How long what is refused again counts as one entry, as by servers.
 const TOGETHER: Duration = Duration::from_secs(60);

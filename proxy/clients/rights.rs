@@ -1,12 +1,11 @@
-//! What the nodes' ACL users may do, as nodes have told: what the proxy answers itself asks here first.
+//! What the nodes' ACL users may do, as nodes have told. Commands that the proxy answers itself are judged by it.
 //!
-//! A node judges every command that it is sent. What it is not sent, the proxy has to judge as the node would, by the
-//! user whom the client's connections log in as. One user may mostly do all (`+@all ~* &*`): that is learned once, and
-//! looked at again from time to time. For the others a node is asked command by command (`ACL DRYRUN`), and verdicts are
-//! kept for a moment.
+//! A node judges every command that it is sent. Other commands the proxy must judge as the node would, for the user that the
+//! client's connections log in as. Most users may do all (`+@all ~* &*`): that is learned once, and looked up again from time
+//! to time. For the others a node is asked command by command (`ACL DRYRUN`), and verdicts are kept for a moment.
 //!
-//! Users change by `ACL SETUSER` and the like: through the proxy, then all that is known is forgotten; or elsewhere, which
-//! is noticed when what is known gets old.
+//! Users change by `ACL SETUSER` and the like. Where that goes through the proxy, it forgets all that it knows; else what it
+//! knows is out of date for a few seconds.
 
 use std::{
     collections::HashMap,
@@ -32,8 +31,7 @@ const FREE: Duration = Duration::from_secs(10);
 const SILENCE: Duration = Duration::from_secs(1);
 /// How often the nodes are asked whether users still exist.
 const SWEEP: Duration = Duration::from_secs(3);
-/// How long the nodes are not asked once they have said that the proxy's own user may not: each try is an entry in their
-/// ACL LOG.
+/// How long the nodes are not asked once they have refused the proxy's own user: each try is an entry in their ACL LOG.
 const MUTE: Duration = Duration::from_secs(600);
 /// How many verdicts are kept for a user.
 const MOST_VERDICTS: usize = 512;
@@ -164,7 +162,7 @@ impl User {
         self.due.load(Relaxed) <= self.millis(now) && !self.asking.swap(true, Relaxed)
     }
 
-    /// Who was to look again has done so.
+    /// The asker of [`User::is_due`] is done.
     pub fn asked(&self) {
         self.asking.store(false, Relaxed);
     }
@@ -193,8 +191,7 @@ impl User {
         rules
     }
 
-    /// No node has told anything. Whether the user is to be taken for one who may do all: so it was when a node last told,
-    /// or `unknown` says so where none ever has.
+    /// No node has answered. Returns whether the user counts as one who may do all: as a node last told, or else `unknown`.
     pub fn nobody_answered(&self, unknown: bool, now: Instant) -> bool {
         let known = lock(&self.known);
         let free = known.rules.as_ref().map_or(unknown, |(rules, _)| rules.all);
@@ -327,7 +324,7 @@ fn is_fresh(at: Instant, now: Instant) -> bool {
     now.saturating_duration_since(at) < FRESH
 }
 
-/// A lock whose holder has panicked is as good as any: all that it guards is set in one step.
+/// Locks, also where a holder has panicked: every change is made in one step, so that the data is sound.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -37,7 +37,7 @@ pub struct Users(RwLock<HashMap<Box<[u8]>, Arc<OwnUser>>>);
 pub struct Adopted {
     /// Those who are none any more.
     pub gone: Vec<Box<str>>,
-    /// Those who may not use all channels any more that they might: as by servers, their subscribers have to go.
+    /// Users who have lost channels: their subscribers are closed, as by servers.
     pub with_fewer_channels: Vec<Box<str>>,
 }
 
@@ -57,7 +57,7 @@ pub struct OwnUser {
     clients: AtomicUsize,
     buffered: AtomicUsize,
     since: Instant,
-    /// When all that has come would have come at the rate that it may, in nanoseconds after `since`.
+    /// When all requests so far would have come at the allowed rate, in nanoseconds after `since`.
     due: AtomicU64,
 }
 
@@ -171,12 +171,12 @@ impl OwnUser {
         lock(&self.databases).clone()
     }
 
-    /// Whether it is one of the user's passwords, in a time that does not tell how much of which is right.
+    /// Whether it is one of the user's passwords, compared in constant time.
     pub fn has(&self, password: &[u8]) -> bool {
         lock(&self.passwords).iter().fold(false, |found, own| found | own.is(password))
     }
 
-    /// These are its passwords from now on. Who has logged in by another stays.
+    /// Replaces its passwords. Clients that have logged in by an old one stay.
     pub fn change_passwords(&self, passwords: Vec<Secret>) {
         *lock(&self.passwords) = passwords;
     }
@@ -250,7 +250,7 @@ impl Drop for LoggedIn {
     }
 }
 
-/// A lock whose holder has panicked is as good as any: all that it guards is set in one step.
+/// Locks, also where a holder has panicked: every change is made in one step, so that the data is sound.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

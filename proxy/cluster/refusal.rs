@@ -34,8 +34,8 @@ pub enum Later {
     ReadOnly,
 }
 
-/// EXEC's reply with the reason why the node would not take one of the commands, as Redis has it where EXEC itself meets
-/// the reason: the client saw that command queued. `None` where the reply says it already, or is another.
+/// An EXECABORT with the reason for which the node refused a command of the transaction, in the words of Redis where EXEC itself
+/// is refused: the client was told that the command is queued. `None` where the reply has a reason, or is no EXECABORT.
 pub fn abort_because(reply: &[u8], fault: &[u8]) -> Option<Vec<u8>> {
     let text = reply.strip_prefix(b"-")?.strip_suffix(b"\r\n")?;
     let why = fault.strip_prefix(b"-")?.strip_suffix(b"\r\n")?;

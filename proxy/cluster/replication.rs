@@ -16,9 +16,9 @@ use super::{
 };
 use crate::protocol::slot::Slot;
 
-/// Looks at a primary that are remembered: a replica that is further behind has caught up with none of them.
+/// How many looks at a primary are remembered. A replica that is further behind has caught up with none of them.
 const LOOKS: usize = 256;
-/// A node is as near as the nearest one where an answer takes no longer than this times as long, and so much more.
+/// A node counts as near where its answers take no longer than this times the nearest one's, and so much more.
 const AS_NEAR: u32 = 2;
 const NOISE: Duration = Duration::from_micros(200);
 
@@ -45,7 +45,7 @@ impl ReadFrom {
 /// What an operator has decided about reads.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ReadPolicy {
-    /// Whom clients read from that have not said otherwise.
+    /// Where clients read from, unless they say otherwise.
     pub from: ReadFrom,
     /// How far a replica may lag.
     pub max_lag: Duration,
@@ -71,7 +71,7 @@ pub enum CaughtUp {
 /// What is known of a node.
 #[derive(Clone, Copy, Debug)]
 pub struct Progress {
-    /// How far it has come; a primary has by nature.
+    /// How far it has come; a primary always has all.
     pub caught_up: CaughtUp,
     /// How long its last answer took.
     pub round_trip: Duration,
@@ -88,7 +88,7 @@ pub struct Replication {
 pub struct Read {
     /// Its slot.
     pub slot: Slot,
-    /// Whom its client reads from.
+    /// Where its client reads from.
     pub from: ReadFrom,
     /// When the last write that it may be about had been answered, where there was one.
     pub written: Option<Instant>,
@@ -220,9 +220,9 @@ impl Looks {
 const LAST_EMPTY_PAGE: &[u8] = b"*2\r\n$1\r\n0\r\n*0\r\n";
 
 /// Whether a replica's reply may mean that there is no such key. A key of a slot that is on its way to another node may
-/// already be there: the replicas of the old one have lost it, and only their primary can tell (ASK). So a replica is
-/// believed what it has, and its primary is asked about what it has not. Of several `keys`, all have to be there: the reply
-/// tells of each, or how many there are.
+/// already be there: the replicas of the old one have lost it, and only their primary can tell (ASK). So a replica's values are
+/// taken as they are, and its primary is asked about missing keys. Of several `keys`, all have to be there: the reply tells of
+/// each, or how many there are.
 pub fn may_be_missing(reply: &[u8], keys: u32) -> bool {
     if keys > 1 {
         return !has_all(reply, keys);

@@ -168,9 +168,10 @@ impl CommandTable {
         if sub.is_empty() { Some(spec) } else { self.named(spec.name.as_bytes(), sub) }
     }
 
-    /// One of this table's rows, to be kept.
-    pub fn keep(self: &Arc<CommandTable>, spec: &Spec) -> OwnedSpec {
-        OwnedSpec { table: self.clone(), place: spec.place() }
+    /// The row of the same command as `spec`, which may be another table's, to be kept.
+    pub fn keep(self: &Arc<CommandTable>, spec: &Spec) -> Option<OwnedSpec> {
+        let place = self.rows.binary_search_by(|row| row.name.cmp(&spec.name)).ok()?;
+        Some(OwnedSpec { table: self.clone(), place })
     }
 
     /// All rows, by name.
@@ -273,7 +274,7 @@ mod tests {
             let upper = spec.name.to_ascii_uppercase();
             let (name, sub) = upper.split_once('|').unwrap_or((&upper, ""));
             assert_eq!(table.named(name.as_bytes(), sub.as_bytes()), Some(spec));
-            assert_eq!(table.keep(spec).as_spec(), spec);
+            assert_eq!(table.keep(spec).expect("it is there").as_spec(), spec);
         }
     }
 

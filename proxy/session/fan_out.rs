@@ -83,7 +83,7 @@ pub(super) fn send_to_primaries(
     let slots = topology.first_slots();
     if slots.is_empty() {
         envelope.route = Route::Any;
-        let spec = spec.map(|spec| topology.commands.keep(spec));
+        let spec = spec.and_then(|spec| topology.commands.keep(spec));
         envelope.wait_for_all(ForAll { spec, rule, scripts: named.to_vec() });
         return caller.send(request.frame(), envelope);
     }

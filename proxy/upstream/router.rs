@@ -329,7 +329,7 @@ impl Router {
         &self.wrapped
     }
 
-    /// Where requests are written anew: by one session at a time.
+    /// The buffer in which a session rewrites a request; one session at a time uses it.
     pub fn writer(&self) -> RefMut<'_, RequestWriter> {
         let mut writer = self.writer.borrow_mut();
         writer.shrink();
@@ -380,7 +380,7 @@ impl Router {
         &self.admissions
     }
 
-    /// Who has the configuration read again.
+    /// Requests to read the configuration again.
     pub fn reloads(&self) -> &Reloads {
         &self.reloads
     }

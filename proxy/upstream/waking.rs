@@ -5,7 +5,7 @@ use std::{
     task::Waker,
 };
 
-/// Who is to be woken, and whether that is done.
+/// A waker, and whether it has been woken already.
 #[derive(Default)]
 pub struct Waking {
     waker: RefCell<Option<Waker>>,

@@ -7,10 +7,10 @@ use bytes::Bytes;
 use super::DialStep;
 use crate::{cluster::topology::Node, config::Config, protocol::resp::write};
 
-/// How a connection speaks: RESP2 or RESP3.
+/// A version of RESP.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum Version {
-    /// RESP2, what a node speaks unasked.
+    /// RESP2, the version of a new connection.
     #[default]
     Resp2,
     /// RESP3, after HELLO 3.
@@ -33,7 +33,7 @@ impl fmt::Debug for Credentials {
 }
 
 impl Credentials {
-    /// Those of the configuration, with which the proxy itself goes to the nodes.
+    /// The configuration's credentials, by which the proxy itself logs in to nodes.
     pub fn of(config: &Config) -> Option<Credentials> {
         let secret = Bytes::copy_from_slice(config.password.as_ref()?.reveal().as_bytes());
         let username = config.username.as_ref().map(|name| Bytes::copy_from_slice(name.as_bytes()));
@@ -62,8 +62,8 @@ pub struct Login {
     /// The proxy's own credentials: where another user is to log in, what the proxy itself has to know is asked first, by
     /// these.
     pub own: Option<Credentials>,
-    /// Whether a client has said the credentials, which have been the proxy's own before. They are no more, and nobody is let
-    /// in by them whom the nodes do not let in.
+    /// Whether a client has said credentials that were the proxy's own once and no longer are: only the nodes can say whether they
+    /// are right.
     pub is_said: bool,
     /// Whether to say PING where there is nothing else to say: a server that turns connections away says so at once, and
     /// that must not be taken for the answer to the first request.

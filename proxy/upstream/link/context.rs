@@ -77,7 +77,7 @@ pub struct Timeouts {
 }
 
 impl Timeouts {
-    /// Those that the configuration sets.
+    /// The timeouts of a configuration.
     pub fn of(config: &Config) -> Timeouts {
         Timeouts {
             request: Cell::new(config.request_timeout),
@@ -87,7 +87,7 @@ impl Timeouts {
         }
     }
 
-    /// From now on those of this configuration.
+    /// Takes the timeouts of a new configuration.
     pub fn adopt(&self, config: &Config) {
         let Timeouts { request, node, recovery, slow_request } = Timeouts::of(config);
         self.slow_request.swap(&slow_request);
@@ -96,7 +96,7 @@ impl Timeouts {
         self.recovery.swap(&recovery);
     }
 
-    /// From a request's coming to its answer.
+    /// How long a request may take from its arrival to its answer.
     pub fn request_timeout(&self) -> Duration {
         self.request.get()
     }

@@ -28,7 +28,7 @@ pub struct Registries {
     pub users: Arc<Users>,
     /// How far replicas have come.
     pub replication: ReplicationNews,
-    /// Who has the configuration read again.
+    /// Requests to read the configuration again.
     pub reloads: Reloads,
 }
 
@@ -42,7 +42,8 @@ pub struct ReplicationNews {
 }
 
 impl ReplicationNews {
-    /// Where news come from, and whether they are wanted: whoever asks nodes needs both.
+    /// The workers' end of a new channel, and the two ends of the task that asks nodes: where it publishes, and whether anybody wants
+    /// to know.
     pub fn channel(wanted: bool) -> (ReplicationNews, watch::Sender<Arc<Replication>>, watch::Receiver<bool>) {
         let (publisher, progress) = watch::channel(Arc::default());
         let (wanted, is_wanted) = watch::channel(wanted);

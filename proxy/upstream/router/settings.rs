@@ -24,11 +24,11 @@ pub struct Settings {
     pub policy: Policy,
     /// What is so for the clients of each listener, by its number; never empty.
     pub listeners: Vec<ListenerSettings>,
-    /// Of each listener, whether it serves this machine alone.
+    /// Whether each listener, by its number, serves this machine alone.
     protected: RefCell<Vec<bool>>,
-    /// Who answers what only reads.
+    /// Which nodes answer reads.
     pub reads: RefCell<ReadPolicy>,
-    /// Whose word is taken for who a client is.
+    /// The load balancers whose PROXY protocol headers are believed.
     pub trusted_proxies: Vec<IpNet>,
     /// Whether what a client sends to a node waits for what it has under way at others.
     pub strict_order: Cell<bool>,
@@ -55,7 +55,7 @@ pub struct Settings {
 pub struct ListenerSettings {
     /// The databases that they work in.
     pub databases: Arc<Databases>,
-    /// Whom they may log in as, and must; none: as anybody.
+    /// The users that they may, and must, log in as; empty: any.
     pub users: Vec<String>,
     /// Whether a load balancer says ahead of their bytes who they are.
     pub proxy_protocol: bool,

@@ -42,7 +42,7 @@ pub(super) struct Gather {
     request: RefCell<Option<(Bytes, Rc<Split>)>>,
     /// The whole has been answered, or has gone by another way: the parts that still come are for nobody.
     is_given_up: Cell<bool>,
-    /// Where the whole has its place, and which.
+    /// The line in which the whole request has its place, and the place's number.
     pub line: Rc<Line>,
     pub number: u64,
     /// The node that each part is for, where the request is about nodes and not about keys.

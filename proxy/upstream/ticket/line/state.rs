@@ -81,7 +81,7 @@ pub(super) struct LineState {
 /// What a reply goes through on its way to the client.
 #[derive(Default)]
 pub struct ReplyFilter {
-    /// It is not for the client at all (CLIENT REPLY).
+    /// The client does not want the reply (CLIENT REPLY).
     pub is_unwanted: bool,
     /// It is of a database of the client's own.
     pub strip: Option<Box<Strip>>,
