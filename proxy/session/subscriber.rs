@@ -71,6 +71,8 @@ pub struct Subscriber {
     handover: Option<Handover>,
     /// Messages on what the client has not been told yet that it is subscribed to.
     held: Vec<Bytes>,
+    /// Bytes of these.
+    held_size: usize,
     /// What a node has said against a subscription.
     refused: Option<Bytes>,
     /// A node does not allow any more what the client is subscribed to.
@@ -111,6 +113,7 @@ impl Subscriber {
             news: router.next_news(),
             handover: None,
             held: Vec::new(),
+            held_size: 0,
             refused: None,
             forbidden: false,
             done: 0,
@@ -232,6 +235,7 @@ impl Subscriber {
         }
         self.drop_names(kind, &new);
         self.held.clear();
+        self.held_size = 0;
         self.close_idle();
     }
 
@@ -245,6 +249,7 @@ impl Subscriber {
 
     /// Tells the client what has come on what it had not been told to be subscribed to.
     pub fn release(&mut self, context: &SubscriberContext<'_>) {
+        self.held_size = 0;
         for frame in std::mem::take(&mut self.held) {
             push(&frame, context);
         }

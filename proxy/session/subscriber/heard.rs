@@ -75,7 +75,15 @@ impl Subscriber {
     fn pass_on(&mut self, kind: TopicKind, name: &Bytes, frame: Bytes, context: &SubscriberContext<'_>) {
         match self.topics[kind as usize].state(name) {
             Some(SubscriptionState::Confirmed | SubscriptionState::Leaving) => push(&frame, context),
-            Some(SubscriptionState::New) => self.held.push(frame),
+            Some(SubscriptionState::New) => {
+                self.held_size += frame.len();
+                self.held.push(frame);
+                let limit = context.router.settings().pubsub.get().hard_limit;
+                if limit > 0 && self.held_size > limit {
+                    // As a subscriber that owes so much, the client is closed.
+                    self.release(context);
+                }
+            }
             None => {}
         }
     }

@@ -3,9 +3,12 @@
 use std::{future::poll_fn, time::Duration};
 
 use super::*;
-use crate::upstream::{
-    router::scripted::{Scripted, frame, within_a_minute},
-    transport::memory::Peer,
+use crate::{
+    config::PubSubLimits,
+    upstream::{
+        router::scripted::{Scripted, frame, within_a_minute},
+        transport::memory::Peer,
+    },
 };
 
 /// What one session would hold.
@@ -321,6 +324,29 @@ async fn nodes_that_do_not_agree_are_asked_again_after_a_pause() {
         let (begun, (pause, ..)) = tokio::join!(listener.begun(TopicKind::Shard, "foo"), disagree);
         assert_eq!(begun, Ok(()));
         assert!(pause >= Duration::from_millis(50), "{pause:?}");
+    })
+    .await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn no_more_than_a_subscriber_may_owe_is_held_for_one_that_begins() {
+    within_a_minute(async {
+        let mut nodes = Scripted::new(1);
+        let mut listener = Listener::of(&nodes);
+        let settings = listener.caller.router.settings().clone();
+        settings.pubsub.set(PubSubLimits { hard_limit: 1000, ..settings.pubsub.get() });
+        listener.begin(TopicKind::Channel, "a");
+        let message = frame(&format!("message a {}", "x".repeat(400)));
+        let floods = async {
+            let mut node = nodes.node(0).await;
+            node.hears(&frame("subscribe a")).await;
+            for _ in 0..3 {
+                node.says(&message).await;
+            }
+            node
+        };
+        // The session sees what its client owes, and closes it.
+        tokio::join!(listener.until(|_, caller| caller.line.owed() >= 3 * message.len()), floods);
     })
     .await;
 }
