@@ -34,7 +34,7 @@ use self::{
     heard::push,
     notification::may_be_notified,
     own_names::{OwnNames, Place},
-    source::Source,
+    source::{Heard, Source},
     topics::{SubscriptionState, Topics},
 };
 pub use source::TopicKind;
@@ -343,7 +343,14 @@ impl Subscriber {
         // A source may be added meanwhile, at the end.
         while let Some(source) = self.sources.get_mut(index) {
             match source.poll(cx, router.buffer()) {
-                Poll::Ready(heard) => self.heard(index, heard, context),
+                Poll::Ready(heard) => {
+                    // What moves from here may go to a source that has been polled already.
+                    let may_move = matches!(heard, Heard::Refused { .. });
+                    self.heard(index, heard, context);
+                    if may_move {
+                        index = 0;
+                    }
+                }
                 Poll::Pending => index += 1,
             }
         }
