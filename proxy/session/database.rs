@@ -85,7 +85,11 @@ impl OwnDatabase {
             Some(spec) if self.is_plain.get() && plan::goes_by_keys_alone(spec, policy) => {
                 Plan::One(self.database.slot())
             }
-            _ => plan::plan(request, spec, policy),
+            _ => match plan::plan(request, spec, policy) {
+                // It keeps its own node busy, and no other database's.
+                Plan::Scripting(which, None) if which.runs() => Plan::Scripting(which, Some(self.database.slot())),
+                plan => plan,
+            },
         }
     }
 

@@ -98,6 +98,19 @@ const SCRIPTS: &[&str] = &[
     "local a = 1\n\nlocal b = a.b.c|0",
     "-- a comment\nreturn 1|0",
     "(function() end)() return 'begins with a bracket'|0",
+    // Errors where the text does not tell which keys there are: they name the line that called.
+    "local n = 'INCR'\n\nlocal r = redis.call(n, 'list') return r|0",
+    "local n = 'INCR'\n\nreturn redis.call(n, 'list')|0",
+    "local rcall, n = redis.call, 'INCR'\nlocal call = redis.call\nif n then\nreturn call(n, 'list')\nend|0",
+    "local function f(n)\nreturn redis.call(n)\nend\n\nreturn f('GET')|0",
+    "local n\n\nlocal ok, e = pcall(redis.call, n or 'INCR', 'list') return e|0",
+    "local n = 'INCR'\nlocal ok, e = pcall(function() local r = redis.call(n, 'list') end)\n\nreturn e|0",
+    "local n = 'INCR'\nlocal ok, e = pcall(function() local r = redis.call(n, 'list') end)\n\n\nerror(e)|0",
+    "#!lua\n\nlocal n = 'INCR'\nlocal r = redis.call(n, 'list')|0",
+    "local n = 'XREADGROUP'\n\nlocal r = redis.call(n, 'GROUP', 'g', 'c', 'STREAMS', 'nosuch', '>')|0",
+    "\n\nlocal r = redis.call(KEYS)|0",
+    "redis.setresp(3) local n = 'INCR' return redis.pcall(n, 'list')|0",
+    "local t, n = {redis.call}, 'INCR' local r = redis.pcall(n, 'list') return {type(r), r.err, #t}|0",
     // Flags.
     "#!lua\nreturn redis.call('GET', KEYS[1])|1|computed:1",
     "#!lua flags=no-writes\nreturn redis.call('GET', KEYS[1])|1|computed:1",
@@ -116,10 +129,61 @@ const SCRIPTS: &[&str] = &[
     "return _G['redis']['call']('GET', 'computed:4')|0",
     "return {_G.KEYS[1], _G.ARGV[1]}|1|k|a",
     "return type(_G._G.tostring)|0",
+    "local ok, e = pcall(function() redis.call = 1 end) return {ok, e, type(redis.call)}|0",
+    "local ok, e = pcall(function() redis.nosuch = 1 end) return {ok, e}|0",
+    "local ok, e = pcall(function() _G.redis = 1 end) return {ok, e}|0",
+    "_G.nosuch = 1|0",
     "return {redis.acl_check_cmd('GET', 'x'), redis.acl_check_cmd('xreadgroup', 'group', 'g', 'c', 'streams', 's', '>')}|0",
     "return redis.call('FLUSHDB', 'NOSUCH')|0",
     "return {redis.call('FLUSHALL'), redis.call('DBSIZE'), redis.call('KEYS', '*'), redis.call('RANDOMKEY')}|0",
 ];
+
+/// Where a server has `getfenv`, it leads scripts to what `redis` stands for at the node.
+#[test]
+fn no_function_of_lua_leads_out_of_the_database() {
+    if !Flavour::Valkey.is_here("databases_scripts") {
+        return;
+    }
+    let config = vec!["lua-enable-insecure-api yes".to_owned()];
+    let cluster = Cluster::start(Shape { flavour: Flavour::Valkey, primaries: 1, config, ..Shape::default() });
+    let (proxy, neighbour) = (in_database(&cluster, "scripted"), in_database(&cluster, "neighbour"));
+    neighbour.client().line("SET secret 1");
+    let mut client = proxy.client();
+    client.line("SET own 1");
+    for script in [
+        "return getfenv(1).redis.call('KEYS', '*')",
+        "return getfenv(0).redis.call('KEYS', '*')",
+        "return getfenv().redis.call('KEYS', '*')",
+        "return getfenv(redis.call).redis.call('KEYS', '*')",
+        "return getfenv(string.gsub)._G.redis.call('KEYS', '*')",
+        "return _G.getfenv(1).redis.call('KEYS', '*')",
+        "return _G['get' .. 'fenv'](1).server.call('KEYS', '*')",
+        "return loadstring('return getfenv(1).redis.call(\"KEYS\", \"*\")')()",
+        "local f = function() return redis.call('KEYS', '*') end setfenv(f, getfenv(f)) return f()",
+        "local t = {} local f = loadstring('x = 1') setfenv(f, t) f() return t.x == 1 and redis.call('KEYS', '*')",
+    ] {
+        assert_eq!(client.call(&["EVAL", script, "0"]), "*1\r\n$3\r\nown\r\n", "{script}");
+    }
+}
+
+#[test]
+fn scripts_without_keys_run_where_the_database_is() {
+    let cluster = Cluster::three();
+    let proxy = in_database(&cluster, "scripted");
+    cluster.nodes.iter().for_each(|node| drop(node.line("CONFIG RESETSTAT")));
+    for _ in 0..8 {
+        let mut client = proxy.client();
+        assert_eq!(client.call(&["EVAL", "return 1", "0"]), ":1\r\n");
+        assert_eq!(client.call(&["EVAL", "return redis.call('EXISTS', ARGV[1])", "0", "a"]), ":0\r\n");
+        client.line("MULTI");
+        client.call(&["EVAL", "return 1", "0"]);
+        assert_eq!(client.line("EXEC"), "*1\r\n:1\r\n");
+    }
+    let stats = |index: &usize| String::from_utf8(cluster.node(*index).line("INFO commandstats").text()).expect("text");
+    let ran = |index: &usize| stats(index).contains("cmdstat_eval");
+    let all: Vec<usize> = (0..cluster.nodes.len()).filter(ran).collect();
+    assert_eq!(all, [cluster.home_of("{scripted}")]);
+}
 
 #[test]
 fn scripts_answer_as_at_one_server() {

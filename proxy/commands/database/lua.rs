@@ -1,21 +1,19 @@
 //! What a script asks for, as far as its text tells: its words, and the calls of commands among them. Where the text does
 //! not tell for sure, the answer is no: the script then gets a prologue that looks at what it does while it runs.
 
+mod calls;
+mod locals;
+mod script;
 mod words;
 
-use std::{
-    collections::{HashMap, HashSet},
-    ops::Range,
-};
+use std::{collections::HashSet, ops::Range};
 
-use self::words::{Word, words};
-use crate::{
-    commands::table::{
-        CommandTable, Keys, Spec,
-        in_database::{InDatabase, ReplyKeys},
-    },
-    protocol::resp::{request::Parser, write},
+use self::{
+    locals::Definition,
+    script::Script,
+    words::{Word, words},
 };
+use crate::commands::table::CommandTable;
 
 /// How a script gets at keys.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -46,7 +44,9 @@ pub(super) enum Insertion {
     PrefixAnd,
     /// The beginning of a call of [`KEY`].
     Call,
-    /// Its end.
+    /// The beginning of what stands in brackets.
+    Open,
+    /// The end of a call, or of what stands in brackets.
     End,
 }
 
@@ -71,36 +71,34 @@ const ROUNDS: usize = 4;
 
 /// How the script gets at keys whose code this is.
 pub(super) fn reach(code: &[u8], commands: &CommandTable) -> Reach {
-    let Some(words) = (code.len() <= LONGEST).then(|| words(code)).flatten() else { return Reach::Any };
-    let is_another_way = |(word, _): &(Word, _)| matches!(word, Word::Name(name) if OTHER_WAYS.contains(name));
-    if words.iter().any(is_another_way) {
-        return Reach::Any;
-    }
+    let Some(words) = words_of(code).filter(|words| !name_another_way(words)) else { return Reach::Any };
     let script = Script { words: &words, commands };
     script.rewriting().unwrap_or(Reach::Any)
 }
 
-/// The words of a script.
-struct Script<'a> {
-    words: &'a [(Word<'a>, Range<usize>)],
-    commands: &'a CommandTable,
+/// What makes a script return the values of its calls, not the calls themselves: these would take its own place, so that no
+/// error in them knew the script's line.
+pub(super) fn returning_values(code: &[u8], commands: &CommandTable) -> Vec<(usize, Insertion)> {
+    let Some(words) = words_of(code) else { return Vec::new() };
+    let returned = Script { words: &words, commands }.returned().into_iter();
+    let mut insertions: Vec<_> =
+        returned.flat_map(|call| [(call.start, Insertion::Open), (call.end, Insertion::End)]).collect();
+    insertions.sort_by_key(|(at, _)| *at);
+    insertions
 }
 
-/// `redis.call('NAME', ...)`
-struct Call<'a> {
-    spec: &'a Spec,
-    name: &'a [u8],
-    /// The words of each argument behind the name.
-    args: Vec<Range<usize>>,
-    /// The last argument may be several values, or none.
-    is_open: bool,
+/// Whether a script might get at what `redis` stands for by another name.
+pub(super) fn may_go_another_way(code: &[u8]) -> bool {
+    words_of(code).is_none_or(|words| name_another_way(&words))
 }
 
-/// `local name = value`, where the value is a string, or `nil` if it is an element of KEYS.
-struct Definition<'a> {
-    name_at: usize,
-    name: &'a [u8],
-    value: Range<usize>,
+/// The words of a code; `None` where that is too long, or is not told.
+fn words_of(code: &[u8]) -> Option<Vec<(Word<'_>, Range<usize>)>> {
+    (code.len() <= LONGEST).then(|| words(code)).flatten()
+}
+
+fn name_another_way(words: &[(Word, Range<usize>)]) -> bool {
+    words.iter().any(|(word, _)| matches!(word, Word::Name(name) if OTHER_WAYS.contains(name)))
 }
 
 /// Other ways to what `redis` stands for, or to give `..` another meaning; and the name that is put in.
@@ -140,31 +138,6 @@ const HARMLESS: &[&[u8]] = &[
     b"LOG_WARNING",
 ];
 
-/// Names that no value has.
-const KEYWORDS: &[&[u8]] = &[
-    b"and",
-    b"break",
-    b"do",
-    b"else",
-    b"elseif",
-    b"end",
-    b"false",
-    b"for",
-    b"function",
-    b"if",
-    b"in",
-    b"local",
-    b"nil",
-    b"not",
-    b"or",
-    b"repeat",
-    b"return",
-    b"then",
-    b"true",
-    b"until",
-    b"while",
-];
-
 /// Keys as one way to rewrite a text takes them.
 #[derive(Default)]
 struct Taken<'a> {
@@ -200,13 +173,6 @@ impl<'a> Script<'a> {
         }
         let definitions = self.definitions();
         self.rewritten(&places, &definitions, Sees::Kept).or_else(|| self.rewritten(&places, &definitions, Sees::Said))
-    }
-
-    /// The name in `local name = redis.call`, where that stands around here.
-    fn alias(&self, at: usize) -> Option<&'a [u8]> {
-        let before = at.checked_sub(3)?;
-        let is_it = self.name(before) == Some(b"local") && self.is(before + 2, b"=") && self.is_over(at + 3);
-        self.name(before + 1).filter(|name| is_it && !KEYWORDS.contains(name))
     }
 
     /// What makes the text name its keys as they are kept, where it sees this in KEYS.
@@ -266,210 +232,6 @@ impl<'a> Script<'a> {
         }
         taken.computes = true;
         true
-    }
-
-    /// Whether it is put together by `..`: no operator in it binds less.
-    fn is_joined(&self, place: &Range<usize>) -> bool {
-        let (mut depth, mut is_joined) = (0, false);
-        for (word, _) in &self.words[place.clone()] {
-            match word {
-                Word::Sign(b"(" | b"[" | b"{") => depth += 1,
-                Word::Sign(b")" | b"]" | b"}") => depth -= 1,
-                Word::Sign(b"..") if depth == 0 => is_joined = true,
-                Word::Sign(b"==" | b"~=" | b"<" | b"<=" | b">" | b">=") if depth == 0 => return false,
-                Word::Name(b"and" | b"or") if depth == 0 => return false,
-                _ => {}
-            }
-        }
-        is_joined
-    }
-
-    /// All `local a, b = KEYS[1], 'text' .. c` and the like.
-    fn definitions(&self) -> Vec<Definition<'a>> {
-        let mut named: HashMap<&[u8], usize> = HashMap::new();
-        let mut definitions: Vec<_> = self.all(b"local").filter_map(|at| self.defined(at)).flatten().collect();
-        definitions.iter().for_each(|definition| *named.entry(definition.name).or_default() += 1);
-        // Each name once: it is the same wherever it stands.
-        definitions.retain(|definition| named[definition.name] == 1);
-        definitions
-    }
-
-    fn defined(&self, at: usize) -> Option<Vec<Definition<'a>>> {
-        let (mut names, mut values, mut at) = (Vec::new(), Vec::new(), at + 1);
-        loop {
-            names.push((at, self.name(at).filter(|name| !KEYWORDS.contains(name))?));
-            at += 1;
-            if self.is(at, b"=") {
-                break;
-            }
-            at = Some(at + 1).filter(|_| self.is(at, b","))?;
-        }
-        loop {
-            let end = self.operands(at + 1)?;
-            values.push(at + 1..end);
-            at = end;
-            if !self.is(at, b",") {
-                break;
-            }
-        }
-        let defined = |((name_at, name), value)| Definition { name_at, name, value };
-        (self.is_over(at) && names.len() == values.len()).then(|| names.into_iter().zip(values).map(defined).collect())
-    }
-
-    /// Where what stands here with `..` between ends.
-    fn operands(&self, mut at: usize) -> Option<usize> {
-        loop {
-            at = self.operand(at)?;
-            if !self.is(at, b"..") {
-                return Some(at);
-            }
-            at += 1;
-        }
-    }
-
-    fn operand(&self, at: usize) -> Option<usize> {
-        let at = if self.is(at, b"#") { at + 1 } else { at };
-        match &self.words.get(at)?.0 {
-            Word::Quoted(_) | Word::Number(_) => return Some(at + 1),
-            Word::Name(name) if !KEYWORDS.contains(name) => {}
-            _ => return None,
-        }
-        let mut at = at + 1;
-        loop {
-            match self.words.get(at).map(|(word, _)| word) {
-                Some(Word::Sign(b"." | b":")) => at += 2,
-                Some(Word::Sign(b"(" | b"[")) => at = self.closed(at)?,
-                Some(Word::Sign(b"{") | Word::Quoted(_) | Word::Long) => return None,
-                _ => return Some(at),
-            }
-        }
-    }
-
-    /// Behind the bracket that closes this one.
-    fn closed(&self, at: usize) -> Option<usize> {
-        let mut depth = 0;
-        for (index, (word, _)) in self.words.iter().enumerate().skip(at) {
-            match word {
-                Word::Sign(b"(" | b"[" | b"{") => depth += 1,
-                Word::Sign(b")" | b"]" | b"}") if depth == 1 => return Some(index + 1),
-                Word::Sign(b")" | b"]" | b"}") => depth -= 1,
-                _ => {}
-            }
-        }
-        None
-    }
-
-    /// Whether an expression that ends before this is over.
-    fn is_over(&self, at: usize) -> bool {
-        match self.words.get(at).map(|(word, _)| word) {
-            None | Some(Word::Sign(b";")) => true,
-            Some(Word::Name(name)) => !matches!(*name, b"and" | b"or"),
-            _ => false,
-        }
-    }
-
-    fn is_field(&self, at: usize) -> bool {
-        at > 0 && (self.is(at - 1, b".") || self.is(at - 1, b":"))
-    }
-
-    /// Whether what stands here is only asked for its length.
-    fn is_length(&self, at: usize) -> bool {
-        at > 0 && self.is(at - 1, b"#") && ![&b"["[..], b".", b":", b"("].iter().any(|sign| self.is(at + 1, sign))
-    }
-
-    /// Whether `KEYS[1]`, with any number, begins here.
-    fn is_element(&self, at: usize) -> bool {
-        let is_whole =
-            |(word, _): &(Word, _)| matches!(word, Word::Number(digits) if digits.iter().all(u8::is_ascii_digit));
-        self.is(at + 1, b"[") && self.words.get(at + 2).is_some_and(is_whole) && self.is(at + 3, b"]")
-    }
-
-    /// Where the keys of a call are, if its text tells.
-    fn keys(&self, call: &Call) -> Option<Vec<Range<usize>>> {
-        let Call { spec, args, is_open, .. } = call;
-        if spec.container || spec.reply_keys != ReplyKeys::Nothing {
-            return None;
-        }
-        if spec.in_database == InDatabase::AsItCame {
-            return Some(Vec::new());
-        }
-        // Where keys depend on options, an argument may turn out to be one.
-        if spec.in_database != InDatabase::Keys || spec.rule_of_keys().is_none_or(|rule| rule == "g") {
-            return None;
-        }
-        // What comes of the last argument must be no key.
-        if *is_open && !(spec.only_key() == Some(1) && args.len() > 1) {
-            return None;
-        }
-        let said = args.iter().map(|arg| match self.words.get(arg.clone()) {
-            Some([(Word::Quoted(text) | Word::Number(text), _)]) if !text.contains(&b'\\') => text,
-            _ => &b"?"[..],
-        });
-        let (mut frame, mut parser, mut places) = (Vec::new(), Parser::default(), Vec::new());
-        write::request(&mut frame, &std::iter::once(call.name).chain(said).collect::<Vec<_>>());
-        let found = parser.find(&frame).ok()??;
-        let keys = spec.keys_of(&parser.request(&frame, found), &mut places);
-        (keys == Keys::Known && !places.is_empty())
-            .then(|| places.iter().map(|place| args[place - 1].clone()).collect())
-    }
-
-    /// The call whose bracket opens here.
-    fn call(&self, open: usize) -> Option<Call<'a>> {
-        let Some(Word::Quoted(name)) = self.words.get(open + 1).filter(|_| self.is(open, b"(")).map(|(word, _)| word)
-        else {
-            return None;
-        };
-        let spec = self.commands.named(name, b"").filter(|_| name.iter().all(u8::is_ascii_alphanumeric))?;
-        let (first, mut depth, mut args) = (open + 3, 0, Vec::new());
-        if self.is(open + 2, b")") {
-            return Some(Call { spec, name, args, is_open: false });
-        }
-        let mut begin = first;
-        if !self.is(open + 2, b",") {
-            return None;
-        }
-        for at in first..self.words.len() {
-            match self.words[at].0 {
-                Word::Sign(b"(" | b"[" | b"{") => depth += 1,
-                Word::Sign(b")") if depth == 0 => {
-                    let may_be_open = match self.words[at - 1].0 {
-                        Word::Sign(b")" | b"...") => true,
-                        // A call without brackets: f'text', f{}.
-                        Word::Sign(b"}") | Word::Quoted(_) | Word::Long => at - begin > 1,
-                        _ => false,
-                    };
-                    let is_open = may_be_open && !self.is_joined(&(begin..at));
-                    args.push(begin..at);
-                    return args.iter().all(|arg| !arg.is_empty()).then_some(Call { spec, name, args, is_open });
-                }
-                Word::Sign(b")" | b"]" | b"}") => depth -= 1,
-                Word::Sign(b",") if depth == 0 => {
-                    args.push(begin..at);
-                    begin = at + 1;
-                }
-                // There, commas are of its own.
-                Word::Name(b"function") => return None,
-                _ => {}
-            }
-        }
-        None
-    }
-
-    /// Where this name stands.
-    fn all(&self, name: &'a [u8]) -> impl Iterator<Item = usize> + use<'_, 'a> {
-        let is_it = move |word: &Word| matches!(word, Word::Name(it) if *it == name);
-        self.words.iter().enumerate().filter(move |(_, (word, _))| is_it(word)).map(|(at, _)| at)
-    }
-
-    fn name(&self, at: usize) -> Option<&'a [u8]> {
-        match self.words.get(at) {
-            Some((Word::Name(name), _)) => Some(name),
-            _ => None,
-        }
-    }
-
-    fn is(&self, at: usize, sign: &[u8]) -> bool {
-        matches!(self.words.get(at), Some((Word::Sign(it), _)) if *it == sign)
     }
 }
 

@@ -2,12 +2,13 @@
 -- named them; what it asks for by redis.call and its kin is named as it is kept, and told without that. Nothing of this is
 -- reachable for the script, and nothing else that would be: whoever has redis has the keys of all databases.
 -- What stands between two @ is put in by the proxy.
-local redis, server, _G, load, loadstring = (function(P, Q, S, T)
+local redis, server@GLOBAL NAMES@ = (function(P, Q, S, T)
     local real, all, n = redis, _G, #P
     local sub, lower, find, match, floor = string.sub, string.lower, string.find, string.match, math.floor
-    local type, select, unpack, error, setmetatable = type, select, unpack, error, setmetatable
-    local compile, tonumber, ipairs = loadstring, tonumber, ipairs
-    local call = real.call
+    local type, select, unpack, error, pcall = type, select, unpack, error, pcall
+    local setmetatable, rawset, rawget, tonumber, ipairs = setmetatable, rawset, rawget, tonumber, ipairs
+    -- What fails under f is told to the script as a value; whether it is thrown is decided where the script has called.
+    local call, f = real.call, real.pcall
     -- The last is the proxy's, or the last two.
     local last = #KEYS
     if KEYS[last] == @GUARD@ then KEYS[last], last = nil, last - 1 end
@@ -31,10 +32,7 @@ local redis, server, _G, load, loadstring = (function(P, Q, S, T)
             if type(k) == 'string' and sub(k, 1, n) == P then return sub(k, n + 1) end
             return k
         end
-        local function fail(f, why)
-            if f == real.pcall then return { err = why } end
-            error({ err = why })
-        end
+        local function fail(why) return { err = why } end
         -- An option, as servers compare it: no further than to a NUL.
         local function option(v)
             return type(v) == 'string' and string.upper(match(v, '^[^%z]*')) or ''
@@ -132,12 +130,12 @@ local redis, server, _G, load, loadstring = (function(P, Q, S, T)
             return keys
         end
         local whole = {}
-        function whole.k(f, a, m)
+        function whole.k(a, m)
             if m ~= 2 then local r = f(unpack(a, 1, m)) return r end
             local r = f(a[1], Q .. text(a[2]))
             return r
         end
-        function whole.n(f, a, m)
+        function whole.n(a, m)
             local b = { a[1], a[2], 'MATCH', Q .. '*' }
             for at = 3, m, 2 do
                 b[#b + 1] = a[at]
@@ -147,13 +145,13 @@ local redis, server, _G, load, loadstring = (function(P, Q, S, T)
             local r = f(unpack(b))
             return r
         end
-        function whole.d(f, a, m)
+        function whole.d(a, m)
             if m > 1 then local r = f(unpack(a, 1, m)) return r end
-            local count = f('CLUSTER', 'COUNTKEYSINSLOT', S)
+            local count = call('CLUSTER', 'COUNTKEYSINSLOT', S)
             local own = #within(math.min(count, 10000))
             return count > 10000 and floor(count * own / 10000 + 0.5) or own
         end
-        function whole.r(f, a, m)
+        function whole.r(a, m)
             if m > 1 then local r = f(unpack(a, 1, m)) return r end
             local count = call('CLUSTER', 'COUNTKEYSINSLOT', S)
             local keys = within(math.min(count, 1024))
@@ -161,9 +159,9 @@ local redis, server, _G, load, loadstring = (function(P, Q, S, T)
             if #keys == 0 then return false end
             return keys[1 + tonumber(call('TIME')[2]) % #keys]
         end
-        function whole.f(f, a, m)
+        function whole.f(a, m)
             local how = option(a[2])
-            if m > 2 or m == 2 and how ~= 'SYNC' and how ~= 'ASYNC' then return fail(f, 'ERR syntax error') end
+            if m > 2 or m == 2 and how ~= 'SYNC' and how ~= 'ASYNC' then return fail('ERR syntax error') end
             local others = 0
             while true do
                 local met = #call('CLUSTER', 'GETKEYSINSLOT', S, 1000 + others)
@@ -176,11 +174,11 @@ local redis, server, _G, load, loadstring = (function(P, Q, S, T)
                 end
             end
         end
-        function whole.a(f, a, m)
+        function whole.a(a, m)
             if @SEVERAL@ then
-                return fail(f, "ERR proxy: FLUSHALL is not served in the database '@DATABASE@' by scripts (SLOTWAY-REFUSED-IN-DATABASE)")
+                return fail("ERR proxy: FLUSHALL is not served in the database '@DATABASE@' by scripts (SLOTWAY-REFUSED-IN-DATABASE)")
             end
-            local r = whole.f(f, a, m)
+            local r = whole.f(a, m)
             return r
         end
         local function group(e)
@@ -212,7 +210,7 @@ local redis, server, _G, load, loadstring = (function(P, Q, S, T)
             return r
         end
         tell.G = function(r) return r end
-        function slow(f, ...)
+        function slow(...)
             local m, a = select('#', ...), { ... }
             local c = a[1]
             if m == 0 then local r = f() return r end
@@ -230,21 +228,17 @@ local redis, server, _G, load, loadstring = (function(P, Q, S, T)
                     local r = find(name, '|', 1, true) and f(c, a[2]) or f(c)
                     return r
                 end
-                return fail(f, "ERR proxy: " .. string.upper(c) .. " is not served in the database '@DATABASE@' by scripts (SLOTWAY-REFUSED-IN-DATABASE)")
+                return fail("ERR proxy: " .. string.upper(c) .. " is not served in the database '@DATABASE@' by scripts (SLOTWAY-REFUSED-IN-DATABASE)")
             end
             local kind, tells = sub(code, 1, 1), match(code, '/(.)$')
             local r
-            if whole[kind] then r = whole[kind](f, a, m)
+            if whole[kind] then r = whole[kind](a, m)
             else
                 local wrong
                 if special[kind] then wrong = special[kind](a, m) elseif kind ~= '-' then places(a, m, code) end
-                if wrong then return fail(f, wrong) end
-                if tells == 'S' or tells == 'G' then
-                    r = real.pcall(unpack(a, 1, m))
-                    if type(r) == 'table' and r.err then return fail(f, group(r.err)) end
-                else
-                    r = f(unpack(a, 1, m))
-                end
+                if wrong then return fail(wrong) end
+                r = f(unpack(a, 1, m))
+                if (tells == 'S' or tells == 'G') and type(r) == 'table' and r.err then r.err = group(r.err) end
             end
             if not tells or type(r) == 'table' and r.err or not r or tells ~= 'K' and type(r) ~= 'table' then return r end
             return tell[tells](r)
@@ -259,39 +253,47 @@ local redis, server, _G, load, loadstring = (function(P, Q, S, T)
             return unpack(a, 1, m)
         end
     end
-    local function made(f)
+    -- Throws an error as if the script's line had that called: a server asks for the line only when nobody catches the error,
+    -- and would take the prologue's. A script that returns nothing but a call (return redis.call(...)) has given up its line.
+    local function throw(err)
+        local _, place = pcall(error, '', 4)
+        local line = tonumber(match(place, ':(%d+): $'))
+        if line then
+            local _, place = pcall(error, '', 2)
+            local own = tonumber(match(place, ':(%d+): $'))
+            setmetatable(err, { __newindex = function(t, k, v)
+                rawset(t, k, k == 'line' and v == own and line or v)
+            end })
+        end
+        error(err)
+    end
+    local function made(throws)
         return function(...)
             local c, k = ...
-            if T[c] and type(k) == 'string' then local r = f(c, P .. k, select(3, ...)) return r end
-            if not slow then engine() end
-            local r = slow(f, ...)
+            local r
+            if T[c] and type(k) == 'string' then
+                r = f(c, P .. k, select(3, ...))
+            else
+                if not slow then engine() end
+                r = slow(...)
+            end
+            if throws and type(r) == 'table' and r.err then throw(r) end
             return r
         end
     end
-    local shown = { call = made(real.call), pcall = made(real.pcall) }
-    function shown.acl_check_cmd(...)
+    -- A table that is empty: so nothing is assigned to it unnoticed.
+    local function refuse() error('Attempt to modify a readonly table', 2) end
+    local function readonly(fields, others, metatable)
+        setmetatable(fields, { __index = others })
+        return setmetatable({}, { __index = fields, __newindex = refuse, __metatable = metatable or false })
+    end
+    local own = { call = made(true), pcall = made(false) }
+    function own.acl_check_cmd(...)
         if not slow then engine() end
         local r = real.acl_check_cmd(convert(...))
         return r
     end
-    setmetatable(shown, { __index = real, __metatable = false })
-    local globals, chunks, chunk = {}, nil, nil
-    function chunk(s, name)
-        if type(s) ~= 'string' then return compile(s, name) end
-        local f, why = compile('local redis, server, _G, load, loadstring = ... return function(...) ' .. s .. '\n end', name or s)
-        if not f then return f, why end
-        return f(shown, shown, globals, chunks, chunk)
-    end
-    function chunks(f, name)
-        local parts = {}
-        while true do
-            local part = f()
-            if not part or part == '' then break end
-            parts[#parts + 1] = part
-        end
-        return chunk(table.concat(parts), name or '=(load)')
-    end
-    globals.redis, globals.server, globals._G, globals.load, globals.loadstring = shown, shown, globals, chunks, chunk
-    setmetatable(globals, { __index = all, __metatable = false })
-    return shown, shown, globals, chunks, chunk
+    local shown = readonly(own, real)
+    @GLOBALS@
+    return shown, shown@GLOBAL VALUES@
 end)(@PREFIX@, @PATTERN@, @SLOT@, @NAMES@);

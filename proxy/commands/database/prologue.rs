@@ -4,7 +4,7 @@ use std::{fmt::Write, sync::LazyLock};
 
 use super::{
     ChannelUse, Database,
-    lua::{self, Insertion, Reach, Rewriting, Sees},
+    lua::{self, Insertion, Reach, Sees},
 };
 use crate::commands::table::{
     CommandTable, Flags, Spec,
@@ -13,9 +13,15 @@ use crate::commands::table::{
 
 /// The prologue without comments and line ends.
 static PROLOGUE: LazyLock<String> = LazyLock::new(|| compact(include_str!("prologue.lua")));
+/// The part of it that only scripts need which name other ways to what `redis` stands for.
+static GLOBALS: LazyLock<String> = LazyLock::new(|| compact(include_str!("globals.lua")));
+/// The names by which these go.
+const GLOBAL_NAMES: &str = ", _G, load, loadstring, getfenv, setfenv";
+/// What they stand for.
+const GLOBAL_VALUES: &str = ", globals, hidden.load, hidden.loadstring, hidden.getfenv, hidden.setfenv";
 /// Takes from KEYS what the proxy has declared.
 static TRIM: LazyLock<String> = LazyLock::new(|| compact(include_str!("trim.lua")));
-/// Likewise, and the prefix from those of the client.
+/// Takes from KEYS what the proxy has declared, and the prefix from those of the client.
 static STRIP: LazyLock<String> = LazyLock::new(|| compact(include_str!("strip.lua")));
 /// The function by which texts name keys as they are kept.
 static KEY: LazyLock<String> = LazyLock::new(|| compact(include_str!("key.lua")));
@@ -111,7 +117,7 @@ pub(super) fn wrap(database: &Database, text: &[u8], rules: &KeyRules, commands:
     let filled = |template: &str| filled(template, database, code, rules, commands);
     let (before, code) = match lua::reach(code, commands) {
         Reach::Declared => return None,
-        Reach::Any => (filled(&PROLOGUE), code.to_vec()),
+        Reach::Any => (filled(&PROLOGUE), rewritten(&database.prefix, code, &lua::returning_values(code, commands))),
         Reach::Told(rewriting) => {
             let sees: &[&LazyLock<String>] = match rewriting.sees {
                 Sees::Nothing => &[],
@@ -120,22 +126,23 @@ pub(super) fn wrap(database: &Database, text: &[u8], rules: &KeyRules, commands:
             };
             let calls = rewriting.insertions.iter().any(|(_, what)| *what == Insertion::Call);
             let before = sees.iter().chain(calls.then_some(&&KEY)).map(|template| filled(template)).collect();
-            (before, rewritten(&database.prefix, code, &rewriting))
+            (before, rewritten(&database.prefix, code, &rewriting.insertions))
         }
     };
     Some([flags, before.as_bytes(), &code].concat())
 }
 
 /// The code with what is to be put in.
-fn rewritten(prefix: &[u8], code: &[u8], rewriting: &Rewriting) -> Vec<u8> {
+fn rewritten(prefix: &[u8], code: &[u8], insertions: &[(usize, Insertion)]) -> Vec<u8> {
     let (literal, mut out, mut from) = (literal(prefix), Vec::new(), 0);
-    for (at, what) in &rewriting.insertions {
+    for (at, what) in insertions {
         out.extend_from_slice(&code[from..*at]);
         from = *at;
         match what {
             Insertion::Prefix => out.extend_from_slice(&literal.as_bytes()[1..literal.len() - 1]),
             Insertion::PrefixAnd => out.extend_from_slice(format!("{literal} .. ").as_bytes()),
             Insertion::Call => out.extend_from_slice(format!("{}(", lua::KEY).as_bytes()),
+            Insertion::Open => out.push(b'('),
             Insertion::End => out.push(b')'),
         }
     }
@@ -152,6 +159,10 @@ fn filled(template: &str, database: &Database, text: &[u8], rules: &KeyRules, co
             (1, "ONE") => out.push_str(&literal(rules.one.as_bytes())),
             (1, "SOME") => out.push_str(&literal(rules.some.as_bytes())),
             (1, "NAMES") => out.push_str(&names_in(text, commands)),
+            (1, "GLOBALS" | "GLOBAL NAMES" | "GLOBAL VALUES") if !lua::may_go_another_way(text) => {}
+            (1, "GLOBALS") => out.push_str(&GLOBALS),
+            (1, "GLOBAL NAMES") => out.push_str(GLOBAL_NAMES),
+            (1, "GLOBAL VALUES") => out.push_str(GLOBAL_VALUES),
             (1, "PREFIX") => out.push_str(&literal(&database.prefix)),
             (1, "BEHIND") => out.push_str(&(database.prefix.len() + 1).to_string()),
             (1, "GUARD") => out.push_str(&literal(&database.guards[1])),
@@ -206,8 +217,7 @@ mod tests {
     fn what_is_put_into_a_string_ends_none() {
         let shop = Database::new("shop", "\"'\\{%}").expect("a form");
         let insertions = vec![(9, Insertion::Prefix), (17, Insertion::Prefix)];
-        let rewriting = Rewriting { insertions, sees: Sees::Nothing };
-        let code = rewritten(&shop.prefix, b"local a=\"b\" c = 'd'", &rewriting);
+        let code = rewritten(&shop.prefix, b"local a=\"b\" c = 'd'", &insertions);
         assert_eq!(
             String::from_utf8(code).expect("text"),
             "local a=\"\\034\\039\\092{shop}b\" c = '\\034\\039\\092{shop}d'"

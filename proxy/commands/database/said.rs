@@ -25,29 +25,48 @@ pub enum Said {
 }
 
 impl Database {
-    /// What a command, that a node has run in these words, has been for the database's client. Servers cut words that are long,
-    /// and leave out what many would be: that is left as it is.
+    /// A command that a node has run, in these words, as the database's client has said it. Servers cut long words short and
+    /// leave out many: both stay so.
     pub fn said(&self, words: &[&[u8]], commands: &CommandTable, scripts: &WrappedScripts) -> Said {
         let (mut frame, mut parser) = (Vec::new(), Parser::default());
         write::request(&mut frame, words);
         let Ok(Some(found)) = parser.find(&frame) else { return Said::Others };
         let request = parser.request(&frame, found);
         let Some(spec) = commands.find(&request) else { return Said::Others };
+        let own_from = |first: usize| (first..request.len()).filter(|&at| self.own(request.arg(at)).is_some());
         let mut places = Vec::new();
         match spec.in_database {
-            InDatabase::Script(code @ (Code::Eval | Code::Evalsha)) => {
-                return self.said_by_script(&request, code, scripts);
-            }
+            InDatabase::Script(code) if code.runs() => return self.said_by_script(&request, code, scripts),
             InDatabase::AllFrom(first) => places.extend(first..request.len()),
             InDatabase::Scan | InDatabase::Pattern => return Said::Others,
-            _ if !spec.has_keys() => return Said::Keyless,
-            _ => {
+            InDatabase::Refused(_)
+            | InDatabase::OnAll(_)
+            | InDatabase::NoCluster
+            | InDatabase::AsItCame
+            | InDatabase::Keys
+            | InDatabase::Sort
+            | InDatabase::Copy
+            | InDatabase::Script(_)
+            | InDatabase::Info
+            | InDatabase::ShardChannels
+            | InDatabase::Channels(_)
+            | InDatabase::Count
+            | InDatabase::Random
+            | InDatabase::Flush
+            | InDatabase::FlushAll
+            | InDatabase::ConfigSet
+            | InDatabase::Debug
+            | InDatabase::Inner(_)
+            | InDatabase::Log(_) => {
+                if !spec.has_keys() {
+                    return Said::Keyless;
+                }
                 if spec.keys_of(&request, &mut places) != Keys::Known {
-                    // What is left out may be where they are.
-                    places = (1..request.len()).filter(|&at| self.own(request.arg(at)).is_some()).collect();
+                    // Servers leave out arguments where there are many: keys may be among those.
+                    places = own_from(1).collect();
                 }
                 if spec.in_database == InDatabase::Sort {
-                    places.extend((2..request.len()).filter(|&at| self.own(request.arg(at)).is_some()));
+                    places.extend(own_from(2));
                 }
             }
         }
@@ -84,7 +103,7 @@ impl Database {
             _ => 0,
         };
         let is_guarded = guards > 0;
-        // Without, nothing but its keys tells whose it is.
+        // Without guards, only its keys tell whose it is.
         if !is_guarded && keys.is_empty() && !scripts.is_said(&self.prefix, request.arg(1)) {
             return Said::Others;
         }
@@ -92,10 +111,12 @@ impl Database {
         if whole::is_script(request.arg(1)) {
             return whole::said(request.args().skip(behind)).map_or(Said::Others, Said::Own);
         }
-        let script = match code {
-            Code::Evalsha => scripts.as_said(request.arg(1)),
-            _ if !is_guarded => request.arg(1).to_vec(),
-            _ => scripts.text_said(request.arg(1)).unwrap_or_else(|| b"(a script)".to_vec()),
+        let script = if code == Code::Evalsha {
+            scripts.as_said(request.arg(1))
+        } else if is_guarded {
+            scripts.text_said(request.arg(1)).unwrap_or_else(|| b"(a script)".to_vec())
+        } else {
+            request.arg(1).to_vec()
         };
         let mut words = vec![request.name().to_vec(), script, keys.len().to_string().into_bytes()];
         words.extend(keys.iter().map(|key| key.to_vec()));
@@ -104,7 +125,7 @@ impl Database {
     }
 }
 
-/// Whether this stands for what a server does not tell: `... (5 more arguments)`.
+/// Whether this word stands for arguments that a server leaves out: `... (5 more arguments)`.
 fn is_left_out(word: &[u8]) -> bool {
     word.starts_with(b"... (") && word.ends_with(b" more arguments)")
 }

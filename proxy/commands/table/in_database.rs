@@ -80,6 +80,13 @@ pub enum Code {
     Flush,
 }
 
+impl Code {
+    /// Whether a script runs by it.
+    pub fn runs(self) -> bool {
+        matches!(self, Code::Eval | Code::Evalsha)
+    }
+}
+
 /// Where a reply names keys.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum ReplyKeys {

@@ -16,6 +16,7 @@ fn told(text: &str) -> String {
                 Insertion::Prefix => "P",
                 Insertion::PrefixAnd => "P..",
                 Insertion::Call => "K(",
+                Insertion::Open => "(",
                 Insertion::End => ")",
             },
         );
@@ -175,5 +176,31 @@ fn where_the_text_does_not_tell_it_is_seen_as_it_runs() {
         &format!("return '{}'", "x".repeat(LONGEST)),
     ] {
         assert_eq!(told(text), "any", "{text}");
+    }
+}
+
+#[test]
+fn calls_that_are_returned_are_so_by_their_values() {
+    for (text, expected) in [
+        ("return redis.call(n, 'a')", "return (redis.call(n, 'a'))"),
+        ("if x then return redis.pcall(n) end return 1", "if x then return (redis.pcall(n)) end return 1"),
+        ("local r = redis.call\nreturn r(n, f(1));", "local r = redis.call\nreturn (r(n, f(1)));"),
+        ("return function() return redis.call(n) end", "return function() return (redis.call(n)) end"),
+        // What is more than the call, or nothing that is known.
+        ("return redis.call(n)[1]", "return redis.call(n)[1]"),
+        ("return redis.call(n), 2", "return redis.call(n), 2"),
+        ("return redis.call(n) or 1", "return redis.call(n) or 1"),
+        ("return redis.call(n) .. 'x'", "return redis.call(n) .. 'x'"),
+        ("return redis.call(n)(1)", "return redis.call(n)(1)"),
+        ("return redis.sha1hex(n)", "return redis.sha1hex(n)"),
+        ("local redis = f() return redis.call(n)", "local redis = f() return redis.call(n)"),
+        ("local r = redis.call r = f return r(n)", "local r = redis.call r = f return r(n)"),
+        ("return 'open", "return 'open"),
+    ] {
+        let mut out = text.to_owned();
+        for (at, what) in returning_values(text.as_bytes(), &CommandTable::builtin()).iter().rev() {
+            out.insert_str(*at, if *what == Insertion::Open { "(" } else { ")" });
+        }
+        assert_eq!(out, expected);
     }
 }
