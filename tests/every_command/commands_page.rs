@@ -12,7 +12,7 @@ use std::{
 
 use slotway::{
     cluster::explain,
-    commands::table::{CommandTable, Flags, Spec, differences, refused},
+    commands::table::{CommandTable, Flags, Spec, Treatment, differences, in_database::InDatabase, refused},
     protocol::resp::Value,
 };
 
@@ -92,6 +92,34 @@ refused there.
 | Command | In a database of its own |
 | --- | --- |
 ";
+
+/// Lists in README and the configuration are written by hand.
+#[test]
+fn what_is_split_is_named_wherever_users_read_of_it() {
+    let page = |name: &str| fs::read_to_string(format!("{}/{name}", env!("CARGO_MANIFEST_DIR"))).expect("a page");
+    let (readme, config) = (page("README.md"), page("config/slotway.toml"));
+    // The paragraph with these words; a row of a table is one.
+    let around = |text: &str, words: &str| -> String {
+        let lines: Vec<&str> = text.lines().collect();
+        let at = lines.iter().position(|line| line.contains(words)).unwrap_or_else(|| panic!("nobody says {words:?}"));
+        lines[at.saturating_sub(3)..lines.len().min(at + 4)].join("\n")
+    };
+    let split = [around(&readme, "split by slot, merged"), around(&config, "\"split\" sends each node")];
+    let from_replicas = [
+        around(&readme, "has the replicas answer what only reads one key"),
+        around(&readme, "go slot by slot; of a part"),
+        around(&config, "goes to the primary all the same"),
+    ];
+    let table = CommandTable::builtin();
+    for spec in table.rows().iter().filter(|spec| matches!(spec.treatment, Treatment::Split(_))) {
+        let name = spec.name.to_uppercase();
+        assert!(differences::of(&spec.name).is_some(), "{name} has no sentence in differences.rs");
+        assert_eq!(spec.in_database, InDatabase::Keys, "{name} is not in in_database/names.rs");
+        assert!(split.iter().all(|text| text.contains(&name)), "{name} is split: README or slotway.toml do not say so");
+        let is_read_there = from_replicas.iter().all(|text| text.contains(&name));
+        assert_eq!(is_read_there, spec.reads_key_by_key(), "{name} at replicas: `touches`, README, slotway.toml");
+    }
+}
 
 #[test]
 fn the_page_of_commands_is_what_servers_say() {

@@ -297,8 +297,8 @@ fn operators_choose() {
 fn parts(line: &str, cut: impl FnOnce(&Request, &Spec) -> Option<Split>) -> Vec<String> {
     let words: Vec<&str> = line.split(' ').collect();
     with(&words, |request, spec| {
-        let spec = spec.expect("a row of the built-in table");
-        let split = cut(request, spec).expect(line);
+        let spec = spec.unwrap_or_else(|| panic!("{line}: table.txt, the built-in table, has no row for it"));
+        let split = cut(request, spec).unwrap_or_else(|| panic!("{line} is not split: see treatment/of_command.rs"));
         let lines = (0..split.parts.len()).map(|part| {
             let mut frame = Vec::new();
             split.encode(part, request, &mut frame);
@@ -322,13 +322,25 @@ fn by_slot(request: &Request, spec: &Spec) -> Option<Split> {
 #[test]
 fn splits_keep_each_key_with_what_belongs_to_it() {
     // Slots: b 3300, c 7365, d 11298, a 15495.
-    for (line, expected) in [
-        ("MGET a b {b}2 a", &["MGET b {b}2", "MGET a a"][..]),
-        ("MSET a 1 b 2 {a}2 3", &["MSET b 2", "MSET a 1 {a}2 3"]),
-        ("DEL d c b", &["DEL b", "DEL c", "DEL d"]),
-        ("MSETEX 3 a 1 b 2 {b}2 3 EX 10", &["MSETEX 2 b 2 {b}2 3 EX 10", "MSETEX 1 a 1 EX 10"]),
+    for (line, rule, expected) in [
+        ("MGET a b {b}2 a", MergeRule::KeyOrder, &["MGET b {b}2", "MGET a a"][..]),
+        ("MSET a 1 b 2 {a}2 3", MergeRule::AllSucceeded, &["MSET b 2", "MSET a 1 {a}2 3"]),
+        ("DEL d c b", MergeRule::Sum, &["DEL b", "DEL c", "DEL d"]),
+        ("UNLINK b a", MergeRule::Sum, &["UNLINK b", "UNLINK a"]),
+        ("EXISTS b a", MergeRule::Sum, &["EXISTS b", "EXISTS a"]),
+        ("TOUCH b a", MergeRule::Sum, &["TOUCH b", "TOUCH a"]),
+        (
+            "MSETEX 3 a 1 b 2 {b}2 3 EX 10",
+            MergeRule::AllSucceeded,
+            &["MSETEX 2 b 2 {b}2 3 EX 10", "MSETEX 1 a 1 EX 10"],
+        ),
     ] {
-        assert_eq!(parts(line, by_slot), expected, "{line}");
+        let cut = |request: &Request, spec: &Spec| {
+            let split = by_slot(request, spec);
+            assert_eq!(split.as_ref().map(|split| split.rule), Some(rule), "{line}: see treatment/of_command.rs");
+            split
+        };
+        assert_eq!(parts(line, cut), expected, "{line}");
     }
 }
 
