@@ -15,6 +15,7 @@ mod names;
 mod publish;
 pub mod reach;
 mod strays;
+mod supplanted;
 mod survey;
 
 use std::{
@@ -93,6 +94,8 @@ pub struct Discovery {
     suspects: HashMap<Address, Instant>,
     /// Addresses in other clusters, as complained of.
     strangers: HashSet<Address>,
+    /// Where another node was met in the place of a known one, and who that is.
+    supplanted: HashMap<Address, String>,
     /// Since when nodes do not tell what they take from a connection.
     secretive: Option<Instant>,
     /// Nodes that turn connections away, and since when that has been logged.
@@ -134,6 +137,8 @@ enum Done {
     Searched(Vec<ReachedNode>),
     /// Seeds that lead nowhere.
     Strays(Vec<DialError>),
+    /// What was open to a node that is another now; or why that could not be closed.
+    Closed(Address, Result<usize, DialError>),
     /// A primary was looked after; whether it was for the first time.
     LookedAfter(Outcome, bool),
 }
@@ -160,6 +165,7 @@ impl Discovery {
             known_cluster: KnownCluster::new(map),
             suspects: HashMap::new(),
             strangers: HashSet::new(),
+            supplanted: HashMap::new(),
             secretive: None,
             turned_away: HashMap::new(),
             former: Vec::new(),
@@ -193,6 +199,7 @@ impl Discovery {
                     Ok(Done::Surveyed(survey)) => self.surveyed(survey),
                     Ok(Done::Searched(found)) => self.searched(found),
                     Ok(Done::Strays(failures)) => self.tell_strays(&failures),
+                    Ok(Done::Closed(address, closed)) => self.closed_at(&address, closed),
                     Ok(Done::LookedAfter(outcome, first)) => self.looked_after(outcome, first),
                     Err(fault) => self.job_failed(&fault),
                 },
@@ -231,7 +238,11 @@ impl Discovery {
                     self.doubt(&node, Trigger::ConnectFailure, now)
                 }
                 Hint::Timeout { node } => self.doubt(&node, Trigger::Timeout, now),
-                Hint::Unwell { .. } => Trigger::Unwell,
+                Hint::Unwell { node } => {
+                    // It may be another by now.
+                    self.witness = self.known_cluster.place_of(&node).or(self.witness.take());
+                    Trigger::Unwell
+                }
                 Hint::FunctionsMissed { node } => {
                     missed.push(node);
                     Trigger::Unwell
@@ -328,6 +339,9 @@ impl Discovery {
                 self.known_cluster.doubt_at(&failure.node);
             }
         }
+        for answer in survey.answers.iter().chain(&survey.strangers) {
+            answer.id.iter().for_each(|id| self.met_at(&answer.asked, id));
+        }
         let (ours, strangers) = (std::mem::take(&mut survey.answers), std::mem::take(&mut survey.strangers));
         survey.answers = self.answers_of_one(ours, strangers, self.known_cluster.is_forsaken(now));
         for answer in &survey.answers {
@@ -339,7 +353,10 @@ impl Discovery {
         let resolved = std::mem::take(&mut survey.resolved);
         let well = match View::merge(survey.answers.into_iter().map(|answer| answer.view).collect()) {
             None => self.nobody_answered(&failures, remedy),
-            Some(view) if self.known_cluster.is_stale(&view, now) => false,
+            Some(view) if self.known_cluster.is_stale(&view, now) => {
+                self.search();
+                false
+            }
             Some(view) => self.believe(view, &here, &resolved),
         };
         let current = self.current();
@@ -435,6 +452,9 @@ impl Discovery {
 
     fn searched(&mut self, found: Vec<ReachedNode>) {
         self.searching = false;
+        for found in &found {
+            found.other.iter().for_each(|(address, id)| self.met_at(address, id));
+        }
         found.into_iter().for_each(|found| self.known_cluster.settle(found));
         if !self.publish_layout() {
             self.search();

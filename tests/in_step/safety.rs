@@ -113,6 +113,50 @@ fn another_server_at_a_known_address_gets_no_requests() {
     ours.nodes.truncate(1);
 }
 
+/// A node is taken from one cluster and put into another, where it owns the same slots, and never restarts: what is open to it
+/// stays open.
+#[test]
+fn a_node_that_has_joined_another_cluster_gets_no_requests() {
+    let two = || Cluster::start(Shape { primaries: 2, ..Shape::default() });
+    let (ours, other) = (two(), two());
+    let proxy = Proxy::start(Settings::new(ours.seeds()).expecting_warnings());
+    let (mut client, mut blocked, mut subscribed) = (proxy.client(), proxy.client(), proxy.client());
+    let (stays, lost) = (ours.key_on(0, "reset:"), ours.key_on(1, "reset:"));
+    let (list, channel) = (format!("{{{lost}}}list"), format!("{{{lost}}}channel"));
+    let slot = client.call(&["CLUSTER", "KEYSLOT", &lost]).integer() as usize;
+    assert_eq!(client.call(&["SET", &lost, "ours"]), "+OK\r\n");
+    blocked.send(&["BLPOP", &list, "0"]);
+    assert!(!subscribed.call(&["SSUBSCRIBE", &channel]).is_error());
+    eventually("the client to wait at the node", || ours.node(1).info("blocked_clients") == "1");
+    let moved = ours.node(1);
+    assert_eq!(moved.line("FLUSHALL"), "+OK\r\n");
+    assert_eq!(moved.line("CLUSTER RESET HARD"), "+OK\r\n");
+    let (id, owner) = (moved.line("CLUSTER MYID").string(), other.node(1));
+    assert!(!owner.line(&format!("CLUSTER MEET 127.0.0.1 {} {}", moved.port, moved.bus)).is_error());
+    eventually("the two to know each other", || {
+        owner.line("CLUSTER NODES").string().contains(&id)
+            && moved.line("CLUSTER NODES").string().contains(&other.id(1))
+    });
+    for node in [moved, owner, other.node(0)] {
+        eventually("the slot to be the stranger's", || {
+            !node.line(&format!("CLUSTER SETSLOT {slot} NODE {id}")).is_error()
+        });
+    }
+    eventually("the stranger to serve it", || {
+        moved.try_line(&format!("SET {lost} strange")).is_some_and(|said| said == "+OK\r\n")
+    });
+    // What comes first may still find it; what is known is that soon nothing does.
+    eventually("the node to be known for another", || {
+        format!("{:?}", client.call(&["GET", &lost])).contains("another node is there")
+    });
+    assert_eq!(moved.line(&format!("RPUSH {list} strange")), ":1\r\n");
+    assert_eq!(moved.line(&format!("SPUBLISH {channel} strange")), ":0\r\n", "nobody listens there");
+    assert!(blocked.reply().is_error(), "nothing is popped in another cluster");
+    assert!(client.call(&["SET", &lost, "ours"]).is_error());
+    assert_eq!(moved.line(&format!("GET {lost}")).string(), "strange");
+    assert_eq!(client.call(&["SET", &stays, "ours"]), "+OK\r\n");
+}
+
 #[test]
 fn what_may_have_run_is_not_sent_again() {
     let settings = |node: &FakeNode| {

@@ -188,6 +188,21 @@ impl KnownCluster {
         Some(found.reach.clone())
     }
 
+    /// Where a node was reached last.
+    pub fn place_of(&self, id: &str) -> Option<Address> {
+        self.reached.get(id).map(|found| found.reach.clone())
+    }
+
+    /// The node that was reached at this address, where the one with this id was not: it has taken its place.
+    pub fn supplanted_at(&self, address: &Address, id: &str) -> Option<String> {
+        let is_there = |found: &&ReachedNode| found.reach == *address;
+        let is_right = self.reached.get(id).is_some_and(|found| is_there(&found));
+        if is_right {
+            return None;
+        }
+        self.reached.values().find(is_there).map(|found| found.id.clone())
+    }
+
     /// Notes a MOVED.
     pub fn moved(&mut self, slot: Slot, address: Address, now: Instant) {
         self.moved.insert(slot, (address, now));

@@ -69,6 +69,8 @@ pub struct ReachedNode {
     pub why_not: String,
     /// Since when it is nowhere.
     pub lost_since: Option<SystemTime>,
+    /// Another node that was met where it should be: its address and id.
+    pub other: Option<(Address, String)>,
 }
 
 const ANNOUNCED: &str = "announced";
@@ -88,6 +90,7 @@ impl ReachedNode {
             how,
             why_not: String::new(),
             lost_since: None,
+            other: None,
         }
     }
 
@@ -234,9 +237,15 @@ impl SoughtNode {
             Some(Who::Nobody(why)) => why.clone(),
             Some(Who::Silent) | None => String::new(),
         };
+        let other = match first.get(self.first()) {
+            Some(Who::Node(id)) => Some((self.first().clone(), id.clone())),
+            Some(Who::Silent | Who::Nobody(_)) | None => None,
+        };
         match place {
-            Some((reach, how)) => ReachedNode { why_not, ..ReachedNode::new(&self.id, &self.announced, reach, how) },
-            None => ReachedNode { sure: false, why_not, ..self.here() },
+            Some((reach, how)) => {
+                ReachedNode { why_not, other, ..ReachedNode::new(&self.id, &self.announced, reach, how) }
+            }
+            None => ReachedNode { sure: false, why_not, other, ..self.here() },
         }
     }
 }
