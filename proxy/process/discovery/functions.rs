@@ -17,6 +17,10 @@ use std::{
 use tokio::task::JoinSet;
 use tracing::{debug, info, warn};
 
+use super::{
+    Discovery, Done,
+    schedule::{CALM, GAP},
+};
 use crate::{
     cluster::topology::{Node, Role, Topology},
     protocol::{address::Address, resp::Value},
@@ -319,4 +323,56 @@ async fn list(node: &mut Control) -> Result<Vec<Library>, NotDone> {
         Some(Library { name: name.to_owned(), code: code.to_vec() })
     };
     Ok(listed.items().iter().filter_map(library).collect())
+}
+
+impl Discovery {
+    /// Looks after the primaries that are new in a snapshot; FCALL to them waits until that is done.
+    pub(super) fn meet_primaries(&mut self, next: &mut Topology) {
+        for (task, waits) in self.functions.meet(next) {
+            if waits {
+                next.unready.push(task.id.clone());
+            }
+            self.look_after(task, Duration::ZERO, true);
+        }
+        next.unready.retain(|id| next.nodes.iter().any(|node| node.id == *id));
+        next.behind = self.functions.behind();
+    }
+
+    /// Makes the functions of a node that has missed a change like those of the others.
+    pub(super) fn make_alike(&mut self, id: &str, after: Duration) {
+        let current = self.current();
+        self.publish((*current).clone());
+        if let Some(task) = self.functions.again(id, &current) {
+            self.look_after(task, after, true);
+        }
+    }
+
+    fn look_after(&mut self, task: Task, after: Duration, first: bool) {
+        let work = look_after(task, after, self.login.clone(), self.dialer.clone());
+        self.jobs.spawn(async move { Done::LookedAfter(work.await, first) });
+    }
+
+    pub(super) fn looked_after(&mut self, outcome: Outcome, first: bool) {
+        let id = outcome.task.id.clone();
+        self.metrics.functions_given(outcome.given);
+        let look_again = !outcome.gifts.is_empty() && (first || !outcome.complete);
+        let late = outcome.late;
+        self.functions.done(outcome);
+        if self.functions.is_behind(&id) {
+            return self.make_alike(&id, GAP);
+        }
+        let mut next = (*self.current()).clone();
+        if next.unready.contains(&id) || next.behind.contains(&id) {
+            next.unready.retain(|unready| *unready != id);
+            self.publish(next);
+        }
+        if (look_again || late.is_some())
+            && let Some(again) = self.functions.again(&id, &self.current())
+        {
+            match late {
+                Some(late) => self.look_after(again.late(late), GAP, first),
+                None => self.look_after(again, self.request_timeout + CALM, false),
+            }
+        }
+    }
 }

@@ -37,10 +37,14 @@ pub fn parted(mut answers: Vec<NodeAnswer>, seeds: &[Address]) -> (Vec<NodeAnswe
     let place = |answer: &NodeAnswer| seeds.iter().position(|seed| *seed == answer.asked).unwrap_or(seeds.len());
     let last = |answer: &&NodeAnswer| (answer.view.covered(), seeds.len() - place(answer));
     let Some(first) = answers.iter().max_by_key(last) else { return (answers, Vec::new()) };
+    let asked = first.asked.clone();
     let mut known: HashSet<String> = first.view.seen.iter().map(|seen| seen.id.clone()).collect();
     let mut ours = Vec::new();
     loop {
-        let is_known = |answer: &mut NodeAnswer| answer.view.seen.iter().any(|seen| known.contains(&seen.id));
+        // The first has no node in common with itself where it tells of none: nobody owns a slot yet.
+        let is_known = |answer: &mut NodeAnswer| {
+            answer.asked == asked || answer.view.seen.iter().any(|seen| known.contains(&seen.id))
+        };
         let more: Vec<NodeAnswer> = answers.extract_if(.., is_known).collect();
         if more.is_empty() {
             return (ours, answers);
@@ -73,10 +77,11 @@ impl Discovery {
         let (mut answers, others) = if ours.is_empty() {
             let (heirs, others): (Vec<_>, Vec<_>) =
                 strangers.into_iter().partition(|answer| forsaken || replaces(&answer.view, &current));
-            let (heirs, more) = parted(heirs, &self.seeds);
+            let (heirs, more) = parted(heirs, &self.contacts.seeds);
             (heirs, others.into_iter().chain(more).collect())
         } else {
-            let (ours, more) = if current.covered() == 0 { parted(ours, &self.seeds) } else { (ours, Vec::new()) };
+            let (ours, more) =
+                if current.covered() == 0 { parted(ours, &self.contacts.seeds) } else { (ours, Vec::new()) };
             (ours, strangers.into_iter().chain(more).collect::<Vec<_>>())
         };
         self.strangers.retain(|stranger| !answers.iter().any(|answer| answer.asked == *stranger));

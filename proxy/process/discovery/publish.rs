@@ -5,11 +5,11 @@ use std::{collections::HashSet, sync::Arc, time::Duration};
 use tokio::time::Instant;
 use tracing::{debug, error, info};
 
-use super::{Discovery, MOST_FORMER, WATCHFUL_INTERVAL, moves::Moves, reach::News};
+use super::{Discovery, moves::Moves, reach::News};
 use crate::{
     cluster::topology::{Node, Role, Topology, slots_text},
     metrics::{
-        NodeState, Slots, Trigger,
+        NodeState, Slots,
         events::EventKind,
         readable::{length, time_of_day},
     },
@@ -56,8 +56,7 @@ impl Discovery {
         next.epoch = current.epoch + u64::from(changed);
         if changed || next.fallen != current.fallen {
             self.tell_changes(&current, &next);
-            self.last_change = Some(Instant::now());
-            self.look_again(WATCHFUL_INTERVAL, Trigger::Interval, Instant::now());
+            self.schedule.changed(Instant::now());
         }
         if next.accepts != current.accepts {
             debug!("what the nodes take from a connection: {:?}", next.accepts);
@@ -194,8 +193,7 @@ impl Discovery {
                     .for_each(|text| events.info(EventKind::Member, text));
             }
         }
-        self.former.extend(current.departed(next).map(|gone| gone.reach.clone()));
-        self.former.drain(..self.former.len().saturating_sub(MOST_FORMER));
+        self.contacts.departed(current.departed(next).map(|gone| gone.reach.clone()));
         let clash = next.clash();
         if let Some(clash) = clash.as_deref().filter(|_| clash != self.clash) {
             error!("{}", Name::Addresses.on(clash));

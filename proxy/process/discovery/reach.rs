@@ -281,3 +281,6 @@ async fn who(address: &Address, login: &Login, dialer: &Dialer) -> Who {
         Err(error) => Who::Nobody(error.to_string()),
     }
 }
+
+#[cfg(test)]
+mod tests;

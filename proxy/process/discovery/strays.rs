@@ -40,7 +40,7 @@ impl Discovery {
         }
         self.strays_looked = Some(now);
         let strays: Vec<Address> =
-            self.seeds.iter().filter(|seed| !self.known_cluster.is_node_at(seed)).cloned().collect();
+            self.contacts.seeds.iter().filter(|seed| !self.known_cluster.is_node_at(seed)).cloned().collect();
         if !strays.is_empty() {
             let looking = unreachable(strays, self.login.clone(), self.dialer.clone());
             self.jobs.spawn(async { Done::Strays(looking.await) });

@@ -211,3 +211,6 @@ async fn learn(
     let modules = modules.items().to_vec();
     Some((ServerInfo { databases, modules, framing, ..newest.server.clone() }, commands))
 }
+
+#[cfg(test)]
+mod tests;
