@@ -8,17 +8,13 @@ use std::sync::Arc;
 use tokio::sync::{mpsc, watch};
 use tracing_subscriber::filter::Targets;
 
-use super::{certificates::Certificates, passwords::Passwords, watched, worker::Worker};
+use super::{certificates::Certificates, passwords::Passwords, server::Shared, watched, worker::Worker};
 use crate::{
-    clients::{
-        Clients, Order,
-        users::{Adopted, Users},
-    },
+    clients::{Order, users::Adopted},
     config::{Config, ShownKey, Sources},
-    metrics::{Metrics, events::EventKind},
+    metrics::events::EventKind,
     upstream::{
-        descriptors::Descriptors,
-        dial::{Control, Credentials, DialStep, Dialer, Login},
+        dial::{Control, Credentials, DialStep, Login},
         router::{ReloadRequest, Reloads},
     },
 };
@@ -53,30 +49,26 @@ pub(super) struct Reloader<'a> {
     pub(super) certificates: Certificates,
     pub(super) passwords: Passwords,
     pub(super) workers: &'a [Worker],
-    pub(super) clients: &'a Clients,
-    pub(super) users: &'a Users,
-    pub(super) descriptors: &'a Descriptors,
-    pub(super) dialer: &'a Dialer,
-    pub(super) metrics: &'a Metrics,
+    pub(super) shared: &'a Shared,
 }
 
 impl Reloader<'_> {
     /// Reloads whenever somebody asks, and takes certificates and passwords whose files have changed. Never ends.
     pub(super) async fn run(mut self) {
-        self.certificates.announce(self.metrics);
+        self.certificates.announce(&self.shared.metrics);
         loop {
             tokio::select! {
                 Some(request) = self.rereading.requests.recv() => {
                     let report = self.reload().await;
                     match &report {
-                        Ok(lines) => self.metrics.events().info(EventKind::Process, format!("reloaded: {}", lines.join("; "))),
+                        Ok(lines) => self.shared.metrics.events().info(EventKind::Process, format!("reloaded: {}", lines.join("; "))),
                         Err(why) => tracing::warn!("the new configuration is not taken, the old one serves on: {why}"),
                     }
                     // Who asked may have gone.
                     let _ = request.send(report);
                 }
                 () = tokio::time::sleep(watched::LOOK) => {
-                    self.certificates.look(self.metrics);
+                    self.certificates.look(&self.shared.metrics);
                     self.passwords.look();
                 }
             }
@@ -91,20 +83,20 @@ impl Reloader<'_> {
             self.try_password(&new.config).await?;
         }
         // Last of what may fail: files that have been read count as known, and are looked at only when they change again.
-        let certificates = self.certificates.read_again(self.metrics)?;
+        let certificates = self.certificates.read_again(&self.shared.metrics)?;
         // From here on nothing fails.
         let config = Arc::new(new.config);
-        self.dialer.adopt(&config);
-        self.descriptors.want(config.max_clients);
-        self.clients.set_most_buffered(config.max_buffered);
-        let Adopted { gone, with_fewer_channels } = self.users.adopt(&config);
-        for client in self.clients.all() {
+        self.shared.dialer.adopt(&config);
+        self.shared.descriptors.want(config.max_clients);
+        self.shared.clients.set_most_buffered(config.max_buffered);
+        let Adopted { gone, with_fewer_channels } = self.shared.users.adopt(&config);
+        for client in self.shared.clients.all() {
             let is_of = |names: &[Box<str>]| names.iter().any(|name| *client.about().user == **name);
             if is_of(&gone) || client.is_subscribed() && is_of(&with_fewer_channels) {
                 client.tell(Order::Drain);
             }
         }
-        self.passwords = Passwords::of(&config, self.users);
+        self.passwords = Passwords::of(&config, &self.shared.users);
         if new.taken.iter().any(|key| key == "log") {
             (self.rereading.set_log)(&config.log);
         }
@@ -116,7 +108,7 @@ impl Reloader<'_> {
         self.config.send_replace(config);
         self.rereading.shown = new.shown;
         let mut report = new.report;
-        report.extend(self.certificates.take(certificates, self.metrics));
+        report.extend(self.certificates.take(certificates, &self.shared.metrics));
         if report.is_empty() {
             report.push("nothing has changed".to_owned());
         }
@@ -128,7 +120,7 @@ impl Reloader<'_> {
         // Said as it is, whatever has been in force before.
         let login = Login { credentials: Credentials::of(config), is_said: true, ..Login::default() };
         for seed in config.seeds.iter() {
-            match Control::open(seed, &login, self.dialer).await {
+            match Control::open(seed, &login, &self.shared.dialer).await {
                 Ok(_) => return Ok(()),
                 Err(error) if error.step == DialStep::Login && error.permanent => {
                     return Err(format!("`password`: {seed} does not take it: {}", error.why));
@@ -140,3 +132,6 @@ impl Reloader<'_> {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -120,7 +120,7 @@ impl Post {
             .async_io(Interest::WRITABLE, || {
                 let mut space = [MaybeUninit::uninit(); cmsg_space!(ScmRights(MOST))];
                 let mut rights = SendAncillaryBuffer::new(&mut space);
-                if !rights.push(SendAncillaryMessage::ScmRights(sockets)) {
+                if sockets.len() > MOST || !rights.push(SendAncillaryMessage::ScmRights(sockets)) {
                     return Err(io::Error::other("there are too many listeners to hand over"));
                 }
                 Ok(sendmsg(stream.as_fd(), &[IoSlice::new(GREETING)], &mut rights, SendFlags::NOSIGNAL)?)
@@ -129,5 +129,118 @@ impl Post {
         let mut said = [0; READY.len()];
         tokio::time::timeout(SUCCESSION, stream.read_exact(&mut said)).await.map_err(|_| io::ErrorKind::TimedOut)??;
         if said == *READY { Ok(Successor(stream)) } else { Err(io::ErrorKind::InvalidData.into()) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        net::{SocketAddr, TcpListener},
+        os::unix::net::UnixListener,
+        path::PathBuf,
+        pin::pin,
+    };
+
+    use tempfile::TempDir;
+    use tokio::task::spawn_blocking;
+
+    use super::*;
+
+    /// A socket that is listened on, and where.
+    fn listening() -> (TcpListener, SocketAddr) {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        (listener, address)
+    }
+
+    fn folder() -> (TempDir, PathBuf) {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("takeover");
+        (folder, path)
+    }
+
+    /// Asks, from another thread.
+    async fn asked(path: &Path) -> io::Result<Option<(Inherited, Predecessor)>> {
+        let path = path.to_owned();
+        spawn_blocking(move || ask(&path)).await.unwrap()
+    }
+
+    #[tokio::test]
+    async fn who_is_not_there_is_no_error_and_who_is_another_is() {
+        let (_folder, path) = folder();
+        assert!(asked(&path).await.unwrap().is_none(), "there is no such file");
+        drop(UnixListener::bind(&path).unwrap());
+        assert!(asked(&path).await.unwrap().is_none(), "the process has crashed");
+        std::fs::remove_file(&path).unwrap();
+        let another = UnixListener::bind(&path).unwrap();
+        for word in ["", "slotway", "220 mail.example ESMTP ready\r\n"] {
+            let speaking = async {
+                let another = another.try_clone().unwrap();
+                spawn_blocking(move || another.accept().unwrap().0.write_all(word.as_bytes()).unwrap()).await.unwrap();
+            };
+            let (found, ()) = tokio::join!(asked(&path), speaking);
+            assert!(found.unwrap_err().to_string().contains("no Slotway"), "{word}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_successor_has_the_sockets_at_once_and_the_turn_once_it_is_ready() {
+        let (_folder, path) = folder();
+        let (listener, address) = listening();
+        let post = Post::at(&path).unwrap();
+        let sockets = [listener.as_fd()];
+        let mut handing = pin!(post.hand_over(&sockets));
+        let (inherited, predecessor) = tokio::select! {
+            _ = &mut handing => panic!("nobody is ready"),
+            found = asked(&path) => found.unwrap().unwrap(),
+        };
+        assert_eq!(inherited.left(), [address.to_string()]);
+        assert!(inherited.owns_files, "it has to remove them");
+        let stepping = spawn_blocking(|| predecessor.step_down());
+        let successor = handing.await;
+        assert!(!stepping.is_finished(), "it waits until the other has let go");
+        drop(successor);
+        stepping.await.unwrap().unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_successor_that_does_not_become_ready_changes_nothing() {
+        let (_folder, path) = folder();
+        let (listener, address) = listening();
+        let post = Post::at(&path).unwrap();
+        let sockets = [listener.as_fd()];
+        for _ in 0..2 {
+            let (failed, found) =
+                tokio::join!(post.try_hand_over(&sockets), async { drop(asked(&path).await.unwrap()) });
+            assert_eq!(failed.unwrap_err().kind(), io::ErrorKind::UnexpectedEof, "{found:?}");
+        }
+        let (handed, found) = tokio::join!(post.try_hand_over(&sockets), async {
+            let (inherited, mut predecessor) = asked(&path).await.unwrap().unwrap();
+            predecessor.0.write_all(b"roger\n").unwrap();
+            inherited.left()
+        });
+        assert_eq!((handed.unwrap_err().kind(), found), (io::ErrorKind::InvalidData, vec![address.to_string()]));
+        let handing = async { drop(post.try_hand_over(&sockets).await.unwrap()) };
+        let stepping = async {
+            let (_, predecessor) = asked(&path).await.unwrap().unwrap();
+            spawn_blocking(|| predecessor.step_down()).await.unwrap().unwrap();
+        };
+        tokio::join!(handing, stepping);
+    }
+
+    #[tokio::test]
+    async fn more_sockets_than_a_message_carries_are_refused() {
+        let (_folder, path) = folder();
+        let (listener, _) = listening();
+        let post = Post::at(&path).unwrap();
+        let sockets = vec![listener.as_fd(); MOST + 1];
+        let (handed, found) = tokio::join!(post.try_hand_over(&sockets), asked(&path));
+        assert!(handed.unwrap_err().to_string().contains("too many"));
+        assert!(found.is_err());
+        let sockets = vec![listener.as_fd(); MOST];
+        let (_, found) = tokio::join!(post.try_hand_over(&sockets), async {
+            asked(&path).await.unwrap().map(|(inherited, _)| inherited.left().len())
+        });
+        assert_eq!(found, Some(MOST));
     }
 }

@@ -57,6 +57,7 @@ const READY_AT_ONCE: u32 = 1024;
 pub struct Worker {
     thread: JoinHandle<()>,
     messages: mpsc::UnboundedSender<WorkerMessage>,
+    clients: Arc<Clients>,
     sessions: Arc<AtomicUsize>,
 }
 
@@ -84,7 +85,7 @@ pub struct Blueprint {
 /// What a worker is to do.
 enum WorkerMessage {
     /// Serve a client.
-    Serve(NewClient),
+    Serve(Accepted, ClientGuard),
     /// Go by a new configuration from now on, and say when that is done.
     Adopt(Arc<Config>, oneshot::Sender<()>),
     /// Publish what has been counted, and then say so.
@@ -104,38 +105,34 @@ impl Publisher {
     }
 }
 
-struct NewClient {
-    stream: Accepted,
-    client: Arc<Client>,
-    descriptor: Descriptor,
-}
-
 impl Worker {
     /// Starts the worker with this number.
     pub fn start(number: usize, blueprint: Blueprint) -> io::Result<Worker> {
         let (messages, queue) = mpsc::unbounded_channel();
         let sessions = Arc::new(AtomicUsize::new(0));
-        let count = sessions.clone();
+        let clients = blueprint.common.clients.clone();
         let runtime = move || {
             let mut builder = Builder::new_current_thread();
             builder.enable_all().event_interval(READY_AT_ONCE).build_local(LocalOptions::default())
         };
         let thread = thread::Builder::new().name(format!("worker-{number}")).spawn(move || match runtime() {
-            Ok(runtime) => runtime.block_on(run(blueprint, queue, count)),
+            Ok(runtime) => runtime.block_on(run(blueprint, queue)),
             Err(error) => tracing::error!(%error, "a worker cannot start"),
         })?;
-        Ok(Worker { thread, messages, sessions })
+        Ok(Worker { thread, messages, clients, sessions })
     }
 
-    /// How many clients it serves.
+    /// How many clients it serves. One that has ended is full: the others are to be preferred.
     pub fn load(&self) -> usize {
-        self.sessions.load(Relaxed)
+        if self.messages.is_closed() { usize::MAX } else { self.sessions.load(Relaxed) }
     }
 
-    /// Hands it a client, with the open file that it takes; false where the worker has ended.
-    pub fn welcome(&self, stream: Accepted, client: Arc<Client>, descriptor: Descriptor) -> bool {
+    /// Hands it a client, with the open file that it takes. A worker that has ended closes it.
+    pub fn welcome(&self, stream: Accepted, client: Arc<Client>, descriptor: Descriptor) {
         self.sessions.fetch_add(1, Relaxed);
-        self.messages.send(WorkerMessage::Serve(NewClient { stream, client, descriptor })).is_ok()
+        let (clients, sessions) = (self.clients.clone(), self.sessions.clone());
+        let guard = ClientGuard { client, clients, sessions, _descriptor: descriptor };
+        let _ = self.messages.send(WorkerMessage::Serve(stream, guard));
     }
 
     /// Has it go by this configuration. Resolves when it does; fails where it has ended.
@@ -159,7 +156,7 @@ impl Worker {
     }
 }
 
-async fn run(blueprint: Blueprint, mut messages: mpsc::UnboundedReceiver<WorkerMessage>, sessions: Arc<AtomicUsize>) {
+async fn run(blueprint: Blueprint, mut messages: mpsc::UnboundedReceiver<WorkerMessage>) {
     let router = build_router(&blueprint);
     let mut publish = tokio::time::interval(PUBLISH_EVERY);
     publish.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -170,9 +167,7 @@ async fn run(blueprint: Blueprint, mut messages: mpsc::UnboundedReceiver<WorkerM
                     router.publish();
                     let _ = done.send(());
                 }
-                Some(WorkerMessage::Serve(NewClient { stream, client, descriptor })) => {
-                    let (clients, sessions) = (blueprint.common.clients.clone(), sessions.clone());
-                    let guard = ClientGuard { client, clients, sessions, _descriptor: descriptor };
+                Some(WorkerMessage::Serve(stream, guard)) => {
                     spawn_local(serve(router.clone(), stream, guard));
                 }
                 Some(WorkerMessage::Adopt(config, done)) => {
@@ -219,7 +214,7 @@ fn build_router(blueprint: &Blueprint) -> Rc<Router> {
     )
 }
 
-/// A client's place in the registry and in the worker's count, given back however its session ends.
+/// A client's place in the registry and in the worker's count, given back however its session ends, and where none begins.
 struct ClientGuard {
     client: Arc<Client>,
     clients: Arc<Clients>,
@@ -259,3 +254,6 @@ async fn serve(router: Rc<Router>, stream: Accepted, guard: ClientGuard) {
     tally.client_left(reason);
     drop(guard);
 }
+
+#[cfg(test)]
+mod tests;

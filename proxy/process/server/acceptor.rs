@@ -3,23 +3,17 @@
 use std::{
     cell::Cell,
     io,
-    sync::Arc,
     task::Poll,
     time::{Duration, Instant},
 };
 
 use socket2::{Domain, Socket, Type};
 
+use super::Shared;
 use crate::{
-    clients::Clients,
-    config::Config,
-    metrics::Metrics,
     process::worker::Worker,
     protocol::says,
-    upstream::{
-        descriptors::Descriptors,
-        transport::{Arrival, Keepalive, Listener},
-    },
+    upstream::transport::{Arrival, Keepalive, Listener},
 };
 
 /// How long a full process or file table is left alone before the next connection is accepted.
@@ -30,10 +24,7 @@ const COMPLAIN_EVERY: Duration = Duration::from_secs(10);
 /// Accepts clients and hands each to the worker that has the fewest. SO_REUSEPORT instead would hash them: few and
 /// long-lived clients would leave workers idle.
 pub(super) struct Acceptor<'a> {
-    config: &'a Config,
-    clients: &'a Arc<Clients>,
-    descriptors: &'a Arc<Descriptors>,
-    metrics: &'a Metrics,
+    shared: &'a Shared,
     workers: &'a [Worker],
     /// An open file to give up where the system has no other, so that a newcomer can be told so.
     spare: Cell<Option<Socket>>,
@@ -42,15 +33,8 @@ pub(super) struct Acceptor<'a> {
 }
 
 impl<'a> Acceptor<'a> {
-    pub(super) fn new(
-        config: &'a Config,
-        clients: &'a Arc<Clients>,
-        descriptors: &'a Arc<Descriptors>,
-        metrics: &'a Metrics,
-        workers: &'a [Worker],
-    ) -> Acceptor<'a> {
-        let (spare, complaint) = (Cell::new(open_file()), Cell::new(None));
-        Acceptor { config, clients, descriptors, metrics, workers, spare, complaint }
+    pub(super) fn new(shared: &'a Shared, workers: &'a [Worker]) -> Acceptor<'a> {
+        Acceptor { shared, workers, spare: Cell::new(open_file()), complaint: Cell::new(None) }
     }
 
     /// Accepts clients for ever.
@@ -101,7 +85,7 @@ impl<'a> Acceptor<'a> {
     }
 
     fn refuse(&self, arrival: Arrival, reason: &'static str) {
-        self.metrics.rejected(reason);
+        self.shared.metrics.rejected(reason);
         arrival.turn_away(format!("-{}\r\n", says::MAX_CLIENTS).as_bytes());
     }
 
@@ -116,27 +100,23 @@ impl<'a> Acceptor<'a> {
 
     /// Lets in who has come by the listener with this number, where there is room.
     fn admit(&self, arrival: Arrival, listener: usize) {
-        if self.clients.count() >= self.descriptors.max_clients() {
+        if self.shared.clients.count() >= self.shared.descriptors.max_clients() {
             return self.refuse(arrival, "max_clients");
         }
-        let Some(descriptor) = self.descriptors.try_take() else {
+        let Some(descriptor) = self.shared.descriptors.try_take() else {
             if self.may_complain() {
-                let clients = self.clients.count();
+                let clients = self.shared.clients.count();
                 tracing::warn!(clients, "clients are turned away: all open files are in use, raise `ulimit -n`");
             }
             return self.refuse(arrival, "descriptors");
         };
         let (peer, local) = (arrival.peer.clone(), arrival.local.clone());
-        let _ = arrival.tune(Keepalive { idle: self.config.tcp_keepalive, unacknowledged: None });
+        let _ = arrival.tune(Keepalive { idle: self.shared.config.tcp_keepalive, unacknowledged: None });
         let (Ok(stream), Some(worker)) = (arrival.detach(), self.workers.iter().min_by_key(|worker| worker.load()))
         else {
             return;
         };
-        let client = self.clients.join(peer, local, listener);
-        let id = client.id;
-        if !worker.welcome(stream, client, descriptor) {
-            self.clients.leave(id);
-        }
+        worker.welcome(stream, self.shared.clients.join(peer, local, listener), descriptor);
     }
 }
 
