@@ -1,127 +1,24 @@
-//! What is counted of clients.
+//! What is counted of clients: by each worker here, and of all of them in `totals`.
 
-use std::{
-    cell::RefCell,
-    collections::HashMap,
-    fmt, io,
-    sync::{
-        Arc, Mutex,
-        atomic::{AtomicU64, Ordering::Relaxed},
-    },
-    time::Duration,
+mod outcomes;
+mod totals;
+
+use std::{cell::RefCell, collections::HashMap, fmt, sync::Arc, time::Duration};
+
+use metrics::Counter;
+
+pub(super) use self::totals::ClientSeries;
+pub use self::{
+    outcomes::{Disconnect, Handshake, Redirect, Transaction},
+    totals::Totals,
 };
-
-use metrics::{Counter, Gauge};
-
 use super::{
     CommandClass, CommandId, Metrics, NodeError, Registry,
-    asked::{AllAsked, CallKind, WorkerAsked},
-    histogram,
-    history::Counted,
+    asked::{CallKind, WorkerAsked},
     hot::Sampler,
-    labels::labels,
-    lock, names,
-    series::{Level, Total, series},
+    names,
+    series::series,
 };
-
-labels! {
-    /// Why a client's connection ended.
-    Disconnect {
-        /// The client closed it.
-        Eof = "eof",
-        /// The client said QUIT.
-        Quit = "quit",
-        /// The connection broke.
-        Reset = "reset",
-        /// The client was silent for too long.
-        Idle = "idle",
-        /// The client did not read what it was owed.
-        OutputLimit = "output_limit",
-        /// What it sent was no request.
-        Protocol = "protocol",
-        /// Somebody said CLIENT KILL, or the proxy stopped without more patience.
-        Killed = "killed",
-        /// The node that held state of this client was lost.
-        NodeLost = "node_lost",
-        /// The proxy stopped; everything had been answered.
-        Drain = "drain",
-        /// The client had come to a port of TLS, and TLS was not agreed on.
-        Handshake = "handshake",
-        /// The client came from another machine to a port that is open to everyone (`protected_mode`).
-        Protected = "protected_mode",
-        /// A PROXY header should have come first, and did not.
-        ProxyHeader = "proxy_header",
-        /// A bug in the proxy.
-        Panic = "panic",
-    }
-}
-
-impl Disconnect {
-    /// What an error of its socket says.
-    pub fn of(error: &io::Error) -> Disconnect {
-        match error.kind() {
-            io::ErrorKind::UnexpectedEof => Disconnect::Eof,
-            _ => Disconnect::Reset,
-        }
-    }
-}
-
-labels! {
-    /// How a TLS handshake with a client ended.
-    Handshake {
-        /// TLS is spoken.
-        Agreed = "ok",
-        /// The client spoke plain text.
-        PlainText = "plain_text",
-        /// A certificate was missing, or did not count.
-        Certificate = "certificate",
-        /// Something else was wrong.
-        Failed = "failed",
-        /// The client left, or took too long.
-        Gone = "gone",
-    }
-}
-
-labels! {
-    /// How a transaction ended.
-    Transaction {
-        /// EXEC ran it.
-        Executed = "executed",
-        /// A watched key had changed.
-        Dirty = "dirty",
-        /// A command in it could not be queued.
-        Aborted = "aborted",
-        /// The client discarded it, or left.
-        Discarded = "discarded",
-        /// The transaction failed, or its outcome is unknown.
-        Failed = "failed",
-    }
-}
-
-labels! {
-    /// What a node's redirect is about.
-    Redirect {
-        /// The slot has another owner.
-        Moved = "moved",
-        /// Some keys of the slot are elsewhere.
-        Ask = "ask",
-        /// Keys of one request are in two places.
-        TryAgain = "tryagain",
-    }
-}
-
-impl Redirect {
-    fn of(error: NodeError) -> Option<Redirect> {
-        match error {
-            NodeError::Moved => Some(Redirect::Moved),
-            NodeError::Ask => Some(Redirect::Ask),
-            NodeError::TryAgain => Some(Redirect::TryAgain),
-            NodeError::ClusterDown | NodeError::Loading | NodeError::MasterDown | NodeError::ReadOnly => None,
-            NodeError::Replica | NodeError::NoScript | NodeError::Timeout | NodeError::Connection => None,
-            NodeError::Other => None,
-        }
-    }
-}
 
 series! {
     /// What a worker counts of its clients.
@@ -316,8 +213,7 @@ impl ClientTally {
             let counters = known.entry(id).or_insert_with(|| series.command(registry, id));
             counters[0].increment(well);
             counters[1].increment(failed);
-            series.all_commands.fetch_add(well + failed, Relaxed);
-            series.all_failed.fetch_add(failed, Relaxed);
+            series.answered(well, failed);
         }
     }
 }
@@ -332,122 +228,5 @@ impl Drop for ClientTally {
     fn drop(&mut self) {
         self.publish();
         self.counts.withdraw(&self.metrics.shared.client.totals);
-    }
-}
-
-/// Sums over all workers since the start, up to the last publication.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Totals {
-    /// Commands answered.
-    pub commands: u64,
-    /// Clients accepted.
-    pub connections_received: u64,
-    /// Clients turned away.
-    pub rejected: u64,
-    /// Bytes read from clients.
-    pub received_bytes: u64,
-    /// Bytes written to clients.
-    pub sent_bytes: u64,
-    /// Clients connected now.
-    pub clients: i64,
-    /// Clients in a blocking command now.
-    pub blocked: i64,
-    /// Redirects that were followed for clients.
-    pub redirects: u64,
-    /// Requests that were sent again for clients, redirected ones included.
-    pub retries: u64,
-    /// Requests that were sent again in vain.
-    pub given_up: u64,
-}
-
-fn sum(totals: &[Total]) -> u64 {
-    totals.iter().map(Total::sum).sum()
-}
-
-/// The clients' series, shared by all workers.
-pub(super) struct ClientSeries {
-    totals: ClientTotals,
-    pub(super) asked: AllAsked,
-    commands: Mutex<HashMap<CommandId, Arc<[Counter; 2]>>>,
-    all_commands: AtomicU64,
-    all_failed: AtomicU64,
-    /// Counters whose label values are not known beforehand.
-    named: Mutex<HashMap<(&'static str, &'static str), Counter>>,
-    all_rejected: AtomicU64,
-    pub(super) buffered: Level,
-    build_info: Gauge,
-}
-
-impl ClientSeries {
-    pub(super) fn new(registry: &Registry) -> ClientSeries {
-        let build = [("version", crate::VERSION), ("revision", crate::REVISION)];
-        let series = ClientSeries {
-            totals: ClientTotals::new(registry, &[]),
-            asked: AllAsked::default(),
-            commands: Mutex::default(),
-            all_commands: AtomicU64::default(),
-            all_failed: AtomicU64::default(),
-            named: Mutex::default(),
-            all_rejected: AtomicU64::default(),
-            buffered: Level::new(registry.gauge(&names::CLIENT_BUFFERED, &[])),
-            build_info: registry.gauge(&names::BUILD_INFO, &build),
-        };
-        // Shown from the start, so that the first one is an increase from zero and not a new series.
-        series.command(registry, CommandId::OTHER);
-        for reason in ["max_clients", "descriptors"] {
-            let _ = series.named(registry, &names::CLIENT_REJECTED, reason);
-        }
-        for reason in ["bulk_len", "multibulk_len", "inline"] {
-            let _ = series.named(registry, &names::CLIENT_PROTOCOL_ERRORS, reason);
-        }
-        series
-    }
-
-    pub(super) fn rejected(&self, registry: &Registry, reason: &'static str) {
-        self.all_rejected.fetch_add(1, Relaxed);
-        self.named(registry, &names::CLIENT_REJECTED, reason).increment(1);
-    }
-
-    fn command(&self, registry: &Registry, id: CommandId) -> Arc<[Counter; 2]> {
-        let make = || {
-            let name = id.name();
-            let counter = |result| registry.counter(&names::COMMANDS, &[("command", &name), ("result", result)]);
-            Arc::new([counter("ok"), counter("error")])
-        };
-        lock(&self.commands).entry(id).or_insert_with(make).clone()
-    }
-
-    fn named(&self, registry: &Registry, family: &'static names::Family, reason: &'static str) -> Counter {
-        let make = || registry.counter(family, &[("reason", reason)]);
-        lock(&self.named).entry((family.name, reason)).or_insert_with(make).clone()
-    }
-
-    pub(super) fn totals(&self) -> Totals {
-        Totals {
-            commands: self.all_commands.load(Relaxed),
-            connections_received: self.totals.came.sum(),
-            rejected: self.all_rejected.load(Relaxed),
-            received_bytes: self.totals.received.sum(),
-            sent_bytes: self.totals.sent.sum(),
-            clients: self.totals.connections.now(),
-            blocked: self.totals.blocked.now(),
-            redirects: sum(&self.totals.absorbed),
-            retries: sum(&self.totals.retries),
-            given_up: sum(&self.totals.given_up),
-        }
-    }
-
-    /// What was counted of all commands up to now.
-    pub(super) fn counted(&self) -> Counted {
-        let durations = histogram::sum(&self.totals.durations);
-        let (requests, errors) = (self.all_commands.load(Relaxed), self.all_failed.load(Relaxed));
-        Counted { requests, errors, failed: 0, durations }
-    }
-
-    /// Has the series show the present values.
-    pub(super) fn show(&self) {
-        self.totals.show();
-        self.buffered.show();
-        self.build_info.set(1);
     }
 }
