@@ -102,7 +102,7 @@ fn true_number(flavour: Flavour) {
     });
     assert!(text(&client.reply()).starts_with("-UNBLOCKED "));
     client.send(&["WAIT", "1", "0"]);
-    thread::sleep(Duration::from_millis(50));
+    eventually("it to wait", || proxy.metric("slotway_blocked_clients", &[]) >= 1.0);
     cluster.nodes[2].resume();
     assert_eq!(client.reply(), ":1\r\n");
     // One that goes away leaves nothing behind.
