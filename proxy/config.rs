@@ -74,7 +74,7 @@ pub struct Config {
     /// Where clients connect, in short; see [`Config::all_listeners`].
     #[serde(deserialize_with = "read::listen")]
     pub listen: Vec<ListenAddress>,
-    /// Where clients connect, with what is so there.
+    /// Where clients connect, with settings for each place (`[[listeners]]`).
     pub listeners: Vec<ListenerConfig>,
     /// The networks of load balancers whose word is taken for who a client is.
     #[serde(deserialize_with = "read::networks")]
@@ -88,10 +88,12 @@ pub struct Config {
     /// Where `client_password` was read from.
     #[serde(deserialize_with = "read::path")]
     pub client_password_file: Option<PathBuf>,
-    /// Whether it is meant that clients beyond loopback need no password, even where the proxy has one for the nodes.
+    /// Whether the operator means clients beyond loopback to need no password, even where the proxy has one for the
+    /// nodes.
     #[serde(deserialize_with = "read::switch")]
     pub allow_insecure_bind: bool,
-    /// Whether those are refused who come from elsewhere to a port beyond loopback that is open to everyone.
+    /// Whether clients of other machines are refused on a port that anybody on the network could use without a
+    /// password.
     #[serde(deserialize_with = "read::switch")]
     pub protected_mode: bool,
     /// The certificate of `rediss://` listeners.
@@ -106,7 +108,7 @@ pub struct Config {
     /// Whether clients show a certificate; `None`: see [`Config::auth_clients`].
     #[serde(deserialize_with = "read::auth_clients")]
     pub tls_auth_clients: Option<AuthClients>,
-    /// Clients at one time.
+    /// The most clients at one time.
     #[serde(deserialize_with = "read::positive")]
     pub max_clients: usize,
     /// How long a client may be silent; `None`: for ever.
@@ -115,10 +117,10 @@ pub struct Config {
     /// Idle time before a TCP probe; `None`: no probes.
     #[serde(deserialize_with = "read::duration_or_none")]
     pub tcp_keepalive: Option<Duration>,
-    /// Requests that one client may have under way; at least one.
+    /// The most requests that one client may have under way; at least one.
     #[serde(deserialize_with = "read::positive")]
     pub client_window: usize,
-    /// Bytes held for all clients together.
+    /// The most bytes held for all clients together.
     #[serde(deserialize_with = "read::buffer")]
     pub max_buffered: usize,
     /// Whether other processes may listen on the same port.
@@ -140,13 +142,13 @@ pub struct Config {
     /// Its private key.
     #[serde(deserialize_with = "read::path")]
     pub node_tls_key_file: Option<PathBuf>,
-    /// What all nodes' certificates are for; `None`: each for its node.
+    /// The name that every node's certificate must be for; `None`: the host that is dialled.
     #[serde(deserialize_with = "read::server_name")]
     pub node_tls_server_name: Option<ServerName<'static>>,
-    /// Whether nobody looks at the nodes' certificates.
+    /// Whether any certificate of a node is accepted.
     #[serde(deserialize_with = "read::switch")]
     pub node_tls_insecure_skip_verify: bool,
-    /// The user that the proxy is to the nodes.
+    /// The user as whom the proxy logs in to the nodes.
     #[serde(deserialize_with = "read::text")]
     pub username: Option<String>,
     /// The password that the nodes ask for. Filled from `password_file` too.
@@ -155,7 +157,7 @@ pub struct Config {
     /// Where `password` was read from.
     #[serde(deserialize_with = "read::path")]
     pub password_file: Option<PathBuf>,
-    /// Where nodes are reached that are not reached where they say.
+    /// Addresses that are dialled in place of those that nodes announce.
     #[serde(deserialize_with = "read::address_map")]
     pub address_map: Arc<AddressMap>,
     /// Time between refreshes of the topology.
@@ -171,41 +173,41 @@ pub struct Config {
     /// Silence after which a node that owes replies is given up.
     #[serde(deserialize_with = "read::duration")]
     pub node_timeout: Duration,
-    /// How long a bounced request is tried again.
+    /// How long a request is tried again that a node did not execute.
     #[serde(deserialize_with = "read::duration")]
     pub retry_timeout: Duration,
-    /// Redirections that one request follows.
+    /// The most redirects that one request follows.
     #[serde(deserialize_with = "read::number")]
     pub max_redirects: usize,
 
-    /// What becomes of MGET and its like over several slots.
+    /// What becomes of MGET and its like where their keys lie in several slots.
     #[serde(deserialize_with = "read::cross_slot")]
     pub cross_slot: CrossSlot,
-    /// Who answers what only reads.
+    /// Which nodes answer commands that only read.
     #[serde(deserialize_with = "read::reads")]
     pub reads: ReadFrom,
-    /// How far a replica may lag that is read from.
+    /// How far a replica may lag behind and still be read from.
     #[serde(deserialize_with = "read::duration")]
     pub max_replica_lag: Duration,
-    /// How long a client reads from the primary what it may have written, where nobody can tell how far replicas are.
+    /// How long after a write a client reads from the primary, where the nodes do not tell how far replicas have come.
     #[serde(deserialize_with = "read::duration")]
     pub read_your_writes: Duration,
     /// The availability zone of the proxy.
     #[serde(deserialize_with = "read::text")]
     pub zone: Option<String>,
-    /// The availability zones of nodes, where it is not for them to say.
+    /// The availability zones of nodes that do not tell theirs.
     #[serde(deserialize_with = "read::zones")]
     pub node_zones: ZoneMap,
-    /// Whether a client's commands take effect in order across nodes, too.
+    /// Whether one client's commands take effect in order even on different nodes.
     #[serde(deserialize_with = "read::switch")]
     pub strict_order: bool,
     /// The database of its own that clients work in; `None`: all of the cluster.
     #[serde(deserialize_with = "read::text")]
     pub database: Option<String>,
-    /// How many such databases SELECT may choose from; 0: those that the servers have.
+    /// How many databases of their own SELECT may choose from; 0: SELECT chooses from the servers' databases.
     #[serde(deserialize_with = "read::number")]
     pub databases: usize,
-    /// What its keys begin with, with `%` for its name.
+    /// The prefix of a database's keys; `%` stands for its name.
     #[serde(deserialize_with = "read::text")]
     pub database_prefix: Option<String>,
     /// Whether clients of a database of its own have channels of their own.
@@ -224,7 +226,7 @@ pub struct Config {
     /// Where the admin server listens; `None`: nowhere.
     #[serde(deserialize_with = "read::socket_or_off")]
     pub admin: Option<SocketAddr>,
-    /// Whether TLS is spoken there.
+    /// Whether the admin server speaks TLS.
     #[serde(deserialize_with = "read::switch")]
     pub admin_tls: bool,
     /// What is logged.
@@ -233,19 +235,19 @@ pub struct Config {
     /// The log's form.
     #[serde(deserialize_with = "read::log_format")]
     pub log_format: LogFormat,
-    /// How long a request takes that PROXY SLOWLOG and the status page are to show.
+    /// How long a request must take to be shown by PROXY SLOWLOG and on the status page.
     #[serde(deserialize_with = "read::duration")]
     pub slow_request: Duration,
-    /// Whether the status page and PROXY HOTKEYS show keys; else digests of them.
+    /// Whether the status page and PROXY HOTKEYS show keys; if not, they show digests.
     #[serde(deserialize_with = "read::switch")]
     pub show_keys: bool,
     /// The OTLP collector; `None`: nothing is exported.
     #[serde(deserialize_with = "read::collector")]
     pub otlp: Option<Address>,
-    /// How often it is sent the metrics.
+    /// How often the collector is sent the metrics.
     #[serde(deserialize_with = "read::duration")]
     pub otlp_interval: Duration,
-    /// Which part of the slow and failed requests it is sent a span of, from 0 to 1.
+    /// The share of slow and failed requests of which the collector is sent a span, from 0 to 1.
     #[serde(deserialize_with = "read::part")]
     pub otlp_sample: f64,
     /// Time between "not ready" and the end of accepting.
@@ -254,13 +256,14 @@ pub struct Config {
     /// How long requests under way may take at shutdown.
     #[serde(deserialize_with = "read::delay")]
     pub drain_timeout: Duration,
-    /// Where a process that takes this one's place asks for its sockets; `None`: nowhere.
+    /// The unix socket where a process that takes this one's place asks for the listening sockets; `None`: there is
+    /// none.
     #[serde(deserialize_with = "read::path")]
     pub takeover: Option<PathBuf>,
 
     /// Limits of subscribers.
     pub pubsub: PubSubLimits,
-    /// All of it, as people are shown it: filled where it is loaded from its sources.
+    /// Every key as people are shown it; [`Config::load`] fills it.
     #[serde(skip)]
     pub shown: Arc<Vec<ShownKey>>,
     /// The proxy's own users, by name.
@@ -271,13 +274,13 @@ pub struct Config {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct PubSubLimits {
-    /// Bytes above which it is closed at once; 0: no limit.
+    /// Bytes above which a subscriber is closed at once; 0: no limit.
     #[serde(deserialize_with = "read::size")]
     pub hard_limit: usize,
-    /// Bytes above which it is closed after `soft_time`; 0: no limit.
+    /// Bytes above which a subscriber is closed after `soft_time`; 0: no limit.
     #[serde(deserialize_with = "read::size")]
     pub soft_limit: usize,
-    /// How long it may stay above `soft_limit`.
+    /// How long a subscriber may stay above `soft_limit`.
     #[serde(deserialize_with = "read::delay")]
     pub soft_time: Duration,
 }
@@ -285,9 +288,9 @@ pub struct PubSubLimits {
 /// What becomes of a command that can be split, when its keys lie in several slots.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum CrossSlot {
-    /// Each node gets its part; the replies are merged.
+    /// Each node gets its part, and the replies are merged.
     Split,
-    /// CROSSSLOT, as from the cluster.
+    /// The command is answered with CROSSSLOT, as by the cluster.
     Reject,
 }
 
@@ -369,7 +372,7 @@ impl Config {
         }
     }
 
-    /// What `deny` and `allow` name that is no command of the servers we know: mistyped, or a module's.
+    /// The names in `deny` and `allow` that the built-in table does not have: they are mistyped, or a module's.
     pub fn strange_commands(&self) -> Vec<&str> {
         let commands = CommandTable::builtin();
         let is_known = |name: &str| commands.rows().iter().any(|spec| *spec.name == *table::canonical(name));

@@ -84,13 +84,13 @@ struct Shared {
 /// What is counted of one node, for the status page and INFO.
 #[derive(Clone, Debug)]
 pub struct NodeGlance {
-    /// Who it is, and what discovery says of it.
+    /// The node, and what discovery says of it.
     pub state: NodeState,
     /// Requests sent to it.
     pub requests: u64,
     /// Requests that it or its connections failed.
     pub errors: u64,
-    /// Of these, those that ended in an error for the client.
+    /// Requests of those that ended in an error for the client.
     pub failed: u64,
     /// Open connections.
     pub connections: i64,
@@ -135,7 +135,7 @@ impl Metrics {
         self.shared.databases.know(&self.shared.registry, names);
     }
 
-    /// What is known of each of them.
+    /// What is known of each database of its own.
     pub fn databases(&self) -> Vec<DatabaseGlance> {
         self.shared.databases.glances()
     }
@@ -283,7 +283,7 @@ impl Default for Metrics {
     }
 }
 
-/// A lock whose holder has panicked is as good as any: nothing here is left half done.
+/// Takes a lock, whose holder may have panicked: nothing here is left half done.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

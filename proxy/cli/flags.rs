@@ -48,7 +48,7 @@ settings! {
     client_password_file,
     /// The certificate of rediss:// listeners (PEM)
     tls_cert_file,
-    /// Its private key (PEM)
+    /// Private key of that certificate (PEM)
     tls_key_file,
     /// The CAs of clients' certificates (PEM)
     tls_ca_cert_file,
@@ -58,7 +58,7 @@ settings! {
     node_tls_ca_cert_file,
     /// The proxy's certificate to the nodes (PEM)
     node_tls_cert_file,
-    /// Its private key (PEM)
+    /// Private key of that certificate (PEM)
     node_tls_key_file,
     /// What all nodes' certificates are for [each for its node]
     node_tls_server_name,

@@ -52,7 +52,7 @@ pub struct Announced {
 }
 
 impl Announced {
-    /// Of this configuration.
+    /// What is to be logged of this configuration.
     pub fn of(config: &Config, sources: &Sources) -> Result<Announced, Failure> {
         let shown = config::shown(sources)?;
         let values: Vec<String> = shown.into_iter().map(|shown| format!("{}={}", shown.key, shown.value)).collect();

@@ -66,7 +66,7 @@ pub enum ConfigError {
         /// The later one.
         address: SocketAddr,
     },
-    /// What is said of a listener does not fit.
+    /// The settings of a listener do not fit together.
     Listener {
         /// Where it listens.
         address: String,
@@ -82,15 +82,15 @@ pub enum ConfigError {
     LentUser {
         /// The nodes' user.
         user: String,
-        /// Where it is lent out.
+        /// The listener that lets everybody work as that user.
         address: SocketAddr,
     },
-    /// A database cannot be called or kept so.
+    /// A database cannot have this name or prefix.
     Database {
         /// What is wrong.
         why: String,
     },
-    /// A user of the proxy's own cannot be so.
+    /// The settings of a user of the proxy's own do not fit together.
     User {
         /// What is wrong.
         why: String,
@@ -114,7 +114,7 @@ pub enum ConfigError {
 }
 
 impl ConfigError {
-    /// In our words what figment found wrong.
+    /// What figment found wrong, in our words.
     pub(super) fn of(error: figment::Error, layers: &Figment) -> ConfigError {
         // An unknown key's own place is known by its value, not by the error, whose place is the table around it.
         let mut path = error.path.clone();
@@ -176,7 +176,7 @@ fn nearest<'a>(name: &str, known: &[&'a str]) -> Option<&'a str> {
 }
 
 impl ConfigError {
-    /// Its name in `deploy/troubleshooting.md`.
+    /// The error's name in `deploy/troubleshooting.md`.
     pub fn name(&self) -> Name {
         match self {
             ConfigError::Unreadable { .. } | ConfigError::Syntax { .. } => Name::ConfigFile,

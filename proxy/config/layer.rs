@@ -24,7 +24,7 @@ pub struct Sources {
 }
 
 impl Sources {
-    /// This process's environment, and these.
+    /// A file and flags beside this process's environment.
     pub fn of_process(file: Option<PathBuf>, flags: Vec<(String, String)>) -> Sources {
         // `vars` would panic on a variable that is not UTF-8.
         let variables = std::env::vars_os()

@@ -1,4 +1,4 @@
-//! Where clients connect, and what is so for those who connect there.
+//! Where clients connect, and the settings of each such place.
 
 use std::{collections::BTreeMap, net::SocketAddr, sync::Arc};
 
@@ -17,24 +17,26 @@ pub struct ListenerConfig {
     /// Where clients connect.
     #[serde(deserialize_with = "read::address")]
     pub address: ListenAddress,
-    /// The database of its own that they work in; `None`: what `database` says.
+    /// The database of its own that its clients work in; `None`: what `database` says.
     #[serde(default, deserialize_with = "read::text")]
     pub database: Option<String>,
-    /// Whom they may log in as, and must; empty: as anybody.
+    /// The users as one of whom its clients must log in; empty: they may log in as anybody.
     #[serde(default, deserialize_with = "read::names")]
     pub users: Vec<String>,
-    /// Whether a load balancer says ahead of their bytes who they are (PROXY protocol, version 2).
+    /// Whether a load balancer sends a header ahead of a client's bytes that says who it is (PROXY protocol, version
+    /// 2).
     #[serde(default, deserialize_with = "read::switch")]
     pub proxy_protocol: bool,
-    /// What the proxy is to them.
+    /// What the proxy looks like to its clients.
     #[serde(default, deserialize_with = "read::present")]
     pub present: Present,
-    /// Where the only node of the cluster that it is to them is said to be; `None`: where they have found it.
+    /// With `present = "cluster"`: the address announced for the only node; `None`: the address that the client has
+    /// connected to.
     #[serde(default, deserialize_with = "read::host_and_port")]
     pub announce: Option<Address>,
 }
 
-/// What the proxy is to a client.
+/// What the proxy looks like to a client.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Present {
     /// One server.
@@ -65,13 +67,13 @@ impl ListenerConfig {
 }
 
 impl Config {
-    /// All that is listened on: the addresses of `listen`, then the tables of `[[listeners]]`. Never empty.
+    /// All listeners: the addresses of `listen`, then the tables of `[[listeners]]`. Never empty.
     pub fn all_listeners(&self) -> Vec<ListenerConfig> {
         let plain = self.listen.iter().cloned().map(ListenerConfig::plain);
         plain.chain(self.listeners.iter().cloned()).collect()
     }
 
-    /// Their addresses.
+    /// The addresses of all listeners.
     pub fn addresses(&self) -> impl Iterator<Item = &ListenAddress> {
         self.listen.iter().chain(self.listeners.iter().map(|listener| &listener.address))
     }
@@ -98,7 +100,7 @@ impl Config {
         }
     }
 
-    /// An error where a listener is told what is of no use to it.
+    /// An error where a listener has a setting that is of no use to it.
     pub(super) fn check_listeners(&self) -> Result<(), ConfigError> {
         let wrong = |listener: &ListenerConfig| {
             let takes_word = listener.proxy_protocol && listener.address.tcp().is_some();
@@ -158,7 +160,7 @@ impl Config {
         Ok(all)
     }
 
-    /// The nodes' user as whom everybody works who connects, without saying a password.
+    /// The nodes' user as whom every client works that connects, without a password of its own.
     pub fn lent_user(&self) -> Option<&str> {
         let is_lent = self.password.is_some() && !self.asks_all();
         is_lent.then(|| self.username.as_deref().unwrap_or("default"))
@@ -176,7 +178,8 @@ impl Config {
         addresses.filter_map(|(listener, _)| listener.address.tcp()).collect()
     }
 
-    /// Of each listener, whether anybody on the network can use it without a password, and nobody has allowed that.
+    /// For each listener, whether anybody on the network can use it without a password though the operator has not
+    /// allowed that.
     fn are_insecure(&self) -> Vec<bool> {
         // Who must show a certificate has said who it is.
         let certified = self.auth_clients() == AuthClients::Yes;
@@ -189,7 +192,8 @@ impl Config {
         self.all_listeners().iter().map(is_insecure).collect()
     }
 
-    /// Of each listener, whether it serves its own machine alone: it is open to everyone, and nobody has said that this is meant.
+    /// For each listener, whether only clients of this machine are served: it would be open to everyone, and the
+    /// operator has not allowed that.
     pub fn are_protected(&self) -> Vec<bool> {
         self.are_insecure().into_iter().map(|is_insecure| is_insecure && self.protected_mode).collect()
     }

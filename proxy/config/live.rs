@@ -1,8 +1,8 @@
-//! What of the configuration may change while the proxy serves, and what a changed one brings.
+//! Which keys may change while the proxy serves, and what reading the configuration again brings.
 
 use super::{Config, ConfigError, ShownKey, Sources, shown};
 
-/// The keys that may change; those of a table all do. All others need a restart.
+/// The keys that may change; the name of a table stands for all its keys. All other keys need a restart.
 macro_rules! live {
     ($($key:ident,)+) => {
         const LIVE: &[&str] = &[$(stringify!($key)),+];
@@ -51,13 +51,13 @@ live! {
 /// What has come of reading the configuration again.
 #[derive(Debug)]
 pub struct Reloaded {
-    /// What is in force from now on: the old one, with what may change from the new one.
+    /// The configuration in force from now on: the old one, with what may change taken from the new one.
     pub config: Config,
-    /// Its keys as they are shown.
+    /// The keys of `config` as people are shown them.
     pub shown: Vec<ShownKey>,
     /// The keys that have changed, by name.
     pub taken: Vec<String>,
-    /// The same for people: a line for each.
+    /// What has changed, or needs a restart, for people: a line for each key.
     pub report: Vec<String>,
 }
 
@@ -65,7 +65,8 @@ impl Config {
     /// Reads the configuration again and takes what may change; `before` is what is in force by its keys.
     ///
     /// # Errors
-    /// The new one is of no use, by itself or with what cannot change. Then nothing of it is to be taken.
+    /// The new configuration is of no use, by itself or together with what cannot change. Then nothing of it is to be
+    /// taken.
     pub fn reload(&self, sources: &Sources, before: &[ShownKey]) -> Result<Reloaded, ConfigError> {
         let new = Config::load(sources)?;
         new.ready_to_serve()?;
@@ -116,7 +117,7 @@ impl Changes {
     }
 }
 
-/// The keys of both, in order, each with what it was and is.
+/// The keys of both, sorted, each as it was and as it is.
 fn pairs<'a>(
     before: &'a [ShownKey],
     now: &'a [ShownKey],
@@ -128,7 +129,8 @@ fn pairs<'a>(
     keys.into_iter().map(|key| (key, find(before, key), find(now, key))).collect()
 }
 
-/// The passwords that are others, which nobody is shown: they may have changed in their files alone.
+/// The keys of passwords that have changed. What is shown of them is the same before and after, and they may have
+/// changed in their files alone.
 fn changed_secrets(old: &Config, new: &Config) -> Vec<String> {
     let mut changed = Vec::new();
     if old.password != new.password {

@@ -10,11 +10,11 @@ use crate::protocol::endpoint::ListenAddress;
 /// Whether clients show a certificate, as `tls-auth-clients` of Redis has it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum AuthClients {
-    /// They are not asked for one.
+    /// Clients are not asked for a certificate.
     No,
-    /// They may; one that is shown must be good.
+    /// Clients may show a certificate; one that is shown must be valid.
     Optional,
-    /// They must.
+    /// Clients must show a valid certificate.
     Yes,
 }
 
@@ -39,7 +39,7 @@ pub struct Pair {
 /// How clients are served by TLS.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ClientTls {
-    /// Who the proxy is.
+    /// The proxy's certificate and key.
     pub pair: Pair,
     /// The CAs of clients.
     pub ca: Option<TlsFile>,
@@ -50,25 +50,25 @@ pub struct ClientTls {
 /// How TLS is spoken to the nodes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NodeTls {
-    /// Their CA; `None`: those of the system.
+    /// The nodes' CA; `None`: the CAs of the system.
     pub ca: Option<TlsFile>,
-    /// Who the proxy is to them, where they ask.
+    /// The proxy's certificate and key, for nodes that ask for one.
     pub pair: Option<Pair>,
-    /// What all their certificates are for; `None`: each for its node.
+    /// The name that every node's certificate must be for; `None`: the host that is dialled.
     pub name: Option<ServerName<'static>>,
-    /// Whether whoever answers is taken for the node.
+    /// Whether any certificate of a node is accepted.
     pub is_unchecked: bool,
 }
 
 impl ClientTls {
-    /// All files that it is made of.
+    /// All files that are read for it.
     pub fn files(&self) -> Vec<TlsFile> {
         [&self.pair.certificate, &self.pair.key].into_iter().chain(&self.ca).cloned().collect()
     }
 }
 
 impl NodeTls {
-    /// All files that it is made of.
+    /// All files that are read for it.
     pub fn files(&self) -> Vec<TlsFile> {
         let pair = self.pair.iter().flat_map(|pair| [&pair.certificate, &pair.key]);
         pair.chain(&self.ca).cloned().collect()
@@ -127,7 +127,7 @@ impl Config {
         }))
     }
 
-    /// Whether TLS is spoken to nodes, with whoever answers.
+    /// Whether TLS is spoken to nodes, and any certificate of theirs accepted.
     pub fn speaks_unchecked_tls(&self) -> bool {
         self.node_tls_insecure_skip_verify && (self.node_tls || self.seeds.are_secured())
     }

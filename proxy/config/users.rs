@@ -16,22 +16,22 @@ use crate::commands::rules::Rules;
 pub struct UserConfig {
     /// A file with the user's passwords, one a line.
     pub password_file: PathBuf,
-    /// What stands in it; never empty once the configuration is loaded.
+    /// The passwords in that file; never empty once the configuration is loaded.
     #[serde(skip)]
     pub passwords: Vec<Secret>,
     /// The database of its own that the user works in; `None`: what its listener says.
     #[serde(default, deserialize_with = "read::text")]
     pub database: Option<String>,
-    /// What it may do, as ACL SETUSER says it; `None`: everything.
+    /// What the user may do, as rules of ACL SETUSER; `None`: everything.
     #[serde(default, deserialize_with = "rules")]
     pub rules: Option<Arc<Rules>>,
-    /// Its clients at one time; 0: no limit.
+    /// The most clients of the user at one time; 0: no limit.
     #[serde(default, deserialize_with = "read::number")]
     pub max_clients: usize,
-    /// Requests of all its clients in a second; 0: no limit.
+    /// The most requests of all its clients together in a second; 0: no limit.
     #[serde(default, deserialize_with = "read::number")]
     pub max_requests_per_second: u32,
-    /// Bytes held for all its clients together; 0: no limit.
+    /// The most bytes held for all its clients together; 0: no limit.
     #[serde(default, deserialize_with = "read::size")]
     pub max_buffered: usize,
 }
@@ -66,7 +66,7 @@ impl Config {
         Ok(())
     }
 
-    /// An error where two keys stand for one user, or a name is none.
+    /// An error where two keys stand for one user, or a name cannot be a user's.
     pub(super) fn check_users(&self) -> Result<(), ConfigError> {
         let refused = |why: String| Err(ConfigError::User { why });
         if let Some(name) = self.users.keys().find(|name| name.is_empty() || name.contains([' ', '\0', '\n', '\r'])) {

@@ -17,7 +17,7 @@ pub(super) enum CallKind {
     Well,
     /// Answered with an error.
     Failed,
-    /// Of these, such as were not carried out at all.
+    /// Answered with an error, and not carried out at all.
     Rejected,
     /// See [`CommandCalls::surplus`].
     Surplus,
@@ -34,7 +34,8 @@ pub struct CommandCalls {
     pub answered: u64,
     /// Answered with an error.
     pub failed: u64,
-    /// Of these, such as were not carried out at all: wrong in number of arguments, or not allowed.
+    /// Answered with an error, and not carried out at all: the number of arguments was wrong, or the command not
+    /// allowed.
     pub rejected: u64,
     /// Where it is split: how many more calls nodes have seen than clients have made. Else: answered (QUEUED), but never
     /// carried out.
@@ -68,7 +69,7 @@ pub type Snapshot = Vec<[u64; KINDS]>;
 #[derive(Default)]
 pub(super) struct AllAsked {
     workers: Mutex<Vec<Arc<WorkerAsked>>>,
-    /// What is not to be told any more (CONFIG RESETSTAT).
+    /// What was counted before the last reset (CONFIG RESETSTAT), and is told no more.
     before: Mutex<Snapshot>,
 }
 

@@ -67,13 +67,13 @@ struct Counts {
     requests: AtomicU64,
     rate: AtomicU64,
     clients: Level,
-    /// Below zero where it is not known.
+    /// Below zero where no node has told.
     keys: AtomicI64,
     published: Counter,
 }
 
 impl DatabaseSeries {
-    /// These names there are, and the databases of each, with their slots.
+    /// Makes the configuration's names known, with the databases and slots of each. Only the first call counts.
     pub(super) fn know(&self, registry: &Registry, names: Vec<(String, Vec<(String, Slot)>)>) {
         let mut known = Configured { databases: Vec::new(), names: Vec::new() };
         for (name, numbered) in names {
@@ -139,7 +139,7 @@ pub struct DatabaseTallies {
     tallies: RefCell<HashMap<Box<str>, Rc<DatabaseTally>>>,
 }
 
-/// What one worker counts of one.
+/// What one worker counts of one database.
 pub struct DatabaseTally {
     requests: Count,
     clients: GaugeShare,
@@ -152,7 +152,7 @@ impl DatabaseTallies {
         DatabaseTallies { metrics, tallies: RefCell::default() }
     }
 
-    /// That of the database of this name.
+    /// The tally of the database of this name.
     pub fn of(&self, name: &str) -> Rc<DatabaseTally> {
         if let Some(tally) = self.tallies.borrow().get(name) {
             return tally.clone();

@@ -60,11 +60,11 @@ pub struct Event {
     pub id: u64,
     /// When it happened.
     pub at: SystemTime,
-    /// How bad it is.
+    /// How bad the event is.
     pub severity: Severity,
-    /// What it is about.
+    /// What the event is about.
     pub kind: EventKind,
-    /// The whole of it, in words.
+    /// The event in words.
     pub text: String,
 }
 
@@ -145,7 +145,7 @@ impl Events {
         }
     }
 
-    /// Those after the event with this id, the oldest first; of more than `most` the latest.
+    /// The events after the one with this id, the oldest first, at most the latest `most` of them.
     pub fn after(&self, id: u64, most: usize) -> Vec<Event> {
         let recent = lock(&self.0);
         let new: Vec<&Event> = recent.kept.iter().rev().take_while(|event| event.id > id).take(most).collect();

@@ -19,9 +19,10 @@ pub const STEP: u64 = 5;
 pub const POINTS: usize = 180;
 /// Seconds that the present is the mean of.
 const PRESENT: usize = 5;
-/// A node half of whose requests take this long is slow, and no more so once they take half of that.
+/// A node is slow where half of its requests take this long, until half of them take no more than half of it.
 const SLOW: Duration = Duration::from_millis(50);
-/// Likewise one that takes so many times as long as the others do in the middle, from this long on.
+/// A node is slow, too, where half of its requests take [`SLOW_BESIDE_OTHERS`], and this many times what the others
+/// take in the middle.
 const SLOWER: f64 = 10.0;
 const SLOW_BESIDE_OTHERS: Duration = Duration::from_millis(20);
 /// Beside others a node is slow, too, where a tenth of its requests take [`SLOW`] and so many times as long as a tenth of theirs.
@@ -60,18 +61,18 @@ impl Counted {
     }
 }
 
-/// How it goes, or went at some time.
+/// How many requests there are, and how long they take, at some time.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Pace {
     /// Requests a second.
     pub rate: f64,
-    /// Those of them that end in an error.
+    /// Requests a second that end in an error.
     pub errors: f64,
     /// Half of them take this long at most, in seconds; `None`: there were none.
     pub p50: Option<f64>,
-    /// Of ten nine.
+    /// Nine of ten take this long at most, in seconds.
     pub p90: Option<f64>,
-    /// Of a hundred 99.
+    /// 99 of a hundred take this long at most, in seconds.
     pub p99: Option<f64>,
 }
 
@@ -170,18 +171,18 @@ struct Kept {
 /// A copy of the history, oldest point first.
 #[derive(Debug, Default)]
 pub struct Points {
-    /// Of all requests of clients.
+    /// The pace of all requests of clients.
     pub all: Vec<Pace>,
-    /// Of each node's, by its label; those of a node that came later are fewer.
+    /// The pace of each node, by its label; a node that came later has fewer points.
     pub nodes: Vec<(Arc<str>, Vec<Pace>)>,
 }
 
-/// How it goes now.
+/// The pace of the last seconds.
 #[derive(Debug, Default)]
 pub struct Present {
-    /// Of all requests of clients.
+    /// The pace of all requests of clients.
     pub all: Pace,
-    /// Of each node's, by its label, and since when it is slow.
+    /// The pace of each node, by its label, and since when it is slow.
     pub nodes: Vec<(Arc<str>, Pace, Option<SystemTime>)>,
 }
 
@@ -228,7 +229,7 @@ impl History {
         Points { all: points(&kept.all), nodes: nodes.collect() }
     }
 
-    /// How it goes now.
+    /// The pace of the last seconds.
     pub fn present(&self) -> Present {
         let kept = lock(&self.0);
         let nodes = kept.nodes.iter().map(|(label, track)| (label.clone(), track.present().0, track.slow_since));

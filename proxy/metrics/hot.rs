@@ -200,7 +200,7 @@ pub struct Large {
     pub at: SystemTime,
     /// Whether it is a reply.
     pub is_reply: bool,
-    /// Its bytes, as far as they had come when it was noted: the most of those alike.
+    /// How many bytes it has, as far as they had come when it was noted; of several alike, the most.
     pub bytes: usize,
     /// How often it was seen.
     pub times: u64,

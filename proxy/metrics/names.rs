@@ -19,9 +19,9 @@ pub enum SeriesKind {
 pub struct Family {
     /// The name.
     pub name: &'static str,
-    /// What it is.
+    /// Whether it counts, measures or sorts by size.
     pub kind: SeriesKind,
-    /// Its labels' names.
+    /// The names of its labels.
     pub labels: &'static [&'static str],
     /// The help text.
     pub help: &'static str,

@@ -93,7 +93,7 @@ const STREAM_EVERY: Duration = Duration::from_secs(1);
 /// The running admin server.
 pub struct Admin {
     address: SocketAddr,
-    /// What it listens by.
+    /// The listening socket.
     socket: OwnedFd,
     stop: CancellationToken,
     thread: JoinHandle<()>,

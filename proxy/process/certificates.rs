@@ -81,7 +81,7 @@ impl Certificates {
         clients.into_iter().chain(nodes).collect()
     }
 
-    /// Tells of those that are in force.
+    /// Shows the certificates in force in the metrics, and logs one that has ended.
     pub fn announce(&self, metrics: &Metrics) {
         if let Some(kept) = &self.clients {
             kept.announce(metrics);
@@ -91,7 +91,7 @@ impl Certificates {
         }
     }
 
-    /// Takes what has changed.
+    /// Reads files that have changed, and puts them into force where they are of use.
     pub fn look(&mut self, metrics: &Metrics) {
         if let Some(kept) = &mut self.clients {
             kept.look(metrics);
@@ -112,7 +112,7 @@ impl Certificates {
         })
     }
 
-    /// Takes what has been read, and says so in lines.
+    /// Puts what has been read into force; a line for each that says so.
     pub fn take(&mut self, new: ReadAgain, metrics: &Metrics) -> Vec<String> {
         let clients = self.clients.as_mut().zip(new.clients).map(|(kept, new)| kept.take(new, metrics));
         let nodes = self.nodes.as_mut().zip(new.nodes).map(|(kept, new)| kept.take(new, metrics));
@@ -184,7 +184,7 @@ impl<T> Reloadable<T> {
         Err(format!("the new TLS files for {} are not taken, the old ones serve on: {why}", self.side.label()))
     }
 
-    /// It is in force from now on; says so.
+    /// Puts what has been read into force; the line that says so.
     fn take(&mut self, (until, made): Loaded<T>, metrics: &Metrics) -> String {
         self.in_force.send_replace(Arc::new(made));
         self.valid_until = until;
@@ -194,19 +194,19 @@ impl<T> Reloadable<T> {
     }
 }
 
-/// How long a certificate is still valid; what is wrong with that.
+/// How long a certificate is still valid.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Validity {
-    /// For so many days.
+    /// Valid for so many days.
     Days(u64),
-    /// For so many days: time to get another.
+    /// Valid for so many days only: time to get another.
     FewDays(u64),
-    /// No more.
+    /// The certificate has ended.
     Over,
 }
 
 impl Validity {
-    /// Of a certificate that is valid until then.
+    /// The validity at `now` of a certificate that ends at `until`.
     pub fn of(until: SystemTime, now: SystemTime) -> Validity {
         match until.duration_since(now).map(|left| left.as_secs() / (24 * 3600)) {
             Err(_) => Validity::Over,

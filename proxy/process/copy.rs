@@ -32,15 +32,15 @@ const EXAMPLES: usize = 10;
 /// What is to be copied, and how.
 #[derive(Debug)]
 pub struct Order {
-    /// From where.
+    /// The server that is copied from.
     pub from: Place,
-    /// To where.
+    /// The server that is copied to.
     pub to: Place,
     /// The database of its own that the keys are to be in, where `to` serves all of a cluster.
     pub database: Option<Database>,
     /// The CA of servers that speak TLS; `None`: those of the system.
     pub ca: Option<PathBuf>,
-    /// Whether keys and libraries that are there otherwise are replaced.
+    /// Whether keys and libraries that are different there are replaced.
     pub replaces: bool,
     /// Whether function libraries stay behind.
     pub without_functions: bool,
@@ -57,7 +57,7 @@ pub enum Stage {
     Comparing,
 }
 
-/// How far it is.
+/// How far a copy has come.
 #[derive(Clone, Copy, Debug)]
 pub struct Progress {
     /// What is being done.
@@ -68,7 +68,7 @@ pub struct Progress {
     pub bytes: u64,
 }
 
-/// What has become of it.
+/// The result of a copy.
 #[derive(Debug, Default)]
 pub struct Report {
     /// Keys that have been written.
@@ -79,9 +79,9 @@ pub struct Report {
     pub there: u64,
     /// Keys that were gone before they could be copied.
     pub gone: u64,
-    /// Keys that are there otherwise, since somebody has written them meanwhile; and some of them, with what is different.
+    /// Keys that are different there, since somebody has written them meanwhile.
     pub differing: u64,
-    /// Some of those.
+    /// Some of those, with what is different.
     pub examples: Vec<String>,
 }
 
@@ -93,7 +93,7 @@ pub struct Copy {
 }
 
 impl Copy {
-    /// Connects to both.
+    /// Connects to both servers.
     ///
     /// # Errors
     /// One of them cannot be reached, or lets nobody in.

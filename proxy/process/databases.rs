@@ -18,7 +18,7 @@ use crate::{
     upstream::dial::{Control, Credentials, Dialer, Login},
 };
 
-/// How often it is looked.
+/// How often nodes are asked for keys.
 const LOOK: Duration = Duration::from_secs(5);
 /// Databases that a node is asked about at a time.
 const AT_A_TIME: usize = 500;
@@ -44,7 +44,7 @@ pub struct Databases {
 }
 
 impl Databases {
-    /// Those of the configuration; the metrics get to know them.
+    /// The databases of the configuration. Makes them known to the metrics.
     pub fn of(
         config: &Config,
         dialer: Dialer,
@@ -72,7 +72,7 @@ impl Databases {
         }
     }
 
-    /// Looks again and again. Never ends.
+    /// Counts keys and requests of each database, again and again. Never ends.
     pub async fn look_after(mut self) {
         if self.all.is_empty() {
             return std::future::pending().await;
@@ -113,7 +113,7 @@ impl Databases {
         }
     }
 
-    /// Keys that bear a database's prefix already are its own from now on, whoever wrote them.
+    /// Logs how many keys bear a database's prefix already: they are its own from now on, whoever wrote them.
     async fn tell_of_prefixes(&mut self) {
         for (database, sample) in self.all.clone().into_iter().zip(self.ask(|slot| getkeys(&slot)).await) {
             let prefix = String::from_utf8_lossy(database.prefix()).into_owned();
@@ -142,7 +142,7 @@ impl Databases {
         said.into_iter().map(|said| said?.integer()?.try_into().ok()).collect()
     }
 
-    /// Asks the owner of each one's slot; an error of its is no answer.
+    /// Asks the owner of each database's slot. `None` where it cannot be asked, or answers with an error.
     async fn ask(&mut self, question: impl Fn(String) -> String) -> Vec<Option<Value>> {
         let topology = self.topology.borrow().clone();
         let mut at: BTreeMap<Address, (Login, Vec<usize>)> = BTreeMap::new();
@@ -185,14 +185,14 @@ pub fn getkeys(slot: &str) -> String {
     format!("CLUSTER GETKEYSINSLOT {slot} {SAMPLE}")
 }
 
-/// How many of these keys are the database's, and how many are not.
+/// How many of these keys belong to the database, and how many do not.
 pub fn told_apart(database: &Database, keys: &Value) -> (usize, usize) {
     let is_own = |key: &&Value| key.text().is_some_and(|key| database.own(key).is_some());
     let own = keys.items().iter().filter(is_own).count();
     (own, keys.items().len() - own)
 }
 
-/// The nodes that several busy databases share, and these.
+/// The nodes that several busy databases share, each with those databases.
 fn sharing(databases: &[DatabaseGlance], topology: &Topology) -> Vec<(Arc<str>, Vec<String>)> {
     let mut at: BTreeMap<Arc<str>, Vec<String>> = BTreeMap::new();
     for database in databases.iter().filter(|database| database.rate >= BUSY) {

@@ -25,7 +25,7 @@ use exam::Exam;
 pub enum Severity {
     /// As it should be.
     Ok,
-    /// What works now, and may not always.
+    /// Something works now, and may not always.
     Warning,
     /// Something does not work.
     Problem,
@@ -34,12 +34,12 @@ pub enum Severity {
 /// One thing that was found out.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Finding {
-    /// How bad it is.
+    /// How bad the finding is.
     pub verdict: Severity,
-    /// Its name in `deploy/troubleshooting.md`, where there is something to do.
+    /// The finding's name in `deploy/troubleshooting.md`, where there is something to do.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub name: Option<Name>,
-    /// What it is about, in one word.
+    /// What the finding is about, in one word.
     pub about: &'static str,
     /// What was found, for a person.
     pub says: String,

@@ -8,7 +8,7 @@ use socket2::Socket;
 
 use crate::protocol::endpoint::ListenAddress;
 
-/// Those that nobody has taken yet.
+/// Passed sockets that no listener has taken yet.
 #[derive(Debug, Default)]
 pub struct Inherited {
     sockets: Vec<Socket>,
@@ -20,7 +20,7 @@ impl Inherited {
     /// From the service manager; none where there is none.
     ///
     /// # Errors
-    /// What it passes is no socket of a stream.
+    /// The service manager passes something other than a stream's socket.
     pub fn from_service_manager() -> io::Result<Inherited> {
         let mut passed = ListenFd::from_env();
         let mut sockets = Vec::new();
@@ -40,14 +40,14 @@ impl Inherited {
         Inherited { sockets: sockets.into_iter().map(Socket::from).collect(), owns_files: true }
     }
 
-    /// The one that listens there, to be listened on.
+    /// The socket that is bound to this address, for a listener to use; `None` where none has been passed.
     pub fn take(&mut self, address: &ListenAddress) -> Option<Socket> {
         let index = self.sockets.iter().position(|socket| listens_at(socket, address))?;
         let socket = self.sockets.swap_remove(index);
         socket.set_nonblocking(true).is_ok().then_some(socket)
     }
 
-    /// Where those listen that nobody has taken.
+    /// The addresses of the sockets that no listener has taken.
     pub fn left(&self) -> Vec<String> {
         let name = |socket: &Socket| {
             let address = socket.local_addr().ok()?;

@@ -8,7 +8,7 @@ use crate::{
     config::{self, Config},
 };
 
-/// All of them.
+/// The password files of all users.
 pub struct Passwords(Vec<Kept>);
 
 struct Kept {
@@ -18,7 +18,7 @@ struct Kept {
 }
 
 impl Passwords {
-    /// Those of these users, which the configuration has read.
+    /// The files of these users, as the configuration has read them.
     pub fn of(config: &Config, users: &Users) -> Passwords {
         let kept = config.users.iter().filter_map(|(name, settings)| {
             let path = settings.password_file.clone();
@@ -27,7 +27,8 @@ impl Passwords {
         Passwords(kept.collect())
     }
 
-    /// Takes what has changed. Where a file is of no use, its old passwords stay.
+    /// Reads the files that have changed, and lets their passwords count from now on. Where a file is of no use, the
+    /// old passwords stay.
     pub fn look(&mut self) {
         for Kept { user, path, file } in &mut self.0 {
             if !file.are_due(false) {

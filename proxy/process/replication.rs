@@ -25,17 +25,17 @@ const EVERY: Duration = Duration::from_millis(200);
 /// How long a node may take to answer. One that takes longer is not read from.
 const PATIENCE: Duration = Duration::from_millis(500);
 
-/// What keeps [`Replication`] up to date.
+/// The task that keeps [`Replication`] up to date.
 pub struct Following {
     /// How nodes are connected to.
     pub dialer: Dialer,
-    /// As whom.
+    /// As whom the proxy logs in.
     pub login: Login,
-    /// Which there are.
+    /// The nodes.
     pub topology: watch::Receiver<Arc<Topology>>,
-    /// Whether anybody wants to know.
+    /// Whether any client reads from replicas.
     pub wanted: watch::Receiver<bool>,
-    /// Where it is published.
+    /// Where the findings are published.
     pub publisher: watch::Sender<Arc<Replication>>,
 }
 

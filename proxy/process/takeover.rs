@@ -45,7 +45,7 @@ pub struct Predecessor(UnixStream);
 /// Asks the process that runs for its sockets; `None` where none does.
 ///
 /// # Errors
-/// It is there, and gives none: another user's, say, or another program.
+/// A process listens there and gives no sockets: it runs as another user, or is another program.
 pub fn ask(path: &Path) -> io::Result<Option<(Inherited, Predecessor)>> {
     let stream = match UnixStream::connect(path) {
         Ok(stream) => stream,
@@ -70,10 +70,10 @@ pub fn ask(path: &Path) -> io::Result<Option<(Inherited, Predecessor)>> {
 }
 
 impl Predecessor {
-    /// Has it accept nobody more: from here on it is this process's turn.
+    /// Tells the running process to accept no more clients, and waits until it has let go of its ports.
     ///
     /// # Errors
-    /// It is gone already, or does not answer.
+    /// The running process is gone, or does not answer.
     pub fn step_down(mut self) -> io::Result<()> {
         self.0.write_all(READY)?;
         // It closes the connection once it has let go of everything.
@@ -90,7 +90,7 @@ pub struct Post(Listener);
 pub struct Successor(#[expect(dead_code, reason = "it is kept open")] tokio::net::UnixStream);
 
 impl Post {
-    /// At this path; nobody but this user may connect.
+    /// A post at this path; only processes of the same user may connect.
     ///
     /// # Errors
     /// What the system says: somebody else listens there, say.
@@ -99,7 +99,8 @@ impl Post {
         Listener::bind(&address, false, None).map(Post)
     }
 
-    /// Waits until a successor has these sockets and is ready.
+    /// Waits until a successor has these sockets and is ready. One that does not become ready is logged, and changes
+    /// nothing.
     pub async fn hand_over(&self, sockets: &[BorrowedFd<'_>]) -> Successor {
         loop {
             match self.try_hand_over(sockets).await {

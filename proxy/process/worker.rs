@@ -68,9 +68,9 @@ pub struct Blueprint {
     pub config: Arc<Config>,
     /// Topology snapshots.
     pub topology: watch::Receiver<Arc<Topology>>,
-    /// News for discovery.
+    /// The way to discovery.
     pub hints: Hints,
-    /// What they share.
+    /// What all workers share.
     pub common: Registries,
     /// The process's open files.
     pub descriptors: Arc<Descriptors>,
@@ -142,7 +142,7 @@ impl Worker {
         adopted
     }
 
-    /// Whoever wants its newest counts.
+    /// A handle by which others have it publish its newest counts.
     pub fn publisher(&self) -> Publisher {
         Publisher(self.messages.clone())
     }

@@ -17,7 +17,7 @@ use crate::protocol::resp::Value;
 pub struct Fit {
     /// Keys that are there already, alike.
     pub alike: u64,
-    /// Keys that are there otherwise.
+    /// Keys that are different there.
     pub differing: u64,
     /// Some of those, with what is different.
     pub examples: Vec<String>,
@@ -28,9 +28,9 @@ pub struct Fit {
 /// Function libraries of the server that is copied from.
 #[derive(Debug, Default)]
 pub struct Functions {
-    /// Those to be loaded: their names and texts.
+    /// Libraries to be loaded: names and texts.
     pub missing: Vec<(String, Bytes)>,
-    /// Those whose name another library has there.
+    /// Libraries whose name another one has there.
     pub taken: Vec<String>,
 }
 

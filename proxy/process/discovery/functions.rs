@@ -75,9 +75,9 @@ pub struct Task {
     late: u32,
 }
 
-/// How it went.
+/// The outcome of a task.
 pub struct Outcome {
-    /// What was to be done.
+    /// The task.
     pub task: Task,
     /// What is now at the node by the proxy's hand.
     pub gifts: Vec<Library>,
@@ -85,7 +85,7 @@ pub struct Outcome {
     pub given: u64,
     /// All other primaries have been heard.
     pub complete: bool,
-    /// It took too long, and may be tried again: how often that was so.
+    /// How often the task has taken too long, where it may be tried again.
     pub late: Option<u32>,
     /// All that was to be done has been.
     done: bool,
@@ -139,12 +139,12 @@ impl Functions {
         self.behind.contains(id)
     }
 
-    /// The same node, looked at again.
+    /// The task of looking after a node once more; `None` where it is no primary, or functions are given to nobody.
     pub fn again(&self, id: &str, topology: &Topology) -> Option<Task> {
         topology.node(id).filter(|node| node.role == Role::Primary && !self.off).map(|node| self.task(node, topology))
     }
 
-    /// Notes how it went.
+    /// Notes the outcome of a task.
     pub fn done(&mut self, outcome: Outcome) {
         let Outcome { task, gifts, done, off, .. } = outcome;
         self.off |= off;
@@ -173,7 +173,7 @@ impl Functions {
 }
 
 impl Task {
-    /// The same task, of which it is known how often it took too long.
+    /// The task, which has taken too long so many times.
     pub fn late(self, late: u32) -> Task {
         Task { late, ..self }
     }

@@ -11,7 +11,7 @@ use crate::{
     protocol::{address::Address, slot::SLOTS},
 };
 
-/// Of how many addresses it is remembered that they were complained of.
+/// How many addresses in other clusters are remembered, so that each is logged once.
 const MOST_COMPLAINTS: usize = 64;
 
 /// The ids by which the cluster is told from others: those of the owners of slots. A node without any may have left to
@@ -20,7 +20,7 @@ const MOST_COMPLAINTS: usize = 64;
 pub struct ClusterIdentity(HashSet<String>);
 
 impl ClusterIdentity {
-    /// Those of the cluster that is served; where nobody owns anything yet, whoever answers is welcome.
+    /// The ids of the cluster that is served. Where no slot has an owner yet there are none, and every answer counts.
     pub fn of(topology: &Topology) -> ClusterIdentity {
         ClusterIdentity(topology.owners().map(|node| node.id.clone()).collect())
     }

@@ -40,7 +40,7 @@ impl Discovery {
         self.publisher.borrow().clone()
     }
 
-    /// Publishes what is known comes to; `false` where a node of it is still being searched for the first time.
+    /// Publishes the layout that is known; `false` where one of its nodes is still being searched for the first time.
     pub(super) fn publish_layout(&mut self) -> bool {
         let next = self.known_cluster.layout(&self.current(), Instant::now());
         next.map(|next| self.publish(next)).is_some()
@@ -181,7 +181,7 @@ impl Discovery {
             let why = if next.is_failing(&old.id) { ": the node before it fails" } else { "" };
             events.info(EventKind::Publishing, format!("all publishing goes through {} now{why}", new.label));
         }
-        // Whoever is there at first has not come.
+        // Nodes of the first layout have not joined.
         if !current.nodes.is_empty() {
             let known: HashSet<&str> = current.shown().map(|(node, _)| node.id.as_str()).collect();
             for (index, node) in next.nodes.iter().enumerate().filter(|(_, node)| !known.contains(node.id.as_str())) {
@@ -216,7 +216,7 @@ impl Discovery {
     }
 }
 
-/// What a node is in the cluster, in words.
+/// The part that a node plays in the cluster, in words.
 fn part(topology: &Topology, index: usize) -> String {
     let Some(node) = topology.nodes.get(index) else { return String::new() };
     match (&node.replicates, topology.role_of(index)) {
@@ -253,7 +253,7 @@ fn events_of_member(before: &Node, current: &Topology, next: &Topology, moves: &
     texts
 }
 
-/// Notes which primaries are none any more.
+/// Notes which nodes were primaries and no longer are.
 fn note_demoted(current: &Topology, next: &mut Topology) {
     let is_primary = |id: &str| next.node(id).is_some_and(|node| node.role == Role::Primary);
     let mut fallen = current.primaries().map(|node| node.id.as_str()).filter(|id| !is_primary(id)).peekable();

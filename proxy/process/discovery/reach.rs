@@ -39,7 +39,7 @@ impl SoughtNode {
         SoughtNode { id: seen.id.clone(), announced: seen.announced.clone(), aliases: seen.aliases.clone(), mapped }
     }
 
-    /// Where it should be.
+    /// Where the node should be: at the place that the operator has given it, else where it announces.
     fn first(&self) -> &Address {
         self.mapped.as_ref().unwrap_or(&self.announced)
     }
@@ -59,15 +59,15 @@ pub struct ReachedNode {
     pub announced: Address,
     /// What to dial.
     pub reach: Address,
-    /// Whether it was really there.
+    /// Whether the node was really found there.
     pub sure: bool,
     /// Whether a worker has had trouble with it since.
     pub doubted: bool,
-    /// How it was found, in words.
+    /// How the node was found, in words.
     pub how: &'static str,
-    /// Why it was not where it announces.
+    /// Why the node was not where it announces.
     pub why_not: String,
-    /// Since when it is nowhere.
+    /// Since when the node cannot be found.
     pub lost_since: Option<SystemTime>,
     /// Another node that was met where it should be: its address and id.
     pub other: Option<(Address, String)>,
@@ -94,12 +94,12 @@ impl ReachedNode {
         }
     }
 
-    /// Where it announces.
+    /// A node that is reached where it announces.
     pub fn announced(seen: &Seen) -> ReachedNode {
         ReachedNode::new(&seen.id, &seen.announced, seen.announced.clone(), ANNOUNCED)
     }
 
-    /// Where the operator says.
+    /// A node that is reached where the operator says.
     pub fn mapped(seen: &Seen, reach: Address) -> ReachedNode {
         ReachedNode::new(&seen.id, &seen.announced, reach, RULE)
     }
@@ -113,7 +113,7 @@ impl ReachedNode {
         }
     }
 
-    /// This, given what was known `before`: a node that is nowhere stays where it was last reached, the best guess.
+    /// The node, given what was known `before`: one that was not found stays where it was last reached, the best guess.
     pub fn after(mut self, before: Option<&ReachedNode>) -> ReachedNode {
         if !self.sure {
             self.lost_since = before.and_then(|before| before.lost_since).or_else(|| Some(SystemTime::now()));
@@ -125,7 +125,7 @@ impl ReachedNode {
         self
     }
 
-    /// What is new about this node, given what was known `before`.
+    /// What the operator is to be told of this node, given what was known `before`.
     pub fn news(&self, before: Option<&ReachedNode>) -> Option<News> {
         if before.is_some_and(|before| before.reach == self.reach && before.sure == self.sure) {
             return None;
@@ -188,7 +188,7 @@ enum Who {
     Nobody(String),
 }
 
-/// Searches the nodes. Each comes back, also those that are nowhere.
+/// Searches the nodes. Every one of them is in the result, found or not.
 pub async fn search(wanted: Vec<SoughtNode>, seeds: Vec<Address>, login: Login, dialer: Dialer) -> Vec<ReachedNode> {
     let dialer = dialer.within(dialer.patience().min(PATIENCE));
     let first = who_is_at(wanted.iter().map(|node| node.first().clone()), &login, &dialer).await;

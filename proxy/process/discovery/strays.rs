@@ -12,14 +12,14 @@ use crate::{
     upstream::dial::{Control, DialError, Dialer, Login},
 };
 
-/// How often they are looked for, and told of.
+/// How often they are looked for, and logged.
 const AGAIN: Duration = Duration::from_secs(60);
 /// The most time that a seed may take.
 const PATIENCE: Duration = Duration::from_secs(1);
 /// Seeds that are asked each time.
 const MOST_ASKED: usize = 16;
 
-/// Those of these seeds that cannot be reached, and why.
+/// The seeds among these that cannot be reached, and why.
 pub async fn unreachable(seeds: Vec<Address>, login: Login, dialer: Dialer) -> Vec<DialError> {
     let dialer = dialer.within(dialer.patience().min(PATIENCE));
     let mut asking = JoinSet::new();
@@ -33,7 +33,8 @@ pub async fn unreachable(seeds: Vec<Address>, login: Login, dialer: Dialer) -> V
 }
 
 impl Discovery {
-    /// Looks for such seeds, where that is due. What is a known node's is told of as that node.
+    /// Looks for seeds that lead nowhere, where that is due. One that is a known node's address is not asked: that node
+    /// is told of.
     pub(super) fn look_for_strays(&mut self, now: Instant) {
         if self.strays_looked.is_some_and(|last| now - last < AGAIN) {
             return;
@@ -47,7 +48,7 @@ impl Discovery {
         }
     }
 
-    /// Tells of them.
+    /// Logs those that were found.
     pub(super) fn tell_strays(&self, failures: &[DialError]) {
         for failure in failures {
             let (seed, why, remedy) = (&failure.node, &failure.why, failure.remedy());

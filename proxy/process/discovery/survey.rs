@@ -22,7 +22,7 @@ use crate::{
 
 /// How many answers are enough: one may be behind the times, and each costs its node some work.
 const ENOUGH: usize = 3;
-/// Who has not answered by then may be stuck: others are asked beside.
+/// A node that has not answered by then may be stuck: others are asked as well.
 const HEDGE: Duration = Duration::from_millis(300);
 /// How long the others are waited for once one has answered.
 const GRACE: Duration = Duration::from_millis(150);
@@ -51,13 +51,13 @@ pub struct Survey {
 pub struct NodeAnswer {
     /// Where it was asked.
     pub asked: Address,
-    /// Its node id, where it tells.
+    /// The node's id; `None` where it does not tell.
     pub id: Option<String>,
     /// How it sees the cluster.
     pub view: View,
-    /// What it is.
+    /// Which server it runs.
     pub server: ServerInfo,
-    /// What it takes from one connection, where it was asked and tells.
+    /// What it takes from one connection; `None` where it was not asked, or does not tell.
     pub accepts: Option<Accepts>,
     /// The node says that the cluster is down.
     pub failed: bool,
@@ -66,14 +66,14 @@ pub struct NodeAnswer {
 }
 
 impl NodeAnswer {
-    /// Its node id, or else its address.
+    /// The node's id, or else its address.
     pub fn name(&self) -> String {
         self.id.clone().unwrap_or_else(|| self.asked.to_string())
     }
 }
 
 impl Survey {
-    /// What can be done about it.
+    /// What the operator can do about the failures.
     pub fn remedy(&self) -> &'static str {
         let least = self
             .failures
@@ -82,7 +82,7 @@ impl Survey {
         least.map_or("name some nodes of the cluster: --seeds HOST:PORT,HOST:PORT", DialError::remedy)
     }
 
-    /// Who could not be asked and why, for a person.
+    /// Which nodes could not be asked, and why, for a person.
     pub fn failures_text(&self) -> String {
         // In an order of their own, so that the same trouble makes the same text.
         let mut all: Vec<&DialError> = self.failures.iter().collect();

@@ -22,7 +22,7 @@ pub enum ServeError {
 }
 
 impl ServeError {
-    /// Its name in `deploy/troubleshooting.md`.
+    /// The error's name in `deploy/troubleshooting.md`.
     pub fn name(&self) -> Name {
         match self {
             ServeError::Bind(..) => Name::Port,

@@ -14,7 +14,9 @@ use crate::{
 /// How long a handshake may take.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// Has TLS agreed on, where the client has come by it; false where that came to nothing.
+/// Completes the TLS handshake of a client that has come to a port of TLS; others need none. False where it has failed,
+/// which
+/// is counted and logged.
 pub(super) async fn is_agreed(stream: &mut Stream, client: &Client, clients: &Clients, tally: &ClientTally) -> bool {
     if !stream.is_secured() {
         return true;

@@ -12,21 +12,21 @@ use crate::{
     upstream::transport::Stream,
 };
 
-/// How long it may take.
+/// How long the header may take to come.
 const PATIENCE: Duration = Duration::from_secs(5);
-/// What it begins with: a signature, what it is about, and how long the rest is.
+/// How long the head of a header is: a signature, what it is about, and the length of the rest.
 const HEAD: usize = 16;
 /// The longest rest that is read: load balancers say some hundred bytes.
 const LONGEST: usize = 4096;
 
-/// Has the header read, where the client has come by a load balancer that is trusted; false where that came to nothing. The client
-/// is known by the addresses in it from then on.
+/// Reads the header; the client is known by the addresses in it from then on. False where none has come in time, it is
+/// malformed, or its sender is not trusted: that is logged.
 pub(super) async fn is_read(stream: &mut Stream, client: &Client, clients: &Clients, trusted: &[IpNet]) -> bool {
     let said = match client.peer() {
         Endpoint::Tcp(peer) if !is_trusted(peer, trusted) => {
             Err(Some(format!("{} is in none of the networks of `trusted_proxies`", peer.ip().to_canonical())))
         }
-        // Who may reach a unix socket, its mode says.
+        // The mode of a unix socket's file says who may connect.
         Endpoint::Tcp(_) | Endpoint::Unix(_) => within_patience(client, read(stream)).await,
     };
     match said {
@@ -34,7 +34,7 @@ pub(super) async fn is_read(stream: &mut Stream, client: &Client, clients: &Clie
             client.stands_for(peer.into(), local.into());
             true
         }
-        // The load balancer asks for itself whether anybody is here.
+        // The load balancer speaks for itself: a health check.
         Ok(None) => true,
         Err(why) => {
             if let Some(why) = why

@@ -17,9 +17,9 @@ const MOST_NAMED: usize = 3;
 
 /// What is wrong with a node.
 pub(super) struct Trouble {
-    /// By its label.
+    /// The node's label.
     pub node: Arc<str>,
-    /// It cannot be reached; else it is only slow.
+    /// Whether the node cannot be reached; if it can, it is slow.
     pub is_lost: bool,
     pub since: SystemTime,
     pub why: String,
@@ -30,7 +30,7 @@ pub(super) struct Trouble {
 }
 
 impl Trouble {
-    /// Of the node at this place of [`Topology::shown`]; `None` where all is well with it.
+    /// What is wrong with the node at this place of [`Topology::shown`]; `None` where all is well with it.
     pub fn of(
         node: &Node,
         index: usize,
