@@ -57,6 +57,8 @@ use crate::{
 pub use error::ConfigError;
 pub use layer::Sources;
 pub use listeners::{ListenerConfig, NAMELESS, Present};
+#[cfg(test)]
+pub(crate) use live::LIVE;
 pub use live::Reloaded;
 pub use secret::Secret;
 pub use seeds::Seeds;

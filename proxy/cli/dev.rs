@@ -11,7 +11,7 @@ use std::{
 };
 
 use slotway::{
-    config::{self, Config, ListenerConfig, Sources},
+    config::{Config, ListenerConfig, Sources},
     process::reload::Rereading,
     protocol::{address::Address, endpoint::ListenAddress, resp::Value},
     upstream::dial::{Control, Credentials, Dialer, Login},
@@ -40,16 +40,15 @@ pub fn run(flags: &DevFlags) -> Result<(), Failure> {
     let sources = sources(flags, &plan);
     let mut config = Config::load(&sources)?;
     config.ready_to_serve()?;
-    let shown = config::shown(&sources)?;
-    if shown.iter().any(|shown| shown.key == "log" && shown.from == "default") {
+    if config.shown.iter().any(|shown| shown.key == "log" && shown.from == "default") {
         // What people see here is what we print.
         config.log = Targets::new().with_default(LevelFilter::WARN);
     }
     let set_log = log::start(&config);
-    let announced = Announced::of(&config, &sources)?;
+    let announced = Announced::of(&config);
     check_ports(&config, &plan)?;
     let program = program(flags.server.as_deref())?;
-    let rereading = Rereading::new(sources, shown, set_log);
+    let rereading = Rereading::new(sources, set_log);
     block_on(live(config, plan, program, rereading, announced))
 }
 

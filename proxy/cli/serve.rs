@@ -1,7 +1,7 @@
 //! `slotway serve`.
 
 use slotway::{
-    config::{self, Config, Sources},
+    config::Config,
     process::{
         reload::Rereading,
         server::{self, ServeError},
@@ -23,11 +23,10 @@ pub fn run(flags: &ServeFlags) -> Result<(), Failure> {
     let config = Config::load(&sources)?;
     config.ready_to_serve()?;
     let set_log = log::start(&config);
-    let shown = config::shown(&sources)?;
-    let announced = Announced::of(&config, &sources)?;
+    let announced = Announced::of(&config);
     block_on(async {
         let (shutdown, now) = (CancellationToken::new(), CancellationToken::new());
-        let rereading = Rereading::new(sources, shown, set_log);
+        let rereading = Rereading::new(sources, set_log);
         watch_signals(Hangup::Reloads(rereading.reloads.clone()), &shutdown, &now)?;
         Ok(serve(config, shutdown, now, rereading, announced).await?)
     })
@@ -53,15 +52,14 @@ pub struct Announced {
 
 impl Announced {
     /// What is to be logged of this configuration.
-    pub fn of(config: &Config, sources: &Sources) -> Result<Announced, Failure> {
-        let shown = config::shown(sources)?;
-        let values: Vec<String> = shown.into_iter().map(|shown| format!("{}={}", shown.key, shown.value)).collect();
+    pub fn of(config: &Config) -> Announced {
+        let values: Vec<String> = config.shown.iter().map(|shown| format!("{}={}", shown.key, shown.value)).collect();
         let open = |address| Name::OpenPort.on(open_to_all(address, config.protected_mode));
         let mut warnings: Vec<String> = config.insecure_binds().iter().map(open).collect();
         warnings.extend(config.lent_user().map(|user| Name::LentUser.on(lent(user))));
         warnings.extend(config.speaks_unchecked_tls().then(|| Name::TlsUnchecked.on(UNCHECKED)));
         warnings.extend(config.strange_commands().into_iter().map(|name| Name::StrangeCommand.on(strange(name))));
-        Ok(Announced { settings: values.join(" "), warnings })
+        Announced { settings: values.join(" "), warnings }
     }
 
     fn log(self) {

@@ -1,11 +1,11 @@
 //! Which keys may change while the proxy serves, and what reading the configuration again brings.
 
-use super::{Config, ConfigError, ShownKey, Sources, shown};
+use super::{Config, ConfigError, ShownKey, Sources};
 
 /// The keys that may change; the name of a table stands for all its keys. All other keys need a restart.
 macro_rules! live {
     ($($key:ident,)+) => {
-        const LIVE: &[&str] = &[$(stringify!($key)),+];
+        pub(crate) const LIVE: &[&str] = &[$(stringify!($key)),+];
 
         impl Config {
             fn take(&mut self, new: &Config) {
@@ -31,6 +31,7 @@ live! {
     connect_timeout,
     node_timeout,
     retry_timeout,
+    slow_request,
     max_redirects,
     reads,
     max_replica_lag,
@@ -53,8 +54,6 @@ live! {
 pub struct Reloaded {
     /// The configuration in force from now on: the old one, with what may change taken from the new one.
     pub config: Config,
-    /// The keys of `config` as people are shown them.
-    pub shown: Vec<ShownKey>,
     /// The keys that have changed, by name.
     pub taken: Vec<String>,
     /// What has changed, or needs a restart, for people: a line for each key.
@@ -62,12 +61,12 @@ pub struct Reloaded {
 }
 
 impl Config {
-    /// Reads the configuration again and takes what may change; `before` is what is in force by its keys.
+    /// Reads the configuration again and takes what may change.
     ///
     /// # Errors
     /// The new configuration is of no use, by itself or together with what cannot change. Then nothing of it is to be
     /// taken.
-    pub fn reload(&self, sources: &Sources, before: &[ShownKey]) -> Result<Reloaded, ConfigError> {
+    pub fn reload(&self, sources: &Sources) -> Result<Reloaded, ConfigError> {
         let new = Config::load(sources)?;
         new.ready_to_serve()?;
         let mut config = self.clone();
@@ -76,13 +75,14 @@ impl Config {
         config.check_users()?;
         config.ready_to_serve()?;
         let mut changes = Changes::default();
-        for (key, was, is) in pairs(before, &shown(sources)?) {
+        for (key, was, is) in pairs(&self.shown, &new.shown) {
             changes.note(key, was, is);
         }
         for key in changed_secrets(self, &new) {
             changes.note_secret(key);
         }
-        Ok(Reloaded { config, shown: changes.shown, taken: changes.taken, report: changes.report })
+        config.shown = changes.shown.into();
+        Ok(Reloaded { config, taken: changes.taken, report: changes.report })
     }
 }
 
@@ -152,6 +152,7 @@ mod tests {
     use std::{fs, time::Duration};
 
     use super::*;
+    use crate::config::shown;
 
     /// The configuration of this text, read again with the other.
     fn reloaded(before: &str, after: &str) -> Result<Reloaded, ConfigError> {
@@ -159,9 +160,9 @@ mod tests {
         let file = folder.path().join("slotway.toml");
         let sources = Sources { file: Some(file.clone()), ..Sources::default() };
         fs::write(&file, format!("seeds = [\"a:1\"]\n{before}")).unwrap();
-        let (config, keys) = (Config::load(&sources).unwrap(), shown(&sources).unwrap());
+        let config = Config::load(&sources).unwrap();
         fs::write(&file, format!("seeds = [\"a:1\"]\n{after}")).unwrap();
-        config.reload(&sources, &keys)
+        config.reload(&sources)
     }
 
     #[test]
@@ -186,7 +187,7 @@ mod tests {
         );
         assert_eq!((new.config.request_timeout, new.config.workers), (Duration::from_secs(1), 2));
         assert_eq!(new.taken, ["pubsub.soft_time", "request_timeout"]);
-        let workers = new.shown.iter().find(|shown| shown.key == "workers").unwrap();
+        let workers = new.config.shown.iter().find(|shown| shown.key == "workers").unwrap();
         assert_eq!(workers.value, "2", "what needs a restart is told again the next time");
     }
 

@@ -11,7 +11,7 @@ use tracing_subscriber::filter::Targets;
 use super::{certificates::Certificates, passwords::Passwords, server::Shared, watched, worker::Worker};
 use crate::{
     clients::{Order, users::Adopted},
-    config::{Config, ShownKey, Sources},
+    config::{Config, Sources},
     metrics::events::EventKind,
     upstream::{
         dial::{Control, Credentials, DialStep, Login},
@@ -23,8 +23,6 @@ use crate::{
 pub struct Rereading {
     /// Where values come from.
     pub sources: Sources,
-    /// What is in force, by its keys.
-    pub shown: Vec<ShownKey>,
     /// Sets the log's filter.
     pub set_log: Box<dyn Fn(&Targets) + Send>,
     /// Who asks for it: signals, and clients by PROXY RELOAD.
@@ -35,9 +33,9 @@ pub struct Rereading {
 
 impl Rereading {
     /// From these sources.
-    pub fn new(sources: Sources, shown: Vec<ShownKey>, set_log: Box<dyn Fn(&Targets) + Send>) -> Rereading {
+    pub fn new(sources: Sources, set_log: Box<dyn Fn(&Targets) + Send>) -> Rereading {
         let (reloads, requests) = Reloads::channel();
-        Rereading { sources, shown, set_log, reloads, requests }
+        Rereading { sources, set_log, reloads, requests }
     }
 }
 
@@ -76,9 +74,8 @@ impl Reloader<'_> {
     }
 
     async fn reload(&mut self) -> Result<Vec<String>, String> {
-        let Rereading { sources, shown, .. } = &self.rereading;
         let before = self.config.borrow().clone();
-        let new = before.reload(sources, shown).map_err(|error| error.to_string())?;
+        let new = before.reload(&self.rereading.sources).map_err(|error| error.to_string())?;
         if before.password != new.config.password {
             self.try_password(&new.config).await?;
         }
@@ -106,7 +103,6 @@ impl Reloader<'_> {
             let _ = adopted.await;
         }
         self.config.send_replace(config);
-        self.rereading.shown = new.shown;
         let mut report = new.report;
         report.extend(self.certificates.take(certificates, &self.shared.metrics));
         if report.is_empty() {

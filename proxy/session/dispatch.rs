@@ -52,7 +52,7 @@ pub(super) struct Dispatcher {
     /// Where it has said that it reads from.
     pub(super) reads_from: Option<ReadFrom>,
     /// Which of the operator's decisions about reads and order it goes by.
-    order_version: u32,
+    settings_version: u32,
     /// What the client is told unasked.
     pub(super) listening: Listening,
     pub(super) account: Account,
@@ -98,7 +98,7 @@ impl Dispatcher {
             multi: Multi::default(),
             reads: Reads::as_chosen(&caller, None),
             reads_from: None,
-            order_version: caller.router.settings().order_version(),
+            settings_version: caller.router.settings().version(),
             listening: Listening::default(),
             account: Account::default(),
             replies: Replies::default(),
@@ -106,10 +106,10 @@ impl Dispatcher {
         }
     }
 
-    /// Goes by what the operator has decided anew about reads and order, once nothing is under way by the old.
+    /// Goes by what the operator has decided anew, once nothing is under way by the old.
     #[inline]
     pub(super) fn follow_operator(&mut self) {
-        if self.order_version != self.caller.router.settings().order_version() && self.caller.line.is_settled() {
+        if self.settings_version != self.caller.router.settings().version() && self.caller.line.is_settled() {
             self.choose_anew();
         }
     }
@@ -117,8 +117,9 @@ impl Dispatcher {
     #[cold]
     fn choose_anew(&mut self) {
         let settings = self.caller.router.settings();
-        self.order_version = settings.order_version();
+        self.settings_version = settings.version();
         self.barrier.be_strict(settings.strict_order.get());
+        self.caller.line.allow(settings.client_window.get());
         self.reads = Reads::as_chosen(&self.caller, self.reads_from);
     }
 

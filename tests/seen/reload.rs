@@ -51,6 +51,7 @@ fn what_may_change_changes_for_those_who_are_served() {
     );
     for client in [&mut client, &mut other] {
         assert!(client.line("KEYS reload:*").is_error());
+        assert_eq!(client.line("PROXY CONFIG GET client_window").texts(), ["client_window", "1"]);
     }
     assert!(!filed.proxy.log().contains("deny = "), "the log tells of errors alone");
     let report = filed.reload(&mut client, "cross_slot = \"reject\"\nadmin_tls = false\nreuse_port = true");

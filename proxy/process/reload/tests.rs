@@ -7,7 +7,7 @@ use futures_util::FutureExt;
 use tempfile::TempDir;
 
 use super::*;
-use crate::{config, process::discovery::scripted::Network, protocol::endpoint::Endpoint};
+use crate::{process::discovery::scripted::Network, protocol::endpoint::Endpoint};
 
 const NODE: &str = "10.0.0.1:7000";
 
@@ -36,9 +36,8 @@ impl Process {
 
     fn reloader(&self) -> Reloader<'_> {
         let sources = sources(&self.file);
-        let shown = config::shown(&sources).unwrap();
         Reloader {
-            rereading: Rereading::new(sources, shown, Box::new(|_| {})),
+            rereading: Rereading::new(sources, Box::new(|_| {})),
             config: &self.in_force,
             certificates: certificates(&self.shared.config),
             passwords: Passwords::of(&self.shared.config, &self.shared.users),

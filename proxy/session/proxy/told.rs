@@ -85,8 +85,8 @@ pub(super) fn config(caller: &Caller, request: &Request<'_>) -> Answer {
         _ => return Answer::refused(says::PROXY_CONFIG.as_bytes()),
     };
     let pattern = String::from_utf8_lossy(pattern).to_lowercase();
-    let settings = caller.router.settings();
-    let pairs: Vec<_> = settings.shown.iter().filter(|shown| fits(&pattern, &shown.key)).collect();
+    let shown = caller.router.settings().shown.borrow();
+    let pairs: Vec<_> = shown.iter().filter(|shown| fits(&pattern, &shown.key)).collect();
     Answer::with(|out| {
         write::array(out, 2 * pairs.len());
         for shown in pairs {

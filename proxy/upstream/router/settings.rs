@@ -32,8 +32,8 @@ pub struct Settings {
     pub trusted_proxies: Vec<IpNet>,
     /// Whether what a client sends to a node waits for what it has under way at others.
     pub strict_order: Cell<bool>,
-    /// Grows when one of the two changes: sessions have to follow.
-    order_version: Cell<u32>,
+    /// Grows when something changes of which sessions keep a copy: they have to follow.
+    version: Cell<u32>,
     /// How long a client may send nothing.
     pub idle_timeout: Cell<Option<Duration>>,
     /// Requests that one client may have in flight.
@@ -43,7 +43,7 @@ pub struct Settings {
     /// Whether operators are shown keys.
     pub show_keys: bool,
     /// Every key of the configuration, as people are shown it.
-    pub shown: Arc<Vec<ShownKey>>,
+    pub shown: RefCell<Arc<Vec<ShownKey>>>,
     /// How the proxy logs in for clients that have no credentials of their own.
     pub login: Login,
     /// What clients must say in AUTH; `None`: the nodes decide.
@@ -82,17 +82,21 @@ impl Settings {
     /// From now on what this configuration decides. Listeners, and how the proxy logs in, stay as they are.
     pub fn adopt(&self, config: &Config) {
         let new = Settings::of(config);
-        self.policy.adopt(new.policy);
         self.idle_timeout.swap(&new.idle_timeout);
-        self.client_window.swap(&new.client_window);
         self.pubsub.swap(&new.pubsub);
         self.client_credentials.swap(&new.client_credentials);
         self.protected.swap(&new.protected);
-        if *self.reads.borrow() != *new.reads.borrow() || self.strict_order.get() != new.strict_order.get() {
+        self.shown.swap(&new.shown);
+        let copied = |settings: &Settings| {
+            (settings.reads.borrow().clone(), settings.strict_order.get(), settings.client_window.get())
+        };
+        if copied(self) != copied(&new) {
             self.reads.swap(&new.reads);
             self.strict_order.swap(&new.strict_order);
-            self.order_version.set(self.order_version.get().wrapping_add(1));
+            self.client_window.swap(&new.client_window);
+            self.version.set(self.version.get().wrapping_add(1));
         }
+        self.policy.adopt(new.policy);
     }
 
     /// Whether the listener with this number serves this machine alone.
@@ -100,10 +104,11 @@ impl Settings {
         self.protected.borrow().get(listener).is_some_and(|is_protected| *is_protected)
     }
 
-    /// Another number than before where `reads` or `strict_order` have changed.
+    /// Another number than before where something has changed of which sessions keep a copy: `reads`, `strict_order` or
+    /// `client_window`.
     #[inline]
-    pub fn order_version(&self) -> u32 {
-        self.order_version.get()
+    pub fn version(&self) -> u32 {
+        self.version.get()
     }
 
     /// What the configuration decides.
@@ -138,14 +143,17 @@ impl Settings {
             reads: RefCell::new(config.reads_from()),
             trusted_proxies: config.trusted_proxies.clone(),
             strict_order: Cell::new(config.strict_order),
-            order_version: Cell::new(0),
+            version: Cell::new(0),
             idle_timeout: Cell::new(config.client_idle_timeout),
             client_window: Cell::new(config.client_window),
             pubsub: Cell::new(config.pubsub),
             show_keys: config.show_keys,
-            shown: config.shown.clone(),
+            shown: RefCell::new(config.shown.clone()),
             login,
             client_credentials: RefCell::new(credentials(&config.client_username, &config.client_password)),
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -32,7 +32,7 @@ pub struct Line {
     state: RefCell<LineState>,
     tally: Rc<ClientTally>,
     clock: Rc<Clock>,
-    most_in_flight: usize,
+    most_in_flight: Cell<usize>,
     /// Tickets that still have to be used, those of bounced requests included.
     pub(super) open_tickets: Cell<usize>,
     /// Where its client has written.
@@ -56,7 +56,7 @@ impl Line {
             state: RefCell::new(state),
             tally,
             clock,
-            most_in_flight,
+            most_in_flight: Cell::new(most_in_flight),
             open_tickets: Cell::new(0),
             writes: Writes::default(),
             doubts,
@@ -120,6 +120,13 @@ impl Line {
     /// A node has executed a request that may write.
     pub fn wrote(&self, node: &Arc<Node>) {
         self.writes.note(node, || self.clock.now());
+    }
+
+    /// From now on its client may have so many requests on their way.
+    pub fn allow(&self, most_in_flight: usize) {
+        self.most_in_flight.set(most_in_flight);
+        let window = &mut self.state.borrow_mut().window;
+        *window = most_in_flight.min(*window);
     }
 
     /// Whether the next request must wait: too much is on its way or owed.
@@ -302,7 +309,7 @@ impl Line {
             state.asked -= place.request_bytes as usize;
             state.take_parked(&mut place.reply);
             if place.label.is_some() {
-                state.learn_size(place.length, self.most_in_flight);
+                state.learn_size(place.length, self.most_in_flight.get());
             }
             if let Some(label) = place.label {
                 self.tally.command(label.command, label.class, place.failed, now - place.opened);

@@ -10,7 +10,8 @@ use crate::protocol::resp::write;
 pub const LONGEST_BULK: u64 = 512 * 1024 * 1024;
 /// The most arguments of one request (`INT_MAX`).
 pub const MOST_ARGS: i64 = i32::MAX as i64;
-/// The longest line: an inline request, or the head of a frame (`PROTO_INLINE_MAX_SIZE`).
+/// How long a line may be whose end has not come: an inline request, or the head of a frame (`PROTO_INLINE_MAX_SIZE`). As in
+/// Redis, a longer one that comes with its end is taken.
 pub const LONGEST_LINE: usize = 64 * 1024;
 /// Capacity for argument places that a parser keeps between requests.
 pub(super) const KEPT_SPANS: usize = 64;

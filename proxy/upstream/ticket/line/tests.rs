@@ -103,3 +103,14 @@ fn nothing_is_behind_what_broke_off() {
     line.push(b"<2>");
     assert_eq!((written(&line).as_str(), line.is_broken()), ("a", true));
 }
+
+#[test]
+fn a_window_that_is_made_smaller_holds_at_once() {
+    let line = line();
+    line.allow(3);
+    let tickets: Vec<Ticket> = (0..3).map(|_| open(&line)).collect();
+    assert!(line.is_full());
+    drop(tickets);
+    line.allow(8);
+    assert!(!line.is_full(), "nothing is on its way");
+}
