@@ -8,7 +8,11 @@ use std::{
     time::{Duration, Instant},
 };
 
-use tokio::{sync::watch, task::JoinSet, time::sleep};
+use tokio::{
+    sync::watch,
+    task::JoinSet,
+    time::{sleep, timeout},
+};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
@@ -92,10 +96,22 @@ impl Question {
         loop {
             let at = Instant::now();
             let caught_up = self.ask(at, &looks).await;
-            let progress = Progress { caught_up, round_trip: at.elapsed() };
-            self.publisher.send_modify(|known| Arc::make_mut(known).note(&self.id, progress));
-            sleep(EVERY).await;
+            let round_trip = at.elapsed();
+            self.publish(Progress { caught_up, round_trip });
+            let next = sleep(EVERY);
+            if let Some(control) = &mut self.control
+                && timeout(EVERY, control.is_gone()).await.is_ok()
+            {
+                // It may be back in a moment, with what its file has: it is not read from until it has been asked again.
+                self.control = None;
+                self.publish(Progress { caught_up: CaughtUp::No, round_trip });
+            }
+            next.await;
         }
+    }
+
+    fn publish(&self, progress: Progress) {
+        self.publisher.send_modify(|known| Arc::make_mut(known).note(&self.id, progress));
     }
 
     async fn ask(&mut self, at: Instant, looks: &Mutex<Looks>) -> CaughtUp {

@@ -21,7 +21,11 @@ use crate::{
         table::Spec,
     },
     protocol::{resp::Request, slot::Slot},
-    upstream::{dial::Login, router::Lane, ticket::Line},
+    upstream::{
+        dial::Login,
+        router::Lane,
+        ticket::{Clock, Line},
+    },
 };
 
 /// Slots whose writes are remembered one by one; beyond that the last write counts for all.
@@ -111,13 +115,17 @@ impl Reads {
 
     /// The replica that a read of the slot goes to, and the lane by which; `None` where that is the primary.
     fn replica(&mut self, caller: &Caller, slot: Slot) -> Option<(Rc<Lane>, Route)> {
+        let written = self.written(slot, &caller.line, caller.router.clock()).ok()?;
         let now = caller.router.clock().now();
-        let written = self.written(slot, &caller.line, now).ok()?;
         let lane = self.lane(caller);
         let read = Read { slot, from: self.from, written, now };
         let route = lane.replica_for(&caller.router, &read, caller.affinity)?;
         self.last = Some(caller.line.next());
-        self.written.remove(&slot);
+        // That this replica has the write tells nothing of others. One that lags behind a write of so long ago answers nobody.
+        let most = caller.router.settings().reads.borrow().max_lag;
+        if written.is_some_and(|written| now.saturating_duration_since(written) > most) {
+            self.written.remove(&slot);
+        }
         Some((lane, route))
     }
 
@@ -155,14 +163,15 @@ impl Reads {
     }
 
     /// When the last write that may be about a slot was answered; an error while one is not.
-    fn written(&mut self, slot: Slot, line: &Line, now: Instant) -> Result<Option<Instant>, ()> {
+    fn written(&mut self, slot: Slot, line: &Line, clock: &Clock) -> Result<Option<Instant>, ()> {
         let front = if line.is_settled() { u64::MAX } else { line.front() };
         let mut last = None;
         for write in self.written.get_mut(&slot).into_iter().chain(&mut self.written_anywhere) {
             if write.place >= front {
                 return Err(());
             }
-            last = last.max(Some(*write.answered.get_or_insert(now)));
+            // Read anew: on a connection of a client's own nobody has, and a time ahead of the answer would prove nothing.
+            last = last.max(Some(*write.answered.get_or_insert_with(|| clock.tick())));
         }
         Ok(last)
     }

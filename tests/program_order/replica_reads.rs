@@ -88,6 +88,81 @@ fn own_writes_are_found_and_order_is_kept_before_valkey() {
     }
 }
 
+#[test]
+fn a_replica_that_has_a_write_tells_nothing_of_the_other() {
+    let cluster = Cluster::start(Shape { primaries: 1, replicas: 2, ..Shape::default() });
+    let proxy = proxy(&cluster, "replica");
+    // Each keeps to one of the two.
+    let mut clients: Vec<Client> = (0..4).map(|_| proxy.client()).collect();
+    for round in 0..2 {
+        let value = format!("{round}");
+        for client in &mut clients {
+            assert_eq!(client.call(&["SET", "each:key", &value]).0, b"+OK\r\n");
+            wait_for_replicas(&proxy, client, "each:key");
+        }
+        // It follows its primary, and does not come by what that writes.
+        assert_eq!(cluster.node(1 + round).line("CLIENT PAUSE 60000 WRITE"), "+OK\r\n");
+        let value = format!("{round} and more");
+        for client in &mut clients {
+            assert_eq!(client.call(&["SET", "each:key", &value]).0, b"+OK\r\n");
+            let so_far = proxy.metric(READS, &[]);
+            eventually("the other replica to be read", || {
+                (0..20).for_each(|_| assert_eq!(client.call(&["GET", "each:key"]).string(), value));
+                proxy.metric(READS, &[]) >= so_far + 20.0
+            });
+        }
+        assert_eq!(cluster.node(1 + round).line("CLIENT UNPAUSE"), "+OK\r\n");
+    }
+}
+
+#[test]
+fn a_replica_that_begins_again_with_an_old_file_is_not_read() {
+    let mut cluster = Cluster::start(Shape { primaries: 1, replicas: 1, ..Shape::default() });
+    let proxy = proxy(&cluster, "replica");
+    let mut client = proxy.client();
+    for round in 0..5 {
+        assert_eq!(client.call(&["SET", "file:key", "old"]).0, b"+OK\r\n");
+        eventually("the replica to have it", || {
+            let mut replica = cluster.node(1).client();
+            replica.line("READONLY");
+            replica.line("GET file:key").0 == b"$3\r\nold\r\n"
+        });
+        assert_eq!(cluster.node(1).line("SAVE"), "+OK\r\n");
+        let value = format!("new {round}");
+        assert_eq!(client.call(&["SET", "file:key", &value]).0, b"+OK\r\n");
+        let so_far = proxy.metric(READS, &[]);
+        eventually("the replica to be read", || {
+            assert_eq!(client.call(&["GET", "file:key"]).string(), value);
+            proxy.metric(READS, &[]) > so_far
+        });
+        cluster.nodes[1].kill();
+        cluster.nodes[1].launch();
+        let so_far = proxy.metric(READS, &[]);
+        eventually("the replica to be read again", || {
+            assert_eq!(client.call(&["GET", "file:key"]).string(), value, "round {round}");
+            proxy.metric(READS, &[]) > so_far
+        });
+    }
+}
+
+#[test]
+fn what_a_transaction_wrote_on_a_connection_of_its_own_is_found() {
+    let cluster = Cluster::start(Shape { primaries: 1, replicas: 1, ..Shape::default() });
+    let proxy = proxy(&cluster, "replica");
+    let mut client = proxy.client();
+    client.line("SET watched:key 0");
+    wait_for_replicas(&proxy, &mut client, "watched:key");
+    assert_eq!(cluster.node(1).line("CLIENT PAUSE 60000 WRITE"), "+OK\r\n");
+    for value in 1..20 {
+        // Time passes in which nothing else happens.
+        std::thread::sleep(Duration::from_millis(250));
+        for line in ["WATCH watched:key", "MULTI", &format!("SET watched:key {value}"), "EXEC"] {
+            assert!(!client.line(line).is_error());
+        }
+        assert_eq!(client.call(&["GET", "watched:key"]).string(), value.to_string());
+    }
+}
+
 fn keys_on_their_way_are_found(flavour: Flavour) {
     let cluster = Cluster::start(shape(flavour));
     let proxy = proxy(&cluster, "replica");

@@ -101,6 +101,11 @@ impl Control {
         self.exchange(&out, requests.len()).await
     }
 
+    /// Waits until the node has closed the connection, or says something unasked: it is of no use then.
+    pub async fn is_gone(&mut self) {
+        let _ = self.stream.read_buf(&mut self.replies.bytes).await;
+    }
+
     async fn exchange(&mut self, out: &[u8], count: usize) -> Result<Vec<Value>, DialError> {
         let deadline = Instant::now() + self.patience;
         let node = &self.node;
