@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use crate::support::{Client, Cluster, Flavour, Proxy, Settings, Shape, client::frame, eventually};
+use crate::support::{Client, Cluster, Flavour, Proxy, Settings, Shape, client::frame, eventually, until};
 
 const READS: &str = "slotway_replica_reads_total";
 
@@ -120,28 +120,20 @@ fn a_replica_that_begins_again_with_an_old_file_is_not_read() {
     let mut cluster = Cluster::start(Shape { primaries: 1, replicas: 1, ..Shape::default() });
     let proxy = proxy(&cluster, "replica");
     let mut client = proxy.client();
-    for round in 0..5 {
-        assert_eq!(client.call(&["SET", "file:key", "old"]).0, b"+OK\r\n");
-        eventually("the replica to have it", || {
-            let mut replica = cluster.node(1).client();
-            replica.line("READONLY");
-            replica.line("GET file:key").0 == b"$3\r\nold\r\n"
-        });
-        assert_eq!(cluster.node(1).line("SAVE"), "+OK\r\n");
-        let value = format!("new {round}");
-        assert_eq!(client.call(&["SET", "file:key", &value]).0, b"+OK\r\n");
-        let so_far = proxy.metric(READS, &[]);
-        eventually("the replica to be read", || {
-            assert_eq!(client.call(&["GET", "file:key"]).string(), value);
-            proxy.metric(READS, &[]) > so_far
-        });
-        cluster.nodes[1].kill();
-        cluster.nodes[1].launch();
-        let so_far = proxy.metric(READS, &[]);
-        eventually("the replica to be read again", || {
-            assert_eq!(client.call(&["GET", "file:key"]).string(), value, "round {round}");
-            proxy.metric(READS, &[]) > so_far
-        });
+    assert_eq!(client.call(&["SET", "file:key", "old"]).0, b"+OK\r\n");
+    wait_for_replicas(&proxy, &mut client, "file:key");
+    assert_eq!(cluster.node(1).line("SAVE"), "+OK\r\n");
+    assert_eq!(client.call(&["SET", "file:key", "new"]).0, b"+OK\r\n");
+    let so_far = proxy.metric(READS, &[]);
+    eventually("the replica to be read", || {
+        assert_eq!(client.call(&["GET", "file:key"]).string(), "new");
+        proxy.metric(READS, &[]) > so_far
+    });
+    cluster.nodes[1].kill();
+    cluster.nodes[1].restart();
+    let end = Instant::now() + Duration::from_secs(2);
+    while Instant::now() < end {
+        assert_eq!(client.call(&["GET", "file:key"]).string(), "new");
     }
 }
 
@@ -286,6 +278,14 @@ fn a_replica_in_trouble_costs_nobody_an_error() {
     for _ in 0..200 {
         assert_eq!(client.call(&["GET", &key]).string(), "v");
     }
+
+    // It is back.
+    cluster.nodes[3].restart();
+    let so_far = proxy.metric(READS, &[]);
+    until("it to be read again after its end", Duration::from_secs(40), || {
+        assert_eq!(client.call(&["GET", &key]).string(), "v");
+        (proxy.metric(READS, &[]) > so_far).then_some(())
+    });
 }
 
 #[test]

@@ -62,6 +62,7 @@ impl Discovery {
             debug!("what the nodes take from a connection: {:?}", next.accepts);
         }
         let is_other = next.trouble != current.trouble || next.lost != current.lost || next.fallen != current.fallen;
+        let is_other = is_other || next.failing != current.failing;
         if changed || is_other || next.failed != current.failed || next.accepts != current.accepts {
             self.publisher.send_replace(Arc::new(next));
         }
