@@ -1,6 +1,7 @@
 "use strict";
 // All text from the proxy goes into the page as text, never as markup: whoever names a key or a node controls it.
-const POINTS = 180, STEP = 5;
+// A reply that grows large unforeseen is told when it has so many bytes, not at its end.
+const POINTS = 180, STEP = 5, LARGE = 131072;
 const byId = id => document.getElementById(id);
 const history_ = { all: { requests: [], errors: [], p99: [] }, nodes: new Map() };
 let before = null, paused = false, steps = 0, said = "";
@@ -30,7 +31,11 @@ function length(seconds) {
   if (seconds < 7200) return `${Math.floor(seconds / 60)} min`;
   return seconds < 172800 ? `${Math.floor(seconds / 3600)} h` : `${Math.floor(seconds / 86400)} days`;
 }
-const clock = seconds => new Date(seconds * 1000).toLocaleTimeString("en-GB");
+// In UTC, as the sentence at the top and the log have it; what is not of today has its day.
+function clock(seconds, now = before?.time ?? seconds) {
+  const [day, time] = new Date(seconds * 1000).toISOString().slice(0, 19).split("T");
+  return now - seconds < 43200 || new Date(now * 1000).toISOString().startsWith(day) ? time : `${day.slice(5)} ${time.slice(0, 5)}`;
+}
 // Hues that are told apart by most eyes, in an order that keeps neighbours distant.
 const HUES = [212, 160, 32, 285, 350, 100, 250, 55, 190, 320, 130, 10];
 let places = [];
@@ -91,7 +96,7 @@ function showVerdict(status) {
   if (gist !== said) byId("announce").textContent = status.sentence;
   said = gist;
   document.title = `${status.state === "ok" ? "" : `${signs[status.state]} `}Slotway`;
-  byId("about").textContent = `version ${status.version} · up for ${length(status.uptime_seconds)} · layout ${status.epoch} · ${clock(status.time)}`;
+  byId("about").textContent = `version ${status.version} · up for ${length(status.uptime_seconds)} · layout ${status.epoch} · ${clock(status.time)} UTC`;
 }
 
 function showFigures(status) {
@@ -99,9 +104,9 @@ function showFigures(status) {
   byId("figures").replaceChildren(
     figure("Requests", rate(status.pace.requests), "/s", `${number(status.commands)} since the start`, past.requests, ""),
     figure("Latency p99", millis(status.pace.p99), "", `half take ${millis(status.pace.p50)} or less`, past.p99, "time"),
-    figure("Errors to clients", rate(status.pace.errors), "/s", "what nodes and clients got wrong", past.errors, "errors"),
-    figure("Slots served", number(status.slots_reachable), status.slots_reachable === status.slots ? "all" : `of ${number(status.slots)}`, status.slots_assigned === status.slots ? "all have an owner" : `${number(status.slots_assigned)} have an owner`),
-    figure("Absorbed", number(absorbed.redirects + Math.max(0, absorbed.retries - absorbed.redirects)), "", `${number(absorbed.redirects)} redirects among them; ${number(absorbed.given_up)} given up`),
+    figure("Errors to clients", rate(status.pace.errors), "/s", "replies that say what went wrong", past.errors, "errors"),
+    figure("Slots served", number(status.slots_reachable), "", `of ${number(status.slots)}; ${status.slots_assigned === status.slots ? "all" : number(status.slots_assigned)} have an owner`),
+    figure("Absorbed", number(absorbed.redirects + Math.max(0, absorbed.retries - absorbed.redirects)), "", `${number(absorbed.redirects)} redirects among them; ${number(absorbed.given_up)} ended in an error`),
     figure("Clients", number(clients.connected), "", `${number(clients.blocked)} blocked · ${number(clients.rejected)} turned away · ${bytes(clients.buffered_bytes)} held`),
   );
 }
@@ -131,13 +136,13 @@ function showMap(status) {
   byId("map-note").textContent = status.moving.length ? `▲ ${status.moving.length} half moved: ${status.moving.slice(0, 3).map(([slot, from, to]) => `${slot} from ${from} to ${to}`).join(", ")}` : "below: where the requests go";
   byId("legend").replaceChildren(...places.map(index => [nodes[index], index]).map(([node, index]) => {
     const dot = make("span", null, "dot");
-    dot.style.background = tone(index);
+    if (node.up) dot.style.background = tone(index); else dot.className = "dot gone";
     return holding(make("li"), dot, `${node.node} · ${number(node.slots)}`);
   }));
 }
 
 function nodeCard(node, index, status) {
-  const card = make("li", null, `card node${node.up ? "" : " lost"}${node.slow ? " slow" : ""}`);
+  const card = make("li", null, `card node${!node.up ? " lost" : node.slow ? " slow" : ""}`);
   if (node.slots && node.up) card.style.setProperty("--tone", tone(index));
   const state = !node.up ? ["lost", "does not answer"] : node.slow ? ["slow", "slow"] : ["ok", "ok"];
   card.append(holding(make("h3"), make("span", node.node), make("span", state[1], `badge ${state[0]}`)));
@@ -145,7 +150,7 @@ function nodeCard(node, index, status) {
   const what = node.role === "replica" ? `replica of ${node.replica_of}` : node.role === "empty" ? "no slots, nobody's replica" : `primary, slots ${ranges}`;
   card.append(make("p", node.zone ? `${what} · zone ${node.zone}` : what, "what"));
   const since = node.lost_since ?? node.slow_since;
-  if (since) card.append(make("p", `since ${clock(since)} (${length(status.time - since)}): ${node.why}; ${node.hurts}`, "why"));
+  if (since) card.append(make("p", `since ${clock(since)} UTC (${length(status.time - since)}): ${node.why}; ${node.hurts}`, "why"));
   const trio = make("div", null, "trio");
   for (const [name, value, bad] of [["requests/s", rate(node.pace.requests)], ["half within", millis(node.pace.p50)], ["p99", millis(node.pace.p99)], ["errors/s", rate(node.pace.errors), node.pace.errors > 0]]) {
     trio.append(holding(make("div"), make("span", name), make("b", value, bad ? "bad" : "")));
@@ -203,7 +208,7 @@ function showEvents(status) {
 function showLists(status) {
   table("keys", [["key", "text key"], ["requests/s"], ["writes"], ["by", "text"], ["slot"], ["node", "text whole"]],
     status.hot_keys.slice(0, 10).map(hot => [hot.key || "(empty)", rate(hot.requests), `${Math.round(hot.writes * 100)} %`, hot.command, hot.slot, hot.node]), "No key is asked for often.", true);
-  table("slow", [["request", "text key"], ["took", "whole"], ["here and there", ""], ["node", "text whole"], ["at", "whole"], ["client", "text"]],
+  table("slow", [["request", "text key"], ["took", "whole"], ["here and there", ""], ["node", "text whole"], ["at", "whole"], ["client", "text whole"]],
     status.slow.slice(0, 10).map(slow => {
       const split = make("span", null, "split"), all = slow.here + slow.at_node || 1;
       split.title = `${millis(slow.here)} here, ${millis(slow.at_node)} at the node`;
@@ -213,7 +218,7 @@ function showLists(status) {
     }), "No request took long.", true);
   table("slots", [["slot"], ["requests/s"], ["node", "text"]], status.hot_slots.map(hot => [hot.slot, rate(hot.requests), hot.node]), "No slot is asked for often.");
   table("large", [["what", "text"], ["bytes", "whole"], ["times"], ["key", "text key"], ["node", "text"]],
-    status.large.map(large => [`${large.what} of ${large.command}`, bytes(large.bytes), number(large.times), large.key, large.node]), "Nothing large within 15 minutes.", true);
+    status.large.map(large => [`${large.what} of ${large.command}`, bytes(large.bytes) + (large.bytes === LARGE ? " or more" : ""), number(large.times), large.key, large.node]), "Nothing large within 15 minutes.", true);
 }
 
 function showClients(status, seconds) {
@@ -247,7 +252,7 @@ function show(status) {
 function lost() {
   byId("verdict").className = "verdict lost";
   byId("sign").textContent = "■";
-  byId("sentence").textContent = `The proxy does not answer${before ? ` since ${clock(before.time)}` : ""}; what is below is what it said last.`;
+  byId("sentence").textContent = `The proxy does not answer${before ? ` since ${clock(before.time)} UTC` : ""}; what is below is what it said last.`;
 }
 
 byId("pause").onclick = () => { paused = !paused; byId("pause").setAttribute("aria-pressed", paused); byId("pause").textContent = paused ? "Paused" : "Pause"; };
