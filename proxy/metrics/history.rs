@@ -267,7 +267,8 @@ fn news_of(label: &str, track: &mut Track, [half, tenth]: [f64; 2]) -> Option<St
     }
     let (p50, p90, p99) = (pace.p50?, pace.p90?, pace.p99?);
     let is_slow = replies >= FEW && p50 >= half || replies >= ENOUGH && p90 >= tenth;
-    if track.slow_since.is_none() && is_slow {
+    // One that answers nothing any more is not slow, but lost: others say so.
+    if track.slow_since.is_none() && is_slow && track.quiet == 0 {
         track.slow_since = Some(SystemTime::now());
         return Some(format!("node {label} is slow: {} (p99 {})", pace.slowness()?, millis(p99)));
     }
@@ -385,6 +386,19 @@ mod tests {
         assert!(history.present().node("a:1").1.is_none());
         assert!(told[0].starts_with("node a:1 is slow: half of its requests take "), "{told:?}");
         assert!(told[1].starts_with("node a:1 is slow no more"), "{told:?}");
+    }
+
+    #[test]
+    fn who_answers_nothing_any_more_is_not_told_to_be_slow() {
+        let (history, start, label) = (History::default(), Instant::now(), Arc::<str>::from("a:1"));
+        let mut sum = Counted::default();
+        // Its last replies are slow ones, and only those are left once it has been silent for some seconds.
+        let replies = [Counted::default(), counted(10, 1), counted(6, 11)].into_iter().chain([Counted::default(); 8]);
+        for (second, more) in replies.enumerate() {
+            sum.add(&more);
+            let told = history.second(sum, vec![(label.clone(), sum)], start + Duration::from_secs(second as u64));
+            assert!(told.is_empty(), "{second}: {told:?}");
+        }
     }
 
     #[test]
