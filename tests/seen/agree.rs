@@ -77,6 +77,23 @@ fn numbers_agree_wherever_they_are_told() {
 }
 
 #[test]
+fn memory_and_its_limit_are_both_of_all_nodes() {
+    let cluster = Cluster::three();
+    let proxy = Proxy::before(&cluster);
+    let mut client = proxy.client();
+    assert_eq!(client.line("CONFIG SET maxmemory 104857600"), "+OK\r\n");
+    assert_eq!(client.line("CONFIG GET maxmemory").texts(), ["maxmemory", "104857600"], "each node's");
+    let info = client.line("INFO memory").string();
+    assert_eq!(info_field(&info, "maxmemory"), Some("314572800"));
+    let used: u64 = info_field(&info, "used_memory").and_then(|used| used.parse().ok()).expect("a number");
+    let least = |index: usize| cluster.node(index).info("used_memory").parse::<u64>().expect("a number") / 2;
+    assert!(used > (0..3).map(least).sum(), "{used}");
+    // One node without a limit: there is none.
+    cluster.node(1).line("CONFIG SET maxmemory 0");
+    assert_eq!(info_field(&client.line("INFO memory").string(), "maxmemory"), Some("0"));
+}
+
+#[test]
 fn clients_are_counted_by_their_libraries() {
     // The servers of before 7.2 know no CLIENT SETINFO, and so neither does the proxy before them.
     if !Flavour::Valkey.is_here("clients by their libraries") {

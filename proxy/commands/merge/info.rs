@@ -184,6 +184,10 @@ impl<'a> Section<'a> {
         if let Some(quotient) = self.quotient(name) {
             return quotient;
         }
+        // Where one node has no limit, all of them together have none.
+        if name == "maxmemory" && values.contains(&"0") {
+            return "0".to_owned();
+        }
         let folded = match self.name {
             _ if LIKE_THE_FIRST.contains(&name) => None,
             _ if THE_GREATEST.contains(&name) => numbers(values, f64::max),
@@ -314,6 +318,15 @@ mod tests {
             # Cluster\ncluster_enabled:0\n\n# Keyspace\ndb0:keys=3,expires=4,avg_ttl=250\n";
         let said = folded(&[first, second], vec![("tcp_port", "6380".into())]);
         assert_eq!(said, format!("${}\n{text}\n", text.replace('\n', "\r\n").len()));
+    }
+
+    #[test]
+    fn memory_has_a_limit_where_every_node_has_one() {
+        let node = |limit: &str| format!("# Memory\nused_memory:5\nmaxmemory:{limit}\nmaxmemory_human:?\n");
+        for (limits, together) in [(["10", "20"], "30\nmaxmemory_human:30B"), (["10", "0"], "0\nmaxmemory_human:0B")] {
+            let said = folded(&[&node(limits[0]), &node(limits[1])], Facts::new());
+            assert!(said.contains(&format!("used_memory:10\nmaxmemory:{together}\n")), "{said}");
+        }
     }
 
     #[test]
