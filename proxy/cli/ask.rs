@@ -27,8 +27,14 @@ pub fn explain(words: &[String]) -> Result<(), Failure> {
         && let Some(name) = Name::find(word)
         && word.len() == name.text().len()
     {
-        say(format_args!("{name}\n{}", name.paragraph()));
+        // What stands in bold on the page.
+        say(format_args!("{name}\n{}", name.paragraph().replace("**", "")));
         return Ok(());
+    }
+    if let [word] = words
+        && Name::is_meant_by(word)
+    {
+        return Err(Failure::Config(format!("there is no {word}; deploy/troubleshooting.md has all names")));
     }
     let commands = CommandTable::builtin();
     let grounds = Grounds { commands: &commands, policy: &Policy::default(), topology: None };

@@ -215,6 +215,11 @@ impl Name {
         Name::ALL.iter().copied().find(|name| &name.text()[PREFIX.len()..] == short)
     }
 
+    /// Whether a text is meant for a name, be there one or not.
+    pub fn is_meant_by(text: &str) -> bool {
+        text.get(..PREFIX.len()).is_some_and(|start| start.eq_ignore_ascii_case(PREFIX))
+    }
+
     /// What the page says of it: what it means, whether a request has run, what to do.
     pub fn paragraph(self) -> &'static str {
         let heading = format!("\n### {}\n", self.text());

@@ -144,6 +144,10 @@ fn slots_and_plans_are_told_without_a_cluster() {
     );
     assert!(prints(&["explain", "set", "foo", "-1"], &[]).contains("by the owner of slot 12182"));
     assert!(prints(&["explain", "shutdown"], &[]).contains("not at all"));
+    assert!(prints(&["explain", "slotway-node-lost"], &[]).contains("\nRan? It may have."));
+    let nobody = run(&["explain", "SLOTWAY-NOSUCH"], &[]);
+    let text = String::from_utf8(nobody.stderr).expect("text");
+    assert!(!nobody.status.success() && text.contains("there is no SLOTWAY-NOSUCH"), "{text}");
 }
 
 #[test]
