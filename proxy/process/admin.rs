@@ -1,11 +1,12 @@
-//! The admin port: what machines and people ask about the proxy. It has a thread and a runtime of its own, so that a slow
+//! The admin port, where machines and people ask about the proxy. It has a thread and a runtime of its own, so that a slow
 //! scrape costs no client anything and a busy worker delays no probe.
 //!
 //! - `/metrics`: Prometheus.
 //! - `/livez`: 200 as long as this thread runs. It never depends on the nodes: their outage must not restart the proxy.
 //! - `/readyz`: 200 where the proxy can serve, else 503 and why.
-//! - `/api/status`: all of it as JSON; `/api/stream`: that each second, as server-sent events; `/api/history`: the last quarter
-//!   of an hour. `/`: the same as a page.
+//! - `/api/status`: the proxy and its nodes as JSON. `/api/stream`: the same each second, as server-sent events.
+//! - `/api/history`: rates and latencies of the last quarter of an hour.
+//! - `/`: the status page, which draws all of these.
 
 mod bounded;
 mod status;
@@ -51,7 +52,7 @@ use crate::{
     },
 };
 
-/// The status page: one file that asks nobody else for anything. It draws what `/api/stream` and `/api/history` tell.
+/// The status page: one file that loads nothing from elsewhere. It draws what `/api/stream` and `/api/history` tell.
 const PAGE: &str = concat!(
     include_str!("admin/page/head.html"),
     "<style>\n",
@@ -75,33 +76,33 @@ pub struct AdminView {
     pub shutdown: CancellationToken,
     /// All clients.
     pub clients: Arc<Clients>,
-    /// How nodes are asked what they tell of themselves.
+    /// The user and password for asking nodes about themselves.
     pub login: Login,
-    /// How they are connected to.
+    /// How nodes are connected to.
     pub dialer: Dialer,
-    /// Who has the newest counts.
+    /// The workers, which have the newest counts.
     pub publishers: Vec<Publisher>,
-    /// Whether keys are shown.
+    /// Whether keys are shown as they are, or as digests.
     pub show_keys: bool,
 }
 
 /// How long a scrape waits for workers to publish what they have counted.
 const PUBLISHED_WITHIN: Duration = Duration::from_millis(100);
-/// How often the page is told anew.
+/// How often `/api/stream` sends the status.
 const STREAM_EVERY: Duration = Duration::from_secs(1);
 
 /// The running admin server.
 pub struct Admin {
     address: SocketAddr,
-    /// The listening socket.
+    /// The listening socket, for a process that takes over.
     socket: OwnedFd,
     stop: CancellationToken,
     thread: JoinHandle<()>,
 }
 
 impl Admin {
-    /// Listens by `inherited`, or on `address`, which may be shared with other processes if `reuse_port` says so, by TLS where `tls` says how,
-    /// and serves until `stop` is cancelled.
+    /// Listens and serves until `stop` is cancelled. `inherited` is a socket that listens already; without one a new socket
+    /// listens on `address`, which other processes may share if `reuse_port` is set. With `tls`, visitors speak TLS.
     pub fn start(
         address: SocketAddr,
         inherited: Option<Socket>,
@@ -150,23 +151,23 @@ impl Admin {
         Ok(Admin { address, socket, stop, thread })
     }
 
-    /// The socket that it listens by.
+    /// The listening socket.
     pub fn socket(&self) -> BorrowedFd<'_> {
         self.socket.as_fd()
     }
 
-    /// Somebody else answers by its socket from now on.
+    /// Stops, since another process answers on the same socket from now on.
     pub fn step_down(self) {
         self.stop.cancel();
         self.join();
     }
 
-    /// Where it listens: the port that the system chose, where 0 was asked for.
+    /// Where it listens. If port 0 was asked for, this has the port that the system chose.
     pub fn address(&self) -> SocketAddr {
         self.address
     }
 
-    /// Waits for its end.
+    /// Waits for its thread to end.
     pub fn join(self) {
         if self.thread.join().is_err() {
             tracing::error!("the admin server panicked");
@@ -195,7 +196,7 @@ fn pages(shown: Arc<Pages>) -> Router {
 }
 
 async fn page() -> impl IntoResponse {
-    // Nothing from elsewhere: names of nodes are shown, and whoever controls a node controls those.
+    // The page shows names of nodes, and whoever controls a node chooses those: so nothing may come from elsewhere.
     const POLICY: &str =
         "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; connect-src 'self'";
     ([(header::CONTENT_SECURITY_POLICY, POLICY)], Html(PAGE))
@@ -236,8 +237,8 @@ async fn api_stream(State(shown): State<Arc<Pages>>) -> impl IntoResponse {
     Sse::new(events).keep_alive(KeepAlive::default())
 }
 
-/// Has workers publish what they have counted: a scrape counts all that was answered before it. One that is busy is not waited
-/// for.
+/// Has workers publish what they have counted, so that a scrape counts all that was answered before it. A worker that is busy
+/// for longer than [`PUBLISHED_WITHIN`] is not waited for.
 async fn publish(view: &AdminView) {
     let published = view.publishers.iter().map(Publisher::ask);
     let _ = tokio::time::timeout(PUBLISHED_WITHIN, futures_util::future::join_all(published)).await;
@@ -249,8 +250,8 @@ async fn api_status(State(shown): State<Arc<Pages>>) -> impl IntoResponse {
     Json(status::of(&shown, readiness(&shown.view)))
 }
 
-/// Whether the proxy can serve, and if not, why: it can where at least one node that owns slots can be reached, and the nodes
-/// do not all say that the cluster is down. Where only part of the slots is served, that is said, too.
+/// Whether the proxy can serve, and if not, why. It can if at least one node that owns slots can be reached and serves. If only
+/// part of the slots is served, it is ready, and the reason is told as well.
 fn readiness(view: &AdminView) -> Result<Option<String>, String> {
     if view.shutdown.is_cancelled() {
         return Err("shutting down".to_owned());
@@ -262,7 +263,7 @@ fn readiness(view: &AdminView) -> Result<Option<String>, String> {
     }
 }
 
-/// What is not there: its own text, since an empty page helps nobody.
+/// An unknown path: the answer lists the paths that there are.
 async fn not_found(uri: Uri) -> impl IntoResponse {
     const PAGES: &str = "/ (status page), /api/status, /metrics, /livez, /readyz";
     (StatusCode::NOT_FOUND, format!("there is no {}; there are {PAGES}\n", uri.path()))

@@ -1,5 +1,5 @@
-//! The admin port's listener: a few open files are kept back for it, and it takes no more than are free beyond them. Who
-//! speaks TLS to a plain port, or plain HTTP to one of TLS, gets a line in the log that says so.
+//! The admin port's listener. A few open files are kept back for it; beyond them it takes only files that are free. A visitor
+//! that speaks TLS to a plain port, or plain HTTP to a TLS port, gets a line in the log that says so.
 
 use std::{
     io,
@@ -23,9 +23,9 @@ use crate::{
     },
 };
 
-/// Connections that always find a place: probes, a scrape, somebody who looks what is wrong.
+/// Connections that always find a place: probes, a scrape, an operator who looks what is wrong.
 const KEPT_BACK: usize = 8;
-/// What TLS begins with, and no method of HTTP.
+/// The first byte of TLS, which begins no method of HTTP.
 const TLS_HANDSHAKE: u8 = 0x16;
 /// How long a full file table is left alone before the next connection is accepted.
 const ACCEPT_PAUSE: Duration = Duration::from_secs(1);
@@ -41,13 +41,13 @@ pub struct Bounded {
 /// A connection to the admin port.
 pub struct AdminStream {
     stream: Stream,
-    /// From where, to where: until its first bytes have come.
+    /// The two ends of the connection; taken when its first bytes have come.
     is_new: Option<[Endpoint; 2]>,
     complaints: Arc<Complaints>,
     _file: OpenFile,
 }
 
-/// Given back when it is dropped.
+/// A place among the open files, given back when it is dropped.
 #[expect(dead_code, reason = "held for its end only")]
 enum OpenFile {
     KeptBack(OwnedSemaphorePermit),
@@ -68,7 +68,7 @@ impl Bounded {
         }
         match self.kept_back.clone().acquire_owned().await {
             Ok(permit) => OpenFile::KeptBack(permit),
-            // Nobody closes it.
+            // The semaphore is never closed.
             Err(_) => std::future::pending().await,
         }
     }
@@ -105,7 +105,7 @@ impl axum::serve::Listener for Bounded {
 }
 
 impl AdminStream {
-    /// What the first bytes, or the end of the handshake in their place, say of who sends them.
+    /// Looks at the first bytes, or at the failed handshake in their place, for a visitor that speaks the wrong protocol.
     fn begins(&mut self, begun: Result<&[u8], &io::Error>) {
         let Some([peer, local]) = self.is_new.take() else { return };
         match begun {

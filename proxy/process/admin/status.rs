@@ -1,4 +1,4 @@
-//! `/api/status`: the proxy and its nodes now. The page shows it; it has all that the page needs.
+//! `/api/status`: the proxy and its nodes now, with all that the page shows.
 
 mod clients;
 mod nodes;
@@ -29,7 +29,7 @@ const MOST_EVENTS: usize = 50;
 /// Into how many parts the slot map is divided for its heat.
 const HEAT_PARTS: usize = 256;
 
-/// The proxy at a glance. Counts are those of the last publication, up to a second old.
+/// The proxy at a glance. Counts are up to a second old.
 #[derive(Serialize)]
 pub(super) struct Status {
     version: &'static str,
@@ -46,7 +46,7 @@ pub(super) struct Status {
     reason: Option<String>,
     epoch: u64,
     slots_assigned: usize,
-    /// Those whose owner can be reached, and serves.
+    /// Slots whose owner can be reached and serves.
     slots_reachable: usize,
     slots: usize,
     /// Why not all slots are served.
@@ -83,7 +83,7 @@ struct Shown {
     p99: Option<f64>,
 }
 
-/// What clients have not noticed, and what they have, since the start.
+/// What was absorbed for clients since the start, and what could not be (`given_up`).
 #[derive(Serialize)]
 struct Absorbed {
     redirects: u64,

@@ -1,5 +1,5 @@
-//! What nodes tell of themselves: version, memory, how far a replica is behind, slots that are half moved. They are asked
-//! while somebody looks at the status, and not otherwise.
+//! What nodes tell of themselves: version, memory, how far a replica is behind, slots that are half moved. Nodes are asked only
+//! while somebody looks at the status.
 
 use std::{
     collections::HashMap,
@@ -19,7 +19,7 @@ use crate::{
 
 /// How often nodes are asked.
 const EVERY: Duration = Duration::from_secs(5);
-/// How long after the last look that goes on.
+/// How long after the last look nodes are still asked.
 const WATCHED_FOR: Duration = Duration::from_secs(15);
 /// How long a node may take.
 const PATIENCE: Duration = Duration::from_secs(1);
@@ -30,20 +30,20 @@ pub(super) struct NodeVitals {
     /// `Redis 7.0.15`.
     pub version: Option<String>,
     pub memory_bytes: Option<u64>,
-    /// 0: there is no limit.
+    /// 0: no limit.
     pub memory_limit_bytes: Option<u64>,
-    /// Bytes of the stream of changes that the primary is ahead of this replica.
+    /// How many bytes of the replication stream this replica is behind its primary.
     pub lag_bytes: Option<u64>,
     /// Whether a replica has its connection to its primary.
     pub linked: Option<bool>,
     #[serde(skip)]
     offset: Option<u64>,
-    /// Slots that it gives away: which, and to which node id.
+    /// Slots that it is giving away: the slot, and the node id that it goes to.
     #[serde(skip)]
     gives: Vec<(usize, String)>,
 }
 
-/// What all of them told last.
+/// What all nodes told last.
 #[derive(Debug, Default)]
 pub(super) struct Vitals {
     by_id: Mutex<HashMap<String, NodeVitals>>,
@@ -56,7 +56,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl Vitals {
-    /// Somebody looks.
+    /// Notes that somebody looks at the status now.
     pub(super) fn watch(&self) {
         let is_new = lock(&self.watched).replace(Instant::now()).is_none_or(|last| last.elapsed() >= WATCHED_FOR);
         if is_new {
@@ -73,7 +73,7 @@ impl Vitals {
         lock(&self.by_id).get(id).cloned().unwrap_or_default()
     }
 
-    /// The slots that are half moved: which, from where and to where, by labels.
+    /// The slots that are half moved: the slot, its owner and its next owner, by labels.
     pub(super) fn moving(&self, topology: &Topology) -> Vec<(usize, String, String)> {
         let label = |id: &str| topology.node(id).map_or_else(|| id.to_owned(), |node| node.label.to_string());
         let by_id = lock(&self.by_id);
@@ -85,7 +85,7 @@ impl Vitals {
         moves
     }
 
-    /// Asks nodes as long as somebody looks.
+    /// Asks nodes again and again while somebody looks. It never ends.
     pub(super) async fn keep(&self, view: &AdminView) {
         loop {
             if !self.is_watched() {

@@ -40,7 +40,7 @@ fn library(client: &Client) -> String {
     }
 }
 
-/// How many clients name which library, as the metrics tell them apart.
+/// How many clients use which library, as the metrics tell them apart.
 pub fn client_libraries(clients: &Clients) -> Libraries {
     let mut libraries = Libraries::default();
     clients.all().iter().for_each(|client| libraries.add(&client.about().library));

@@ -1,4 +1,4 @@
-//! How it is: what is wrong with which node, since when and whom it hurts, and all of it in one sentence.
+//! The verdict: what is wrong with which node, since when and whom it hurts, and the state of everything in one sentence.
 
 use std::{sync::Arc, time::SystemTime};
 
@@ -25,7 +25,7 @@ pub(super) struct Trouble {
     pub why: String,
     /// Whom it hurts, in words.
     pub hurts: String,
-    /// Whether slots depend on it that are not served without it.
+    /// Whether it owns slots, which are not served without it.
     owns: bool,
 }
 
@@ -76,7 +76,7 @@ fn data_of(node: &Node, ranges: &[(usize, usize)], topology: &Topology, database
     }
 }
 
-/// Who lacks a node that owns no slot.
+/// Whom the loss of a node without slots hurts.
 fn left_without(node: &Node, topology: &Topology) -> String {
     let primary = node.replicates.as_deref().and_then(|id| topology.node(id));
     let Some(primary) = primary.filter(|_| node.role == Role::Replica) else {
@@ -89,7 +89,7 @@ fn left_without(node: &Node, topology: &Topology) -> String {
     }
 }
 
-/// How it is: `ok`, `warn` (all slots are served, but some node is lost or slow), `part` (some are not) or `down`.
+/// The state of everything: `ok`, `warn` (all slots are served, but some node is lost or slow), `part` (some are not) or `down`.
 pub(super) fn state(topology: &Topology, is_ready: bool, troubles: &[Trouble]) -> &'static str {
     match (is_ready, topology.reachable() == SLOTS) {
         (false, _) => "down",
@@ -99,7 +99,7 @@ pub(super) fn state(topology: &Topology, is_ready: bool, troubles: &[Trouble]) -
     }
 }
 
-/// All of it in one sentence.
+/// The state of everything, for people: the first sentence of the page.
 pub(super) fn sentence(
     topology: &Topology,
     readiness: &Result<Option<String>, String>,
@@ -122,7 +122,7 @@ pub(super) fn sentence(
             format!("All 16,384 slots are served by {owners} {primaries}; {rate}.")
         }
     };
-    // Lost owners of slots are in the reason already.
+    // The reason names lost owners of slots already.
     let untold: Vec<&Trouble> = troubles.iter().filter(|trouble| !(trouble.is_lost && trouble.owns)).collect();
     let named = untold.iter().take(MOST_NAMED).map(|trouble| format!(" {}.", trouble.text()));
     let more = untold.len().saturating_sub(MOST_NAMED);
