@@ -53,7 +53,7 @@ impl Signals {
                 tracing::info!("{name} again: ending now");
                 return now.cancel();
             }
-            tracing::info!("{name}: ending, once more to end at once");
+            tracing::info!("{name}: stopping; a second one stops at once");
             shutdown.cancel();
         }
     }

@@ -154,7 +154,7 @@ async fn serve(
 async fn shutdown_is_due(shared: &Shared, in_force: &watch::Sender<Arc<Config>>, shutdown: &CancellationToken) {
     shutdown.cancelled().await;
     let clients = shared.clients.count();
-    let text = format!("draining: {clients} clients have what they asked for answered, and are then closed");
+    let text = format!("draining: {clients} clients get their replies, and are then closed");
     shared.metrics.events().info(EventKind::Process, text);
     let delay = in_force.borrow().drain_delay;
     tokio::time::sleep(delay).await;

@@ -113,7 +113,7 @@ fn replicas(exam: &Exam, report: &mut Report) {
         report.warning(
             REPLICAS,
             Name::Replicas,
-            format!("{} has no replica", some_of(&alone)),
+            format!("no replica follows {}", some_of(&alone)),
             "redis-cli --cluster add-node NEW:PORT ANY:PORT --cluster-slave --cluster-master-id ID",
         );
     }
