@@ -154,7 +154,11 @@ pub(super) async fn pass_on(
     };
     let reply = streamed::ask_for(caller.attempts(slot), &frame, Some(&mut *envelope)).await?;
     drop(place);
+    let sender = reply.sender().cloned();
     let length = reply.pass_on(router, &envelope.ticket).await?;
+    if let Some(node) = sender.filter(|_| length >= LARGE_REPLY) {
+        router.node_tally(&node).large_reply(&frame, length);
+    }
     let now = router.clock().now();
     router.large().note_length(slot, &frame, length, now);
     if length < LARGE_REPLY {

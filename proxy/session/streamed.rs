@@ -10,6 +10,7 @@
 use std::{
     future::{Future, poll_fn},
     pin::pin,
+    sync::Arc,
     task::Poll,
     time::Duration,
 };
@@ -113,6 +114,11 @@ impl Streamed {
     /// What has come of the reply.
     pub(super) fn front(&self) -> &Bytes {
         &self.front
+    }
+
+    /// The node that is still to send the rest of it; `None` where all has come.
+    pub(super) fn sender(&self) -> Option<&Arc<Node>> {
+        self.rest.as_ref().map(Dedicated::node)
     }
 
     /// Takes `count` bytes off the front, for a reply whose head is said otherwise.

@@ -107,6 +107,15 @@ fn large_requests_and_replies_are_told() {
     };
     eventually("the request", || has("request", "set"));
     eventually("the reply", || has("reply", "get"));
+    // What is known to be large comes by a connection of its client's own, and is told by its whole length.
+    client.call(&["GET", "told:large"]);
+    let whole = || {
+        let all = status(&proxy)["large"].clone();
+        all.as_array().is_some_and(|all| {
+            all.iter().any(|large| large["what"] == "reply" && large["bytes"].as_u64() > Some(600 * 1024))
+        })
+    };
+    eventually("its length", whole);
 }
 
 #[test]
