@@ -187,7 +187,7 @@ mod scrape {
         let registry = Clients::new(usize::MAX);
         let end = Endpoint::Tcp(([127, 0, 0, 1], 1).into());
         for _ in 0..clients {
-            registry.join(end.clone(), end.clone(), 0).about().library = b"redis-py".to_vec();
+            registry.join(end.clone(), end.clone(), Arc::default()).about().library = b"redis-py".to_vec();
         }
         println!("{nodes} nodes, {clients} clients: {} bytes", metrics.render().len());
         bencher.bench_local(|| {

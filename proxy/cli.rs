@@ -127,7 +127,7 @@ impl From<ServeError> for Failure {
     fn from(error: ServeError) -> Failure {
         let text = error.name().on(error.to_string());
         match error {
-            ServeError::Bind(..) => Failure::Bind(text),
+            ServeError::Bind(..) | ServeError::OwnPlace { .. } => Failure::Bind(text),
             ServeError::Config(_) | ServeError::Certificate(_) | ServeError::System(..) => Failure::Other(text),
         }
     }

@@ -6,6 +6,7 @@
 mod apart;
 mod client;
 mod held;
+mod listener;
 mod log_throttle;
 mod mail;
 mod monitors;
@@ -19,6 +20,7 @@ pub mod users;
 pub use self::{
     client::{About, ChangeOfUsers, Client, Mark, Order, Unblock},
     held::Held,
+    listener::ListenerSettings,
     log_throttle::{Complaints, LogThrottle},
     mail::Mail,
     monitors::Monitoring,
@@ -143,8 +145,8 @@ impl Clients {
         fits
     }
 
-    /// Registers a client that has come by the listener with this number, and gives it the next id.
-    pub fn join(&self, peer: Endpoint, local: Endpoint, listener: usize) -> Arc<Client> {
+    /// Registers a client that has come by this listener, and gives it the next id.
+    pub fn join(&self, peer: Endpoint, local: Endpoint, listener: Arc<ListenerSettings>) -> Arc<Client> {
         let id = self.last_id.fetch_add(1, Relaxed) + 1;
         let client = Arc::new(Client::new(id, peer, local, listener));
         lock(&self.live).insert(id, client.clone());

@@ -11,7 +11,7 @@ use std::{
 
 use bytes::Bytes;
 
-use super::{Mail, Usage, lock, mail::Mailbox};
+use super::{ListenerSettings, Mail, Usage, lock, mail::Mailbox};
 use crate::{metrics::CommandId, protocol::endpoint::Endpoint};
 
 /// A client's last command where there was none.
@@ -24,8 +24,8 @@ pub struct Client {
     connected: Ends,
     /// Those of the client that a load balancer has connected for.
     stands_for: OnceLock<Ends>,
-    /// The number of the listener that it came by.
-    pub listener: usize,
+    /// What is so where it came in.
+    pub listener: Arc<ListenerSettings>,
     /// When it connected.
     pub since: Instant,
     /// What it says of itself.
@@ -153,7 +153,7 @@ impl Client {
         self.subscriptions.iter().any(|count| count.load(Relaxed) > 0)
     }
 
-    pub(super) fn new(id: u64, peer: Endpoint, local: Endpoint, listener: usize) -> Client {
+    pub(super) fn new(id: u64, peer: Endpoint, local: Endpoint, listener: Arc<ListenerSettings>) -> Client {
         Client {
             id,
             connected: Ends { peer, local },
@@ -373,7 +373,7 @@ mod tests {
 
     fn client() -> Arc<Client> {
         let end = || Endpoint::Tcp("127.0.0.1:1".parse().expect("an address"));
-        Arc::new(Client::new(1, end(), end(), 0))
+        Arc::new(Client::new(1, end(), end(), Arc::default()))
     }
 
     #[test]

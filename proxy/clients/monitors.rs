@@ -66,7 +66,7 @@ mod tests {
 
     fn join(clients: &Clients) -> Arc<Client> {
         let end = || Endpoint::Tcp("127.0.0.1:1".parse().expect("an address"));
-        clients.join(end(), end(), 0)
+        clients.join(end(), end(), Arc::default())
     }
 
     #[test]

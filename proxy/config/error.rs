@@ -100,6 +100,11 @@ pub enum ConfigError {
         /// What speaks TLS.
         wanted_by: String,
     },
+    /// TLS is to be spoken to clients by a process that has begun without.
+    FirstTls {
+        /// Where.
+        address: String,
+    },
     /// A certificate without its key, or a key without its certificate.
     HalfAPair {
         /// The key of the configuration that is not set.
@@ -189,7 +194,10 @@ impl ConfigError {
             ConfigError::LentUser { .. } => Name::LentUser,
             ConfigError::Database { .. } => Name::Database,
             ConfigError::User { .. } => Name::User,
-            ConfigError::NoCertificate { .. } | ConfigError::HalfAPair { .. } | ConfigError::NoCa => Name::TlsFiles,
+            ConfigError::NoCertificate { .. }
+            | ConfigError::FirstTls { .. }
+            | ConfigError::HalfAPair { .. }
+            | ConfigError::NoCa => Name::TlsFiles,
             ConfigError::NoSeeds => Name::NoSeeds,
             ConfigError::NoOtlp => Name::NoOtlp,
         }
@@ -237,6 +245,10 @@ impl fmt::Display for ConfigError {
                 f,
                 "{wanted_by} speaks TLS, which takes a certificate and its key: name both files, `tls_cert_file` and \
                  `tls_key_file` (PEM)"
+            ),
+            ConfigError::FirstTls { address } => write!(
+                f,
+                "{address} takes a restart: this process has begun without TLS, and has no certificate"
             ),
             ConfigError::HalfAPair { missing } => {
                 write!(f, "`{missing}` is missing: a certificate and its key go together")

@@ -174,27 +174,27 @@ impl Config {
     /// The listening addresses that anybody on the network can use without a password, and that nobody has allowed.
     pub fn insecure_binds(&self) -> Vec<SocketAddr> {
         let all = self.all_listeners();
-        let addresses = all.iter().zip(self.are_insecure()).filter(|(_, is_insecure)| *is_insecure);
-        addresses.filter_map(|(listener, _)| listener.address.tcp()).collect()
+        let insecure = all.iter().filter(|listener| self.minds_open() && self.is_open(listener));
+        insecure.filter_map(|listener| listener.address.tcp()).collect()
     }
 
-    /// For each listener, whether anybody on the network can use it without a password though the operator has not
-    /// allowed that.
-    fn are_insecure(&self) -> Vec<bool> {
+    /// Whether clients of other machines come in by this listener, and need not say who they are unless all clients have
+    /// to.
+    pub fn is_open(&self, listener: &ListenerConfig) -> bool {
         // Who must show a certificate has said who it is.
         let certified = self.auth_clients() == AuthClients::Yes;
-        let allowed = self.allow_insecure_bind || self.asks_all();
-        let is_insecure = |listener: &ListenerConfig| {
-            let is_far = listener.address.tcp().is_some_and(|address| !address.ip().to_canonical().is_loopback());
-            let asks = !listener.users.is_empty() || certified && matches!(listener.address, ListenAddress::Tls(_));
-            is_far && !asks && !allowed
-        };
-        self.all_listeners().iter().map(is_insecure).collect()
+        let is_far = listener.address.tcp().is_some_and(|address| !address.ip().to_canonical().is_loopback());
+        let asks = !listener.users.is_empty() || certified && matches!(listener.address, ListenAddress::Tls(_));
+        is_far && !asks
     }
 
-    /// For each listener, whether only clients of this machine are served: it would be open to everyone, and the
-    /// operator has not allowed that.
-    pub fn are_protected(&self) -> Vec<bool> {
-        self.are_insecure().into_iter().map(|is_insecure| is_insecure && self.protected_mode).collect()
+    /// Whether open listeners are insecure: no client has to log in, and the operator has not allowed that.
+    fn minds_open(&self) -> bool {
+        !self.allow_insecure_bind && !self.asks_all()
+    }
+
+    /// Whether open listeners serve only clients of this machine.
+    pub fn protects(&self) -> bool {
+        self.minds_open() && self.protected_mode
     }
 }

@@ -1,6 +1,7 @@
 //! Which keys may change while the proxy serves, and what reading the configuration again brings.
 
 use super::{Config, ConfigError, ShownKey, Sources};
+use crate::protocol::endpoint::ListenAddress;
 
 /// The keys that may change; the name of a table stands for all its keys. All other keys need a restart.
 macro_rules! live {
@@ -16,6 +17,9 @@ macro_rules! live {
 }
 
 live! {
+    listen,
+    listeners,
+    trusted_proxies,
     client_username,
     client_password,
     client_password_file,
@@ -73,6 +77,11 @@ impl Config {
         config.take(&new);
         config.own_databases().map_err(|why| ConfigError::Database { why })?;
         config.check_users()?;
+        if self.tls_cert_file.is_none()
+            && let Some(address) = config.addresses().find(|address| matches!(address, ListenAddress::Tls(_)))
+        {
+            return Err(ConfigError::FirstTls { address: address.to_string() });
+        }
         config.ready_to_serve()?;
         let mut changes = Changes::default();
         for (key, was, is) in pairs(&self.shown, &new.shown) {
@@ -205,11 +214,17 @@ mod tests {
         for (before, after, why) in [
             ("", "request_timeout = \"soon\"\ndeny = [\"keys\"]", "request_timeout"),
             ("", "seed = []", "there is no key `seed`"),
-            // Of no use with what cannot change: the listener stays open to all.
+            // Of no use with what cannot change: who clients are, nobody asks before a restart.
             (
-                "listen = \"0.0.0.0:1\"\npassword = \"a\"\nclient_password = \"b\"",
-                "listen = \"127.0.0.1:1\"\npassword = \"a\"",
+                "listen = \"rediss://127.0.0.1:1\"\ntls_cert_file = \"/c\"\ntls_key_file = \"/k\"\npassword = \"a\"",
+                "listen = \"rediss://0.0.0.0:1\"\ntls_cert_file = \"/c\"\ntls_key_file = \"/k\"\npassword = \"a\"\n\
+                 tls_ca_cert_file = \"/a\"",
                 "without a password",
+            ),
+            (
+                "",
+                "listen = \"rediss://127.0.0.1:1\"\ntls_cert_file = \"/c\"\ntls_key_file = \"/k\"",
+                "has begun without TLS",
             ),
         ] {
             let error = reloaded(before, after).map(|new| new.report).unwrap_err().to_string();

@@ -273,7 +273,9 @@ fn open_ports_without_a_password_are_pointed_out() {
     assert!(open(&[("allow_insecure_bind", "true")]).is_empty());
     let protected = |more: &[(&str, &str)]| {
         let flags = [&[("listen", "127.0.0.1:1,0.0.0.0:2,unix:///s")][..], more].concat();
-        Config::load(&sources(&[], &flags)).unwrap().are_protected()
+        let config = Config::load(&sources(&[], &flags)).unwrap();
+        let is_protected = |listener| config.protects() && config.is_open(listener);
+        config.all_listeners().iter().map(is_protected).collect::<Vec<_>>()
     };
     assert_eq!(protected(&[]), [false, true, false]);
     for meant in [("client_password", "x"), ("allow_insecure_bind", "true"), ("protected_mode", "no")] {

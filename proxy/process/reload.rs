@@ -3,12 +3,18 @@
 //! What a new value reaches: sessions and links by their worker ([`Worker::adopt`]), connections to nodes by the dialer, and
 //! what the process has one of (users, limits, the log) from here. Nothing on the way of a request asks for changes.
 
-use std::sync::Arc;
+use std::{rc::Rc, sync::Arc};
 
 use tokio::sync::{mpsc, watch};
 use tracing_subscriber::filter::Targets;
 
-use super::{certificates::Certificates, passwords::Passwords, server::Shared, watched, worker::Worker};
+use super::{
+    certificates::Certificates,
+    passwords::Passwords,
+    server::{Acceptor, Listeners, Open, Prepared, Shared},
+    watched,
+    worker::Worker,
+};
 use crate::{
     clients::{Order, users::Adopted},
     config::{Config, Sources},
@@ -47,6 +53,8 @@ pub(super) struct Reloader<'a> {
     pub(super) certificates: Certificates,
     pub(super) passwords: Passwords,
     pub(super) workers: &'a [Worker],
+    pub(super) listeners: &'a Listeners,
+    pub(super) acceptor: &'a Acceptor<'a>,
     pub(super) shared: &'a Shared,
 }
 
@@ -79,10 +87,14 @@ impl Reloader<'_> {
         if before.password != new.config.password {
             self.try_password(&new.config).await?;
         }
+        let listeners = self.listeners.prepare(&new.config).map_err(|error| error.to_string())?;
         // Last of what may fail: files that have been read count as known, and are looked at only when they change again.
         let certificates = self.certificates.read_again(&self.shared.metrics)?;
         // From here on nothing fails.
         let config = Arc::new(new.config);
+        // Closed before anything changes, and opened after everything has: nobody is served by rules that are not for the place
+        // where the connection was made.
+        let closed = self.close_others(&listeners).await;
         self.shared.dialer.adopt(&config);
         self.shared.descriptors.want(config.max_clients);
         self.shared.clients.set_most_buffered(config.max_buffered);
@@ -102,13 +114,29 @@ impl Reloader<'_> {
             // A worker that has ended serves nobody.
             let _ = adopted.await;
         }
+        self.listeners.adopt(listeners);
         self.config.send_replace(config);
         let mut report = new.report;
+        report.extend(closed);
         report.extend(self.certificates.take(certificates, &self.shared.metrics));
         if report.is_empty() {
             report.push("nothing has changed".to_owned());
         }
         Ok(report)
+    }
+
+    /// Closes the listeners that are not among these. Who has come by one of them has what is under way answered, and has to go.
+    /// A line for each that is closed.
+    async fn close_others(&self, listeners: &Prepared) -> Vec<String> {
+        let closed = self.listeners.close_others(listeners);
+        self.acceptor.accept_rest(&closed).await;
+        let all = self.shared.clients.all();
+        let close = |open: Rc<Open>| {
+            let theirs: Vec<_> = all.iter().filter(|client| client.listener.number == open.number()).collect();
+            theirs.iter().for_each(|client| client.tell(Order::Drain));
+            format!("{} is closed, and {} clients who came by it", open.address(), theirs.len())
+        };
+        closed.into_iter().map(close).collect()
     }
 
     /// Asks a node whether it lets the proxy in by a new password: else every connection that is made from now on would fail.

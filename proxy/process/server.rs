@@ -13,6 +13,7 @@
 mod acceptor;
 mod error;
 mod leaving;
+mod listeners;
 mod ports;
 mod shared;
 mod tasks;
@@ -20,9 +21,12 @@ mod tasks;
 use std::{io, sync::Arc, time::Duration};
 
 pub use self::error::ServeError;
-pub(super) use self::shared::Shared;
-use self::{
+pub(super) use self::{
     acceptor::Acceptor,
+    listeners::{Listeners, Open, Prepared},
+    shared::Shared,
+};
+use self::{
     leaving::{drain, look_for_idle, retire},
     ports::{Ports, Sockets},
     tasks::Tasks,
@@ -95,14 +99,15 @@ pub async fn run(
     let in_force = watch::Sender::new(shared.config.clone());
     let passwords = Passwords::of(&shared.config, &shared.users);
     let (workers, config) = (&tasks.workers[..], &in_force);
-    let reloader = Reloader { rereading, config, certificates, passwords, workers, shared: &shared };
-    let end = serve(&shared, &ports, &acceptor, reloader, databases, &shutdown).await;
+    let (listeners, acceptor, shared) = (ports.listeners(), &acceptor, &shared);
+    let reloader = Reloader { rereading, config, certificates, passwords, workers, listeners, acceptor, shared };
+    let end = serve(shared, &ports, acceptor, reloader, databases, &shutdown).await;
 
     let config = in_force.borrow().clone();
     let admin = match end {
         End::Shutdown => {
             tell_manager(&[NotifyState::Stopping]);
-            ports.close(&acceptor).await
+            ports.close(acceptor).await
         }
         // The service goes on, by another process: the manager is told nothing.
         End::Succeeded(successor) => {

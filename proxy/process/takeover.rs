@@ -81,6 +81,9 @@ impl Predecessor {
     }
 }
 
+/// The sockets that there are when a successor asks.
+pub type Sockets<'a> = dyn Fn() -> io::Result<Vec<OwnedFd>> + 'a;
+
 /// Where a successor asks.
 #[derive(Debug)]
 pub struct Post(Listener);
@@ -101,7 +104,7 @@ impl Post {
 
     /// Waits until a successor has these sockets and is ready. One that does not become ready is logged, and changes
     /// nothing.
-    pub async fn hand_over(&self, sockets: &[BorrowedFd<'_>]) -> Successor {
+    pub async fn hand_over(&self, sockets: &Sockets<'_>) -> Successor {
         loop {
             match self.try_hand_over(sockets).await {
                 Ok(successor) => return successor,
@@ -113,24 +116,30 @@ impl Post {
         }
     }
 
-    async fn try_hand_over(&self, sockets: &[BorrowedFd<'_>]) -> io::Result<Successor> {
+    async fn try_hand_over(&self, sockets: &Sockets<'_>) -> io::Result<Successor> {
         let Listener::Unix(listener, _) = &self.0 else { return std::future::pending().await };
         let (mut stream, _) = listener.accept().await?;
         tracing::info!("a successor asks for the listening sockets");
-        stream
-            .async_io(Interest::WRITABLE, || {
-                let mut space = [MaybeUninit::uninit(); cmsg_space!(ScmRights(MOST))];
-                let mut rights = SendAncillaryBuffer::new(&mut space);
-                if sockets.len() > MOST || !rights.push(SendAncillaryMessage::ScmRights(sockets)) {
-                    return Err(io::Error::other("there are too many listeners to hand over"));
-                }
-                Ok(sendmsg(stream.as_fd(), &[IoSlice::new(GREETING)], &mut rights, SendFlags::NOSIGNAL)?)
-            })
-            .await?;
+        // Kept no longer than that: a reload may close one of them meanwhile.
+        send(&stream, sockets()?).await?;
         let mut said = [0; READY.len()];
         tokio::time::timeout(SUCCESSION, stream.read_exact(&mut said)).await.map_err(|_| io::ErrorKind::TimedOut)??;
         if said == *READY { Ok(Successor(stream)) } else { Err(io::ErrorKind::InvalidData.into()) }
     }
+}
+
+/// Greets a successor, and passes it these sockets.
+async fn send(stream: &tokio::net::UnixStream, sockets: Vec<OwnedFd>) -> io::Result<()> {
+    let sockets: Vec<BorrowedFd<'_>> = sockets.iter().map(AsFd::as_fd).collect();
+    let send = || {
+        let mut space = [MaybeUninit::uninit(); cmsg_space!(ScmRights(MOST))];
+        let mut rights = SendAncillaryBuffer::new(&mut space);
+        if sockets.len() > MOST || !rights.push(SendAncillaryMessage::ScmRights(&sockets)) {
+            return Err(io::Error::other("there are too many listeners to hand over"));
+        }
+        Ok(sendmsg(stream.as_fd(), &[IoSlice::new(GREETING)], &mut rights, SendFlags::NOSIGNAL)?)
+    };
+    stream.async_io(Interest::WRITABLE, send).await.map(drop)
 }
 
 #[cfg(test)]
@@ -152,6 +161,11 @@ mod tests {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
         (listener, address)
+    }
+
+    /// The socket, so many times.
+    fn copies(listener: &TcpListener, count: usize) -> io::Result<Vec<OwnedFd>> {
+        (0..count).map(|_| listener.as_fd().try_clone_to_owned()).collect()
     }
 
     fn folder() -> (TempDir, PathBuf) {
@@ -189,7 +203,7 @@ mod tests {
         let (_folder, path) = folder();
         let (listener, address) = listening();
         let post = Post::at(&path).unwrap();
-        let sockets = [listener.as_fd()];
+        let sockets = || copies(&listener, 1);
         let mut handing = pin!(post.hand_over(&sockets));
         let (inherited, predecessor) = tokio::select! {
             _ = &mut handing => panic!("nobody is ready"),
@@ -209,7 +223,7 @@ mod tests {
         let (_folder, path) = folder();
         let (listener, address) = listening();
         let post = Post::at(&path).unwrap();
-        let sockets = [listener.as_fd()];
+        let sockets = || copies(&listener, 1);
         for _ in 0..2 {
             let (failed, found) =
                 tokio::join!(post.try_hand_over(&sockets), async { drop(asked(&path).await.unwrap()) });
@@ -234,11 +248,11 @@ mod tests {
         let (_folder, path) = folder();
         let (listener, _) = listening();
         let post = Post::at(&path).unwrap();
-        let sockets = vec![listener.as_fd(); MOST + 1];
+        let sockets = || copies(&listener, MOST + 1);
         let (handed, found) = tokio::join!(post.try_hand_over(&sockets), asked(&path));
         assert!(handed.unwrap_err().to_string().contains("too many"));
         assert!(found.is_err());
-        let sockets = vec![listener.as_fd(); MOST];
+        let sockets = || copies(&listener, MOST);
         let (_, found) = tokio::join!(post.try_hand_over(&sockets), async {
             asked(&path).await.unwrap().map(|(inherited, _)| inherited.left().len())
         });

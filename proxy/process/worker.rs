@@ -233,9 +233,9 @@ async fn serve(router: Rc<Router>, stream: Accepted, guard: ClientGuard) {
     let Ok(mut stream) = stream.attach() else { return };
     let tally = router.tally().clone();
     tally.client_came();
-    let settings = router.settings();
-    if settings.of_listener(guard.client.listener).proxy_protocol
-        && !Box::pin(proxy_header::is_read(&mut stream, &guard.client, &guard.clients, &settings.trusted_proxies)).await
+    let listener = guard.client.listener.clone();
+    if listener.proxy_protocol
+        && !Box::pin(proxy_header::is_read(&mut stream, &guard.client, &guard.clients, &listener.trusted_proxies)).await
     {
         return tally.client_left(Disconnect::ProxyHeader);
     }
@@ -243,7 +243,7 @@ async fn serve(router: Rc<Router>, stream: Accepted, guard: ClientGuard) {
     if !Box::pin(handshake::is_agreed(&mut stream, &guard.client, &guard.clients, &tally)).await {
         return tally.client_left(Disconnect::Handshake);
     }
-    if settings.is_protected(guard.client.listener) && !guard.client.peer().is_here() {
+    if listener.is_open && router.settings().protects.get() && !guard.client.peer().is_here() {
         guard.clients.complaints.of_protected(&guard.client);
         let _ = timeout(LAST_WORDS, stream.write_all(format!("-{}\r\n", says::PROTECTED).as_bytes())).await;
         return tally.client_left(Disconnect::Protected);

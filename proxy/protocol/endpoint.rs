@@ -87,6 +87,13 @@ impl ListenAddress {
         }
     }
 
+    /// Whether only one of the two can be listened on: both are one port, or one path.
+    pub fn shares_place_with(&self, other: &ListenAddress) -> bool {
+        let ports = [self, other].map(|address| address.tcp().map(|address| address.port()));
+        let paths = [self, other].map(ListenAddress::path);
+        ports[0].is_some_and(|port| port != 0 && ports[1] == Some(port)) || paths[0].is_some() && paths[0] == paths[1]
+    }
+
     /// The path, where it is that of a unix socket.
     pub fn path(&self) -> Option<&str> {
         match self {

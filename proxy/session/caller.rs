@@ -11,14 +11,14 @@ use bytes::Bytes;
 
 use super::{attempts::Attempts, client::Dialect, database::OwnDatabase, gate::Gate};
 use crate::{
-    clients::{Client, rights::User},
+    clients::{Client, ListenerSettings, rights::User},
     cluster::topology::Route,
     commands::database::Databases,
     protocol::slot::Slot,
     upstream::{
         dial::{Login, Version},
         link::Link,
-        router::{Lane, ListenerSettings, Router},
+        router::{Lane, Router},
         ticket::{Envelope, Label, Line},
     },
 };
@@ -47,7 +47,7 @@ pub(super) struct Caller {
 impl Caller {
     /// A client that has said nothing yet.
     pub(super) fn new(router: Rc<Router>, client: Arc<Client>) -> Caller {
-        let databases = router.settings().of_listener(client.listener).databases.clone();
+        let databases = client.listener.databases.clone();
         let line = Line::new(router.tally().clone(), router.clock().clone(), router.settings().client_window.get());
         line.client.set(client.id);
         Caller {
@@ -57,7 +57,7 @@ impl Caller {
             database: databases.get(0).map(|first| OwnDatabase::of(&router, first.clone())),
             databases,
             affinity: usize::try_from(client.id).unwrap_or_default(),
-            gate: Gate::at_first(router.asks_who(client.listener)),
+            gate: Gate::at_first(router.asks_who(&client.listener)),
             router,
             client,
         }
@@ -95,7 +95,7 @@ impl Caller {
 
     /// What is so for clients of its listener.
     pub(super) fn listener(&self) -> &ListenerSettings {
-        self.router.settings().of_listener(self.client.listener)
+        &self.client.listener
     }
 
     /// Where clients of its listener begin.
@@ -175,8 +175,13 @@ impl Caller {
 impl Caller {
     /// A client of scripted nodes, without a session.
     pub(super) fn of(nodes: &Scripted) -> Caller {
+        Caller::by(nodes, ListenerSettings::default())
+    }
+
+    /// The same, by a listener where this is so.
+    pub(super) fn by(nodes: &Scripted, listener: ListenerSettings) -> Caller {
         let end = Endpoint::Tcp("127.0.0.1:1".parse().expect("an address"));
-        Caller::new(nodes.router.clone(), nodes.router.clients().join(end.clone(), end, 0))
+        Caller::new(nodes.router.clone(), nodes.router.clients().join(end.clone(), end, Arc::new(listener)))
     }
 
     /// What it has been answered, and told unasked, since this was asked last.

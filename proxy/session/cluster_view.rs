@@ -128,8 +128,8 @@ fn info(caller: &Caller) -> String {
 mod tests {
     use super::*;
     use crate::{
+        clients::ListenerSettings,
         cluster::topology::NOBODY,
-        config::{Config, ListenerConfig, Present},
         protocol::address::Address,
         upstream::{
             dial::{Login, Version},
@@ -139,20 +139,9 @@ mod tests {
 
     /// Nodes, and a client to whom the proxy is a cluster, at this address where one is announced.
     fn presented(announce: Option<Address>) -> (Scripted, Caller) {
-        let mut config = Config::defaults();
-        let address = config.listen.remove(0);
-        let listener = ListenerConfig {
-            address,
-            database: None,
-            users: Vec::new(),
-            proxy_protocol: false,
-            present: Present::Cluster,
-            announce,
-        };
-        config.listen.clear();
-        config.listeners.push(listener);
-        let nodes = Scripted::configured(2, &config);
-        let caller = Caller::of(&nodes);
+        let nodes = Scripted::new(2);
+        let listener = ListenerSettings { presents_cluster: true, announce, ..ListenerSettings::default() };
+        let caller = Caller::by(&nodes, listener);
         (nodes, caller)
     }
 

@@ -167,7 +167,7 @@ impl Dispatcher {
         self.replies.reset();
         self.reads_from = None;
         self.reads = Reads::as_chosen(&self.caller, None);
-        self.caller.gate = Gate::at_first(self.caller.router.asks_who(self.caller.client.listener));
+        self.caller.gate = Gate::at_first(self.caller.router.asks_who(self.caller.listener()));
         self.caller.databases = self.caller.listeners_databases();
         self.caller.lane = self.caller.router.first_lane();
         self.caller.user = self.caller.router.own_user().clone();

@@ -111,7 +111,7 @@ async fn log_in(
             return Err(says::WRONGPASS.to_owned());
         }
         (Gate::Open, caller.listeners_databases(), router.settings().login.credentials.clone(), false)
-    } else if !router.passes_on(name, caller.client.listener) {
+    } else if !router.passes_on(name, caller.listener()) {
         return Err(says::WRONGPASS.to_owned());
     } else {
         let credentials =

@@ -6,7 +6,7 @@ mod scripts;
 mod subscriptions;
 mod transactions;
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use tokio::task::{JoinHandle, spawn_local};
 
@@ -30,7 +30,7 @@ impl Client {
     fn connect(nodes: &Scripted) -> Client {
         let (here, stream) = Peer::pair();
         let end = Endpoint::Tcp("127.0.0.1:1".parse().unwrap());
-        let client = nodes.router.clients().join(end.clone(), end, 0);
+        let client = nodes.router.clients().join(end.clone(), end, Arc::default());
         Client { stream, session: spawn_local(Session::new(nodes.router.clone(), here, client).run()) }
     }
 

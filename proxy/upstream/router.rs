@@ -30,11 +30,11 @@ pub use self::{
     lane::Lane,
     registries::{Registries, ReplicationNews},
     reloads::{ReloadRequest, Reloads},
-    settings::{ListenerSettings, Settings},
+    settings::Settings,
 };
 use crate::{
     clients::{
-        Clients,
+        Clients, ListenerSettings,
         rights::{Rights, User},
         users::Users,
     },
@@ -352,17 +352,14 @@ impl Router {
     }
 
     /// Whether the clients of this listener have to log in before anything else.
-    pub fn asks_who(&self, listener: usize) -> bool {
-        self.settings.client_credentials.borrow().is_some()
-            || !self.users.is_empty()
-            || !self.settings.of_listener(listener).users.is_empty()
+    pub fn asks_who(&self, listener: &ListenerSettings) -> bool {
+        self.settings.client_credentials.borrow().is_some() || !self.users.is_empty() || !listener.users.is_empty()
     }
 
     /// Whether it is left to the nodes whether a client of this listener may log in as this user. Where the proxy has users
     /// of its own, the nodes' `default` is only where the listener names it: it may need no password.
-    pub fn passes_on(&self, user: &[u8], listener: usize) -> bool {
-        let names = &self.settings.of_listener(listener).users;
-        self.users.is_empty() || user != b"default" || names.iter().any(|name| name == "default")
+    pub fn passes_on(&self, user: &[u8], listener: &ListenerSettings) -> bool {
+        self.users.is_empty() || user != b"default" || listener.users.iter().any(|name| name == "default")
     }
 
     /// The user of a lane.

@@ -112,6 +112,66 @@ fn reads_and_order_follow_for_those_who_are_served() {
 }
 
 #[test]
+fn listeners_open_change_and_close() {
+    let filed = Filed::before(shared(), "", |settings| settings.expecting("is not taken"));
+    let mut other = filed.proxy.client();
+    let [first, second] = [(); 2].map(|()| free_port());
+    let at = |port: u16| Client::connect(&format!("127.0.0.1:{port}"));
+    let listener = |port: u16, database: &str| {
+        format!("[[listeners]]\naddress = \"127.0.0.1:{port}\"\ndatabase = \"{database}\"\n")
+    };
+    let report = filed.reload(&mut other, &listener(first, "reloaded-a"));
+    assert!(report.len() == 1 && report[0].starts_with("listeners = [{ address = "), "{report:?}");
+    let mut former = at(first);
+    assert_eq!(former.line("SET key of-a"), "+OK\r\n");
+
+    // Who is connected stays as he came; others come by what is new.
+    let both = listener(first, "reloaded-b") + &listener(second, "reloaded-a");
+    filed.reload(&mut other, &both);
+    assert_eq!(at(first).line("GET key"), "$-1\r\n");
+    assert_eq!(at(second).line("GET key").string(), "of-a");
+    assert_eq!(former.line("GET key").string(), "of-a");
+    assert_eq!(former.line("RESET"), "+RESET\r\n");
+    assert_eq!(former.line("GET key").string(), "of-a");
+
+    // Nothing of what cannot be is done.
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+    let taken = taken.local_addr().map(|address| (taken, address.port())).expect("its port");
+    let secured = format!("[[listeners]]\naddress = \"rediss://127.0.0.1:{}\"\n", free_port());
+    for (more, why) in [
+        (listener(taken.1, "x"), "the port is taken"),
+        (format!("[[listeners]]\naddress = \"0.0.0.0:{second}\"\n"), "which is the same place"),
+        (secured, "takes a certificate and its key"),
+        ("[[listeners]]\naddress = \"nowhere\"\n".to_owned(), "nowhere"),
+        (listener(first, "y"), "each needs a port of its own"),
+    ] {
+        let text = "deny = [\"keys\"]\n".to_owned() + &listener(first, "reloaded-c") + &more;
+        fs::write(&filed.file, text).expect("a file");
+        let said = other.line("PROXY RELOAD");
+        let said = String::from_utf8_lossy(&said.0).into_owned();
+        assert!(said.starts_with("-ERR proxy: the new configuration is not taken") && said.contains(why), "{said}");
+        assert!(!other.line("KEYS reload:*").is_error());
+        assert_eq!(at(second).line("GET key").string(), "of-a");
+        at(first).line("SET key of-b");
+        assert_eq!(filed.proxy.client().line("GET {reloaded-b}key").string(), "of-b");
+    }
+
+    // Who waits at one that is closed is answered, and goes.
+    let mut waiting = at(second);
+    waiting.send(&["BLPOP", "list", "30"]);
+    eventually("it to wait", || other.line("INFO clients").string().contains("blocked_clients:1"));
+    let report = filed.reload(&mut other, &listener(first, "reloaded-b"));
+    assert!(report.contains(&format!("127.0.0.1:{second} is closed, and 1 clients who came by it")), "{report:?}");
+    assert!(waiting.patient(Duration::from_secs(5)).read_to_end().is_ok(), "it is closed");
+    assert!(Client::try_connect(&format!("127.0.0.1:{second}")).is_err(), "nobody listens");
+    assert_eq!(former.line("GET key").string(), "of-a");
+    assert_eq!(at(first).line("GET key").string(), "of-b");
+    let shown = other.line("PROXY CONFIG GET listeners").texts();
+    assert!(shown[1].contains(&format!("127.0.0.1:{first}")) && !shown[1].contains(&second.to_string()), "{shown:?}");
+    assert_eq!(other.line("DEL {reloaded-a}key {reloaded-b}key").integer(), 2);
+}
+
+#[test]
 fn a_bad_file_is_refused_whole_and_the_old_one_serves_on() {
     let filed = Filed::before(shared(), "deny = [\"keys\"]", |settings| settings.expecting("is not taken"));
     let mut client = filed.proxy.client();

@@ -151,7 +151,7 @@ fn a_scrape_of_a_hundred_nodes_and_ten_thousand_clients_is_quick() {
     let registry = Clients::new(usize::MAX);
     let end = Endpoint::Tcp(([127, 0, 0, 1], 1).into());
     for _ in 0..10_000 {
-        registry.join(end.clone(), end.clone(), 0).about().library = b"redis-py".to_vec();
+        registry.join(end.clone(), end.clone(), Arc::default()).about().library = b"redis-py".to_vec();
     }
     let scrape = || {
         let start = std::time::Instant::now();

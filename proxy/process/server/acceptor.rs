@@ -3,17 +3,22 @@
 use std::{
     cell::Cell,
     io,
-    task::Poll,
+    rc::Rc,
+    sync::Arc,
     time::{Duration, Instant},
 };
 
 use socket2::{Domain, Socket, Type};
 
-use super::Shared;
+use super::{
+    Shared,
+    listeners::{Listeners, Open},
+};
 use crate::{
+    clients::ListenerSettings,
     process::worker::Worker,
     protocol::says,
-    upstream::transport::{Arrival, Keepalive, Listener},
+    upstream::transport::{Arrival, Keepalive},
 };
 
 /// How long a full process or file table is left alone before the next connection is accepted.
@@ -23,7 +28,7 @@ const COMPLAIN_EVERY: Duration = Duration::from_secs(10);
 
 /// Accepts clients and hands each to the worker that has the fewest. SO_REUSEPORT instead would hash them: few and
 /// long-lived clients would leave workers idle.
-pub(super) struct Acceptor<'a> {
+pub(in crate::process) struct Acceptor<'a> {
     shared: &'a Shared,
     workers: &'a [Worker],
     /// An open file to give up where the system has no other, so that a newcomer can be told so.
@@ -33,31 +38,23 @@ pub(super) struct Acceptor<'a> {
 }
 
 impl<'a> Acceptor<'a> {
-    pub(super) fn new(shared: &'a Shared, workers: &'a [Worker]) -> Acceptor<'a> {
+    pub(in crate::process) fn new(shared: &'a Shared, workers: &'a [Worker]) -> Acceptor<'a> {
         Acceptor { shared, workers, spare: Cell::new(open_file()), complaint: Cell::new(None) }
     }
 
     /// Accepts clients for ever.
-    pub(super) async fn run(&self, listeners: &[Listener]) {
+    pub(super) async fn run(&self, listeners: &Listeners) {
         loop {
-            let accepted = std::future::poll_fn(|cx| {
-                let mut each = listeners.iter().enumerate();
-                let found = each.find_map(|(number, listener)| match listener.poll_accept(cx) {
-                    Poll::Ready(accepted) => Some((number, accepted)),
-                    Poll::Pending => None,
-                });
-                found.map_or(Poll::Pending, Poll::Ready)
-            });
-            match accepted.await {
-                (number, Ok(arrival)) => self.admit(arrival, number),
-                (_, Err(error))
+            match listeners.accept().await {
+                (Ok(arrival), settings) => self.admit(arrival, settings),
+                (Err(error), _)
                     if matches!(error.kind(), io::ErrorKind::ConnectionAborted | io::ErrorKind::Interrupted) => {}
-                (_, Err(error)) => {
+                (Err(error), _) => {
                     if self.may_complain() {
                         tracing::warn!(%error, "cannot accept clients");
                     }
                     if self.spare.take().is_some() {
-                        self.refuse_next(listeners).await;
+                        self.refuse_next(&listeners.all()).await;
                         self.spare.set(open_file());
                     }
                     tokio::time::sleep(ACCEPT_PAUSE).await;
@@ -66,19 +63,19 @@ impl<'a> Acceptor<'a> {
         }
     }
 
-    /// Accepts those who wait already.
-    pub(super) async fn accept_rest(&self, listeners: &[Listener]) {
-        for (number, listener) in listeners.iter().enumerate() {
-            while let Ok(Ok(arrival)) = tokio::time::timeout(Duration::ZERO, listener.accept()).await {
-                self.admit(arrival, number);
+    /// Accepts those who wait already: they have been promised a connection.
+    pub(in crate::process) async fn accept_rest(&self, listeners: &[Rc<Open>]) {
+        for listener in listeners {
+            while let Some((arrival, settings)) = listener.next_in_line().await {
+                self.admit(arrival, settings);
             }
         }
     }
 
     /// Tells one of those who wait that there is no open file for it.
-    async fn refuse_next(&self, listeners: &[Listener]) {
+    async fn refuse_next(&self, listeners: &[Rc<Open>]) {
         for listener in listeners {
-            if let Ok(Ok(arrival)) = tokio::time::timeout(Duration::ZERO, listener.accept()).await {
+            if let Some((arrival, _)) = listener.next_in_line().await {
                 return self.refuse(arrival, "descriptors");
             }
         }
@@ -98,8 +95,8 @@ impl<'a> Acceptor<'a> {
         may
     }
 
-    /// Lets in who has come by the listener with this number, where there is room.
-    fn admit(&self, arrival: Arrival, listener: usize) {
+    /// Lets in who has come, where there is room.
+    fn admit(&self, arrival: Arrival, listener: Arc<ListenerSettings>) {
         if self.shared.clients.count() >= self.shared.descriptors.max_clients() {
             return self.refuse(arrival, "max_clients");
         }

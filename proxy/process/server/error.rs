@@ -13,6 +13,13 @@ use crate::{
 pub enum ServeError {
     /// An address cannot be listened on.
     Bind(ListenAddress, io::Error),
+    /// An address cannot be listened on besides another, where this process listens already.
+    OwnPlace {
+        /// Where it was to listen.
+        wanted: ListenAddress,
+        /// Where it does.
+        taken: ListenAddress,
+    },
     /// Keys of the configuration are at odds.
     Config(ConfigError),
     /// A certificate or a key is of no use.
@@ -25,7 +32,7 @@ impl ServeError {
     /// The error's name in `deploy/troubleshooting.md`.
     pub fn name(&self) -> Name {
         match self {
-            ServeError::Bind(..) => Name::Port,
+            ServeError::Bind(..) | ServeError::OwnPlace { .. } => Name::Port,
             ServeError::Config(error) => error.name(),
             ServeError::Certificate(_) => Name::TlsFiles,
             ServeError::System(..) => Name::Start,
@@ -41,6 +48,9 @@ impl fmt::Display for ServeError {
                 write!(f, "cannot listen on {address}: the {what} is taken; stop what uses it, or choose another")
             }
             ServeError::Bind(address, error) => write!(f, "cannot listen on {address}: {error}"),
+            ServeError::OwnPlace { wanted, taken } => {
+                write!(f, "{wanted} takes a restart: this process listens at {taken}, which is the same place")
+            }
             ServeError::Config(error) => error.fmt(f),
             ServeError::Certificate(error) => error.fmt(f),
             ServeError::System(what, error) => write!(f, "{what}: {error}"),

@@ -1,11 +1,9 @@
 //! Where the process is reached: by clients, by its successor, and on the admin port.
 
-use std::os::fd::{AsFd, BorrowedFd};
-
 use socket2::Socket;
 use tokio_util::sync::CancellationToken;
 
-use super::{ServeError, acceptor::Acceptor};
+use super::{ServeError, acceptor::Acceptor, listeners::Listeners};
 use crate::{
     config::Config,
     process::{
@@ -15,12 +13,12 @@ use crate::{
         takeover::{self, Post, Predecessor, Successor},
     },
     protocol::endpoint::ListenAddress,
-    upstream::transport::{Listener, tls::for_clients::ForClients},
+    upstream::transport::tls::for_clients::ForClients,
 };
 
 /// The sockets for clients, and that of the admin port where somebody has passed one.
 pub(super) struct Sockets {
-    listeners: Vec<Listener>,
+    listeners: Listeners,
     admin: Option<Socket>,
 }
 
@@ -34,15 +32,7 @@ impl Sockets {
         certificates: &Certificates,
     ) -> Result<(Sockets, Option<Predecessor>), ServeError> {
         let (mut inherited, predecessor) = inherit(config)?;
-        let mut listen = |address: &ListenAddress| {
-            let tls = certificates.for_clients();
-            let listener = match inherited.take(address) {
-                Some(socket) => Listener::over(socket, address, tls.as_ref(), inherited.owns_files),
-                None => Listener::bind(address, config.reuse_port, tls.as_ref()),
-            };
-            listener.map_err(|error| ServeError::Bind(address.clone(), error))
-        };
-        let listeners = config.addresses().map(&mut listen).collect::<Result<Vec<_>, _>>()?;
+        let listeners = Listeners::open(config, certificates.for_clients(), &mut inherited)?;
         let admin = config.admin.and_then(|address| inherited.take(&ListenAddress::Tcp(address)));
         for address in inherited.left() {
             tracing::warn!("a socket at {address} has been passed that no listener names: it is closed");
@@ -65,7 +55,7 @@ fn inherit(config: &Config) -> Result<(Inherited, Option<Predecessor>), ServeErr
 
 /// All ports, listened on.
 pub(super) struct Ports {
-    listeners: Vec<Listener>,
+    listeners: Listeners,
     names: String,
     takeover: Option<Post>,
     admin: Option<Admin>,
@@ -98,11 +88,11 @@ impl Ports {
     }
 
     /// Where clients come in.
-    pub(super) fn listeners(&self) -> &[Listener] {
+    pub(super) fn listeners(&self) -> &Listeners {
         &self.listeners
     }
 
-    /// Where the process listens, in words.
+    /// Where the process has begun to listen, in words.
     pub(super) fn told(&self) -> String {
         let admin = self.admin.as_ref().map(|admin| format!("; status page and metrics at {}", admin.address()));
         format!("listening on {}{}", self.names, admin.unwrap_or_default())
@@ -111,16 +101,19 @@ impl Ports {
     /// Waits until a successor has the sockets and is ready; for ever where none can come.
     pub(super) async fn successor(&self) -> Successor {
         let Some(post) = &self.takeover else { return std::future::pending().await };
-        let admin = self.admin.as_ref().map(Admin::socket);
-        let sockets: Vec<BorrowedFd<'_>> = self.listeners.iter().map(AsFd::as_fd).chain(admin).collect();
+        let sockets = || {
+            let mut all = self.listeners.duplicates()?;
+            all.extend(self.admin.as_ref().map(|admin| admin.socket().try_clone_to_owned()).transpose()?);
+            Ok(all)
+        };
         post.hand_over(&sockets).await
     }
 
     /// Lets go of all that the successor has, and then of the successor, which waits for that.
     pub(super) async fn leave_to(self, successor: Successor) {
         // Who is in the backlog is the successor's client.
-        self.listeners.iter().for_each(Listener::is_handed_over);
-        drop((self.listeners, self.takeover));
+        self.listeners.are_handed_over();
+        drop(self.takeover);
         if let Some(admin) = self.admin {
             let _ = tokio::task::spawn_blocking(|| admin.step_down()).await;
         }
@@ -130,7 +123,7 @@ impl Ports {
     /// Closes all but the admin port, which is returned. Who is in the backlog already has been promised a connection, and
     /// is accepted first.
     pub(super) async fn close(self, acceptor: &Acceptor<'_>) -> Option<Admin> {
-        acceptor.accept_rest(&self.listeners).await;
+        acceptor.accept_rest(&self.listeners.all()).await;
         self.admin
     }
 }

@@ -4,6 +4,7 @@ use tokio::time::Instant;
 
 use super::*;
 use crate::{
+    clients::ListenerSettings,
     config::Sources,
     process::{certificates::Certificates, server::Shared},
     protocol::endpoint::{Endpoint, ListenAddress},
@@ -19,6 +20,8 @@ struct Serving {
     shared: Shared,
     stop: CancellationToken,
     listener: Listener,
+    /// What is so for those who come by it.
+    settings: Arc<ListenerSettings>,
 }
 
 async fn eventually(what: &str, holds: impl Fn() -> bool) {
@@ -62,7 +65,8 @@ impl Serving {
             stop: stop.clone(),
         };
         let listener = Listener::bind(&ListenAddress::Tcp("127.0.0.1:0".parse().unwrap()), false, None).unwrap();
-        Serving { worker: Worker::start(0, blueprint).unwrap(), shared, stop, listener }
+        let settings = Arc::new(ListenerSettings::of(&shared.config).remove(0));
+        Serving { worker: Worker::start(0, blueprint).unwrap(), shared, stop, listener, settings }
     }
 
     /// A client of this address, handed to the worker.
@@ -72,7 +76,8 @@ impl Serving {
         stream.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
         let arrival = self.listener.accept().await.unwrap();
         let (local, descriptor) = (arrival.local.clone(), self.shared.descriptors.try_take().unwrap());
-        let client = self.shared.clients.join(Endpoint::Tcp(peer.parse().unwrap()), local, 0);
+        let peer = Endpoint::Tcp(peer.parse().unwrap());
+        let client = self.shared.clients.join(peer, local, self.settings.clone());
         self.worker.welcome(arrival.detach().unwrap(), client, descriptor);
         stream
     }

@@ -7,7 +7,8 @@ use crate::{
 };
 
 /// Every key that may change while clients are served, with a value that is not the default. Keys without one are followed
-/// outside of workers: by the dialer, the registry of clients, the users, the log, or whoever looks at the configuration itself.
+/// outside of workers: by the dialer, the registry of clients, the users, the listeners, the log, or whoever looks at the
+/// configuration itself.
 const CHANGED: &[(&str, Option<&str>)] = &[
     ("allow", Some(r#"["shutdown"]"#)),
     ("allow_insecure_bind", None),
@@ -21,6 +22,8 @@ const CHANGED: &[(&str, Option<&str>)] = &[
     ("deny", Some(r#"["keys"]"#)),
     ("drain_delay", None),
     ("drain_timeout", None),
+    ("listen", None),
+    ("listeners", None),
     ("log", None),
     ("max_buffered", None),
     ("max_clients", None),
@@ -38,6 +41,7 @@ const CHANGED: &[(&str, Option<&str>)] = &[
     ("retry_timeout", Some(r#""7s""#)),
     ("slow_request", Some(r#""7s""#)),
     ("strict_order", Some("true")),
+    ("trusted_proxies", None),
     ("users", None),
     ("zone", Some(r#""a""#)),
 ];
