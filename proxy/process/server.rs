@@ -4,8 +4,9 @@
 //!    anything else begins.
 //! 2. [`Shared`] and [`Tasks`]: what the process has one of, then its workers and what learns the cluster. The metrics know
 //!    the databases before anybody counts or asks.
-//! 3. With a predecessor: once the cluster is known, it steps down. Until then it holds `takeover`, and perhaps the admin port.
-//! 4. [`Ports`]: `takeover` and the admin port are opened; then the service manager is told.
+//! 3. With a predecessor: once the cluster is known, the service manager is told which process is the service now, and the
+//!    predecessor steps down. Until then it holds `takeover`, and perhaps the admin port.
+//! 4. [`Ports`]: `takeover` and the admin port are opened; then the service manager is told that the process serves.
 //! 5. Serving, until a successor has come or somebody asks for the end.
 //! 6. The end: nobody new is accepted, clients are drained, tasks stop. The admin port stays to the last, so that the drain can
 //!    be watched, unless a successor has it.
@@ -78,7 +79,6 @@ pub async fn run(
     let Shared { dialer, topology, metrics, .. } = &shared;
     let databases = Databases::of(&shared.config, dialer.clone(), topology.clone(), metrics.clone());
     let mut tasks = Tasks::start(&shared, publisher, rereading.reloads.clone())?;
-    let succeeds = predecessor.is_some();
     if let Some(predecessor) = predecessor {
         tokio::select! {
             taken = succeed(predecessor, topology.clone()) => taken?,
@@ -91,9 +91,7 @@ pub async fn run(
     listening();
     metrics.events().info(EventKind::Process, ports.told());
     tasks.export(&shared);
-    // The manager has started the predecessor, and knows no other process.
-    let main_pid = succeeds.then(|| NotifyState::MainPid(std::process::id()));
-    tell_manager(&main_pid.into_iter().chain([NotifyState::Ready]).collect::<Vec<_>>());
+    tell_manager(&[NotifyState::Ready]);
 
     let acceptor = Acceptor::new(&shared, &tasks.workers);
     let in_force = watch::Sender::new(shared.config.clone());
@@ -172,6 +170,8 @@ async fn succeed(predecessor: Predecessor, mut topology: watch::Receiver<Arc<Top
         let why = io::Error::new(io::ErrorKind::TimedOut, "no slot is served; the running process serves on");
         return Err(ServeError::System("the place of the running process is not taken", why));
     }
+    // First: the predecessor may end at once, and its end is that of the service to a manager that knows no other process.
+    tell_manager(&[NotifyState::MainPid(std::process::id())]);
     let stepped = tokio::task::spawn_blocking(|| predecessor.step_down()).await;
     if !matches!(stepped, Ok(Ok(()))) {
         tracing::warn!("the process whose place this one takes has gone without a word");
