@@ -19,7 +19,7 @@ pub const STEP: u64 = 5;
 pub const POINTS: usize = 180;
 /// Seconds that the present is the mean of.
 const PRESENT: usize = 5;
-/// A node is slow where half of its requests take this long, until half of them take no more than half of it.
+/// A node is slow where half of its requests take this long, until half of them take no more than half of it for [`WELL_FOR`] seconds.
 const SLOW: Duration = Duration::from_millis(50);
 /// A node is slow, too, where half of its requests take [`SLOW_BESIDE_OTHERS`], and this many times what the others
 /// take in the middle.
@@ -28,6 +28,13 @@ const SLOW_BESIDE_OTHERS: Duration = Duration::from_millis(20);
 /// Beside others a node is slow, too, where a tenth of its requests take [`SLOW`] and so many times as long as a tenth of theirs.
 /// Fewer replies within [`PRESENT`] seconds tell nothing of a tenth.
 const ENOUGH: u64 = 50;
+/// Beside others a node is slow, too, that stalls again and again: for [`STALLS_FOR`] seconds on end a hundredth of its requests
+/// take [`STALL`] and so many times as long as a hundredth of theirs. Fewer replies tell nothing of a hundredth.
+const STALL: Duration = Duration::from_millis(100);
+const STALLS_FOR: u32 = 10;
+const MANY: u64 = 200;
+/// For how many seconds on end a node has to be well that was slow: one that stalls now and then is not told of each time.
+const WELL_FOR: u32 = 10;
 /// Fewer requests within [`PRESENT`] seconds tell nothing.
 const FEW: u64 = 5;
 /// After so many seconds without a reply nothing is known of a node that was slow.
@@ -77,11 +84,14 @@ pub struct Pace {
 }
 
 impl Pace {
-    /// How slow it is, in words: what half of the requests take, or where these are quick, a tenth.
+    /// How slow it is, in words: what half of the requests take, or where these are quick, a tenth, or else a hundredth.
     pub fn slowness(&self) -> Option<String> {
-        let (part, least) = match self.p50? >= SLOW_BESIDE_OTHERS.as_secs_f64() {
-            true => ("half", self.p50?),
-            false => ("a tenth", self.p90?),
+        let (part, least) = if self.p50? >= SLOW_BESIDE_OTHERS.as_secs_f64() {
+            ("half", self.p50?)
+        } else if self.p90? >= SLOW.as_secs_f64() {
+            ("a tenth", self.p90?)
+        } else {
+            ("a hundredth", self.p99?)
         };
         Some(format!("{part} of its requests take {} or more", millis(least)))
     }
@@ -97,6 +107,10 @@ struct Track {
     slow_since: Option<SystemTime>,
     /// For how many seconds it has answered nothing.
     quiet: u32,
+    /// For how many seconds a hundredth of its requests have taken far longer than those of others.
+    stalls: u32,
+    /// For how many seconds it has been well.
+    well: u32,
 }
 
 impl Track {
@@ -212,11 +226,13 @@ impl History {
             kept.all.end_step(took);
             kept.nodes.values_mut().for_each(|track| track.end_step(took));
         }
-        let usual: Vec<(Arc<str>, [f64; 2])> = kept.nodes.iter().filter_map(usual_of).collect();
+        let usual: Vec<(Arc<str>, [f64; 3])> = kept.nodes.iter().filter_map(usual_of).collect();
         let news = |(label, track): (&Arc<str>, &mut Track)| {
             let others =
                 |at: usize| usual.iter().filter(|(other, _)| other != label).map(|(_, takes)| takes[at]).collect();
-            news_of(label, track, [limit_beside(others(0)), limit_of_tenths(others(1))])
+            let limits =
+                [limit_beside(others(0)), limit_far_beside(others(1), SLOW), limit_far_beside(others(2), STALL)];
+            news_of(label, track, limits)
         };
         kept.nodes.iter_mut().filter_map(news).collect()
     }
@@ -237,10 +253,10 @@ impl History {
     }
 }
 
-/// What half of a node's requests take, and a tenth, where there are enough.
-fn usual_of((label, track): (&Arc<str>, &Track)) -> Option<(Arc<str>, [f64; 2])> {
+/// What half of a node's requests take, a tenth and a hundredth, where there are enough.
+fn usual_of((label, track): (&Arc<str>, &Track)) -> Option<(Arc<str>, [f64; 3])> {
     let (pace, replies) = track.present();
-    Some((label.clone(), [pace.p50.filter(|_| replies >= FEW)?, pace.p90?]))
+    Some((label.clone(), [pace.p50.filter(|_| replies >= FEW)?, pace.p90?, pace.p99?]))
 }
 
 /// From when on a node is slow, given what half of the requests of each other node take.
@@ -250,29 +266,33 @@ fn limit_beside(mut others: Vec<f64>) -> f64 {
     usual.clamp(SLOW_BESIDE_OTHERS.as_secs_f64(), SLOW.as_secs_f64())
 }
 
-/// From when on a node is slow, given what a tenth of the requests of each other node take.
-fn limit_of_tenths(mut others: Vec<f64>) -> f64 {
+/// From when on a node is slow, given what a tenth, or a hundredth, of the requests of each other node take; never below `least`.
+fn limit_far_beside(mut others: Vec<f64>, least: Duration) -> f64 {
     others.sort_by(f64::total_cmp);
-    others.get(others.len() / 2).map_or(f64::INFINITY, |middle| (middle * SLOWER).max(SLOW.as_secs_f64()))
+    others.get(others.len() / 2).map_or(f64::INFINITY, |middle| (middle * SLOWER).max(least.as_secs_f64()))
 }
 
 fn millis(seconds: f64) -> String {
     format!("{:.0} ms", seconds * 1000.0)
 }
 
-fn news_of(label: &str, track: &mut Track, [half, tenth]: [f64; 2]) -> Option<String> {
+fn news_of(label: &str, track: &mut Track, [half, tenth, hundredth]: [f64; 3]) -> Option<String> {
     let (pace, replies) = track.present();
     if track.quiet >= FORGOTTEN && track.slow_since.take().is_some() {
         return Some(format!("node {label} is slow no more, as far as is known: it was asked nothing for a minute"));
     }
     let (p50, p90, p99) = (pace.p50?, pace.p90?, pace.p99?);
-    let is_slow = replies >= FEW && p50 >= half || replies >= ENOUGH && p90 >= tenth;
+    track.stalls = if replies >= MANY && p99 >= hundredth { track.stalls.saturating_add(1) } else { 0 };
+    let stalls = track.stalls >= STALLS_FOR;
+    let is_slow = replies >= FEW && p50 >= half || replies >= ENOUGH && p90 >= tenth || stalls;
     // One that answers nothing any more is not slow, but lost: others say so.
     if track.slow_since.is_none() && is_slow && track.quiet == 0 {
         track.slow_since = Some(SystemTime::now());
         return Some(format!("node {label} is slow: {} (p99 {})", pace.slowness()?, millis(p99)));
     }
-    if p50 < half / 2.0 && p90 < tenth / 2.0 && track.slow_since.take().is_some() {
+    let is_well = p50 < half / 2.0 && p90 < tenth / 2.0 && track.stalls == 0;
+    track.well = if is_well { track.well.saturating_add(1) } else { 0 };
+    if track.well >= WELL_FOR && track.slow_since.take().is_some() {
         return Some(format!("node {label} is slow no more: half of its requests take {} at most", millis(p50)));
     }
     None
@@ -344,8 +364,8 @@ mod tests {
 
     #[test]
     fn who_keeps_a_tenth_waiting_is_slow_beside_others_that_do_not() {
-        assert_eq!(limit_of_tenths(vec![]), f64::INFINITY);
-        assert_eq!((limit_of_tenths(vec![0.001]), limit_of_tenths(vec![0.001, 0.02, 0.02])), (0.05, 0.2));
+        assert_eq!(limit_far_beside(vec![], SLOW), f64::INFINITY);
+        assert_eq!((limit_far_beside(vec![0.001], SLOW), limit_far_beside(vec![0.001, 0.02, 0.02], SLOW)), (0.05, 0.2));
         let (history, start) = (History::default(), Instant::now());
         let (label, other) = (Arc::<str>::from("a:1"), Arc::<str>::from("b:1"));
         let (mut sum, mut well, mut told) = (Counted::default(), Counted::default(), Vec::new());
@@ -360,6 +380,30 @@ mod tests {
         assert_eq!(told.len(), 2, "{told:?}");
         assert!(told[0].starts_with("node a:1 is slow: a tenth of its requests take 75 ms or more"), "{told:?}");
         assert!(told[1].starts_with("node a:1 is slow no more"), "{told:?}");
+    }
+
+    #[test]
+    fn who_stalls_again_and_again_is_slow_and_who_stalls_once_is_not() {
+        let (history, start) = (History::default(), Instant::now());
+        let [label, once, other] = ["a:1", "b:1", "c:1"].map(Arc::<str>::from);
+        let [mut stalls, mut stalled, mut well] = [Counted::default(); 3];
+        let mut told = Vec::new();
+        for second in 0..40u64 {
+            // Of two hundred requests a second four take 250 to 500 ms.
+            for (sum, is_bad) in [(&mut stalls, second < 20), (&mut stalled, second == 5), (&mut well, false)] {
+                sum.add(&counted(196, 2));
+                sum.add(&counted(4, if is_bad { 12 } else { 2 }));
+            }
+            let nodes = vec![(label.clone(), stalls), (once.clone(), stalled), (other.clone(), well)];
+            let news = history.second(stalls, nodes, start + Duration::from_secs(second));
+            told.extend(news.into_iter().map(|text| (second, text)));
+        }
+        let [(first, slow), (last, over)] = &told[..] else { panic!("{told:?}") };
+        assert!(
+            (10..15).contains(first) && slow.starts_with("node a:1 is slow: a hundredth of its requests take "),
+            "{told:?}"
+        );
+        assert!((30..36).contains(last) && over.starts_with("node a:1 is slow no more"), "{told:?}");
     }
 
     #[test]
