@@ -66,10 +66,10 @@ fn the_page_asks_nobody_else_for_anything() {
 }
 
 /// What the page looks like to a browser that has run its script, where the browser can be had.
-fn seen_by_a_browser(proxy: &Proxy) -> Option<String> {
+fn seen_by_a_browser(proxy: &Proxy, views: &str) -> Option<String> {
     const SCRIPT: &str = include_str!("page/look.py");
     let python = std::env::var_os("SLOTWAY_TEST_PYTHON").unwrap_or_else(|| "python3".into());
-    let output = Command::new(python).args(["-c", SCRIPT, &proxy.admin.to_string()]).output().expect("python");
+    let output = Command::new(python).args(["-c", SCRIPT, &proxy.admin.to_string(), views]).output().expect("python");
     match output.status.code() {
         Some(0) => Some(String::from_utf8_lossy(&output.stdout).into_owned()),
         Some(77) => {
@@ -85,15 +85,15 @@ fn a_browser_shows_what_is_lost_and_when_it_is_well_again() {
     let mut cluster = Cluster::three();
     let settings = Settings::new(cluster.seeds()).with("REFRESH_INTERVAL", "1s").expecting_warnings();
     let proxy = Proxy::start(settings);
-    let Some(text) = seen_by_a_browser(&proxy) else { return };
+    let Some(text) = seen_by_a_browser(&proxy, "phone") else { return };
     assert!(text.contains("All 16,384 slots are served by 3 primaries") && text.contains("errors: []"), "{text}");
     let label = cluster.node(2).address();
     cluster.nodes[2].kill();
     eventually("it to be noticed", || proxy.metric("slotway_slots_reachable", &[]) == 10923.0);
-    let text = seen_by_a_browser(&proxy).expect("the browser");
+    let text = seen_by_a_browser(&proxy, "everywhere").expect("the browser");
     assert!(text.contains(&format!("{label} does not answer since ")) && text.contains("does not answer\n"), "{text}");
     cluster.nodes[2].restart();
     eventually("it to be back", || proxy.metric("slotway_slots_reachable", &[]) == 16384.0);
-    let text = seen_by_a_browser(&proxy).expect("the browser");
+    let text = seen_by_a_browser(&proxy, "phone").expect("the browser");
     assert!(text.contains("All 16,384 slots") && text.contains(" is back after "), "{text}");
 }
