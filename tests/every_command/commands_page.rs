@@ -93,31 +93,26 @@ refused there.
 | --- | --- |
 ";
 
-/// Lists in README and the configuration are written by hand.
+/// Lists in README and the configuration are written by hand. A paragraph of theirs, or a row of a table, has all names.
 #[test]
 fn what_is_split_is_named_wherever_users_read_of_it() {
-    let page = |name: &str| fs::read_to_string(format!("{}/{name}", env!("CARGO_MANIFEST_DIR"))).expect("a page");
-    let (readme, config) = (page("README.md"), page("config/slotway.toml"));
-    // The paragraph with these words; a row of a table is one.
-    let around = |text: &str, words: &str| -> String {
-        let lines: Vec<&str> = text.lines().collect();
-        let at = lines.iter().position(|line| line.contains(words)).unwrap_or_else(|| panic!("nobody says {words:?}"));
-        lines[at.saturating_sub(3)..lines.len().min(at + 4)].join("\n")
-    };
-    let split = [around(&readme, "split by slot, merged"), around(&config, "\"split\" sends each node")];
-    let from_replicas = [
-        around(&readme, "has the replicas answer what only reads one key"),
-        around(&readme, "go slot by slot; of a part"),
-        around(&config, "goes to the primary all the same"),
-    ];
     let table = CommandTable::builtin();
-    for spec in table.rows().iter().filter(|spec| matches!(spec.treatment, Treatment::Split(_))) {
-        let name = spec.name.to_uppercase();
-        assert!(differences::of(&spec.name).is_some(), "{name} has no sentence in differences.rs");
-        assert_eq!(spec.in_database, InDatabase::Keys, "{name} is not in in_database/names.rs");
-        assert!(split.iter().all(|text| text.contains(&name)), "{name} is split: README or slotway.toml do not say so");
-        let is_read_there = from_replicas.iter().all(|text| text.contains(&name));
-        assert_eq!(is_read_there, spec.reads_key_by_key(), "{name} at replicas: `touches`, README, slotway.toml");
+    let split: Vec<&Spec> = table.rows().iter().filter(|spec| matches!(spec.treatment, Treatment::Split(_))).collect();
+    for spec in &split {
+        assert!(differences::of(&spec.name).is_some(), "{} has no sentence in differences.rs", spec.name);
+        assert_eq!(spec.in_database, InDatabase::Keys, "{} is not in in_database/names.rs", spec.name);
+    }
+    let named = |all: &[&Spec]| all.iter().map(|spec| spec.name.to_uppercase()).collect::<Vec<String>>();
+    let from_replicas: Vec<&Spec> = split.iter().copied().filter(|spec| spec.reads_key_by_key()).collect();
+    for page in ["README.md", "config/slotway.toml"] {
+        let text = fs::read_to_string(format!("{}/{page}", env!("CARGO_MANIFEST_DIR"))).expect("a page");
+        let paragraphs: Vec<&str> = text.split("\n\n").flat_map(|part| part.split("\n|")).collect();
+        let says = |about: &str, names: &[String]| {
+            paragraphs.iter().any(|text| text.contains(about) && names.iter().all(|name| text.contains(name.as_str())))
+        };
+        assert!(says("split", &named(&split)), "{page} does not say that all these are split: {:?}", named(&split));
+        let names = named(&from_replicas);
+        assert!(says("replica", &names), "{page} does not say that replicas answer all these: {names:?}");
     }
 }
 
