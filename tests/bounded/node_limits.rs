@@ -153,7 +153,11 @@ fn replies_that_a_node_will_not_keep_cost_nobody_but_who_asked() {
                     let ours = bench.proxy.client().call(&request);
                     match bench.oracle.client().try_call(&request) {
                         Ok(theirs) => assert!(ours == theirs, "{request:?}: {ours:?} instead of {theirs:?}"),
-                        Err(_) => assert!(format!("{ours:?}").contains("lost"), "{request:?}: {ours:?}"),
+                        // One server may have closed before it could send, and another of the same kind not.
+                        Err(_) if ours.is_error() => {
+                            assert!(format!("{ours:?}").contains("lost"), "{request:?}: {ours:?}")
+                        }
+                        Err(_) => assert_eq!(ours.string().len(), 4 * KIB * KIB, "{request:?}"),
                     }
                 }
             }
