@@ -1,12 +1,12 @@
 //! The whole process. [`run`] is its life, in acts whose order matters:
 //!
-//! 1. [`Sockets`]: taken from whoever had them, or bound. First, since a port that is in use has to end the process before
+//! 1. `Sockets`: taken from whoever had them, or bound. First, since a port that is in use has to end the process before
 //!    anything else begins.
-//! 2. [`Shared`] and [`Tasks`]: what the process has one of, then its workers and what learns the cluster. The metrics know
+//! 2. `Shared` and `Tasks`: what the process has one of, then its workers and what learns the cluster. The metrics know
 //!    the databases before anybody counts or asks.
 //! 3. With a predecessor: once the cluster is known, the service manager is told which process is the service now, and the
 //!    predecessor steps down. Until then it holds `takeover`, and perhaps the admin port.
-//! 4. [`Ports`]: `takeover` and the admin port are opened; then the service manager is told that the process serves.
+//! 4. `Ports`: `takeover` and the admin port are opened; then the service manager is told that the process serves.
 //! 5. Serving, until a successor has come or somebody asks for the end.
 //! 6. The end: nobody new is accepted, clients are drained, tasks stop. The admin port stays to the last, so that the drain can
 //!    be watched, unless a successor has it.

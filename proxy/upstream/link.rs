@@ -279,7 +279,7 @@ impl Link {
     }
 
     /// Whether requests that any node may answer should go elsewhere: the node cannot be reached, or its oldest request has
-    /// waited for [`SILENCE`].
+    /// waited for `SILENCE`.
     pub fn is_unwell(&self) -> bool {
         let now = self.context.clock.now();
         let waits = |entry: &Entry| now.saturating_duration_since(entry.since) >= SILENCE;
